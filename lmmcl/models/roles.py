@@ -1,0 +1,75 @@
+"""Roles: what each parameter is for, so that a recipe never depends on a bare name suffix.
+
+A role is a dotted path, from the coarse to the fine:
+
+    vision.embeddings · vision.blocks.N.{attention,mlp,norm} · vision.norm · vision.other
+    projector
+    llm.embeddings · llm.blocks.N.attention.{q,k,v,o} · llm.blocks.N.mlp.{gate,up,down} · llm.blocks.N.norm · llm.norm · llm.head
+
+A selector is a role or the beginning of one; `*` stands for any one part and `12-27` for a range of block numbers:
+`llm.blocks.*.attention`, `llm.blocks.12-27.mlp.gate`, `vision`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lmmcl.errors import UserError
+
+
+@dataclass(frozen=True)
+class RoleRule:
+    """Parameters whose whole name matches `pattern` have `role` (which may use the pattern's groups as \\1, \\2)."""
+
+    pattern: str
+    role: str
+
+
+def assign_roles(rules: Iterable[RoleRule], names: Iterable[str]) -> dict[str, str]:
+    """The role of each parameter name: a partition, each name in exactly one role.
+
+    Raises ValueError for a name that no rule, or more than one rule, matches.
+    """
+    compiled = [(re.compile(rule.pattern), rule.role) for rule in rules]
+    roles: dict[str, str] = {}
+    for name in names:
+        hits = [match.expand(role) for pattern, role in compiled if (match := pattern.fullmatch(name))]
+        if len(hits) != 1:
+            raise ValueError(f"parameter {name!r} has {len(hits)} roles ({', '.join(hits) or 'none'}); it must have one")
+        roles[name] = hits[0]
+    return roles
+
+
+def selects(selector: str, role: str) -> bool:
+    """Whether `selector` covers `role`."""
+    wanted, given = selector.split("."), role.split(".")
+    return len(wanted) <= len(given) and all(_part_matches(w, g) for w, g in zip(wanted, given, strict=False))
+
+
+def _part_matches(wanted: str, given: str) -> bool:
+    if wanted in ("*", given):
+        return True
+    span = re.fullmatch(r"(\d+)-(\d+)", wanted)
+    return bool(span) and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
+
+
+def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) -> set[str]:
+    """Names of the parameters whose role one of `selectors` covers.
+
+    `roles` maps parameter names to roles. Raises UserError when a selector covers nothing: a recipe that silently
+    trains less than it says is the commonest mistake of the field.
+    """
+    chosen: set[str] = set()
+    for selector in selectors:
+        hits = {name for name, role in roles.items() if selects(selector, role)}
+        if not hits:
+            raise UserError(f"selector {selector!r} matches no parameter of {model}; its roles: {', '.join(summary(roles.values()))}")
+        chosen |= hits
+    return chosen
+
+
+def summary(roles: Iterable[str]) -> list[str]:
+    """The distinct roles with block numbers folded into `*`, sorted: what a person needs to see."""
+    return sorted({re.sub(r"\.\d+(?=\.|$)", ".*", role) for role in roles})

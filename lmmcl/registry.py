@@ -1,0 +1,33 @@
+"""Members found by walking a folder: a new model family, skill or mitigation is one file and no list to edit."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from lmmcl.errors import UserError, unknown
+
+
+@cache
+def members(package: str, attribute: str) -> dict[str, Any]:
+    """Every member that a module of `package` lists in its tuple `attribute`, by name.
+
+    Raises ValueError when two modules claim one name.
+    """
+    found: dict[str, Any] = {}
+    for info in pkgutil.walk_packages(importlib.import_module(package).__path__, prefix=f"{package}."):
+        for member in getattr(importlib.import_module(info.name), attribute, ()):
+            if member.name in found:
+                raise ValueError(f"{info.name}: the name {member.name!r} is taken already in {package}.{attribute}")
+            found[member.name] = member
+    return found
+
+
+def member(package: str, attribute: str, kind: str, name: str) -> Any:
+    """The member called `name`; raises UserError with the nearest names when there is none."""
+    found = members(package, attribute)
+    if name not in found:
+        raise UserError(unknown(kind, name, found))
+    return found[name]

@@ -1,0 +1,112 @@
+"""What is learnt and asked: examples, benchmarks (questions and a metric) and skills (training examples and a benchmark).
+
+Nothing here is heavy: these objects are part of steps, enter keys, and travel to workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Role = Literal["system", "user", "assistant"]
+IMAGE_PLACEHOLDER = "<image>"
+"""Marks in a message where an image goes; each model family replaces it by what its chat template expects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialogue; `content` holds IMAGE_PLACEHOLDER once for each image shown in this turn."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One dialogue about zero or more images. The last message is the assistant's: what is taught, or the reference answer.
+
+    `images` are PIL images or paths (opened when used), in the order of the placeholders. `answers` are all answers
+    that a metric accepts (default: the last message). `metadata` is copied into the sample file.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    images: tuple[Image | Path, ...] = ()
+    answers: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Everything before the final answer."""
+        return self.messages[:-1]
+
+    @property
+    def target(self) -> str:
+        """The final answer: what is taught."""
+        return self.messages[-1].content
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The answers that count as right."""
+        return self.answers or (self.target,)
+
+    def open_images(self) -> list[Image]:
+        """The images as RGB; raises OSError for one that cannot be read."""
+        from PIL import Image as pil
+
+        return [(pil.open(image) if isinstance(image, Path) else image).convert("RGB") for image in self.images]
+
+
+def ask(id: str, question: str, answer: str, image: Image | Path | None = None, **more: Any) -> Example:
+    """A one-turn example about one image (or none)."""
+    content = f"{IMAGE_PLACEHOLDER}\n{question}" if image is not None else question
+    return Example(
+        id=id,
+        messages=(Message("user", content), Message("assistant", answer)),
+        images=() if image is None else (image,),
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Something asked: questions and a metric. `version` is raised whenever questions, prompts or answers change."""
+
+    name: str
+    version: int
+    metric: str
+    load: Callable[[], Sequence[Example]] = field(compare=False)
+    max_new_tokens: int = 8
+    description: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What of this enters a step's key."""
+        from lmmcl.tasks.metrics import get_metric
+
+        metric = get_metric(self.metric)
+        return {
+            "name": self.name,
+            "version": self.version,
+            "metric": {"name": metric.name, "version": metric.version},
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Something taught: training examples, with a benchmark of its own."""
+
+    name: str
+    version: int
+    load: Callable[[], Sequence[Example]] = field(compare=False)
+    benchmark: Benchmark = field(compare=False)
+    description: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What of this enters a step's key (the benchmark does not: it is asked, not taught)."""
+        return {"name": self.name, "version": self.version}
