@@ -37,7 +37,9 @@ def assign_roles(rules: Iterable[RoleRule], names: Iterable[str]) -> dict[str, s
     for name in names:
         hits = [match.expand(role) for pattern, role in compiled if (match := pattern.fullmatch(name))]
         if len(hits) != 1:
-            raise ValueError(f"parameter {name!r} has {len(hits)} roles ({', '.join(hits) or 'none'}); it must have one")
+            raise ValueError(
+                f"parameter {name!r} has {len(hits)} roles ({', '.join(hits) or 'none'}); it must have one"
+            )
         roles[name] = hits[0]
     return roles
 
@@ -65,7 +67,9 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
     for selector in selectors:
         hits = {name for name, role in roles.items() if selects(selector, role)}
         if not hits:
-            raise UserError(f"selector {selector!r} matches no parameter of {model}; its roles: {', '.join(summary(roles.values()))}")
+            raise UserError(
+                f"selector {selector!r} matches no parameter of {model}; its roles: {', '.join(summary(roles.values()))}"
+            )
         chosen |= hits
     return chosen
 

@@ -1,0 +1,80 @@
+"""Where and how steps run: the files in `cluster/`. Nothing here enters a key, so the same sweep is the same experiment anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from lmmcl.spec.door import read_yaml, validate
+from lmmcl.spec.settings import Settings
+
+
+class RaySettings(Settings):
+    """The Ray cluster that runs the sweep."""
+
+    address: str = Field(default="local", description="local starts one here; auto joins the running one; or host:port")
+    cpus: int | None = Field(
+        default=None, gt=0, description="logical CPUs of a cluster started here; default all cores"
+    )
+    resources: dict[str, float] = Field(default_factory=dict, description="custom resources of a cluster started here")
+    dashboard: bool = Field(default=False, description="start Ray's dashboard with a cluster started here")
+
+
+class TrainingPlacement(Settings):
+    """One `Finetune` step."""
+
+    workers: int = Field(
+        default=0, ge=0, description="Ray Train workers; 0 trains in the step's own process (Ray Train's local mode)"
+    )
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    resources_per_worker: dict[str, float] = Field(default_factory=dict)
+    strategy: Literal["ddp"] = Field(default="ddp", description="how several workers share one model")
+    micro_batch_size: int | None = Field(
+        default=None, gt=0, description="examples per forward pass; default as many as fit the global batch"
+    )
+    gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    save_every: int | None = Field(
+        default=None, gt=0, description="updates between checkpoints inside a stage; default none"
+    )
+    max_failures: int = Field(default=2, ge=0, description="restarts of a worker group after a lost worker or node")
+
+
+class EvaluationPlacement(Settings):
+    """One task that asks the missing benchmarks of a checkpoint."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict)
+    batch_size: int = Field(default=64, gt=0)
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class DriverPlacement(Settings):
+    """The drivers of trials and the actor that holds the steps; they wait and hold no GPU."""
+
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="such as {head: 0.001} to stay off spot nodes"
+    )
+
+
+class Cluster(Settings):
+    """One file of `cluster/`."""
+
+    ray: RaySettings = RaySettings()
+    training: TrainingPlacement = TrainingPlacement()
+    evaluation: EvaluationPlacement = EvaluationPlacement()
+    driver: DriverPlacement = DriverPlacement()
+    store: str | None = Field(default=None, description="local folder or URI (s3://…, gs://…) of the ledger")
+    tracking: str | None = Field(
+        default=None, description="MLflow tracking URI; default a sqlite database in the store"
+    )
+    max_open_trials: int | None = Field(default=None, gt=0, description="default: computed from the cluster")
+
+
+def load_cluster(path: Path | None) -> Cluster:
+    """The cluster file, or the laptop's defaults; raises UserError that names file and place."""
+    return Cluster() if path is None else validate(Cluster, read_yaml(path), file=str(path))

@@ -1,0 +1,121 @@
+"""The door through which YAML comes in: every refusal names the file, the place in it, what is allowed and the near match."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lmmcl.errors import UserError, unknown
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises UserError when there is no file, no YAML or no mapping."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a SafeLoader: plain data only
+    except FileNotFoundError:
+        raise UserError(_missing(path), file=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", file=str(path)) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
+        raise UserError(f"not valid YAML: {error.problem}", file=str(path), place=place) from error
+    if not isinstance(data, dict):
+        raise UserError("a mapping of settings is expected at the top", file=str(path))
+    return data
+
+
+def _missing(path: Path) -> str:
+    others = (
+        [str(other) for pattern in ("*.yaml", "*.yml") for other in path.parent.glob(pattern)]
+        if path.parent.is_dir()
+        else []
+    )
+    return unknown("file", str(path), others) if others else "there is no such file"
+
+
+def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> ModelT:
+    """`data` as a `model`; raises UserError that lists every problem with its place in the file."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise refusal(error, file=file, place=place) from error
+
+
+def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
+    """A pydantic error as one message: a line for each problem."""
+    problems = [(join(place, *each["loc"]), _sentence(each)) for each in error.errors()]
+    if len(problems) == 1:
+        return UserError(problems[0][1], file=file, place=problems[0][0] or None)
+    return UserError("\n" + "\n".join(f"  {where}: {what}" for where, what in problems), file=file)
+
+
+def _sentence(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("missing", "value_error"):
+        return message
+    return f"{message}, not {problem['input']!r}"
+
+
+def join(place: str, *parts: str | int) -> str:
+    """`grids`, 0, `recipe` → `grids[0].recipe`."""
+    for part in parts:
+        place = f"{place}[{part}]" if isinstance(part, int) else f"{place}.{part}" if place else str(part)
+    return place
+
+
+def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`data` changed by `path=value` pairs such as `training.epochs=2` or `grids[0].seed=[0,1]`; values are YAML.
+
+    Raises UserError for a pair without `=`, and for a path through something that is not there.
+    """
+    for pair in overrides:
+        path, equals, text = pair.partition("=")
+        if not equals or not path:
+            raise UserError(f"an override is path=value, such as training.epochs=2, not {pair!r}", place="--set")
+        parts = path.replace("[", ".").replace("]", "").split(".")
+        try:
+            value = yaml.load(text, Loader=_StrictLoader)
+        except yaml.YAMLError as error:
+            raise UserError(f"the value of {path} is not valid YAML: {text!r}", place="--set") from error
+        _set(data, parts, value, pair)
+    return data
+
+
+def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(data, list):
+            if not part.isdigit() or int(part) >= len(data):
+                raise UserError(f"{pair!r}: {part!r} is no position in a list of {len(data)}", place="--set")
+            index: Any = int(part)
+        elif isinstance(data, dict):
+            index = part
+            if not last:
+                data.setdefault(index, {})
+        else:
+            raise UserError(f"{pair!r}: {'.'.join(parts[:depth])} holds {data!r}, which has no {part!r}", place="--set")
+        if last:
+            data[index] = value
+        else:
+            data = data[index]

@@ -1,0 +1,64 @@
+"""Settings that decide what is computed and therefore enter keys: training and evaluation.
+
+Names are those of Hugging Face's TrainingArguments where one exists. Where and how a step runs (GPUs, micro batch,
+strategy) is never here but in `lmmcl.spec.cluster`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lmmcl.errors import unknown
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Settings(BaseModel):
+    """Frozen settings that answer an unknown key with the near ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown("key", str(key), cls.model_fields))
+        return data
+
+
+class Training(Settings):
+    """One stage's fine-tuning. Defaults are those of LMM-CL (arXiv 2510.08564): optimizer and schedule restart each stage."""
+
+    learning_rate: float = Field(default=5e-6, gt=0, description="peak learning rate of AdamW")
+    epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
+    max_steps: int | None = Field(default=None, gt=0, description="optimizer updates; overrides epochs")
+    examples: int | None = Field(default=None, gt=0, description="use the first N training examples of each skill")
+    global_batch_size: int = Field(default=16, gt=0, description="examples per update, over all workers")
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the updates with rising learning rate")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key."""
+        return self.model_dump(mode="json")
+
+
+class Evaluation(Settings):
+    """How every benchmark is asked; decoding is greedy."""
+
+    limit: int | None = Field(default=None, gt=0, description="ask the first N questions of each benchmark")
+    precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key."""
+        return self.model_dump(mode="json")

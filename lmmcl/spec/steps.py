@@ -1,0 +1,184 @@
+"""Steps: units of work that are done once, named by a key that is computed from what they compute.
+
+Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds its parents' keys
+                └─ Merge                  post-hoc mitigation of a stage, no training
+Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lmmcl.methods.mitigation import MergeMitigation, TrainingMitigation
+from lmmcl.methods.recipes import Recipe
+from lmmcl.models.base import LMM
+from lmmcl.spec.keys import key_of
+from lmmcl.spec.settings import Evaluation, Training
+from lmmcl.tasks.base import Benchmark, Skill
+
+
+class StepBase:
+    """What all steps share: a key from an identity, a readable label, a place in the ledger."""
+
+    kind: str
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that must exist before this step can run."""
+        return ()
+
+    def fields(self) -> dict[str, Any]:
+        """The step's own identity, without its parents."""
+        raise NotImplementedError
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the step's own fields and its parents' keys."""
+        return key_of(self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what this step computes."""
+        return {"kind": self.kind, **self.fields(), "parents": [parent.key for parent in self.parents]}
+
+    @property
+    def label(self) -> str:
+        """Readable part of the path; a function of the identity alone."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> str:
+        """Folder of this step below the store."""
+        raise NotImplementedError
+
+
+class CheckpointStep(StepBase):
+    """A step that ends in weights."""
+
+    model: LMM
+    depth: int
+
+    @property
+    def path(self) -> str:
+        return f"checkpoints/{self.model.name}/{self.label}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Pretrained(CheckpointStep):
+    """Stage 0: the pre-trained model as it comes."""
+
+    model: LMM
+    kind = "pretrained"
+    depth = 0
+
+    def fields(self) -> dict[str, Any]:
+        return {"model": self.model.identity()}
+
+    @property
+    def label(self) -> str:
+        return "0-base"
+
+
+@dataclass(frozen=True)
+class Finetune(CheckpointStep):
+    """One stage: teach `skill` to `parent`, training what `recipe` names."""
+
+    parent: Checkpoint
+    recipe: Recipe
+    mitigation: TrainingMitigation | None
+    skill: Skill
+    training: Training
+    seed: int
+    kind = "finetune"
+
+    @property
+    def model(self) -> LMM:  # type: ignore[override]
+        """The model that is taught."""
+        return self.parent.model
+
+    @property
+    def depth(self) -> int:  # type: ignore[override]
+        """How many skills have been taught when this step is done."""
+        return self.parent.depth + 1
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.parent,)
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.identity(),
+            "mitigation": self.mitigation.identity() if self.mitigation else None,
+            "skill": self.skill.identity(),
+            "training": self.training.identity(),
+            "seed": self.seed,
+        }
+
+    @property
+    def label(self) -> str:
+        protected = f"-{self.mitigation.name}" if self.mitigation else ""
+        return f"{self.depth}-{self.skill.name}-{self.recipe.label}{protected}-lr{self.training.learning_rate:g}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Merge(CheckpointStep):
+    """Post-hoc mitigation of one stage: combine the checkpoint before it and the one after it."""
+
+    previous: Checkpoint
+    tuned: Finetune
+    rule: MergeMitigation
+    kind = "merge"
+
+    @property
+    def model(self) -> LMM:  # type: ignore[override]
+        """The model that is taught."""
+        return self.tuned.model
+
+    @property
+    def depth(self) -> int:  # type: ignore[override]
+        """How many skills have been taught when this step is done."""
+        return self.tuned.depth
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.previous, self.tuned)
+
+    def fields(self) -> dict[str, Any]:
+        return {"rule": self.rule.identity()}
+
+    @property
+    def label(self) -> str:
+        return f"{self.tuned.label}-{self.rule.name}"
+
+
+Checkpoint = Pretrained | Finetune | Merge
+
+
+@dataclass(frozen=True)
+class Evaluate(StepBase):
+    """Ask `benchmark` of `checkpoint`."""
+
+    checkpoint: Checkpoint
+    benchmark: Benchmark
+    evaluation: Evaluation
+    kind = "evaluate"
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.checkpoint,)
+
+    def fields(self) -> dict[str, Any]:
+        return {"benchmark": self.benchmark.identity(), "evaluation": self.evaluation.identity()}
+
+    @property
+    def label(self) -> str:
+        return self.benchmark.name
+
+    @property
+    def path(self) -> str:
+        under = self.checkpoint.path.removeprefix("checkpoints/")
+        return f"scores/{under}/{self.label}-{self.key}"
+
+
+Step = Checkpoint | Evaluate
