@@ -20,11 +20,9 @@ def normalise(text: str) -> str:
 
 # --- numbers -------------------------------------------------------------------------------------------------------
 
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()  # noqa: SIM905
+_SMALL += "sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
@@ -38,13 +36,19 @@ _NUMBER = re.compile(rf"{_DIGITS}|{_WORDS}")
 _STATED = re.compile(r"(?:\banswer(?: is|:)|\btotal(?: of| is|:)|=)[\s*$({]*$")
 
 
-def _value(found: str) -> float:
-    if found[-1].isdigit():
-        return float(found.replace(",", "").replace("−", "-"))
+def number_words(text: str) -> int | None:
+    """The value of a text that is an English number up to 999 in words and nothing else, else None."""
+    if not re.fullmatch(_WORDS, text):
+        return None
     total = 0
-    for word in re.split(r"[- ]+", found):
+    for word in re.split(r"[- ]+", text):
         total = max(total, 1) * 100 if word == "hundred" else total + NUMBER_WORDS.get(word, 0)
-    return float(total)
+    return total
+
+
+def _value(found: str) -> float:
+    words = number_words(found)
+    return float(found.replace(",", "").replace("−", "-")) if words is None else float(words)
 
 
 def stated_number(text: str) -> float | None:
@@ -72,8 +76,9 @@ _PLAIN = rf"(?:[B-HJ-Z]\b(?!['’-])|[AI]\b(?!['’-]|\s+(?!{_REASON}\b)\w)|[a-z
 _ONE = rf"(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|({_PLAIN}))"
 _ANSWER_IS = re.compile(rf"(?i:\banswer(?:\s+(?:is|would be|should be))?\s*[:=]?\s*(?:(?:option|choice)\s+)?){_ONE}")
 _IS_ANSWER = re.compile(rf"{_ONE}[.)]?\s+(?i:is|would be)\s+(?i:the\s+)?(?i:correct|right|best|answer|most likely)\b")
+_LIST = r"(?!\s*(?:and\s+|or\s+)?[(\[]?[A-Za-z](?:[.):,\]]|\s+(?:and|or)\b))(?!\s*(?:and|or)\s+[A-Za-z]\b)"
 _LEADING = re.compile(
-    r"^(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])(?:[.):,;]| [-–—])(?=\s|$)(?!\s*[(\[]?[A-Za-z]\b[.,):]?))"
+    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])(?:[.):;](?=\s|$)|,(?=\s)(?!\s*[A-Za-z]$)|\s[-–—](?=\s))){_LIST}"
 )
 _OPTION = re.compile(rf"(?i:\b(?:option|choice)\s+){_ONE}")
 _BRACKETED = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")

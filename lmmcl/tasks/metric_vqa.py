@@ -16,9 +16,9 @@ _CONTRACTIONS = {
     word.replace("'", ""): word
     for word in (
         "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's "
-        "I'm i've isn't it'd it'll ma'am might've mightn't must've mustn't needn't o'clock oughtn't shan't she's should've "
-        "shouldn't somebody's someone's something's that's there'd there's they'd they'll they're they've 'twas wasn't "
-        "we've weren't what'll what're what's what've when's where'd where's who'd who'll who's who've why's "
+        "I'm i've isn't it'd it'll ma'am might've mightn't must've mustn't needn't o'clock oughtn't shan't she's "
+        "should've shouldn't somebody's someone's something's that's there'd there's they'd they'll they're "
+        "they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's who'd who'll who's who've why's "
         "won't would've wouldn't y'all you'd you'll you're you've"
     )
     .casefold()

@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.base import Example
-from lmmcl.tasks.metric_text import normalise, stated_letter, stated_number, stated_time, stated_yes_no
+from lmmcl.tasks.metric_text import normalise, number_words, stated_letter, stated_number, stated_time, stated_yes_no
 from lmmcl.tasks.metric_vqa import vqa_normalise
 
 T = TypeVar("T")
@@ -67,15 +67,8 @@ def exact_match(prediction: str, example: Example) -> float:
 
 
 def _spelt_out(text: str) -> str:
-    value = stated_number(text) if re.fullmatch(r"[a-z]+(?:[- ][a-z]+){0,4}", text) else None
-    # only when the number is all there is: "one way" stays a text, "twenty-one" does not
-    return f"{value:g}" if value is not None and re.fullmatch(_NUMBER_TEXT, text) else text
-
-
-_NUMBER_TEXT = (
-    r"(?:(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty"
-    r"|seventy|eighty|ninety|hundred|and)[- ]?)+"
-)
+    value = number_words(text)
+    return text if value is None else str(value)
 
 
 def letter(prediction: str, example: Example) -> float:
@@ -109,9 +102,9 @@ def vqa_soft(prediction: str, example: Example) -> float:
 
 
 def anls(prediction: str, example: Example) -> float:
-    """Average normalised Levenshtein similarity (Biten et al. 2019, eq. 1): 1 − distance / longer length, 0 from 0.5 on.
+    """Normalised Levenshtein similarity (ANLS; Biten et al. 2019, eq. 1): 1 − distance / longer length, 0 below 0.5.
 
-    Case and runs of spaces do not count. The best reference counts.
+    A distance of exactly half the length gives 0. Case and runs of spaces do not count. The best reference counts.
     """
     said = _one_line(prediction)
     best = max(Levenshtein.normalized_similarity(said, _one_line(reference)) for reference in example.references)
@@ -155,8 +148,8 @@ def _quantity(text: str) -> tuple[float, bool] | None:
 def clock(prediction: str, example: Example) -> float:
     """1 if the time that the answer states is at most one minute from a reference, around the 12-hour face.
 
-    So the hour must be right and the minute within ±1, and 12:59 is right for 1:00: 59 counts as 1 when the hour moves
-    with it. The published rule compares the minutes alone and would also take 7:59 for 7:00; here that is 59 minutes off.
+    So the hour must be right and the minute within ±1, and 12:59 is right for 1:00: 59 counts as 1 when the hour
+    moves with it. A rule that compares the minutes alone would also take 7:59 for 7:00; here that is 59 minutes off.
     """
     said, wanted = stated_time(prediction), _read(example, stated_time, "a time (HH:MM)")
     if said is None:
