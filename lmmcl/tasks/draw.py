@@ -40,6 +40,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (250, 150, 190),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PATTERNS = ("plain", "striped", "dotted", "checked")
 
 
@@ -155,6 +156,14 @@ def sample(rng: np.random.Generator, things: Sequence[T], count: int) -> list[T]
     return [things[int(at)] for at in rng.permutation(len(things))[:count]]
 
 
+def lettered(rng: np.random.Generator, truth: str, pool: Sequence[str], count: int) -> tuple[str, str]:
+    """(lines "A. …", letter of the truth): the truth among `count` − 1 others of a pool, shuffled."""
+    shown = sample(rng, [truth, *sample(rng, [other for other in pool if other != truth], count - 1)], count)
+    letters = LETTERS[: len(shown)]
+    lines = "\n".join(f"{letter}. {name}" for letter, name in zip(letters, shown, strict=True))
+    return lines, letters[shown.index(truth)]
+
+
 def side_of(image: Image.Image) -> Side:
     """The side that a picture lies on, told by its bytes."""
     return "test" if zlib.crc32(image.tobytes()) % 4 == 0 else "train"
@@ -211,7 +220,9 @@ class Examples(Sequence[Example]):
     def _draw(self, index: int) -> Example:
         origin = [zlib.crc32(self.name.encode()), 0 if self.side == "train" else 1, index]
         for attempt in range(1000):
-            example = self.make(np.random.default_rng([*origin, attempt]), f"{self.name}-{self.side}-{index}", self.side)
+            example = self.make(
+                np.random.default_rng([*origin, attempt]), f"{self.name}-{self.side}-{index}", self.side
+            )
             image = example.images[0]
             if isinstance(image, Image.Image) and side_of(image) == self.side:
                 return example

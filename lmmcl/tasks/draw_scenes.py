@@ -44,7 +44,8 @@ def scene(rng: np.random.Generator) -> Scene:
 
 
 def _put(pixels: draw.Pixels, rng: np.random.Generator, shape: str, colour: str, place: str) -> _Thing:
-    size, pattern = pick(rng, tuple(SIZES)), pick(rng, draw.PATTERNS)
+    size = pick(rng, tuple(SIZES))
+    pattern = pick(rng, draw.PATTERNS) if size == "big" else "plain"  # on a few pixels nobody can tell a pattern
     low, high = SIZES[size]
     edge = int(rng.integers(low, high + 1))
     left = int(rng.integers(0, 17 - edge)) + 16 * place.endswith("right")
@@ -62,7 +63,7 @@ def _about(thing: _Thing) -> tuple[tuple[str, str, str], ...]:
         ("size", f"Is the {thing.shape} big or small?", thing.size),
         ("position", f"Where is the {thing.shape}?", thing.place),
     )
-    if thing.size == "big":  # on a few pixels nobody can tell a pattern
+    if thing.size == "big":
         asked += (("pattern", f"What pattern does the {thing.shape} have?", thing.pattern),)
     return asked
 
