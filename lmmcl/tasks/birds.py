@@ -28,17 +28,12 @@ NAMES = (
 
 
 def _kinds() -> dict[str, tuple[str, str, str, str]]:
-    """(body, wing, crest, beak) of each kind: four kinds share a body, and within those two parts or more differ."""
+    """(body, wing, crest, beak) of each kind: four kinds share a body, and any two differ in two parts or more."""
     looks: dict[str, tuple[str, str, str, str]] = {}
     for at, name in enumerate(NAMES):
-        body, variant = BODIES[at % len(BODIES)], at // len(BODIES)
-        crests = [crest for crest in CRESTS if crest != body]
-        looks[name] = (
-            body,
-            WINGS[(at + variant) % 3],
-            crests[(variant + variant // 2) % len(crests)],
-            BEAKS[variant % 2],
-        )
+        variant, body = divmod(at, len(BODIES))
+        crests = [crest for crest in CRESTS if crest != BODIES[body]]
+        looks[name] = (BODIES[body], WINGS[(body + variant) % 3], crests[variant % 2], BEAKS[variant // 2])
     return looks
 
 

@@ -120,7 +120,7 @@ def shape_mask(shape: str, size: int) -> NDArray[np.bool_]:
     if shape == "diamond":
         return across + down <= size
     if shape == "cross":
-        return (3 * across <= size) | (3 * down <= size)
+        return (4 * across <= size) | (4 * down <= size)
     if shape == "ring":
         return ellipse(size, size) & (across**2 + down**2 > (size * 11 // 20) ** 2)
     raise ValueError(f"no shape {shape!r}; there are {', '.join(SHAPES)}")

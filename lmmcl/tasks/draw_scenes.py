@@ -57,7 +57,7 @@ def _put(pixels: draw.Pixels, rng: np.random.Generator, shape: str, colour: str,
 
 
 def _about(thing: _Thing) -> tuple[tuple[str, str, str], ...]:
-    asked = (
+    asked: tuple[tuple[str, str, str], ...] = (
         ("colour", f"What colour is the {thing.shape}?", thing.colour),
         ("shape", f"What shape is the {thing.colour} thing?", thing.shape),
         ("size", f"Is the {thing.shape} big or small?", thing.size),

@@ -1,4 +1,4 @@
-"""Endless pictures to pre-train the tiny model on: the held-out benchmarks' kinds, and the target skills' styles without their questions."""
+"""Endless pictures to pre-train the tiny model on: the held-out kinds, and the skills' styles without their questions."""
 
 from __future__ import annotations
 
