@@ -28,7 +28,7 @@ NAMES = (
 
 
 def _kinds() -> dict[str, tuple[str, str, str, str]]:
-    """(body, wing, crest, beak) of each kind: four kinds share a body, and any two differ in two parts or more."""
+    """(body, wing, crest, beak) of each kind; the four kinds that share a body differ in two parts or more."""
     looks: dict[str, tuple[str, str, str, str]] = {}
     for at, name in enumerate(NAMES):
         variant, body = divmod(at, len(BODIES))

@@ -24,6 +24,8 @@ PLURALS = {
 MOST = 9
 OTHERS = 3
 """At most so many things of another shape."""
+EDGE = 7
+"""Width and height of a thing in pixels: the least at which the six shapes look different."""
 
 
 def crowd(rng: np.random.Generator, shape: str, count: int, other: str, others: int) -> Scene:
@@ -34,11 +36,10 @@ def crowd(rng: np.random.Generator, shape: str, count: int, other: str, others: 
     tags: list[tuple[Box, tuple[str, ...]]] = []
     for at, cell in enumerate(cells):
         name, colour = (shape if at < count else other), pick(rng, colours)
-        edge = int(rng.integers(6, 8))
-        left = int(cell) % 4 * 8 + int(rng.integers(0, 9 - edge))
-        top = int(cell) // 4 * 8 + int(rng.integers(0, 9 - edge))
-        draw.paint(pixels, draw.shape_mask(name, edge), left, top, draw.COLOURS[colour])
-        tags.append(((left, top, left + edge, top + edge), ("small", colour, name)))
+        left = int(cell) % 4 * 8 + int(rng.integers(2))
+        top = int(cell) // 4 * 8 + int(rng.integers(2))
+        draw.paint(pixels, draw.shape_mask(name, EDGE), left, top, draw.COLOURS[colour])
+        tags.append(((left, top, left + EDGE, top + EDGE), ("small", colour, name)))
     caption = PLURALS[shape] + (f" and {PLURALS[other]}" if others else "")
     return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
 
