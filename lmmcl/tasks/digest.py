@@ -1,0 +1,120 @@
+"""Content digests of files, remembered between runs so that planning over large folders stays instant.
+
+A digest is the SHA-256 of a file's bytes. It is remembered under the file's path, size and modification time in a SQLite
+file in the user's cache folder ($XDG_CACHE_HOME/lmmcl or ~/.cache/lmmcl), which processes may share and anybody may delete.
+A cache that cannot be used costs time, never truth: it is said by a warning and everything is read again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+SETTLED = 2_000_000_000
+"""Nanoseconds. A file changed more recently than this may change again within one tick of its file system's clock (two
+seconds on FAT), keeping size and time, so nothing is remembered of it (as git treats 'racily clean' entries)."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS memos (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+class FileState(NamedTuple):
+    """A file as its folder entry tells it; as long as this is unchanged, so are the bytes."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def settled(self) -> bool:
+        return time.time_ns() - self.mtime_ns > SETTLED
+
+
+def state_of(path: Path) -> FileState:
+    """The state of a file under its absolute path; raises OSError when it is missing or no plain file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is not a file", str(path))
+    return FileState(str(path.absolute()), found.st_size, found.st_mtime_ns)
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where this user's caches of lmmcl lie."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "lmmcl"
+
+
+class DigestCache:
+    """Digests of files by their state, and memos (texts computed from digests) by their key."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.file = (folder or cache_folder()) / "digests.sqlite"
+
+    def digests(self, states: Sequence[FileState]) -> list[str]:
+        """The digest of each file; those not remembered are read, several at a time."""
+        known = self._known(states)
+        missing = [state for state in dict.fromkeys(states) if state not in known]
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            fresh = dict(zip(missing, pool.map(hash_file, (state.path for state in missing)), strict=True))
+        rows = [(*state, digest) for state, digest in fresh.items() if state.settled]
+        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        known.update(fresh)
+        return [known[state] for state in states]
+
+    def recall(self, key: str) -> str | None:
+        """The memo under this key, if there is one."""
+        query = "SELECT value FROM memos WHERE key = ?"
+        row = self._transact(lambda connection: connection.execute(query, (key,)).fetchone(), None)
+        return row[0] if row else None
+
+    def remember(self, key: str, value: str) -> None:
+        """Keeps a memo. The key must name all that the value was computed from."""
+        self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", [(key, value)])
+
+    def _known(self, states: Sequence[FileState]) -> dict[FileState, str]:
+        query = "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+
+        def look_up(connection: sqlite3.Connection) -> dict[FileState, str]:
+            rows = ((state, connection.execute(query, state).fetchone()) for state in states)
+            return {state: row[0] for state, row in rows if row is not None}
+
+        return self._transact(look_up, {})
+
+    def _write(self, statement: str, rows: Sequence[tuple]) -> None:
+        if rows:
+            self._transact(lambda connection: connection.executemany(statement, rows), None)
+
+    def _transact(self, action: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """What `action` returns, or `otherwise` with a warning when the cache cannot be used.
+
+        A connection lives for one transaction: kept open it would not survive a fork, and would lock others out.
+        """
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.file, timeout=30)) as connection, connection:
+                connection.executescript(_TABLES)
+                return action(connection)
+        except (OSError, sqlite3.Error) as error:
+            message = f"digests are not remembered, so data files are read again each time: {self.file}: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            return otherwise
