@@ -1,0 +1,60 @@
+"""The trials that no other trial beats: as much learnt with as little of the old lost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from lmmcl.reports.results import SweepResults, TrialResult
+
+Point = tuple[float, float]
+
+
+def pareto_front(points: Mapping[str, Point]) -> list[str]:
+    """Names of the points that no other point dominates, both coordinates maximised, from left to right.
+
+    A point dominates another when it is at least as good in both and better in one, so equal points stay together.
+    """
+    front: list[str] = []
+    best = float("-inf")
+    kept: Point | None = None
+    for name, point in sorted(points.items(), key=lambda item: (-item[1][0], -item[1][1])):
+        if point[1] > best or point == kept:
+            front.append(name)
+            best, kept = point[1], point
+    return front[::-1]
+
+
+def fronts(results: SweepResults) -> list[list[TrialResult]]:
+    """The Pareto front on (learning, held-out forgetting) of each set of comparable trials, from left to right.
+
+    Only finished trials count: learning is a mean over all skills. Trials are comparable when they start from one model
+    and are asked the same questions, whatever the order of the skills.
+    """
+    groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
+    for trial in results.trials:
+        if trial.state == "done" and place(trial) is not None:
+            groups[comparable(trial)].append(trial)
+    return [_front_of(trials) for trials in groups.values()]
+
+
+def comparable(trial: TrialResult) -> tuple[object, ...]:
+    """What two trials must share for one to be better than the other."""
+    return (trial.axes.get("model"), tuple(sorted(trial.skills)), tuple(sorted(trial.held_out)))
+
+
+def on_front(results: SweepResults) -> set[str]:
+    """Keys of the trials on any Pareto front of the sweep."""
+    return {trial.key for front in fronts(results) for trial in front}
+
+
+def place(trial: TrialResult) -> Point | None:
+    """(learning, held-out forgetting) at the last stage, or None when one of them is not known."""
+    learning, held_out = trial.measure("learning"), trial.measure("held_out_forgetting")
+    return None if learning is None or held_out is None else (learning, held_out)
+
+
+def _front_of(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    by_key = {trial.key: trial for trial in trials}
+    points = {key: point for key, trial in by_key.items() if (point := place(trial)) is not None}
+    return [by_key[key] for key in pareto_front(points)]

@@ -1,0 +1,140 @@
+"""What a report is made from: a sweep's trials with their stages, as plain frozen values that know nothing of the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: The axes every trial has, in the order in which people read a grid.
+AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
+#: The four measures every report shows, in percentage points.
+MEASURES = ("learning", "target_forgetting", "overall", "held_out_forgetting")
+
+State = Literal["done", "partial", "failed"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of a trial: its scores, and what follows from them and from the stages before it.
+
+    `scores` are points from 0 to 100 by benchmark; `measures` and `intervals` are percentage points, and hold what is
+    defined at this stage. `curve` has one row for each logged update (`update`, `loss`, `learning_rate`, `grad_norm`,
+    `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
+    `peak_memory_bytes`. Stage 0 is the pre-trained model and has no skill.
+    """
+
+    number: int
+    skill: str | None
+    checkpoint_key: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    sample_counts: Mapping[str, int] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    curve: Sequence[Mapping[str, float]] = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One point of the grid with the stages it has reached, in order."""
+
+    key: str
+    name: str
+    axes: Mapping[str, Any]
+    skills: Sequence[str]
+    held_out: Sequence[str]
+    stages: Sequence[StageResult] = ()
+    state: State = "partial"
+    error: str | None = None
+
+    @property
+    def last(self) -> StageResult | None:
+        """The furthest stage that was reached, or None."""
+        return self.stages[-1] if self.stages else None
+
+    def measure(self, name: str) -> float | None:
+        """A measure at the last stage; None where it is not defined or not a finite number."""
+        return finite(self.last.measures.get(name)) if self.last else None
+
+    def interval(self, name: str) -> Interval | None:
+        """The interval of a measure at the last stage; None where there is none."""
+        return finite_pair(self.last.intervals.get(name)) if self.last else None
+
+    def cost(self, name: str) -> float | None:
+        """A cost over all stages: parameters and peak memory are the largest, bytes and seconds the sum."""
+        found = [value for stage in self.stages if (value := finite(stage.cost.get(name))) is not None]
+        if not found:
+            return None
+        return max(found) if name in ("trained_parameters", "trained_bytes", "peak_memory_bytes") else sum(found)
+
+    def benchmarks(self) -> list[str]:
+        """Every benchmark with a score: skills in the order they were taught, then held-out ones, then any other."""
+        scored = dict.fromkeys(name for stage in self.stages for name in stage.scores)
+        first = [name for name in (*self.skills, *self.held_out) if name in scored]
+        return list(dict.fromkeys([*first, *scored]))
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """All trials of a sweep. `wanted` and `recorded` count steps; `provenance` says what made the numbers."""
+
+    name: str
+    trials: Sequence[TrialResult]
+    file: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    wanted: int | None = None
+    recorded: int | None = None
+
+    def axes(self) -> list[str]:
+        """The names of all axes: the known ones first, then the others as they come."""
+        others = dict.fromkeys(axis for trial in self.trials for axis in trial.axes)
+        return list(dict.fromkeys([*AXES, *others]))
+
+    def values(self, axis: str) -> list[Any]:
+        """The different values on an axis: numbers by size, words as they come, None first."""
+        found = {identity(value): value for value in (trial.axes.get(axis) for trial in self.trials)}
+        return in_order(found.values())
+
+    def varying(self) -> list[str]:
+        """The axes on which trials differ."""
+        return [axis for axis in self.axes() if len(self.values(axis)) > 1]
+
+    def constant(self) -> dict[str, Any]:
+        """The axes on which all trials agree, with the value."""
+        return {axis: found[0] for axis in self.axes() if len(found := self.values(axis)) == 1 and found[0] is not None}
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None for what is absent, not a number or infinite: JSON and charts have no NaN."""
+    if value is None or isinstance(value, str):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def finite_pair(pair: Interval | None) -> Interval | None:
+    """The interval, or None when it is absent or an end of it is not finite."""
+    if pair is None:
+        return None
+    low, high = finite(pair[0]), finite(pair[1])
+    return None if low is None or high is None else (low, high)
+
+
+def identity(value: Any) -> str:
+    """A word for a value of an axis that equal values share, hashable even when the value is a list or mapping."""
+    return f"{float(value):.17g}" if _is_number(value) else repr(value)
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """Numbers by size, words as they come, None first."""
+    found = list(values)
+    none = [value for value in found if value is None]
+    numbers = sorted(value for value in found if _is_number(value))
+    return none + numbers + [value for value in found if value is not None and not _is_number(value)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

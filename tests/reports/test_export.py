@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_results import make_sweep, make_trial
+
+from lmmcl.errors import UserError
+from lmmcl.reports.export import as_csv, as_dict, as_json, flat_rows, write
+from lmmcl.reports.results import SweepResults
+
+
+def test_json_holds_the_grid_point_the_stages_and_the_final_measures_with_intervals() -> None:
+    results = make_sweep(recipes=["sa_proj"], rates=[1e-5], mitigations=["wise_ft"])
+    read = json.loads(as_json(results))
+    (trial,) = read["trials"]
+    last = results.trials[0].stages[-1]
+    assert {axis: trial[axis] for axis in ("model", "recipe", "mitigation", "learning_rate", "order", "seed")} == {
+        "model": "tiny-onevision",
+        "recipe": "sa_proj",
+        "mitigation": "wise_ft",
+        "learning_rate": 1e-5,
+        "order": "main",
+        "seed": 0,
+    }
+    for name in ("learning", "target_forgetting", "overall", "held_out_forgetting"):
+        assert trial[name] == last.measures[name]
+        assert trial["intervals"][name] == list(last.intervals[name])
+    assert [stage["number"] for stage in trial["stages"]] == [0, 1, 2, 3, 4, 5]
+    assert trial["stages"][3]["scores"] == dict(results.trials[0].stages[3].scores)
+    assert trial["stages"][3]["learning"] == results.trials[0].stages[3].measures["learning"]
+    assert trial["stages"][0]["learning"] is None
+
+
+def test_what_is_not_a_finite_number_becomes_null() -> None:
+    trial = make_trial()
+    broken = replace(
+        trial.stages[-1],
+        scores={"birds": float("nan"), "colour": np.float32(50.5)},
+        measures={"learning": float("inf"), "overall": np.float64(1.5)},
+        intervals={"learning": (float("nan"), 1.0), "overall": (np.float64(1.0), 2.0)},
+    )
+    results = SweepResults(
+        "s", [replace(trial, stages=[*trial.stages[:-1], broken], axes={**trial.axes, "rank": np.int64(4)})]
+    )
+    read = json.loads(as_json(results), parse_constant=pytest.fail)["trials"][0]
+    assert read["stages"][-1]["scores"] == {"birds": None, "colour": 50.5}
+    assert read["learning"] is None and read["overall"] == 1.5
+    assert read["intervals"] == {"overall": [1.0, 2.0]}
+    assert read["rank"] == 4
+
+
+def test_a_trial_without_stages_has_the_same_keys() -> None:
+    empty = replace(make_trial(), stages=[], state="failed", error="boom")
+    full, bare = as_dict(SweepResults("s", [make_trial(), empty]))["trials"]
+    assert set(full) - set(bare) <= {"bwt"}
+    assert bare["learning"] is None and bare["state"] == "failed" and bare["error"] == "boom"
+
+
+def test_loss_curves_come_on_request() -> None:
+    results = make_sweep(recipes=["sa_proj"], rates=[1e-5], updates=3)
+    assert "curve" not in as_dict(results)["trials"][0]["stages"][1]
+    assert len(as_dict(results, curves=True)["trials"][0]["stages"][1]["curve"]) == 3
+
+
+def test_rows_are_flat_and_alike() -> None:
+    axis = replace(make_trial("full"), axes={**make_trial("full").axes, "ranks": [8, 16]})
+    rows = flat_rows(SweepResults("s", [make_trial(), axis]))
+    assert rows[0].keys() == rows[1].keys()
+    assert rows[0]["ranks"] is None and rows[1]["ranks"] == "[8, 16]"
+    assert rows[0]["score/birds"] > 0 and rows[0]["learning_low"] < rows[0]["learning"] < rows[0]["learning_high"]
+
+
+def test_csv_reads_back() -> None:
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5])
+    rows = list(csv.DictReader(io.StringIO(as_csv(results))))
+    assert [float(row["learning"]) for row in rows] == [trial.measure("learning") for trial in results.trials]
+
+
+def test_parquet_reads_back(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5])
+    write(results, tmp_path / "out" / "table.parquet", "parquet")
+    assert pq.read_table(tmp_path / "out" / "table.parquet").column("recipe").to_pylist() == ["sa_proj", "full"]
+
+
+def test_an_unknown_format_is_answered_with_the_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'parquet'"):
+        write(make_sweep(recipes=["full"]), tmp_path / "x", "parket")
