@@ -25,7 +25,7 @@ MOST = 9
 OTHERS = 3
 """At most so many things of another shape."""
 EDGE = 7
-"""Width and height of a thing in pixels: the least at which the six shapes look different."""
+"""Width and height of a thing in pixels: the least at which the six shapes look different (squares are one less, lest they touch)."""
 
 
 def crowd(rng: np.random.Generator, shape: str, count: int, other: str, others: int) -> Scene:
@@ -38,7 +38,7 @@ def crowd(rng: np.random.Generator, shape: str, count: int, other: str, others: 
         name, colour = (shape if at < count else other), pick(rng, colours)
         left = int(cell) % 4 * 8 + int(rng.integers(2))
         top = int(cell) // 4 * 8 + int(rng.integers(2))
-        draw.paint(pixels, draw.shape_mask(name, EDGE), left, top, draw.COLOURS[colour])
+        draw.paint(pixels, draw.shape_mask(name, EDGE - (name == "square")), left, top, draw.COLOURS[colour])
         tags.append(((left, top, left + EDGE, top + EDGE), ("small", colour, name)))
     caption = PLURALS[shape] + (f" and {PLURALS[other]}" if others else "")
     return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
