@@ -1,0 +1,126 @@
+"""The questions of a benchmark as tensors, remembered by a process that asks them of many checkpoints.
+
+Rendering, reading and processing images costs more than a small model's answers, and a sweep asks the same questions of
+hundreds of checkpoints. What is remembered is bounded in bytes: a benchmark of large images is encoded anew each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
+from threading import Lock
+
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from lmmcl.errors import UserError
+from lmmcl.models.encode import encode
+from lmmcl.tasks.base import Benchmark, Example
+
+Row = tuple[Example, dict[str, Tensor]]
+"""A question (without its images, which the tensors hold) and its encoding."""
+
+
+class EncodingCache:
+    """Encoded benchmarks by key, the least recently used dropped first when together they exceed `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._held: OrderedDict[str, tuple[list[Row], int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: str) -> list[Row] | None:
+        """The rows put under `key`, or None."""
+        with self._lock:
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
+
+    def put(self, key: str, rows: list[Row], size: int) -> None:
+        """Remember `rows`, which take `size` bytes, unless they alone exceed the limit."""
+        if size > self.limit_bytes:
+            return
+        with self._lock:
+            self._held[key] = (rows, size)
+            self._held.move_to_end(key)
+            while self.size > self.limit_bytes:
+                self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._held.clear()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors held."""
+        return sum(size for _, size in self._held.values())
+
+
+CACHE = EncodingCache(limit_bytes=1 << 30)
+"""This process's memory of encoded benchmarks."""
+
+_TOKENS: weakref.WeakKeyDictionary[ProcessorMixin, str] = weakref.WeakKeyDictionary()
+
+
+def processor_token(processor: ProcessorMixin) -> str:
+    """A digest of what a processor does: equal for two loads of the same processor, computed once per object."""
+    if processor not in _TOKENS:
+        tokenizer = processor.tokenizer
+        parts = [type(processor).__name__, processor.to_json_string(), str(processor.chat_template)]
+        parts += [processor.image_processor.to_json_string(), str(tokenizer.special_tokens_map)]
+        parts += [json.dumps(tokenizer.get_vocab(), sort_keys=True)]
+        if tokenizer.is_fast:  # merges and normalisers, which the vocabulary does not tell
+            parts.append(tokenizer.backend_tokenizer.to_str())
+        _TOKENS[processor] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return _TOKENS[processor]
+
+
+def windows(
+    processor: ProcessorMixin, benchmark: Benchmark, limit: int | None, size: int, cache: EncodingCache = CACHE
+) -> Iterator[list[Row]]:
+    """The first `limit` questions of a benchmark in order, encoded, in lists of at most `size`.
+
+    Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
+    question that cannot be read, and for a benchmark without questions.
+    """
+    key = json.dumps([processor_token(processor), benchmark.identity(), limit], sort_keys=True)
+    rows = iter(cache.get(key) or _encode(processor, benchmark, limit, key, cache))
+    while window := list(islice(rows, size)):
+        yield window
+
+
+def _encode(
+    processor: ProcessorMixin, benchmark: Benchmark, limit: int | None, key: str, cache: EncodingCache
+) -> Iterator[Row]:
+    examples = benchmark.load()
+    count = len(examples) if limit is None else min(limit, len(examples))
+    if not count:
+        raise UserError("has no questions", file=f"benchmark {benchmark.name}")
+    kept: list[Row] | None = []
+    size = 0
+    for index in range(count):
+        row = _row(processor, benchmark, examples[index])
+        yield row
+        size += sum(tensor.nbytes for tensor in row[1].values())
+        if kept is not None and size <= cache.limit_bytes:
+            kept.append(row)
+        else:
+            kept = None
+    if kept is not None:
+        cache.put(key, kept, size)
+
+
+def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example) -> Row:
+    try:
+        encoded = encode(processor, example, with_answer=False)
+    except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: Pillow's word for a broken PNG
+        said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
+        raise UserError(said, file=f"benchmark {benchmark.name}", place=f"example {example.id}") from error
+    return dataclasses.replace(example, images=()), encoded

@@ -1,0 +1,34 @@
+"""Benchmarks asked of one loaded model: what an Evaluate step computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, ProcessorMixin
+
+from lmmcl.evaluation.generate import answer
+from lmmcl.evaluation.samples import Sample
+from lmmcl.tasks.base import Benchmark
+
+
+def score_benchmarks(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    benchmarks: Sequence[Benchmark],
+    *,
+    limit: int | None,
+    batch_size: int,
+) -> dict[str, list[Sample]]:
+    """Every benchmark's scored answers by benchmark name, in the order of the questions.
+
+    `limit` (identity) asks the first questions of each; `batch_size` (execution) changes no answer. The model is used
+    where and as it is: device, precision. Raises UserError that names benchmark and example for what cannot be read, and
+    ValueError for two benchmarks of one name.
+    """
+    names = [benchmark.name for benchmark in benchmarks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"benchmarks must have different names: {', '.join(names)}")
+    return {
+        benchmark.name: answer(model, processor, benchmark, limit=limit, batch_size=batch_size)
+        for benchmark in benchmarks
+    }

@@ -1,0 +1,119 @@
+"""A model's answers to a benchmark: greedy, in batches padded on the left, the same whatever the batch size.
+
+`greedy` is the one place that calls `generate`; whoever needs more than the words (logits at each position, say) asks it
+for them with transformers' own switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from lmmcl.errors import UserError
+from lmmcl.evaluation.encodings import Row, windows
+from lmmcl.evaluation.samples import Sample
+from lmmcl.models.encode import pad
+from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example
+from lmmcl.tasks.metrics import Metric, get_metric
+
+BATCHES_PER_WINDOW = 8
+"""Questions are sorted by length within this many batches: enough to pad little, few enough to hold in memory."""
+
+
+def answer(
+    model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
+) -> list[Sample]:
+    """The scored answers to the first `limit` questions (None: all), in the benchmark's order.
+
+    `batch_size` says how many are answered at once and changes no answer. Raises UserError that names benchmark and
+    example for a question that cannot be read or a reference that the metric cannot.
+    """
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
+    metric = get_metric(benchmark.metric)
+    samples: list[Sample] = []
+    with answering(model, processor):
+        for window in windows(processor, benchmark, limit, batch_size * BATCHES_PER_WINDOW):
+            texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
+            samples += [
+                _sample(example, text, metric, benchmark) for (example, _), text in zip(window, texts, strict=True)
+            ]
+    return samples
+
+
+def answer_window(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[Row], max_new_tokens: int, batch_size: int
+) -> list[str]:
+    """The answers to encoded questions, in their order; longest questions first, so that memory peaks at once."""
+    by_length = sorted(range(len(rows)), key=lambda index: -len(rows[index][1]["input_ids"]))
+    texts = [""] * len(rows)
+    for start in range(0, len(rows), batch_size):
+        chosen = by_length[start : start + batch_size]
+        batch = pad(processor, [rows[index][1] for index in chosen])
+        new = new_tokens(greedy(model, batch, max_new_tokens), batch)
+        for index, text in zip(chosen, decode(processor, new), strict=True):
+            texts[index] = text
+    return texts
+
+
+@contextmanager
+def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[None]:
+    """A model set to answer greedily: no dropout, and nothing of the sampling settings that it was shipped with.
+
+    Many checkpoints come with a temperature or a repetition penalty (Qwen2.5-VL: 1.05), which `generate` would
+    silently apply. Everything is put back at the end.
+    """
+    shipped, training = model.generation_config, model.training
+    tokenizer = processor.tokenizer
+    ends = shipped.eos_token_id if shipped is not None else None
+    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    model.generation_config = GenerationConfig(
+        do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(stops)
+    )
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = shipped
+        model.train(training)
+
+
+@torch.inference_mode()
+def greedy(
+    model: PreTrainedModel, batch: dict[str, Tensor], max_new_tokens: int, **more: Any
+) -> GenerateDecoderOnlyOutput:
+    """Continue a padded batch word by most probable word; use inside `answering`.
+
+    `more` are switches of `generate` such as `output_logits=True`. Float tensors are given the model's own type.
+    """
+    placed = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in batch.items()
+    }
+    generate: Any = model.generate  # typed as a Tensor or Module by torch's __getattr__
+    return generate(**placed, max_new_tokens=max_new_tokens, return_dict_in_generate=True, **more)
+
+
+def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> Tensor:
+    """The generated tokens alone, (batch, new); a row that ended early is filled up with the pad token."""
+    return output.sequences[:, batch["input_ids"].shape[1] :]
+
+
+def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
+    """The words of generated tokens, without special tokens and outer spaces."""
+    return [text.strip() for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _sample(example: Example, prediction: str, metric: Metric, benchmark: Benchmark) -> Sample:
+    try:
+        score = metric.score(prediction, example)
+    except UserError as error:
+        raise error.at(file=f"benchmark {benchmark.name}") from error
+    question = "\n".join(message.content for message in example.prompt).replace(IMAGE_PLACEHOLDER, "").strip()
+    return Sample(example.id, question, example.references, prediction, score, dict(example.metadata))

@@ -1,0 +1,167 @@
+"""ScoreMatrix: rows stages (0 = base), columns benchmarks; learning and forgetting, with error bars, come from it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmmcl.evaluation.measures import Run, all_measures
+
+
+class ScoreMatrix:
+    """The scores of one trial, question by question.
+
+    `order` names the target benchmarks as they are taught: the i-th is learnt at stage i + 1 (a name may come again: the
+    skill is taught again). `held_out` names benchmarks that nothing taught. Raises ValueError for a name in both.
+
+    Rows may be incomplete and come in any order; a measure that needs a missing score is absent, never 0.
+    """
+
+    def __init__(self, order: Sequence[str], held_out: Sequence[str] = ()) -> None:
+        self.order = tuple(order)
+        self.held_out = tuple(dict.fromkeys(held_out))
+        if both := set(self.order) & set(self.held_out):
+            raise ValueError(f"taught and held out at once: {', '.join(sorted(both))}")
+        self._samples: dict[tuple[int, str], NDArray[np.float64]] = {}
+        self._resampled: dict[tuple[int, int], Run] = {}
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """The columns: targets in the order first taught, then held-out benchmarks."""
+        return tuple(dict.fromkeys(self.order + self.held_out))
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The rows that hold at least one score, ascending."""
+        return tuple(sorted({stage for stage, _ in self._samples}))
+
+    def add(self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> None:
+        """Enter the scores in [0, 1] of each question of each benchmark, after `stage`; scores entered before are replaced.
+
+        Raises ValueError for a stage or benchmark that the matrix does not have, for scores outside [0, 1] or none, and
+        for another number of questions than at another stage: intervals pair the questions across stages.
+        """
+        if not 0 <= stage <= len(self.order):
+            raise ValueError(f"stage {stage}: this order has stages 0 to {len(self.order)}")
+        for name, values in scores.items():
+            array = np.asarray(values, dtype=np.float64)
+            self._check(stage, name, array)
+            self._samples[stage, name] = array
+        self._resampled.clear()
+
+    def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> None:
+        where = f"stage {stage}, benchmark {name}"
+        if name not in self.benchmarks:
+            raise ValueError(f"{where}: neither taught nor held out; the columns are {', '.join(self.benchmarks)}")
+        if array.ndim != 1 or not len(array) or not ((array >= 0) & (array <= 1)).all():
+            raise ValueError(f"{where}: scores must be a non-empty list of numbers from 0 to 1")
+        for (other, column), held in self._samples.items():
+            if column == name and other != stage and len(held) != len(array):
+                raise ValueError(f"{where}: {len(array)} questions, but {len(held)} at stage {other}")
+
+    def has(self, stage: int, benchmark: str) -> bool:
+        """Whether this cell was entered."""
+        return (stage, benchmark) in self._samples
+
+    def score(self, stage: int, benchmark: str) -> float:
+        """The mean score in percentage points, 0 to 100; raises KeyError for a cell that was not entered."""
+        return 100.0 * float(self._samples[stage, benchmark].mean())
+
+    def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
+        """The scores in [0, 1] of one cell, question by question; raises KeyError for a cell that was not entered."""
+        return self._samples[stage, benchmark].copy()
+
+    def table(self) -> dict[int, dict[str, float]]:
+        """Every entered score in percentage points: {stage: {benchmark: score}}."""
+        return {
+            stage: {name: self.score(stage, name) for name in self.benchmarks if self.has(stage, name)}
+            for stage in self.stages
+        }
+
+    def summary(self, stage: int | None = None) -> dict[str, float]:
+        """Every measure that is defined after `stage` (default: the last entered), in percentage points.
+
+        See `lmmcl.evaluation.measures` for what each means. Empty at stage 0.
+        """
+        scores = {cell: 100.0 * float(values.mean()) for cell, values in self._samples.items()}
+        run = Run(self.order, self.held_out, scores)
+        return {name: float(value) for name, value in all_measures(run, self._stage(stage)).items()}
+
+    def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
+        """The bootstrap distribution of every measure: `samples` values each, in percentage points.
+
+        A resample draws the questions of each benchmark anew, the same ones at all stages, so differences between stages
+        keep their pairing. The draw depends on the seed and the benchmark's name and size alone: two matrices over the
+        same benchmarks are paired too, and the difference of their draws is that of the paired bootstrap.
+        """
+        measures = all_measures(self._resample(samples, seed), self._stage(stage))
+        return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
+
+    def intervals(
+        self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
+    ) -> dict[str, tuple[float, float]]:
+        """The percentile bootstrap interval of every measure of `summary`, over questions (see `draws`).
+
+        It says how far the questions asked may mislead; it knows nothing of other training seeds or orders.
+        """
+        return {name: _interval(draw, level) for name, draw in self.draws(stage, samples, seed).items()}
+
+    def score_intervals(
+        self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
+    ) -> dict[str, tuple[float, float]]:
+        """The percentile bootstrap interval of each benchmark's score in one row, in percentage points."""
+        run, row = self._resample(samples, seed), self._stage(stage)
+        return {name: _interval(run.scores[row, name], level) for name in self.benchmarks if self.has(row, name)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The matrix as JSON has it; from_dict makes it whole again."""
+        return {
+            "order": list(self.order),
+            "held_out": list(self.held_out),
+            "stages": {
+                str(stage): {
+                    name: self._samples[stage, name].tolist() for name in self.benchmarks if self.has(stage, name)
+                }
+                for stage in self.stages
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ScoreMatrix:
+        """The matrix that to_dict wrote."""
+        matrix = cls(data["order"], data["held_out"])
+        for stage, row in data["stages"].items():
+            matrix.add(int(stage), row)
+        return matrix
+
+    def _stage(self, stage: int | None) -> int:
+        return max(self.stages, default=0) if stage is None else stage
+
+    def _resample(self, samples: int, seed: int) -> Run:
+        if (samples, seed) not in self._resampled:
+            scores: dict[tuple[int, str], Any] = {}
+            for name in self.benchmarks:
+                stages = [stage for stage in self.stages if self.has(stage, name)]
+                if stages:
+                    rows = np.stack([self._samples[stage, name] for stage in stages], axis=1)
+                    means = _draw_counts(name, len(rows), samples, seed) @ rows * (100.0 / len(rows))
+                    scores |= {(stage, name): means[:, column] for column, stage in enumerate(stages)}
+            self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
+        return self._resampled[samples, seed]
+
+
+def _draw_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """How often each question is drawn in each resample, [samples, questions]: a product with it is all the means at once."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    drawn = rng.integers(questions, size=(samples, questions), dtype=np.int32)
+    drawn += np.arange(samples, dtype=np.int32)[:, None] * questions
+    return np.bincount(drawn.ravel(), minlength=samples * questions).reshape(samples, questions).astype(np.float64)
+
+
+def _interval(draw: Any, level: float) -> tuple[float, float]:
+    low, high = np.quantile(draw, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,158 @@
+"""The measures of continual learning, each in signed percentage points and defined after any number of stages.
+
+A measure is a function of a `Run` (who was taught when, and the score of each stage on each benchmark) and a stage `t` ≥ 1. It
+raises Undefined where a score it needs is missing or its mean would be over nothing: no measure is 0 by default, and
+no mean is taken over whatever happens to be there, since means over different benchmarks cannot be compared.
+
+A score is a float, or an array of resamples: the same code gives the value and its bootstrap distribution.
+
+Notation: R[t, i] is the score on the benchmark of skill i after stage t, R[0, ·] that of the base. **A skill that is taught
+more than once counts once**: its own stage is the latest one up to t (what it knows now comes from there), except for forward
+transfer, which looks at the stage before it was taught for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value: TypeAlias = "float | NDArray[np.float64]"
+
+
+class Undefined(Exception):
+    """A measure that does not exist at this stage or from these scores."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Scores in percentage points by (stage, benchmark), target benchmarks in the order taught, held-out ones."""
+
+    order: tuple[str, ...]
+    held_out: tuple[str, ...]
+    scores: Mapping[tuple[int, str], Value]
+
+    def at(self, stage: int, benchmark: str) -> Value:
+        """R[stage, benchmark]; raises Undefined when it was not measured."""
+        try:
+            return self.scores[stage, benchmark]
+        except KeyError:
+            raise Undefined(f"no score of {benchmark} at stage {stage}") from None
+
+    def own_stages(self, t: int) -> dict[str, int]:
+        """The skills learnt up to stage t, each with the latest stage that taught it."""
+        return {name: stage for stage, name in enumerate(self.order[:t], start=1)}
+
+    def earlier(self, t: int) -> dict[str, int]:
+        """As own_stages, without the skill that stage t itself taught."""
+        return {name: stage for name, stage in self.own_stages(t).items() if stage < t}
+
+
+def _mean(values: Iterable[Value]) -> Value:
+    found = list(values)
+    if not found:
+        raise Undefined("a mean over nothing")
+    return sum(found) / len(found)
+
+
+def learning(run: Run, t: int) -> Value:
+    """Gain right after being taught: mean over learnt skills of R[own stage, i] − R[0, i] (LMM-CL, arXiv 2510.08564)."""
+    return _mean(run.at(own, name) - run.at(0, name) for name, own in run.own_stages(t).items())
+
+
+def target_forgetting(run: Run, t: int) -> Value:
+    """Change since being taught: mean over skills learnt before stage t of R[t, i] − R[own stage, i] (LMM-CL); < 0: forgot."""
+    return _mean(run.at(t, name) - run.at(own, name) for name, own in run.earlier(t).items())
+
+
+def overall(run: Run, t: int) -> Value:
+    """What is left of the gain: mean over learnt skills of R[t, i] − R[0, i] (LMM-CL)."""
+    return _mean(run.at(t, name) - run.at(0, name) for name in run.own_stages(t))
+
+
+def held_out_forgetting(run: Run, t: int) -> Value:
+    """Mean over held-out benchmarks of R[t, h] − R[0, h] (LMM-CL); < 0: forgot."""
+    return _mean(run.at(t, name) - run.at(0, name) for name in run.held_out)
+
+
+def bwt(run: Run, t: int) -> Value:
+    """Backward transfer: mean over i < t of R[t, i] − R[i, i] (Lopez-Paz & Ranzato 2017, eq. 3).
+
+    The literature's name for target_forgetting; the two are equal.
+    """
+    return target_forgetting(run, t)
+
+
+def fwt(run: Run, t: int) -> Value:
+    """Forward transfer: mean over skills first taught at stage 2 … t of R[i−1, i] − R[0, i] (Lopez-Paz & Ranzato, eq. 4)."""
+    first = {name: stage for stage, name in reversed(list(enumerate(run.order[:t], start=1)))}
+    return _mean(run.at(stage - 1, name) - run.at(0, name) for name, stage in first.items() if stage > 1)
+
+
+def forgetting(run: Run, t: int) -> Value:
+    """Mean over skills learnt before stage t of max over stages 1 … t−1 of R[·, i], − R[t, i] (Chaudhry et al. 2018, eq. 3).
+
+    > 0: forgot. It is negative when the skill is now better than it ever was.
+    """
+    return _mean(_best(run, name, t) - run.at(t, name) for name in run.earlier(t))
+
+
+def _best(run: Run, name: str, t: int) -> Value:
+    best = run.at(1, name)
+    for stage in range(2, t):
+        best = np.maximum(best, run.at(stage, name))
+    return best
+
+
+def mft(run: Run, t: int) -> Value:
+    """Mean fine-tune accuracy: mean over learnt skills of R[own stage, i] (MCITlib)."""
+    return _mean(run.at(own, name) for name, own in run.own_stages(t).items())
+
+
+def mfn(run: Run, t: int) -> Value:
+    """Mean final accuracy: mean over learnt skills of R[t, i] (MCITlib)."""
+    return _mean(run.at(t, name) for name in run.own_stages(t))
+
+
+def maa(run: Run, t: int) -> Value:
+    """Mean average accuracy: mean over stages s = 1 … t of the mean over skills learnt by s of R[s, i] (MCITlib)."""
+    return _mean(mfn(run, stage) for stage in range(1, t + 1))
+
+
+def h_score(run: Run, t: int) -> Value:
+    """Harmonic mean of the held-out mean and the learnt skills' mean after stage t (Model Tailor, arXiv 2402.12048)."""
+    old, new = _mean(run.at(t, name) for name in run.held_out), mfn(run, t)
+    return 2 * old * new / np.maximum(old + new, 1e-12)
+
+
+MEASURES: dict[str, Callable[[Run, int], Value]] = {
+    measure.__name__: measure
+    for measure in (
+        learning,
+        target_forgetting,
+        overall,
+        held_out_forgetting,
+        bwt,
+        fwt,
+        forgetting,
+        mft,
+        mfn,
+        maa,
+        h_score,
+    )
+}
+"""Every measure by name. In all but `forgetting`, more is better."""
+
+
+def all_measures(run: Run, t: int) -> dict[str, Value]:
+    """Every measure that is defined after stage t; none at stage 0."""
+    found: dict[str, Value] = {}
+    for name, measure in MEASURES.items() if t >= 1 else ():
+        try:
+            found[name] = measure(run, t)
+        except Undefined:
+            continue
+    return found
