@@ -25,7 +25,7 @@ MOST = 9
 OTHERS = 3
 """At most so many things of another shape."""
 EDGE = 7
-"""Width and height of a thing in pixels: the least at which the six shapes look different (squares are one less, lest they touch)."""
+"""Width and height of a thing in pixels: the least at which the six shapes look different (a square is one less)."""
 
 
 def crowd(rng: np.random.Generator, shape: str, count: int, other: str, others: int) -> Scene:
