@@ -34,3 +34,11 @@ def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
     return f"unknown {kind} {word!r}{hint} allowed: {', '.join(names) or '(none)'}"
+
+
+def explain(error: BaseException) -> str:
+    """One line on what went wrong at the bottom of it: Ray wraps an error once for each process that it passes."""
+    root: BaseException = error
+    while isinstance(cause := getattr(root, "cause", None), BaseException) and cause is not root:
+        root = cause
+    return str(root) if isinstance(root, UserError) else f"{type(root).__name__}: {root}"

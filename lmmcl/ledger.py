@@ -26,8 +26,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lmmcl.errors import UserError
-from lmmcl.spec.steps import Step
+from lmmcl.errors import UserError, unknown
+from lmmcl.models import get_model
+from lmmcl.spec.steps import CheckpointStep, Recorded, Step
 
 RECORD = "record.json"
 PARTIAL = ".partial"
@@ -158,6 +159,35 @@ class Ledger:
         found = self._fs.glob(f"{self._root}/{kind}/**/{RECORD}")
         return sorted(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{RECORD}") for path in found)
 
+    def checkpoint(self, wanted: str) -> Recorded:
+        """The recorded checkpoint whose key (or a beginning of it), label or folder name is `wanted`.
+
+        Raises UserError with the near ones when there is none, or when several begin like this.
+        """
+        names = {path.rsplit("/", 1)[1]: path for path in self.paths()}
+        hits = [path for name, path in names.items() if name == wanted or name.rsplit("-", 1)[1].startswith(wanted)]
+        hits = hits or [path for name, path in names.items() if name.rsplit("-", 1)[0] == wanted]
+        if not hits:
+            raise UserError(unknown("checkpoint", wanted, names), file=f"store {self.store}")
+        if len(hits) > 1:
+            near = ", ".join(path.rsplit("/", 1)[1] for path in hits)
+            raise UserError(f"{wanted!r} may be any of {near}; give more of the key", file=f"store {self.store}")
+        return self._recorded(hits[0])
+
+    def _recorded(self, path: str) -> Recorded:
+        record = self.read(path)
+        if record is None:
+            raise UserError(f"{path} has no record; run its sweep again", file=f"store {self.store}")
+        parents = tuple(self._recorded(parent) for parent in record["parents"])
+        return Recorded(get_model(record["model"]), record["depth"], record["key"], path, record["label"], parents)
+
+    def being_written(self) -> set[str]:
+        """Keys of the steps whose private folder is in the store: being computed now (or killed in the middle)."""
+        parent = Path(self._root, PARTIAL)
+        if not self.is_local or not parent.is_dir():
+            return set()
+        return {folder.name.split("-")[0] for folder in parent.iterdir()}
+
     def remove_abandoned(self) -> int:
         """Delete private folders of this host's processes that are gone (killed in the middle of a step); returns how many."""
         if not self.is_local or not (parent := Path(self._root, PARTIAL)).is_dir():
@@ -193,9 +223,7 @@ class Draft:
 
     def commit(self, fields: Mapping[str, Any]) -> Record:
         """Write the record last and publish the folder."""
-        text = json.dumps(
-            {"key": self.step.key, "kind": self.step.kind, "label": self.step.label, **fields}, allow_nan=False
-        )
+        text = json.dumps({**_about(self.step), **fields}, allow_nan=False)
         partial = self.folder / f"{RECORD}.partial"
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -203,3 +231,16 @@ class Draft:
             os.fsync(file.fileno())
         partial.rename(self.folder / RECORD)
         return self.ledger.publish(self.step, self.folder)
+
+
+def _about(step: Step) -> dict[str, Any]:
+    """What a record says of its step, enough to find the way from it without the sweep."""
+    about = {
+        "key": step.key,
+        "kind": step.kind,
+        "label": step.label,
+        "parents": [parent.path for parent in step.parents],
+    }
+    if isinstance(step, CheckpointStep):
+        about |= {"model": step.model.name, "depth": step.depth}
+    return about

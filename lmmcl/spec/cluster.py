@@ -1,4 +1,4 @@
-"""Where and how steps run: the files in `cluster/`. Nothing here enters a key, so the same sweep is the same experiment anywhere."""
+"""Where and how steps run: the files in `cluster/`. None of it enters a key: the same sweep is the same experiment anywhere."""
 
 from __future__ import annotations
 

@@ -152,7 +152,38 @@ class Merge(CheckpointStep):
         return f"{self.tuned.label}-{self.rule.name}"
 
 
-Checkpoint = Pretrained | Finetune | Merge
+@dataclass(frozen=True)
+class Recorded(CheckpointStep):
+    """A checkpoint read back from the ledger: enough to load, export and ask it, without the sweep that made it."""
+
+    model: LMM
+    depth: int
+    recorded_key: str
+    recorded_path: str
+    recorded_label: str
+    recorded_parents: tuple[Checkpoint, ...]
+    kind = "recorded"
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """The key that it was recorded under."""
+        return self.recorded_key
+
+    @property
+    def path(self) -> str:
+        return self.recorded_path
+
+    @property
+    def label(self) -> str:
+        return self.recorded_label
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        """First the checkpoint that its delta is against."""
+        return self.recorded_parents
+
+
+Checkpoint = Pretrained | Finetune | Merge | Recorded
 
 
 @dataclass(frozen=True)

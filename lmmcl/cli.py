@@ -1,0 +1,244 @@
+"""Words to one call each: plan · run · status · report · show · list · eval · export · data · schema · tiny.
+
+Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing finished is lost), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.spec.cluster import Cluster, load_cluster
+from lmmcl.spec.sweep import load_sweep
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Your own training and test files.")
+tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
+app.add_typer(data_app, name="data")
+app.add_typer(tiny_app, name="tiny")
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="change the sweep: training.epochs=2")
+]
+Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
+ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="STEP", help="a checkpoint: key, beginning of a key, or folder name")
+]
+
+
+def main() -> None:
+    """Entry point: every bad input becomes one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; everything finished is kept, and the same command goes on from there")
+        sys.exit(130)
+
+
+@app.command()
+def plan(
+    sweep: SweepFile,
+    set_: Overrides = [],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    as_json: AsJson = False,  # noqa: B006
+) -> None:
+    """Say what a sweep wants, what is recorded and what is to run. Computes nothing."""
+    from lmmcl.runner.plan import make_plan, plan_table
+
+    made = make_plan(load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster)))
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        Console().print(plan_table(made))
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    set_: Overrides = [],  # noqa: B006
+    store: Store = None,
+    cluster: ClusterFile = None,
+    inline: Annotated[bool, typer.Option("--inline", help="in this process, without Ray")] = False,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="tracking URI; 'off' for none")] = None,
+) -> None:
+    """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
+    from lmmcl.runner.command import run_and_report
+
+    place = load_cluster(cluster)
+    loaded = load_sweep(sweep, set_)
+    failed = run_and_report(loaded, open_ledger(store, place), place, inline=inline, mlflow=mlflow, console=Console())
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    sweep: SweepFile,
+    set_: Overrides = [],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    as_json: AsJson = False,  # noqa: B006
+) -> None:
+    """Say how far each trial of a sweep is, and what is being computed now."""
+    from lmmcl.runner.status import status_table, sweep_status
+
+    made = sweep_status(load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster)))
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        Console().print(status_table(made))
+
+
+@app.command()
+def report(
+    sweep: SweepFile,
+    set_: Overrides = [],  # noqa: B006
+    store: Store = None,
+    cluster: ClusterFile = None,
+    format_: Annotated[str, typer.Option("--format", help="table, json, md, csv, parquet or html")] = "table",
+    to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
+) -> None:
+    """Show the trade-off of learning against forgetting, from what the ledger holds."""
+    from lmmcl.runner.command import report_sweep
+
+    place = load_cluster(cluster)
+    ledger = open_ledger(store, place)
+    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=Console())
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="a step's key, or the word 'model'")],
+    name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a recorded step (what, from which parents, where, how long), or a model's roles and recipes."""
+    from lmmcl.runner.show import model_facts, model_table, step_facts, step_table
+
+    if what == "model":
+        if name is None:
+            raise UserError("show model needs a name; `lmmcl list models` has them")
+        facts, table = model_facts(name), model_table
+    else:
+        facts, table = step_facts(open_ledger(store), what), step_table
+    print_json(facts) if as_json else Console().print(table(facts))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, metrics or steps")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is of a kind, by name."""
+    from lmmcl.runner.show import catalogue, catalogue_table
+
+    rows = catalogue(kind, open_ledger(store))
+    print_json(rows) if as_json else Console().print(catalogue_table(kind, rows))
+
+
+@app.command("eval")
+def eval_(
+    step: Checkpoint,
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; more than one is fine")
+    ],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
+    from lmmcl.runner.command import evaluate_checkpoint
+
+    place = load_cluster(cluster)
+    scores = evaluate_checkpoint(step, benchmark, open_ledger(store, place), place, limit=limit, precision=precision)
+    if as_json:
+        print_json(scores)
+    else:
+        for asked, score in scores.items():
+            typer.echo(f"{asked:20} {score:6.1f}")
+
+
+@app.command()
+def export(
+    step: Checkpoint, to: Annotated[Path, typer.Option("--to", help="an empty folder")], store: Store = None
+) -> None:
+    """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load."""
+    from lmmcl import checkpoint
+
+    ledger = open_ledger(store)
+    checkpoint.export(ledger.checkpoint(step), ledger, to)
+    typer.echo(f"exported {step} to {to}")
+
+
+@data_app.command("check")
+def data_check(
+    file: Annotated[Path, typer.Argument(help="LLaVA JSON or messages: .json, .jsonl, .parquet")],
+    images: Annotated[Path | None, typer.Option(help="folder of the images; default that of the file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report every bad row of a data file, by row number and field. Exit code 2 when there is one."""
+    from lmmcl.tasks.data_check import check_file
+
+    found = check_file(file, images)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for problem in found.problems:
+            typer.echo(str(problem))
+        typer.echo(found.summary())
+    if found.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="sweep or cluster")] = "sweep") -> None:
+    """Print the JSON schema of sweep files (or cluster files), for editors."""
+    from lmmcl.errors import unknown
+    from lmmcl.spec.file import SweepFile as SweepForm
+
+    forms: dict[str, Any] = {"sweep": SweepForm, "cluster": Cluster}
+    if kind not in forms:
+        raise UserError(unknown("kind of file", kind, forms))
+    print_json(forms[kind].model_json_schema())
+
+
+@tiny_app.command("train")
+def tiny_train(
+    to: Annotated[Path, typer.Option("--to", help="folder for weights, processor and training.json")],
+    seed: Annotated[int | None, typer.Option(help="default: the seed of the weights that ship")] = None,
+) -> None:
+    """Make the embedded model's weights again: pre-train tiny-onevision on its eight general visual skills."""
+    from lmmcl.models.tiny_train import pretrain
+
+    print_json(pretrain(to) if seed is None else pretrain(to, seed=seed))
+
+
+def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
+    """The store that is named on the command line, in LMMCL_STORE, in the cluster file, or beside the work."""
+    named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
+    return Ledger(named or "lmmcl-store")
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on standard output, never wrapped or coloured."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,111 @@
+"""From the ledger to results: what a report is made from."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.ledger import Ledger, Record
+from lmmcl.reports.results import StageResult, State, SweepResults, TrialResult
+from lmmcl.spec.steps import Checkpoint, Finetune, Merge
+from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.trial import Stage, Trial
+
+COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
+
+
+def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = None) -> SweepResults:
+    """All trials of `sweep` as far as the ledger holds them; `failures` are reasons by trial key."""
+    failures = failures or {}
+    trials = [trial_result(trial, ledger, error=failures.get(trial.key)) for trial in sweep.trials]
+    recorded = sum(ledger.find(step) is not None for step in sweep.steps.values())
+    return SweepResults(
+        name=sweep.name,
+        trials=trials,
+        file=sweep.file,
+        provenance=provenance(),
+        wanted=len(sweep.steps),
+        recorded=recorded,
+    )
+
+
+def trial_result(trial: Trial, ledger: Ledger, *, error: str | None = None) -> TrialResult:
+    """One trial: its stages up to the first that lacks a score."""
+    matrix = ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
+    stages = []
+    for stage in trial.stages:
+        records = [ledger.find(step) for step in stage.evaluations]
+        found = [record for record in records if record is not None]
+        if len(found) < len(records):
+            break
+        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found})
+        stages.append(_stage_result(stage, matrix, found, ledger))
+    state: State = "done" if len(stages) == len(trial.stages) else "failed" if error else "partial"
+    return TrialResult(
+        key=trial.key,
+        name=trial.name,
+        axes=trial.axes,
+        skills=[skill.name for skill in trial.skills],
+        held_out=[each.name for each in trial.held_out],
+        stages=stages,
+        state=state,
+        error=error if state == "failed" else None,
+    )
+
+
+def _stage_result(stage: Stage, matrix: ScoreMatrix, records: list[Record], ledger: Ledger) -> StageResult:
+    trained = _training_of(stage.checkpoint)
+    return StageResult(
+        number=stage.number,
+        skill=stage.skill.name if stage.skill else None,
+        checkpoint_key=stage.checkpoint.key,
+        scores={record["label"]: matrix.score(stage.number, record["label"]) for record in records},
+        sample_counts={record["label"]: len(record["sample_scores"]) for record in records},
+        measures=matrix.summary(stage.number),
+        intervals=matrix.intervals(stage.number),
+        curve=ledger.read_lines(trained.path, "curve.jsonl") if trained else [],
+        cost=_cost(trained, ledger),
+    )
+
+
+def _training_of(checkpoint: Checkpoint) -> Finetune | None:
+    """The fine-tune of a stage, also where a merge came after it."""
+    if isinstance(checkpoint, Merge):
+        return checkpoint.tuned
+    return checkpoint if isinstance(checkpoint, Finetune) else None
+
+
+def _cost(trained: Finetune | None, ledger: Ledger) -> dict[str, float]:
+    record = ledger.find(trained) if trained else None
+    return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+
+
+def provenance() -> dict[str, Any]:
+    """What made the numbers: versions, commit, command, machine, date."""
+    return {
+        "versions": {name: version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
+        "python": platform.python_version(),
+        "commit": git_commit(),
+        "command": " ".join(["lmmcl", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this package's source, with `+` where tracked files differ from it; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        head, changes = (
+            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changes else "")

@@ -1,0 +1,118 @@
+"""Progress that a person can follow: a live table in a terminal, one line per finished stage elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lmmcl.spec.trial import Stage, Trial
+
+
+class Display:
+    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.tune`); use as a context manager."""
+
+    def __init__(self, trials: Sequence[Trial], console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._trials = {trial.key: trial for trial in trials}
+        self._reports: dict[str, dict[str, Any]] = {}
+        self._failures: dict[str, str] = {}
+        self._notes: Mapping[str, Mapping[str, Any]] = {}
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        """A stage of `trial` has all its scores."""
+        self._reports[trial.key] = dict(report)
+        if not self._console.is_terminal:
+            self._line(trial, report)
+
+    def trial_failed(self, trial: Trial, why: str) -> None:
+        """`trial` ended before its last stage."""
+        self._failures[trial.key] = why
+        self._console.print(Text(f"failed: {trial.name}: {why}", style="red"), soft_wrap=True)
+
+    def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """What is running now: notes by step key."""
+        self._notes = notes
+
+    def _line(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        stage = trial.stages[report["stage"]]
+        taught = f"after {stage.skill.name}" if stage.skill else "pre-trained"
+        text = f"[{_clock(self._elapsed())}, {self._left()}] {trial.name} · stage {stage.number} ({taught})"
+        for measure in ("learning", "held_out_forgetting"):
+            if measure in report:
+                text += f" · {measure.replace('_', ' ')} {report[measure]:+.1f}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(
+            title=f"{_clock(self._elapsed())} elapsed, {self._left()}",
+            title_justify="left",
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
+        for heading in ("trial", "stages", "learning", "held-out", "now"):
+            table.add_column(heading, overflow="ellipsis", no_wrap=True)
+        for key, trial in self._trials.items():
+            report = self._reports.get(key, {})
+            reached = report.get("stage", -1)
+            bar = "●" * (reached + 1) + "○" * (len(trial.stages) - reached - 1)
+            now = "failed" if key in self._failures else self._now(trial, reached)
+            table.add_row(trial.name, bar, _points(report, "learning"), _points(report, "held_out_forgetting"), now)
+        return table
+
+    def _now(self, trial: Trial, reached: int) -> str:
+        if reached + 1 >= len(trial.stages):
+            return "done"
+        stage = trial.stages[reached + 1]
+        note = self._note(stage)
+        if note is None:
+            return ""
+        doing = stage.skill.name if stage.skill else "pre-trained"
+        if "update" in note:
+            return f"{doing}: update {note['update']}/{note['updates']}, {note['updates_per_second']:.1f}/s"
+        if "benchmark" in note:
+            return f"{doing}: asking {note['benchmark']} ({note['asked']}/{note['benchmarks']})"
+        return f"{doing}: waiting"
+
+    def _note(self, stage: Stage) -> Mapping[str, Any] | None:
+        keys = [stage.checkpoint.key, *(parent.key for parent in stage.checkpoint.parents)]
+        keys += [evaluation.key for evaluation in stage.evaluations]
+        notes = [self._notes[key] for key in keys if key in self._notes]
+        return max(notes, key=len, default=None)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _left(self) -> str:
+        """Time left at the pace so far; stages are taken as equally long."""
+        total = sum(len(trial.stages) for trial in self._trials.values())
+        done = sum(report["stage"] + 1 for report in self._reports.values())
+        return (
+            f"{_clock(self._elapsed() / done * (total - done))} left"
+            if done > len(self._reports)
+            else "time left not known yet"
+        )
+
+
+def _points(report: Mapping[str, Any], measure: str) -> str:
+    return f"{report[measure]:+.1f}" if measure in report else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,68 @@
+"""One step, computed here and now: the only place that knows which room computes which kind of step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lmmcl.ledger import Ledger
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained
+
+Progress = Callable[[str, dict[str, Any]], None]
+"""Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
+
+
+def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+    """Bring the checkpoint of `step` into being; its parents are recorded already."""
+    from lmmcl import checkpoint
+
+    use_threads(cluster.training.cpus_per_worker)
+    match step:
+        case Pretrained():
+            checkpoint.ensure_pretrained(step, ledger)
+        case Merge():
+            checkpoint.merge(step, ledger)
+        case Finetune():
+            from lmmcl.training.finetune import finetune
+
+            finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))
+
+
+def compute_scores(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+    """Ask several benchmarks of one checkpoint, loading its model once; each gets a record of its own as it is done."""
+    from lmmcl.checkpoint import load_checkpoint
+    from lmmcl.evaluation.evaluate import record_scores
+
+    use_threads(cluster.evaluation.cpus)
+    first = steps[0]
+    device = pick_device(cluster.evaluation.gpus)
+    model = load_checkpoint(
+        first.checkpoint,
+        ledger,
+        precision=first.evaluation.precision,
+        device=device,
+        attention=cluster.evaluation.attention,
+    )
+    processor = first.checkpoint.model.load_processor()
+    for number, step in enumerate(steps, start=1):
+        progress(first.checkpoint.key, {"benchmark": step.benchmark.name, "asked": number, "benchmarks": len(steps)})
+        record_scores(step, ledger, model, processor, batch_size=cluster.evaluation.batch_size)
+
+
+def use_threads(cpus: float) -> None:
+    """As many threads as CPUs were asked for: sums, and so weights, depend on it."""
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def pick_device(gpus: float) -> str:
+    """`cuda` when GPUs were asked for; raises RuntimeError when they are not there (no silent CPU run)."""
+    if not gpus:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"{gpus:g} GPUs are asked for in the cluster file, but this process sees none")
+    return "cuda"

@@ -1,0 +1,90 @@
+"""Ensure every step once: who asks for a step that somebody is computing waits for that one.
+
+`Flights` is plain asyncio and knows nothing of Ray: `--inline` drives it in one process, and one small Ray actor holds it
+for a whole sweep. A failed step is forgotten, so it can be asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+from lmmcl.ledger import Ledger, Record
+from lmmcl.spec.steps import Checkpoint, Evaluate
+
+
+class Launcher(Protocol):
+    """Computes steps whose parents are recorded, and returns when their records are written."""
+
+    def checkpoint(self, step: Checkpoint) -> Awaitable[None]:
+        """Compute one checkpoint."""
+
+    def scores(self, steps: Sequence[Evaluate]) -> Awaitable[None]:
+        """Compute several evaluations of one checkpoint."""
+
+
+class Flights:
+    """What is being computed, by key. All methods run on one event loop; a key is in flight at most once."""
+
+    def __init__(self, ledger: Ledger, launcher: Launcher) -> None:
+        self._ledger = ledger
+        self._launcher = launcher
+        self._in_flight: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def keys(self) -> list[str]:
+        """What is being computed or waited for now."""
+        return list(self._in_flight)
+
+    async def ensure_scores(self, steps: Sequence[Evaluate]) -> list[Record]:
+        """The records of evaluations of one checkpoint, in the given order; those that nobody has asked for fly together."""
+        assert len({step.checkpoint.key for step in steps}) == 1, "one checkpoint at a time"
+        new = [step for step in steps if step.key not in self._in_flight]
+        if new:
+            self._depart([step.key for step in new], self._fly_scores(new))
+        await self._arrival([step.key for step in steps])
+        return [await self._recorded(step) for step in steps]
+
+    async def ensure_checkpoint(self, step: Checkpoint) -> None:
+        """Bring a checkpoint into being, its parents first."""
+        if step.key not in self._in_flight:
+            self._depart([step.key], self._fly_checkpoint(step))
+        await self._arrival([step.key])
+
+    def _depart(self, keys: list[str], flight: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(flight)
+        for key in keys:
+            self._in_flight[key] = task
+
+        def landed(_: asyncio.Task[None]) -> None:
+            for key in keys:
+                self._in_flight.pop(key, None)
+
+        task.add_done_callback(landed)
+
+    async def _arrival(self, keys: list[str]) -> None:
+        """Wait for flights; a waiter that is cancelled takes no flight down, for others may wait for it too."""
+        for task in {self._in_flight[key] for key in keys if key in self._in_flight}:
+            await asyncio.shield(task)
+
+    async def _fly_checkpoint(self, step: Checkpoint) -> None:
+        if await self._find(step) is not None:
+            return
+        await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents))
+        await self._launcher.checkpoint(step)
+
+    async def _fly_scores(self, steps: Sequence[Evaluate]) -> None:
+        missing = [step for step in steps if await self._find(step) is None]
+        if missing:
+            await self.ensure_checkpoint(missing[0].checkpoint)
+            await self._launcher.scores(missing)
+
+    async def _find(self, step: Checkpoint | Evaluate) -> Record | None:
+        return await asyncio.to_thread(self._ledger.find, step)
+
+    async def _recorded(self, step: Evaluate) -> Record:
+        record = await self._find(step)
+        if record is None:
+            raise RuntimeError(f"{step.path} was computed but its record is not in {self._ledger.store}")
+        return record

@@ -1,0 +1,119 @@
+"""What a sweep wants, what the ledger has, what is to run. Instant: imports neither torch nor ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+
+from lmmcl.ledger import Ledger
+from lmmcl.models.roles import select
+from lmmcl.reports import words
+from lmmcl.spec.steps import Finetune, Merge, Step
+from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.trial import Trial
+
+BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
+KINDS = ("pretrained", "finetune", "merge", "evaluate")
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial: how much of it is recorded, and what a stage of it trains and writes."""
+
+    name: str
+    key: str
+    axes: dict[str, Any]
+    wanted: int
+    recorded: int
+    trained_parameters: int
+    bytes_per_stage: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write."""
+
+    sweep: str
+    wanted: dict[str, int]
+    recorded: dict[str, int]
+    to_run: dict[str, int]
+    asked_by_trials: int
+    bytes_to_write: int
+    trials: list[TrialPlan]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to run."""
+        return not any(self.to_run.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def make_plan(sweep: Sweep, ledger: Ledger) -> Plan:
+    """Compare the steps of `sweep` with the records of `ledger`."""
+    recorded = {key for key, step in sweep.steps.items() if ledger.find(step) is not None}
+    wanted = Counter(step.kind for step in sweep.steps.values())
+    done = Counter(sweep.steps[key].kind for key in recorded)
+    missing = [step for key, step in sweep.steps.items() if key not in recorded]
+    sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
+    return Plan(
+        sweep=sweep.name,
+        wanted={kind: wanted[kind] for kind in KINDS},
+        recorded={kind: done[kind] for kind in KINDS},
+        to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
+        asked_by_trials=sum(len(trial.steps()) for trial in sweep.trials),
+        bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
+        trials=[_trial_plan(trial, recorded, sizes[trial.key]) for trial in sweep.trials],
+    )
+
+
+def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int) -> TrialPlan:
+    steps = trial.steps()
+    return TrialPlan(
+        name=trial.name,
+        key=trial.key,
+        axes=dict(trial.axes),
+        wanted=len(steps),
+        recorded=len(recorded & set(steps)),
+        trained_parameters=trial.trained_parameters(),
+        bytes_per_stage=stage_bytes,
+    )
+
+
+def _stage_bytes(trial: Trial) -> int:
+    return trial.trained_parameters() * BYTES_PER_PARAMETER[trial.training.precision]
+
+
+def _checkpoint_bytes(step: Step) -> int:
+    """A delta holds the trained tensors; a merge rewrites those of its fine-tune."""
+    if isinstance(step, Merge):
+        return _checkpoint_bytes(step.tuned)
+    if not isinstance(step, Finetune):
+        return 0
+    counts = step.model.role_counts()
+    chosen = select({role: role for role in counts}, step.recipe.train, model=step.model.name)
+    return sum(counts[role] for role in chosen) * BYTES_PER_PARAMETER[step.training.precision]
+
+
+def plan_table(plan: Plan) -> Group:
+    """For the terminal: steps by kind, then a row for each trial."""
+    steps = Table(
+        "steps", "wanted", "recorded", "to run", title=f"{plan.sweep}: {len(plan.trials)} trials", box=SIMPLE_HEAD
+    )
+    for kind in KINDS:
+        if plan.wanted[kind]:
+            steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
+    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", box=SIMPLE_HEAD)
+    for trial in plan.trials:
+        recorded = f"{trial.recorded}/{trial.wanted}"
+        trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage))
+    shared = plan.asked_by_trials - sum(plan.wanted.values())
+    last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
+    return Group(steps, trials, last + words.size(plan.bytes_to_write))

@@ -1,0 +1,117 @@
+"""What there is: members by kind, a model's roles and recipes, a step with where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+
+from lmmcl.errors import UserError, unknown
+from lmmcl.ledger import Ledger
+from lmmcl.methods import RECIPES, mitigation_names
+from lmmcl.models import get_model, model_names
+from lmmcl.models.roles import select, summary
+from lmmcl.registry import members
+from lmmcl.runner.plan import BYTES_PER_PARAMETER
+from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
+from lmmcl.tasks.metrics import metric_names
+
+KINDS = ("models", "recipes", "mitigations", "skills", "benchmarks", "metrics", "steps")
+
+
+def catalogue(kind: str, ledger: Ledger) -> list[dict[str, str]]:
+    """Rows of name and description (for steps: of what the store holds); raises UserError for another kind."""
+    if kind not in KINDS:
+        raise UserError(unknown("kind", kind, KINDS))
+    if kind == "steps":
+        return [{"name": path, "description": ""} for path in ledger.paths()]
+    named = {
+        "models": {name: getattr(get_model(name), "description", "") for name in model_names()}
+        if kind == "models"
+        else {},
+        "recipes": {name: "trains " + ", ".join(recipe.train) for name, recipe in RECIPES.items()},
+        "mitigations": {
+            name: _first_line(members("lmmcl.methods", "MITIGATIONS")[name]) for name in mitigation_names()
+        },
+        "skills": {name: get_skill(name).description for name in skill_names()} if kind == "skills" else {},
+        "benchmarks": {name: get_benchmark(name).description for name in benchmark_names()}
+        if kind == "benchmarks"
+        else {},
+        "metrics": dict.fromkeys(metric_names(), ""),
+    }[kind]
+    return [{"name": name, "description": description} for name, description in named.items()]
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def catalogue_table(kind: str, rows: list[dict[str, str]]) -> Table:
+    """For the terminal."""
+    table = Table(kind, "", box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(row["name"], row["description"])
+    return table
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """Roles (block numbers folded) and recipes of a model, each with parameters and bytes in bf16; from no weights."""
+    counts = get_model(name).role_counts()
+    folded: Counter[str] = Counter()
+    for role, parameters in counts.items():
+        folded[summary([role])[0]] += parameters
+    recipes = {}
+    for recipe in RECIPES.values():
+        chosen = select({role: role for role in counts}, recipe.train, model=name)
+        recipes[recipe.name] = _size(sum(counts[role] for role in chosen))
+    total = _size(sum(counts.values()))
+    return {"model": name, "total": total, "roles": {role: _size(n) for role, n in folded.items()}, "recipes": recipes}
+
+
+def _size(parameters: int) -> dict[str, int]:
+    return {"parameters": parameters, "bytes": parameters * BYTES_PER_PARAMETER["bf16"]}
+
+
+def model_table(facts: dict[str, Any]) -> Group:
+    """For the terminal."""
+    tables = []
+    for part in ("roles", "recipes"):
+        table = Table(part, "parameters", "share", box=SIMPLE_HEAD)
+        for name, size in facts[part].items():
+            share = size["parameters"] / facts["total"]["parameters"]
+            table.add_row(name, f"{size['parameters']:,}", f"{share:.1%}")
+        tables.append(table)
+    return Group(f"{facts['model']}: {facts['total']['parameters']:,} parameters", *tables)
+
+
+def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
+    """A recorded checkpoint: its record, its identity, and the commands that go on from it."""
+    step = ledger.checkpoint(wanted)
+    record = ledger.read(step.path)
+    assert record is not None, "found a moment ago"
+    with ledger.opened(step.path, "step.json") as file:
+        identity = json.loads(file.read_text(encoding="utf-8"))
+    scores = {path.rsplit("/", 1)[1]: path for path in ledger.paths(f"scores/{step.path.removeprefix('checkpoints/')}")}
+    return {
+        "step": step.path,
+        "record": dict(record.fields),
+        "identity": identity,
+        "scores": {found["label"]: found["score"] for path in scores.values() if (found := ledger.read(path))},
+        "export": f"lmmcl export {step.key} --to DIR --store {ledger.store}",
+    }
+
+
+def step_table(facts: dict[str, Any]) -> Group:
+    """For the terminal."""
+    table = Table("field", "value", box=SIMPLE_HEAD)
+    for part in ("record", "identity"):
+        for name, value in facts[part].items():
+            table.add_row(f"{part}.{name}", json.dumps(value, ensure_ascii=False))
+    scores = Table("benchmark", "score", box=SIMPLE_HEAD)
+    for name, score in facts["scores"].items():
+        scores.add_row(name, f"{score:.1f}")
+    return Group(facts["step"], table, scores, facts["export"])

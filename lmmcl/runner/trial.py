@@ -1,0 +1,37 @@
+"""The walk: a trial asks for the scores of its stages, and asking brings the checkpoints into being."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.ledger import Record
+from lmmcl.spec.steps import Evaluate
+from lmmcl.spec.trial import Trial
+
+
+class Steps(Protocol):
+    """Where records come from: one process (`InlineSteps`) or a cluster (`RemoteSteps`)."""
+
+    def ensure_all(self, steps: Sequence[Evaluate]) -> list[Record]:
+        """The records of evaluations of one checkpoint, computed where they are missing."""
+
+
+def new_matrix(trial: Trial) -> ScoreMatrix:
+    """An empty matrix with the columns of `trial`."""
+    return ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
+
+
+def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Per-sample scores in [0, 1] by benchmark."""
+    return {record["label"]: record["sample_scores"] for record in records}
+
+
+def run_trial(trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None]) -> ScoreMatrix:
+    """Walk the stages of `trial`; `report` is called after each with the stage's number and the measures so far."""
+    matrix = new_matrix(trial)
+    for stage in trial.stages:
+        matrix.add(stage.number, sample_scores(steps.ensure_all(stage.evaluations)))
+        report({"stage": stage.number, **matrix.summary()})
+    return matrix

@@ -1,0 +1,148 @@
+"""The grid on Ray Tune: a Tune trial is one of our trials, a driver that holds no GPU and walks its stages."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+
+from lmmcl.errors import explain
+from lmmcl.ledger import Ledger
+from lmmcl.runner.remote import WAITING_CPUS, RemoteSteps, StepsActor
+from lmmcl.runner.trial import run_trial
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.trial import Trial
+
+
+class Watcher(Protocol):
+    """Is told what happens while a sweep runs; never blocks it."""
+
+    def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        """A stage of `trial` has all its scores."""
+
+    def trial_failed(self, trial: Trial, why: str) -> None:
+        """`trial` ended before its last stage."""
+
+    def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """What is running now: notes by step key."""
+
+
+def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
+    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
+    with ray_cluster(cluster):
+        actor = StepsActor.options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
+        by_key = {trial.key: trial for trial in trials}
+        driver = tune.with_resources(
+            tune.with_parameters(_drive, trials=by_key, actor=actor),
+            {"CPU": WAITING_CPUS, **cluster.driver.resources},
+        )
+        follow = _Follow(by_key, actor, watcher)
+        tuner = tune.Tuner(
+            driver,
+            param_space={"trial": tune.grid_search(list(by_key))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=open_trials(cluster, len(trials)), reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=_tune_storage(ledger), callbacks=[follow], verbose=0, log_to_file=False
+            ),
+        )
+        tuner.fit()
+        follow.tell_failures()
+
+
+def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> None:
+    """One Tune trial."""
+    trial = trials[config["trial"]]
+    try:
+        run_trial(trial, RemoteSteps(actor), tune.report)
+    except Exception as error:
+        ray.get(actor.fail.remote(trial.key, explain(error)))
+        raise
+
+
+class _Follow(tune.Callback):
+    """Passes Tune's events, and the steps actor's notes, to the watcher."""
+
+    def __init__(self, trials: Mapping[str, Trial], actor: Any, watcher: Watcher) -> None:
+        self._trials, self._actor, self._watcher = trials, actor, watcher
+        self._pending: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune saves its callbacks; a console and a database do not travel
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._watcher.stage_done(self._trials[trial.config["trial"]], result)
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tune's own loop turns several times a second; the notes are asked for without waiting for them."""
+        if self._pending is None:
+            self._pending = self._actor.running.remote()
+        ready, _ = ray.wait([self._pending], timeout=0)
+        if ready:
+            self._watcher.running(ray.get(self._pending))
+            self._pending = None
+
+    def tell_failures(self) -> None:
+        """Tell the watcher why trials ended early."""
+        for key, why in ray.get(self._actor.failures.remote()).items():
+            self._watcher.trial_failed(self._trials[key], why)
+
+
+def open_trials(cluster: Cluster, trials: int) -> int:
+    """How many trials are open at once: twice as many as fine-tunes fit, so that one is always ready when another waits."""
+    if cluster.max_open_trials is not None:
+        return cluster.max_open_trials
+    have = ray.cluster_resources()
+    place = cluster.training
+    group = max(1, place.workers)
+    needs = {"CPU": place.cpus_per_worker, "GPU": place.gpus_per_worker, **place.resources_per_worker}
+    fit = min(have.get(name, 0) / (amount * group) for name, amount in needs.items() if amount)
+    return max(1, min(trials, 2 * max(1, int(fit))))
+
+
+def _tune_storage(ledger: Ledger) -> str:
+    return f"{ledger.store}/.ray"
+
+
+@contextmanager
+def ray_cluster(cluster: Cluster) -> Iterator[None]:
+    """The cluster that the file names: started here for `local`, joined otherwise, and left as it was found."""
+    _quiet_environment()
+    if ray.is_initialized():  # inside a test's cluster
+        yield
+        return
+    here = cluster.ray.address == "local"
+    started: dict[str, Any] = (
+        {
+            "num_cpus": cluster.ray.cpus or os.cpu_count(),
+            "resources": cluster.ray.resources,
+            "include_dashboard": cluster.ray.dashboard,
+        }
+        if here
+        else {}
+    )
+    ray.init(address=cluster.ray.address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet_environment() -> None:
+    """Ray reads these when it starts; a person's own settings win."""
+    for name, value in {
+        "RAY_worker_niceness": "0",  # the sweep is what the machine is for
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_WARN_THRESHOLD_S": "60",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,78 @@
+"""The form of a sweep file: what may be written in `sweeps/*.yaml`, checked at the door and published as a JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, create_model
+
+from lmmcl.spec.settings import Evaluation, Settings, Training
+
+Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
+
+
+class LocalBenchmarkEntry(Settings):
+    """A held-out benchmark from local files."""
+
+    test: str = Field(description="LLaVA JSON or messages as .json, .jsonl or .parquet; relative to the sweep file")
+    images: str | None = Field(
+        default=None, description="folder that image names are relative to; default that of the file"
+    )
+    metric: str
+    max_new_tokens: int = Field(default=16, gt=0)
+
+
+class LocalSkillEntry(LocalBenchmarkEntry):
+    """A skill from local files."""
+
+    train: str = Field(description="training rows, in the same forms as test")
+
+
+class Benchmarks(Settings):
+    """What is asked besides the skills' own benchmarks."""
+
+    held_out: list[Name] = Field(default_factory=list, description="names of benchmarks that ship, or of `own`")
+    own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
+
+
+class OwnRecipe(Settings):
+    """A recipe written in the sweep: a name and role selectors such as `llm.blocks.12-27.attention`."""
+
+    name: Name
+    train: list[str] = Field(min_length=1)
+
+
+MitigationEntry = str | Mapping[str, Mapping[str, Any] | None] | None
+"""`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
+
+_SETTING_AXES: dict[str, Any] = {
+    name: (Annotated[list[field.rebuild_annotation()], Field(min_length=1)] | None, None)  # type: ignore[misc]
+    for name, field in Training.model_fields.items()
+}
+
+Grid = create_model(  # every value is a list; the grid is their product
+    "Grid",
+    __base__=Settings,
+    __doc__="A product of axes; every value is a list. Any training setting may be an axis.",
+    model=(Annotated[list[Name], Field(min_length=1)], ...),
+    recipe=(Annotated[list[str | OwnRecipe], Field(min_length=1)], ...),
+    mitigation=(Annotated[list[MitigationEntry], Field(min_length=1)], [None]),
+    order=(Annotated[list[Name], Field(min_length=1)] | None, None),
+    seed=(Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)], [0]),
+    **_SETTING_AXES,
+)
+
+
+class SweepFile(Settings):
+    """One sweep: grids of trials over fixed settings."""
+
+    name: Name
+    description: str = ""
+    orders: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(min_length=1)
+    benchmarks: Benchmarks = Benchmarks()
+    skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
