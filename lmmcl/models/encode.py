@@ -16,16 +16,16 @@ from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import ProcessorMixin
 
 IGNORED = -100
 """The label of a token that is not taught (what torch's cross entropy ignores)."""
 
+# Processors are typed Any: which tokens and image tensors one has is known by its family alone.
 _MARK = "\ue000"  # a private-use character: no text of a user contains it
 _FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0}
 
 
-def encode(processor: ProcessorMixin, example: Example, *, with_answer: bool) -> dict[str, Tensor]:
+def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, Tensor]:
     """One example as tensors: `input_ids`, `attention_mask` (and `labels`) of shape (tokens,), and its image tensors.
 
     With the answer, `labels` are IGNORED except on assistant turns including the token that ends the turn. Without, the
@@ -55,7 +55,7 @@ def encode(processor: ProcessorMixin, example: Example, *, with_answer: bool) ->
     return encoded
 
 
-def pad(processor: ProcessorMixin, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """A batch for `model(**batch)` or `model.generate(**batch)`: tokens padded on the left, images concatenated.
 
     Shapes: tokens (batch, longest); image tensors (all images or patches of the batch, …). Raises ValueError for an
@@ -79,7 +79,7 @@ def pad(processor: ProcessorMixin, encoded: Sequence[dict[str, Tensor]]) -> dict
     return batch
 
 
-def _segments(processor: ProcessorMixin, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
+def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
     """The rendered dialogue in pieces: (text, whether it is taught), in order."""
     answers = [message.content for message in messages if message.role == "assistant"]
     prompt = _render(processor, messages[:-1], generation_prompt=True).split(_MARK)
@@ -93,7 +93,7 @@ def _segments(processor: ProcessorMixin, messages: Sequence[Message], *, with_an
     return segments
 
 
-def _end_of_turns(processor: ProcessorMixin, messages: Sequence[Message], answers: Sequence[str]) -> list[str]:
+def _end_of_turns(processor: Any, messages: Sequence[Message], answers: Sequence[str]) -> list[str]:
     """What the template writes after each answer up to the token that ends the turn (that token included)."""
     end = processor.tokenizer.eos_token
     after = _render(processor, messages, generation_prompt=False).split(_MARK)[1:]
@@ -102,7 +102,7 @@ def _end_of_turns(processor: ProcessorMixin, messages: Sequence[Message], answer
     return [text[: text.index(end) + len(end)] if end in text else end for text in after]
 
 
-def _render(processor: ProcessorMixin, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+def _render(processor: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
     """The chat template's text, with _MARK for the words of the assistant."""
     turns = [{"role": message.role, "content": _parts(message)} for message in messages]
     return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
@@ -120,7 +120,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     return parts
 
 
-def _images(processor: ProcessorMixin, example: Example) -> tuple[dict[str, Tensor], list[str]]:
+def _images(processor: Any, example: Example) -> tuple[dict[str, Tensor], list[str]]:
     """The image tensors of an example, and for each image the text that stands for it."""
     if not example.images:
         return {}, []
@@ -128,13 +128,13 @@ def _images(processor: ProcessorMixin, example: Example) -> tuple[dict[str, Tens
     return dict(processed), replacements
 
 
-def _expand(processor: ProcessorMixin, text: str, replacements: Any) -> str:
+def _expand(processor: Any, text: str, replacements: Any) -> str:
     """`text` with each image token repeated as often as the image has features."""
     first, *rest = text.split(processor.image_token)
     return first + "".join(next(replacements) + piece for piece in rest)
 
 
-def _tokens(processor: ProcessorMixin, text: str) -> list[int]:
+def _tokens(processor: Any, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

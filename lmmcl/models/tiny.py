@@ -56,19 +56,21 @@ class TinyLMM(LMM):
         from transformers import AutoModelForImageTextToText
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        model: Any
         if self.is_pretrained:
             model = AutoModelForImageTextToText.from_pretrained(
                 self.directory, dtype=dtype, attn_implementation=attention, local_files_only=True
             )
         else:
-            model = untrained(self.style, attention=attention).to(dtype)
+            model = untrained(self.style, attention=attention)
+            model.to(dtype)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:
         return build_processor(self.style)
 
 
-def untrained(style: str, *, seed: int = SEED, attention: str = "sdpa") -> PreTrainedModel:
+def untrained(style: str, *, seed: int = SEED, attention: str = "sdpa") -> Any:
     """A model with random fp32 weights that only `seed` decides; the caller's random state is left as it was."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig

@@ -1,0 +1,231 @@
+"""How the weights of tiny-onevision came about: two phases on drawn scenes, minutes on one CPU core.
+
+1. *Align*: vision tower, projector and word embeddings learn which words describe each patch, so that what the tower
+   sees lies near the words for it.
+2. *Questions*: all parameters learn to answer the held-out benchmarks' kinds of question and to caption, also in the
+   target skills' styles (captions only, so that the skills themselves stay unknown). Muon for the matrices of the
+   blocks, AdamW for the rest; attention starts "mimetic" (q ≈ k, o ≈ vᵀ; Trockman and Kolter 2023).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.models.tiny_batches import Packer, TagTargets, batches, pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmmcl.tasks.base import Benchmark
+
+BATCH = 32
+
+
+def pretrain(
+    directory: Path,
+    *,
+    seed: int = 0,
+    align_updates: int = 600,
+    updates: int = 1200,
+    learning_rate: float = 2e-3,
+    muon_learning_rate: float = 2e-2,
+    style_share: float = 0.25,
+    most_questions: int = 8,
+    log: Any = print,
+) -> dict[str, Any]:
+    """Pre-trains tiny-onevision, writes what ships of it into `directory`, and returns what `training.json` says.
+
+    The same arguments give the same pictures and the same first weights; floating point decides the rest, so weights
+    agree between machines only nearly.
+    """
+    import torch
+
+    from lmmcl.models.tiny import untrained
+    from lmmcl.tasks.draw_streams import pretraining
+
+    began = time.process_time()
+    torch.manual_seed(seed)
+    model = untrained("onevision", seed=seed).train()
+    mimetic(model)
+    scenes = batches(pretraining(seed, style_share=style_share), BATCH)
+    align(model, scenes, align_updates, learning_rate, log)
+    learn(model, scenes, updates, learning_rate, muon_learning_rate, Packer(seed, most_questions), log)
+    seconds = time.process_time() - began
+    report = {
+        "seed": seed,
+        "align_updates": align_updates,
+        "updates": updates,
+        "batch": BATCH,
+        "learning_rate": learning_rate,
+        "muon_learning_rate": muon_learning_rate,
+        "style_share": style_share,
+        "most_questions": most_questions,
+        "cpu_seconds": round(seconds),
+        "accuracy": accuracies(model.eval()),
+    }
+    save(model, directory, report)
+    return report
+
+
+def mimetic(model: Any, strength: float = 0.7) -> None:
+    """Starts the attention of the language model as a copying device: keys equal queries, output undoes values."""
+    import torch
+
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        width, size = attention.q_proj.in_features, attention.head_dim
+        groups = attention.q_proj.out_features // attention.k_proj.out_features
+        with torch.no_grad():
+            key = torch.randn(attention.k_proj.out_features, width) / math.sqrt(size)
+            noise = torch.randn(attention.q_proj.out_features, width) / math.sqrt(size)
+            value = torch.randn(attention.v_proj.out_features, width) / math.sqrt(width)
+            repeated = key.view(-1, size, width).repeat_interleave(groups, dim=0).reshape(-1, width)
+            attention.k_proj.weight.copy_(key * math.sqrt(size / width))
+            attention.q_proj.weight.copy_((strength * repeated + (1 - strength) * noise) * math.sqrt(size / width))
+            attention.v_proj.weight.copy_(value)
+            spread = value.view(-1, size, width).repeat_interleave(groups, dim=0).reshape(-1, width)
+            attention.o_proj.weight.copy_(spread.T * strength / groups)
+
+
+def align(model: Any, scenes: Any, updates: int, learning_rate: float, log: Any) -> None:
+    """Phase 1: the words of a patch are those whose embeddings its projected features point to."""
+    import torch
+    from torch.nn import functional
+
+    first = list(islice(scenes, 40))
+    targets = TagTargets([scene for batch in first for scene in batch])
+    embeddings = model.get_input_embeddings().weight
+    scale, offset = torch.nn.Parameter(torch.tensor(4.0)), torch.nn.Parameter(torch.full((len(targets.columns),), -3.0))
+    trained = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimizer = torch.optim.AdamW([*trained, embeddings, scale, offset], lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(updates))
+    for update in range(updates):
+        batch = next(scenes)
+        features = model.model.multi_modal_projector(
+            model.model.vision_tower(pixels(batch), output_hidden_states=True).hidden_states[-1]
+        )
+        words = embeddings[targets.token_ids]
+        scores = functional.normalize(features, dim=-1) @ functional.normalize(words, dim=-1).T
+        loss = functional.binary_cross_entropy_with_logits(scores * scale.exp().clamp(max=60) + offset, targets(batch))
+        step(loss, optimizer, schedule)
+        if update % 100 == 0 or update == updates - 1:
+            log(f"align {update}: loss {loss.item():.4f}")
+
+
+def learn(
+    model: Any, scenes: Any, updates: int, learning_rate: float, muon_learning_rate: float, packer: Packer, log: Any
+) -> None:
+    """Phase 2: questions and captions, all parameters."""
+    import torch
+    from torch.nn import functional
+
+    optimizers = _optimizers(model, learning_rate, muon_learning_rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
+    for update in range(updates):
+        batch = packer(next(scenes))
+        labels = batch.pop("labels")[:, 1:]
+        hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
+        taught = labels != -100
+        loss = functional.cross_entropy(model.lm_head(hidden[taught]), labels[taught])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        if update % 100 == 0 or update == updates - 1:
+            log(f"questions {update}: loss {loss.item():.4f}")
+
+
+def _optimizers(model: Any, learning_rate: float, muon_learning_rate: float) -> list[Any]:
+    import torch
+
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        in_block = ".layers." in name or "projector" in name
+        (matrices if in_block and parameter.dim() == 2 else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0, momentum=0.95),
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01),
+    ]
+
+
+def step(loss: Tensor, optimizer: Any, schedule: Any) -> None:
+    """One update."""
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+
+
+def warm_cosine(updates: int, warm: float = 0.05) -> Any:
+    """Learning-rate factor: linear warm-up over a share `warm` of the updates, then cosine to a twentieth."""
+
+    def factor(update: int) -> float:
+        start = max(1.0, warm * updates)
+        if update < start:
+            return (update + 1) / start
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - start) / max(1.0, updates - start)))
+
+    return factor
+
+
+def accuracies(model: Any) -> dict[str, dict[str, float]]:
+    """Percent right per benchmark, `held_out` and `target`."""
+    from lmmcl.registry import members
+    from lmmcl.tasks.held_out import BENCHMARKS
+
+    held_out = {each.name: accuracy(model, each) for each in BENCHMARKS}
+    skills = members("lmmcl.tasks", "SKILLS").values()
+    return {"held_out": held_out, "target": {each.name: accuracy(model, each.benchmark) for each in skills}}
+
+
+def accuracy(model: Any, benchmark: Benchmark, batch_size: int = 100) -> float:
+    """Percent right of greedy answers."""
+    import torch
+
+    from lmmcl.models.encode import encode, pad
+    from lmmcl.models.tiny_processor import build_processor
+    from lmmcl.tasks.metrics import get_metric
+
+    processor: Any = build_processor("onevision")
+    score, examples = get_metric(benchmark.metric).score, list(benchmark.load())
+    total = 0.0
+    for start in range(0, len(examples), batch_size):
+        asked = examples[start : start + batch_size]
+        batch = pad(processor, [encode(processor, each, with_answer=False) for each in asked])
+        with torch.inference_mode():
+            said = model.generate(**batch, max_new_tokens=benchmark.max_new_tokens, do_sample=False)
+        texts = processor.batch_decode(said[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        total += sum(score(text, each) for text, each in zip(texts, asked, strict=True))
+    return round(100 * total / len(examples), 1)
+
+
+def save(model: Any, directory: Path, report: dict[str, Any]) -> None:
+    """Writes weights (fp32 safetensors), configurations, processor, the parameters per role, and the report."""
+    from lmmcl.models import get_model
+    from lmmcl.models.tiny_processor import build_processor
+
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    build_processor("onevision").save_pretrained(directory)
+    counts = role_counts(get_model("tiny-onevision"), model)
+    (directory / "roles.json").write_text(json.dumps(counts, indent=1) + "\n")
+    (directory / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def role_counts(lmm: Any, model: Any) -> dict[str, int]:
+    """Parameters per role of a loaded model."""
+    named: Sequence[tuple[str, Any]] = list(model.named_parameters())
+    roles = lmm.roles_of(name for name, _ in named)
+    counts: dict[str, int] = dict.fromkeys(sorted(set(roles.values())), 0)
+    for name, parameter in named:
+        counts[roles[name]] += parameter.numel()
+    return counts
