@@ -195,6 +195,12 @@ BAD_ROWS: list[tuple[Any, str, str]] = [
     ({"conversations": OK, "answers": [1]}, "answers[0]", "is a number where a text is expected"),
     ({"conversations": OK, "id": 1.5}, "id", "is a number where a text or a whole number is expected"),
     ({"conversations": OK, "id": ""}, "id", "is empty"),
+    ({"conversations": OK, "id": True}, "id", "is the truth value True where a text or a whole number"),
+    (
+        {"images": ["1.png", "2.png"], "messages": [user([{"type": "image", "index": 0}] * 2), assistant("a")]},
+        "messages[0].content[1].index",
+        "is 0; expected each of 0 … 1 once",
+    ),
     ({"messages": [user([{"type": "imag"}]), assistant("a")]}, "messages[0].content[0].type", "did you mean 'image'"),
     ({"messages": [user([{"type": "text"}]), assistant("a")]}, "messages[0].content[0].text", "is null where a text"),
     ({"messages": [user(["?"]), assistant("a")]}, "messages[0].content[0]", "is a text where an object with 'type'"),

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +141,15 @@ def test_a_second_look_reads_no_file(data: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("lmmcl.tasks.digest.hash_file", refuse)
     monkeypatch.setattr("lmmcl.tasks.local.sound_rows", refuse)
     assert content_digest(data / "test.json") == first
+
+
+def test_an_image_replaced_within_one_tick_of_the_clock_is_noticed(data: Path) -> None:
+    for path in data.rglob("*.*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    image = data / "images/test-0.png"
+    now = time.time_ns()
+    os.utime(image, ns=(now, now))
+    before = content_digest(data / "test.json")
+    image.write_bytes(bytes(image.stat().st_size))
+    os.utime(image, ns=(now, now))
+    assert content_digest(data / "test.json") != before
