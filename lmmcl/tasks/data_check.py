@@ -51,6 +51,13 @@ class Report:
         """How many rows have at least one problem."""
         return len({problem.row for problem in self.problems if problem.row is not None})
 
+    def summary(self) -> str:
+        """One line: what the file holds, and how much of it is bad."""
+        held = f"{self.rows} rows ({self.text_only} without image), {self.turns} turns, {self.images} images"
+        if not self.problems:
+            return f"{self.file}: {held}; no problems"
+        return f"{self.file}: {held}; problems: {len(self.problems)}, in {self.bad_rows} rows"
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields, and `bad_rows`."""
         return {**asdict(self), "bad_rows": self.bad_rows}

@@ -28,6 +28,7 @@ def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
         "problems": [],
         "bad_rows": 0,
     }
+    assert report.summary() == f"{path}: 6 rows (1 without image), 12 turns, 5 images; no problems"
 
 
 def test_every_bad_row_is_listed_by_number_and_field(tmp_path: Path) -> None:
@@ -54,6 +55,7 @@ def test_every_bad_row_is_listed_by_number_and_field(tmp_path: Path) -> None:
     ]
     assert report.rows == 7
     assert report.bad_rows == 6
+    assert report.summary().endswith("; problems: 7, in 6 rows")
     assert "no such file" in report.problems[0].message
     assert "image" in report.problems[1].message
     assert json.loads(json.dumps(report.to_dict()))["problems"][2]["row"] == 3
