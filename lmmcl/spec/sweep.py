@@ -77,7 +77,7 @@ class _Builder:
         names = {"test": entry.test, "images": entry.images}
         if isinstance(entry, LocalSkillEntry):
             names["train"] = entry.train
-        paths = {key: self.path.parent / value for key, value in names.items() if value is not None}
+        paths = {key: (self.path.parent / value).absolute() for key, value in names.items() if value is not None}
         for key, path in paths.items():
             if not path.exists():
                 raise UserError(f"{path} does not exist", file=str(self.path), place=join(place, key))

@@ -1,0 +1,115 @@
+"""Every step is computed once, whoever asks, and a failed one can be asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from made import made_trial
+
+from lmmcl.ledger import Ledger
+from lmmcl.runner.flights import Flights
+from lmmcl.spec.steps import Checkpoint, Evaluate
+
+
+class Pretend:
+    """Computes nothing and records everything, in a little time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.computed: Counter[str] = Counter()
+        self.broken: set[str] = set()
+        self.at_once = self.most_at_once = 0
+
+    async def checkpoint(self, step: Checkpoint) -> None:
+        await self._compute(step)
+
+    async def scores(self, steps: Sequence[Evaluate]) -> None:
+        for step in steps:
+            await self._compute(step)
+
+    async def _compute(self, step: Checkpoint | Evaluate) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        await asyncio.sleep(0.005)
+        self.at_once -= 1
+        assert all(self.ledger.find(parent) for parent in step.parents), "a parent is missing"
+        self.computed[step.key] += 1
+        if step.label in self.broken:
+            raise RuntimeError(f"{step.label} broke")
+        with self.ledger.writing(step) as draft:
+            draft.commit({"sample_scores": [1.0]})
+
+
+@pytest.fixture
+def pretend(tmp_path: Path) -> Pretend:
+    return Pretend(Ledger(str(tmp_path)))
+
+
+def walk(pretend: Pretend, *trials) -> list:
+    async def one(flights: Flights, trial) -> int:
+        for stage in trial.stages:
+            assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+        return len(trial.stages)
+
+    async def every() -> list:
+        flights = Flights(pretend.ledger, pretend)
+        done = await asyncio.gather(*(one(flights, trial) for trial in trials), return_exceptions=True)
+        assert flights.keys == []
+        return done
+
+    return asyncio.run(every())
+
+
+def test_asking_for_scores_brings_checkpoints_into_being_parents_first(pretend: Pretend) -> None:
+    assert walk(pretend, made_trial()) == [3]
+    assert set(pretend.computed.values()) == {1}
+    assert set(pretend.computed) == set(made_trial().steps())
+
+
+def test_trials_that_run_at_once_compute_shared_steps_once_and_the_rest_side_by_side(pretend: Pretend) -> None:
+    trials = [made_trial(seed=seed) for seed in range(4)] + [made_trial(skills=("first", "third"))]
+    walk(pretend, *trials)
+    assert set(pretend.computed.values()) == {1}
+    assert pretend.most_at_once >= 4
+
+
+def test_what_the_ledger_holds_is_not_computed_again(pretend: Pretend) -> None:
+    walk(pretend, made_trial())
+    pretend.computed.clear()
+    walk(pretend, made_trial(), made_trial(held_out=("kept", "new")))
+    assert {made_trial(held_out=("kept", "new")).steps()[key].label for key in pretend.computed} == {"new"}
+
+
+def test_a_broken_step_fails_those_that_need_it_and_no_others(pretend: Pretend) -> None:
+    bad = made_trial("sa_proj")
+    pretend.broken = {bad.stages[1].checkpoint.label}
+    failed, fine = walk(pretend, bad, made_trial("gate_up"))
+    assert "broke" in str(failed)
+    assert fine == 3
+
+
+def test_a_failed_step_can_be_asked_for_again(pretend: Pretend) -> None:
+    trial = made_trial()
+    pretend.broken = {trial.stages[1].checkpoint.label}
+    assert isinstance(walk(pretend, trial)[0], RuntimeError)
+    pretend.broken = set()
+    assert walk(pretend, trial) == [3]
+
+
+def test_a_waiter_that_goes_away_takes_no_flight_down(pretend: Pretend) -> None:
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        evaluations = made_trial().stages[0].evaluations
+        first = asyncio.create_task(flights.ensure_scores(evaluations))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(flights.ensure_scores(evaluations))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert len(await second) == len(evaluations)
+
+    asyncio.run(story())
+    assert set(pretend.computed.values()) == {1}
