@@ -1,0 +1,272 @@
+"""A sweep in MLflow: a view of the ledger that can be filled again at any time.
+
+Experiment = sweep. Each trial is one top-level run (nested runs collapse in MLflow's table and draw no charts), each
+fine-tuned stage a run nested in it for its loss curve, and the report a run of its own kind. Everything is found by tag
+before it is made, so logging live, after a resume, or from the ledger is one code and adds nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.errors import UserError
+from lmmcl.reports.results import StageResult, TrialResult, finite, finite_pair
+from lmmcl.runner.tracking_store import sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run, RunTag
+
+BATCH = {"metrics": 1000, "params": 100, "tags": 100}
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
+MATRIX = "matrix.json"
+EXPERIMENT_TAGS = {"lmmcl.kind": "sweep", "mlflow.experimentKind": "custom_model_development"}  # spares a question
+_STATUS = {"done": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass
+class _Run:
+    """What is known of a run without asking the server again."""
+
+    id: str
+    start: int
+    status: str
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Tracker:
+    """Logs the trials of one sweep to one MLflow store; idempotent, for one thread.
+
+    `artifact_location` is where a new experiment keeps its files (None leaves it to the server). Raises what
+    MlflowClient raises when the store cannot be reached, and UserError when the experiment was deleted.
+    """
+
+    def __init__(self, uri: str, sweep: str, artifact_location: str | None = None) -> None:
+        self.uri, self.sweep = uri, sweep
+        self._client = quiet_client(uri)
+        self.experiment_id = self._experiment(artifact_location)
+        self._runs: dict[str, _Run] = {}
+
+    def log_trial(self, trial: TrialResult, *, running: bool = True) -> str:
+        """Log what is not there yet of a trial and return its run id.
+
+        A trial that is neither done nor failed is shown as RUNNING, or as KILLED when it is `running` no longer.
+        """
+        run = self._run("trial", trial.key, trial.name, since=trial.cost("seconds") or 0.0)
+        logged = json.loads(run.tags.get(STAGES_LOGGED, "{}"))
+        digests = {str(stage.number): _digest(stage) for stage in trial.stages}
+        news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
+        points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
+        self._log(run, points, _params(trial), {})
+        for stage in news:
+            self._log_curve(run, trial, stage)
+        tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
+        if news:
+            self._client.log_text(run.id, matrix_table(trial), MATRIX)
+            # The tag comes last: what a crash left out is logged by the next call.
+            tags[STAGES_LOGGED] = json.dumps({**logged, **digests})
+            tags["mlflow.loggedArtifacts"] = json.dumps([{"path": MATRIX, "type": "table"}])
+        self._log(run, [], {}, tags)
+        self._set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
+        return run.id
+
+    def log_files(self, trial: TrialResult, files: Mapping[str, Path]) -> None:
+        """Store files (samples, figures) with a trial; the keys are folders among its artifacts."""
+        run = self._run("trial", trial.key, trial.name)
+        for folder, file in files.items():
+            self._client.log_artifact(run.id, str(file), folder)
+
+    def log_report(self, files: Sequence[Path], note: str = "") -> str:
+        """Store the sweep's report (page, figures, tables) in its own run; files of the same name are replaced."""
+        run = self._run("report", self.sweep, f"report of {self.sweep}")
+        for file in files:
+            self._client.log_artifact(run.id, str(file))
+        self._log(run, [], {}, {"mlflow.note.content": note[:LONGEST_TAG]})
+        self._set_status(run, "FINISHED")
+        return run.id
+
+    def _experiment(self, artifact_location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(self.sweep)
+        if found is None:
+            try:
+                return self._client.create_experiment(self.sweep, artifact_location, tags=EXPERIMENT_TAGS)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(self.sweep)  # another process was first
+        if found is None or found.lifecycle_stage != "active":
+            raise UserError(
+                f"the MLflow experiment {self.sweep!r} at {self.uri} was deleted; restore it "
+                f"(mlflow experiments restore -x {found.experiment_id if found else 'ID'}) or empty the trash (mlflow gc)"
+            )
+        return str(found.experiment_id)
+
+    def _run(
+        self, kind: str, key: str, name: str, tags: Mapping[str, str] | None = None, *, since: float = 0.0
+    ) -> _Run:
+        """The run of this kind and key: remembered, or found by tag, or made (`since` seconds ago)."""
+        key = metric_name(key)  # a quote would end the query's string
+        cached = f"{kind} {key}"
+        if cached not in self._runs:
+            tag = {"trial": "lmmcl.trial_key", "stage": "lmmcl.stage_key", "report": "lmmcl.report_key"}[kind]
+            query = f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'"
+            found = self._client.search_runs([self.experiment_id], query, max_results=1, order_by=["start_time ASC"])
+            all_tags = {"lmmcl.sweep": self.sweep, "lmmcl.kind": kind, tag: key, **(tags or {})}
+            start = int((time.time() - since) * 1000)
+            run = found[0] if found else self._client.create_run(self.experiment_id, start, all_tags, name)
+            self._runs[cached] = _remember(run)
+        return self._runs[cached]
+
+    def _points(self, run: _Run, stage: StageResult, *, again: bool) -> list[Metric]:
+        """The metric points of a stage; of a stage logged before (`again`) those that are new or have changed."""
+        values = stage_metrics(stage)
+        if not again:
+            return _metrics(values, stage.number, run.start)
+        points = []
+        for name, value in values.items():
+            history = self._client.get_metric_history(run.id, name)
+            there = [point for point in history if point.step == stage.number]
+            latest = max(there, key=lambda point: point.timestamp, default=None)
+            if latest is None or latest.value != value:
+                after = latest.timestamp + 1 - stage.number if latest else run.start
+                points += _metrics({name: value}, stage.number, after)
+        return points
+
+    def _log_curve(self, parent: _Run, trial: TrialResult, stage: StageResult) -> None:
+        """The loss curve of a stage in a run nested in its trial, from where it was left."""
+        rows = [row for row in stage.curve if finite(row.get("update")) is not None]
+        if not rows:
+            return
+        tags = {"mlflow.parentRunId": parent.id, "lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
+        name = f"{stage.number} {stage.skill or ''}".strip()
+        run = self._run("stage", f"{trial.key}/{stage.checkpoint_key}/{stage.number}", name, tags)
+        logged, last = int(run.tags.get(UPDATES_LOGGED, "-1")), max(int(row["update"]) for row in rows)
+        if last > logged:
+            points = [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
+            self._log(run, points, {}, {})
+            self._log(run, [], {}, {UPDATES_LOGGED: str(last)})
+        self._set_status(run, "FINISHED")
+
+    def _log(self, run: _Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Log in as few calls as the limits allow. A parameter that is there already is left as it is."""
+        from mlflow.entities import Param, RunTag
+
+        fresh: list[Param] = [Param(name, value) for name, value in params.items() if name not in run.params]
+        changed: list[RunTag] = [RunTag(name, value) for name, value in tags.items() if run.tags.get(name, "") != value]
+        for some_points, some_params, some_tags in batches(points, fresh, changed):
+            self._client.log_batch(run.id, metrics=some_points, params=some_params, tags=some_tags)
+        run.params |= {param.key: param.value for param in fresh}
+        run.tags |= {tag.key: tag.value for tag in changed}
+
+    def _set_status(self, run: _Run, status: str) -> None:
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.id, status)
+        else:
+            self._client.set_terminated(run.id, status)
+        run.status = status
+
+
+def quiet_client(uri: str) -> MlflowClient:
+    """A client that prints nothing, tells nobody, and gives up on a dead server soon; imports MLflow (seconds)."""
+    for name, value in {
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    }.items():
+        os.environ.setdefault(name, value)  # what the user has set stays
+    from mlflow import MlflowClient
+
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri)
+
+
+def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
+    """(metrics, params, tags) in portions that `log_batch` takes: 1000, 100, 100, and 1000 altogether."""
+    metrics, params, tags = map(list, lists)
+    while metrics or params or tags:
+        few_params, params = params[: BATCH["params"]], params[BATCH["params"] :]
+        few_tags, tags = tags[: BATCH["tags"]], tags[BATCH["tags"] :]
+        room = BATCH["metrics"] - len(few_params) - len(few_tags)
+        few_metrics, metrics = metrics[:room], metrics[room:]
+        yield few_metrics, few_params, few_tags
+
+
+def stage_metrics(stage: StageResult) -> dict[str, float]:
+    """All numbers of a stage by MLflow name: measures with their ends, `score/<benchmark>`, `cost/<what>`."""
+    found: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
+    found |= {name: finite(value) for name, value in stage.measures.items()}
+    for name, interval in stage.intervals.items():
+        if (pair := finite_pair(interval)) is not None:
+            found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
+    found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
+    return {metric_name(name): value for name, value in found.items() if value is not None}
+
+
+def metric_name(name: str) -> str:
+    """The name with what MLflow refuses replaced by `_`; a path part is never empty, `.` or `..`."""
+    parts = (re.sub(r"[^\w\-. :]", "_", part, flags=re.ASCII) for part in name.split("/"))
+    return "/".join("_" * max(1, len(part)) if part.strip(".") == "" else part for part in parts)[:250]
+
+
+def matrix_table(trial: TrialResult) -> str:
+    """The stage × benchmark matrix as the JSON table that MLflow's pages draw; scores in points, unknown ones null."""
+    benchmarks = trial.benchmarks()
+    rows = [
+        [stage.number, stage.skill, *(finite(stage.scores.get(name)) for name in benchmarks)] for stage in trial.stages
+    ]
+    return json.dumps({"columns": ["stage", "skill", *benchmarks], "data": rows}, allow_nan=False)
+
+
+def _params(trial: TrialResult) -> dict[str, str]:
+    found = {
+        metric_name(axis): value
+        if isinstance(value, str)
+        else "none"
+        if value is None
+        else json.dumps(value, default=str)
+        for axis, value in trial.axes.items()
+    }
+    rate = finite(trial.axes.get("learning_rate"))
+    if rate is not None and rate > 0:  # MLflow's compare page prints 5e-6 as 0.00000
+        found["log10_learning_rate"] = f"{math.log10(rate):.4f}"
+    return {name: value[:LONGEST_PARAM] for name, value in found.items()}
+
+
+def _digest(stage: StageResult) -> str:
+    updates = [finite(row.get("update")) for row in stage.curve[-1:]]
+    return hashlib.sha256(json.dumps([stage_metrics(stage), updates], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:
+    """Points whose time follows from run and step alone: MLflow drops a point that it has, so a repeat adds nothing."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, start + step, step) for name, value in values.items()]
+
+
+def _row_points(row: Mapping[str, float], start: int) -> list[Metric]:
+    values = {metric_name(name): finite(value) for name, value in row.items() if name != "update"}
+    return _metrics({name: value for name, value in values.items() if value is not None}, int(row["update"]), start)
+
+
+def _remember(run: Run) -> _Run:
+    return _Run(run.info.run_id, run.info.start_time, run.info.status, dict(run.data.params), dict(run.data.tags))

@@ -1,0 +1,100 @@
+"""Where MLflow keeps a sweep's runs: the default beside the ledger, and a check before anything is spent."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lmmcl.errors import UserError
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https")
+
+
+def default_tracking_uri(store: str | Path) -> str:
+    """`sqlite:///<store>/mlflow.db`. Raises UserError when the store is no local folder: a database file needs one."""
+    return f"sqlite:///{_local(store).as_posix()}/mlflow.db"
+
+
+def default_artifact_location(store: str | Path) -> str:
+    """The URI of `<store>/mlflow-artifacts`, absolute, so that every process writes to the same place."""
+    return (_local(store) / "mlflow-artifacts").as_uri()
+
+
+def check_reachable(uri: str, timeout: float = 5.0) -> None:
+    """Raise UserError when nothing can be logged to `uri`: asked once, before any training, without importing MLflow.
+
+    A server is asked for `/health`; of a sqlite file the folder must be there or be made; other databases are only
+    known when they are used.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme in SERVERS:
+        _check_server(uri, timeout)
+    elif scheme == "sqlite":
+        _check_sqlite(uri)
+    elif scheme not in (*DATABASES, "databricks"):
+        raise UserError(
+            f"MLflow cannot keep runs in {uri!r}; allowed: an http(s) server, or a database such as "
+            "sqlite:////absolute/path/mlflow.db (MLflow has given up plain folders)"
+        )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a `sqlite:///…` URI; None for any other URI and for a database in memory."""
+    if not urlsplit(uri).scheme.startswith("sqlite"):
+        return None
+    path = uri.split("://", 1)[1].removeprefix("/").split("?")[0]
+    return Path(path) if path and path != ":memory:" else None
+
+
+def _local(store: str | Path) -> Path:
+    text = str(store)
+    if text.startswith("file://"):
+        text = urlsplit(text).path
+    if "://" in text:
+        raise UserError(
+            f"the store {text!r} is not a local folder, and MLflow's own database needs one; "
+            "name a tracking server: --mlflow http://HOST:5000"
+        )
+    return Path(text).expanduser().resolve()
+
+
+def _check_sqlite(uri: str) -> None:
+    file = sqlite_file(uri)
+    if file is None:
+        raise UserError(f"MLflow's database {uri!r} names no file; write sqlite:////absolute/path/mlflow.db")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"MLflow's database {uri!r} cannot be made: {error}") from error
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"MLflow's database {uri!r} cannot be written to: no permission for {file}")
+
+
+def _check_server(uri: str, timeout: float) -> None:
+    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or leave --mlflow out"
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout, context=_tls(uri)):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code == 401:  # it is there; MLflow's client brings the credentials
+            return
+        if error.code == 403:
+            remedy = "it refuses this Host header: start it with --allowed-hosts, or use an address that it knows"
+        raise UserError(f"the MLflow server at {uri} answered {error.code} {error.reason}; {remedy}") from error
+    except (OSError, ValueError) as error:  # refused, unknown host, timed out, bad certificate; not a URL
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"the MLflow server at {uri} cannot be reached ({reason}); {remedy}") from error
+
+
+def _tls(uri: str) -> ssl.SSLContext | None:
+    """TLS as MLflow's client is told to do it, so that the check and the client agree."""
+    if not uri.startswith("https"):
+        return None
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true":
+        return ssl._create_unverified_context()
+    return ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import SKILLS, make_trial
+
+from lmmcl.errors import UserError
+from lmmcl.reports.results import StageResult, TrialResult
+from lmmcl.runner import tracking
+from lmmcl.runner.tracking import Tracker, batches, metric_name
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def uri(store: Path) -> str:
+    return f"sqlite:///{store}/mlflow.db"
+
+
+@pytest.fixture
+def sweep() -> str:
+    return f"sweep {next(numbers)}"
+
+
+@pytest.fixture
+def make(uri: str, sweep: str, store: Path) -> Iterator[Any]:
+    """Trackers of one sweep, each as blank as that of a new process."""
+    yield lambda: Tracker(uri, sweep, (store / "artifacts" / sweep.replace(" ", "-")).as_uri())
+
+
+def runs(tracker: Tracker, kind: str) -> list[Any]:
+    return list(tracker._client.search_runs([tracker.experiment_id], f"tags.`lmmcl.kind` = '{kind}'"))
+
+
+def points(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in tracker._client.get_metric_history(run_id, name)]
+
+
+def everything(tracker: Tracker) -> dict[str, Any]:
+    """All runs with all their points: what must not grow when a trial is logged again."""
+    found = [run for kind in ("trial", "stage") for run in runs(tracker, kind)]
+    return {
+        run.info.run_id: (run.data.params, {name: points(tracker, run.info.run_id, name) for name in run.data.metrics})
+        for run in found
+    }
+
+
+def test_a_trial_is_one_top_level_run_with_its_grid_point_and_final_scores(make: Any, sweep: str) -> None:
+    tracker, trial = make(), make_trial(updates=3)
+    run_id = tracker.log_trial(trial)
+    (run,) = runs(tracker, "trial")
+    assert run.info.run_id == run_id and run.info.run_name == trial.name and run.info.status == "FINISHED"
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert run.data.tags["lmmcl.trial_key"] == trial.key and run.data.tags["lmmcl.sweep"] == sweep
+    assert run.data.params["recipe"] == "sa_proj" and run.data.params["mitigation"] == "none"
+    assert float(run.data.params["learning_rate"]) == 1e-5 and run.data.params["log10_learning_rate"] == "-5.0000"
+    for name in ("learning", "target_forgetting", "overall", "held_out_forgetting", "bwt"):
+        assert run.data.metrics[name] == trial.measure(name)
+    assert run.data.metrics["learning_low"] == trial.interval("learning")[0]
+
+
+def test_scores_are_logged_at_their_stage(make: Any) -> None:
+    tracker, trial = make(), make_trial(updates=0)
+    run_id = tracker.log_trial(trial)
+    assert points(tracker, run_id, "score/colour") == [(stage.number, stage.scores["colour"]) for stage in trial.stages]
+
+
+def test_each_fine_tuned_stage_has_its_loss_curve_in_a_run_nested_in_the_trial(make: Any) -> None:
+    tracker, trial = make(), make_trial(updates=3)
+    run_id = tracker.log_trial(trial)
+    found = sorted(runs(tracker, "stage"), key=lambda run: run.info.run_name)
+    assert [run.info.run_name for run in found] == [f"{place} {skill}" for place, skill in enumerate(SKILLS, start=1)]
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {run_id}
+    assert {run.info.status for run in found} == {"FINISHED"}
+    wanted = [(int(row["update"]), row["loss"]) for row in trial.stages[1].curve]
+    assert points(tracker, found[0].info.run_id, "loss") == wanted
+    assert {"loss", "learning_rate", "grad_norm"} <= set(found[0].data.metrics)
+
+
+def test_logging_twice_adds_nothing_even_from_another_process(make: Any) -> None:
+    trial = make_trial(updates=3)
+    first = make()
+    first.log_trial(trial)
+    before = everything(first)
+    first.log_trial(trial)
+    second = make()
+    second.log_trial(trial)
+    assert len(before) == 6
+    assert everything(second) == before
+
+
+def test_what_is_logged_already_costs_no_write(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial(updates=3)
+    make().log_trial(trial)
+    tracker = make()
+    for name in ("create_run", "log_batch", "log_text", "set_terminated", "update_run"):
+        monkeypatch.setattr(tracker._client, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
+    tracker.log_trial(trial)
+
+
+def test_a_trial_logged_stage_by_stage_over_a_restart_ends_like_one_logged_at_once(make: Any) -> None:
+    trial = make_trial(updates=3)
+    tracker = make()
+    for reached in range(1, len(trial.stages) + 1):
+        if reached == 4:
+            tracker = make()
+        tracker.log_trial(replace(trial, stages=trial.stages[:reached], state="partial"))
+        assert runs(tracker, "trial")[0].info.status == "RUNNING"
+    run_id = tracker.log_trial(trial)
+    assert len(runs(tracker, "trial")) == 1 and len(runs(tracker, "stage")) == len(SKILLS)
+    assert [step for step, _ in points(tracker, run_id, "overall")] == [0, 1, 2, 3, 4, 5]
+    assert runs(tracker, "trial")[0].info.status == "FINISHED"
+
+
+def test_a_crash_in_the_middle_leaves_no_double_points(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial(updates=3)
+    tracker = make()
+
+    def crash(*_: object) -> None:
+        raise OSError("the server is gone")
+
+    monkeypatch.setattr(tracker._client, "log_text", crash)  # all points are written by then, their tag is not
+    with pytest.raises(OSError, match="gone"):
+        tracker.log_trial(trial)
+    again = make()
+    run_id = again.log_trial(trial)
+    assert len(points(again, run_id, "learning")) == len(SKILLS)
+    assert len(runs(again, "trial")) == 1 and len(runs(again, "stage")) == len(SKILLS)
+
+
+def test_a_benchmark_added_later_adds_its_points_alone(make: Any) -> None:
+    trial = make_trial(updates=0)
+    make().log_trial(trial)
+    wider = replace(trial, stages=[replace(stage, scores={**stage.scores, "ocr": 50.0}) for stage in trial.stages])
+    tracker = make()
+    run_id = tracker.log_trial(wider)
+    assert points(tracker, run_id, "score/ocr") == [(number, 50.0) for number in range(6)]
+    assert len(points(tracker, run_id, "score/colour")) == 6
+
+
+def test_a_score_that_changed_is_the_one_shown(make: Any) -> None:
+    trial = make_trial(updates=0)
+    make().log_trial(trial)
+    last = trial.stages[-1]
+    lower = replace(last, scores={**last.scores, "colour": 1.25})
+    tracker = make()
+    tracker.log_trial(replace(trial, stages=[*trial.stages[:-1], lower]))
+    assert runs(tracker, "trial")[0].data.metrics["score/colour"] == 1.25
+
+
+def test_a_failed_trial_says_why_until_it_succeeds(make: Any) -> None:
+    trial = make_trial(stages=1, updates=0, state="failed", error="out of memory")
+    tracker = make()
+    tracker.log_trial(trial)
+    (run,) = runs(tracker, "trial")
+    assert run.info.status == "FAILED" and run.data.tags["lmmcl.error"] == "out of memory"
+    tracker = make()
+    tracker.log_trial(replace(make_trial(updates=0), key=trial.key))
+    (run,) = runs(tracker, "trial")
+    assert run.info.status == "FINISHED" and run.data.tags["lmmcl.error"] == ""
+
+
+def test_a_trial_that_was_stopped_is_not_shown_as_running(make: Any) -> None:
+    tracker = make()
+    tracker.log_trial(make_trial(stages=1, updates=0, state="partial"), running=False)
+    assert runs(tracker, "trial")[0].info.status == "KILLED"
+
+
+def test_a_parameter_is_never_logged_again_with_another_value(make: Any) -> None:
+    trial = make_trial(updates=0)
+    make().log_trial(trial)
+    tracker = make()
+    tracker.log_trial(replace(trial, axes={**trial.axes, "recipe": "renamed", "rank": 8}))
+    (run,) = runs(tracker, "trial")
+    assert run.data.params["recipe"] == "sa_proj" and run.data.params["rank"] == "8"
+
+
+def test_the_matrix_is_a_table_that_mlflow_reads(make: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # load_table asks the default store, whatever the client's
+    tracker, trial = make(), make_trial(updates=0)
+    run_id = tracker.log_trial(trial)
+    table = tracker._client.load_table(tracker.experiment_id, "matrix.json", run_ids=[run_id])
+    assert list(table["stage"]) == [0, 1, 2, 3, 4, 5]
+    assert list(table["birds"]) == [stage.scores["birds"] for stage in trial.stages]
+
+
+def test_files_go_to_the_location_that_was_named(make: Any, store: Path, sweep: str, tmp_path: Path) -> None:
+    tracker = make()
+    (tmp_path / "page.html").write_text("one")
+    assert tracker.log_report([tmp_path / "page.html"], "a note") == make().log_report(
+        [tmp_path / "page.html"], "a note"
+    )
+    (run,) = runs(tracker, "report")
+    assert run.data.tags["mlflow.note.content"] == "a note" and "mlflow.parentRunId" not in run.data.tags
+    assert [file.name for file in (store / "artifacts" / sweep.replace(" ", "-")).rglob("*.html")] == ["page.html"]
+
+
+def test_numbers_that_are_not_finite_are_left_out(make: Any) -> None:
+    stage = StageResult(
+        0, None, "base", scores={"colour": float("nan"), "shape": 3.0}, measures={"overall": float("inf")}
+    )
+    tracker = make()
+    tracker.log_trial(TrialResult("0a", "t", {"recipe": "full"}, ["birds"], ["colour"], [stage], "partial"))
+    assert runs(tracker, "trial")[0].data.metrics == {"score/shape": 3.0}
+    assert "NaN" not in tracking.matrix_table(make_trial())
+
+
+def test_a_deleted_experiment_is_answered_with_the_remedy(make: Any) -> None:
+    tracker = make()
+    tracker._client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(UserError, match="mlflow experiments restore"):
+        make()
+
+
+def test_a_run_that_the_user_deleted_is_made_again(make: Any) -> None:
+    trial = make_trial(updates=0)
+    tracker = make()
+    tracker._client.delete_run(tracker.log_trial(trial))
+    again = make()
+    run_id = again.log_trial(trial)
+    assert [run.info.run_id for run in runs(again, "trial")] == [run_id]
+
+
+def test_a_long_curve_is_logged_whole_within_the_limits(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial(stages=1, updates=600)
+    tracker, sizes, log_batch = make(), [], None
+    log_batch = tracker._client.log_batch
+
+    def watched(run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> Any:
+        sizes.append(len(metrics) + len(params) + len(tags))
+        return log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    monkeypatch.setattr(tracker._client, "log_batch", watched)
+    tracker.log_trial(trial)
+    assert max(sizes) <= 1000
+    assert len(points(tracker, runs(tracker, "stage")[0].info.run_id, "loss")) == 600
+
+
+def test_batches_hold_everything_once_and_respect_every_limit() -> None:
+    metrics, params, tags = list(range(2500)), list(range(230)), list(range(120))
+    found = list(batches(metrics, params, tags))
+    for kind, items in enumerate((metrics, params, tags)):
+        assert [item for batch in found for item in batch[kind]] == items
+    assert all(len(m) + len(p) + len(t) <= 1000 and len(p) <= 100 and len(t) <= 100 for m, p, t in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("score/a&b", "score/a_b"),
+        ("score/../x", "score/__/x"),
+        ("score//x", "score/_/x"),
+        ("naïve", "na_ve"),
+        ("a b:c-d.e", "a b:c-d.e"),
+    ],
+)
+def test_names_that_mlflow_would_refuse_are_replaced(name: str, allowed: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    assert metric_name(name) == allowed
+    _validate_metric_name(metric_name(name))
+
+
+def test_nothing_is_printed(make: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make().log_trial(make_trial(updates=1))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_equal_tags_are_not_written_again(make: Any) -> None:
+    trial = make_trial(updates=0)
+    run_id = make().log_trial(trial)
+    tags = make()._client.get_run(run_id).data.tags
+    assert sorted(json.loads(tags["lmmcl.stages_logged"])) == ["0", "1", "2", "3", "4", "5"]
