@@ -14,8 +14,9 @@ _EDGE = " \t\n.,;:!?\"'`*_()[]{}<>“”‘’"
 
 def normalise(text: str) -> str:
     """Unicode-folded, lower case, single spaces, no punctuation at the edges, no leading article."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGE)
-    return re.sub(r"^(?:a|an|the) (?=\S)", "", folded)
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    bare = folded.strip(_EDGE) or folded  # an answer that is a mark ("?") stays one
+    return re.sub(r"^(?:a|an|the) (?=\S)", "", bare)
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL)} | {
 _UNIT = rf"(?:{'|'.join(_SMALL[1:10])})"
 _BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?:[- ]{_UNIT})?|{'|'.join(sorted(_SMALL, key=len, reverse=True))})\b"
 _WORDS = rf"\b(?:(?:(?:{_UNIT}|an?)[- ])?hundred\b(?:[- ](?:and )?{_BELOW_100})?|{_BELOW_100})"
-_DIGITS = r"(?<![\w.,])[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d)(?!(?:st|nd|rd|th)\b)"
+_DIGITS = r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d)(?!(?:st|nd|rd|th)\b)"
 _NUMBER = re.compile(rf"{_DIGITS}|{_WORDS}")
 _STATED = re.compile(r"(?:\banswer(?: is|:)|\btotal(?: of| is|:)|=)[\s*$({]*$")
 
@@ -74,11 +75,12 @@ _REASON = r"(?:because|since|as|for|which|and not)"
 # "A" and "I" are also words: before another word they count only in brackets or before a reason
 _PLAIN = rf"(?:[B-HJ-Z]\b(?!['’-])|[AI]\b(?!['’-]|\s+(?!{_REASON}\b)\w)|[a-z](?=\s*(?:[.):,;]|$)))"
 _ONE = rf"(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|({_PLAIN}))"
-_ANSWER_IS = re.compile(rf"(?i:\banswer(?:\s+(?:is|would be|should be))?\s*[:=]?\s*(?:(?:option|choice)\s+)?){_ONE}")
+_CHOOSING = r"(?:\banswer(?:\s+(?:is|would be|should be))?\s*[:=]?|\b(?:choose|pick|select|go with))"
+_ANSWER_IS = re.compile(rf"(?i:{_CHOOSING}\s*(?:(?:option|choice)\s+)?){_ONE}")
 _IS_ANSWER = re.compile(rf"{_ONE}[.)]?\s+(?i:is|would be)\s+(?i:the\s+)?(?i:correct|right|best|answer|most likely)\b")
 _LIST = r"(?!\s*(?:and\s+|or\s+)?[(\[]?[A-Za-z](?:[.):,\]]|\s+(?:and|or)\b))(?!\s*(?:and|or)\s+[A-Za-z]\b)"
 _LEADING = re.compile(
-    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])(?:[.):;](?=\s|$)|,(?=\s)(?!\s*[A-Za-z]$)|\s[-–—](?=\s))){_LIST}"
+    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])(?:[.):;](?=\s|$)|,(?=\s)(?!\s*[A-Za-z]$)|\s[-–—](?=\s))|([A-Z])(?=\s+because\b)){_LIST}"
 )
 _OPTION = re.compile(rf"(?i:\b(?:option|choice)\s+){_ONE}")
 _BRACKETED = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
@@ -88,8 +90,8 @@ _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:,;!]*")
 def stated_letter(text: str) -> str | None:
     """The option letter (upper case) that a text states, else None.
 
-    In this order: the whole answer is a letter ("b", "(B)", "**B**."); "the answer is B" / "Answer: B" (the last one)
-    or "B is correct"; the answer begins "B. …", "B) …", "(B) …", "B: …"; its first or last line is a letter; exactly
+    In this order: the whole answer is a letter ("b", "(B)", "**B**."); "the answer is B" / "Answer: B" / "I choose B" (the
+    last one) or "B is correct"; the answer begins "B. …", "B) …", "(B) …", "B: …", "B because …"; its first or last line is a letter; exactly
     one letter is named by "option B" or in brackets. A letter in running text ("A photo of B", "vitamin C") and a
     list ("A, B and C") state nothing.
     """

@@ -36,7 +36,8 @@ def vqa_normalise(text: str) -> str:
 
 def _strip_punctuation(text: str) -> str:
     comma_number = re.search(r"(?<=\d),(?=\d)", text) is not None
+    stripped = text
     for mark in _PUNCTUATION:
-        at_an_edge = f"{mark} " in text or f" {mark}" in text or text.startswith(mark) or text.endswith(mark)
-        text = text.replace(mark, "" if at_an_edge or comma_number else " ")
-    return re.sub(r"\.(?!\d)", "", text)
+        at_a_space = f"{mark} " in text or f" {mark}" in text
+        stripped = stripped.replace(mark, "" if at_a_space or comma_number else " ")
+    return re.sub(r"\.(?!\d)", "", stripped)

@@ -30,6 +30,8 @@ EXACT = [
     ("ＲＥＤ", "red", 1),
     ("not red", "red", 0),
     ("1.5", "15", 0),
+    ("", "?", 0),
+    ("?", "?", 1),
 ]
 
 
@@ -83,6 +85,10 @@ LETTER = [
     ("(A) and (B)", None),
     ("B, because the beak is red", "B"),
     ("B. A", "B"),
+    ("B because the beak is red", "B"),
+    ("I would go with B here", "B"),
+    ("I choose option (b)", "B"),
+    ("I pick a dog", None),
     ("A. B. Smith painted it", None),
     ("Either (A) or (B)", None),
     ("Bird", None),
@@ -110,6 +116,8 @@ INTEGER = [
     ("nine hundred ninety-nine", 999),
     ("1,234", 1234),
     ("1, 2, 3", 3),
+    ("1,2,3", 3),
+    (".5", None),
     ("There are 3 birds", 3),
     ("3 sparrows and 2 crows, so the total is 5, counted twice in 2 ways", 5),
     ("The answer is 7 (3 left, 4 right)", 7),
