@@ -43,7 +43,7 @@ KINDS = _kinds()
 def bird(rng: np.random.Generator, look: tuple[str, str, str, str]) -> Scene:
     """A bird of a look: (body, wing, crest, beak) colours, facing left or right, anywhere near the middle."""
     pixels = draw.canvas(pick(rng, ((20, 30, 42), (28, 40, 30), (44, 42, 40))))
-    shift = (int(rng.integers(-2, 3)), int(rng.integers(-2, 3)))
+    shift = (int(rng.integers(-1, 2)), int(rng.integers(-1, 2)))
     body, wing, crest, beak = look
     parts: tuple[tuple[str, str, int, int, np.ndarray], ...] = (
         ("body", body, 6, 12, draw.ellipse(18, 13)),

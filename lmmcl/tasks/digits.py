@@ -38,7 +38,7 @@ def written(rng: np.random.Generator, side: Side) -> tuple[Scene, str, tuple[int
     ink = np.array(draw.COLOURS[pick(rng, INKS)], np.int64)
     tags: list[tuple[Box, tuple[str, ...]]] = []
     for place, index in enumerate(chosen):
-        left, top = 16 * place, 8 + int(rng.integers(-2, 3))
+        left, top = 16 * place, 8 + int(rng.integers(-1, 2))
         share = images[index].repeat(2, axis=0).repeat(2, axis=1)[..., None].astype(np.int64)
         under = pixels[top : top + 16, left : left + 16]
         under[:] = (under * (16 - share) + ink * share) // 16

@@ -11,7 +11,8 @@ from lmmcl.tasks.draw import Box, Scene, pick, sample
 from lmmcl.tasks.draw_font import CHARACTERS, glyph
 
 PLACES = ("top left", "top right", "bottom left", "bottom right")
-SIZES = {"small": (7, 9), "big": (13, 15)}
+SIZES = {"small": 7, "big": 15}
+"""Pixels across. A thing lies within one patch or exactly four, give or take a pixel, so that a small tower can see it."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def scene(rng: np.random.Generator) -> Scene:
 def _put(pixels: draw.Pixels, rng: np.random.Generator, shape: str, colour: str, place: str) -> _Thing:
     size = pick(rng, tuple(SIZES))
     pattern = pick(rng, draw.PATTERNS) if size == "big" else "plain"  # on a few pixels nobody can tell a pattern
-    low, high = SIZES[size]
-    edge = int(rng.integers(low, high + 1))
-    left = int(rng.integers(0, 17 - edge)) + 16 * place.endswith("right")
-    top = int(rng.integers(0, 17 - edge)) + 16 * place.startswith("bottom")
+    edge = SIZES[size]
+    inside = 8 if size == "small" else 0
+    left = int(rng.integers(2)) + inside * int(rng.integers(2)) + 16 * place.endswith("right")
+    top = int(rng.integers(2)) + inside * int(rng.integers(2)) + 16 * place.startswith("bottom")
     mask, rgb = draw.shape_mask(shape, edge), draw.COLOURS[colour]
     draw.paint(pixels, mask, left, top, draw.darker(rgb))
     draw.paint(pixels, mask & draw.pattern_mask(pattern, edge), left, top, rgb)
@@ -111,7 +112,7 @@ def character(rng: np.random.Generator) -> Scene:
     """One capital letter or digit, in one of the colours."""
     pixels = draw.canvas(pick(rng, ((18, 18, 22), (40, 40, 46))))
     letter, colour = pick(rng, CHARACTERS), pick(rng, tuple(draw.COLOURS))
-    left, top = 6 + int(rng.integers(-2, 3)), 2 + int(rng.integers(-2, 3))
+    left, top = 6 + int(rng.integers(2)), 2 + int(rng.integers(2))
     draw.paint(pixels, glyph(letter, 4), left, top, draw.COLOURS[colour])
     return Scene(
         image=draw.finish(pixels, rng),
