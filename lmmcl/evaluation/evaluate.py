@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.generate import answer
-from lmmcl.evaluation.samples import Sample
+from lmmcl.evaluation.samples import Sample, write_samples
+from lmmcl.ledger import Ledger, Record
+from lmmcl.spec.steps import Evaluate
 from lmmcl.tasks.base import Benchmark
 
 
@@ -32,3 +35,21 @@ def score_benchmarks(
         benchmark.name: answer(model, processor, benchmark, limit=limit, batch_size=batch_size)
         for benchmark in benchmarks
     }
+
+
+def record_scores(
+    step: Evaluate, ledger: Ledger, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int
+) -> Record:
+    """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`."""
+    started = time.monotonic()
+    samples = answer(model, processor, step.benchmark, limit=step.evaluation.limit, batch_size=batch_size)
+    with ledger.writing(step) as draft:
+        write_samples(draft.folder / "samples.jsonl", samples)
+        scores = [sample.score for sample in samples]
+        return draft.commit(
+            {
+                "score": 100.0 * sum(scores) / len(scores),
+                "sample_scores": scores,
+                "seconds": time.monotonic() - started,
+            }
+        )
