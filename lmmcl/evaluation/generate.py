@@ -31,7 +31,8 @@ def answer(
 ) -> list[Sample]:
     """The scored answers to the first `limit` questions (None: all), in the benchmark's order.
 
-    `batch_size` says how many are answered at once and changes no answer. Raises UserError that names benchmark and
+    `batch_size` says how many are answered at once and changes no answer (in half precision, up to a tie of two words
+    within rounding). Raises UserError that names benchmark and
     example for a question that cannot be read or a reference that the metric cannot.
     """
     if batch_size < 1 or (limit is not None and limit < 1):

@@ -90,10 +90,10 @@ _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:,;!]*")
 def stated_letter(text: str) -> str | None:
     """The option letter (upper case) that a text states, else None.
 
-    In this order: the whole answer is a letter ("b", "(B)", "**B**."); "the answer is B" / "Answer: B" / "I choose B" (the
-    last one) or "B is correct"; the answer begins "B. …", "B) …", "(B) …", "B: …", "B because …"; its first or last line is a letter; exactly
-    one letter is named by "option B" or in brackets. A letter in running text ("A photo of B", "vitamin C") and a
-    list ("A, B and C") state nothing.
+    In this order: the whole answer is a letter ("b", "(B)", "**B**."); "the answer is B" / "Answer: B" / "I choose B"
+    (the last one) or "B is correct"; the answer begins "B. …", "B) …", "(B) …", "B: …", "B because …"; its first or last
+    line is a letter; exactly one letter is named by "option B" or in brackets. A letter in running text ("A photo of
+    B", "vitamin C") and a list ("A, B and C") state nothing.
     """
     plain = _MARKUP.sub("", text).strip().strip("\"'“”")
     if whole := _ALONE.fullmatch(plain):

@@ -99,6 +99,13 @@ def test_answers_come_in_the_order_of_the_questions_whatever_their_lengths(
         assert answer(model, processor, asking(example, name=example.id), limit=None, batch_size=1) == [sample]
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_in_half_precision_is_given_pictures_of_its_own_type(name: str) -> None:
+    lmm = get_model(name)
+    samples = answer(lmm.load_model(precision="bf16"), lmm.load_processor(), mixed(), limit=None, batch_size=4)
+    assert [sample.id for sample in samples] == [f"q{i}" for i in range(9)]
+
+
 def test_the_limit_asks_the_first_questions(loaded: dict) -> None:
     model, processor = loaded["tiny-qwen"]
     assert len(answer(model, processor, mixed(), limit=100, batch_size=4)) == 9
