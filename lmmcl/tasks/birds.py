@@ -12,7 +12,7 @@ import numpy as np
 
 from lmmcl.tasks import draw
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.tasks.draw import Box, Scene, Side, pick
+from lmmcl.tasks.draw import Box, Scene, Side, article, pick
 
 OPTIONS = 8
 QUESTION = "What kind of bird is this?"
@@ -62,7 +62,7 @@ def bird(rng: np.random.Generator, look: tuple[str, str, str, str]) -> Scene:
         tags.append(((x, top + shift[1], x + wide, top + shift[1] + high), ("bird", part, colour)))
     eye = (9 if flip else 21) + shift[0]
     pixels[10 + shift[1] : 12 + shift[1], eye : eye + 2] = (10, 10, 10)
-    caption = f"a {body} bird with a {wing} wing and a {crest} crest and a {beak} beak"
+    caption = f"{article(body)} bird with {article(wing)} wing and {article(crest)} crest and {article(beak)} beak"
     return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
 
 

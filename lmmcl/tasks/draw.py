@@ -120,7 +120,8 @@ def shape_mask(shape: str, size: int) -> NDArray[np.bool_]:
     if shape == "diamond":
         return across + down <= size
     if shape == "cross":
-        return (4 * across <= size) | (4 * down <= size)
+        parts = 3 if size > 10 else 4  # a small one must not look like a diamond
+        return (parts * across <= size) | (parts * down <= size)
     if shape == "ring":
         return ellipse(size, size) & (across**2 + down**2 > (size * 11 // 20) ** 2)
     raise ValueError(f"no shape {shape!r}; there are {', '.join(SHAPES)}")
@@ -144,6 +145,11 @@ def pattern_mask(pattern: str, size: int) -> NDArray[np.bool_]:
 def darker(colour: tuple[int, int, int], parts: int = 3) -> tuple[int, int, int]:
     """The colour at one part in `parts` of its brightness."""
     return (colour[0] // parts, colour[1] // parts, colour[2] // parts)
+
+
+def article(words: str) -> str:
+    """The words with "a" or "an" before them."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def pick(rng: np.random.Generator, things: Sequence[T]) -> T:

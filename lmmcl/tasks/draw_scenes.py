@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmcl.tasks import draw
-from lmmcl.tasks.draw import Box, Scene, pick, sample
+from lmmcl.tasks.draw import Box, Scene, article, pick, sample
 from lmmcl.tasks.draw_font import CHARACTERS, glyph
 
 PLACES = ("top left", "top right", "bottom left", "bottom right")
@@ -77,8 +77,8 @@ def _presence(rng: np.random.Generator, things: list[_Thing]) -> tuple[tuple[str
     shape = other.shape if rng.integers(2) else pick(rng, absent)
     wrong = (pick(rng, colours), shape)
     return (
-        ("presence", f"Is there a {there.colour} {there.shape}?", "yes"),
-        ("presence", f"Is there a {wrong[0]} {wrong[1]}?", "no"),
+        ("presence", f"Is there {article(there.colour)} {there.shape}?", "yes"),
+        ("presence", f"Is there {article(wrong[0])} {wrong[1]}?", "no"),
     )
 
 
@@ -118,5 +118,5 @@ def character(rng: np.random.Generator) -> Scene:
         image=draw.finish(pixels, rng),
         tags=(((left, top, left + 20, top + 28), (letter, colour)),),
         asked=(("characters", "Which letter or digit is shown?", letter),),
-        caption=f"a {colour} {letter}",
+        caption=f"{article(colour)} {letter}",
     )

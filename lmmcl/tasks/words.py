@@ -16,7 +16,7 @@ _ASKED = (
     "Is the big or small?",
     "Where is the?",
     "What pattern does the have?",
-    "Is there a?",
+    "Is there a an?",
     "Which bar is the highest?",
     "Which letter or digit is shown?",
     "How many are in this image?",
