@@ -17,9 +17,10 @@ from lmmcl.registry import member, members
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from lmmcl.tasks.base import Example
+    from lmmcl.tasks.base import Example, Skill
 
 
 class Mitigation(BaseModel):
@@ -42,24 +43,51 @@ class Mitigation(BaseModel):
 
 @dataclass
 class StageContext:
-    """What a training mitigation may see: the model at the start of its stage, the names that train, how to make batches."""
+    """What a training mitigation may see before the first update.
+
+    `model` is the one that will train, still with the weights its stage starts from (copy what must be kept), on the
+    device it trains on; `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught before it, oldest
+    first; `collate` makes a padded CPU batch with labels.
+    """
 
     model: PreTrainedModel
     trained: Sequence[str]
+    examples: Sequence[Example]
+    earlier: Sequence[Skill]
     collate: Callable[[Sequence[Example]], dict[str, Tensor]]
     seed: int
 
 
 class TrainingMitigation(Mitigation):
-    """Acts inside a `Finetune` step. Override only what is needed."""
+    """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `memory`.
+
+    Called in this order: data, start, optimizer; then batch and penalty for every batch; then end.
+    """
+
+    def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
+        """The examples to train on, in place of `examples`: replay and data mixes add to them. Must depend on the arguments alone."""
+        return examples
 
     def start(self, context: StageContext) -> Any:
-        """Called once before the first update; what it returns is handed to the other hooks as `memory`."""
+        """Called once before the first update (and again when a killed stage resumes, then too with the weights it started from)."""
         return None
 
+    def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:
+        """Called once with the optimizer, which takes hooks around each update (`register_step_pre_hook`, `…_post_hook`)."""
+
+    def batch(self, memory: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The padded CPU batch, changed: labels masked with -100 are not taught and not counted in the mean."""
+        return batch
+
     def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """A term (scalar tensor) that is added to the cross entropy of each batch; None adds nothing."""
+        """A term (scalar tensor) that is added to the cross entropy of each batch; None adds nothing.
+
+        Over the batches of one update, cut by accumulation or workers, the terms are averaged.
+        """
         return None
+
+    def end(self, memory: Any, model: PreTrainedModel) -> None:
+        """Called once after the last update; may change the trained parameters in place (under `torch.no_grad`)."""
 
 
 class MergeMitigation(Mitigation):

@@ -1,0 +1,314 @@
+"""Weights of a step: a file of only the tensors that changed against its parent, and the way back to a whole model.
+
+A delta (`delta.safetensors`) names tensors as they are named in memory (`named_parameters()`), never by the keys of a
+saved model, and says in its header whose child it is and which base it belongs to. A checkpoint is the pre-trained
+model with the chain of deltas laid over it, newest last; reading opens only what is needed, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger, Record
+from lmmcl.models.base import LMM
+from lmmcl.spec.keys import canonical_json
+from lmmcl.spec.steps import Checkpoint, Merge, Pretrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+DELTA = "delta.safetensors"
+FORMAT = "lmmcl-delta-1"
+
+KEPT_BASE_BYTES = 256 * 2**20
+"""A pre-trained model up to this size stays in memory between loads: a copy is made faster than a file is read."""
+
+
+class CheckpointError(UserError):
+    """Stored weights that cannot be used: missing, truncated, or of another parent or base than the step says."""
+
+
+def save_delta(folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, base_digest: str) -> int:
+    """Write `delta.safetensors` with `tensors` (any shapes and dtypes, on any device); returns its size in bytes."""
+    from safetensors.torch import save_file
+
+    path = folder / DELTA
+    header = {"format": FORMAT, "parent": parent_key, "base_digest": base_digest}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+    return path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One open delta file: its header and its tensors, read when asked for."""
+
+    path: Path
+    header: Mapping[str, str]
+    names: frozenset[str]
+    file: Any
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor called `name`; raises CheckpointError when it cannot be read."""
+        from safetensors import SafetensorError
+
+        try:
+            return self.file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"tensor {name!r} cannot be read: {error}", file=str(self.path)) from error
+
+
+class Chain(Mapping[str, "Tensor"]):
+    """All tensors in which a checkpoint differs from its pre-trained model, newest value of each; read lazily."""
+
+    def __init__(self, deltas: list[Delta]) -> None:
+        self.deltas = deltas
+        self._newest = {name: delta for delta in reversed(deltas) for name in delta.names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._newest[name].tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._newest))
+
+    def __len__(self) -> int:
+        return len(self._newest)
+
+    def source(self, name: str) -> Path | None:
+        """The file that holds the newest value of `name`; None where the pre-trained one still stands."""
+        return self._newest[name].path if name in self._newest else None
+
+
+@contextmanager
+def tensors_of(step: Checkpoint, ledger: Ledger) -> Iterator[Chain]:
+    """The tensors of `step` that differ from the pre-trained model, readable inside the `with`.
+
+    Raises CheckpointError when a file is missing, truncated, or names another parent than the step does.
+    """
+    with ExitStack() as stack:
+        deltas, at = [], step
+        while at.parents:
+            parent = at.parents[0]
+            delta = _open(stack.enter_context(ledger.opened(at.path, DELTA)), stack)
+            if delta.header.get("parent") != parent.key:
+                raise CheckpointError(
+                    f"is a child of {delta.header.get('parent')}, but {at.label} continues {parent.key}",
+                    file=str(delta.path),
+                )
+            deltas.append(delta)
+            at = parent
+        yield Chain(deltas)
+
+
+def _open(path: Path, stack: ExitStack) -> Delta:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError("no such file: these weights were removed or never written", file=str(path))
+    try:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+        header = file.metadata() or {}
+        names = frozenset(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"is not a whole safetensors file: {error}", file=str(path)) from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"is no delta of this version ({header.get('format')}, not {FORMAT})", file=str(path))
+    return Delta(path, header, names, file)
+
+
+def load_checkpoint(
+    step: Checkpoint, ledger: Ledger, *, precision: str, device: str = "cpu", attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The model that `step` ended in, in evaluation mode: a fresh one, the caller may change it.
+
+    The base is checked against the deltas' digest where both are of one `precision` (fp32, bf16 or fp16).
+    Raises CheckpointError when it differs, or a delta is damaged or of another parent.
+    """
+    model, digest = _base(step.model, precision, device, attention)
+    with tensors_of(step, ledger) as chain:
+        for delta in chain.deltas:
+            _check_base(delta, digest)
+        own = named_tensors(model)
+        for name in chain:
+            _put(own, name, chain[name], chain.source(name))
+    return model
+
+
+def _check_base(delta: Delta, digest: str) -> None:
+    theirs = delta.header["base_digest"]
+    same_precision = theirs.split(":")[0] == digest.split(":")[0]
+    if same_precision and theirs != digest:
+        raise CheckpointError(f"belongs to the base {theirs}, but the one loaded is {digest}", file=str(delta.path))
+
+
+def _put(own: Mapping[str, Tensor], name: str, value: Tensor, path: Path | None) -> None:
+    if name not in own or own[name].shape != value.shape:
+        have = tuple(own[name].shape) if name in own else "no such tensor"
+        raise CheckpointError(f"holds {name} of shape {tuple(value.shape)}; the model has {have}", file=str(path))
+    own[name].data.copy_(value)
+
+
+def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """All parameters and buffers by name; tied ones once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of each tensor's dtype, shape and bytes, in hex."""
+    with ThreadPoolExecutor(4) as pool:  # hashing releases the interpreter lock
+        return dict(zip(tensors, pool.map(_digest, tensors.values()), strict=True))
+
+
+def _digest(tensor: Tensor) -> str:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def digest_model(model: PreTrainedModel, precision: str) -> str:
+    """`<precision>:<hash of all parameters>` of a loaded model; buffers follow from the configuration."""
+    digests = digest_tensors(dict(model.named_parameters()))
+    return f"{precision}:{hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:32]}"
+
+
+def base_digest(lmm: LMM, precision: str) -> str:
+    """The digest of a pre-trained model in `precision`, as deltas carry it."""
+    return _kept_digest(_identity(lmm), precision) or _base(lmm, precision, "cpu", "sdpa")[1]
+
+
+_KEPT: dict[tuple[str, ...], tuple[PreTrainedModel, str]] = {}
+_DIGESTS: dict[tuple[str, str], str] = {}
+
+
+def _identity(lmm: LMM) -> str:
+    return canonical_json(lmm.identity())
+
+
+def _kept_digest(identity: str, precision: str) -> str | None:
+    return _DIGESTS.get((identity, precision))
+
+
+def _base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[PreTrainedModel, str]:
+    """A pre-trained model of the caller's own, and its digest (computed once a process)."""
+    place = (_identity(lmm), precision, device, attention)
+    if place in _KEPT:
+        model, digest = _KEPT[place]
+        return copy.deepcopy(model), digest
+    model = lmm.load_model(precision=precision, device=device, attention=attention)
+    digest = _DIGESTS.setdefault((place[0], precision), digest_model(model, precision))
+    if sum(tensor.nbytes for tensor in named_tensors(model).values()) <= KEPT_BASE_BYTES:
+        _KEPT.clear()
+        _KEPT[place] = copy.deepcopy(model), digest
+    return model, digest
+
+
+def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
+    """Record the pre-trained model: digest (fp32), number of parameters, bytes. Nothing is copied into the store."""
+    started = time.time()
+    model, digest = _base(step.model, "fp32", "cpu", "sdpa")
+    fields = {
+        "precision": "fp32",
+        "base_digest": digest,
+        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "bytes": sum(parameter.nbytes for parameter in model.parameters()),
+        "checkpoint_bytes": 0,
+        "seconds": time.time() - started,
+        "provenance": provenance(started),
+    }
+    with ledger.writing(step) as draft:
+        return draft.commit(fields)
+
+
+def merge(step: Merge, ledger: Ledger) -> Record:
+    """Combine `step.previous` and `step.tuned` by `step.rule`, and record what differs from `step.previous`."""
+    import torch
+
+    started = time.time()
+    merged: dict[str, Tensor] = {}
+    with ledger.writing(step) as draft:
+        with tensors_of(step.previous, ledger) as previous, tensors_of(step.tuned, ledger) as tuned:
+            names = sorted({*previous, *tuned})
+            names = [name for name in names if previous.source(name) != tuned.source(name)]
+            base, digest = _base(step.model, step.tuned.training.precision, "cpu", "sdpa")
+            own = named_tensors(base)
+            for name in names:
+                before = previous[name] if name in previous else own[name].detach()
+                after = tuned[name] if name in tuned else own[name].detach()
+                value = step.rule.merge(name, previous=before, tuned=after)
+                if not bool(torch.isfinite(value).all()):
+                    raise UserError(f"{step.rule.label} made {name} of {step.label} infinite or NaN")
+                if not torch.equal(value, before):
+                    merged[name] = value.clone()
+        size = save_delta(draft.folder, merged, parent_key=step.previous.key, base_digest=digest)
+        fields = {
+            "precision": step.tuned.training.precision,
+            "checkpoint_bytes": size,
+            "merged_tensors": len(names),
+            "changed_tensors": len(merged),
+            "seconds": time.time() - started,
+            "provenance": provenance(started),
+        }
+        return draft.commit(fields)
+
+
+def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
+    """Write a plain `save_pretrained` directory of `step` (weights, configurations, processor, chat template).
+
+    `AutoModelForImageTextToText.from_pretrained(directory)` loads it; `lmmcl.json` says where it comes from.
+    Raises UserError when `directory` holds files already or the step has not been computed.
+    """
+    directory = Path(directory)
+    record = ledger.find(step)
+    if record is None:
+        raise UserError(f"{step.label} has not been computed yet", file=step.path)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError("is not empty; name a new directory", file=str(directory))
+    load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(directory)
+    step.model.load_processor().save_pretrained(directory)
+    with ledger.opened(step.path, "step.json") as file:
+        identity = json.loads(file.read_text(encoding="utf-8"))
+    origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}
+    (directory / "lmmcl.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    return directory
+
+
+def provenance(started: float) -> dict[str, Any]:
+    """By what, where and when a step was computed: versions, commit, host, times (seconds since 1970)."""
+    import socket
+
+    return {**_versions(), "host": socket.gethostname(), "started": started, "finished": time.time()}
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, Any]:
+    import subprocess
+    from importlib.metadata import PackageNotFoundError, version
+
+    import lmmcl
+
+    versions: dict[str, Any] = {"lmmcl": lmmcl.__version__}
+    for package in ("torch", "transformers", "ray"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return {**versions, "commit": None}
+    return {**versions, "commit": found.stdout.strip() if found.returncode == 0 else None}

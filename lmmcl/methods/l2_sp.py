@@ -1,0 +1,36 @@
+"""L2-SP: hold the weights near where the stage started (Li, Grandvalet, Davoine 2018, "Explicit Inductive Bias", eq. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+class L2SP(TrainingMitigation):
+    """Adds (weight / 2)·‖θ − θ₀‖² over the trained parameters θ, where θ₀ are their values at the start of the stage."""
+
+    name = "l2_sp"
+    version = 1
+
+    weight: float = Field(default=0.01, ge=0)
+
+    def start(self, context: StageContext) -> dict[str, Tensor]:
+        """Copies of the trained parameters: θ₀."""
+        own = dict(context.model.named_parameters())
+        return {name: own[name].detach().clone() for name in context.trained}
+
+    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """The same for every batch of an update, so that it does not depend on how the update is cut."""
+        own = dict(model.named_parameters())
+        return self.weight / 2 * sum((own[name] - start).square().sum() for name, start in memory.items())
+
+
+MITIGATIONS = (L2SP,)

@@ -1,0 +1,153 @@
+"""From a skill's examples to batches: the order they come in, their encodings (kept between trials), and padding."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import ProcessorMixin
+
+from lmmcl.errors import UserError
+from lmmcl.models.encode import encode, pad
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.settings import Training
+from lmmcl.tasks.base import Example
+
+CACHE_BYTES = 512 * 2**20
+"""Encodings kept in a process, over all skills; the least recently taught skill goes first."""
+
+Encoded = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How a global batch is cut: `workers` × `accumulation` × `micro` examples."""
+
+    workers: int
+    accumulation: int
+    micro: int
+
+
+def cut_batches(training: Training, placement: TrainingPlacement) -> Batches:
+    """Cut the global batch for a placement; raises UserError when it cannot be cut evenly."""
+    workers = max(placement.workers, 1)
+    share, left = divmod(training.global_batch_size, workers)
+    if left or not share:
+        raise UserError(
+            f"global_batch_size {training.global_batch_size} cannot be shared by {workers} workers; "
+            f"allowed numbers of workers: {_divisors(training.global_batch_size)}",
+            place="training.workers",
+        )
+    micro = min(placement.micro_batch_size or share, share)
+    if share % micro:
+        raise UserError(
+            f"{share} examples a worker (global_batch_size {training.global_batch_size}) cannot be cut into batches of {micro}; "
+            f"allowed: {_divisors(share)}",
+            place="training.micro_batch_size",
+        )
+    return Batches(workers, share // micro, micro)
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
+def update_count(training: Training, examples: int) -> int:
+    """Optimizer updates of a stage with `examples` training examples."""
+    return training.max_steps or math.ceil(training.epochs * examples / training.global_batch_size)
+
+
+def row_order(examples: int, total: int, seed: int) -> list[int]:
+    """The first `total` rows of an endless stream of passes over `examples` rows, each pass shuffled anew.
+
+    Depends on nothing else, so it is the same for every recipe and any number of workers. Batches run on over the end of
+    a pass: every update sees a whole global batch.
+    """
+    passes = [np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))]
+    return np.concatenate(passes)[:total].tolist()
+
+
+class EncodingCache:
+    """Encodings by skill and row. Bounded: when full, other skills are dropped; a skill larger than it is kept in part."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._skills: OrderedDict[str, dict[int, Encoded]] = OrderedDict()
+
+    def get(self, skill: str, row: int, make: Callable[[], Encoded]) -> Encoded:
+        """The encoding of a row; made, and kept where there is room, when it is not there."""
+        rows = self._skills.setdefault(skill, {})
+        self._skills.move_to_end(skill)
+        if row not in rows:
+            encoded = make()
+            size = _size(encoded)
+            while self.bytes + size > self.limit and len(self._skills) > 1:
+                _, dropped = self._skills.popitem(last=False)
+                self.bytes -= sum(_size(one) for one in dropped.values())
+            if self.bytes + size > self.limit:
+                return encoded
+            rows[row] = encoded
+            self.bytes += size
+        return rows[row]
+
+
+def _size(encoded: Encoded) -> int:
+    return sum(tensor.nbytes for tensor in encoded.values())
+
+
+CACHE = EncodingCache()
+
+
+@dataclass(frozen=True)
+class StageData(Dataset):
+    """The encoded examples of a stage in the order of `rows`.
+
+    `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings.
+    """
+
+    skill: str
+    examples: Sequence[Example]
+    rows: Sequence[int]
+    processor: ProcessorMixin
+    cache_key: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Encoded:
+        row = self.rows[position]
+        return CACHE.get(self.cache_key, row, lambda: encode_row(self.processor, self.skill, self.examples, row))
+
+
+def encode_row(processor: ProcessorMixin, skill: str, examples: Sequence[Example], row: int) -> Encoded:
+    """Encode one training example; raises UserError with skill and row when it cannot be read or holds no answer."""
+    place = f"row {row}"
+    try:
+        example = examples[row]
+        place = f"row {example.id!r}"
+        encoded = encode(processor, example, with_answer=True)
+    except UserError as error:
+        raise error.at(file=f"skill {skill}", place=place) from error
+    except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
+        raise UserError(f"cannot be read: {error}", file=f"skill {skill}", place=place) from error
+    if not bool((encoded["labels"] != -100).any()):
+        raise UserError("has no answer to learn", file=f"skill {skill}", place=place)
+    return encoded
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted)."""
+
+    processor: ProcessorMixin
+    change: Callable[[Encoded], Encoded] | None = None
+
+    def __call__(self, encoded: Sequence[Encoded]) -> Encoded:
+        batch = pad(self.processor, encoded)
+        return self.change(batch) if self.change else batch

@@ -1,0 +1,26 @@
+"""What is told when a stage cannot be finished although its input was well formed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmmcl.errors import UserError
+
+if TYPE_CHECKING:
+    from lmmcl.spec.steps import Finetune
+
+
+class StageError(UserError):
+    """A stage that computed something unusable (a loss that is not finite, a frozen tensor that moved); nothing is recorded."""
+
+    @classmethod
+    def of(cls, step: Finetune, message: str) -> StageError:
+        """The error of `step`, told with its label and key."""
+        return cls(message, place=f"{step.label} ({step.key})")
+
+    def __reduce__(self) -> tuple:
+        return (_rebuild, (self.message, self.file, self.place))
+
+
+def _rebuild(message: str, file: str | None, place: str | None) -> StageError:
+    return StageError(message, file=file, place=place)

@@ -1,0 +1,103 @@
+"""One `Finetune` step from parent to record: a Ray Train run whose name is the step's key.
+
+Without workers Ray Train's local mode runs the loop right here, with or without a Ray cluster, and costs nothing; with
+workers a group of processes shares the global batch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from lmmcl.checkpoint import provenance
+from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.steps import Finetune
+from lmmcl.training.collate import cut_batches
+from lmmcl.training.loop import Job, train_loop
+
+
+def finetune(
+    step: Finetune,
+    ledger: Ledger,
+    placement: TrainingPlacement,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Record:
+    """Train `step` (its parent must be recorded) and record it.
+
+    `progress` is called now and then with update, updates, updates_per_second and loss; only without workers, since a
+    worker group is in other processes. A stage that was killed goes on from its last checkpoint if `placement.save_every` was set.
+
+    Raises UserError for what the user can mend (a batch that cannot be cut, a broken row), StageError when the loss
+    or the weights are unusable. Nothing is recorded then.
+    """
+    started = time.time()
+    batches = cut_batches(step.training, placement)
+    with ledger.writing(step) as draft:
+        if placement.workers:
+            result = _fit(step, placement, f"{ledger.store}/runs", Job(step, ledger, placement, batches))
+            _fetch(result, draft)
+        else:
+            runs = _local_runs(ledger, step)
+            job = Job(step, ledger, placement, batches, output=draft.folder, runs=runs, progress=progress)
+            result = _fit(step, placement, str(runs.parent), job)
+        assert result.metrics is not None, "the loop's last report carries the fields of the record"
+        fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
+        record = draft.commit(fields)
+    _remove_run(ledger, step)
+    return record
+
+
+def _fit(step: Finetune, placement: TrainingPlacement, storage: str, job: Job) -> Result:
+    resources = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
+    if placement.gpus_per_worker:
+        resources["GPU"] = placement.gpus_per_worker
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=bool(placement.workers and placement.gpus_per_worker),
+            resources_per_worker=resources if placement.workers else None,
+        ),
+        run_config=RunConfig(
+            name=step.key,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=placement.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    return trainer.fit()
+
+
+def _fetch(result: Result, draft: Draft) -> None:
+    """Bring what rank 0 reported into the draft."""
+    assert result.checkpoint is not None, "rank 0 ends with a checkpoint"
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, draft.folder, dirs_exist_ok=True)
+
+
+def _local_runs(ledger: Ledger, step: Finetune) -> Path:
+    """Where the Trainer's own checkpoints go in local mode: beside the store, or this host's temporary folder for a remote one."""
+    base = Path(ledger.store, "runs") if ledger.is_local else Path(tempfile.gettempdir(), "lmmcl-runs")
+    return base / step.key
+
+
+def _remove_run(ledger: Ledger, step: Finetune) -> None:
+    """The record is there: what a resumed stage would have needed is not needed any more."""
+    shutil.rmtree(_local_runs(ledger, step), ignore_errors=True)
+    if not ledger.is_local:
+        system, root = fsspec.core.url_to_fs(ledger.store)
+        if system.exists(f"{root}/runs/{step.key}"):
+            system.rm(f"{root}/runs/{step.key}", recursive=True)
+
+

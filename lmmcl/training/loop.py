@@ -1,0 +1,220 @@
+"""What each Ray Train worker runs for a stage: load the parent, train what the recipe names, prove it, hand back what moved."""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors, save_delta
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.models.roles import select
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.keys import canonical_json
+from lmmcl.spec.steps import Checkpoint, Finetune, Merge
+from lmmcl.tasks.base import Example, Skill
+from lmmcl.training.collate import Batches, Collator, StageData, encode_row, row_order, update_count
+from lmmcl.training.errors import StageError
+from lmmcl.training.proof import prove
+from lmmcl.training.trainer import Progress, StageTrainer, training_arguments, whole_checkpoint
+
+CURVE = "curve.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to train. `output` takes the results and `runs` the Trainer's checkpoints; both None in a worker group."""
+
+    step: Finetune
+    ledger: Ledger
+    placement: TrainingPlacement
+    batches: Batches
+    output: Path | None = None
+    runs: Path | None = None
+    progress: Progress | None = None
+
+
+def train_loop(config: dict[str, Job]) -> None:
+    """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
+    job = config["job"]
+    if job.output is not None and job.runs is not None:  # local mode: the caller's own folders
+        fields = teach(job, job.output, job.runs)
+        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(job.output))
+        return
+    torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
+    with tempfile.TemporaryDirectory(prefix="lmmcl-out-") as output, tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs:
+        fields = teach(job, Path(output), Path(runs))
+        first = ray.train.get_context().get_world_rank() == 0
+        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(output) if first else None)
+
+
+def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
+    """Train one stage in this process (one of `job.batches.workers`); returns the fields of its record."""
+    started = time.perf_counter()
+    step, training = job.step, job.step.training
+    model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
+    before = digest_tensors(named_tensors(model))
+    roles = step.model.roles_of(name for name, _ in model.named_parameters())
+    trained = sorted(select(roles, step.recipe.train, model=step.model.name))
+    dtypes = _unfreeze(model, trained)
+
+    trainer, context = _prepare(job, model, trained, runs)
+    if step.mitigation:
+        trainer.memory = step.mitigation.start(context)
+    begun = time.perf_counter()
+    trainer.train_from(_resume_point(runs))
+    strategy = _applied_strategy(trainer, job)
+    if step.mitigation:
+        with torch.no_grad():
+            step.mitigation.end(trainer.memory, model)
+    train_seconds = time.perf_counter() - begun
+
+    own = dict(model.named_parameters())
+    for name, dtype in dtypes.items():
+        own[name].data = own[name].data.to(dtype)
+    proof = prove(step, roles, trained, before, digest_tensors(named_tensors(model)))
+    size = save_delta(
+        output,
+        {name: own[name] for name in proof.moved},
+        parent_key=step.parent.key,
+        base_digest=base_digest(step.model, training.precision),
+    )
+    curve = trainer.curve()
+    (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
+    updates = trainer.state.global_step
+    return {
+        "precision": training.precision,
+        "trained_parameters": sum(own[name].numel() for name in trained),
+        "trained_tensors": len(trained),
+        "trained_bytes": sum(own[name].nbytes for name in trained),
+        "total_parameters": sum(parameter.numel() for parameter in own.values()),
+        "checkpoint_bytes": size,
+        "proof": proof.fields(),
+        "updates": updates,
+        "examples": updates * training.global_batch_size,
+        "train_seconds": train_seconds,
+        "seconds": time.perf_counter() - started,
+        "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
+        "peak_memory_bytes": _peak_memory(model),
+        "loss": curve[-1]["loss"],
+        "strategy": strategy,
+    }
+
+
+def _unfreeze(model: PreTrainedModel, trained: Sequence[str]) -> dict[str, torch.dtype]:
+    """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had."""
+    names = set(trained)
+    dtypes = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name in names:
+            dtypes[name] = parameter.dtype
+            parameter.data = parameter.data.float()
+    return dtypes
+
+
+def _prepare(
+    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
+) -> tuple[StageTrainer, StageContext]:
+    """The Trainer with its data, and what the mitigation is shown."""
+    step, mitigation = job.step, job.step.mitigation
+    processor = step.model.load_processor()
+    earlier = earlier_skills(step.parent)
+    examples = step.skill.load()
+    mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
+    if mitigation is not None and mixes:
+        examples = mitigation.data(examples, earlier, step.seed)
+    count = min(len(examples), step.training.examples or len(examples))
+    if not count:
+        raise UserError("has no training examples", file=f"skill {step.skill.name}")
+    updates = update_count(step.training, count)
+    source = {"model": step.model.identity(), "skill": step.key if mixes else step.skill.identity()}
+    rows = row_order(count, updates * step.training.global_batch_size, step.seed)
+    trainer = StageTrainer(
+        step,
+        model,
+        job.progress,
+        args=training_arguments(step, job.placement, job.batches, updates=updates, folder=runs),
+        train_dataset=StageData(step.skill.name, examples, rows, processor, canonical_json(source)),
+    )
+    changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
+    trainer.data_collator = Collator(
+        processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
+    )
+    if job.batches.workers > 1 and job.placement.save_every:
+        trainer.add_callback(ReportCheckpoint())
+
+    def collate(some: Sequence[Example]) -> dict[str, Tensor]:
+        return Collator(processor)([encode_row(processor, step.skill.name, some, row) for row in range(len(some))])
+
+    return trainer, StageContext(model, trained, examples, earlier, collate, step.seed)
+
+
+def earlier_skills(checkpoint: Checkpoint) -> list[Skill]:
+    """The skills taught on the way to `checkpoint`, oldest first."""
+    skills = []
+    at: Checkpoint | None = checkpoint
+    while at is not None and at.parents:
+        stage = at.tuned if isinstance(at, Merge) else at
+        if isinstance(stage, Finetune):
+            skills.append(stage.skill)
+        at = stage.parents[0]
+    return skills[::-1]
+
+
+def _resume_point(runs: Path) -> Path | None:
+    """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`."""
+    reported = ray.train.get_checkpoint()
+    if reported is None:
+        return whole_checkpoint(sorted(runs.glob("checkpoint-*")))
+    reported.to_directory(runs / "reported")
+    return whole_checkpoint(sorted((runs / "reported").glob("checkpoint-*")))
+
+
+class ReportCheckpoint(TrainerCallback):
+    """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker."""
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        checkpoint = None
+        if state.is_world_process_zero:
+            with tempfile.TemporaryDirectory(prefix="lmmcl-save-") as folder:
+                name = f"checkpoint-{state.global_step}"
+                Path(folder, name).symlink_to(Path(args.output_dir, name).resolve())
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+                ray.train.report({"update": state.global_step}, checkpoint=checkpoint)
+        else:
+            ray.train.report({"update": state.global_step})
+
+
+def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
+    """What really shared the model among the workers; raises StageError when it is not what was asked for."""
+    wrapped = isinstance(trainer.model_wrapped, DistributedDataParallel)
+    applied = "ddp" if wrapped else "single"
+    wanted = job.placement.strategy if job.batches.workers > 1 else "single"
+    if applied != wanted or trainer.args.world_size != job.batches.workers:
+        raise StageError.of(
+            job.step, f"{wanted} over {job.batches.workers} was asked for, {applied} over {trainer.args.world_size} applied"
+        )
+    backend = torch.distributed.get_backend() if wrapped else None
+    return {"name": applied, "workers": job.batches.workers, "backend": backend, "device": str(trainer.args.device)}
+
+
+def _peak_memory(model: PreTrainedModel) -> int:
+    """Bytes: of the GPU since the process began to use it, or the process's largest resident size."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,191 @@
+"""The Hugging Face Trainer with what a stage needs: a mitigation's hooks, checkpoints of trained tensors, a checked loss.
+
+What it leaves out is overhead that a tiny model would feel: no FLOP counts, no reports, no progress bars.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
+
+from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.steps import Finetune
+from lmmcl.training.collate import Batches
+from lmmcl.training.errors import StageError
+
+TRAINED = "trained.safetensors"
+CURVE_POINTS = 100
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def training_arguments(
+    step: Finetune, placement: TrainingPlacement, batches: Batches, *, updates: int, folder: Path
+) -> TrainingArguments:
+    """Our settings in the Trainer's words. `folder` takes its checkpoints. Raises UserError for fp16 without a GPU."""
+    training = step.training
+    on_cpu = not placement.gpus_per_worker
+    if on_cpu and training.precision == "fp16":
+        raise UserError(
+            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
+            place="training.precision",
+        )
+    optional: dict[str, Any] = {}
+    if placement.gradient_checkpointing:
+        optional = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=updates,
+        per_device_train_batch_size=batches.micro,
+        gradient_accumulation_steps=batches.accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        # At least one update has a rate above 0; the first of a warm-up has none.
+        warmup_steps=min(-int(-training.warmup_ratio * updates // 1), updates - 1),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        optim="adamw_torch_fused",
+        bf16=training.precision == "bf16",
+        fp16=training.precision == "fp16",
+        seed=step.seed,
+        data_seed=step.seed,
+        train_sampling_strategy="sequential",  # the data set is in training order already
+        remove_unused_columns=False,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=True,
+        ddp_backend="gloo" if on_cpu and placement.workers else None,
+        use_cpu=on_cpu,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not on_cpu,
+        logging_steps=max(1, updates // CURVE_POINTS),
+        logging_nan_inf_filter=False,
+        log_level="error",
+        save_strategy="steps" if placement.save_every else "no",
+        save_steps=placement.save_every or 500,
+        save_total_limit=2,
+        disable_tqdm=True,
+        report_to="none",
+        **optional,
+    )
+    if arguments.n_gpu > 1:  # several visible GPUs and one worker: one GPU is meant, not torch's DataParallel
+        arguments._n_gpu = 1
+    return arguments
+
+
+class StageTrainer(Trainer):
+    """Teaches one stage. `memory` is what the mitigation's `start` returned."""
+
+    def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
+        self.step = step
+        self.mitigation: TrainingMitigation | None = step.mitigation
+        self.memory: Any = None
+        self.progress = progress
+        self._last_log = (0, time.perf_counter())
+        super().__init__(model=model, **more)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(LogLastUpdate())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross entropy over the answer tokens of the global batch, and the mitigation's term; raises StageError unless finite."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if self.mitigation is not None:
+            penalty = self.mitigation.penalty(self.memory, self.model, outputs, inputs)
+            if penalty is not None:
+                loss = loss + penalty / self.current_gradient_accumulation_steps
+        if not torch.isfinite(loss):
+            raise StageError.of(
+                self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
+            )
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over the trained parameters, shown to the mitigation."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.mitigation is not None:
+            self.mitigation.optimizer(self.memory, self.model, optimizer)
+        return optimizer
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: it walks over all parameters at every batch."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the pace, keep the row for the curve, tell who watches."""
+        update, now = self.state.global_step, time.perf_counter()
+        before, then = self._last_log
+        if "loss" in logs:
+            logs["updates_per_second"] = (update - before) / (now - then)
+            self._last_log = (update, now)
+            if self.progress and self.is_world_process_zero():
+                shown = {"update": update, "updates": self.state.max_steps, "loss": logs["loss"]}
+                self.progress({**shown, "updates_per_second": logs["updates_per_second"]})
+        super().log(logs, start_time)
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a Trainer checkpoint where there is one."""
+        begun = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint and "-" in checkpoint.name else 0
+        self._last_log = (begun, time.perf_counter())
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def curve(self) -> list[dict[str, float]]:
+        """Rows of update, loss (mean since the row before), learning rate, gradient norm before clipping, updates per second."""
+        return [
+            {
+                "update": row["step"],
+                "loss": row["loss"],
+                "learning_rate": row["learning_rate"],
+                "grad_norm": row["grad_norm"],
+                "updates_per_second": row["updates_per_second"],
+            }
+            for row in self.state.log_history
+            if "loss" in row
+        ]
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: p.detach().cpu().contiguous() for name, p in self.model.named_parameters() if p.requires_grad},
+            folder / TRAINED,
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore(self.model, load_file(Path(resume_from_checkpoint, TRAINED)))
+
+
+def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Set parameters by name, in place."""
+    own = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        own[name].data.copy_(tensor)
+
+
+class LogLastUpdate(TrainerCallback):
+    """The last update ends the curve, whatever the distance between its rows."""
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_log = True
+
+
+def whole_checkpoint(folders: Sequence[Path]) -> Path | None:
+    """The newest Trainer checkpoint that was written to its end: the state file comes last."""
+    whole = [folder for folder in folders if (folder / "trainer_state.json").is_file() and (folder / TRAINED).is_file()]
+    return max(whole, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
