@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lmmcl.tasks import draw
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.tasks.draw import Scene, Side, pick
+from lmmcl.tasks.draw import Box, Scene, Side, pick
 
 QUESTION = "What time does the clock show?"
 STEP = 5
@@ -28,13 +28,20 @@ def _direction(step: int) -> tuple[int, int]:
     return ((near, far), (far, -near), (-near, -far), (-far, near))[quarter]
 
 
-def _hand(pixels: NDArray[np.uint8], middle: tuple[int, int], step: int, long: int, thick: int, colour: tuple) -> None:
+def _hand(
+    pixels: NDArray[np.uint8], middle: tuple[int, int], step: int, long: int, thick: int, colour: tuple[int, int, int]
+) -> tuple[Box, tuple[str, ...]]:
+    """Draws a hand; says where its outer half lies and towards which side it points."""
     right, up = _direction(step)
     for tenth in range(long * 2 + 1):
         x = middle[0] * 1000 + right * tenth // 2
         y = middle[1] * 1000 - up * tenth // 2
         left, top = (x - 500 * (thick - 1) + 500) // 1000, (y - 500 * (thick - 1) + 500) // 1000
         pixels[top : top + thick, left : left + thick] = colour
+    ends = [(middle[0] + right * part // 1000, middle[1] - up * part // 1000) for part in (long // 2, long)]
+    box = (min(x for x, _ in ends), min(y for _, y in ends), max(x for x, _ in ends) + 2, max(y for _, y in ends) + 2)
+    sides = (("top",) * (up > 0), ("bottom",) * (up < 0), ("left",) * (right < 0), ("right",) * (right > 0))
+    return box, ("long" if long > 8 else "short", "hand", *(word for side in sides for word in side))
 
 
 def dial(rng: np.random.Generator, hour: int, minute: int) -> Scene:
@@ -48,10 +55,14 @@ def dial(rng: np.random.Generator, hour: int, minute: int) -> Scene:
         right, up = _direction(mark)
         x, y = (middle[0] * 1000 + right * 12 + 500) // 1000, (middle[1] * 1000 - up * 12 + 500) // 1000
         pixels[y, x] = (90, 90, 90)
-    _hand(pixels, middle, minute * 48 // 60, 11, 1, pick(rng, ((200, 40, 40), (180, 60, 20))))
-    _hand(pixels, middle, hour % 12 * 4 + minute // 15, 6, 2, pick(rng, ((20, 20, 30), (30, 30, 90))))
-    box = (middle[0] - 14, middle[1] - 14, middle[0] + 15, middle[1] + 15)
-    return Scene(draw.finish(pixels, rng), ((box, ("clock",)),), (), "a clock")
+    red, dark = pick(rng, ((200, 40, 40), (180, 60, 20))), pick(rng, ((20, 20, 30), (30, 30, 90)))
+    tags: list[tuple[Box, tuple[str, ...]]] = [
+        ((middle[0] - 14, middle[1] - 14, middle[0] + 15, middle[1] + 15), ("clock",))
+    ]
+    tags.append(_hand(pixels, middle, minute * 48 // 60, 11, 1, red))
+    tags.append(_hand(pixels, middle, hour % 12 * 4 + minute // 15, 6, 2, dark))
+    caption = "a clock with " + " and ".join(f"a {' '.join(said)}" for _, said in tags[1:])
+    return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
 
 
 def picture(rng: np.random.Generator) -> Scene:
