@@ -27,7 +27,7 @@ app.add_typer(tiny_app, name="tiny")
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="change the sweep: training.epochs=2")
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change the sweep: training.epochs=2")
 ]
 Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
@@ -52,10 +52,10 @@ def main() -> None:
 @app.command()
 def plan(
     sweep: SweepFile,
-    set_: Overrides = [],
+    set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    as_json: AsJson = False,  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Say what a sweep wants, what is recorded and what is to run. Computes nothing."""
     from lmmcl.runner.plan import make_plan, plan_table
@@ -70,7 +70,7 @@ def plan(
 @app.command()
 def run(
     sweep: SweepFile,
-    set_: Overrides = [],  # noqa: B006
+    set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
     inline: Annotated[bool, typer.Option("--inline", help="in this process, without Ray")] = False,
@@ -81,7 +81,9 @@ def run(
 
     place = load_cluster(cluster)
     loaded = load_sweep(sweep, set_)
-    failed = run_and_report(loaded, open_ledger(store, place), place, inline=inline, mlflow=mlflow, console=Console())
+    failed = run_and_report(
+        loaded, open_ledger(store, place), place, inline=inline, mlflow=mlflow, console=wide_console()
+    )
     if failed:
         raise typer.Exit(1)
 
@@ -89,10 +91,10 @@ def run(
 @app.command()
 def status(
     sweep: SweepFile,
-    set_: Overrides = [],
+    set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    as_json: AsJson = False,  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""
     from lmmcl.runner.status import status_table, sweep_status
@@ -107,7 +109,7 @@ def status(
 @app.command()
 def report(
     sweep: SweepFile,
-    set_: Overrides = [],  # noqa: B006
+    set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
     format_: Annotated[str, typer.Option("--format", help="table, json, md, csv, parquet or html")] = "table",
@@ -119,7 +121,7 @@ def report(
 
     place = load_cluster(cluster)
     ledger = open_ledger(store, place)
-    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=Console())
+    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=wide_console())
 
 
 @app.command()
@@ -237,6 +239,11 @@ def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
     """The store that is named on the command line, in LMMCL_STORE, in the cluster file, or beside the work."""
     named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
     return Ledger(named or "lmmcl-store")
+
+
+def wide_console() -> Console:
+    """The terminal; where output goes to a file or pipe, wide enough that no table is folded."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def print_json(value: Any) -> None:

@@ -235,7 +235,7 @@ class Draft:
 
 def _about(step: Step) -> dict[str, Any]:
     """What a record says of its step, enough to find the way from it without the sweep."""
-    about = {
+    about: dict[str, Any] = {
         "key": step.key,
         "kind": step.kind,
         "label": step.label,

@@ -54,7 +54,7 @@ def _part_matches(wanted: str, given: str) -> bool:
     if wanted in ("*", given):
         return True
     span = re.fullmatch(r"(\d+)-(\d+)", wanted)
-    return bool(span) and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
+    return span is not None and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
 
 
 def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) -> set[str]:

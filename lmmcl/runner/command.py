@@ -16,8 +16,9 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.table import markdown_table, terminal_table
 from lmmcl.runner.run import run_sweep
-from lmmcl.runner.tracking import BackgroundTracker, Tracker
+from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
+from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.settings import Evaluation
 from lmmcl.spec.steps import Checkpoint, Evaluate, Pretrained
@@ -25,6 +26,8 @@ from lmmcl.spec.sweep import Sweep
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark
 
+OFF = "off"
+"""The tracking URI that means none."""
 FORMATS = ("table", "json", "md", "csv", "parquet", "html")
 
 
@@ -35,30 +38,29 @@ def run_and_report(
     started = time.monotonic()
     ledger.check_writable()
     uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
-    tracker = None if uri == "off" else _background(uri, sweep, ledger)
+    before = sum(ledger.find(step) is not None for step in sweep.steps.values())
+    tracker = None if uri == OFF else _background(uri, sweep, ledger)
+    files: list[Path] = []
     try:
-        before = sum(ledger.find(step) is not None for step in sweep.steps.values())
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
-        results = outcome.results
-        page, picture = write_report(results, report_folder(ledger, sweep))
+        files = write_report(outcome.results, report_folder(ledger, sweep))
         if tracker:
-            for trial in results.trials:
-                tracker.submit(trial)
-            tracker.submit_report([page, picture])
+            for trial in outcome.results.trials:
+                tracker.put(trial)
     finally:
-        if tracker:
-            tracker.close()
-    print_table(results, console)
-    done = (results.recorded or 0) - before
-    seconds = time.monotonic() - started
-    console.print(f"{done} steps computed, {before} were recorded; {seconds:.0f} s", highlight=False)
-    console.print(f"page    {page}", highlight=False, soft_wrap=True)
-    console.print(f"store   {ledger.store}", highlight=False, soft_wrap=True)
-    if tracker:
-        console.print(f"MLflow  mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
-    for trial in results.trials:
-        if trial.key in outcome.failures:
-            console.print(f"failed  {trial.name}: {trial.error}", style="red", markup=False, soft_wrap=True)
+        delivery = tracker.close(report=files) if tracker else None
+    print_table(outcome.results, console)
+    computed = (outcome.results.recorded or 0) - before
+    lines = [
+        f"{computed} steps computed, {before} recorded before; {time.monotonic() - started:.0f} s",
+        f"page    {files[0]}",
+        f"store   {ledger.store}",
+    ]
+    if delivery:
+        lines.append(delivery.message(sweep.file) or f"MLflow  mlflow ui --backend-store-uri {uri}")
+    lines += [f"failed  {trial.name}: {trial.error}" for trial in outcome.results.trials if trial.error]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return bool(outcome.failures)
 
 
@@ -78,7 +80,7 @@ def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
     return root / "reports" / sweep.name
 
 
-def write_report(results: SweepResults, folder: Path) -> tuple[Path, Path]:
+def write_report(results: SweepResults, folder: Path) -> list[Path]:
     """The page and the picture of the trade-off."""
     from lmmcl.reports.figures import write_scatter
     from lmmcl.reports.page import write_page
@@ -87,12 +89,12 @@ def write_report(results: SweepResults, folder: Path) -> tuple[Path, Path]:
     page, picture = folder / "index.html", folder / "tradeoff.png"
     write_page(results, page)
     write_scatter(results, picture)
-    return page, picture
+    return [page, picture]
 
 
 def print_table(results: SweepResults, console: Console) -> None:
     """The trade-off table, as wide as the terminal (or the pipe's default) allows."""
-    console.print(terminal_table(results, console.width if console.is_terminal else None), soft_wrap=True)
+    console.print(terminal_table(results, console.width), soft_wrap=True)
 
 
 def report_sweep(
@@ -107,8 +109,11 @@ def report_sweep(
     if format == "table" and to is None:
         print_table(results, console)
     elif format == "html":
-        page, _ = write_report(results, to.parent if to else report_folder(ledger, sweep))
-        console.print(str(page.rename(to) if to else page), soft_wrap=True)
+        from lmmcl.reports.page import write_page
+
+        page = to or write_report(results, report_folder(ledger, sweep))[0]
+        write_page(results, page)
+        console.print(str(page), soft_wrap=True)
     elif format == "parquet" or to is not None:
         if to is None:
             raise UserError(f"--format {format} needs --to FILE")
@@ -123,8 +128,7 @@ def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, conso
     tracker = Tracker(uri, sweep.name, artifact_location(uri, ledger))
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
-    page, picture = write_report(results, report_folder(ledger, sweep))
-    tracker.log_report([page, picture])
+    tracker.log_report(write_report(results, report_folder(ledger, sweep)))
     console.print(f"{len(results.trials)} trials are in {uri}", soft_wrap=True)
 
 

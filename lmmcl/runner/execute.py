@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ def use_threads(cpus: float) -> None:
     """As many threads as CPUs were asked for: sums, and so weights, depend on it."""
     import torch
 
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns on standard output when it has to find out
     torch.set_num_threads(max(1, int(cpus)))
 
 

@@ -24,7 +24,6 @@ WAITING_CPUS = 0.001
 NOTE_SECONDS = 0.5
 
 
-@ray.remote(max_restarts=0)
 class StepsActor:
     """Holds the flights, the latest note on each step that is running, and why trials failed."""
 

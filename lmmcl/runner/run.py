@@ -13,7 +13,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
-from lmmcl.runner.tracking import BackgroundTracker
+from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
@@ -51,7 +51,7 @@ class Following:
 
     def _track(self, trial: Trial) -> None:
         if self._tracker:
-            self._tracker.submit(trial_result(trial, self._ledger, error=self.failures.get(trial.key)))
+            self._tracker.put(trial_result(trial, self._ledger, error=self.failures.get(trial.key)))
 
 
 def run_sweep(

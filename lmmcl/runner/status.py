@@ -61,7 +61,7 @@ def _trial(trial: Trial, recorded: set[str], now: set[str]) -> TrialStatus:
         stages=len(trial.stages),
         stages_done=done,
         next=_called(following) if following else None,
-        running=bool(following) and bool(_keys(following) & now),
+        running=following is not None and bool(_keys(following) & now),
     )
 
 

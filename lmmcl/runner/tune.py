@@ -35,7 +35,7 @@ class Watcher(Protocol):
 def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
     """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
     with ray_cluster(cluster):
-        actor = StepsActor.options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
+        actor = ray.remote(StepsActor).options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
         driver = tune.with_resources(
             tune.with_parameters(_drive, trials=by_key, actor=actor),

@@ -165,7 +165,7 @@ class Recorded(CheckpointStep):
     kind = "recorded"
 
     @property
-    def key(self) -> str:  # type: ignore[override]
+    def key(self) -> str:
         """The key that it was recorded under."""
         return self.recorded_key
 

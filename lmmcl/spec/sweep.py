@@ -15,7 +15,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.methods import Mitigation, Recipe, get_mitigation, get_recipe
 from lmmcl.models import get_model
 from lmmcl.spec.door import apply_overrides, join, read_yaml, refusal, validate
-from lmmcl.spec.file import LocalBenchmarkEntry, LocalSkillEntry, OwnRecipe, SweepFile
+from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, OwnRecipe, SweepFile
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Step
 from lmmcl.spec.trial import Trial
@@ -48,10 +48,10 @@ class Sweep:
         return hits[0]
 
 
-def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
+def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Sweep:
     """Read, override, check and expand a sweep file. Raises UserError that names the file and the place in it."""
     path = Path(path)
-    data = apply_overrides(read_yaml(path), overrides)
+    data = apply_overrides(read_yaml(path), overrides or ())
     entry = validate(SweepFile, data, file=str(path))
     return _Builder(path, entry).sweep()
 
@@ -133,7 +133,7 @@ class _Builder:
     def _trials(self) -> Iterator[Trial]:
         for number, grid in enumerate(self.entry.grids):
             place = join("grids", number)
-            axes = {name: values for name in type(grid).model_fields if (values := getattr(grid, name)) is not None}
+            axes = {name: values for name in Grid.model_fields if (values := getattr(grid, name)) is not None}
             axes["order"] = axes.get("order") or self._only_order(place)
             axes["recipe"] = [self._recipe(v, join(place, "recipe", i)) for i, v in enumerate(axes["recipe"])]
             axes["mitigation"] = [
