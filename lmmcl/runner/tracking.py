@@ -30,6 +30,7 @@ BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
 MATRIX = "matrix.json"
+OFF_THE_CURVE = ("update", "updates_per_second")  # the x axis; and what says nothing of learning but costs a third more
 EXPERIMENT_TAGS = {"lmmcl.kind": "sweep", "mlflow.experimentKind": "custom_model_development"}  # spares a question
 _STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
@@ -264,7 +265,7 @@ def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]
 
 
 def _row_points(row: Mapping[str, float], start: int) -> list[Metric]:
-    values = {metric_name(name): finite(value) for name, value in row.items() if name != "update"}
+    values = {metric_name(name): finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
     return _metrics({name: value for name, value in values.items() if value is not None}, int(row["update"]), start)
 
 

@@ -1,0 +1,154 @@
+"""The sweep as one HTML file that needs no network: everything, plotly.js too, is written into it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lmmcl.reports import style, words
+from lmmcl.reports.pareto import comparable, on_front
+from lmmcl.reports.results import MEASURES, StageResult, SweepResults, TrialResult, finite, identity
+from lmmcl.reports.table import ranked, state_of
+
+#: Points of loss curves in the whole page; a thousand trials have coarser curves, so that the page stays below 15 MB.
+CURVE_POINTS = 200_000
+MOST_POINTS_A_CURVE = 200
+COSTS = {"trained_parameters": words.count, "checkpoint_bytes": words.size, "seconds": words.duration}
+
+
+def write_page(results: SweepResults, path: Path) -> None:
+    """Write the page to `path`, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(results), encoding="utf-8")
+
+
+def page(results: SweepResults) -> str:
+    """The page as text. Strings of the sweep reach the browser as JSON only and are set as text, never as markup."""
+    from plotly.offline import get_plotlyjs
+
+    parts = {
+        "title": html.escape(results.name),
+        "css": _template("page.css"),
+        "js": _template("page.js"),
+        "plotly": get_plotlyjs(),
+        "data": _for_script(page_data(results)),
+    }
+    # One pass, so that nothing which is filled in can hold a place of its own.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("page.html"))
+
+
+def page_data(results: SweepResults) -> dict[str, Any]:
+    """What page.js draws from; numbers rounded, lists instead of names where trials are many."""
+    trials = ranked(results.trials)
+    benchmarks = list(dict.fromkeys(name for trial in trials for name in trial.benchmarks()))
+    groups: dict[object, int] = {}
+    for trial in trials:
+        groups.setdefault(comparable(trial), len(groups))
+    front = on_front(results)
+    stages = sum(len(trial.stages) for trial in trials)
+    points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
+    return {
+        "name": results.name,
+        "facts": _facts(results),
+        "axes": [_axis(results, axis) for axis in results.axes()],
+        "colour": style.colour_axis(results),
+        "marker": style.marker_axis(results),
+        "measures": list(MEASURES),
+        "labels": {name: words.label(name) for name in (*MEASURES, *COSTS)},
+        "costs": list(COSTS),
+        "benchmarks": benchmarks,
+        "trials": [
+            _trial(results, trial, benchmarks, points)
+            | {"front": trial.key in front, "group": groups[comparable(trial)]}
+            for trial in trials
+        ],
+    }
+
+
+def _axis(results: SweepResults, axis: str) -> dict[str, Any]:
+    values = results.values(axis)
+    colours, markers = style.colours(values), style.markers(values)
+    return {
+        "name": axis,
+        "label": words.label(axis),
+        "values": ["none" if value is None else words.axis_value(axis, value) for value in values],
+        "colours": [colours[identity(value)] for value in values],
+        "symbols": [markers[identity(value)][0] for value in values],
+    }
+
+
+def _trial(results: SweepResults, trial: TrialResult, benchmarks: Sequence[str], points: int) -> dict[str, Any]:
+    places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
+    return {
+        "name": trial.name,
+        "state": trial.state,
+        "reached": state_of(trial),
+        "error": trial.error,
+        "axes": [places[axis].index(identity(trial.axes.get(axis))) for axis in results.axes()],
+        "mitigated": trial.axes.get("mitigation") is not None,
+        "skills": list(trial.skills),
+        "heldOut": list(trial.held_out),
+        "costs": [trial.cost(name) for name in COSTS],
+        "costWords": [show(trial.cost(name)) for name, show in COSTS.items()],
+        "stages": [_stage(stage, benchmarks, points) for stage in trial.stages],
+    }
+
+
+def _stage(stage: StageResult, benchmarks: Sequence[str], points: int) -> dict[str, Any]:
+    curve = thinned(stage.curve, points)
+    return {
+        "number": stage.number,
+        "skill": stage.skill,
+        "scores": [_short(stage.scores.get(name)) for name in benchmarks],
+        "counts": [stage.sample_counts.get(name) for name in benchmarks],
+        "measures": [_short(stage.measures.get(name)) for name in MEASURES],
+        "intervals": [[_short(end) for end in stage.intervals.get(name, ())] for name in MEASURES],
+        "updates": [int(row["update"]) for row in curve],
+        "loss": [_short(row.get("loss")) for row in curve],
+    }
+
+
+def thinned(rows: Sequence[Mapping[str, float]], points: int) -> list[Mapping[str, float]]:
+    """At most `points` rows, evenly spread, with the first and the last."""
+    if len(rows) <= points:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (points - 1))] for place in range(points)]
+
+
+def _facts(results: SweepResults) -> list[list[str]]:
+    """Lines of the header: [what, value]."""
+    states = [trial.state for trial in results.trials]
+    counted = [f"{states.count(state)} {state}" for state in ("done", "partial", "failed") if state in states]
+    facts = [["trials", f"{len(states)} ({', '.join(counted)})" if states else "none"]]
+    if results.wanted is not None:
+        facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
+    if results.file:
+        facts.append(["file", results.file])
+    if len(results.trials) > 1:
+        facts += [[words.label(axis), words.axis_value(axis, value)] for axis, value in results.constant().items()]
+    for name, value in results.provenance.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        facts.append([words.label(str(name)), text])
+    return facts
+
+
+def _short(value: Any) -> float | None:
+    number = finite(value)
+    return None if number is None else float(f"{number:.5g}")
+
+
+def _for_script(data: Any) -> str:
+    """JSON that no string of it can break out of: `</script>` and `<!--` have no `<` left to start with."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _template(name: str) -> str:
+    return resources.files("lmmcl.reports").joinpath(name).read_text(encoding="utf-8")

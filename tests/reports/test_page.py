@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import make_sweep, make_trial
+
+from lmmcl.reports.page import page, page_data, thinned, write_page
+from lmmcl.reports.results import SweepResults
+
+EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{plotly}} \u2028 'q' \"d\" &amp;"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+PROBE = """<script>
+window.faults = [];
+window.onerror = (message) => { window.faults.push(String(message)); };
+console.error = (...words) => { window.faults.push(words.join(" ")); };
+const rows = () => document.querySelectorAll("#trials tbody tr").length;
+function use(seen) {
+  document.querySelector(".chip").click();
+  seen.filtered = rows();
+  document.querySelector(".chip").click();
+  [...document.querySelectorAll("#trials th button")].find((button) => button.textContent === "held-out forg.").click();
+  seen.best = document.querySelector("#trials tbody tr").title;
+  document.querySelector("#trials tbody tr").click();
+  seen.chosen = document.querySelector("#trial").selectedOptions[0].textContent;
+  seen.cells = document.querySelectorAll("#matrix td").length;
+  seen.wide = document.documentElement.scrollWidth - innerWidth;
+}
+addEventListener("load", () => {
+  const seen = { all: rows(), plots: document.querySelectorAll(".js-plotly-plot").length }, measure = document.querySelector("#measure");
+  [...measure.options].forEach((option) => { measure.value = option.value; measure.onchange(); });
+  if (rows()) use(seen);
+  seen.faults = window.faults;
+  document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: JSON.stringify(seen) }));
+});
+</script>"""
+
+
+class Scripts(HTMLParser):
+    """The scripts of a page as a browser finds them, and every address it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href") and value != "data:,"]
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+
+
+@pytest.fixture(scope="module")
+def small() -> SweepResults:
+    trials = list(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 3e-5], mitigations=[None, "wise_ft"]).trials)
+    trials.append(make_trial("mlp", stages=2, state="failed", error="out of memory"))
+    trials.append(replace(make_trial("llm"), stages=[], state="partial"))
+    return SweepResults(
+        "small", trials, "sweeps/small.yaml", {"commit": "0123abc", "versions": {"torch": "2.13.0"}}, 100, 90
+    )
+
+
+def embedded(text: str) -> dict[str, Any]:
+    return json.loads(Scripts(text).scripts[0])
+
+
+def test_the_page_is_one_file_that_fetches_nothing(small: SweepResults, tmp_path: Path) -> None:
+    write_page(small, tmp_path / "new" / "page.html")
+    text = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    found = Scripts(text)
+    assert found.fetched == []
+    assert len(found.scripts) == 3 and len(found.scripts[1]) > 1_000_000  # data, plotly, ours
+    assert not re.search(r"\{\{\w+\}\}", found.scripts[0] + found.scripts[2])
+
+
+def test_the_page_holds_every_trial_with_its_numbers(small: SweepResults) -> None:
+    data = embedded(page(small))
+    assert len(data["trials"]) == len(small.trials)
+    best = max((trial for trial in small.trials if trial.state == "done"), key=lambda trial: trial.measure("learning"))
+    assert data["trials"][0]["name"] == best.name and data["trials"][0]["front"]
+    last = data["trials"][0]["stages"][-1]
+    assert last["measures"][0] == pytest.approx(best.measure("learning"), rel=1e-4)
+    assert last["intervals"][0] == pytest.approx(best.interval("learning"), rel=1e-4)
+    assert data["trials"][-1]["error"] == "out of memory" and data["trials"][-1]["reached"] == "failed 2/5"
+
+
+def test_the_header_says_what_was_counted_and_what_made_the_numbers(small: SweepResults) -> None:
+    facts = dict(page_data(small)["facts"])
+    assert facts["trials"] == "10 (8 done, 1 partial, 1 failed)"
+    assert facts["steps"] == "90 of 100 recorded"
+    assert facts["commit"] == "0123abc" and facts["versions"] == "torch 2.13.0" and facts["order"] == "main"
+
+
+def test_no_string_of_a_sweep_can_become_markup() -> None:
+    trial = make_trial()
+    evil = replace(trial, name=EVIL, error=EVIL, axes={**trial.axes, "recipe": EVIL}, state="failed")
+    text = page(SweepResults(EVIL, [evil], EVIL, {EVIL: EVIL}))
+    plain = page(SweepResults("s", [trial], "f", {"a": "b"}))
+    assert Scripts(text).tags == Scripts(plain).tags
+    data = embedded(text)
+    assert data["name"] == data["trials"][0]["error"] == EVIL
+
+
+def test_our_script_never_writes_markup() -> None:
+    script = Scripts(page(make_sweep(recipes=["full"], rates=[1e-5]))).scripts[2]
+    assert "textContent" in script
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script)
+
+
+def test_what_is_not_a_number_is_null_in_the_page() -> None:
+    trial = make_trial(stages=1)
+    broken = replace(trial.stages[-1], scores={"birds": float("nan")}, measures={"learning": float("inf")})
+    data = embedded(page(SweepResults("s", [replace(trial, stages=[trial.stages[0], broken])])))
+    stage = data["trials"][0]["stages"][1]
+    assert set(stage["scores"]) == {None} and stage["measures"] == [None] * 4
+
+
+def test_an_empty_sweep_still_makes_a_page() -> None:
+    assert embedded(page(SweepResults("empty", [])))["trials"] == []
+
+
+def test_a_thousand_trials_stay_below_fifteen_megabytes() -> None:
+    one = make_trial(updates=1200)
+    trials = [replace(one, key=f"{number:x}", name=f"trial {number}") for number in range(1000)]
+    assert len(page(SweepResults("large", trials)).encode()) < 15_000_000
+
+
+def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
+    rows = [{"update": float(number)} for number in range(1, 1001)]
+    kept = [row["update"] for row in thinned(rows, 50)]
+    assert len(kept) == 50 and kept[0] == 1 and kept[-1] == 1000
+    assert max(right - left for left, right in itertools.pairwise(kept)) <= 22
+    assert thinned(rows[:50], 50) == rows[:50]
+
+
+def in_a_browser(results: SweepResults, folder: Path) -> dict[str, Any]:
+    """What the probe saw after it had used the page."""
+    (folder / "page.html").write_text(page(results).replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder}/profile"]
+    flags += ["--virtual-time-budget=4000", "--window-size=1200,900", "--dump-dom", (folder / "page.html").as_uri()]
+    done = subprocess.run([str(CHROMIUM), *flags], capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-500:]
+    return json.loads(html.unescape(found[1]))
+
+
+@needs_browser
+@pytest.mark.parametrize("marks", ["", EVIL])
+def test_the_page_draws_filters_sorts_and_selects_in_a_browser(small: SweepResults, tmp_path: Path, marks: str) -> None:
+    trials = [
+        replace(trial, name=f"{trial.name} {marks}", axes={**trial.axes, "recipe": f"{trial.axes['recipe']}{marks}"})
+        for trial in small.trials
+    ]
+    seen = in_a_browser(replace(small, trials=trials), tmp_path)
+    assert seen["faults"] == []
+    assert (seen["all"], seen["plots"]) == (10, 3) and 0 < seen["filtered"] < 10
+    assert seen["chosen"].removeprefix("★ ") == seen["best"] and seen["cells"] == 6 * 13
+    assert seen["wide"] <= 0
+
+
+@needs_browser
+def test_an_empty_page_draws_without_a_fault(tmp_path: Path) -> None:
+    assert in_a_browser(SweepResults("empty", []), tmp_path)["faults"] == []
