@@ -45,9 +45,9 @@ class Mitigation(BaseModel):
 class StageContext:
     """What a training mitigation may see before the first update.
 
-    `model` is the one that will train, still with the weights its stage starts from (copy what must be kept), on the
-    device it trains on; `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught before it, oldest
-    first; `collate` makes a padded CPU batch with labels.
+    `model` is the one that will train, on the device it trains on, still with the weights its stage starts from (copy
+    what must be kept); `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught
+    before it, oldest first; `collate` makes a padded CPU batch with labels.
     """
 
     model: PreTrainedModel
@@ -65,11 +65,11 @@ class TrainingMitigation(Mitigation):
     """
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
-        """The examples to train on, in place of `examples`: replay and data mixes add to them. Must depend on the arguments alone."""
+        """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone."""
         return examples
 
     def start(self, context: StageContext) -> Any:
-        """Called once before the first update (and again when a killed stage resumes, then too with the weights it started from)."""
+        """Called once before the first update, and when a killed stage resumes: then too with the weights it started from."""
         return None
 
     def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:

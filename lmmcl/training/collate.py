@@ -68,7 +68,9 @@ def row_order(examples: int, total: int, seed: int) -> list[int]:
     Depends on nothing else, so it is the same for every recipe and any number of workers. Batches run on over the end of
     a pass: every update sees a whole global batch.
     """
-    passes = [np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))]
+    passes = [
+        np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))
+    ]
     return np.concatenate(passes)[:total].tolist()
 
 

@@ -6,18 +6,29 @@ workers a group of processes shares the global batch.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fsspec
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from lmmcl.checkpoint import provenance
+from lmmcl.errors import UserError
 from lmmcl.ledger import Draft, Ledger, Record
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
@@ -42,22 +53,28 @@ def finetune(
     """
     started = time.time()
     batches = cut_batches(step.training, placement)
-    with ledger.writing(step) as draft:
-        if placement.workers:
-            result = _fit(step, placement, f"{ledger.store}/runs", Job(step, ledger, placement, batches))
-            _fetch(result, draft)
-        else:
-            runs = _local_runs(ledger, step)
-            job = Job(step, ledger, placement, batches, output=draft.folder, runs=runs, progress=progress)
-            result = _fit(step, placement, str(runs.parent), job)
-        assert result.metrics is not None, "the loop's last report carries the fields of the record"
-        fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
-        record = draft.commit(fields)
-    _remove_run(ledger, step)
+    resumable = bool(placement.save_every)
+    try:
+        with ledger.writing(step) as draft:
+            if placement.workers:
+                result = _fit(Job(step, ledger, placement, batches), f"{ledger.store}/runs")
+                _fetch(result, draft)
+            else:
+                runs = _local_runs(ledger, step)
+                with _quiet():
+                    result = _fit(Job(step, ledger, placement, batches, draft.folder, runs, progress), str(runs.parent))
+            assert result.metrics is not None, "the loop's last report carries the fields of the record"
+            fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
+            record = draft.commit(fields)
+        resumable = False
+    finally:
+        if not resumable:
+            _remove_run(ledger, step)
     return record
 
 
-def _fit(step: Finetune, placement: TrainingPlacement, storage: str, job: Job) -> Result:
+def _fit(job: Job, storage: str) -> Result:
+    step, placement = job.step, job.placement
     resources = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
     if placement.gpus_per_worker:
         resources["GPU"] = placement.gpus_per_worker
@@ -76,7 +93,34 @@ def _fit(step: Finetune, placement: TrainingPlacement, storage: str, job: Job) -
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    return trainer.fit()
+    try:
+        return trainer.fit()
+    except TrainingFailedError as error:
+        if isinstance(error, WorkerGroupError) and (reason := _user_error(error.worker_failures.values())):
+            raise reason from error
+        raise
+
+
+def _user_error(failures: Iterable[BaseException | None]) -> UserError | None:
+    """What a worker told the user, out of what Ray wrapped it in."""
+    for failure in failures:
+        while failure is not None and not isinstance(failure, UserError):
+            failure = getattr(failure, "cause", None) or getattr(failure, "_base_exc", None) or failure.__cause__
+        if failure is not None:
+            return failure
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray Train from telling, in local mode, that it is in local mode and what was reported."""
+    logger = logging.getLogger("ray.train")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _fetch(result: Result, draft: Draft) -> None:
@@ -99,5 +143,3 @@ def _remove_run(ledger: Ledger, step: Finetune) -> None:
         system, root = fsspec.core.url_to_fs(ledger.store)
         if system.exists(f"{root}/runs/{step.key}"):
             system.rm(f"{root}/runs/{step.key}", recursive=True)
-
-

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors, save_delta
@@ -51,15 +55,30 @@ class Job:
 def train_loop(config: dict[str, Job]) -> None:
     """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
     job = config["job"]
+    if not job.placement.gpus_per_worker:
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # accelerate imports DeepSpeed, which else warns that it found no GPU
     if job.output is not None and job.runs is not None:  # local mode: the caller's own folders
+        _settle()
         fields = teach(job, job.output, job.runs)
         ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(job.output))
         return
     torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
-    with tempfile.TemporaryDirectory(prefix="lmmcl-out-") as output, tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs:
+    with (
+        tempfile.TemporaryDirectory(prefix="lmmcl-out-") as output,
+        tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
+    ):
         fields = teach(job, Path(output), Path(runs))
         first = ray.train.get_context().get_world_rank() == 0
         ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(output) if first else None)
+
+
+@cache
+def _settle() -> None:
+    """Take what is imported by now out of garbage collection, which the Trainer forces at every start (0.25 s)."""
+    gc.collect()
+    gc.freeze()
 
 
 def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
@@ -127,9 +146,7 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str]) -> dict[str, torch
     return dtypes
 
 
-def _prepare(
-    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
-) -> tuple[StageTrainer, StageContext]:
+def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path) -> tuple[StageTrainer, StageContext]:
     """The Trainer with its data, and what the mitigation is shown."""
     step, mitigation = job.step, job.step.mitigation
     processor = step.model.load_processor()
@@ -155,7 +172,7 @@ def _prepare(
     trainer.data_collator = Collator(
         processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
     )
-    if job.batches.workers > 1 and job.placement.save_every:
+    if job.placement.workers and job.placement.save_every:
         trainer.add_callback(ReportCheckpoint())
 
     def collate(some: Sequence[Example]) -> dict[str, Tensor]:
@@ -179,25 +196,24 @@ def earlier_skills(checkpoint: Checkpoint) -> list[Skill]:
 def _resume_point(runs: Path) -> Path | None:
     """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`."""
     reported = ray.train.get_checkpoint()
-    if reported is None:
-        return whole_checkpoint(sorted(runs.glob("checkpoint-*")))
-    reported.to_directory(runs / "reported")
-    return whole_checkpoint(sorted((runs / "reported").glob("checkpoint-*")))
+    if reported is not None:
+        folder = Path(reported.to_directory(runs / "reported"))
+        if not (folder / TRAINER_STATE_NAME).is_file():
+            return None  # of a run that came to its end but was not recorded
+        update = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
+        folder.rename(runs / f"checkpoint-{update}")
+    return whole_checkpoint(list(runs.glob("checkpoint-*")))
 
 
 class ReportCheckpoint(TrainerCallback):
     """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker."""
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = None
-        if state.is_world_process_zero:
-            with tempfile.TemporaryDirectory(prefix="lmmcl-save-") as folder:
-                name = f"checkpoint-{state.global_step}"
-                Path(folder, name).symlink_to(Path(args.output_dir, name).resolve())
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-                ray.train.report({"update": state.global_step}, checkpoint=checkpoint)
-        else:
-            ray.train.report({"update": state.global_step})
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        first = state.is_world_process_zero
+        ray.train.report(
+            {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None
+        )
 
 
 def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
@@ -207,7 +223,8 @@ def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
     wanted = job.placement.strategy if job.batches.workers > 1 else "single"
     if applied != wanted or trainer.args.world_size != job.batches.workers:
         raise StageError.of(
-            job.step, f"{wanted} over {job.batches.workers} was asked for, {applied} over {trainer.args.world_size} applied"
+            job.step,
+            f"{wanted} over {job.batches.workers} was asked for, {applied} over {trainer.args.world_size} applied",
         )
     backend = torch.distributed.get_backend() if wrapped else None
     return {"name": applied, "workers": job.batches.workers, "backend": backend, "device": str(trainer.args.device)}

@@ -29,7 +29,11 @@ class Proof:
 
 
 def prove(
-    step: Finetune, roles: Mapping[str, str], trained: Collection[str], before: Mapping[str, str], after: Mapping[str, str]
+    step: Finetune,
+    roles: Mapping[str, str],
+    trained: Collection[str],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
 ) -> Proof:
     """Compare digests of all parameters and buffers by name, from before and after a stage.
 

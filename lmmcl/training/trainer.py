@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
@@ -92,6 +93,7 @@ class StageTrainer(Trainer):
         self.step = step
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
+        self.taught = model
         self.progress = progress
         self._last_log = (0, time.perf_counter())
         super().__init__(model=model, **more)
@@ -104,7 +106,7 @@ class StageTrainer(Trainer):
         """Cross entropy over the answer tokens of the global batch, and the mitigation's term; raises StageError unless finite."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self.mitigation is not None:
-            penalty = self.mitigation.penalty(self.memory, self.model, outputs, inputs)
+            penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
             if penalty is not None:
                 loss = loss + penalty / self.current_gradient_accumulation_steps
         if not torch.isfinite(loss):
@@ -118,7 +120,7 @@ class StageTrainer(Trainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if is_new and self.mitigation is not None:
-            self.mitigation.optimizer(self.memory, self.model, optimizer)
+            self.mitigation.optimizer(self.memory, self.taught, optimizer)
         return optimizer
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -159,15 +161,17 @@ class StageTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
-        folder = Path(output_dir or self.args.output_dir)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
-            {name: p.detach().cpu().contiguous() for name, p in self.model.named_parameters() if p.requires_grad},
+            {name: p.detach().cpu().contiguous() for name, p in self.taught.named_parameters() if p.requires_grad},
             folder / TRAINED,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore(self.model, load_file(Path(resume_from_checkpoint, TRAINED)))
+        restore(self.taught, load_file(Path(resume_from_checkpoint, TRAINED)))
 
 
 def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
@@ -187,5 +191,5 @@ class LogLastUpdate(TrainerCallback):
 
 def whole_checkpoint(folders: Sequence[Path]) -> Path | None:
     """The newest Trainer checkpoint that was written to its end: the state file comes last."""
-    whole = [folder for folder in folders if (folder / "trainer_state.json").is_file() and (folder / TRAINED).is_file()]
+    whole = [folder for folder in folders if (folder / TRAINER_STATE_NAME).is_file() and (folder / TRAINED).is_file()]
     return max(whole, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
