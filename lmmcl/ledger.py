@@ -154,6 +154,12 @@ class Ledger:
             return []
         return [json.loads(line) for line in text.splitlines() if line]
 
+    def keep_text(self, name: str, text: str) -> None:
+        """Write a text beside the records, such as why a trial failed; it is no record and may be deleted."""
+        path = f"{self._root}/{name}"
+        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._fs.pipe_file(path, text.encode())
+
     def paths(self, kind: str = "checkpoints") -> list[str]:
         """Folders of all finished steps below `checkpoints` or `scores`, sorted."""
         found = self._fs.glob(f"{self._root}/{kind}/**/{RECORD}")

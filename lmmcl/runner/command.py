@@ -58,7 +58,8 @@ def run_and_report(
     ]
     if delivery:
         lines.append(delivery.message(sweep.file) or f"MLflow  mlflow ui --backend-store-uri {uri}")
-    lines += [f"failed  {trial.name}: {trial.error}" for trial in outcome.results.trials if trial.error]
+    if outcome.failures:
+        lines.append(f"failed  {len(outcome.failures)} trials; tracebacks in {ledger.store}/failures")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return bool(outcome.failures)

@@ -17,7 +17,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Checkpoint, Evaluate, Finetune
+from lmmcl.spec.steps import Asked, Checkpoint, Finetune
 
 WAITING_CPUS = 0.001
 """What a process that only waits asks for: Ray accepts no 0 for a trial's driver."""
@@ -30,9 +30,9 @@ class StepsActor:
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._flights = Flights(ledger, RayLauncher(ledger, cluster))
         self._notes: dict[str, dict[str, Any]] = {}
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, tuple[str, str]] = {}
 
-    async def ensure_scores(self, steps: Sequence[Evaluate]) -> list[Record]:
+    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Flights.ensure_scores`."""
         return await self._flights.ensure_scores(steps)
 
@@ -40,12 +40,12 @@ class StepsActor:
         """Keep what is to be shown of a running step."""
         self._notes[key] = shown
 
-    async def fail(self, trial_key: str, why: str) -> None:
-        """Keep why a trial ended without its last stage."""
-        self._failures[trial_key] = why
+    async def fail(self, trial_key: str, why: str, details: str) -> None:
+        """Keep why a trial ended without its last stage: one line, and the traceback."""
+        self._failures[trial_key] = (why, details)
 
-    async def failures(self) -> dict[str, str]:
-        """Reasons by trial key."""
+    async def failures(self) -> dict[str, tuple[str, str]]:
+        """Reasons and tracebacks by trial key."""
         return self._failures
 
     async def running(self) -> dict[str, dict[str, Any]]:
@@ -70,7 +70,7 @@ class RayLauncher:
         task = _compute_checkpoint.options(**options, max_retries=place.max_failures)
         await task.remote(step, self._ledger, self._cluster, ray.get_runtime_context().current_actor)
 
-    async def scores(self, steps: Sequence[Evaluate]) -> None:
+    async def scores(self, steps: Sequence[Asked]) -> None:
         place = self._cluster.evaluation
         task = _compute_scores.options(**_options(place.cpus, place.gpus, place.resources), max_retries=2)
         await task.remote(steps, self._ledger, self._cluster, ray.get_runtime_context().current_actor)
@@ -86,7 +86,7 @@ def _compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, acto
 
 
 @ray.remote
-def _compute_scores(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     compute_scores(steps, ledger, cluster, _Notes(actor))
 
 
@@ -108,6 +108,6 @@ class RemoteSteps:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def ensure_all(self, steps: Sequence[Evaluate]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return ray.get(self._actor.ensure_scores.remote(list(steps)))

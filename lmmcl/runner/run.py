@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +40,9 @@ class Following:
         self._display.stage_done(trial, report)
         self._track(trial)
 
-    def trial_failed(self, trial: Trial, why: str) -> None:
-        """`trial` ended before its last stage."""
+    def trial_failed(self, trial: Trial, why: str, details: str) -> None:
+        """`trial` ended before its last stage; the traceback is kept in the store."""
+        self._ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\n{why}\n\n{details}")
         self.failures[trial.key] = why
         self._display.trial_failed(trial, why)
         self._track(trial)
@@ -88,4 +90,4 @@ def _run(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, following: F
         try:
             run_trial(trial, steps, lambda report, trial=trial: following.stage_done(trial, report))  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - one trial's failure is told and must not end the others
-            following.trial_failed(trial, explain(error))
+            following.trial_failed(trial, explain(error), traceback.format_exc())

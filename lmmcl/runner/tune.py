@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -25,8 +26,8 @@ class Watcher(Protocol):
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
 
-    def trial_failed(self, trial: Trial, why: str) -> None:
-        """`trial` ended before its last stage."""
+    def trial_failed(self, trial: Trial, why: str, details: str) -> None:
+        """`trial` ended before its last stage; `details` is the traceback."""
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
@@ -60,7 +61,7 @@ def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> N
     try:
         run_trial(trial, RemoteSteps(actor), tune.report)
     except Exception as error:
-        ray.get(actor.fail.remote(trial.key, explain(error)))
+        ray.get(actor.fail.remote(trial.key, explain(error), traceback.format_exc()))
         raise
 
 
@@ -88,8 +89,8 @@ class _Follow(tune.Callback):
 
     def tell_failures(self) -> None:
         """Tell the watcher why trials ended early."""
-        for key, why in ray.get(self._actor.failures.remote()).items():
-            self._watcher.trial_failed(self._trials[key], why)
+        for key, (why, details) in ray.get(self._actor.failures.remote()).items():
+            self._watcher.trial_failed(self._trials[key], why, details)
 
 
 def open_trials(cluster: Cluster, trials: int) -> int:
@@ -146,3 +147,5 @@ def _quiet_environment() -> None:
         "RAY_DEDUP_LOGS": "0",
     }.items():
         os.environ.setdefault(name, value)
+    # A trial's failure is told by us, in one line; Tune would print its traceback through four processes.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

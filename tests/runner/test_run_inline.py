@@ -1,0 +1,179 @@
+"""One sweep, run for real in one process: what is computed, what is not computed again, what is reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from made import SWEEP, write_sweep
+from own_data import write_receipts
+from typer.testing import CliRunner, Result
+
+from lmmcl.cli import app
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.spec.sweep import load_sweep
+
+
+def lmmcl(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run(sweep: Path, store: Path, *more: str) -> Result:
+    return lmmcl("run", sweep, "--store", store, "--inline", "--mlflow", "off", *more)
+
+
+def report(sweep: Path, store: Path) -> dict:
+    return json.loads(lmmcl("report", sweep, "--store", store, "--format", "json").stdout)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def store(sweep: Path) -> Path:
+    folder = sweep.parent / "store"
+    first = run(sweep, folder)
+    assert first.exit_code == 0, first.output
+    return folder
+
+
+def test_every_wanted_step_is_recorded_and_nothing_else_is_left(sweep: Path, store: Path) -> None:
+    ledger = Ledger(str(store))
+    assert all(ledger.find(step) for step in load_sweep(sweep).steps.values())
+    assert not list((store / ".partial").iterdir())
+    assert not list((store / "runs").iterdir())
+
+
+def test_the_same_command_again_computes_nothing(sweep: Path, store: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")}
+    again = run(sweep, store)
+    assert "0 steps computed" in again.output
+    assert {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")} == before
+
+
+def test_one_more_learning_rate_computes_only_its_own_trials(sweep: Path, store: Path) -> None:
+    wider = write_sweep(sweep.parent, SWEEP.replace("3.0e-4]", "3.0e-4, 1.0e-4]"), "wider.yaml")
+    made = json.loads(lmmcl("plan", wider, "--store", store, "--json").stdout)
+    assert made["to_run"] == {"pretrained": 0, "finetune": 4, "merge": 0, "evaluate": 16}
+    assert [trial["name"] for trial in made["trials"] if trial["recorded"] < trial["wanted"]] == [
+        "sa_proj · lr 0.0001 · tiny-onevision · s0",
+        "gate_up · lr 0.0001 · tiny-onevision · s0",
+    ]
+
+
+def test_the_report_holds_every_trial_with_its_stages_measures_and_intervals(sweep: Path, store: Path) -> None:
+    trials = report(sweep, store)["trials"]
+    assert len(trials) == 4
+    for trial in trials:
+        assert {"model", "recipe", "mitigation", "learning_rate", "order", "seed"} <= set(trial)
+        assert [stage["number"] for stage in trial["stages"]] == [0, 1, 2]
+        assert set(trial["stages"][1]["scores"]) == {"counting", "clock", "colour", "shape"}
+        for measure in ("learning", "target_forgetting", "overall", "held_out_forgetting"):
+            low, high = trial["intervals"][measure]
+            assert low <= trial[measure] <= high
+        assert {"learning", "held_out_forgetting"} <= set(trial["stages"][2])
+
+
+def test_the_report_agrees_with_the_sample_files(sweep: Path, store: Path) -> None:
+    trial = load_sweep(sweep).trials[0]
+    step = next(each for each in trial.stages[2].evaluations if each.benchmark.name == "colour")
+    rows = [json.loads(line) for line in (store / step.path / "samples.jsonl").read_text().splitlines()]
+    shown = next(each for each in report(sweep, store)["trials"] if each["name"] == trial.name)
+    assert shown["stages"][2]["scores"]["colour"] == pytest.approx(100 * sum(row["score"] for row in rows) / len(rows))
+    assert {"question", "references", "prediction", "score"} <= set(rows[0])
+
+
+def test_the_page_is_one_file_that_names_every_trial(store: Path) -> None:
+    page = (store / "reports" / "small" / "index.html").read_text()
+    for recipe in ("sa_proj", "gate_up"):
+        assert recipe in page
+    assert "src=\"http" not in page
+    assert "href=\"http" not in page
+
+
+def test_status_says_how_far_each_trial_is(sweep: Path, store: Path, tmp_path: Path) -> None:
+    done = json.loads(lmmcl("status", sweep, "--store", store, "--json").stdout)
+    assert [trial["next"] for trial in done["trials"]] == [None] * 4
+    new = json.loads(lmmcl("status", sweep, "--store", tmp_path, "--json").stdout)
+    assert [(trial["stages_done"], trial["next"]) for trial in new["trials"]] == [(0, "pre-trained")] * 4
+
+
+def test_an_exported_checkpoint_answers_as_the_evaluated_one_did(sweep: Path, store: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    from lmmcl.evaluation.evaluate import score_benchmarks
+
+    stage = load_sweep(sweep).trials[2].stages[2]
+    lmmcl("export", stage.checkpoint.key, "--to", tmp_path / "model", "--store", store)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model").eval()
+    processor = stage.checkpoint.model.load_processor()
+    benchmarks = [step.benchmark for step in stage.evaluations]
+    answered = score_benchmarks(model, processor, benchmarks, limit=8, batch_size=4)
+    for step in stage.evaluations:
+        recorded = [json.loads(line)["prediction"] for line in (store / step.path / "samples.jsonl").read_text().splitlines()]
+        assert [sample.prediction for sample in answered[step.benchmark.name]] == recorded
+
+
+def test_a_checkpoint_can_be_asked_by_hand(sweep: Path, store: Path) -> None:
+    key = load_sweep(sweep).trials[0].key
+    scores = json.loads(lmmcl("eval", key, "-b", "shape", "-b", "size", "--limit", "4", "--store", store, "--json").stdout)
+    assert set(scores) == {"shape", "size"}
+    facts = json.loads(lmmcl("show", key[:8], "--store", store, "--json").stdout)
+    assert facts["record"]["proof"]["frozen"] > 0
+    assert "size" in facts["scores"]
+
+
+def test_own_files_are_taught_asked_and_reported_without_python(tmp_path: Path) -> None:
+    write_receipts(tmp_path / "data", rows=24)
+    write_receipts(tmp_path / "data", rows=8, name="test.json", seed=1)
+    entry = {"test": "data/test.json", "images": "data"}
+    text = {
+        **yaml.safe_load(SWEEP),
+        "skills": {"receipts": {**entry, "train": "data/train.json", "metric": "anls"}},
+        "orders": {"main": ["receipts"]},
+        "benchmarks": {"held_out": ["prices"], "own": {"prices": {**entry, "metric": "exact_match"}}},
+        "grids": [{"model": ["tiny-onevision"], "recipe": ["gate_up"], "learning_rate": [1e-3]}],
+    }
+    path = write_sweep(tmp_path, yaml.safe_dump(text))
+    assert run(path, tmp_path / "store").exit_code == 0
+    [trial] = report(path, tmp_path / "store")["trials"]
+    assert set(trial["stages"][1]["scores"]) == {"receipts", "prices"}
+
+
+def test_a_row_that_breaks_fails_its_trial_by_name_and_the_others_finish(tmp_path: Path) -> None:
+    write_receipts(tmp_path / "data", rows=16)
+    write_receipts(tmp_path / "torn", rows=16)
+    sorted((tmp_path / "torn").rglob("*.png"))[3].write_bytes(b"no picture")
+    write_receipts(tmp_path / "data", rows=4, name="test.json", seed=1)
+    text = {
+        **yaml.safe_load(SWEEP),
+        "skills": {
+            name: {"train": f"{folder}/train.json", "test": "data/test.json", "metric": "anls"}
+            for name, folder in (("whole", "data"), ("broken", "torn"))
+        },
+        "orders": {"bad": ["broken"], "good": ["whole"]},
+        "benchmarks": {"held_out": ["colour"]},
+        "grids": [{"model": ["tiny-onevision"], "recipe": ["gate_up"], "order": ["bad", "good"]}],
+    }
+    path = write_sweep(tmp_path, yaml.safe_dump(text))
+    result = run(path, tmp_path / "store")
+    assert result.exit_code == 1
+    assert "skill broken" in result.output
+    assert "row" in result.output
+    shown = {trial["order"]: len(trial["stages"]) for trial in report(path, tmp_path / "store")["trials"]}
+    assert shown == {"bad": 1, "good": 2}
+    assert list((tmp_path / "store" / "failures").iterdir())
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_runs(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--store"):
+        run(sweep, tmp_path / "file" / "store")
