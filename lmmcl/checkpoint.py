@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DELTA = "delta.safetensors"
+HEADER = "lmmcl"
 FORMAT = "lmmcl-delta-1"
 
 KEPT_BASE_BYTES = 256 * 2**20
@@ -45,8 +46,10 @@ def save_delta(folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, 
     from safetensors.torch import save_file
 
     path = folder / DELTA
-    header = {"format": FORMAT, "parent": parent_key, "base_digest": base_digest}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+    header = json.dumps({"format": FORMAT, "parent": parent_key, "base_digest": base_digest})
+    # One entry: safetensors writes several in an order of its own, and equal work should be equal files.
+    metadata = {HEADER: header}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path.stat().st_size
 
 
@@ -118,7 +121,7 @@ def _open(path: Path, stack: ExitStack) -> Delta:
         raise CheckpointError("no such file: these weights were removed or never written", file=str(path))
     try:
         file = stack.enter_context(safe_open(path, framework="pt"))
-        header = file.metadata() or {}
+        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
         names = frozenset(file.keys())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is not a whole safetensors file: {error}", file=str(path)) from error

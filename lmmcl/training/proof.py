@@ -49,8 +49,8 @@ def prove(
         if not any(selects(selector, roles[name]) for name in changed):
             raise StageError.of(
                 step,
-                f"nothing that {selector!r} names moved; is learning rate {step.training.learning_rate:g} "
-                f"too small for {step.training.precision}?",
+                f"nothing that {selector!r} names moved: it got no gradient, or learning rate "
+                f"{step.training.learning_rate:g} is too small for {step.training.precision}",
             )
     still = set(trained) - changed
     return Proof(len(before) - len(trained), tuple(sorted(changed)), tuple(sorted(still)))

@@ -109,6 +109,8 @@ class StageTrainer(Trainer):
             penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
             if penalty is not None:
                 loss = loss + penalty / self.current_gradient_accumulation_steps
+        if not loss.requires_grad:
+            raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
         if not torch.isfinite(loss):
             raise StageError.of(
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"

@@ -1,0 +1,113 @@
+"""The same stage in worker groups of Ray Train: equal weights, resume after a lost worker, errors that reach the user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lmmcl.checkpoint import load_checkpoint, named_tensors
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.methods.recipes import get_recipe
+from lmmcl.models import get_model
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.settings import Training
+from lmmcl.spec.steps import Finetune, Pretrained
+from lmmcl.tasks.base import Benchmark, Example, Skill, ask
+from lmmcl.training.finetune import finetune
+
+pytestmark = pytest.mark.slow
+
+BASE = Pretrained(get_model("tiny-onevision"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import ray
+
+    environment = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        runtime_env={"env_vars": environment},
+        _temp_dir=str(tmp_path_factory.mktemp("ray")),
+    )
+    yield
+    ray.shutdown()
+
+
+def shades() -> list[Example]:
+    """Answers of different lengths, so that a mean per worker would differ from the mean over the global batch."""
+    words = ["red", "red circle", "small red circle left of blue square"]
+    return [
+        ask(str(n), "What is shown?", words[n % 3], Image.new("RGB", (32, 32), (20 * n, 40, 90))) for n in range(12)
+    ]
+
+
+def broken() -> list[Example]:
+    return [ask("row-5", "What is shown?", "red", Path("/nowhere/to/be/found.png"))]
+
+
+class DieOnce(TrainingMitigation):
+    """Ends the process of a worker, without a word, at the fifth update of its first life."""
+
+    name = "die_once"
+    version = 1
+    grave: str
+
+    def start(self, context: Any) -> dict[str, int]:
+        return {"updates": 0}
+
+    def optimizer(self, memory: dict[str, int], model: Any, optimizer: torch.optim.Optimizer) -> None:
+        def count(*_: Any) -> None:
+            memory["updates"] += 1
+            if memory["updates"] == 5 and not Path(self.grave).exists():
+                Path(self.grave).write_text("one life lived")
+                os._exit(1)
+
+        optimizer.register_step_post_hook(count)
+
+
+def stage(load: Any = shades, mitigation: TrainingMitigation | None = None, **more: Any) -> Finetune:
+    skill = Skill("shades", 1, load=load, benchmark=Benchmark("shades", 1, "exact", load=list))
+    settings = {"learning_rate": 1e-3, "global_batch_size": 4, "max_steps": 6, "precision": "fp32", **more}
+    return Finetune(BASE, get_recipe("full"), mitigation, skill, Training(**settings), seed=0)
+
+
+def difference(step: Finetune, one: Ledger, other: Ledger) -> float:
+    first, second = (named_tensors(load_checkpoint(step, ledger, precision="fp32")) for ledger in (one, other))
+    return max(float((first[name] - second[name]).detach().abs().max()) for name in first)
+
+
+def test_two_workers_compute_what_one_process_does(tmp_path: Path) -> None:
+    alone, shared = Ledger(str(tmp_path / "alone")), Ledger(str(tmp_path / "shared"))
+    finetune(stage(), alone, TrainingPlacement())
+    record = finetune(stage(), shared, TrainingPlacement(workers=2, micro_batch_size=1))
+    assert record["strategy"] == {"name": "ddp", "workers": 2, "backend": "gloo", "device": "cpu"}
+    assert difference(stage(), alone, shared) < 1e-4
+    assert [row["update"] for row in shared.read_lines(stage().path, "curve.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "shared" / "runs" / stage().key).exists()
+
+
+def test_a_group_that_loses_its_worker_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    whole, torn = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "torn"))
+    step = stage(mitigation=DieOnce(grave=str(tmp_path / "grave")), max_steps=8)
+    record = finetune(step, torn, TrainingPlacement(workers=1, save_every=3, max_failures=1))
+    assert (tmp_path / "grave").exists() and record["updates"] == 8
+    finetune(step, whole, TrainingPlacement())
+    assert difference(step, whole, torn) < 1e-5
+
+
+def test_a_broken_row_in_a_worker_is_told_like_one_at_home(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    with pytest.raises(UserError, match="skill shades: row 'row-5'"):
+        finetune(stage(load=broken), ledger, TrainingPlacement(workers=1, max_failures=0))
+    assert ledger.find(stage(load=broken)) is None
