@@ -23,7 +23,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.models.base import LMM
 from lmmcl.spec.keys import canonical_json
-from lmmcl.spec.steps import Checkpoint, Merge, Pretrained
+from lmmcl.spec.steps import Checkpoint, Pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,17 +138,17 @@ def load_checkpoint(
     The base is checked against the deltas' digest where both are of one `precision` (fp32, bf16 or fp16).
     Raises CheckpointError when it differs, or a delta is damaged or of another parent.
     """
-    model, digest = _base(step.model, precision, device, attention)
+    model, digest = load_base(step.model, precision, device, attention)
     with tensors_of(step, ledger) as chain:
         for delta in chain.deltas:
-            _check_base(delta, digest)
+            check_base(delta, digest)
         own = named_tensors(model)
         for name in chain:
             _put(own, name, chain[name], chain.source(name))
     return model
 
 
-def _check_base(delta: Delta, digest: str) -> None:
+def check_base(delta: Delta, digest: str) -> None:
     theirs = delta.header["base_digest"]
     same_precision = theirs.split(":")[0] == digest.split(":")[0]
     if same_precision and theirs != digest:
@@ -190,7 +190,7 @@ def digest_model(model: PreTrainedModel, precision: str) -> str:
 
 def base_digest(lmm: LMM, precision: str) -> str:
     """The digest of a pre-trained model in `precision`, as deltas carry it."""
-    return _kept_digest(_identity(lmm), precision) or _base(lmm, precision, "cpu", "sdpa")[1]
+    return _kept_digest(_identity(lmm), precision) or load_base(lmm, precision, "cpu", "sdpa")[1]
 
 
 _KEPT: dict[tuple[str, ...], tuple[PreTrainedModel, str]] = {}
@@ -205,7 +205,7 @@ def _kept_digest(identity: str, precision: str) -> str | None:
     return _DIGESTS.get((identity, precision))
 
 
-def _base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[PreTrainedModel, str]:
+def load_base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[PreTrainedModel, str]:
     """A pre-trained model of the caller's own, and its digest (computed once a process)."""
     place = (_identity(lmm), precision, device, attention)
     if place in _KEPT:
@@ -222,7 +222,7 @@ def _base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[PreTra
 def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
     """Record the pre-trained model: digest (fp32), number of parameters, bytes. Nothing is copied into the store."""
     started = time.time()
-    model, digest = _base(step.model, "fp32", "cpu", "sdpa")
+    model, digest = load_base(step.model, "fp32", "cpu", "sdpa")
     fields = {
         "precision": "fp32",
         "base_digest": digest,
@@ -233,38 +233,6 @@ def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
         "provenance": provenance(started),
     }
     with ledger.writing(step) as draft:
-        return draft.commit(fields)
-
-
-def merge(step: Merge, ledger: Ledger) -> Record:
-    """Combine `step.previous` and `step.tuned` by `step.rule`, and record what differs from `step.previous`."""
-    import torch
-
-    started = time.time()
-    merged: dict[str, Tensor] = {}
-    with ledger.writing(step) as draft:
-        with tensors_of(step.previous, ledger) as previous, tensors_of(step.tuned, ledger) as tuned:
-            names = sorted({*previous, *tuned})
-            names = [name for name in names if previous.source(name) != tuned.source(name)]
-            base, digest = _base(step.model, step.tuned.training.precision, "cpu", "sdpa")
-            own = named_tensors(base)
-            for name in names:
-                before = previous[name] if name in previous else own[name].detach()
-                after = tuned[name] if name in tuned else own[name].detach()
-                value = step.rule.merge(name, previous=before, tuned=after)
-                if not bool(torch.isfinite(value).all()):
-                    raise UserError(f"{step.rule.label} made {name} of {step.label} infinite or NaN")
-                if not torch.equal(value, before):
-                    merged[name] = value.clone()
-        size = save_delta(draft.folder, merged, parent_key=step.previous.key, base_digest=digest)
-        fields = {
-            "precision": step.tuned.training.precision,
-            "checkpoint_bytes": size,
-            "merged_tensors": len(names),
-            "changed_tensors": len(merged),
-            "seconds": time.time() - started,
-            "provenance": provenance(started),
-        }
         return draft.commit(fields)
 
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"runner"},
     {"reports"},
     {"training", "evaluation"},
-    {"ledger", "checkpoint"},
+    {"ledger", "checkpoint", "merging"},
     {"spec"},
     {"models", "methods", "tasks"},
     {"registry", "errors"},

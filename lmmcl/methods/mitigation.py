@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
+    from lmmcl.models.base import LMM
     from lmmcl.tasks.base import Example, Skill
 
 
@@ -90,15 +91,58 @@ class TrainingMitigation(Mitigation):
         """Called once after the last update; may change the trained parameters in place (under `torch.no_grad`)."""
 
 
+@dataclass
+class MergeContext:
+    """What a merge mitigation may see before the first tensor is merged.
+
+    `names` are the tensors in which any fine-tune differs from the anchor; `read(name)` gives the anchor's value and each
+    fine-tune's, on the CPU; `load(i)` a whole model of fine-tune i of the caller's own, on `device`; `skills[i]` what
+    fine-tune i was taught since the anchor, oldest first; `examples` how many examples of each skill it saw (None: all).
+    """
+
+    lmm: LMM
+    names: Sequence[str]
+    skills: Sequence[Sequence[Skill]]
+    examples: int | None
+    read: Callable[[str], tuple[Tensor, list[Tensor]]]
+    load: Callable[[int], PreTrainedModel]
+    device: str
+
+
 class MergeMitigation(Mitigation):
-    """A `Merge` step after a stage: combines tensors of earlier checkpoints, one tensor at a time, without training."""
+    """A `Merge` step after a stage: combines tensors of earlier checkpoints, one tensor at a time, without training.
 
-    continues_from: ClassVar[Literal["merged", "tuned"]] = "merged"
-    """Where the next stage starts."""
+    `continues_from` says where the next stage's fine-tune starts, and with it what is merged after stage k:
 
-    def merge(self, name: str, *, previous: Tensor, tuned: Tensor) -> Tensor:
-        """The merged tensor. `previous` is the checkpoint that the stage started from, `tuned` the one it reached."""
+    - `merged`: from the merge of the stage before. Merged: that merge (the anchor) and the fine-tune from it.
+    - `tuned`: from the fine-tune of the stage before, as if nothing were merged. Merged: the pre-trained model and the
+      chain's latest fine-tune; all fine-tunes are those of a trial without mitigation.
+    - `base`: from the pre-trained model, every skill apart. Merged: the pre-trained model and the fine-tunes of all k skills.
+
+    It is left out of the identity: a step's parents say the same, and equal work has an equal name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    needs_model: ClassVar[bool] = False
+    """Whether `prepare` runs a whole model; such a merge is given the device that training is given."""
+
+    continues_from: Literal["merged", "tuned", "base"] = "merged"
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key."""
+        return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"continues_from"})}
+
+    def prepare(self, context: MergeContext) -> Any:
+        """Called once before the first tensor; what it returns comes to the others as `memory`."""
+        return None
+
+    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+        """The merged tensor, of the shape and dtype of `anchor`; `tuned` holds each fine-tune's value, oldest first."""
         raise NotImplementedError
+
+    def findings(self, memory: Any) -> dict[str, Any]:
+        """More fields for the step's record (JSON values): what the merge found out."""
+        return {}
 
 
 def mitigation_names() -> list[str]:

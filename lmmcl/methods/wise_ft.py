@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -12,19 +13,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def wise_ft(anchor: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    """(1 − α)·anchor + α·tuned: bit-equal to its ends at α = 0 and α = 1; computed in fp32, in the dtype of `anchor`."""
+    if alpha in (0.0, 1.0):
+        return tuned if alpha else anchor
+    return anchor.float().lerp(tuned.float(), alpha).to(anchor.dtype)
+
+
 class WiseFT(MergeMitigation):
-    """θ ← (1 − α)·θ_previous + α·θ_tuned; the next stage starts from the merged weights."""
+    """θ ← (1 − α)·θ_anchor + α·θ_tuned.
+
+    `continues_from: merged` (LMM-CL): the anchor is the merge of the stage before, and the next stage starts from the
+    merge. `tuned`: the anchor is the pre-trained model (Wortsman et al.), and fine-tuning goes on as if nothing were merged.
+    """
 
     name = "wise_ft"
     version = 1
 
     alpha: float = Field(default=0.9, ge=0, le=1)
+    continues_from: Literal["merged", "tuned"] = "merged"
 
-    def merge(self, name: str, *, previous: Tensor, tuned: Tensor) -> Tensor:
-        """Bit-equal to its ends at α = 0 and α = 1; computed in fp32 and returned in the dtype of `tuned`."""
-        if self.alpha in (0.0, 1.0):
-            return tuned if self.alpha else previous
-        return previous.float().lerp(tuned.float(), self.alpha).to(tuned.dtype)
+    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+        [value] = tuned
+        return wise_ft(anchor, value, self.alpha)
 
 
 MITIGATIONS = (WiseFT,)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
@@ -23,32 +23,54 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
         case Pretrained():
             checkpoint.ensure_pretrained(step, ledger)
         case Merge():
-            checkpoint.merge(step, ledger)
+            from lmmcl.merging import merge
+
+            merge(
+                step, ledger, device=pick_device(cluster.training.gpus_per_worker) if step.rule.needs_model else "cpu"
+            )
         case Finetune():
             from lmmcl.training.finetune import finetune
 
             finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))
 
 
-def compute_scores(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    """Ask several benchmarks of one checkpoint, loading its model once; each gets a record of its own as it is done."""
-    from lmmcl.checkpoint import load_checkpoint
+def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     from lmmcl.evaluation.evaluate import record_scores
+    from lmmcl.evaluation.probes import Subject, record_probe
 
     use_threads(cluster.evaluation.cpus)
     first = steps[0]
+    load = _loader(first, ledger, cluster)
+    batch_size = cluster.evaluation.batch_size
+    lmm = first.checkpoint.model
+    subject = Subject(
+        lmm,
+        load(first.checkpoint),
+        lmm.load_processor(),
+        load_base=lambda: load(Pretrained(lmm)),
+        batch_size=batch_size,
+    )
+    for number, step in enumerate(steps, start=1):
+        progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(steps)})
+        if isinstance(step, Evaluate):
+            record_scores(step, ledger, subject.model, subject.processor, batch_size=batch_size)
+        else:
+            record_probe(step, ledger, subject)
+
+
+def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
+    """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
+    from lmmcl.checkpoint import load_checkpoint
+
     device = pick_device(cluster.evaluation.gpus)
-    model = load_checkpoint(
-        first.checkpoint,
+    return lambda checkpoint: load_checkpoint(
+        checkpoint,
         ledger,
         precision=first.evaluation.precision,
         device=device,
         attention=cluster.evaluation.attention,
     )
-    processor = first.checkpoint.model.load_processor()
-    for number, step in enumerate(steps, start=1):
-        progress(first.checkpoint.key, {"benchmark": step.benchmark.name, "asked": number, "benchmarks": len(steps)})
-        record_scores(step, ledger, model, processor, batch_size=cluster.evaluation.batch_size)
 
 
 def use_threads(cpus: float) -> None:

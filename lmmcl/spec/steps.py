@@ -3,6 +3,7 @@
 Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds its parents' keys
                 └─ Merge                  post-hoc mitigation of a stage, no training
 Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
+Examine(checkpoint, probe)                one per probe, likewise
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lmmcl.models.base import LMM
 from lmmcl.spec.keys import key_of
 from lmmcl.spec.settings import Evaluation, Training
 from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.tasks.probes import Probe
 
 
 class StepBase:
@@ -123,33 +125,43 @@ class Finetune(CheckpointStep):
 
 @dataclass(frozen=True)
 class Merge(CheckpointStep):
-    """Post-hoc mitigation of one stage: combine the checkpoint before it and the one after it."""
+    """Post-hoc mitigation of a stage: combine one or more fine-tunes with the checkpoint that they are measured against.
 
-    previous: Checkpoint
-    tuned: Finetune
+    The result is stored as what differs from `anchor`. `rule.continues_from` decides what is the anchor and which
+    fine-tunes are combined (see `Trial`); it enters the key through the parents.
+    """
+
+    anchor: Checkpoint
+    finetunes: tuple[Finetune, ...]
     rule: MergeMitigation
     kind = "merge"
 
     @property
+    def tuned(self) -> Finetune:
+        """The fine-tune of this stage: the last."""
+        return self.finetunes[-1]
+
+    @property
     def model(self) -> LMM:  # type: ignore[override]
         """The model that is taught."""
-        return self.tuned.model
+        return self.anchor.model
 
     @property
     def depth(self) -> int:  # type: ignore[override]
         """How many skills have been taught when this step is done."""
-        return self.tuned.depth
+        return max(self.tuned.depth, len(self.finetunes))
 
     @property
     def parents(self) -> tuple[Checkpoint, ...]:
-        return (self.previous, self.tuned)
+        return (self.anchor, *self.finetunes)
 
     def fields(self) -> dict[str, Any]:
         return {"rule": self.rule.identity()}
 
     @property
     def label(self) -> str:
-        return f"{self.tuned.label}-{self.rule.name}"
+        stage = self.tuned.label.split("-", 1)[1]
+        return f"{self.depth}-{stage}-{self.rule.name}"
 
 
 @dataclass(frozen=True)
@@ -212,4 +224,43 @@ class Evaluate(StepBase):
         return f"scores/{under}/{self.label}-{self.key}"
 
 
-Step = Checkpoint | Evaluate
+@dataclass(frozen=True)
+class Examine(StepBase):
+    """Look into `checkpoint` with `probe`, on the questions of `benchmarks`."""
+
+    checkpoint: Checkpoint
+    probe: Probe
+    benchmarks: tuple[Benchmark, ...]
+    evaluation: Evaluation
+    kind = "examine"
+
+    @property
+    def base(self) -> Pretrained:
+        """The pre-trained model that the checkpoint comes from."""
+        return Pretrained(self.checkpoint.model)
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.checkpoint, self.base) if self.probe.needs_base else (self.checkpoint,)
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "probe": self.probe.identity(),
+            "benchmarks": [benchmark.identity() for benchmark in self.benchmarks],
+            "precision": self.evaluation.precision,  # how many questions are asked is the probe's own setting
+        }
+
+    @property
+    def label(self) -> str:
+        return self.probe.name
+
+    @property
+    def path(self) -> str:
+        under = self.checkpoint.path.removeprefix("checkpoints/")
+        return f"probes/{under}/{self.label}-{self.key}"
+
+
+Asked = Evaluate | Examine
+"""What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""
+
+Step = Checkpoint | Evaluate | Examine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,9 @@ from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.models.roles import select
 from lmmcl.spec.settings import Evaluation, Training
-from lmmcl.spec.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, Step
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Step
 from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.tasks.probes import Probe
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Stage:
     skill: Skill | None
     checkpoint: Checkpoint
     evaluations: tuple[Evaluate, ...]
+    probes: tuple[Examine, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """All that is asked of the checkpoint: benchmarks, then probes."""
+        return (*self.evaluations, *self.probes)
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,11 @@ class Trial:
     seed: int
     axes: Mapping[str, Any]
     name: str
+    probes: tuple[Probe, ...] = ()
 
     @property
     def key(self) -> str:
-        """The key of the last checkpoint: a benchmark that is added later leaves the trial what it was."""
+        """The key of the last checkpoint: a benchmark or probe that is added later leaves the trial what it was."""
         return self.stages[-1].checkpoint.key
 
     @cached_property
@@ -56,25 +64,51 @@ class Trial:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Stage 0 (the pre-trained model) and one stage per skill."""
-        start: Checkpoint = Pretrained(self.model)
-        stages = [self._stage(0, None, start)]
+        stages = [self._stage(0, None, Pretrained(self.model))]
+        taught: list[Finetune] = []
         for number, skill in enumerate(self.skills, start=1):
-            asked, start = self._teach(start, skill)
+            tuned, asked = self._teach(stages[0].checkpoint, stages[-1].checkpoint, taught, skill)
+            taught.append(tuned)
             stages.append(self._stage(number, skill, asked))
         return tuple(stages)
 
-    def _teach(self, start: Checkpoint, skill: Skill) -> tuple[Checkpoint, Checkpoint]:
-        """The checkpoint that is evaluated after `skill`, and the one that the next stage starts from."""
-        during = self.mitigation if isinstance(self.mitigation, TrainingMitigation) else None
-        tuned = Finetune(start, self.recipe, during, skill, self.training, self.seed)
+    def _teach(
+        self, base: Checkpoint, before: Checkpoint, taught: Sequence[Finetune], skill: Skill
+    ) -> tuple[Finetune, Checkpoint]:
+        """The fine-tune of a stage, and the checkpoint that is evaluated after it.
+
+        `before` is what was evaluated at the stage before, `taught` are the fine-tunes of all stages before.
+        """
+        last = taught[-1] if taught else base
         if not isinstance(self.mitigation, MergeMitigation):
+            tuned = self._finetune(last, skill)
             return tuned, tuned
-        merged = Merge(start, tuned, self.mitigation)
-        return merged, merged if self.mitigation.continues_from == "merged" else tuned
+        match self.mitigation.continues_from:
+            case "merged":
+                tuned = self._finetune(before, skill)
+                return tuned, Merge(before, (tuned,), self.mitigation)
+            case "tuned":
+                tuned = self._finetune(last, skill)
+                return tuned, Merge(base, (tuned,), self.mitigation)
+            case "base":
+                tuned = self._finetune(base, skill)
+                return tuned, Merge(base, (*taught, tuned), self.mitigation)
+
+    def _finetune(self, start: Checkpoint, skill: Skill) -> Finetune:
+        during = self.mitigation if isinstance(self.mitigation, TrainingMitigation) else None
+        return Finetune(start, self.recipe, during, skill, self.training, self.seed)
 
     def _stage(self, number: int, skill: Skill | None, checkpoint: Checkpoint) -> Stage:
         asked = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
-        return Stage(number, skill, checkpoint, asked)
+        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint))
+
+    def _probes(self, checkpoint: Checkpoint) -> tuple[Examine, ...]:
+        """The probes of a checkpoint; the pre-trained model is not compared with itself."""
+        return tuple(
+            Examine(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
+            for probe in self.probes
+            if not (probe.needs_base and isinstance(checkpoint, Pretrained))
+        )
 
     def steps(self) -> dict[str, Step]:
         """All steps that this trial needs, by key, parents before children."""
@@ -88,8 +122,8 @@ class Trial:
 
         for stage in self.stages:
             add(stage.checkpoint)
-            for evaluation in stage.evaluations:
-                add(evaluation)
+            for asked in stage.asked:
+                add(asked)
         return found
 
     def trained_parameters(self) -> int:

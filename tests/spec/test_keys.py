@@ -99,5 +99,5 @@ def test_all_settings_of_a_merge_share_one_fine_tune() -> None:
 def test_a_merged_stage_is_where_the_next_one_starts() -> None:
     trial = made_trial(mitigation={"wise_ft": {"alpha": 0.5}})
     second = trial.stages[2].checkpoint
-    assert second.previous.key == trial.stages[1].checkpoint.key  # type: ignore[union-attr]
+    assert second.anchor.key == trial.stages[1].checkpoint.key  # type: ignore[union-attr]
     assert second.tuned.parent.key == trial.stages[1].checkpoint.key  # type: ignore[union-attr]
