@@ -72,6 +72,7 @@ def _stage_result(stage: Stage, matrix: ScoreMatrix, records: list[Record], ledg
         intervals=matrix.intervals(stage.number),
         curve=ledger.read_lines(trained.path, "curve.jsonl") if trained else [],
         cost=_cost(trained, ledger),
+        probes=_probes(stage, ledger),
     )
 
 
@@ -80,6 +81,11 @@ def _training_of(checkpoint: Checkpoint) -> Finetune | None:
     if isinstance(checkpoint, Merge):
         return checkpoint.tuned
     return checkpoint if isinstance(checkpoint, Finetune) else None
+
+
+def _probes(stage: Stage, ledger: Ledger) -> dict[str, float]:
+    found = [record for step in stage.probes if (record := ledger.find(step)) is not None]
+    return {name: value for record in found for name, value in record["values"].items()}
 
 
 def _cost(trained: Finetune | None, ledger: Ledger) -> dict[str, float]:

@@ -100,6 +100,7 @@ def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
         **_measures(stage),
         "intervals": _intervals(stage),
         "cost": _plain(stage.cost),
+        "probes": _plain(stage.probes),
         **curve,
     }
 

@@ -23,7 +23,7 @@ def write_scatter(results: SweepResults, path: Path, *, title: str | None = None
 
 
 def scatter(results: SweepResults, *, title: str | None = None) -> Figure:
-    """Learning × held-out forgetting with intervals and the Pareto front; hollow markers have a mitigation, pale ones are unfinished.
+    """Learning × held-out forgetting with intervals and the Pareto front; hollow is mitigated, pale is unfinished.
 
     The figure draws without a display and leaves matplotlib's own state alone.
     """

@@ -18,7 +18,11 @@
   };
   // plotly reads a little markup in its labels
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const points = (value) => value === null || value === undefined ? "–" : (value < 0 ? "" : "+") + (Math.round(value * 10) / 10 + 0).toFixed(1);
+  const points = (value) => {
+    if (value === null || value === undefined) return "–";
+    const rounded = Math.round(value * 10) / 10 + 0;  // + 0: what rounds to -0 has no minus
+    return (rounded < 0 ? "" : "+") + rounded.toFixed(1);
+  };
   const last = (trial) => trial.stages[trial.stages.length - 1];
   const measure = (trial, place) => last(trial) ? last(trial).measures[place] : null;
   const interval = (trial, place) => last(trial) && last(trial).intervals[place].length === 2 ? last(trial).intervals[place] : null;
@@ -30,7 +34,7 @@
   const varying = data.axes.filter((axis) => axis.values.length > 1);
   const compact = () => window.matchMedia("(max-width: 640px)").matches;
   // named one by one: plotly's own choice has a button that sends the chart away
-  const config = { displaylogo: false, responsive: true, plotlyServerURL: "", modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
+  const config = { displaylogo: false, displayModeBar: !compact(), responsive: true, plotlyServerURL: "", modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
   function layout(x, y) {
     const axis = (title) => ({ title: { text: title, standoff: 8 }, gridcolor: LINE, zerolinecolor: "#aab2bd", automargin: true, ticks: "outside", tickcolor: LINE });
@@ -87,7 +91,7 @@
       const colour = colourOf(group[0]);
       traces.push({ x: x(group), y: y(group), mode: "markers", customdata: group.map((trial) => data.trials.indexOf(trial)),
         text: group.map(hover), hovertemplate: "%{text}<extra></extra>", opacity: group[0].state === "done" ? 1 : 0.45,
-        marker: { size: 11, color: colour, symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" } },
+        marker: { size: hollow(group[0]) ? 11 : 12.5, color: colour, symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" } },
         error_x: { ...arms(group, LEARNING), color: colour }, error_y: { ...arms(group, HELD_OUT), color: colour } });
     }
     const chosen = data.trials[state.trial];
@@ -192,11 +196,11 @@
     stages.forEach((stage, place) => {
       traces.push({ x: stage.updates.map((update) => start + update), y: stage.loss, mode: "lines", name: plain(stage.skill || ""), line: { width: 1.6, color: place % 2 ? "#d55e00" : "#0072b2" },
         text: stage.updates.map((update) => `${plain(stage.skill || "")}, update ${update}`), hovertemplate: "%{text}: %{y:.3f}<extra></extra>" });
-      shape.annotations.push({ x: start, y: 1, yref: "paper", yanchor: "bottom", xanchor: "left", showarrow: false, text: plain(stage.skill || ""), font: { size: 12, color: SOFT } });
+      shape.annotations.push({ x: start, y: 1, yref: "paper", yanchor: "bottom", xanchor: "left", showarrow: false, text: compact() ? String(stage.number) : plain(stage.skill || ""), font: { size: 12, color: SOFT } });
       if (place) shape.shapes.push({ type: "line", x0: start, x1: start, y0: 0, y1: 1, yref: "paper", line: { color: "#aab2bd", width: 1, dash: "dot" } });
       start += stage.updates[stage.updates.length - 1];
     });
-    Plotly.react("loss", traces, shape, config);
+    Plotly.react("loss", traces, shape, { ...config, displayModeBar: false });
   }
 
   const columns = [

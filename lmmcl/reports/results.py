@@ -23,7 +23,7 @@ class StageResult:
     `scores` are points from 0 to 100 by benchmark; `measures` and `intervals` are percentage points, and hold what is
     defined at this stage. `curve` has one row for each logged update (`update`, `loss`, `learning_rate`, `grad_norm`,
     `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
-    `peak_memory_bytes`. Stage 0 is the pre-trained model and has no skill.
+    `peak_memory_bytes`; `probes` are by `<probe>/<what>`. Stage 0 is the pre-trained model and has no skill.
     """
 
     number: int
@@ -35,6 +35,7 @@ class StageResult:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     curve: Sequence[Mapping[str, float]] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
+    probes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class _Run:
     status: str
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    nested: dict[str, _Run] | None = None
 
 
 class Tracker:
@@ -57,7 +58,7 @@ class Tracker:
         self.uri, self.sweep = uri, sweep
         self._client = quiet_client(uri)
         self.experiment_id = self._experiment(artifact_location)
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[tuple[str, str], _Run] = {}
 
     def log_trial(self, trial: TrialResult, *, running: bool = True) -> str:
         """Log what is not there yet of a trial and return its run id.
@@ -115,21 +116,40 @@ class Tracker:
             )
         return str(found.experiment_id)
 
-    def _run(
-        self, kind: str, key: str, name: str, tags: Mapping[str, str] | None = None, *, since: float = 0.0
-    ) -> _Run:
-        """The run of this kind and key: remembered, or found by tag, or made (`since` seconds ago)."""
+    def _run(self, kind: str, key: str, name: str, *, since: float = 0.0) -> _Run:
+        """The top-level run of this kind and key: remembered, or found by tag, or made (`since` seconds ago)."""
         key = metric_name(key)  # a quote would end the query's string
-        cached = f"{kind} {key}"
-        if cached not in self._runs:
-            tag = {"trial": "lmmcl.trial_key", "stage": "lmmcl.stage_key", "report": "lmmcl.report_key"}[kind]
-            query = f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'"
-            found = self._client.search_runs([self.experiment_id], query, max_results=1, order_by=["start_time ASC"])
-            all_tags = {"lmmcl.sweep": self.sweep, "lmmcl.kind": kind, tag: key, **(tags or {})}
+        if (kind, key) not in self._runs:
+            tag = {"trial": "lmmcl.trial_key", "report": "lmmcl.report_key"}[kind]
+            found = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
             start = int((time.time() - since) * 1000)
-            run = found[0] if found else self._client.create_run(self.experiment_id, start, all_tags, name)
-            self._runs[cached] = _remember(run)
-        return self._runs[cached]
+            self._runs[kind, key] = found[0] if found else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
+        return self._runs[kind, key]
+
+    def _nested_run(self, parent: _Run, trial: TrialResult, stage: StageResult) -> _Run:
+        """The run of a stage. All runs of the trial are asked for at once, and not at all when it was made just now."""
+        if parent.nested is None:
+            found = self._search(f"tags.`mlflow.parentRunId` = '{parent.id}'", 1000)
+            parent.nested = {
+                run.tags["lmmcl.stage_key"]: run for run in reversed(found) if "lmmcl.stage_key" in run.tags
+            }
+        key = f"{trial.key}/{stage.number}/{stage.checkpoint_key}"
+        if key not in parent.nested:
+            tags = {"mlflow.parentRunId": parent.id, "lmmcl.kind": "stage", "lmmcl.stage_key": key}
+            tags |= {"lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
+            name = f"{stage.number} {stage.skill or ''}".strip()
+            parent.nested[key] = self._create(name, tags, int(time.time() * 1000))
+        return parent.nested[key]
+
+    def _search(self, query: str, most: int) -> list[_Run]:
+        found = self._client.search_runs([self.experiment_id], query, max_results=most, order_by=["start_time ASC"])
+        return [_remember(run) for run in found]
+
+    def _create(self, name: str, tags: Mapping[str, str], start: int) -> _Run:
+        made = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self.sweep, **tags}, name)
+        run = _remember(made)
+        run.nested = {}
+        return run
 
     def _points(self, run: _Run, stage: StageResult, *, again: bool) -> list[Metric]:
         """The metric points of a stage; of a stage logged before (`again`) those that are new or have changed."""
@@ -151,14 +171,11 @@ class Tracker:
         rows = [row for row in stage.curve if finite(row.get("update")) is not None]
         if not rows:
             return
-        tags = {"mlflow.parentRunId": parent.id, "lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
-        name = f"{stage.number} {stage.skill or ''}".strip()
-        run = self._run("stage", f"{trial.key}/{stage.checkpoint_key}/{stage.number}", name, tags)
+        run = self._nested_run(parent, trial, stage)
         logged, last = int(run.tags.get(UPDATES_LOGGED, "-1")), max(int(row["update"]) for row in rows)
         if last > logged:
             points = [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
-            self._log(run, points, {}, {})
-            self._log(run, [], {}, {UPDATES_LOGGED: str(last)})
+            self._log(run, points, {}, {UPDATES_LOGGED: str(last)})
         self._set_status(run, "FINISHED")
 
     def _log(self, run: _Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -201,13 +218,17 @@ def quiet_client(uri: str) -> MlflowClient:
 
 
 def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
-    """(metrics, params, tags) in portions that `log_batch` takes: 1000, 100, 100, and 1000 altogether."""
+    """(metrics, params, tags) in portions that `log_batch` takes: 1000, 100, 100, and 1000 altogether.
+
+    Tags come with the last metrics: they say what has been logged, and a store writes the tags of a portion last.
+    """
     metrics, params, tags = map(list, lists)
     while metrics or params or tags:
         few_params, params = params[: BATCH["params"]], params[BATCH["params"] :]
-        few_tags, tags = tags[: BATCH["tags"]], tags[BATCH["tags"] :]
-        room = BATCH["metrics"] - len(few_params) - len(few_tags)
-        few_metrics, metrics = metrics[:room], metrics[room:]
+        room = BATCH["metrics"] - len(few_params)
+        few_tags = [] if len(metrics) > room - min(len(tags), BATCH["tags"]) else tags[: BATCH["tags"]]
+        few_metrics, metrics = metrics[: room - len(few_tags)], metrics[room - len(few_tags) :]
+        tags = tags[len(few_tags) :]
         yield few_metrics, few_params, few_tags
 
 
@@ -219,6 +240,7 @@ def stage_metrics(stage: StageResult) -> dict[str, float]:
         if (pair := finite_pair(interval)) is not None:
             found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
     found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
+    found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
     return {metric_name(name): value for name, value in found.items() if value is not None}
 
 

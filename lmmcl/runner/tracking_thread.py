@@ -175,6 +175,8 @@ class BackgroundTracker:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error, not too long: a failed request's text has its whole history."""
+    """The first line of an error, not too long; of a failed request, which tells its whole history, the cause."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "Caused by" in text:
+        text = text.rsplit("Caused by", 1)[1].rsplit(": ", 1)[-1].strip("()'\" ")
     return text if len(text) <= 200 else f"{text[:199]}…"

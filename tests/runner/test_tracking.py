@@ -234,7 +234,7 @@ def test_a_run_that_the_user_deleted_is_made_again(make: Any) -> None:
 
 def test_a_long_curve_is_logged_whole_within_the_limits(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = make_trial(stages=1, updates=600)
-    tracker, sizes, log_batch = make(), [], None
+    tracker, sizes = make(), []
     log_batch = tracker._client.log_batch
 
     def watched(run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> Any:
@@ -247,11 +247,22 @@ def test_a_long_curve_is_logged_whole_within_the_limits(make: Any, monkeypatch: 
     assert len(points(tracker, runs(tracker, "stage")[0].info.run_id, "loss")) == 600
 
 
+def test_a_new_trial_takes_few_calls(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, calls = make(), []
+    for name in ("search_runs", "create_run", "log_batch", "log_text", "set_terminated", "get_metric_history"):
+        method = getattr(tracker._client, name)
+        watched = lambda *args, name=name, method=method, **more: (calls.append(name), method(*args, **more))[1]  # noqa: E731
+        monkeypatch.setattr(tracker._client, name, watched)
+    tracker.log_trial(make_trial(updates=300))
+    assert calls.count("search_runs") == 1 and len(calls) <= 21
+
+
 def test_batches_hold_everything_once_and_respect_every_limit() -> None:
     metrics, params, tags = list(range(2500)), list(range(230)), list(range(120))
     found = list(batches(metrics, params, tags))
     for kind, items in enumerate((metrics, params, tags)):
         assert [item for batch in found for item in batch[kind]] == items
+    assert not any(t for m, _, t in found[:2]), "tags say that the metrics are there, so they come last"
     assert all(len(m) + len(p) + len(t) <= 1000 and len(p) <= 100 and len(t) <= 100 for m, p, t in found)
 
 

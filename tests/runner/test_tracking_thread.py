@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -151,6 +152,17 @@ def test_a_fault_of_our_own_is_told_and_does_not_reach_the_sweep(caplog: pytest.
         end = tracker.close(20)
     assert end.undelivered == 1 and end.reason == "oops"
     assert any(record.exc_info for record in caplog.records)
+
+
+def test_a_dead_server_of_http_is_given_up_in_bounded_time_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    tracker = BackgroundTracker(uri, "s")
+    tracker.put(make_trial(updates=0))
+    end = tracker.close(20)
+    assert end.undelivered == 1 and end.reason.endswith("Connection refused") and len(end.reason) < 80
 
 
 def wait_until(true: Any, seconds: float = 10.0) -> None:
