@@ -1,7 +1,8 @@
 """Birds: a fine-grained kind is told by the colours of body, wing, crest and beak; the answer is the letter of an option.
 
-The counterpart of CUB200 with 26 lettered options. Here the options are eight of the twenty kinds: what a model of
-half a million parameters learns from some 1,500 examples, and a random guess is right once in eight.
+The counterpart of CUB200 with 26 lettered options. Here the options are four of the twenty kinds, so that a random
+guess is right once in four: with eight, the tiny model never learnt to find a name among the options (right once in eight
+after 1,500 examples, two epochs).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lmmcl.tasks import draw
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.tasks.draw import Box, Scene, Side, article, pick
 
-OPTIONS = 8
+OPTIONS = 4
 QUESTION = "What kind of bird is this?"
 
 BODIES = ("red", "blue", "yellow", "white", "purple")
@@ -85,7 +86,7 @@ BENCHMARK = Benchmark(
     metric="letter",
     load=partial(draw.examples, "birds", "test", 300, make),
     max_new_tokens=2,
-    description="which of eight lettered kinds a bird is",
+    description="which of four lettered kinds a bird is",
 )
 SKILLS: tuple[Skill, ...] = (
     Skill(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmmcl.tasks import birds, clock, counting, digits, draw, draw_scenes, microscopy
-from lmmcl.tasks.draw import Scene, pick
+from lmmcl.tasks.draw import Scene, pick, sample
 
 Picture = Callable[[np.random.Generator], Scene]
 
@@ -32,28 +32,40 @@ POOLS: dict[str, tuple[str, ...]] = {
 """The answers that a benchmark's questions have, for options in letters."""
 
 
-def with_options(rng: np.random.Generator, scene: Scene, most: int = 8) -> Scene:
-    """The scene with one of its questions asked once more, the answer being the letter of an option (kind `options`)."""
+OPTIONS = birds.OPTIONS
+WORDS = (tuple(draw.COLOURS), draw.SHAPES, draw.PATTERNS, birds.NAMES)
+"""Words to be found among options. Names of birds are among them, as words: no picture says what they look like."""
+
+
+def with_options(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with three of its questions, two more with lettered options, and two that name the option (kind `options`).
+
+    What names the option needs no picture: it teaches to find a word among the options and to say its letter, which
+    questions about pictures then need only half of.
+    """
     fitting = [each for each in scene.asked if each[0] in POOLS]
-    if not fitting:
-        return scene
-    benchmark, question, answer = pick(rng, fitting)
-    pool = POOLS[benchmark]
-    count = int(rng.integers(2, min(most, len(pool)) + 1))
-    lines, letter = draw.lettered(rng, answer, pool, count)
-    return replace(scene, asked=(*scene.asked, ("options", f"{question}\n{lines}", letter)))
+    asked = sample(rng, scene.asked, 3)
+    for benchmark, question, answer in sample(rng, fitting, 2):
+        lines, letter = draw.lettered(rng, answer, POOLS[benchmark], int(rng.integers(2, OPTIONS + 1)))
+        asked.append(("options", f"{question}\n{lines}", letter))
+    for _ in range(2):
+        pool = pick(rng, WORDS)
+        word = pick(rng, pool)
+        lines, letter = draw.lettered(rng, word, pool, int(rng.integers(2, OPTIONS + 1)))
+        asked.append(("options", f"Which letter is {word}?\n{lines}", letter))
+    return replace(scene, asked=tuple(asked))
 
 
 def pretraining(seed: int, style_share: float = 0.25) -> Iterator[Scene]:
     """Scenes without end, all of the training side: never a picture of a held-out benchmark.
 
-    `style_share` of them are of STYLES, the others of ASKED, most of these with a question in letters.
+    `style_share` of them are of STYLES, the others of ASKED; each has at most seven questions.
     """
     index = 0
     while True:
         rng = np.random.default_rng([seed, index])
         if rng.random() < style_share:
-            yield draw.drawn(pick(rng, STYLES), [seed, index, 1])
+            yield with_options(rng, draw.drawn(pick(rng, STYLES), [seed, index, 1]))
         else:
             yield with_options(rng, draw.drawn(_by_share(rng), [seed, index, 1]))
         index += 1
