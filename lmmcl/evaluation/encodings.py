@@ -83,21 +83,34 @@ def processor_token(processor: ProcessorMixin) -> str:
 
 
 def windows(
-    processor: ProcessorMixin, benchmark: Benchmark, limit: int | None, size: int, cache: EncodingCache = CACHE
+    processor: ProcessorMixin,
+    benchmark: Benchmark,
+    limit: int | None,
+    size: int,
+    cache: EncodingCache = CACHE,
+    *,
+    with_answer: bool = False,
 ) -> Iterator[list[Row]]:
     """The first `limit` questions of a benchmark in order, encoded, in lists of at most `size`.
+
+    `with_answer` encodes the reference answers too, with `labels`, for teacher forcing.
 
     Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
     question that cannot be read, and for a benchmark without questions.
     """
-    key = json.dumps([processor_token(processor), benchmark.identity(), limit], sort_keys=True)
-    rows = iter(cache.get(key) or _encode(processor, benchmark, limit, key, cache))
+    key = json.dumps([processor_token(processor), benchmark.identity(), limit, with_answer], sort_keys=True)
+    rows = iter(cache.get(key) or _encode(processor, benchmark, limit, key, cache, with_answer))
     while window := list(islice(rows, size)):
         yield window
 
 
 def _encode(
-    processor: ProcessorMixin, benchmark: Benchmark, limit: int | None, key: str, cache: EncodingCache
+    processor: ProcessorMixin,
+    benchmark: Benchmark,
+    limit: int | None,
+    key: str,
+    cache: EncodingCache,
+    with_answer: bool,
 ) -> Iterator[Row]:
     examples = benchmark.load()
     count = len(examples) if limit is None else min(limit, len(examples))
@@ -106,7 +119,7 @@ def _encode(
     kept: list[Row] | None = []
     size = 0
     for index in range(count):
-        row = _row(processor, benchmark, examples[index])
+        row = _row(processor, benchmark, examples[index], with_answer)
         yield row
         size += sum(tensor.nbytes for tensor in row[1].values())
         if kept is not None and size <= cache.limit_bytes:
@@ -117,9 +130,9 @@ def _encode(
         cache.put(key, kept, size)
 
 
-def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example) -> Row:
+def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example, with_answer: bool) -> Row:
     try:
-        encoded = encode(processor, example, with_answer=False)
+        encoded = encode(processor, example, with_answer=with_answer)
     except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: Pillow's word for a broken PNG
         said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
         raise UserError(said, file=f"benchmark {benchmark.name}", place=f"example {example.id}") from error

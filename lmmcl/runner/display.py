@@ -91,7 +91,7 @@ class Display:
 
     def _note(self, stage: Stage) -> Mapping[str, Any] | None:
         keys = [stage.checkpoint.key, *(parent.key for parent in stage.checkpoint.parents)]
-        keys += [evaluation.key for evaluation in stage.evaluations]
+        keys += [step.key for step in stage.asked]
         notes = [self._notes[key] for key in keys if key in self._notes]
         return max(notes, key=len, default=None)
 

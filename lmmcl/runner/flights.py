@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from lmmcl.ledger import Ledger, Record
-from lmmcl.spec.steps import Checkpoint, Evaluate
+from lmmcl.spec.steps import Asked, Checkpoint
 
 
 class Launcher(Protocol):
@@ -20,8 +20,8 @@ class Launcher(Protocol):
     def checkpoint(self, step: Checkpoint) -> Awaitable[None]:
         """Compute one checkpoint."""
 
-    def scores(self, steps: Sequence[Evaluate]) -> Awaitable[None]:
-        """Compute several evaluations of one checkpoint."""
+    def scores(self, steps: Sequence[Asked]) -> Awaitable[None]:
+        """Compute several benchmarks and probes of one checkpoint."""
 
 
 class Flights:
@@ -37,8 +37,8 @@ class Flights:
         """What is being computed or waited for now."""
         return list(self._in_flight)
 
-    async def ensure_scores(self, steps: Sequence[Evaluate]) -> list[Record]:
-        """The records of evaluations of one checkpoint, in the given order; those that nobody has asked for fly together."""
+    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
+        """The records of what is asked of one checkpoint, in the given order; those that nobody has asked for fly together."""
         assert len({step.checkpoint.key for step in steps}) == 1, "one checkpoint at a time"
         new = [step for step in steps if step.key not in self._in_flight]
         if new:
@@ -74,16 +74,17 @@ class Flights:
         await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents))
         await self._launcher.checkpoint(step)
 
-    async def _fly_scores(self, steps: Sequence[Evaluate]) -> None:
+    async def _fly_scores(self, steps: Sequence[Asked]) -> None:
         missing = [step for step in steps if await self._find(step) is None]
         if missing:
-            await self.ensure_checkpoint(missing[0].checkpoint)
+            parents = {parent.key: parent for step in missing for parent in step.parents}
+            await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in parents.values()))
             await self._launcher.scores(missing)
 
-    async def _find(self, step: Checkpoint | Evaluate) -> Record | None:
+    async def _find(self, step: Checkpoint | Asked) -> Record | None:
         return await asyncio.to_thread(self._ledger.find, step)
 
-    async def _recorded(self, step: Evaluate) -> Record:
+    async def _recorded(self, step: Asked) -> Record:
         record = await self._find(step)
         if record is None:
             raise RuntimeError(f"{step.path} was computed but its record is not in {self._ledger.store}")

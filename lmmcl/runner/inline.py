@@ -9,7 +9,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Checkpoint, Evaluate
+from lmmcl.spec.steps import Asked, Checkpoint
 
 
 class InlineLauncher:
@@ -21,7 +21,7 @@ class InlineLauncher:
     async def checkpoint(self, step: Checkpoint) -> None:
         compute_checkpoint(step, self._ledger, self._cluster, self._progress)
 
-    async def scores(self, steps: Sequence[Evaluate]) -> None:
+    async def scores(self, steps: Sequence[Asked]) -> None:
         compute_scores(steps, self._ledger, self._cluster, self._progress)
 
 
@@ -31,6 +31,6 @@ class InlineSteps:
     def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
         self._flights = Flights(ledger, InlineLauncher(ledger, cluster, progress))
 
-    def ensure_all(self, steps: Sequence[Evaluate]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return asyncio.run(self._flights.ensure_scores(steps))

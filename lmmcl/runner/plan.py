@@ -18,7 +18,7 @@ from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
-KINDS = ("pretrained", "finetune", "merge", "evaluate")
+KINDS = ("pretrained", "finetune", "merge", "evaluate", "examine")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def sweep_status(sweep: Sweep, ledger: Ledger) -> SweepStatus:
 def _trial(trial: Trial, recorded: set[str], now: set[str]) -> TrialStatus:
     done = 0
     for stage in trial.stages:
-        if any(step.key not in recorded for step in stage.evaluations):
+        if any(step.key not in recorded for step in stage.asked):
             break
         done += 1
     following = trial.stages[done] if done < len(trial.stages) else None
@@ -71,7 +71,7 @@ def _called(stage: Stage) -> str:
 
 def _keys(stage: Stage) -> set[str]:
     parents = {parent.key for parent in stage.checkpoint.parents}
-    return parents | {stage.checkpoint.key} | {step.key for step in stage.evaluations}
+    return parents | {stage.checkpoint.key} | {step.key for step in stage.asked}
 
 
 def status_table(status: SweepStatus) -> Table:

@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Record
-from lmmcl.spec.steps import Evaluate
+from lmmcl.spec.steps import Asked
 from lmmcl.spec.trial import Trial
 
 
 class Steps(Protocol):
     """Where records come from: one process (`InlineSteps`) or a cluster (`RemoteSteps`)."""
 
-    def ensure_all(self, steps: Sequence[Evaluate]) -> list[Record]:
-        """The records of evaluations of one checkpoint, computed where they are missing."""
+    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+        """The records of what is asked of one checkpoint, computed where they are missing."""
 
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
@@ -24,14 +24,14 @@ def new_matrix(trial: Trial) -> ScoreMatrix:
 
 
 def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:
-    """Per-sample scores in [0, 1] by benchmark."""
-    return {record["label"]: record["sample_scores"] for record in records}
+    """Per-sample scores in [0, 1] by benchmark; records of probes have none."""
+    return {record["label"]: record["sample_scores"] for record in records if record["kind"] == "evaluate"}
 
 
 def run_trial(trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None]) -> ScoreMatrix:
     """Walk the stages of `trial`; `report` is called after each with the stage's number and the measures so far."""
     matrix = new_matrix(trial)
     for stage in trial.stages:
-        matrix.add(stage.number, sample_scores(steps.ensure_all(stage.evaluations)))
+        matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         report({"stage": stage.number, **matrix.summary()})
     return matrix

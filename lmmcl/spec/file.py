@@ -47,6 +47,9 @@ class OwnRecipe(Settings):
 MitigationEntry = str | Mapping[str, Mapping[str, Any] | None] | None
 """`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
 
+ProbeEntry = str | Mapping[str, Mapping[str, Any] | None]
+"""`name` or `{name: {setting: value}}`."""
+
 _SETTING_AXES: dict[str, Any] = {
     name: (Annotated[list[field.rebuild_annotation()], Field(min_length=1)] | None, None)  # type: ignore[misc]
     for name, field in Training.model_fields.items()
@@ -72,6 +75,10 @@ class SweepFile(Settings):
     description: str = ""
     orders: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(min_length=1)
     benchmarks: Benchmarks = Benchmarks()
+    probes: list[ProbeEntry] = Field(
+        default_factory=list,
+        description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
+    )
     skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
     training: Training = Training()
     evaluation: Evaluation = Evaluation()

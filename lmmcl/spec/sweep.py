@@ -22,6 +22,7 @@ from lmmcl.spec.trial import Trial
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark, Skill
 from lmmcl.tasks.local import local_benchmark, local_skill
+from lmmcl.tasks.probes import Probe, get_probe
 
 Named = TypeVar("Named")
 
@@ -65,6 +66,7 @@ class _Builder:
         self.own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
         self.held_out = self._held_out()
+        self.probes = self._probes()
 
     def sweep(self) -> Sweep:
         trials: dict[str, Trial] = {}
@@ -115,6 +117,17 @@ class _Builder:
                 raise UserError(f"{name!r} {why}", file=str(self.path), place=place)
             found.append(self._lookup("benchmark", name, self.own_benchmarks, benchmark_names(), get_benchmark, place))
         return tuple(found)
+
+    def _probes(self) -> tuple[Probe, ...]:
+        found: dict[str, Probe] = {}
+        for i, entry in enumerate(self.entry.probes):
+            place = join("probes", i)
+            probe = self._named(get_probe, place, entry)
+            if probe.name in found:
+                raise UserError(f"{probe.name!r} is listed twice", file=str(self.path), place=place)
+            self._named(probe.benchmarks, place, self.held_out)
+            found[probe.name] = probe
+        return tuple(found.values())
 
     def _lookup(self, kind: str, name: str, own: Mapping, shipped: list[str], get: Any, place: str) -> Any:
         if name in own:
@@ -186,6 +199,7 @@ class _Builder:
             held_out=self.held_out,
             training=training,
             evaluation=self.entry.evaluation,
+            probes=self.probes,
             seed=point["seed"],
             axes=axes,
             name=self._name(axes),

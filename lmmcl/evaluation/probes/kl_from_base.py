@@ -1,0 +1,36 @@
+"""KL(base ‖ tuned) on reference answers: how far the tuned model's predictions have moved on what it was not taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lmmcl.evaluation.probes.questions import batches, rows_of
+from lmmcl.evaluation.probes.subject import Findings, Subject, mean
+from lmmcl.evaluation.probes.teacher import answers, forward, per_row
+from lmmcl.tasks.base import Benchmark
+from lmmcl.tasks.probes import KLFromBase
+
+
+def measure(probe: KLFromBase, benchmarks: Sequence[Benchmark], subject: Subject) -> Findings:
+    """`mean` over benchmarks and `benchmark/<name>`, in nats: means over answer tokens, then samples."""
+    samples: dict[str, dict[str, float]] = {}
+    for benchmark in benchmarks:
+        found: dict[str, float] = {}
+        rows = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
+        for some in batches(rows, subject.batch_size):
+            given = answers(subject.processor, some)
+            divergence = kl(forward(subject.base, given), forward(subject.model, given)).cpu()
+            means = per_row(divergence, given.row, len(some)).tolist()
+            found |= {example.id: value for (example, _), value in zip(some, means, strict=True)}
+        samples[benchmark.name] = found
+    values = {f"benchmark/{name}": mean(list(found.values())) for name, found in samples.items()}
+    return Findings({"mean": mean(list(values.values())), **values}, {"samples": samples})
+
+
+def kl(base: Tensor, tuned: Tensor) -> Tensor:
+    """Σ p·(log p − log q) over the last axis, p and q being the softmax of both logits, in fp32; never below 0."""
+    p, q = base.float().log_softmax(-1), tuned.float().log_softmax(-1)
+    return torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1).clamp_min(0)

@@ -1,0 +1,63 @@
+"""Teacher forcing: reference answers fed to a model, and the positions at which each of their tokens is predicted.
+
+Positions are those of the encoded tokens, in which an image stands as often as it has features: nothing moves when the
+images are put in, and padding lies on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from lmmcl.evaluation.encodings import Row
+from lmmcl.models.encode import IGNORED, pad
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A padded batch with, for each answer token: its row, the position that predicts it, and the token; all (tokens,)."""
+
+    batch: dict[str, Tensor]
+    row: Tensor
+    position: Tensor
+    token: Tensor
+
+    @property
+    def first(self) -> int:
+        """The earliest predicting position of the batch."""
+        return int(self.position.min())
+
+
+def answers(processor: ProcessorMixin, rows: Sequence[Row]) -> Answers:
+    """The batch of rows that were encoded with their answers (`labels`), which are taken out of it."""
+    batch = pad(processor, [encoded for _, encoded in rows])
+    labels = batch.pop("labels")
+    row, at = (labels != IGNORED).nonzero(as_tuple=True)
+    return Answers(batch, row, at - 1, labels[row, at])
+
+
+@torch.inference_mode()
+def forward(model: PreTrainedModel, given: Answers) -> Tensor:
+    """Logits (tokens, vocabulary) that predict each answer token, on the model's device in its precision.
+
+    Only the end of the sequences, from the first position needed, passes the LM head: with thousands of image tokens the
+    logits of all positions would not fit in memory.
+    """
+    placed = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in given.batch.items()
+    }
+    length = given.batch["input_ids"].shape[1]
+    logits = model(**placed, use_cache=False, logits_to_keep=length - given.first).logits
+    return logits[given.row.to(logits.device), (given.position - given.first).to(logits.device)]
+
+
+def per_row(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Means of `values` (…, tokens) over the tokens of each row, as (…, rows)."""
+    counts = torch.bincount(row, minlength=rows).to(values.dtype)
+    sums = values.new_zeros(*values.shape[:-1], rows).index_add_(-1, row, values)
+    return sums / counts

@@ -1,0 +1,171 @@
+"""Probes: what is measured inside a checkpoint, beside its scores. Here is what each one is; `evaluation/probes` computes it.
+
+A probe is a frozen set of checked settings with a `version` that is raised whenever the same settings would compute
+something else. It looks at the first questions of the sweep's held-out benchmarks: a fixed set that nothing taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmmcl.errors import UserError, unknown
+from lmmcl.registry import member, members
+from lmmcl.tasks.base import Benchmark
+
+TokenClass = Literal["number", "letter", "yes_no", "time"]
+
+
+class Probe(BaseModel):
+    """Settings of one probe. `computed_by` names the module of `lmmcl.evaluation.probes` that computes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+    version: ClassVar[int]
+    computed_by: ClassVar[str]
+    needs_base: ClassVar[bool] = False
+    """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
+
+    examples: int = Field(default=64, gt=0, description="questions of each benchmark, the first ones")
+
+    def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
+        """The benchmarks whose questions are used; raises UserError when there is none."""
+        if not held_out:
+            raise UserError(f"{self.name} looks at held-out benchmarks, and the sweep lists none")
+        return tuple(held_out)
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key."""
+        return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
+
+
+class TokenBias(Probe):
+    """How much probability goes to a class of tokens on questions that are not about that class."""
+
+    computed_by: ClassVar[str] = "token_bias"
+    tokens: ClassVar[TokenClass]
+
+    share: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="a benchmark is about the class, and left out, when more of its reference answers hold such a token",
+    )
+    max_new_tokens: int | None = Field(default=None, gt=0, description="default: each benchmark's own")
+
+
+class NumberBias(TokenBias):
+    """Number-token bias (LMM-CL, arXiv 2510.08564): probability of digits and number words where no number is asked for."""
+
+    name = "number_bias"
+    version = 1
+    tokens = "number"
+
+
+class LetterBias(TokenBias):
+    """Probability of lone capital letters, the answers of lettered options, where no letter is asked for."""
+
+    name = "letter_bias"
+    version = 1
+    tokens = "letter"
+
+
+class YesNoBias(TokenBias):
+    """Probability of yes and no where neither is asked for."""
+
+    name = "yes_no_bias"
+    version = 1
+    tokens = "yes_no"
+
+
+class TimeBias(TokenBias):
+    """Probability of the colon of a time and of clock words where no time is asked for."""
+
+    name = "time_bias"
+    version = 1
+    tokens = "time"
+
+
+class KLFromBase(Probe):
+    """KL(base ‖ tuned) of the distributions that predict the tokens of the reference answers, in nats."""
+
+    name = "kl_from_base"
+    version = 1
+    computed_by: ClassVar[str] = "kl_from_base"
+    needs_base = True
+
+
+class LayerContribution(Probe):
+    """How far each layer's attention and MLP outputs, as the LM head reads them, have moved from the base (LMM-CL)."""
+
+    name = "layer_contribution"
+    version = 1
+    computed_by: ClassVar[str] = "layer_contribution"
+    needs_base = True
+
+
+class Constrained(Probe):
+    """Points that come back when a class of tokens is forbidden, or when only words of the reference answers are allowed."""
+
+    name = "constrained"
+    version = 1
+    computed_by: ClassVar[str] = "constrained"
+
+    forbid: TokenClass = Field(default="number", description="the class of tokens that is forbidden")
+
+
+class ClassNameOption(Probe):
+    """Task-specific overfitting (arXiv 2603.14493): how often a wrong option is picked because it names the bird shown.
+
+    Asks lettered questions on the colours of birds with one wrong option replaced by the kind that the skill `birds`
+    teaches, and, as the control, by another kind. Uses no held-out benchmark.
+    """
+
+    name = "class_name_option"
+    version = 1
+    computed_by: ClassVar[str] = "class_name_option"
+
+    examples: int = Field(default=200, gt=0, description="questions")
+
+    def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
+        """None: it has questions of its own."""
+        return ()
+
+
+PROBES: tuple[type[Probe], ...] = (
+    NumberBias,
+    LetterBias,
+    YesNoBias,
+    TimeBias,
+    KLFromBase,
+    LayerContribution,
+    Constrained,
+    ClassNameOption,
+)
+
+
+def probe_names() -> list[str]:
+    """Names of all probes that ship."""
+    return list(members("lmmcl.tasks", "PROBES"))
+
+
+def get_probe(spec: str | Mapping[str, Any]) -> Probe:
+    """A probe from `name` or `{name: {setting: value}}`; raises UserError for unknown names and bad settings."""
+    if isinstance(spec, str):
+        spec = {spec: {}}
+    if len(spec) != 1:
+        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {dict(spec)!r}")
+    [(name, settings)] = spec.items()
+    kind: type[Probe] = member("lmmcl.tasks", "PROBES", "probe", name)
+    if not isinstance(settings or {}, Mapping):
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+    for setting in settings or {}:
+        if setting not in kind.model_fields:
+            raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))
+    try:
+        return kind(**(settings or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{name}.{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
