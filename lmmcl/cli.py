@@ -44,9 +44,6 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; everything finished is kept, and the same command goes on from there")
-        sys.exit(130)
 
 
 @app.command()
@@ -81,9 +78,12 @@ def run(
 
     place = load_cluster(cluster)
     loaded = load_sweep(sweep, set_)
-    failed = run_and_report(
-        loaded, open_ledger(store, place), place, inline=inline, mlflow=mlflow, console=wide_console()
-    )
+    ledger = open_ledger(store, place)
+    try:
+        failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; everything finished is kept, and the same command goes on from there")
+        raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
 
