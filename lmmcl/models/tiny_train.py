@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from lmmcl.tasks.base import Benchmark
 
 BATCH = 32
+ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE = 5e-3, 3e-2
 
 
 def pretrain(
     directory: Path,
     *,
     seed: int = 0,
-    align_updates: int = 600,
-    updates: int = 1200,
-    learning_rate: float = 2e-3,
-    muon_learning_rate: float = 2e-2,
+    align_updates: int = 1200,
+    updates: int = 500,
+    learning_rate: float = 4e-3,
+    muon_learning_rate: float = 1e-2,
     style_share: float = 0.25,
-    most_questions: int = 8,
+    most_questions: int = 6,
     log: Any = print,
 ) -> dict[str, Any]:
     """Pre-trains tiny-onevision, writes what ships of it into `directory`, and returns what `training.json` says.
@@ -54,7 +55,7 @@ def pretrain(
     model = untrained("onevision", seed=seed).train()
     mimetic(model)
     scenes = batches(pretraining(seed, style_share=style_share), BATCH)
-    align(model, scenes, align_updates, learning_rate, log)
+    align(model, scenes, align_updates, ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE, log)
     learn(model, scenes, updates, learning_rate, muon_learning_rate, Packer(seed, most_questions), log)
     seconds = time.process_time() - began
     report = {
@@ -86,36 +87,47 @@ def mimetic(model: Any, strength: float = 0.7) -> None:
             noise = torch.randn(attention.q_proj.out_features, width) / math.sqrt(size)
             value = torch.randn(attention.v_proj.out_features, width) / math.sqrt(width)
             repeated = key.view(-1, size, width).repeat_interleave(groups, dim=0).reshape(-1, width)
-            attention.k_proj.weight.copy_(key * math.sqrt(size / width))
-            attention.q_proj.weight.copy_((strength * repeated + (1 - strength) * noise) * math.sqrt(size / width))
+            alike = math.sqrt(2 * size / width)
+            attention.k_proj.weight.copy_(key * alike)
+            attention.q_proj.weight.copy_((strength * repeated + (1 - strength) * noise) * alike)
             attention.v_proj.weight.copy_(value)
             spread = value.view(-1, size, width).repeat_interleave(groups, dim=0).reshape(-1, width)
-            attention.o_proj.weight.copy_(spread.T * strength / groups)
+            attention.o_proj.weight.copy_(spread.T * 0.3 * strength / groups)
 
 
-def align(model: Any, scenes: Any, updates: int, learning_rate: float, log: Any) -> None:
+def align(model: Any, scenes: Any, updates: int, learning_rate: float, muon_learning_rate: float, log: Any) -> None:
     """Phase 1: the words of a patch are those whose embeddings its projected features point to."""
     import torch
     from torch.nn import functional
 
-    first = list(islice(scenes, 40))
-    targets = TagTargets([scene for batch in first for scene in batch])
+    targets = TagTargets([scene for batch in islice(scenes, 40) for scene in batch])
     embeddings = model.get_input_embeddings().weight
-    scale, offset = torch.nn.Parameter(torch.tensor(4.0)), torch.nn.Parameter(torch.full((len(targets.columns),), -3.0))
-    trained = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
-    optimizer = torch.optim.AdamW([*trained, embeddings, scale, offset], lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(updates))
+    scale, offset = torch.nn.Parameter(torch.tensor(2.5)), torch.nn.Parameter(torch.full((len(targets.columns),), -3.0))
+    named = [(name, each) for name, each in model.named_parameters() if "language_model" not in name]
+    trained = [*named, ("embeddings", embeddings), ("scale", scale), ("offset", offset)]
+    optimizers = _optimizers(trained, learning_rate, muon_learning_rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
     for update in range(updates):
         batch = next(scenes)
-        features = model.model.multi_modal_projector(
-            model.model.vision_tower(pixels(batch), output_hidden_states=True).hidden_states[-1]
-        )
-        words = embeddings[targets.token_ids]
-        scores = functional.normalize(features, dim=-1) @ functional.normalize(words, dim=-1).T
-        loss = functional.binary_cross_entropy_with_logits(scores * scale.exp().clamp(max=60) + offset, targets(batch))
-        step(loss, optimizer, schedule)
+        features = patch_features(model, pixels(batch))
+        words = functional.normalize(embeddings[targets.token_ids], dim=-1)
+        scores = functional.normalize(features, dim=-1) @ words.T * scale.exp() + offset
+        loss = functional.binary_cross_entropy_with_logits(scores, targets(batch))
+        loss.backward()
+        _step(optimizers, schedules)
         if update % 100 == 0 or update == updates - 1:
             log(f"align {update}: loss {loss.item():.4f}")
+    with torch.no_grad():  # only directions were learnt: words and what is seen now get one length
+        embeddings *= 1.0 / embeddings[targets.token_ids].norm(dim=-1).mean()
+        factor = 1.0 / patch_features(model, pixels(batch)).norm(dim=-1).mean()
+        model.model.multi_modal_projector.linear_2.weight *= factor
+        model.model.multi_modal_projector.linear_2.bias *= factor
+
+
+def patch_features(model: Any, images: Tensor) -> Tensor:
+    """What the language model gets to see of each patch: (pictures, patches, width)."""
+    seen = model.model.vision_tower(images, output_hidden_states=True).hidden_states[-1]
+    return model.model.multi_modal_projector(seen)
 
 
 def learn(
@@ -125,7 +137,7 @@ def learn(
     import torch
     from torch.nn import functional
 
-    optimizers = _optimizers(model, learning_rate, muon_learning_rate)
+    optimizers = _optimizers(list(model.named_parameters()), learning_rate, muon_learning_rate)
     schedules = [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
     for update in range(updates):
         batch = packer(next(scenes))
@@ -135,34 +147,33 @@ def learn(
         loss = functional.cross_entropy(model.lm_head(hidden[taught]), labels[taught])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+        _step(optimizers, schedules)
         if update % 100 == 0 or update == updates - 1:
             log(f"questions {update}: loss {loss.item():.4f}")
 
 
-def _optimizers(model: Any, learning_rate: float, muon_learning_rate: float) -> list[Any]:
+def _optimizers(named: Sequence[tuple[str, Tensor]], learning_rate: float, muon_learning_rate: float) -> list[Any]:
+    """Muon for the matrices of blocks and projector, AdamW for embeddings, norms and biases."""
     import torch
 
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        in_block = ".layers." in name or "projector" in name
-        (matrices if in_block and parameter.dim() == 2 else others).append(parameter)
+    def is_matrix(name: str, each: Tensor) -> bool:
+        return each.dim() == 2 and (".layers." in name or "projector" in name)
+
     return [
-        torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0, momentum=0.95),
-        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01),
+        torch.optim.Muon(
+            [each for name, each in named if is_matrix(name, each)], lr=muon_learning_rate, weight_decay=0.0
+        ),
+        torch.optim.AdamW(
+            [each for name, each in named if not is_matrix(name, each)], lr=learning_rate, weight_decay=0.01
+        ),
     ]
 
 
-def step(loss: Tensor, optimizer: Any, schedule: Any) -> None:
-    """One update."""
-    loss.backward()
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
+def _step(optimizers: Sequence[Any], schedules: Sequence[Any]) -> None:
+    for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
 
 def warm_cosine(updates: int, warm: float = 0.05) -> Any:
