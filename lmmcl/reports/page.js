@@ -152,7 +152,7 @@
     const facts = data.axes.map((axis) => `${axis.label} ${valueOf(trial, axis)}`).filter((text) => !text.endsWith(" none"));
     by("trial-note").append(`${facts.join(" · ")} · ${trial.reached}. Trained ${trial.costWords[0]}, on disk ${trial.costWords[1]}, time ${trial.costWords[2]}.`);
     if (trial.error) by("trial-note").append(make("div", trial.error, { class: "error" }));
-    const taught = trial.skills.map((name) => data.benchmarks.indexOf(name)).filter((place) => place >= 0);
+    const taught = [...new Set(trial.skills)].map((name) => data.benchmarks.indexOf(name)).filter((place) => place >= 0);
     const others = data.benchmarks.map((_, place) => place).filter((place) => !taught.includes(place) && trial.stages.some((stage) => stage.scores[place] !== null));
     const columns = [...taught, ...others], base = trial.stages.find((stage) => stage.number === 0);
     const change = (stage, place) => base && stage.scores[place] !== null && base.scores[place] !== null ? stage.scores[place] - base.scores[place] : null;

@@ -88,7 +88,7 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     )
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
-    caption += [f"{trial.name}: {trial.error}" for trial in trials if trial.error]
+    caption += [f"{trial.name}: {words.first_line(trial.error)}" for trial in trials if trial.error]
     return Sheet(_title(results), caption, columns, rows)
 
 

@@ -83,6 +83,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def first_line(text: str, most: int = 200) -> str:
+    """The first line with something in it, cut to `most` characters; the rest of a traceback is for the page."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def _scaled(value: float | None, base: float, units: tuple[str, ...]) -> str:
     if value is None:
         return "–"

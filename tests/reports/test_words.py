@@ -35,3 +35,8 @@ def test_bytes_are_decimal(value: float, text: str) -> None:
 )
 def test_times_are_short(value: float, text: str) -> None:
     assert words.duration(value) == text
+
+
+def test_an_error_is_told_by_its_first_line() -> None:
+    assert words.first_line("\n  out of memory\nTraceback …") == "out of memory"
+    assert len(words.first_line("x" * 500)) == 200
