@@ -44,11 +44,11 @@ def written(rng: np.random.Generator, side: Side) -> tuple[Scene, str, tuple[int
         under[:] = (under * (16 - share) + ink * share) // 16
         tags.append(((left, top, left + 16, top + 16), ("handwriting", str(digits[index]))))
     text = "".join(str(digits[index]) for index in chosen)
-    return Scene(draw.finish(pixels, rng), tuple(tags), (), "handwriting"), text, chosen
+    return Scene(draw.finish(pixels, rng), tuple(tags), (), f"handwriting {text}"), text, chosen
 
 
 def picture(rng: np.random.Generator) -> Scene:
-    """Handwriting of the training side with tags but no number: the style without the skill."""
+    """Handwriting of the training side with tags and caption but no question: as real models have seen text before they are asked for it."""
     return written(rng, "train")[0]
 
 
