@@ -46,11 +46,14 @@ def save_delta(folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, 
     from safetensors.torch import save_file
 
     path = folder / DELTA
-    header = json.dumps({"format": FORMAT, "parent": parent_key, "base_digest": base_digest})
-    # One entry: safetensors writes several in an order of its own, and equal work should be equal files.
-    metadata = {HEADER: header}
+    metadata = delta_metadata(parent_key, base_digest)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path.stat().st_size
+
+
+def delta_metadata(parent_key: str, base_digest: str) -> dict[str, str]:
+    """What the header of a delta file says. One entry: safetensors writes several in an order that changes from run to run."""
+    return {HEADER: json.dumps({"format": FORMAT, "parent": parent_key, "base_digest": base_digest})}
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def load_checkpoint(
 
 
 def check_base(delta: Delta, digest: str) -> None:
+    """Raise CheckpointError unless `delta` belongs to the base of this digest (of one precision: else they cannot be compared)."""
     theirs = delta.header["base_digest"]
     same_precision = theirs.split(":")[0] == digest.split(":")[0]
     if same_precision and theirs != digest:

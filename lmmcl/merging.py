@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lmmcl.checkpoint import (
     DELTA,
-    FORMAT,
     Chain,
     check_base,
+    delta_metadata,
     load_base,
     load_checkpoint,
     named_tensors,
@@ -58,7 +58,7 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
             device=device,
         )
         memory = step.rule.prepare(context)
-        header = {"format": FORMAT, "parent": step.anchor.key, "base_digest": parents.base_digest}
+        header = delta_metadata(step.anchor.key, parents.base_digest)
         with DeltaWriter(draft.folder / DELTA, parents.names, header) as delta:
             for name in parents.names:
                 anchor, tuned = parents.read(name)

@@ -17,13 +17,13 @@ from lmmcl.checkpoint import (
     ensure_pretrained,
     export,
     load_checkpoint,
-    merge,
     named_tensors,
     save_delta,
     tensors_of,
 )
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.merging import merge
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.methods.wise_ft import WiseFT
 from lmmcl.models import get_model
@@ -141,7 +141,7 @@ def test_merging_combines_each_tensor_that_differs(ledger: Ledger) -> None:
     ensure_pretrained(BASE, ledger)
     first = stage(BASE, "one")
     record(first, ledger, {Q0: base[Q0] + 1, V1: base[V1] + 2})
-    half = Merge(BASE, first, WiseFT(alpha=0.5))
+    half = Merge(BASE, (first,), WiseFT(alpha=0.5))
     fields = merge(half, ledger)
     assert fields["merged_tensors"] == fields["changed_tensors"] == 2
     merged = named_tensors(load_checkpoint(half, ledger, precision="fp32"))
@@ -154,7 +154,7 @@ def test_merging_at_the_ends_of_wise_ft_is_exact(ledger: Ledger) -> None:
     first = stage(BASE, "one")
     record(first, ledger, {Q0: base[Q0] + 1})
     for alpha, expected in ((0.0, base[Q0]), (1.0, base[Q0] + 1)):
-        step = Merge(BASE, first, WiseFT(alpha=alpha))
+        step = Merge(BASE, (first,), WiseFT(alpha=alpha))
         merge(step, ledger)
         assert torch.equal(named_tensors(load_checkpoint(step, ledger, precision="fp32"))[Q0], expected)
 
@@ -163,11 +163,11 @@ def test_a_stage_after_a_merge_touches_only_what_it_changed(ledger: Ledger) -> N
     base = pretrained()
     first = stage(BASE, "one")
     record(first, ledger, {Q0: base[Q0] + 1})
-    merged = Merge(BASE, first, WiseFT(alpha=0.5))
+    merged = Merge(BASE, (first,), WiseFT(alpha=0.5))
     merge(merged, ledger)
     second = stage(merged, "two")
     record(second, ledger, {V1: base[V1] + 4})
-    step = Merge(merged, second, WiseFT(alpha=0.5))
+    step = Merge(merged, (second,), WiseFT(alpha=0.5))
     assert merge(step, ledger)["merged_tensors"] == 1
     loaded = named_tensors(load_checkpoint(step, ledger, precision="fp32"))
     torch.testing.assert_close(loaded[Q0], base[Q0] + 0.5)

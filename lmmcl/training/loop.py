@@ -220,7 +220,7 @@ def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
     """What really shared the model among the workers; raises StageError when it is not what was asked for."""
     wrapped = isinstance(trainer.model_wrapped, DistributedDataParallel)
     applied = "ddp" if wrapped else "single"
-    wanted = job.placement.strategy if job.batches.workers > 1 else "single"
+    wanted = job.placement.strategy if job.placement.workers else "single"
     if applied != wanted or trainer.args.world_size != job.batches.workers:
         raise StageError.of(
             job.step,

@@ -24,7 +24,9 @@ from lmmcl.training.collate import Batches, EncodingCache, cut_batches, row_orde
 def test_workers_accumulation_and_micro_batch_make_up_the_global_batch(
     workers: int, micro: int | None, cut: Batches
 ) -> None:
-    assert cut_batches(Training(global_batch_size=16), TrainingPlacement(workers=workers, micro_batch_size=micro)) == cut
+    assert (
+        cut_batches(Training(global_batch_size=16), TrainingPlacement(workers=workers, micro_batch_size=micro)) == cut
+    )
     assert cut.workers * cut.accumulation * cut.micro == 16
 
 

@@ -82,7 +82,9 @@ def test_a_stage_trains_what_its_recipe_names_and_nothing_else(ledger: Ledger) -
 def test_a_record_says_what_was_trained_how_fast_and_by_what(ledger: Ledger) -> None:
     record = finetune(stage(), ledger, TrainingPlacement())
     counts = get_model("tiny-onevision").role_counts()
-    assert record["trained_parameters"] == sum(n for role, n in counts.items() if ".attention" in role and "llm" in role)
+    assert record["trained_parameters"] == sum(
+        n for role, n in counts.items() if ".attention" in role and "llm" in role
+    )
     assert record["total_parameters"] == sum(counts.values())
     assert record["trained_bytes"] < record["checkpoint_bytes"] <= 1.02 * record["trained_bytes"]
     assert (record["updates"], record["examples"]) == (4, 16)
@@ -234,7 +236,11 @@ def test_l2_sp_holds_the_weights_near_their_start(ledger: Ledger) -> None:
 
     def distance(step: Finetune) -> float:
         after = weights(step, ledger)
-        return float(sum((after[name] - start[name]).detach().square().sum() for name in start if start[name].is_floating_point()))
+        return float(
+            sum(
+                (after[name] - start[name]).detach().square().sum() for name in start if start[name].is_floating_point()
+            )
+        )
 
     assert distance(held) < 0.5 * distance(free)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,23 +58,21 @@ def broken() -> list[Example]:
 
 
 class DieOnce(TrainingMitigation):
-    """Ends the process of a worker, without a word, at the fifth update of its first life."""
+    """Ends the process of a worker, without a word, at the fifth update; `diary` gets a line for each update."""
 
     name = "die_once"
     version = 1
-    grave: str
+    diary: str
 
-    def start(self, context: Any) -> dict[str, int]:
-        return {"updates": 0}
-
-    def optimizer(self, memory: dict[str, int], model: Any, optimizer: torch.optim.Optimizer) -> None:
-        def count(*_: Any) -> None:
-            memory["updates"] += 1
-            if memory["updates"] == 5 and not Path(self.grave).exists():
-                Path(self.grave).write_text("one life lived")
+    def optimizer(self, memory: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        def live(*_: Any) -> None:
+            with Path(self.diary).open("a") as diary:
+                diary.write("update\n")
+            if len(Path(self.diary).read_text().splitlines()) == 5:
+                time.sleep(5)  # what was reported within two seconds of a death may be lost
                 os._exit(1)
 
-        optimizer.register_step_post_hook(count)
+        optimizer.register_step_post_hook(live)
 
 
 def stage(load: Any = shades, mitigation: TrainingMitigation | None = None, **more: Any) -> Finetune:
@@ -99,9 +98,11 @@ def test_two_workers_compute_what_one_process_does(tmp_path: Path) -> None:
 
 def test_a_group_that_loses_its_worker_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     whole, torn = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "torn"))
-    step = stage(mitigation=DieOnce(grave=str(tmp_path / "grave")), max_steps=8)
+    diary = tmp_path / "diary"
+    step = stage(mitigation=DieOnce(diary=str(diary)), max_steps=8)
     record = finetune(step, torn, TrainingPlacement(workers=1, save_every=3, max_failures=1))
-    assert (tmp_path / "grave").exists() and record["updates"] == 8
+    assert len(diary.read_text().splitlines()) == 5 + 5, "updates 1 to 5, then 4 to 8"
+    assert record["updates"] == 8
     finetune(step, whole, TrainingPlacement())
     assert difference(step, whole, torn) < 1e-5
 
