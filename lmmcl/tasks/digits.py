@@ -48,7 +48,7 @@ def written(rng: np.random.Generator, side: Side) -> tuple[Scene, str, tuple[int
 
 
 def picture(rng: np.random.Generator) -> Scene:
-    """Handwriting of the training side with tags and caption but no question: as real models have seen text before they are asked for it."""
+    """Handwriting of the training side with tags and a caption that reads it, but no question: real models can read."""
     return written(rng, "train")[0]
 
 
