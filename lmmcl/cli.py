@@ -82,7 +82,7 @@ def run(
     try:
         failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; everything finished is kept, and the same command goes on from there")
+        typer.echo("interrupted; everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
