@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
-from lmmcl.reports.results import StageResult, TrialResult, finite, finite_pair
+from lmmcl.reports.results import StageResult, TrialResult, finite
+from lmmcl.runner.tracking_names import batches, matrix_table, metric_name, stage_metrics, trial_params
 from lmmcl.runner.tracking_store import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run, RunTag
 
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+LONGEST_TAG = 5000
 STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
 MATRIX = "matrix.json"
 OFF_THE_CURVE = ("update", "updates_per_second")  # the x axis; and what says nothing of learning but costs a third more
@@ -70,7 +68,7 @@ class Tracker:
         digests = {str(stage.number): _digest(stage) for stage in trial.stages}
         news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
         points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
-        self._log(run, points, _params(trial), {})
+        self._log(run, points, trial_params(trial), {})
         for stage in news:
             self._log_curve(run, trial, stage)
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
@@ -215,63 +213,6 @@ def quiet_client(uri: str) -> MlflowClient:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
-
-
-def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
-    """(metrics, params, tags) in portions that `log_batch` takes: 1000, 100, 100, and 1000 altogether.
-
-    Tags come with the last metrics: they say what has been logged, and a store writes the tags of a portion last.
-    """
-    metrics, params, tags = map(list, lists)
-    while metrics or params or tags:
-        few_params, params = params[: BATCH["params"]], params[BATCH["params"] :]
-        room = BATCH["metrics"] - len(few_params)
-        few_tags = [] if len(metrics) > room - min(len(tags), BATCH["tags"]) else tags[: BATCH["tags"]]
-        few_metrics, metrics = metrics[: room - len(few_tags)], metrics[room - len(few_tags) :]
-        tags = tags[len(few_tags) :]
-        yield few_metrics, few_params, few_tags
-
-
-def stage_metrics(stage: StageResult) -> dict[str, float]:
-    """All numbers of a stage by MLflow name: measures with their ends, `score/<benchmark>`, `cost/<what>`."""
-    found: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
-    found |= {name: finite(value) for name, value in stage.measures.items()}
-    for name, interval in stage.intervals.items():
-        if (pair := finite_pair(interval)) is not None:
-            found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
-    found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
-    found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
-    return {metric_name(name): value for name, value in found.items() if value is not None}
-
-
-def metric_name(name: str) -> str:
-    """The name with what MLflow refuses replaced by `_`; a path part is never empty, `.` or `..`."""
-    parts = (re.sub(r"[^\w\-. :]", "_", part, flags=re.ASCII) for part in name.split("/"))
-    return "/".join("_" * max(1, len(part)) if part.strip(".") == "" else part for part in parts)[:250]
-
-
-def matrix_table(trial: TrialResult) -> str:
-    """The stage × benchmark matrix as the JSON table that MLflow's pages draw; scores in points, unknown ones null."""
-    benchmarks = trial.benchmarks()
-    rows = [
-        [stage.number, stage.skill, *(finite(stage.scores.get(name)) for name in benchmarks)] for stage in trial.stages
-    ]
-    return json.dumps({"columns": ["stage", "skill", *benchmarks], "data": rows}, allow_nan=False)
-
-
-def _params(trial: TrialResult) -> dict[str, str]:
-    found = {
-        metric_name(axis): value
-        if isinstance(value, str)
-        else "none"
-        if value is None
-        else json.dumps(value, default=str)
-        for axis, value in trial.axes.items()
-    }
-    rate = finite(trial.axes.get("learning_rate"))
-    if rate is not None and rate > 0:  # MLflow's compare page prints 5e-6 as 0.00000
-        found["log10_learning_rate"] = f"{math.log10(rate):.4f}"
-    return {name: value[:LONGEST_PARAM] for name, value in found.items()}
 
 
 def _digest(stage: StageResult) -> str:

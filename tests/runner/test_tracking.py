@@ -12,8 +12,8 @@ from synthetic_results import SKILLS, make_trial
 
 from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
-from lmmcl.runner import tracking
-from lmmcl.runner.tracking import Tracker, batches, metric_name
+from lmmcl.runner.tracking import Tracker
+from lmmcl.runner.tracking_names import batches, matrix_table, metric_name
 
 numbers = itertools.count()
 
@@ -213,7 +213,7 @@ def test_numbers_that_are_not_finite_are_left_out(make: Any) -> None:
     tracker = make()
     tracker.log_trial(TrialResult("0a", "t", {"recipe": "full"}, ["birds"], ["colour"], [stage], "partial"))
     assert runs(tracker, "trial")[0].data.metrics == {"score/shape": 3.0}
-    assert "NaN" not in tracking.matrix_table(make_trial())
+    assert "NaN" not in matrix_table(make_trial())
 
 
 def test_a_deleted_experiment_is_answered_with_the_remedy(make: Any) -> None:
