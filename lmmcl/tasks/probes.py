@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmmcl.errors import UserError, unknown
 from lmmcl.registry import member, members
 from lmmcl.tasks.base import Benchmark
+from lmmcl.tasks.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
 
 TokenClass = Literal["number", "letter", "yes_no", "time"]
 
@@ -41,18 +42,21 @@ class Probe(BaseModel):
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
 
 
+_SHARE: Any = Field(
+    default=0.05,
+    ge=0,
+    lt=1,
+    description="a benchmark is about the class, and left out, when more of its reference answers hold such a token",
+)
+
+
 class TokenBias(Probe):
     """How much probability goes to a class of tokens on questions that are not about that class."""
 
     computed_by: ClassVar[str] = "token_bias"
     tokens: ClassVar[TokenClass]
 
-    share: float = Field(
-        default=0.05,
-        ge=0,
-        lt=1,
-        description="a benchmark is about the class, and left out, when more of its reference answers hold such a token",
-    )
+    share: float = _SHARE
     max_new_tokens: int | None = Field(default=None, gt=0, description="default: each benchmark's own")
 
 
@@ -114,13 +118,14 @@ class Constrained(Probe):
     computed_by: ClassVar[str] = "constrained"
 
     forbid: TokenClass = Field(default="number", description="the class of tokens that is forbidden")
+    share: float = _SHARE
 
 
 class ClassNameOption(Probe):
     """Task-specific overfitting (arXiv 2603.14493): how often a wrong option is picked because it names the bird shown.
 
     Asks lettered questions on the colours of birds with one wrong option replaced by the kind that the skill `birds`
-    teaches, and, as the control, by another kind. Uses no held-out benchmark.
+    teaches, and, as the control, by another kind.
     """
 
     name = "class_name_option"
@@ -130,8 +135,8 @@ class ClassNameOption(Probe):
     examples: int = Field(default=200, gt=0, description="questions")
 
     def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
-        """None: it has questions of its own."""
-        return ()
+        """Its own questions and their control; no held-out benchmark is used."""
+        return BIRD_PARTS, BIRD_PARTS_CONTROL
 
 
 PROBES: tuple[type[Probe], ...] = (

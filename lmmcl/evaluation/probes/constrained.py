@@ -1,8 +1,8 @@
 """Constrained decoding, a causal check of a bias: points that come back when its tokens cannot be said.
 
 Each held-out benchmark is answered greedily three times: freely; with a class of tokens forbidden (benchmarks that ask for
-such tokens are left out); and with only the tokens of the reference answers allowed (on a lettered benchmark: the letters).
-What the constraint gives back was known all along, and only said wrongly.
+such tokens, and single questions that do, are left out); and with only the tokens of the benchmark's reference answers
+allowed (on a lettered benchmark: its letters). What the constraint gives back was known all along, and only said wrongly.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor
 
 from lmmcl.evaluation.encodings import Row
-from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
-from lmmcl.evaluation.probes.questions import batches, rows_not_about, rows_of
+from lmmcl.evaluation.probes.questions import batches, not_about, rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
-from lmmcl.models.encode import IGNORED, pad
+from lmmcl.models.encode import IGNORED
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.metrics import get_metric
 from lmmcl.tasks.probes import Constrained
@@ -37,34 +36,34 @@ class Forbid(LogitsProcessor):
 
 
 def measure(probe: Constrained, benchmarks: Sequence[Benchmark], subject: Subject) -> Findings:
-    """For `no_<class>` and `only_answers`: `/score`, `/free` (unconstrained, same questions), `/gain`, in points.
+    """For `no_<class>` and `only_answers`: `/score`, `/free` (unconstrained, same questions) and `/gain`, in points.
 
     `no_<class>` is absent when every benchmark asks for such tokens.
     """
     forbidden = token_set(subject.processor.tokenizer, probe.forbid)
-    gains: dict[str, dict[str, dict[str, float]]] = {f"no_{probe.forbid}": {}, "only_answers": {}}
+    without = f"no_{probe.forbid}"
+    found: dict[str, dict[str, dict[str, float]]] = {without: {}, "only_answers": {}}
     for benchmark in benchmarks:
         rows = rows_of(subject.processor, benchmark, probe.examples)
         taught = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
-        free = score(benchmark, rows, subject, None)
-        allowed = Forbid(answer_tokens(taught), others=True)
-        gains["only_answers"][benchmark.name] = _compare(free, score(benchmark, rows, subject, allowed))
-        fine = {id(row[0]) for row in rows_not_about(subject.processor, benchmark, probe.examples, forbidden, 0.0)}
-        if forbidden and len(fine) == len(rows):
-            gains[f"no_{probe.forbid}"][benchmark.name] = _compare(
-                free, score(benchmark, rows, subject, Forbid(forbidden))
-            )
+        free = scores(benchmark, rows, subject, None)
+        only = scores(benchmark, rows, subject, Forbid(answer_tokens(taught), others=True))
+        found["only_answers"][benchmark.name] = _compare(free, only)
+        if fine := not_about(subject.processor, rows, forbidden, probe.share):
+            kept = scores(benchmark, [rows[place] for place in fine], subject, Forbid(forbidden))
+            found[without][benchmark.name] = _compare([free[place] for place in fine], kept)
     values = {
-        f"{constraint}/{what}": mean([each[what] for each in found.values()])
-        for constraint, found in gains.items()
-        if found
+        f"{constraint}/{what}": mean([each[what] for each in by_benchmark.values()])
+        for constraint, by_benchmark in found.items()
+        if by_benchmark
         for what in ("score", "free", "gain")
     }
-    return Findings(values, {"by_benchmark": gains, "forbidden": forbidden})
+    return Findings(values, {"by_benchmark": found, "forbidden": forbidden})
 
 
-def _compare(free: float, constrained: float) -> dict[str, float]:
-    return {"free": free, "score": constrained, "gain": constrained - free}
+def _compare(free: Sequence[float], constrained: Sequence[float]) -> dict[str, float]:
+    before, after = 100 * mean(free), 100 * mean(constrained)
+    return {"free": before, "score": after, "gain": after - before}
 
 
 def answer_tokens(rows: Sequence[Row]) -> set[int]:
@@ -73,20 +72,11 @@ def answer_tokens(rows: Sequence[Row]) -> set[int]:
     return set(labels[labels != IGNORED].tolist())
 
 
-def score(benchmark: Benchmark, rows: Sequence[Row], subject: Subject, constraint: Forbid | None) -> float:
-    """The benchmark's score in points on encoded questions that are answered under a constraint."""
-    metric = get_metric(benchmark.metric)
-    scores = []
+def scores(benchmark: Benchmark, rows: Sequence[Row], subject: Subject, constraint: Forbid | None) -> list[float]:
+    """The score in [0, 1] of each encoded question when it is answered under a constraint."""
+    score = get_metric(benchmark.metric).score
+    found = []
     for some in batches(rows, subject.batch_size):
         texts = say(some, benchmark.max_new_tokens, subject, constraint)
-        scores += [metric.score(text, example) for text, (example, _) in zip(texts, some, strict=True)]
-    return 100.0 * mean(scores)
-
-
-def say(rows: Sequence[Row], max_new_tokens: int, subject: Subject, constraint: Forbid | None) -> list[str]:
-    """Greedy answers to encoded questions under a constraint."""
-    batch = pad(subject.processor, [encoded for _, encoded in rows])
-    processors = LogitsProcessorList([constraint] if constraint else [])
-    with answering(subject.model, subject.processor):
-        output = greedy(subject.model, batch, max_new_tokens, logits_processor=processors)
-    return decode(subject.processor, new_tokens(output, batch))
+        found += [score(text, example) for text, (example, _) in zip(texts, some, strict=True)]
+    return found

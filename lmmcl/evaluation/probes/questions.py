@@ -1,14 +1,17 @@
-"""The questions that probes look at: the first of a benchmark, encoded with or without their answers."""
+"""The questions that probes look at (the first of a benchmark, encoded with or without their answers), and answers to them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from transformers import ProcessorMixin
+from transformers import LogitsProcessor, LogitsProcessorList, ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
+from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
+from lmmcl.evaluation.probes.subject import Subject
 from lmmcl.evaluation.probes.token_sets import reference_tokens
+from lmmcl.models.encode import pad
 from lmmcl.tasks.base import Benchmark
 
 
@@ -23,18 +26,26 @@ def batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
         yield list(rows[start : start + size])
 
 
-def rows_not_about(
-    processor: ProcessorMixin, benchmark: Benchmark, count: int, tokens: Collection[int], share: float
-) -> list[Row]:
-    """Those of the first `count` questions whose reference answers hold none of `tokens`.
+def not_about(processor: ProcessorMixin, rows: Sequence[Row], tokens: Collection[int], share: float) -> list[int]:
+    """The places of those rows whose reference answers hold none of `tokens`.
 
     None at all when more than `share` of the answers hold one: the benchmark is about such tokens.
     """
-    rows = rows_of(processor, benchmark, count)
     wanted = set(tokens)
     references = reference_tokens(processor.tokenizer, [example for example, _ in rows])
-    fine = [row for row, held in zip(rows, references, strict=True) if not wanted & held]
+    fine = [place for place, held in enumerate(references) if not wanted & held]
     return fine if len(rows) - len(fine) <= share * len(rows) else []
+
+
+def say(
+    rows: Sequence[Row], max_new_tokens: int, subject: Subject, constraint: LogitsProcessor | None = None
+) -> list[str]:
+    """Greedy answers to encoded questions, all at once, under a constraint."""
+    batch = pad(subject.processor, [encoded for _, encoded in rows])
+    processors = LogitsProcessorList([constraint] if constraint else [])
+    with answering(subject.model, subject.processor):
+        output = greedy(subject.model, batch, max_new_tokens, logits_processor=processors)
+    return decode(subject.processor, new_tokens(output, batch))
 
 
 def nothing_left(probe: str, kind: str, benchmarks: Sequence[Benchmark]) -> UserError:

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from lmmcl.evaluation.encodings import Row
 from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
-from lmmcl.evaluation.probes.questions import batches, nothing_left, rows_not_about
+from lmmcl.evaluation.probes.questions import batches, not_about, nothing_left, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.models.encode import pad
@@ -49,7 +49,8 @@ def measure(probe: TokenBias, benchmarks: Sequence[Benchmark], subject: Subject)
     tokens = token_set(subject.processor.tokenizer, probe.tokens)
     samples: list[dict] = []
     for benchmark in benchmarks if tokens else ():
-        rows = rows_not_about(subject.processor, benchmark, probe.examples, tokens, probe.share)
+        rows = rows_of(subject.processor, benchmark, probe.examples)
+        rows = [rows[place] for place in not_about(subject.processor, rows, tokens, probe.share)]
         limit = probe.max_new_tokens or benchmark.max_new_tokens
         for batch in batches(rows, subject.batch_size):
             samples += [{"benchmark": benchmark.name, **sample} for sample in _watch(batch, tokens, limit, subject)]
@@ -71,7 +72,7 @@ def _watch(rows: list[Row], tokens: Sequence[int], max_new_tokens: int, subject:
     watch = Watch(tokens)
     batch = pad(subject.processor, [encoded for _, encoded in rows])
     with answering(subject.model, subject.processor):
-        ends = set(subject.model.generation_config.eos_token_id)  # type: ignore[union-attr, arg-type]
+        ends = set(subject.model.generation_config.eos_token_id)
         output = greedy(subject.model, batch, max_new_tokens, logits_processor=LogitsProcessorList([watch]))
     new = new_tokens(output, batch).cpu()
     largest, summed = torch.stack(watch.largest, 1).tolist(), torch.stack(watch.summed, 1).tolist()
