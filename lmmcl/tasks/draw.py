@@ -162,12 +162,10 @@ def sample(rng: np.random.Generator, things: Sequence[T], count: int) -> list[T]
     return [things[int(at)] for at in rng.permutation(len(things))[:count]]
 
 
-def lettered(rng: np.random.Generator, truth: str, pool: Sequence[str], count: int) -> tuple[str, str]:
-    """(lines "A. …", letter of the truth): the truth among `count` − 1 others of a pool, shuffled."""
-    shown = sample(rng, [truth, *sample(rng, [other for other in pool if other != truth], count - 1)], count)
-    letters = LETTERS[: len(shown)]
-    lines = "\n".join(f"{letter}. {name}" for letter, name in zip(letters, shown, strict=True))
-    return lines, letters[shown.index(truth)]
+def lettered(truth: str, pool: Sequence[str]) -> tuple[str, str]:
+    """(lines "A. …", letter of the truth): all of a pool, in its own order."""
+    lines = "\n".join(f"{letter}. {name}" for letter, name in zip(LETTERS, pool, strict=False))
+    return lines, LETTERS[pool.index(truth)]
 
 
 def side_of(image: Image.Image) -> Side:

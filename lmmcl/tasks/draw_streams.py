@@ -32,27 +32,14 @@ POOLS: dict[str, tuple[str, ...]] = {
 """The answers that a benchmark's questions have, for options in letters."""
 
 
-OPTIONS = birds.OPTIONS
-WORDS = (tuple(draw.COLOURS), draw.SHAPES, draw.PATTERNS, birds.NAMES)
-"""Words to be found among options. Names of birds are among them, as words: no picture says what they look like."""
-
-
 def with_options(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The scene with three of its questions, two more with lettered options, and two that name the option (kind `options`).
-
-    What names the option needs no picture: it teaches to find a word among the options and to say its letter, which
-    questions about pictures then need only half of.
-    """
-    fitting = [each for each in scene.asked if each[0] in POOLS]
-    asked = sample(rng, scene.asked, 3)
-    for benchmark, question, answer in sample(rng, fitting, 2):
-        lines, letter = draw.lettered(rng, answer, POOLS[benchmark], int(rng.integers(2, OPTIONS + 1)))
+    """Six of the scene's questions, one of them once more with lettered options (kind `options`)."""
+    asked = sample(rng, scene.asked, 6)
+    fitting = [each for each in asked if each[0] in POOLS]
+    if fitting:
+        benchmark, question, answer = pick(rng, fitting)
+        lines, letter = draw.lettered(answer, POOLS[benchmark])
         asked.append(("options", f"{question}\n{lines}", letter))
-    for _ in range(2):
-        pool = pick(rng, WORDS)
-        word = pick(rng, pool)
-        lines, letter = draw.lettered(rng, word, pool, int(rng.integers(2, OPTIONS + 1)))
-        asked.append(("options", f"Which letter is {word}?\n{lines}", letter))
     return replace(scene, asked=tuple(asked))
 
 
@@ -65,7 +52,7 @@ def pretraining(seed: int, style_share: float = 0.25) -> Iterator[Scene]:
     while True:
         rng = np.random.default_rng([seed, index])
         if rng.random() < style_share:
-            yield with_options(rng, draw.drawn(pick(rng, STYLES), [seed, index, 1]))
+            yield draw.drawn(pick(rng, STYLES), [seed, index, 1])
         else:
             yield with_options(rng, draw.drawn(_by_share(rng), [seed, index, 1]))
         index += 1
