@@ -11,8 +11,9 @@ from typing import Any
 from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
+from lmmcl.reports.table import markdown_table
 
-FORMATS = ("json", "csv", "parquet")
+FORMATS = ("json", "csv", "md", "parquet")
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
@@ -38,7 +39,7 @@ def as_json(results: SweepResults, *, curves: bool = False) -> str:
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
-    """One flat row a trial: axes, measures with `_low` and `_high`, costs, and `score/<benchmark>` at the last stage.
+    """One flat row a trial: axes, measures with `_low` and `_high`, costs, `score/…` and `probe/…` at the last stage.
 
     All rows have the same columns; an axis that holds a list or a mapping becomes JSON text.
     """
@@ -69,7 +70,8 @@ def write(results: SweepResults, path: Path, kind: str) -> None:
 
         pq.write_table(pa.Table.from_pylist(flat_rows(results)), path)
     else:
-        path.write_text(as_json(results) if kind == "json" else as_csv(results), encoding="utf-8")
+        text = {"json": as_json, "csv": as_csv, "md": markdown_table}[kind](results)
+        path.write_text(text, encoding="utf-8")
 
 
 def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any]:
@@ -125,8 +127,9 @@ def _flat(
         low, high = trial.interval(name) or (None, None)
         row |= {f"{name}_low": low, f"{name}_high": high}
     row |= {name: trial.cost(name) for name in COSTS}
-    scores = trial.last.scores if trial.last else {}
+    scores, probes = (trial.last.scores, trial.last.probes) if trial.last else ({}, {})
     row |= {f"score/{name}": finite(scores.get(name)) for name in benchmarks}
+    row |= {f"probe/{name}": finite(probes.get(name)) for name in _all(results, "probes")}
     return row | {"stages": len(trial.stages), "on_pareto_front": is_on_front, "error": trial.error}
 
 

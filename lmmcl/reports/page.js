@@ -106,6 +106,7 @@
     const place = data.measures.indexOf(state.value), benchmark = state.value.startsWith("score/") ? data.benchmarks.indexOf(state.value.slice(6)) : -1;
     if (place >= 0) return stage.measures[place];
     if (benchmark >= 0) return stage.scores[benchmark];
+    if (state.value.startsWith("probe/")) return stage.probes[data.probes.indexOf(state.value.slice(6))];
     const scores = trial.heldOut.map((name) => stage.scores[data.benchmarks.indexOf(name)]);
     const known = scores.filter((score) => score !== null && score !== undefined);
     return known.length && known.length === scores.length ? known.reduce((sum, score) => sum + score, 0) / known.length : null;
@@ -114,7 +115,7 @@
   function drawCurves() {
     const trials = visible().filter((trial) => trial.stages.length);
     const trace = (group, look) => {
-      const found = { x: [], y: [], text: [], customdata: [], mode: "lines+markers", connectgaps: false, hovertemplate: "%{text}<br>stage %{x}: %{y:.1f}<extra></extra>", ...look };
+      const found = { x: [], y: [], text: [], customdata: [], mode: "lines+markers", connectgaps: false, hovertemplate: "%{text}<br>stage %{x}: %{y:.4~g}<extra></extra>", ...look };
       for (const trial of group) {
         for (const stage of trial.stages) {
           found.x.push(stage.number); found.y.push(stageValue(trial, stage));
@@ -303,6 +304,7 @@
   by("measure").append(make("option", "held-out mean (points)", { value: "mean" }));
   for (const name of data.measures) by("measure").append(make("option", `${name.replace(/_/g, " ")} (points)`, { value: name }));
   for (const name of data.benchmarks) by("measure").append(make("option", `score on ${name} (points)`, { value: `score/${name}` }));
+  for (const name of data.probes) by("measure").append(make("option", `probe ${name}`, { value: `probe/${name}` }));
   by("measure").onchange = () => { state.value = by("measure").value; drawCurves(); };
   data.trials.forEach((trial, place) => by("trial").append(make("option", `${trial.front ? "★ " : ""}${trial.name}${trial.state === "done" ? "" : ` (${trial.reached})`}`, { value: place })));
   by("trial").onchange = () => choose(Number(by("trial").value));

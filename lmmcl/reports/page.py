@@ -46,9 +46,11 @@ def page_data(results: SweepResults) -> dict[str, Any]:
     """What page.js draws from; numbers rounded, lists instead of names where trials are many."""
     trials = ranked(results.trials)
     benchmarks = list(dict.fromkeys(name for trial in trials for name in trial.benchmarks()))
+    probes = list(dict.fromkeys(name for trial in trials for stage in trial.stages for name in stage.probes))
     groups: dict[object, int] = {}
     for trial in trials:
         groups.setdefault(comparable(trial), len(groups))
+    places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
     front = on_front(results)
     stages = sum(len(trial.stages) for trial in trials)
     points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
@@ -62,8 +64,9 @@ def page_data(results: SweepResults) -> dict[str, Any]:
         "labels": {name: words.label(name) for name in (*MEASURES, *COSTS)},
         "costs": list(COSTS),
         "benchmarks": benchmarks,
+        "probes": probes,
         "trials": [
-            _trial(results, trial, benchmarks, points)
+            _trial(trial, places, benchmarks, probes, points)
             | {"front": trial.key in front, "group": groups[comparable(trial)]}
             for trial in trials
         ],
@@ -82,29 +85,36 @@ def _axis(results: SweepResults, axis: str) -> dict[str, Any]:
     }
 
 
-def _trial(results: SweepResults, trial: TrialResult, benchmarks: Sequence[str], points: int) -> dict[str, Any]:
-    places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
+def _trial(
+    trial: TrialResult,
+    places: Mapping[str, Sequence[str]],
+    benchmarks: Sequence[str],
+    probes: Sequence[str],
+    points: int,
+) -> dict[str, Any]:
+    """One trial; its axes are given by the place of its value in `places`."""
     return {
         "name": trial.name,
         "state": trial.state,
         "reached": state_of(trial),
         "error": trial.error,
-        "axes": [places[axis].index(identity(trial.axes.get(axis))) for axis in results.axes()],
+        "axes": [values.index(identity(trial.axes.get(axis))) for axis, values in places.items()],
         "mitigated": trial.axes.get("mitigation") is not None,
         "skills": list(trial.skills),
         "heldOut": list(trial.held_out),
         "costs": [trial.cost(name) for name in COSTS],
         "costWords": [show(trial.cost(name)) for name, show in COSTS.items()],
-        "stages": [_stage(stage, benchmarks, points) for stage in trial.stages],
+        "stages": [_stage(stage, benchmarks, probes, points) for stage in trial.stages],
     }
 
 
-def _stage(stage: StageResult, benchmarks: Sequence[str], points: int) -> dict[str, Any]:
+def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str], points: int) -> dict[str, Any]:
     curve = thinned(stage.curve, points)
     return {
         "number": stage.number,
         "skill": stage.skill,
         "scores": [_short(stage.scores.get(name)) for name in benchmarks],
+        "probes": [_short(stage.probes.get(name)) for name in probes],
         "counts": [stage.sample_counts.get(name) for name in benchmarks],
         "measures": [_short(stage.measures.get(name)) for name in MEASURES],
         "intervals": [[_short(end) for end in stage.intervals.get(name, ())] for name in MEASURES],

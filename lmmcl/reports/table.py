@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.reports import words
+from lmmcl.reports.correlation import correlation_markdown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.results import MEASURES, Interval, SweepResults, TrialResult
 
@@ -68,12 +69,14 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
 
 
 def markdown_table(results: SweepResults) -> str:
-    """The sweep as Markdown, with both ends of every interval."""
+    """The sweep as Markdown, with both ends of every interval, and what its probes go with."""
     sheet = make_sheet(results, words.points_range, "brackets hold the interval")
     lines = [f"## {_markdown(sheet.title)}", "", _markdown_row(column.heading for column in sheet.columns)]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in sheet.columns) + "|")
     lines += [_markdown_row(row.cells) for row in sheet.rows]
-    return "\n".join([*lines, "", *(f"{_markdown(line)}  " for line in sheet.caption), ""])
+    table = "\n".join([*lines, "", *(f"{_markdown(line)}  " for line in sheet.caption), ""])
+    probes = correlation_markdown(results)
+    return f"{table}\n{probes}" if probes else table
 
 
 def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:

@@ -11,7 +11,7 @@ import pytest
 from synthetic_results import make_sweep, make_trial
 
 from lmmcl.errors import UserError
-from lmmcl.reports.export import as_csv, as_dict, as_json, flat_rows, write
+from lmmcl.reports.export import FORMATS, as_csv, as_dict, as_json, flat_rows, write
 from lmmcl.reports.results import SweepResults
 
 
@@ -93,3 +93,17 @@ def test_parquet_reads_back(tmp_path: Path) -> None:
 def test_an_unknown_format_is_answered_with_the_near_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'parquet'"):
         write(make_sweep(recipes=["full"]), tmp_path / "x", "parket")
+
+
+def test_probes_are_exported_by_name() -> None:
+    trial = make_trial(stages=1)
+    probed = replace(trial, stages=[replace(stage, probes={"token_bias/numbers": 0.25}) for stage in trial.stages])
+    results = SweepResults("s", [probed, make_trial("full")])
+    assert as_dict(results)["trials"][0]["stages"][1]["probes"] == {"token_bias/numbers": 0.25}
+    assert [row["probe/token_bias/numbers"] for row in flat_rows(results)] == [0.25, None]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_written(kind: str, tmp_path: Path) -> None:
+    write(make_sweep(recipes=["full"], rates=[1e-5]), tmp_path / "file", kind)
+    assert (tmp_path / "file").stat().st_size > 100

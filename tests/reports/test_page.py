@@ -70,6 +70,7 @@ class Scripts(HTMLParser):
 @pytest.fixture(scope="module")
 def small() -> SweepResults:
     trials = list(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 3e-5], mitigations=[None, "wise_ft"]).trials)
+    trials[0] = replace(trials[0], stages=[replace(stage, probes={"bias": 0.1}) for stage in trials[0].stages])
     trials.append(make_trial("mlp", stages=2, state="failed", error="out of memory"))
     trials.append(replace(make_trial("llm"), stages=[], state="partial"))
     return SweepResults(

@@ -76,6 +76,12 @@ def test_scores_are_logged_at_their_stage(make: Any) -> None:
     assert points(tracker, run_id, "score/colour") == [(stage.number, stage.scores["colour"]) for stage in trial.stages]
 
 
+def test_probes_are_logged_at_their_stage(make: Any) -> None:
+    tracker, trial = make(), make_trial(stages=1, updates=0)
+    probed = replace(trial, stages=[replace(stage, probes={"bias/of numbers": 0.25}) for stage in trial.stages])
+    assert points(tracker, tracker.log_trial(probed), "probe/bias/of numbers") == [(0, 0.25), (1, 0.25)]
+
+
 def test_each_fine_tuned_stage_has_its_loss_curve_in_a_run_nested_in_the_trial(make: Any) -> None:
     tracker, trial = make(), make_trial(updates=3)
     run_id = tracker.log_trial(trial)
