@@ -38,7 +38,7 @@ class Recipe(BaseModel):
 RECIPES: dict[str, Recipe] = {
     name: Recipe(name=name, train=selectors)
     for name, selectors in {
-        "full": ("vision", "projector", "llm"),
+        "full": ("*",),  # also what only some families have, such as a Q-Former
         "vision": ("vision",),
         "projector": ("projector",),
         "llm": ("llm",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmmcl.models.roles import RoleRule, assign_roles
@@ -34,6 +35,26 @@ class LMM(ABC):
     @abstractmethod
     def load_processor(self) -> ProcessorMixin:
         """Tokenizer, image processor and chat template in one; pads on the left."""
+
+    @property
+    def label(self) -> str:
+        """The name as a part of paths: letters, digits and `_ . -` only, and a function of the identity alone."""
+        return self.name
+
+    @property
+    def reference(self) -> str:
+        """What `get_model` finds this model by."""
+        return self.name
+
+    def check(self) -> None:  # noqa: B027  # most models need nothing
+        """Raises UserError when what loading needs is not at hand; says what is missing and how to fetch it.
+
+        Light, and downloads nothing: called before anything starts. Models that ship need nothing.
+        """
+
+    def save_processor(self, directory: Path) -> None:
+        """Write what the processor is loaded from into a `save_pretrained` directory."""
+        self.load_processor().save_pretrained(directory)
 
     def roles_of(self, names: Iterable[str]) -> dict[str, str]:
         """The role of each parameter of a loaded model, by its name in `named_parameters()`."""

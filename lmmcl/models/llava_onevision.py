@@ -1,36 +1,11 @@
-"""LLaVA-OneVision: which of its parameters plays which role, for checkpoints of every size (and the tiny one)."""
+"""LLaVA-OneVision: SigLIP so400m at 384 pixels (26 of its 27 layers), a two-layer projector, Qwen2."""
 
 from __future__ import annotations
 
+from lmmcl.models.architecture import Architecture
+from lmmcl.models.hub import HubModel
+from lmmcl.models.parts import language_rules, tower_rules
 from lmmcl.models.roles import RoleRule
-
-LLAMA_LIKE_RULES: tuple[RoleRule, ...] = (
-    RoleRule(r"model\.language_model\.embed_tokens\.weight", "llm.embeddings"),
-    RoleRule(
-        r"model\.language_model\.layers\.(\d+)\.self_attn\.([qkvo])_proj\.(?:weight|bias)",
-        r"llm.blocks.\1.attention.\2",
-    ),
-    RoleRule(
-        r"model\.language_model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.(?:weight|bias)", r"llm.blocks.\1.mlp.\2"
-    ),
-    RoleRule(
-        r"model\.language_model\.layers\.(\d+)\.(?:input_layernorm|post_attention_layernorm)\.weight",
-        r"llm.blocks.\1.norm",
-    ),
-    RoleRule(r"model\.language_model\.norm\.weight", "llm.norm"),
-    RoleRule(r"lm_head\.weight", "llm.head"),
-)
-"""The language model of all three families (Qwen2, Llama, Mistral and Qwen2.5-VL name their modules alike)."""
-
-CLIP_LIKE_RULES: tuple[RoleRule, ...] = (
-    RoleRule(r"model\.vision_tower\.embeddings\..+", "vision.embeddings"),
-    RoleRule(r"model\.vision_tower\.encoder\.layers\.(\d+)\.self_attn\..+", r"vision.blocks.\1.attention"),
-    RoleRule(r"model\.vision_tower\.encoder\.layers\.(\d+)\.mlp\..+", r"vision.blocks.\1.mlp"),
-    RoleRule(r"model\.vision_tower\.encoder\.layers\.(\d+)\.layer_norm[12]\..+", r"vision.blocks.\1.norm"),
-    RoleRule(r"model\.vision_tower\.(?:pre_layrnorm|post_layernorm)\..+", "vision.norm"),
-    RoleRule(r"model\.vision_tower\.head\..+", "vision.other"),
-)
-"""SigLIP and CLIP towers. `head` is SigLIP's pooling head, which no LLaVA uses."""
 
 LLAVA_RULES: tuple[RoleRule, ...] = (
     RoleRule(r"model\.multi_modal_projector\.linear_[12]\.(?:weight|bias)", "projector"),
@@ -38,4 +13,32 @@ LLAVA_RULES: tuple[RoleRule, ...] = (
     RoleRule(r"model\.image_newline", "vision.other"),
 )
 
-RULES: tuple[RoleRule, ...] = LLAMA_LIKE_RULES + CLIP_LIKE_RULES + LLAVA_RULES
+RULES: tuple[RoleRule, ...] = language_rules() + tower_rules() + LLAVA_RULES
+
+ARCHITECTURE = Architecture(
+    name="llava_onevision",
+    rules=RULES,
+    processor="LlavaOnevisionProcessor",
+    image_processor="LlavaOnevisionImageProcessorPil",
+    chat="ChatML of Qwen2 without a system turn; images stand before the text of their turn",
+    images="729 tokens for the whole picture, and tiles of 384 pixels (anyres_max_9: more than 9 tiles' worth is scaled "
+    "down); several images in a dialogue: one view of 729 tokens each",
+)
+ARCHITECTURES = (ARCHITECTURE,)
+
+MODELS = (
+    HubModel(
+        "llava-onevision-0.5b",
+        hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        revision="74dd0bf867a4cda7950c17663794267c60cf4b40",
+        architecture=ARCHITECTURE,
+        description="LLaVA-OneVision on Qwen2-0.5B",
+    ),
+    HubModel(
+        "llava-onevision-7b",
+        hub="llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        revision="0d50680527681998e456c7b78950205bedd8a068",
+        architecture=ARCHITECTURE,
+        description="LLaVA-OneVision on Qwen2-7B: the main model of LMM-CL",
+    ),
+)

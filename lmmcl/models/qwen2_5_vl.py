@@ -1,11 +1,13 @@
-"""Qwen2.5-VL: which of its parameters plays which role, for checkpoints of every size (and the tiny one).
+"""Qwen2.5-VL: a vision transformer of its own at native resolution, a merger of 2 × 2 patches, Qwen2.5.
 
 Its vision blocks have gate, up and down projections too, so rules are anchored at the module, never at a suffix.
 """
 
 from __future__ import annotations
 
-from lmmcl.models.llava_onevision import LLAMA_LIKE_RULES
+from lmmcl.models.architecture import Architecture
+from lmmcl.models.hub import HubModel
+from lmmcl.models.parts import language_rules
 from lmmcl.models.roles import RoleRule
 
 VISION_RULES: tuple[RoleRule, ...] = (
@@ -17,4 +19,32 @@ VISION_RULES: tuple[RoleRule, ...] = (
     RoleRule(r"model\.visual\.merger\..+", "projector"),
 )
 
-RULES: tuple[RoleRule, ...] = LLAMA_LIKE_RULES + VISION_RULES
+RULES: tuple[RoleRule, ...] = language_rules() + VISION_RULES
+
+ARCHITECTURE = Architecture(
+    name="qwen2_5_vl",
+    rules=RULES,
+    processor="Qwen2_5_VLProcessor",
+    image_processor="Qwen2VLImageProcessorPil",
+    chat="ChatML with the system turn 'You are a helpful assistant.'; images stand where they are in the text",
+    images="native resolution in patches of 14 pixels, 2 × 2 merged: a token for each 28 × 28 pixels; the checkpoint's "
+    "limits (3,136 to 12,845,056 pixels) hold, so large pictures are long",
+)
+ARCHITECTURES = (ARCHITECTURE,)
+
+MODELS = (
+    HubModel(
+        "qwen2.5-vl-3b",
+        hub="Qwen/Qwen2.5-VL-3B-Instruct",
+        revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
+        architecture=ARCHITECTURE,
+        description="Qwen2.5-VL, 3 B",
+    ),
+    HubModel(
+        "qwen2.5-vl-7b",
+        hub="Qwen/Qwen2.5-VL-7B-Instruct",
+        revision="cc594898137f460bfe9f0759e9844b3ce807cfb5",
+        architecture=ARCHITECTURE,
+        description="Qwen2.5-VL, 7 B: the third model of LMM-CL",
+    ),
+)

@@ -14,7 +14,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.methods import RECIPES, mitigation_names
 from lmmcl.models import get_model, model_names
-from lmmcl.models.roles import select, summary
+from lmmcl.models.roles import select, selects, summary
 from lmmcl.registry import members
 from lmmcl.runner.plan import BYTES_PER_PARAMETER
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
@@ -59,15 +59,19 @@ def catalogue_table(kind: str, rows: list[dict[str, str]]) -> Table:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """Roles (block numbers folded) and recipes of a model, each with parameters and bytes in bf16; from no weights."""
+    """Roles (block numbers folded) and recipes of a model, each with parameters and bytes in bf16; from no weights.
+
+    A recipe that names a role which the model does not have (a projector, say) is left out.
+    """
     counts = get_model(name).role_counts()
     folded: Counter[str] = Counter()
     for role, parameters in counts.items():
         folded[summary([role])[0]] += parameters
     recipes = {}
     for recipe in RECIPES.values():
-        chosen = select({role: role for role in counts}, recipe.train, model=name)
-        recipes[recipe.name] = _size(sum(counts[role] for role in chosen))
+        if all(any(selects(selector, role) for role in counts) for selector in recipe.train):
+            chosen = select({role: role for role in counts}, recipe.train, model=name)
+            recipes[recipe.name] = _size(sum(counts[role] for role in chosen))
     total = _size(sum(counts.values()))
     return {"model": name, "total": total, "roles": {role: _size(n) for role, n in folded.items()}, "recipes": recipes}
 

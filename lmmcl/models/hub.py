@@ -1,0 +1,98 @@
+"""Models of the hub by short names: hub id, pinned revision, architecture; configuration and inventory ship with us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmmcl.errors import UserError
+from lmmcl.models.architecture import Architecture
+from lmmcl.models.inventory import shipped
+from lmmcl.models.pretrained import PretrainedLMM
+
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class HubModel(PretrainedLMM):
+    """A checkpoint of the hub at one revision (a commit, so that the name always means the same weights)."""
+
+    name: str
+    hub: str
+    revision: str
+    architecture: Architecture = field(repr=False)
+    description: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "hub": self.hub, "revision": self.revision}
+
+    def role_counts(self) -> dict[str, int]:
+        return dict(shipped(self.name)["roles"])
+
+    def source(self) -> dict[str, Any]:
+        """With `local_files_only` when all is in the cache: then nothing is asked of the network."""
+        local = {"local_files_only": True} if not self._missing() else {}
+        return {"pretrained_model_name_or_path": self.hub, "revision": self.revision, **local}
+
+    def file(self, name: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.hub, name, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def files(self) -> Path:
+        config = self.file(CONFIG)
+        if config is None:
+            raise self._absent("it is not in the local cache")
+        return config.parent
+
+    def check(self) -> None:
+        """Raises UserError unless the files are in the cache or the hub gives them; downloads nothing."""
+        if missing := self._missing():
+            from huggingface_hub import is_offline_mode
+
+            if is_offline_mode():
+                some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+                raise self._absent(f"not in the local cache ({some}) and HF_HUB_OFFLINE is set")
+            self._ask_hub()
+
+    def _ask_hub(self) -> None:
+        import httpx
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+        try:
+            HfApi().auth_check(self.hub)
+            HfApi().model_info(self.hub, revision=self.revision, timeout=20)
+        except GatedRepoError as error:
+            raise self._absent("gated: accept its terms on its page, then set HF_TOKEN") from error
+        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            raise self._absent(
+                f"not in the local cache, and the hub cannot be asked ({type(error).__name__})"
+            ) from error
+
+    def _absent(self, why: str) -> UserError:
+        return UserError(
+            f"{self.hub} at revision {self.revision}: {why}; fetch it where there is a network with "
+            f"`hf download {self.hub} --revision {self.revision}` (HF_HOME names the cache), "
+            "or name a local save_pretrained directory as the model",
+            file=f"model {self.name}",
+        )
+
+    def _missing(self) -> list[str]:
+        """The files that loading needs and the local cache does not hold."""
+        missing = [name for name in (CONFIG, *self._weights()) if self.file(name) is None]
+        if not any(self.file(name) for name in PROCESSOR):
+            missing.append(PROCESSOR[1])
+        return missing
+
+    def _weights(self) -> Iterator[str]:
+        index = self.file(INDEX)
+        if index is None:
+            yield WEIGHTS
+        else:
+            yield from sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -1,0 +1,66 @@
+"""Inventories: how many parameters each role of a model has, known without weights.
+
+`data/hub/<name>.json` ships the part of a checkpoint's configuration that fixes its architecture, and the inventory that
+follows from it. `python -m lmmcl.models.inventory` computes the inventories anew (on torch's meta device, without memory).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HUB = Path(__file__).parent / "data" / "hub"
+
+
+@cache
+def shipped(name: str) -> Mapping[str, Any]:
+    """What ships of the model `name`: its `config` and its `roles` (parameters by role, blocks numbered)."""
+    return json.loads((HUB / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def meta_model(config: Any) -> Any:
+    """A model with parameters that have shapes and no values. `config` is a configuration or its dictionary."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if isinstance(config, Mapping):
+        config = AutoConfig.for_model(**copy.deepcopy(dict(config)))
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def parameter_counts(model: Any) -> dict[str, int]:
+    """Number of elements of each parameter by name; tied ones once."""
+    return {name: parameter.numel() for name, parameter in model.named_parameters()}
+
+
+def count_roles(roles: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Parameters by role, in the order in which the roles first occur."""
+    counts: Counter[str] = Counter()
+    for name, role in roles.items():
+        counts[role] += sizes[name]
+    return dict(counts)
+
+
+def compute(name: str) -> dict[str, int]:
+    """The inventory of a shipped model, from its shipped configuration."""
+    from lmmcl.models import get_model
+
+    sizes = parameter_counts(meta_model(shipped(name)["config"]))
+    return count_roles(get_model(name).roles_of(sizes), sizes)
+
+
+def write(names: Iterable[str]) -> None:
+    """Compute and write the inventories of `names`."""
+    for name in names:
+        text = json.dumps({"config": shipped(name)["config"], "roles": compute(name)}, indent=1)
+        (HUB / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(sorted(path.stem for path in HUB.glob("*.json")))
