@@ -13,6 +13,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.models import get_model, model_names
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
+from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.table import markdown_table, terminal_table
 from lmmcl.runner.run import run_sweep
@@ -94,8 +95,10 @@ def write_report(results: SweepResults, folder: Path) -> list[Path]:
 
 
 def print_table(results: SweepResults, console: Console) -> None:
-    """The trade-off table, as wide as the terminal (or the pipe's default) allows."""
+    """The trade-off table, as wide as the terminal (or the pipe's default) allows, and what the probes go with."""
     console.print(terminal_table(results, console.width), soft_wrap=True)
+    if (probes := correlation_table(results)) is not None:
+        console.print(probes, soft_wrap=True)
 
 
 def report_sweep(

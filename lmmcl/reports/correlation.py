@@ -1,0 +1,102 @@
+"""Which probe goes with forgetting: Spearman's rank correlation over all stages of a sweep's trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from lmmcl.reports.results import SweepResults, finite
+
+FEWEST = 4
+"""Stages below which no correlation is told: three points agree by chance once in six."""
+WORTH = "held_out_forgetting"
+NOTE = (
+    "Held-out forgetting is negative where something was forgotten: at −1 a probe is highest where most was forgotten."
+)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's ρ of a probe's value with held-out forgetting, its two-sided p-value, over how many stages."""
+
+    probe: str
+    rho: float
+    p: float
+    stages: int
+
+
+def probe_correlations(results: SweepResults) -> list[Correlation]:
+    """Every probe value that varies over at least four stages after the first, strongest first.
+
+    A checkpoint that trials share counts once. Stages follow on one another, so p is a guide and no test.
+    """
+    points = _points(results)
+    names = dict.fromkeys(name for probes, _ in points for name in probes)
+    found = [_correlation(name, points) for name in names]
+    return sorted((each for each in found if each), key=lambda each: (-abs(each.rho), each.probe))
+
+
+def _points(results: SweepResults) -> list[tuple[dict[str, float], float]]:
+    """(probe values, held-out forgetting in percentage points) of every checkpoint that was taught something."""
+    points: dict[str, tuple[dict[str, float], float]] = {}
+    for trial in results.trials:
+        for stage in trial.stages:
+            lost = finite(stage.measures.get(WORTH))
+            if stage.number and lost is not None and stage.probes:
+                values = {name: value for name, given in stage.probes.items() if (value := finite(given)) is not None}
+                points[stage.checkpoint_key] = (values, lost)
+    return list(points.values())
+
+
+def _correlation(name: str, points: list[tuple[dict[str, float], float]]) -> Correlation | None:
+    from scipy.stats import spearmanr
+
+    pairs = [(probes[name], lost) for probes, lost in points if name in probes]
+    values, losses = [value for value, _ in pairs], [lost for _, lost in pairs]
+    if len(pairs) < FEWEST or len(set(values)) < 2 or len(set(losses)) < 2:
+        return None
+    found = spearmanr(values, losses)
+    return Correlation(name, float(found.statistic), float(found.pvalue), len(pairs))
+
+
+def shown(correlations: list[Correlation]) -> list[Correlation]:
+    """Without the parts that a probe sums up itself: single layers, positions and benchmarks."""
+    return [each for each in correlations if not each.probe[-1].isdigit() and "/benchmark/" not in each.probe]
+
+
+def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:
+    """(probe, ρ, p, stages) as text; empty where the sweep has no probes or too few stages."""
+    found = shown(probe_correlations(results))
+    return [(each.probe, f"{each.rho:+.2f}".replace("-", "−"), f"{each.p:.2g}", str(each.stages)) for each in found]
+
+
+def correlation_table(results: SweepResults) -> Table | None:
+    """For the terminal; None where there is nothing to show."""
+    rows = correlation_rows(results)
+    if not rows:
+        return None
+    table = Table(title="Probes against held-out forgetting", caption=NOTE, title_justify="left")
+    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
+    table.add_column("probe")
+    for heading in ("Spearman ρ", "p", "stages"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def correlation_markdown(results: SweepResults) -> str:
+    """The same as Markdown; empty where there is nothing to show."""
+    rows = correlation_rows(results)
+    if not rows:
+        return ""
+    lines = [
+        "### Probes against held-out forgetting",
+        "",
+        "| probe | Spearman ρ | p | stages |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [f"| {name.replace('_', chr(92) + '_')} | {rho} | {p} | {stages} |" for name, rho, p, stages in rows]
+    return "\n".join([*lines, "", NOTE, ""])
