@@ -145,7 +145,9 @@ def show(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, metrics or steps")],
+    kind: Annotated[
+        str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, probes, metrics or steps")
+    ],
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:

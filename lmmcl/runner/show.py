@@ -19,8 +19,9 @@ from lmmcl.registry import members
 from lmmcl.runner.plan import BYTES_PER_PARAMETER
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.metrics import metric_names
+from lmmcl.tasks.probes import probe_names
 
-KINDS = ("models", "recipes", "mitigations", "skills", "benchmarks", "metrics", "steps")
+KINDS = ("models", "recipes", "mitigations", "skills", "benchmarks", "probes", "metrics", "steps")
 
 
 def catalogue(kind: str, ledger: Ledger) -> list[dict[str, str]]:
@@ -41,6 +42,7 @@ def catalogue(kind: str, ledger: Ledger) -> list[dict[str, str]]:
         "benchmarks": {name: get_benchmark(name).description for name in benchmark_names()}
         if kind == "benchmarks"
         else {},
+        "probes": {name: _first_line(members("lmmcl.tasks", "PROBES")[name]) for name in probe_names()},
         "metrics": dict.fromkeys(metric_names(), ""),
     }[kind]
     return [{"name": name, "description": description} for name, description in named.items()]

@@ -63,7 +63,7 @@ def test_the_same_command_again_computes_nothing(sweep: Path, store: Path) -> No
 def test_one_more_learning_rate_computes_only_its_own_trials(sweep: Path, store: Path) -> None:
     wider = write_sweep(sweep.parent, SWEEP.replace("3.0e-4]", "3.0e-4, 1.0e-4]"), "wider.yaml")
     made = json.loads(lmmcl("plan", wider, "--store", store, "--json").stdout)
-    assert made["to_run"] == {"pretrained": 0, "finetune": 4, "merge": 0, "evaluate": 16}
+    assert made["to_run"] == {"pretrained": 0, "finetune": 4, "merge": 0, "evaluate": 16, "examine": 0}
     assert [trial["name"] for trial in made["trials"] if trial["recorded"] < trial["wanted"]] == [
         "sa_proj · lr 0.0001 · tiny-onevision · s0",
         "gate_up · lr 0.0001 · tiny-onevision · s0",
@@ -118,13 +118,17 @@ def test_an_exported_checkpoint_answers_as_the_evaluated_one_did(sweep: Path, st
     benchmarks = [step.benchmark for step in stage.evaluations]
     answered = score_benchmarks(model, processor, benchmarks, limit=8, batch_size=4)
     for step in stage.evaluations:
-        recorded = [json.loads(line)["prediction"] for line in (store / step.path / "samples.jsonl").read_text().splitlines()]
+        recorded = [
+            json.loads(line)["prediction"] for line in (store / step.path / "samples.jsonl").read_text().splitlines()
+        ]
         assert [sample.prediction for sample in answered[step.benchmark.name]] == recorded
 
 
 def test_a_checkpoint_can_be_asked_by_hand(sweep: Path, store: Path) -> None:
     key = load_sweep(sweep).trials[0].key
-    scores = json.loads(lmmcl("eval", key, "-b", "shape", "-b", "size", "--limit", "4", "--store", store, "--json").stdout)
+    scores = json.loads(
+        lmmcl("eval", key, "-b", "shape", "-b", "size", "--limit", "4", "--store", store, "--json").stdout
+    )
     assert set(scores) == {"shape", "size"}
     facts = json.loads(lmmcl("show", key[:8], "--store", store, "--json").stdout)
     assert facts["record"]["proof"]["frozen"] > 0
