@@ -40,8 +40,8 @@ class Display:
         if not self._console.is_terminal:
             self._line(trial, report)
 
-    def trial_failed(self, trial: Trial, why: str) -> None:
-        """`trial` ended before its last stage."""
+    def trial_failed(self, trial: Trial, why: str, details: str) -> None:
+        """`trial` ended before its last stage; the traceback (`details`) is for the store, not for the terminal."""
         self._failures[trial.key] = why
         self._console.print(Text(f"failed: {trial.name}: {why}", style="red"), soft_wrap=True)
 

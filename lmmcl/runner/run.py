@@ -44,7 +44,7 @@ class Following:
         """`trial` ended before its last stage; the traceback is kept in the store."""
         self._ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\n{why}\n\n{details}")
         self.failures[trial.key] = why
-        self._display.trial_failed(trial, why)
+        self._display.trial_failed(trial, why, details)
         self._track(trial)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:

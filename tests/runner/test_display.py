@@ -1,0 +1,47 @@
+"""What a person sees of a running sweep."""
+
+from __future__ import annotations
+
+import io
+
+from made import made_trial
+from rich.console import Console
+
+from lmmcl.runner.display import Display
+
+
+def shown(*, terminal: bool, story) -> str:
+    out = io.StringIO()
+    trials = [made_trial(seed=seed) for seed in (0, 1)]
+    with Display(trials, Console(file=out, force_terminal=terminal, width=140)) as display:
+        story(display, trials)
+    return out.getvalue()
+
+
+def test_a_pipe_gets_one_line_for_each_finished_stage() -> None:
+    def story(display: Display, trials: list) -> None:
+        display.stage_done(trials[0], {"stage": 0})
+        display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
+
+    lines = shown(terminal=False, story=story).splitlines()
+    assert len(lines) == 2
+    assert "stage 1 (after first) · learning +12.3 · held out forgetting -5.0" in lines[1]
+    assert "left]" in lines[1]
+
+
+def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far() -> None:
+    def story(display: Display, trials: list) -> None:
+        display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
+        key = trials[0].stages[2].checkpoint.key
+        display.running({key: {"update": 30, "updates": 94, "updates_per_second": 11.5}})
+
+    text = shown(terminal=True, story=story)
+    assert "●●○" in text
+    assert "second: update 30/94, 11.5/s" in text
+    assert "+12.3" in text
+
+
+def test_a_failed_trial_is_told_at_once_by_name_and_reason() -> None:
+    text = shown(terminal=False, story=lambda display, trials: display.trial_failed(trials[1], "row 3 broke", "traceback"))
+    assert "failed: llm · s1: row 3 broke" in text
+    assert "traceback" not in text

@@ -1,0 +1,110 @@
+"""The command line as a person meets it: answers, refusals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from made import SWEEP, write_sweep
+from own_data import write_receipts
+from typer.testing import CliRunner
+
+from lmmcl.cli import app
+
+
+def ask(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A whole process: what is tested is also what the entry point does with an error."""
+    code = "from lmmcl.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd)
+
+
+def answer(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_bad_input_is_one_message_on_standard_error_and_exit_code_2(tmp_path: Path) -> None:
+    done = ask("run", write_sweep(tmp_path, SWEEP.replace("sa_proj", "sa_prj")), "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert "did you mean 'sa_proj'" in done.stderr
+    assert not (tmp_path / "store").exists(), "nothing may be written for a sweep that cannot run"
+
+
+def test_an_mlflow_server_that_cannot_be_reached_is_told_before_anything_runs(tmp_path: Path) -> None:
+    done = ask("run", write_sweep(tmp_path), "--store", tmp_path / "store", "--mlflow", "http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "http://127.0.0.1:9" in done.stderr
+    assert not (tmp_path / "store" / "checkpoints").exists()
+
+
+def test_the_store_is_named_by_option_else_by_environment_else_beside_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmmcl.cli import open_ledger
+
+    monkeypatch.chdir(tmp_path)
+    assert open_ledger(None).store == str(tmp_path / "lmmcl-store")
+    monkeypatch.setenv("LMMCL_STORE", str(tmp_path / "named"))
+    assert open_ledger(None).store == str(tmp_path / "named")
+    assert open_ledger("s3://bucket/folder").store == "s3://bucket/folder"
+
+
+def test_a_plan_counts_steps_parameters_and_bytes(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path)
+    plan = json.loads(answer("plan", path, "--store", tmp_path / "store", "--json"))
+    assert plan["wanted"] == {"pretrained": 1, "finetune": 8, "merge": 0, "evaluate": 36, "examine": 0}
+    assert plan["to_run"] == plan["wanted"]
+    assert plan["asked_by_trials"] == 4 * 15
+    sizes = {trial["axes"]["recipe"]: trial["trained_parameters"] for trial in plan["trials"]}
+    assert plan["bytes_to_write"] == 4 * 2 * 2 * sum(sizes.values()), "fp32, two stages, two learning rates"
+    assert "5 of 60" not in answer("plan", path, "--store", tmp_path / "store")
+
+
+def test_every_kind_can_be_listed_and_has_members() -> None:
+    floors = {"models": 3, "recipes": 8, "mitigations": 1, "skills": 5, "benchmarks": 8, "metrics": 8}
+    for kind, floor in floors.items():
+        rows = json.loads(answer("list", kind, "--json"))
+        assert len(rows) >= floor, kind
+        if kind not in ("metrics",):
+            assert all(row["description"] for row in rows), f"a member of {kind} has no description"
+
+
+def test_a_kind_that_is_not_there_is_answered_with_the_near_ones() -> None:
+    done = ask("list", "recipe")
+    assert done.returncode == 2
+    assert "did you mean 'recipes'" in done.stderr
+
+
+def test_a_model_shows_what_each_recipe_trains() -> None:
+    facts = json.loads(answer("show", "model", "tiny-onevision", "--json"))
+    whole = facts["total"]["parameters"]
+    assert facts["recipes"]["full"] == {"parameters": whole, "bytes": 2 * whole}
+    assert sum(size["parameters"] for size in facts["roles"].values()) == whole
+    assert 0 < facts["recipes"]["sa_qkv"]["parameters"] < facts["recipes"]["sa_proj"]["parameters"] < whole
+
+
+def test_data_check_names_bad_rows_and_fails(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=6)
+    assert ask("data", "check", path).returncode == 0
+    rows = json.loads(path.read_text())
+    rows[2]["image"] = "images/nowhere.png"
+    path.write_text(json.dumps(rows))
+    done = ask("data", "check", path, "--json")
+    assert done.returncode == 2
+    [problem] = json.loads(done.stdout)["problems"]
+    assert (problem["row"], problem["field"]) == (3, "image")
+
+
+def test_the_printed_schema_is_that_of_sweep_files() -> None:
+    jsonschema.validate(yaml.safe_load(SWEEP), json.loads(answer("schema")))
+    local = Path(__file__).parents[1] / "cluster" / "local.yaml"
+    jsonschema.validate(yaml.safe_load(local.read_text()), json.loads(answer("schema", "cluster")))
