@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from lmmcl.models.base import LMM
     from lmmcl.tasks.base import Example, Skill
+
+
+ROWS = "rows"
+"""Key of a batch's rows: a tensor (batch,) of positions in the stage's examples."""
 
 
 class Mitigation(BaseModel):
@@ -48,7 +53,11 @@ class StageContext:
 
     `model` is the one that will train, on the device it trains on, still with the weights its stage starts from (copy
     what must be kept); `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught
-    before it, oldest first; `collate` makes a padded CPU batch with labels.
+    before it, oldest first; `collate` makes a padded CPU batch with labels of any examples.
+
+    `rows` are the rows of `examples` in the order in which all workers train on them, and `batch_of` makes a padded CPU
+    batch of some of them; `batch_size` examples at a time fit the device. `forward` gives the model's outputs on such a
+    batch, on the model's device and in the arithmetic of the training; it leaves the labels out, so there is no loss.
     """
 
     model: PreTrainedModel
@@ -57,16 +66,24 @@ class StageContext:
     earlier: Sequence[Skill]
     collate: Callable[[Sequence[Example]], dict[str, Tensor]]
     seed: int
+    rows: Sequence[int]
+    batch_of: Callable[[Sequence[int]], dict[str, Tensor]]
+    batch_size: int
+    forward: Callable[[Mapping[str, Tensor]], Any]
 
 
 class TrainingMitigation(Mitigation):
     """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `memory`.
 
-    Called in this order: data, start, optimizer; then batch and penalty for every batch; then end.
+    Called in this order: data, start, optimizer; then batch, penalty and token_penalty for every batch; then end.
+    A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
-        """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone."""
+        """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone.
+
+        The number of updates stays that of `examples`, so that compute is the same with and without the mix.
+        """
         return examples
 
     def start(self, context: StageContext) -> Any:
@@ -84,6 +101,16 @@ class TrainingMitigation(Mitigation):
         """A term (scalar tensor) that is added to the cross entropy of each batch; None adds nothing.
 
         Over the batches of one update, cut by accumulation or workers, the terms are averaged.
+        """
+        return None
+
+    def token_penalty(
+        self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        """A sum (scalar tensor) over the answer tokens of the batch; None adds nothing.
+
+        Divided, like the cross entropy, by the number of answer tokens of the whole update, so that it is the same
+        however the update is cut by accumulation or workers.
         """
         return None
 
@@ -150,8 +177,13 @@ def mitigation_names() -> list[str]:
     return list(members("lmmcl.methods", "MITIGATIONS"))
 
 
-def get_mitigation(spec: str | Mapping[str, Any]) -> Mitigation:
-    """A mitigation from `name` or `{name: {setting: value}}`; raises UserError for unknown names and bad settings."""
+def get_mitigation(
+    spec: str | Mapping[str, Any], *, skills: Mapping[str, Skill] | None = None, folder: Path | None = None
+) -> Mitigation:
+    """A mitigation from `name` or `{name: {setting: value}}`; raises UserError for unknown names and bad settings.
+
+    Where a setting names a skill, `skills` are the sweep's own by name; where it names a file, it is relative to `folder`.
+    """
     if isinstance(spec, str):
         spec = {spec: {}}
     if len(spec) != 1:
@@ -164,7 +196,7 @@ def get_mitigation(spec: str | Mapping[str, Any]) -> Mitigation:
         if setting not in kind.model_fields:
             raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))
     try:
-        return kind(**(settings or {}))
+        return kind.model_validate(dict(settings or {}), context={"skills": skills or {}, "folder": folder or Path()})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{name}.{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error

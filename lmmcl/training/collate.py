@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
-from lmmcl.models.encode import encode, pad
+from lmmcl.methods.mitigation import ROWS
+from lmmcl.models.encode import IGNORED, encode, pad
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
-from lmmcl.tasks.base import Example
+from lmmcl.tasks.base import Example, Skill
 
 CACHE_BYTES = 512 * 2**20
 """Encodings kept in a process, over all skills; the least recently taught skill goes first."""
@@ -55,6 +58,33 @@ def cut_batches(training: Training, placement: TrainingPlacement) -> Batches:
 
 def _divisors(number: int) -> str:
     return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
+@dataclass(frozen=True)
+class First(Sequence[Example]):
+    """The first examples of a skill, without drawing or reading them."""
+
+    examples: Sequence[Example]
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, row: Any) -> Any:
+        chosen = range(self.number)[row]
+        return self.examples[chosen] if isinstance(chosen, int) else [self.examples[at] for at in chosen]
+
+
+def limited(skill: Skill, count: int | None) -> Skill:
+    """The skill with no more than its first `count` training examples (None: all)."""
+    if count is None:
+        return skill
+
+    def load() -> Sequence[Example]:
+        examples = skill.load()
+        return First(examples, min(count, len(examples)))
+
+    return replace(skill, load=load)
 
 
 def update_count(training: Training, examples: int) -> int:
@@ -110,7 +140,8 @@ CACHE = EncodingCache()
 class StageData(Dataset):
     """The encoded examples of a stage in the order of `rows`.
 
-    `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings.
+    `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings. If
+    `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,).
     """
 
     skill: str
@@ -118,12 +149,18 @@ class StageData(Dataset):
     rows: Sequence[int]
     processor: ProcessorMixin
     cache_key: str
+    tells_rows: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> Encoded:
         row = self.rows[position]
+        encoded = self.encoded(row)
+        return {**encoded, ROWS: torch.tensor([row])} if self.tells_rows else encoded
+
+    def encoded(self, row: int) -> Encoded:
+        """One row of `examples` as tensors."""
         return CACHE.get(self.cache_key, row, lambda: encode_row(self.processor, self.skill, self.examples, row))
 
 
@@ -138,7 +175,7 @@ def encode_row(processor: ProcessorMixin, skill: str, examples: Sequence[Example
         raise error.at(file=f"skill {skill}", place=place) from error
     except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
         raise UserError(f"cannot be read: {error}", file=f"skill {skill}", place=place) from error
-    if not bool((encoded["labels"] != -100).any()):
+    if not bool((encoded["labels"] != IGNORED).any()):
         raise UserError("has no answer to learn", file=f"skill {skill}", place=place)
     return encoded
 

@@ -7,6 +7,7 @@ workers a group of processes shares the global batch.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -57,6 +58,7 @@ def finetune(
     try:
         with ledger.writing(step) as draft:
             if placement.workers:
+                os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
                 result = _fit(Job(step, ledger, placement, batches), f"{ledger.store}/runs")
                 _fetch(result, draft)
             else:

@@ -8,7 +8,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,13 +25,13 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors, save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
 from lmmcl.models.roles import select
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge
 from lmmcl.tasks.base import Example, Skill
-from lmmcl.training.collate import Batches, Collator, StageData, encode_row, row_order, update_count
+from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
 from lmmcl.training.errors import StageError
 from lmmcl.training.proof import prove
 from lmmcl.training.trainer import Progress, StageTrainer, training_arguments, whole_checkpoint
@@ -85,6 +85,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process (one of `job.batches.workers`); returns the fields of its record."""
     started = time.perf_counter()
     step, training = job.step, job.step.training
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
     before = digest_tensors(named_tensors(model))
     roles = step.model.roles_of(name for name, _ in model.named_parameters())
@@ -150,23 +152,23 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     """The Trainer with its data, and what the mitigation is shown."""
     step, mitigation = job.step, job.step.mitigation
     processor = step.model.load_processor()
-    earlier = earlier_skills(step.parent)
-    examples = step.skill.load()
+    earlier = [limited(skill, step.training.examples) for skill in earlier_skills(step.parent)]
+    examples = limited(step.skill, step.training.examples).load()
+    if not examples:
+        raise UserError("has no training examples", file=f"skill {step.skill.name}")
+    updates = update_count(step.training, len(examples))
     mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
     if mitigation is not None and mixes:
         examples = mitigation.data(examples, earlier, step.seed)
-    count = min(len(examples), step.training.examples or len(examples))
-    if not count:
-        raise UserError("has no training examples", file=f"skill {step.skill.name}")
-    updates = update_count(step.training, count)
     source = {"model": step.model.identity(), "skill": step.key if mixes else step.skill.identity()}
-    rows = row_order(count, updates * step.training.global_batch_size, step.seed)
+    rows = row_order(len(examples), updates * step.training.global_batch_size, step.seed)
+    data = StageData(step.skill.name, examples, rows, processor, canonical_json(source), tells_rows=bool(mitigation))
     trainer = StageTrainer(
         step,
         model,
         job.progress,
         args=training_arguments(step, job.placement, job.batches, updates=updates, folder=runs),
-        train_dataset=StageData(step.skill.name, examples, rows, processor, canonical_json(source)),
+        train_dataset=data,
     )
     changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
     trainer.data_collator = Collator(
@@ -175,10 +177,35 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     if job.placement.workers and job.placement.save_every:
         trainer.add_callback(ReportCheckpoint())
 
-    def collate(some: Sequence[Example]) -> dict[str, Tensor]:
-        return Collator(processor)([encode_row(processor, step.skill.name, some, row) for row in range(len(some))])
+    return trainer, _context(job, trainer, trained, data, earlier)
 
-    return trainer, StageContext(model, trained, examples, earlier, collate, step.seed)
+
+def _context(
+    job: Job, trainer: StageTrainer, trained: Sequence[str], data: StageData, earlier: Sequence[Skill]
+) -> StageContext:
+    """What the mitigation is shown of a stage that is about to train."""
+    pad_batch = Collator(data.processor)
+
+    def collate(some: Sequence[Example]) -> dict[str, Tensor]:
+        return pad_batch([encode_row(data.processor, data.skill, some, row) for row in range(len(some))])
+
+    def forward(batch: Mapping[str, Tensor]) -> Any:
+        inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
+        with trainer.compute_loss_context_manager():
+            return trainer.taught(**inputs)
+
+    return StageContext(
+        model=trainer.taught,
+        trained=trained,
+        examples=data.examples,
+        earlier=earlier,
+        collate=collate,
+        seed=job.step.seed,
+        rows=data.rows,
+        batch_of=lambda rows: pad_batch([data.encoded(row) for row in rows]),
+        batch_size=job.batches.micro,
+        forward=forward,
+    )
 
 
 def earlier_skills(checkpoint: Checkpoint) -> list[Skill]:
@@ -231,7 +258,7 @@ def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
 
 
 def _peak_memory(model: PreTrainedModel) -> int:
-    """Bytes: of the GPU since the process began to use it, or the process's largest resident size."""
+    """Bytes: the largest use of the GPU in this stage, or on a CPU the process's largest resident size so far."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,6 +5,7 @@ What it leaves out is overhead that a tiny model would feel: no FLOP counts, no 
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.methods.mitigation import ROWS, TrainingMitigation
+from lmmcl.models.encode import IGNORED
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.collate import Batches
@@ -33,13 +36,21 @@ Progress = Callable[[dict[str, Any]], None]
 def training_arguments(
     step: Finetune, placement: TrainingPlacement, batches: Batches, *, updates: int, folder: Path
 ) -> TrainingArguments:
-    """Our settings in the Trainer's words. `folder` takes its checkpoints. Raises UserError for fp16 without a GPU."""
+    """Our settings in the Trainer's words; `folder` takes its checkpoints.
+
+    Raises UserError for fp16 on a CPU, or for GPUs that are not there.
+    """
     training = step.training
     on_cpu = not placement.gpus_per_worker
     if on_cpu and training.precision == "fp16":
         raise UserError(
             "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
             place="training.precision",
+        )
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(
+            f"{placement.gpus_per_worker:g} GPUs are asked for, but this process sees none",
+            place="training.gpus_per_worker",
         )
     optional: dict[str, Any] = {}
     if placement.gradient_checkpointing:
@@ -96,19 +107,36 @@ class StageTrainer(Trainer):
         self.taught = model
         self.progress = progress
         self._last_log = (0, time.perf_counter())
-        super().__init__(model=model, **more)
+        # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
+        kind = type(self.mitigation) if self.mitigation else TrainingMitigation
+        penalises = (kind.penalty, kind.token_penalty) != (TrainingMitigation.penalty, TrainingMitigation.token_penalty)
+        self._keeps_few_logits = not penalises and "logits_to_keep" in inspect.signature(model.forward).parameters
+        # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
+        # believes Qwen2.5-VL, which says that it cannot be told, and averages the means of the parts.
+        super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross entropy over the answer tokens of the global batch, and the mitigation's term; raises StageError unless finite."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        """Cross entropy over the answer tokens of the global batch, and the mitigation's term.
+
+        Raises StageError when it is not finite, or nothing that trains has a part in it.
+        """
+        labels = inputs["labels"]
+        given = {name: value for name, value in inputs.items() if name not in ("labels", ROWS)}
+        if self._keeps_few_logits:
+            given["logits_to_keep"] = answer_span(labels) + 1
+        outputs = model(**given)
+        loss = answer_loss(outputs.logits, labels, num_items_in_batch)
+        if self.mitigation is not None:
+            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, inputs)
+            loss = loss if total is None else loss + total / num_items_in_batch
+        loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
         if self.mitigation is not None:
             penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
-            if penalty is not None:
-                loss = loss + penalty / self.current_gradient_accumulation_steps
+            loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
         if not loss.requires_grad:
             raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
         if not torch.isfinite(loss):
@@ -174,6 +202,21 @@ class StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore(self.taught, load_file(Path(resume_from_checkpoint, TRAINED)))
+
+
+def answer_span(labels: Tensor) -> int:
+    """Columns from the first answer token of a left-padded batch, of shape (batch, tokens), to the end."""
+    return labels.shape[1] - int((labels != IGNORED).any(dim=0).int().argmax())
+
+
+def answer_loss(logits: Tensor, labels: Tensor, tokens: Tensor | int) -> Tensor:
+    """Sum of the cross entropies of the answer tokens, divided by `tokens`, those of the global batch.
+
+    `logits` (batch, kept, vocabulary) are those of the last `kept` columns of `labels` (batch, all tokens).
+    """
+    targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
+    taught = targets != IGNORED
+    return cross_entropy(logits[:, :-1][taught].float(), targets[taught], reduction="sum") / tokens
 
 
 def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
