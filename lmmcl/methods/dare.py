@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lmmcl.methods.mitigation import MergeMitigation
-from lmmcl.methods.task_vectors import moved_by, task_vector
+from lmmcl.methods.task_vectors import moved_by, summed, task_vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def kept_at_random(shape: Sequence[int], drop: float, seed: int, skill: int, nam
 def dare(anchor: Tensor, tuned: Sequence[Tensor], masks: Sequence[Tensor], drop: float, scale: float) -> Tensor:
     """θ0 + λ·Σ m_t·τ_t / (1 − p): the expectation is that of task arithmetic; entries that are dropped keep θ0's bits."""
     kept = [task_vector(anchor, value) * mask for value, mask in zip(tuned, masks, strict=True)]
-    return moved_by(anchor, scale / (1 - drop) * sum(kept))
+    return moved_by(anchor, scale / (1 - drop) * summed(kept))
 
 
 class Dare(MergeMitigation):

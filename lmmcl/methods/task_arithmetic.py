@@ -1,4 +1,4 @@
-"""Task arithmetic: add the task vectors of all skills to the anchor (Ilharco et al. 2023, "Editing Models with Task Arithmetic")."""
+"""Task arithmetic: add the task vectors of all skills (Ilharco et al. 2023, "Editing Models with Task Arithmetic")."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lmmcl.methods.mitigation import MergeMitigation
-from lmmcl.methods.task_vectors import moved_by, task_vector
+from lmmcl.methods.task_vectors import moved_by, summed, task_vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def task_arithmetic(anchor: Tensor, tuned: Sequence[Tensor], scale: float) -> Tensor:
     """θ0 + λ·Σ τ_t with τ_t = θ_t − θ0: all of one shape and dtype, which the result has too."""
-    return moved_by(anchor, scale * sum(task_vector(anchor, value) for value in tuned))
+    return moved_by(anchor, scale * summed(task_vector(anchor, value) for value in tuned))
 
 
 class TaskArithmetic(MergeMitigation):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ def wide(tensor: Tensor) -> Tensor:
 def task_vector(anchor: Tensor, tuned: Tensor) -> Tensor:
     """τ = tuned − anchor, wide."""
     return wide(tuned) - wide(anchor)
+
+
+def summed(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more, oldest first."""
+    return reduce(add, tensors)
 
 
 def moved_by(anchor: Tensor, change: Tensor) -> Tensor:
