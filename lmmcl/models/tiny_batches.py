@@ -52,6 +52,13 @@ class TagTargets:
         return target
 
 
+def patch_pixels(images: Tensor) -> Tensor:
+    """The pixels of each patch, row by row: (pictures, patches, 3 · patch · patch)."""
+    from torch.nn import functional
+
+    return functional.unfold(images, PATCH_SIZE, stride=PATCH_SIZE).transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class _Block:
     ids: list[int]

@@ -17,12 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.tiny_batches import Packer, TagTargets, batches, pixels
+from lmmcl.models.tiny_batches import Packer, TagTargets, batches, patch_pixels, pixels
+from lmmcl.models.tiny_processor import PATCH_SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmmcl.tasks.base import Benchmark
+    from lmmcl.tasks.draw import Scene
 
 BATCH = 32
 ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE = 5e-3, 3e-2
@@ -55,9 +57,11 @@ def pretrain(
     model = untrained("onevision", seed=seed).train()
     mimetic(model)
     scenes = batches(pretraining(seed, style_share=style_share), BATCH)
-    align(model, scenes, align_updates, ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE, log)
-    learn(model, scenes, updates, learning_rate, muon_learning_rate, Packer(seed, most_questions), log)
+    grounding = Grounding(model, [scene for batch in islice(scenes, 40) for scene in batch])
+    align(grounding, scenes, align_updates, ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE, log)
+    learn(grounding, scenes, updates, learning_rate, muon_learning_rate, Packer(seed, most_questions), log)
     seconds = time.process_time() - began
+    log(f"pre-trained in {seconds:.0f} CPU seconds")
     report = {
         "seed": seed,
         "align_updates": align_updates,
@@ -95,78 +99,113 @@ def mimetic(model: Any, strength: float = 0.7) -> None:
             attention.o_proj.weight.copy_(spread.T * 0.3 * strength / groups)
 
 
-def align(model: Any, scenes: Any, updates: int, learning_rate: float, muon_learning_rate: float, log: Any) -> None:
-    """Phase 1: the words of a patch are those whose embeddings its projected features point to."""
-    import torch
-    from torch.nn import functional
+class Grounding:
+    """What ties vision features to words and pixels: of each patch, its words point where the features point, and a
+    linear map of the features gives the pixels back (so that what no tag names, as the angle of a hand, stays visible).
+    """
 
-    targets = TagTargets([scene for batch in islice(scenes, 40) for scene in batch])
-    embeddings = model.get_input_embeddings().weight
-    scale, offset = torch.nn.Parameter(torch.tensor(2.5)), torch.nn.Parameter(torch.full((len(targets.columns),), -3.0))
-    named = [(name, each) for name, each in model.named_parameters() if "language_model" not in name]
-    trained = [*named, ("embeddings", embeddings), ("scale", scale), ("offset", offset)]
-    optimizers = _optimizers(trained, learning_rate, muon_learning_rate)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
+    def __init__(self, model: Any, scenes: Sequence[Scene]) -> None:
+        import torch
+
+        self.model, self.targets = model, TagTargets(scenes)
+        width = model.config.text_config.hidden_size
+        self.scale = torch.nn.Parameter(torch.tensor(2.5))
+        self.offset = torch.nn.Parameter(torch.full((len(self.targets.columns),), -3.0))
+        self.decoder = torch.nn.Linear(width, 3 * PATCH_SIZE**2)
+        self.named = [("scale", self.scale), ("offset", self.offset), *self.decoder.named_parameters()]
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the language model gets to see of each patch: (pictures, patches, width)."""
+        seen = self.model.model.vision_tower(images, output_hidden_states=True).hidden_states[-1]
+        return self.model.model.multi_modal_projector(seen)
+
+    def loss(self, scenes: Sequence[Scene]) -> Tensor:
+        """Ten times the binary cross-entropy per patch and word, plus the mean squared error of pixels in [-1, 1]."""
+        from torch.nn import functional
+
+        images = pixels(scenes)
+        seen = functional.normalize(self.features(images), dim=-1)
+        words = functional.normalize(self.model.get_input_embeddings().weight[self.targets.token_ids], dim=-1)
+        scores = seen @ words.T * self.scale.exp() + self.offset
+        tags = functional.binary_cross_entropy_with_logits(scores, self.targets(scenes))
+        drawn = functional.mse_loss(self.decoder(seen * math.sqrt(seen.shape[-1])), patch_pixels(images))
+        return 10 * tags + drawn
+
+    def level(self, scenes: Sequence[Scene], length: float = 1.0) -> None:
+        """Gives words and features one mean length (only directions were learnt); projector and embeddings change."""
+        import torch
+
+        with torch.no_grad():
+            embeddings = self.model.get_input_embeddings().weight
+            embeddings *= length / embeddings[self.targets.token_ids].norm(dim=-1).mean()
+            factor = length / self.features(pixels(scenes)).norm(dim=-1).mean()
+            last = self.model.model.multi_modal_projector.linear_2
+            last.weight *= factor
+            last.bias *= factor
+
+
+def align(
+    grounding: Grounding, scenes: Any, updates: int, learning_rate: float, muon_learning_rate: float, log: Any
+) -> None:
+    """Phase 1: grounding alone, without the blocks of the language model."""
+    model = grounding.model
+    named = [(name, each) for name, each in model.named_parameters() if ".language_model.layers." not in name]
+    optimizers, schedules = _optimizers([*named, *grounding.named], updates, learning_rate, muon_learning_rate)
     for update in range(updates):
-        batch = next(scenes)
-        features = patch_features(model, pixels(batch))
-        words = functional.normalize(embeddings[targets.token_ids], dim=-1)
-        scores = functional.normalize(features, dim=-1) @ words.T * scale.exp() + offset
-        loss = functional.binary_cross_entropy_with_logits(scores, targets(batch))
+        loss = grounding.loss(next(scenes))
         loss.backward()
         _step(optimizers, schedules)
         if update % 100 == 0 or update == updates - 1:
             log(f"align {update}: loss {loss.item():.4f}")
-    with torch.no_grad():  # only directions were learnt: words and what is seen now get one length
-        embeddings *= 1.0 / embeddings[targets.token_ids].norm(dim=-1).mean()
-        factor = 1.0 / patch_features(model, pixels(batch)).norm(dim=-1).mean()
-        model.model.multi_modal_projector.linear_2.weight *= factor
-        model.model.multi_modal_projector.linear_2.bias *= factor
-
-
-def patch_features(model: Any, images: Tensor) -> Tensor:
-    """What the language model gets to see of each patch: (pictures, patches, width)."""
-    seen = model.model.vision_tower(images, output_hidden_states=True).hidden_states[-1]
-    return model.model.multi_modal_projector(seen)
+    grounding.level(next(scenes))
 
 
 def learn(
-    model: Any, scenes: Any, updates: int, learning_rate: float, muon_learning_rate: float, packer: Packer, log: Any
+    grounding: Grounding,
+    scenes: Any,
+    updates: int,
+    learning_rate: float,
+    muon_learning_rate: float,
+    packer: Packer,
+    log: Any,
 ) -> None:
-    """Phase 2: questions and captions, all parameters."""
+    """Phase 2: questions and captions, all parameters; grounding goes on so that features keep their meaning."""
     import torch
     from torch.nn import functional
 
-    optimizers = _optimizers(list(model.named_parameters()), learning_rate, muon_learning_rate)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
+    model = grounding.model
+    named = [*model.named_parameters(), *grounding.named]
+    optimizers, schedules = _optimizers(named, updates, learning_rate, muon_learning_rate)
     for update in range(updates):
-        batch = packer(next(scenes))
+        shown = next(scenes)
+        batch = packer(shown)
         labels = batch.pop("labels")[:, 1:]
         hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
         taught = labels != -100
         loss = functional.cross_entropy(model.lm_head(hidden[taught]), labels[taught])
-        loss.backward()
+        (loss + 0.3 * grounding.loss(shown)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         _step(optimizers, schedules)
         if update % 100 == 0 or update == updates - 1:
             log(f"questions {update}: loss {loss.item():.4f}")
 
 
-def _optimizers(named: Sequence[tuple[str, Tensor]], learning_rate: float, muon_learning_rate: float) -> list[Any]:
-    """Muon for the matrices of blocks and projector, AdamW for embeddings, norms and biases."""
+def _optimizers(
+    named: Sequence[tuple[str, Tensor]], updates: int, learning_rate: float, muon_learning_rate: float
+) -> tuple[list[Any], list[Any]]:
+    """Muon for the matrices of blocks and projector, AdamW for embeddings, norms and biases; and their schedules."""
     import torch
 
     def is_matrix(name: str, each: Tensor) -> bool:
         return each.dim() == 2 and (".layers." in name or "projector" in name)
 
-    return [
-        torch.optim.Muon(
-            [each for name, each in named if is_matrix(name, each)], lr=muon_learning_rate, weight_decay=0.0
-        ),
-        torch.optim.AdamW(
-            [each for name, each in named if not is_matrix(name, each)], lr=learning_rate, weight_decay=0.01
-        ),
+    matrices = [each for name, each in named if is_matrix(name, each)]
+    others = [each for name, each in named if not is_matrix(name, each)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01),
     ]
+    return optimizers, [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
 
 
 def _step(optimizers: Sequence[Any], schedules: Sequence[Any]) -> None:
@@ -226,6 +265,7 @@ def save(model: Any, directory: Path, report: dict[str, Any]) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)  # written for the owner alone
     build_processor("onevision").save_pretrained(directory)
     counts = role_counts(get_model("tiny-onevision"), model)
     (directory / "roles.json").write_text(json.dumps(counts, indent=1) + "\n")
