@@ -57,7 +57,8 @@ class StageContext:
 
     `rows` are the rows of `examples` in the order in which all workers train on them, and `batch_of` makes a padded CPU
     batch of some of them; `batch_size` examples at a time fit the device. `forward` gives the model's outputs on such a
-    batch, on the model's device and in the arithmetic of the training; it leaves the labels out, so there is no loss.
+    batch, on the model's device and in the arithmetic of the training. There is no loss, and `logits` are those of the last
+    columns of the labels, from the one that predicts the first answer token on.
     """
 
     model: PreTrainedModel
@@ -78,6 +79,10 @@ class TrainingMitigation(Mitigation):
     Called in this order: data, start, optimizer; then batch, penalty and token_penalty for every batch; then end.
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
+
+    needs_all_logits: ClassVar[bool] = True
+    """Whether `penalty` or `token_penalty` reads the logits before the one that predicts the first answer token of a batch;
+    if not, those need not be computed: with a large vocabulary they are most of the memory."""
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone.

@@ -34,7 +34,7 @@ from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
 from lmmcl.training.errors import StageError
 from lmmcl.training.proof import prove
-from lmmcl.training.trainer import Progress, StageTrainer, training_arguments, whole_checkpoint
+from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
 
 CURVE = "curve.jsonl"
 
@@ -191,6 +191,8 @@ def _context(
 
     def forward(batch: Mapping[str, Tensor]) -> Any:
         inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
+        if trainer.can_cut_logits:
+            inputs["logits_to_keep"] = answer_span(batch["labels"]) + 1
         with trainer.compute_loss_context_manager():
             return trainer.taught(**inputs)
 

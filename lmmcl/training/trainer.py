@@ -110,7 +110,8 @@ class StageTrainer(Trainer):
         # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
         kind = type(self.mitigation) if self.mitigation else TrainingMitigation
         penalises = (kind.penalty, kind.token_penalty) != (TrainingMitigation.penalty, TrainingMitigation.token_penalty)
-        self._keeps_few_logits = not penalises and "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.can_cut_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._keeps_few_logits = self.can_cut_logits and not (penalises and kind.needs_all_logits)
         # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
         # believes Qwen2.5-VL, which says that it cannot be told, and averages the means of the parts.
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
@@ -129,6 +130,7 @@ class StageTrainer(Trainer):
         if self._keeps_few_logits:
             given["logits_to_keep"] = answer_span(labels) + 1
         outputs = model(**given)
+        num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
             total = self.mitigation.token_penalty(self.memory, self.taught, outputs, inputs)

@@ -1,0 +1,96 @@
+"""A stage of the tiny model that is about to train, taken apart: what mitigations are shown, and weights to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lmmcl.checkpoint import load_checkpoint, named_tensors
+from lmmcl.ledger import Ledger
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.methods.recipes import get_recipe
+from lmmcl.models import get_model
+from lmmcl.models.roles import select
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.settings import Training
+from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
+from lmmcl.tasks.base import Benchmark, Example, Skill, ask
+from lmmcl.training.collate import cut_batches
+from lmmcl.training.loop import Job, _prepare, _unfreeze
+from lmmcl.training.trainer import StageTrainer
+
+BASE = Pretrained(get_model("tiny-onevision"))
+WORDS = ("red", "red circle", "small red circle left of blue square")
+"""Answers of different lengths: a mean over batches would differ from the mean over all their tokens."""
+
+
+def shades(count: int = 12, green: int = 40) -> list[Example]:
+    """Pictures of one colour each; `green` makes other pictures."""
+    return [
+        ask(str(n), "What is shown?", WORDS[n % 3], Image.new("RGB", (32, 32), (20 * n % 250, green, 90)))
+        for n in range(count)
+    ]
+
+
+def made_skill(name: str = "shades", examples: Sequence[Example] | None = None) -> Skill:
+    rows = shades() if examples is None else examples
+    return Skill(name, 1, load=lambda: rows, benchmark=Benchmark(name, 1, "exact_match", load=list))
+
+
+def stage(mitigation: TrainingMitigation | None = None, **more: Any) -> Finetune:
+    """A stage of four updates of four examples; `more` changes its parent, recipe, skill, seed or training settings."""
+    settings = {"learning_rate": 1e-3, "global_batch_size": 4, "max_steps": 4, "precision": "fp32"}
+    settings.update({key: more.pop(key) for key in list(more) if key in Training.model_fields})
+    parent: Checkpoint = more.pop("parent", BASE)
+    recipe = get_recipe(more.pop("recipe", "sa_proj"))
+    return Finetune(
+        parent, recipe, mitigation, more.pop("skill", made_skill()), Training(**settings), more.pop("seed", 0)
+    )
+
+
+@dataclass
+class Parts:
+    """The Trainer of a stage before its first update, and the context that `start` is given."""
+
+    trainer: StageTrainer
+    context: StageContext
+
+    @property
+    def model(self) -> Any:
+        return self.context.model
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def parts(step: Finetune, tmp_path: Path, **placement: Any) -> Parts:
+    """The stage `step` on the way to its first update; its parent must be recorded below `tmp_path`."""
+    place = TrainingPlacement(**placement)
+    job = Job(step, Ledger(str(tmp_path / "store")), place, cut_batches(step.training, place))
+    model = load_checkpoint(step.parent, job.ledger, precision=step.training.precision)
+    roles = step.model.roles_of(name for name, _ in model.named_parameters())
+    trained = sorted(select(roles, step.recipe.train, model=step.model.name))
+    _unfreeze(model, trained)
+    return Parts(*_prepare(job, model, trained, tmp_path / "runs"))
+
+
+def shake(model: torch.nn.Module, size: float = 0.02, seed: int = 0) -> None:
+    """Move the trained parameters a little at random, as some updates would."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += size * torch.randn(parameter.shape, generator=noise)
+
+
+def weights(step: Checkpoint, ledger: Ledger) -> dict[str, torch.Tensor]:
+    return named_tensors(load_checkpoint(step, ledger, precision="fp32"))
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[name] - other[name]).abs().max().detach()) for name in one)
