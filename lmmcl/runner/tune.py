@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ class Watcher(Protocol):
 
 def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
     """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
-    with ray_cluster(cluster):
+    with ray_cluster(cluster), _tune_storage(ledger, cluster) as storage:
         actor = ray.remote(StepsActor).options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
         driver = tune.with_resources(
@@ -48,7 +49,7 @@ def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watche
             param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=tune.TuneConfig(max_concurrent_trials=open_trials(cluster, len(trials)), reuse_actors=True),
             run_config=tune.RunConfig(
-                name="tune", storage_path=_tune_storage(ledger), callbacks=[follow], verbose=0, log_to_file=False
+                name="tune", storage_path=storage, callbacks=[follow], verbose=0, log_to_file=False
             ),
         )
         tuner.fit()
@@ -105,8 +106,15 @@ def open_trials(cluster: Cluster, trials: int) -> int:
     return max(1, min(trials, 2 * max(1, int(fit))))
 
 
-def _tune_storage(ledger: Ledger) -> str:
-    return f"{ledger.store}/.ray"
+@contextmanager
+def _tune_storage(ledger: Ledger, cluster: Cluster) -> Iterator[str]:
+    """Where Tune keeps its own state. Nobody reads it afterwards, for the ledger says what is done: on this machine it is
+    removed again; several nodes need a place that all of them see."""
+    if cluster.ray.address != "local":
+        yield f"{ledger.store}/.ray"
+        return
+    with tempfile.TemporaryDirectory(prefix="lmmcl-tune-") as folder:
+        yield folder
 
 
 @contextmanager
