@@ -284,3 +284,32 @@ def test_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
     step = Examine(Pretrained(of.lmm), get_probe({"kl_from_base": {"examples": 2}}), HELD_OUT[:1], Evaluation())
     with pytest.raises(ValueError, match="not finite"):
         record_probe(step, Ledger(str(tmp_path)), of)
+
+
+def test_a_model_that_moves_positions_is_refused() -> None:
+    _, model, processor = loaded("tiny-next")
+    given = answers(processor, rows_of(processor, HELD_OUT[0], 2, with_answer=True))
+
+    class Longer(torch.nn.Module):
+        dtype, device = model.dtype, model.device
+
+        def forward(self, **batch: Any) -> Any:
+            out = model(**batch)
+            out.logits = torch.cat([out.logits, out.logits[:, :3]], dim=1)  # as if images were put in here
+            return out
+
+    with pytest.raises(ValueError, match="Longer gave logits of"):
+        forward(Longer(), given)  # type: ignore[arg-type]
+
+
+def test_a_model_that_gives_all_logits_is_read_at_the_same_positions() -> None:
+    _, model, processor = loaded("tiny-next")
+    given = answers(processor, rows_of(processor, HELD_OUT[0], 2, with_answer=True))
+
+    class Whole(torch.nn.Module):
+        dtype, device = model.dtype, model.device
+
+        def forward(self, **batch: Any) -> Any:
+            return model(**batch)
+
+    torch.testing.assert_close(forward(Whole(), given), forward(model, given))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_a_version_that_is_raised_changes_the_key() -> None:
     first = probes_of(probed("number_bias"))[0]
     newer = dataclasses.replace(first, benchmarks=(made_benchmark("kept", version=2),))
     assert newer.key != first.key
+
+
+def test_a_probes_step_travels_to_a_worker(tmp_path: Path) -> None:
+    trial = load_sweep(with_probes(tmp_path, str(probe_names()))).trials[0]
+    steps = trial.stages[1].probes
+    assert [step.label for step in steps] == probe_names()
+    there = pickle.loads(pickle.dumps(steps))
+    assert [step.key for step in there] == [step.key for step in steps]
+    assert [each.load()[0].id for each in there[-1].benchmarks] == ["bird_parts-test-0"] * 2
 
 
 def test_a_sweep_names_its_probes_with_or_without_settings(tmp_path: Path) -> None:

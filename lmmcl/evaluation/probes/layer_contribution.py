@@ -88,6 +88,10 @@ def _kept(model: PreTrainedModel, modules: dict[Place, str], given: Answers) -> 
     def keep(place: Place) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output
+            if states.shape[:2] != given.batch["input_ids"].shape:
+                raise ValueError(
+                    f"{modules[place]} gave {tuple(states.shape)}, which does not keep the positions of the tokens"
+                )
             kept[place] = states[given.row.to(states.device), given.position.to(states.device)]
 
         return hook

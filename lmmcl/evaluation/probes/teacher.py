@@ -6,6 +6,7 @@ images are put in, and padding lies on the left.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,16 +45,24 @@ def answers(processor: ProcessorMixin, rows: Sequence[Row]) -> Answers:
 def forward(model: PreTrainedModel, given: Answers) -> Tensor:
     """Logits (tokens, vocabulary) that predict each answer token, on the model's device in its precision.
 
-    Only the end of the sequences, from the first position needed, passes the LM head: with thousands of image tokens the
-    logits of all positions would not fit in memory.
+    Only the end of the sequences, from the first position needed, passes the LM head where the model can be told so: with
+    thousands of image tokens the logits of all positions would not fit in memory. Raises ValueError for a model that
+    does not keep the positions of the encoded tokens.
     """
     placed = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in given.batch.items()
     }
     length = given.batch["input_ids"].shape[1]
-    logits = model(**placed, use_cache=False, logits_to_keep=length - given.first).logits
-    return logits[given.row.to(logits.device), (given.position - given.first).to(logits.device)]
+    keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+    first = given.first if keeps else 0
+    kept = {"logits_to_keep": length - first} if keeps else {}
+    logits = model(**placed, use_cache=False, **kept).logits
+    if logits.shape[1] != length - first:
+        raise ValueError(
+            f"{type(model).__name__} gave logits of {logits.shape[1]} positions for {length - first} tokens"
+        )
+    return logits[given.row.to(logits.device), (given.position - first).to(logits.device)]
 
 
 def per_row(values: Tensor, row: Tensor, rows: int) -> Tensor:
