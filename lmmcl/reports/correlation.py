@@ -62,14 +62,27 @@ def _correlation(name: str, points: list[tuple[dict[str, float], float]]) -> Cor
 
 
 def shown(correlations: list[Correlation]) -> list[Correlation]:
-    """Without the parts that a probe sums up itself: single layers, positions and benchmarks."""
-    return [each for each in correlations if not each.probe[-1].isdigit() and "/benchmark/" not in each.probe]
+    """Without the parts that a probe sums up itself (single layers, positions, benchmarks), and without held-out scores.
+
+    A score of `constrained` falls with forgetting because it is what was forgotten; its gain is the finding.
+    """
+    return [
+        each
+        for each in correlations
+        if not each.probe[-1].isdigit()
+        and "/benchmark/" not in each.probe
+        and not each.probe.endswith(("/free", "/score"))
+    ]
 
 
 def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:
     """(probe, ρ, p, stages) as text; empty where the sweep has no probes or too few stages."""
     found = shown(probe_correlations(results))
-    return [(each.probe, f"{each.rho:+.2f}".replace("-", "−"), f"{each.p:.2g}", str(each.stages)) for each in found]
+    return [(each.probe, f"{each.rho:+.2f}".replace("-", "−"), _p(each.p), str(each.stages)) for each in found]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def correlation_table(results: SweepResults) -> Table | None:
@@ -98,5 +111,5 @@ def correlation_markdown(results: SweepResults) -> str:
         "| probe | Spearman ρ | p | stages |",
         "|---|---:|---:|---:|",
     ]
-    lines += [f"| {name.replace('_', chr(92) + '_')} | {rho} | {p} | {stages} |" for name, rho, p, stages in rows]
+    lines += [f"| `{name}` | {rho} | {p} | {stages} |" for name, rho, p, stages in rows]
     return "\n".join([*lines, "", NOTE, ""])

@@ -22,6 +22,7 @@ def probed(results: SweepResults) -> SweepResults:
         for stage in given.stages:
             lost = stage.measures["held_out_forgetting"]
             probes = {"number_bias/sum": 0.9 ** (lost + 30), "number_bias/said": 0.0, "layer_contribution/mlp/1": lost}
+            probes |= {"constrained/only_answers/free": 60 + lost}
             stages.append(dataclasses.replace(stage, probes=probes))
         return dataclasses.replace(given, stages=stages)
 
@@ -45,7 +46,7 @@ def test_a_checkpoint_that_trials_share_counts_once() -> None:
 
 def test_few_stages_tell_nothing() -> None:
     assert probe_correlations(probed(make_sweep(recipes=["llm"], rates=[1e-5], stages=3))) == []
-    assert len(probe_correlations(probed(make_sweep(recipes=["llm"], rates=[1e-5], stages=4)))) == 2
+    assert len(probe_correlations(probed(make_sweep(recipes=["llm"], rates=[1e-5], stages=4)))) == 3
 
 
 def test_the_report_shows_probes_when_there_are_any_and_sums_layers_up() -> None:
@@ -53,8 +54,9 @@ def test_the_report_shows_probes_when_there_are_any_and_sums_layers_up() -> None
     assert "Probes" not in markdown_table(plain)
     assert correlation_table(plain) is None
     text = markdown_table(probed(plain))
-    assert r"| number\_bias/sum | −1.00 |" in text
+    assert "| `number_bias/sum` | −1.00 | < 0.001 | 5 |" in text
     assert "layer" not in text
+    assert "free" not in text
     console = Console(width=100, record=True)
     console.print(correlation_table(probed(plain)))
     assert "number_bias/sum" in console.export_text()

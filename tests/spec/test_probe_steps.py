@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from lmmcl.spec.steps import Examine
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.probes import PROBES, get_probe, probe_names
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "probe_keys.json"
 
 
 def probed(*probes: Any, **more: Any) -> Trial:
@@ -48,6 +52,12 @@ def test_a_probe_that_is_added_leaves_all_other_keys_and_the_trials_as_they_were
     assert more.key == plain.key
     assert set(plain.steps()) < set(more.steps())
     assert {step.kind for key, step in more.steps().items() if key not in plain.steps()} == {"examine"}
+
+
+def test_keys_do_not_change_by_accident() -> None:
+    """A default that changes is another finding under the same name: raise the probe's version and write the file anew."""
+    keys = {step.label: step.key for step in probed(*probe_names()).stages[1].probes}
+    assert keys == json.loads(GOLDEN.read_text())
 
 
 def test_what_compares_with_the_base_is_not_asked_of_the_base() -> None:
