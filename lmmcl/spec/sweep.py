@@ -172,7 +172,9 @@ class _Builder:
         return self._named(get_recipe, place, value)
 
     def _mitigation(self, value: Any, place: str) -> Mitigation | None:
-        return None if value in (None, "none") else self._named(get_mitigation, place, value)
+        if value in (None, "none"):
+            return None
+        return self._named(get_mitigation, place, value, skills=self.own_skills, folder=self.path.parent)
 
     def _trial(self, point: dict[str, Any], place: str) -> Trial:
         varied = {name: value for name, value in point.items() if name in Training.model_fields}
