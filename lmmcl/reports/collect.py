@@ -47,7 +47,8 @@ def trial_result(trial: Trial, ledger: Ledger, *, error: str | None = None) -> T
             break
         matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found})
         stages.append(_stage_result(stage, matrix, found, ledger))
-    state: State = "done" if len(stages) == len(trial.stages) else "failed" if error else "partial"
+    finished = len(stages) == len(trial.stages) and not (error and _lacks_probes(trial, ledger))
+    state: State = "done" if finished else "failed" if error else "partial"
     return TrialResult(
         key=trial.key,
         name=trial.name,
@@ -81,6 +82,10 @@ def _training_of(checkpoint: Checkpoint) -> Finetune | None:
     if isinstance(checkpoint, Merge):
         return checkpoint.tuned
     return checkpoint if isinstance(checkpoint, Finetune) else None
+
+
+def _lacks_probes(trial: Trial, ledger: Ledger) -> bool:
+    return any(ledger.find(step) is None for stage in trial.stages for step in stage.probes)
 
 
 def _probes(stage: Stage, ledger: Ledger) -> dict[str, float]:

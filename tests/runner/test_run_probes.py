@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lmmcl.cli import app
 from lmmcl.ledger import Ledger
-from lmmcl.reports.collect import collect
+from lmmcl.reports.collect import collect, trial_result
 from lmmcl.runner import execute
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.steps import Asked, Checkpoint
@@ -105,6 +105,17 @@ def test_probes_added_to_a_finished_sweep_run_alone_load_each_model_once_and_are
     result = CliRunner().invoke(app, ["report", str(sweep), "--store", str(store), "--format", "json"])
     told = json.loads(result.stdout)["trials"][0]["stages"][1]["probes"]
     assert told == pytest.approx(dict(stages[1].probes))
+
+
+def test_a_probe_that_failed_fails_its_trial_and_one_that_was_not_asked_yet_does_not(
+    finished: tuple[Path, Path],
+) -> None:
+    folder, store = finished
+    sweep = write_sweep(folder, f"{ONE_TRIAL}probes: [{{number_bias: {{examples: 3}}}}]\n", "asked.yaml")
+    (trial,) = load_sweep(sweep).trials
+    assert trial_result(trial, Ledger(str(store))).state == "done"
+    failed = trial_result(trial, Ledger(str(store)), error="no such token")
+    assert (failed.state, failed.error, len(failed.stages)) == ("failed", "no such token", 3)
 
 
 def test_a_sweep_that_lists_no_probes_reports_none(finished: tuple[Path, Path]) -> None:

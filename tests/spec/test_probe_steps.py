@@ -17,7 +17,6 @@ from lmmcl.spec.sweep import load_sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.probes import PROBES, get_probe, probe_names
 
-
 GOLDEN = Path(__file__).parent.parent / "golden" / "probe_keys.json"
 
 
