@@ -2,6 +2,7 @@
 
     <store>/checkpoints/<model>/<label>-<key>/          step.json · curve.jsonl · delta.safetensors · record.json
     <store>/scores/<same label>/<benchmark>-<key>/      step.json · samples.jsonl · record.json
+    <store>/probes/<same label>/<probe>-<key>/          step.json · details.json · record.json
 
 The store is a local folder, NFS, or any fsspec URI (`s3://bucket/folder`). A step writes into a private folder; on a file
 system this is renamed into place whole, on an object store the record is uploaded last. So a half-written step is
@@ -161,7 +162,7 @@ class Ledger:
         self._fs.pipe_file(path, text.encode())
 
     def paths(self, kind: str = "checkpoints") -> list[str]:
-        """Folders of all finished steps below `checkpoints` or `scores`, sorted."""
+        """Folders of all finished steps below `checkpoints`, `scores` or `probes`, sorted."""
         found = self._fs.glob(f"{self._root}/{kind}/**/{RECORD}")
         return sorted(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{RECORD}") for path in found)
 
@@ -185,7 +186,8 @@ class Ledger:
         if record is None:
             raise UserError(f"{path} has no record; run its sweep again", file=f"store {self.store}")
         parents = tuple(self._recorded(parent) for parent in record["parents"])
-        return Recorded(get_model(record["model"]), record["depth"], record["key"], path, record["label"], parents)
+        model = get_model(record.fields.get("model_reference", record["model"]))
+        return Recorded(model, record["depth"], record["key"], path, record["label"], parents)
 
     def being_written(self) -> set[str]:
         """Keys of the steps whose private folder is in the store: being computed now (or killed in the middle)."""
@@ -248,5 +250,5 @@ def _about(step: Step) -> dict[str, Any]:
         "parents": [parent.path for parent in step.parents],
     }
     if isinstance(step, CheckpointStep):
-        about |= {"model": step.model.name, "depth": step.depth}
+        about |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
     return about

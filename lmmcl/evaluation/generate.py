@@ -18,7 +18,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
-from lmmcl.models.encode import pad
+from lmmcl.models.encode import end_of_turn, pad
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example
 from lmmcl.tasks.metrics import Metric, get_metric
 
@@ -68,20 +68,30 @@ def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[Non
     """A model set to answer greedily: no dropout, and nothing of the sampling settings that it was shipped with.
 
     Many checkpoints come with a temperature or a repetition penalty (Qwen2.5-VL: 1.05), which `generate` would
-    silently apply. Everything is put back at the end.
+    silently apply. An answer ends where the checkpoint says, or the template's turn does. Everything is put back at the end.
     """
     shipped, training = model.generation_config, model.training
     tokenizer = processor.tokenizer
     ends = shipped.eos_token_id if shipped is not None else None
-    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-    model.generation_config = GenerationConfig(
+    stops = {tokenizer.eos_token_id, end_of_turn(processor), *(ends if isinstance(ends, list) else [ends])} - {None}
+    greedily = GenerationConfig(
         do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(stops)
     )
+    # InstructBLIP generates with the language model inside it, which has settings of its own.
+    inner: list[Any] = [
+        each for each in model.modules() if isinstance(getattr(each, "generation_config", None), GenerationConfig)
+    ]
+    kept = [(each, each.generation_config) for each in inner]
+    model.generation_config = greedily
+    for each in inner:
+        each.generation_config = greedily
     model.eval()
     try:
         yield
     finally:
         model.generation_config = shipped
+        for each, settings in kept:
+            each.generation_config = settings
         model.train(training)
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from lmmcl.errors import UserError
 from lmmcl.models.base import LMM
 from lmmcl.registry import member, members
 
 __all__ = ["LMM", "get_model", "model_names"]
 
 
-def get_model(name: str) -> LMM:
-    """The model called `name`; raises UserError with the nearest names."""
-    return member(__name__, "MODELS", "model", name)
+def get_model(name: str, folder: Path | None = None) -> LMM:
+    """The model called `name`, or the one in the directory `name` (relative to `folder`, default the working directory).
+
+    Raises UserError with the nearest names, or with what a directory lacks.
+    """
+    from lmmcl.models.local import is_path, local_model
+
+    if is_path(name):
+        return local_model(name, folder)
+    try:
+        return member(__name__, "MODELS", "model", name)
+    except UserError as error:
+        if ((folder or Path()) / name / "config.json").is_file():
+            return local_model(name, folder)
+        raise UserError(f"{error.message} (or the path of a save_pretrained directory)") from None
 
 
 def model_names() -> list[str]:

@@ -3,7 +3,8 @@
 What the model reads before an answer is the same text in training and in generation: the template is rendered with a
 private mark in place of each assistant turn and cut there, and the answer begins after the template's own generation
 prompt. Answers are tokenised apart from the prompt, as generation does. Works for every processor that follows
-transformers' `ProcessorMixin` (LLaVA-OneVision, LLaVA-NeXT, Qwen2.5-VL, real or tiny).
+transformers' `ProcessorMixin`; one that puts tokens before the text, or feeds the prompt to another part of the model, says so
+by `leading_ids(images)` and `extra_inputs(prompt)` (see `processors.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ IGNORED = -100
 
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
 _MARK = "\ue000"  # a private-use character: no text of a user contains it
-_FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0}
+_FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "token_type_ids": 0}
+_TILED = {"pixel_values": 5, "pixel_attention_mask": 4}  # dimensions of (examples or images, tiles, …)
 
 
 def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, Tensor]:
@@ -31,7 +33,7 @@ def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, 
     With the answer, `labels` are IGNORED except on assistant turns including the token that ends the turn. Without, the
     last assistant message is left out and the generation prompt ends the tokens.
 
-    Raises UserError when placeholders and images are not equally many.
+    Raises UserError when placeholders and images are not equally many, or more than the model can see.
     """
     import torch
 
@@ -40,16 +42,21 @@ def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, 
         raise UserError(f"example {example.id!r} has {marks} {IMAGE_PLACEHOLDER} for {len(example.images)} images")
     tensors, expansions = _images(processor, example)
     pending = iter(expansions)
-    ids: list[int] = []
-    labels: list[int] = []
-    for text, taught in _segments(processor, example.messages, with_answer=with_answer):
+    segments = _segments(processor, example.messages, with_answer=with_answer)
+    ids = _leading(processor, segments[0][0], len(example.images))
+    labels = [IGNORED] * len(ids)
+    for text, taught in segments:
         # Only the template writes image tokens: an answer that spells one must not consume an image.
         tokens = _tokens(processor, text if taught else _expand(processor, text, pending))
         ids += tokens
         labels += tokens if taught else [IGNORED] * len(tokens)
     encoded = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long), **tensors}
     if getattr(processor, "return_mm_token_type_ids", False):
-        encoded["mm_token_type_ids"] = (encoded["input_ids"] == processor.image_token_id).long()
+        name = "mm_token_type_ids" if "mm_token_type_ids" in processor.model_input_names else "token_type_ids"
+        encoded[name] = torch.isin(encoded["input_ids"], torch.tensor(processor.image_token_ids)).long()
+    if hasattr(processor, "extra_inputs"):
+        prompt = "".join(text for text, taught in segments if not taught)
+        encoded |= {key: torch.tensor(value) for key, value in processor.extra_inputs(prompt).items()}
     if with_answer:
         encoded["labels"] = torch.tensor(labels)
     return encoded
@@ -58,6 +65,8 @@ def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, 
 def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """A batch for `model(**batch)` or `model.generate(**batch)`: tokens padded on the left, images concatenated.
 
+    What a Q-Former reads is padded on the right, as the encoder that it is.
+
     Shapes: tokens (batch, longest); image tensors (all images or patches of the batch, …). Raises ValueError for an
     empty list.
     """
@@ -65,18 +74,50 @@ def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tenso
 
     if not encoded:
         raise ValueError("nothing to pad")
-    longest = max(len(one["input_ids"]) for one in encoded)
     fills = {"input_ids": processor.tokenizer.pad_token_id, **_FILL}
     batch: dict[str, Tensor] = {}
     for key in dict.fromkeys(key for one in encoded for key in one):
         parts = [one[key] for one in encoded if key in one]
         if key in fills:
-            batch[key] = torch.full((len(encoded), longest), fills[key], dtype=parts[0].dtype)
-            for row, part in zip(batch[key], parts, strict=True):
-                row[longest - len(part) :] = part
+            batch[key] = _rows(parts, fills[key], left=True)
+        elif key.startswith("qformer_"):
+            batch[key] = _rows(parts, _qformer_fill(processor, key), left=False)
         else:
-            batch[key] = torch.cat(_same_tiles(parts))
+            batch[key] = torch.cat(_same_tiles(parts, _TILED.get(key)))
     return batch
+
+
+def end_of_turn(processor: Any) -> int | None:
+    """The token that the chat template ends an answer with, which may be another than the end of the text."""
+    messages = (Message("user", "?"), Message("assistant", "!"))
+    tokens = _tokens(processor, _end_of_turns(processor, messages, ["!"])[0].strip())
+    return tokens[-1] if tokens else None
+
+
+def _rows(parts: Sequence[Tensor], fill: int, *, left: bool) -> Tensor:
+    """Vectors of different lengths as the rows of a matrix."""
+    import torch
+
+    longest = max(len(part) for part in parts)
+    rows = torch.full((len(parts), longest), fill, dtype=parts[0].dtype)
+    for row, part in zip(rows, parts, strict=True):
+        start = longest - len(part) if left else 0
+        row[start : start + len(part)] = part
+    return rows
+
+
+def _qformer_fill(processor: Any, key: str) -> int:
+    return processor.qformer_tokenizer.pad_token_id if key == "qformer_input_ids" else 0
+
+
+def _leading(processor: Any, text: str, images: int) -> list[int]:
+    """The tokens before the text: what marks its beginning, unless the template has written that."""
+    if hasattr(processor, "leading_ids"):
+        return processor.leading_ids(images)
+    tokenizer = processor.tokenizer
+    begins = tokenizer("")["input_ids"][:1]
+    written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    return begins if begins == [tokenizer.bos_token_id] and not written else []
 
 
 def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
@@ -95,11 +136,20 @@ def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool)
 
 def _end_of_turns(processor: Any, messages: Sequence[Message], answers: Sequence[str]) -> list[str]:
     """What the template writes after each answer up to the token that ends the turn (that token included)."""
-    end = processor.tokenizer.eos_token
     after = _render(processor, messages, generation_prompt=False).split(_MARK)[1:]
     if len(after) != len(answers):
         raise ValueError("the chat template does not show every assistant turn once")
-    return [text[: text.index(end) + len(end)] if end in text else end for text in after]
+    return [_end_of_turn(processor, text) for text in after]
+
+
+def _end_of_turn(processor: Any, after: str) -> str:
+    """The special token at the beginning of `after` with the space before it; the end of the text when there is none."""
+    specials = [str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+    begun = after.lstrip()
+    found = max((token for token in specials if begun.startswith(token)), key=len, default="")
+    if not found or found == processor.image_token:
+        return processor.tokenizer.eos_token
+    return after[: after.index(found) + len(found)]
 
 
 def _render(processor: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
@@ -124,8 +174,10 @@ def _images(processor: Any, example: Example) -> tuple[dict[str, Tensor], list[s
     """The image tensors of an example, and for each image the text that stands for it."""
     if not example.images:
         return {}, []
-    processed, replacements = processor._process_images([example.open_images()], return_tensors="pt")
-    return dict(processed), replacements
+    settings = processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
+    processed, replacements = processor._process_images([example.open_images()], **settings)
+    dropped = getattr(processor, "input_names_dropped", processor.unused_input_names)
+    return {key: value for key, value in processed.items() if key not in dropped}, replacements
 
 
 def _expand(processor: Any, text: str, replacements: Any) -> str:
@@ -138,11 +190,11 @@ def _tokens(processor: Any, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _same_tiles(parts: list[Tensor]) -> list[Tensor]:
-    """Pixels of shape (images, tiles, channels, height, width), filled up with empty tiles to the largest number."""
+def _same_tiles(parts: list[Tensor], dimensions: int | None) -> list[Tensor]:
+    """Tensors of shape (images, tiles, …), filled up with empty tiles to the largest number."""
     import torch
 
-    if parts[0].dim() != 5:
+    if parts[0].dim() != dimensions:
         return parts
     most = max(part.shape[1] for part in parts)
     return [

@@ -11,6 +11,7 @@ from rich.console import Console
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model, model_names
+from lmmcl.models.local import is_path
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
@@ -142,7 +143,8 @@ def evaluate_checkpoint(
     """Scores in points by benchmark; what is recorded is read, what is missing computed here and recorded."""
     from lmmcl.runner.inline import InlineSteps
 
-    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if wanted in model_names() else ledger.checkpoint(wanted)
+    is_model = wanted in model_names() or is_path(wanted)
+    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
     settings = Evaluation.model_validate({"limit": limit, "precision": precision})
     steps = [Evaluate(checkpoint, _asked(name), settings) for name in names]
     records = InlineSteps(ledger, cluster, lambda key, shown: None).ensure_all(steps)

@@ -63,7 +63,7 @@ class CheckpointStep(StepBase):
 
     @property
     def path(self) -> str:
-        return f"checkpoints/{self.model.name}/{self.label}-{self.key}"
+        return f"checkpoints/{self.model.label}/{self.label}-{self.key}"
 
 
 @dataclass(frozen=True)
