@@ -215,6 +215,9 @@ def load_base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[Pr
     if place in _KEPT:
         model, digest = _KEPT[place]
         return copy.deepcopy(model), digest
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # many processes load models at once, and nobody watches them
     model = lmm.load_model(precision=precision, device=device, attention=attention)
     digest = _DIGESTS.setdefault((place[0], precision), digest_model(model, precision))
     if sum(tensor.nbytes for tensor in named_tensors(model).values()) <= KEPT_BASE_BYTES:
@@ -253,7 +256,7 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError("is not empty; name a new directory", file=str(directory))
     load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(directory)
-    step.model.load_processor().save_pretrained(directory)
+    step.model.save_processor(directory)
     with ledger.opened(step.path, "step.json") as file:
         identity = json.loads(file.read_text(encoding="utf-8"))
     origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}

@@ -204,6 +204,15 @@ def test_an_export_loads_as_a_plain_directory_and_answers_the_same(ledger: Ledge
     }
 
 
+def test_a_checkpoint_found_by_its_key_loads_without_the_sweep_that_made_it(ledger: Ledger, tmp_path: Path) -> None:
+    ensure_pretrained(BASE, ledger)
+    first = stage(BASE, "one")
+    record(first, ledger, {Q0: pretrained()[Q0] + 1})
+    found = ledger.checkpoint(first.key)
+    assert torch.equal(named_tensors(load_checkpoint(found, ledger, precision="fp32"))[Q0], pretrained()[Q0] + 1)
+    assert json.loads((export(found, ledger, tmp_path / "exported") / "lmmcl.json").read_text())["label"] == first.label
+
+
 def test_an_export_overwrites_nothing(ledger: Ledger, tmp_path: Path) -> None:
     ensure_pretrained(BASE, ledger)
     (tmp_path / "taken").mkdir()
