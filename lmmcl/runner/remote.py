@@ -17,7 +17,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Finetune
+from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge
 
 WAITING_CPUS = 0.001
 """What a process that only waits asks for: Ray accepts no 0 for a trial's driver."""
@@ -61,7 +61,8 @@ class RayLauncher:
 
     async def checkpoint(self, step: Checkpoint) -> None:
         place = self._cluster.training
-        if isinstance(step, Finetune) and place.workers == 0:
+        trains_here = isinstance(step, Finetune) and place.workers == 0
+        if trains_here or (isinstance(step, Merge) and step.rule.needs_model):
             options = _options(place.cpus_per_worker, place.gpus_per_worker, place.resources_per_worker)
         elif isinstance(step, Finetune):
             options = _options(WAITING_CPUS, 0, self._cluster.driver.resources)

@@ -158,7 +158,7 @@ def test_inputs_that_are_always_zero_are_no_obstacle() -> None:
 
 
 def test_the_losses_are_those_of_the_layers_output() -> None:
-    before, after, inputs = made_layer()
+    _, after, inputs = made_layer()
     done = tailored()
     half = POSITIONS / 2
     assert done.loss * half == pytest.approx(((done.weight - after).double() @ inputs.double()).square().sum().item())
