@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lmmcl.tasks.draw import Scene
 
 BATCH = 32
+TARGETS = ("birds", "counting", "microscopy", "digits", "clock")
 ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE = 5e-3, 3e-2
 
 
@@ -35,9 +36,9 @@ def pretrain(
     *,
     seed: int = 0,
     align_updates: int = 1200,
-    updates: int = 500,
+    updates: int = 700,
     learning_rate: float = 4e-3,
-    muon_learning_rate: float = 1e-2,
+    muon_learning_rate: float = 2e-2,
     style_share: float = 0.25,
     most_questions: int = 6,
     log: Any = print,
@@ -233,8 +234,8 @@ def accuracies(model: Any) -> dict[str, dict[str, float]]:
     from lmmcl.tasks.held_out import BENCHMARKS
 
     held_out = {each.name: accuracy(model, each) for each in BENCHMARKS}
-    skills = members("lmmcl.tasks", "SKILLS").values()
-    return {"held_out": held_out, "target": {each.name: accuracy(model, each.benchmark) for each in skills}}
+    skills = members("lmmcl.tasks", "SKILLS")
+    return {"held_out": held_out, "target": {name: accuracy(model, skills[name].benchmark) for name in TARGETS}}
 
 
 def accuracy(model: Any, benchmark: Benchmark, batch_size: int = 100) -> float:
