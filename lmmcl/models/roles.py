@@ -6,8 +6,8 @@ A role is a dotted path, from the coarse to the fine:
     projector
     llm.embeddings · llm.blocks.N.attention.{q,k,v,o} · llm.blocks.N.mlp.{gate,up,down} · llm.blocks.N.norm · llm.norm · llm.head
 
-A selector is a role or the beginning of one; `*` stands for any one part and `12-27` for a range of block numbers:
-`llm.blocks.*.attention`, `llm.blocks.12-27.mlp.gate`, `vision`.
+A selector is a role or the beginning of one; `*` stands for any one part, `12-27` for a range of block numbers and `last-4` for
+the last four blocks that the model has: `llm.blocks.*.attention`, `llm.blocks.12-27.mlp.gate`, `llm.blocks.last-4`, `vision`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,26 @@ def _part_matches(wanted: str, given: str) -> bool:
     return span is not None and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
 
 
+def resolve(selector: str, roles: Iterable[str], *, model: str) -> str:
+    """`selector` with `last-N` as the numbers of the last N blocks among `roles`; raises UserError when there are fewer.
+
+    Done when a selector is used: as it is written it means the same for models of any depth.
+    """
+    parts = selector.split(".")
+    for at, part in enumerate(parts):
+        last = re.fullmatch(r"last-(\d+)", part)
+        if last is None:
+            continue
+        before = ".".join(parts[:at])
+        given = (role.split(".") for role in roles if selects(before, role))
+        numbers = {int(role[at]) for role in given if len(role) > at and role[at].isdigit()}
+        if not 1 <= int(last[1]) <= len(numbers):
+            raise UserError(f"selector {selector!r}: {model} has {len(numbers)} blocks in {before!r}")
+        end = max(numbers)
+        parts[at] = f"{end - int(last[1]) + 1}-{end}"
+    return ".".join(parts)
+
+
 def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) -> set[str]:
     """Names of the parameters whose role one of `selectors` covers.
 
@@ -65,10 +85,14 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
     """
     chosen: set[str] = set()
     for selector in selectors:
-        hits = {name for name, role in roles.items() if selects(selector, role)}
+        resolved = resolve(selector, roles.values(), model=model)
+        hits = {name for name, role in roles.items() if selects(resolved, role)}
         if not hits:
+            tied = resolved == "llm.head" and "llm.embeddings" in roles.values()
+            why = " (its head is tied: one tensor with llm.embeddings, which trains both)" if tied else ""
             raise UserError(
-                f"selector {selector!r} matches no parameter of {model}; its roles: {', '.join(summary(roles.values()))}"
+                f"selector {selector!r} matches no parameter of {model}{why}; "
+                f"its roles: {', '.join(summary(roles.values()))}"
             )
         chosen |= hits
     return chosen

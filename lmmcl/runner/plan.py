@@ -11,10 +11,10 @@ from rich.console import Group
 from rich.table import Table
 
 from lmmcl.ledger import Ledger
-from lmmcl.models.roles import select
 from lmmcl.reports import words
 from lmmcl.spec.steps import Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.trained import trained_of
 from lmmcl.spec.trial import Trial
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -88,7 +88,7 @@ def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int) -> TrialPlan
 
 
 def _stage_bytes(trial: Trial) -> int:
-    return trial.trained_parameters() * BYTES_PER_PARAMETER[trial.training.precision]
+    return trained_of(trial.recipe, trial.model).written * BYTES_PER_PARAMETER[trial.training.precision]
 
 
 def _checkpoint_bytes(step: Step) -> int:
@@ -97,9 +97,7 @@ def _checkpoint_bytes(step: Step) -> int:
         return _checkpoint_bytes(step.tuned)
     if not isinstance(step, Finetune):
         return 0
-    counts = step.model.role_counts()
-    chosen = select({role: role for role in counts}, step.recipe.train, model=step.model.name)
-    return sum(counts[role] for role in chosen) * BYTES_PER_PARAMETER[step.training.precision]
+    return trained_of(step.recipe, step.model).written * BYTES_PER_PARAMETER[step.training.precision]
 
 
 def plan_table(plan: Plan) -> Group:

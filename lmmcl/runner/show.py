@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,9 +15,10 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.methods import RECIPES, mitigation_names
 from lmmcl.models import get_model, model_names
-from lmmcl.models.roles import select, selects, summary
+from lmmcl.models.roles import summary
 from lmmcl.registry import members
 from lmmcl.runner.plan import BYTES_PER_PARAMETER
+from lmmcl.spec.trained import trained_of
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.metrics import metric_names
 from lmmcl.tasks.probes import probe_names
@@ -34,7 +36,7 @@ def catalogue(kind: str, ledger: Ledger) -> list[dict[str, str]]:
         "models": {name: getattr(get_model(name), "description", "") for name in model_names()}
         if kind == "models"
         else {},
-        "recipes": {name: "trains " + ", ".join(recipe.train) for name, recipe in RECIPES.items()},
+        "recipes": {name: recipe.description for name, recipe in RECIPES.items()},
         "mitigations": {
             name: _first_line(members("lmmcl.methods", "MITIGATIONS")[name]) for name in mitigation_names()
         },
@@ -63,17 +65,17 @@ def catalogue_table(kind: str, rows: list[dict[str, str]]) -> Table:
 def model_facts(name: str) -> dict[str, Any]:
     """Roles (block numbers folded) and recipes of a model, each with parameters and bytes in bf16; from no weights.
 
-    A recipe that names a role which the model does not have (a projector, say) is left out.
+    A recipe that does not fit the model is left out: it names a role which is not there, or a rank above its layers.
     """
-    counts = get_model(name).role_counts()
+    model = get_model(name)
+    counts = model.role_counts()
     folded: Counter[str] = Counter()
     for role, parameters in counts.items():
         folded[summary([role])[0]] += parameters
     recipes = {}
     for recipe in RECIPES.values():
-        if all(any(selects(selector, role) for role in counts) for selector in recipe.train):
-            chosen = select({role: role for role in counts}, recipe.train, model=name)
-            recipes[recipe.name] = _size(sum(counts[role] for role in chosen))
+        with suppress(UserError):
+            recipes[recipe.name] = _size(trained_of(recipe, model).trained)
     total = _size(sum(counts.values()))
     return {"model": name, "total": total, "roles": {role: _size(n) for role, n in folded.items()}, "recipes": recipes}
 

@@ -37,12 +37,13 @@ class Benchmarks(Settings):
     own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
 
 
-class OwnRecipe(Settings):
-    """A recipe written in the sweep: a name and role selectors such as `llm.blocks.12-27.attention`."""
-
-    name: Name
-    train: list[str] = Field(min_length=1)
-
+RecipeEntry = Annotated[
+    str | Mapping[str, Any],
+    Field(
+        description="`name`, `a+b` (both), `{lora: {rank: 8}}` (one that ships, settings changed) or `{name: …, train: [role "
+        "selectors], adapter: {kind, targets, …}, learning_rates: {role selector: rate}}`"
+    ),
+]
 
 MitigationEntry = str | Mapping[str, Mapping[str, Any] | None] | None
 """`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
@@ -59,8 +60,8 @@ Grid = create_model(  # every value is a list; the grid is their product
     "Grid",
     __base__=Settings,
     __doc__="A product of axes; every value is a list. Any training setting may be an axis.",
-    model=(Annotated[list[Name], Field(min_length=1)], ...),
-    recipe=(Annotated[list[str | OwnRecipe], Field(min_length=1)], ...),
+    model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
+    recipe=(Annotated[list[RecipeEntry], Field(min_length=1)], ...),
     mitigation=(Annotated[list[MitigationEntry], Field(min_length=1)], [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
     seed=(Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)], [0]),

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lmmcl.errors import UserError, unknown
-from lmmcl.methods import Mitigation, Recipe, get_mitigation, get_recipe
+from lmmcl.methods import Mitigation, get_mitigation, get_recipe
 from lmmcl.models import get_model
 from lmmcl.spec.door import apply_overrides, join, read_yaml, refusal, validate
-from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, OwnRecipe, SweepFile
+from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, SweepFile
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Step
 from lmmcl.spec.trial import Trial
@@ -148,11 +148,16 @@ class _Builder:
             place = join("grids", number)
             axes = {name: values for name in Grid.model_fields if (values := getattr(grid, name)) is not None}
             axes["order"] = axes.get("order") or self._only_order(place)
-            axes["recipe"] = [self._recipe(v, join(place, "recipe", i)) for i, v in enumerate(axes["recipe"])]
+            axes["recipe"] = [
+                self._named(get_recipe, join(place, "recipe", i), v) for i, v in enumerate(axes["recipe"])
+            ]
             axes["mitigation"] = [
                 self._mitigation(v, join(place, "mitigation", i)) for i, v in enumerate(axes["mitigation"])
             ]
-            axes["model"] = [self._named(get_model, join(place, "model", i), v) for i, v in enumerate(axes["model"])]
+            axes["model"] = [
+                self._named(get_model, join(place, "model", i), v, self.path.parent)
+                for i, v in enumerate(axes["model"])
+            ]
             for i, order in enumerate(axes["order"]):
                 if order not in self.orders:
                     raise UserError(
@@ -165,11 +170,6 @@ class _Builder:
         if len(self.orders) == 1:
             return list(self.orders)
         raise UserError(f"order is missing; allowed: {', '.join(self.orders)}", file=str(self.path), place=place)
-
-    def _recipe(self, value: str | OwnRecipe, place: str) -> Recipe:
-        if isinstance(value, OwnRecipe):
-            return Recipe(name=value.name, train=tuple(value.train))
-        return self._named(get_recipe, place, value)
 
     def _mitigation(self, value: Any, place: str) -> Mitigation | None:
         if value in (None, "none"):

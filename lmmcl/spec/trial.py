@@ -10,9 +10,9 @@ from typing import Any
 from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
 from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
-from lmmcl.models.roles import select
 from lmmcl.spec.settings import Evaluation, Training
 from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Step
+from lmmcl.spec.trained import trained_of
 from lmmcl.tasks.base import Benchmark, Skill
 from lmmcl.tasks.probes import Probe
 
@@ -127,10 +127,8 @@ class Trial:
         return found
 
     def trained_parameters(self) -> int:
-        """How many parameters the recipe trains, from the model's roles alone.
+        """How many parameters the recipe trains, from the model's inventory alone.
 
-        Raises UserError when a selector of the recipe matches no role of the model.
+        Raises UserError when the recipe does not fit the model (see `trained_of`).
         """
-        counts = self.model.role_counts()
-        chosen = select({role: role for role in counts}, self.recipe.train, model=self.model.name)
-        return sum(counts[role] for role in chosen)
+        return trained_of(self.recipe, self.model).trained

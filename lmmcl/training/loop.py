@@ -94,6 +94,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     dtypes = _unfreeze(model, trained)
 
     trainer, context = _prepare(job, model, trained, runs)
+    rates = step.recipe.rates({roles[name] for name in trained}, set(roles.values()), model=step.model.name)
+    trainer.rates = {name: rates[roles[name]] for name in trained if roles[name] in rates}
     if step.mitigation:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()

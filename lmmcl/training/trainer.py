@@ -98,12 +98,13 @@ def training_arguments(
 
 
 class StageTrainer(Trainer):
-    """Teaches one stage. `memory` is what the mitigation's `start` returned."""
+    """Teaches one stage. `memory` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
         self.step = step
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
+        self.rates: Mapping[str, float] = {}
         self.taught = model
         self.progress = progress
         self._last_log = (0, time.perf_counter())
@@ -151,6 +152,9 @@ class StageTrainer(Trainer):
         """AdamW over the trained parameters, shown to the mitigation."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
+        if is_new and self.rates:
+            names = {id(parameter): name for name, parameter in self.taught.named_parameters()}
+            split_by_rate(optimizer, names, self.rates)
         if is_new and self.mitigation is not None:
             self.mitigation.optimizer(self.memory, self.taught, optimizer)
         return optimizer
@@ -219,6 +223,21 @@ def answer_loss(logits: Tensor, labels: Tensor, tokens: Tensor | int) -> Tensor:
     targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
     taught = targets != IGNORED
     return cross_entropy(logits[:, :-1][taught].float(), targets[taught], reduction="sum") / tokens
+
+
+def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
+    """Split a fresh optimizer's groups so that the parameters in `rates` have those; `names` are names by `id`.
+
+    The rates are peaks: the schedule scales each group's own. Groups with the trial's rate come first, for the curve shows theirs.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        by_rate: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
+        groups += [{**group, "params": some, "lr": rate} for rate, some in by_rate.items()]
+    usual = optimizer.defaults["lr"]
+    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)
 
 
 def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
