@@ -231,3 +231,10 @@ def test_after_one_skill_all_ways_to_continue_are_one_step() -> None:
 def test_every_setting_of_a_rule_but_where_it_continues_is_in_its_identity(name: str) -> None:
     fields = set(type(rule(name)).model_fields) - {"continues_from"}
     assert fields | {"name", "version"} == set(rule(name).identity())
+
+
+def test_a_name_says_first_what_is_merged_then_where_it_goes_on() -> None:
+    assert (
+        rule({"wise_ft": {"continues_from": "tuned", "alpha": 0.5}}).label == "wise_ft(alpha=0.5,continues_from=tuned)"
+    )
+    assert rule({"ties": {"continues_from": "base", "keep": 0.2}}).label == "ties"

@@ -164,6 +164,14 @@ class MergeMitigation(Mitigation):
         """What enters a key."""
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"continues_from"})}
 
+    @property
+    def label(self) -> str:
+        """`wise_ft(alpha=0.5,continues_from=tuned)`: the settings that differ from their defaults, `continues_from` last."""
+        shown = self.model_dump(mode="json", exclude_defaults=True)
+        last = shown.pop("continues_from", None)
+        parts = [f"{k}={v}" for k, v in shown.items()] + ([f"continues_from={last}"] if last else [])
+        return f"{self.name}({','.join(parts)})" if parts else self.name
+
     def prepare(self, context: MergeContext) -> Any:
         """Called once before the first tensor; what it returns comes to the others as `memory`."""
         return None
