@@ -19,6 +19,7 @@ from lmmcl.evaluation.probes.kl_from_base import kl
 from lmmcl.evaluation.probes.layer_contribution import parts_of
 from lmmcl.evaluation.probes.questions import not_about, rows_of, say
 from lmmcl.evaluation.probes.teacher import answers, forward
+from lmmcl.evaluation.probes.token_bias import _watch
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
@@ -114,6 +115,15 @@ def test_positions_after_the_end_of_an_answer_do_not_count() -> None:
     assert {len(sample["max"]) for sample in details["samples"]} == {1}
 
 
+def test_each_answer_of_a_batch_counts_up_to_its_own_end() -> None:
+    processor = loaded("tiny-onevision")[2]
+    rows = [row for name in ("colour", "position") for row in rows_of(processor, get_benchmark(name), 3)]
+    samples = _watch(rows, [0], 8, subject("tiny-onevision"))
+    words = [len(processor.tokenizer(sample["answer"])["input_ids"]) for sample in samples]
+    assert len(set(words)) > 1
+    assert [len(sample["max"]) for sample in samples] == [min(8, count + 1) for count in words]
+
+
 def test_a_benchmark_that_is_about_the_tokens_is_left_out() -> None:
     of = subject("tiny-onevision")
     details = found({"yes_no_bias": {"examples": 4}}, of).details
@@ -143,8 +153,9 @@ def test_a_model_does_not_differ_from_itself_and_differs_from_a_changed_one(fami
 
 
 def test_divergence_is_that_of_the_formula() -> None:
-    p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
-    assert kl(p.log() + 3, q.log() - 1).item() == pytest.approx(0.5 * math.log(2) - 0.25 * math.log(2), abs=1e-6)
+    base, tuned = torch.tensor([0.5, 0.5]), torch.tensor([0.75, 0.25])
+    wanted = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert kl(base.log() + 3, tuned.log() - 1).item() == pytest.approx(wanted, abs=1e-6)  # not that of (tuned ‖ base)
 
 
 def test_a_changed_mlp_shows_at_its_layer_and_not_before(family: str) -> None:

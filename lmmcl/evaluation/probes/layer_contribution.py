@@ -32,7 +32,7 @@ Place = tuple[str, int]
 
 def measure(probe: LayerContribution, benchmarks: Sequence[Benchmark], subject: Subject) -> Findings:
     """`attention/N` and `mlp/N` for each block, and the mean over blocks as `attention/mean` and `mlp/mean`."""
-    modules = parts_of(subject.lmm, subject.model)
+    modules = parts_of(subject.lmm, subject.base)  # adapters in the tuned model add parameters that have no role
     samples: dict[Place, list[float]] = defaultdict(list)
     by_benchmark: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks:
