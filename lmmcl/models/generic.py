@@ -17,6 +17,8 @@ VERSION = 1
 """Raised whenever the guess changes: inventories are remembered under it."""
 
 _VISION = re.compile(r"vision\w*|visual|vit|image_encoder|image_tower")
+_INNER_PROJECTOR = re.compile(r"\w*merger\w*|\w*projector")
+"""What a projector inside a vision tower is called: `projection` there is the tower's own, of patches."""
 _PROJECTOR = re.compile(r"\w*(?:projector|projection|connector|merger\w*|aligner|resampler|adapter|embed_vision)")
 _BLOCK = re.compile(r"(.*\.)?layers\.(\d+)\.(.+)")
 _PARTS = {f"self_attn.{part}_proj": f"attention.{part}" for part in "qkvo"} | {
@@ -75,9 +77,10 @@ def _role(name: str, decoder: str) -> str | None:
         return f"llm.blocks.{number}.{kind}"
     if parts[-2:] == ["lm_head", "weight"]:
         return "llm.head"
-    if any(_PROJECTOR.fullmatch(part) for part in parts[:-1]):
+    in_tower = any(_VISION.fullmatch(part) for part in parts[:-1])
+    if any((_INNER_PROJECTOR if in_tower else _PROJECTOR).fullmatch(part) for part in parts[:-1]):
         return "projector"
-    if any(_VISION.fullmatch(part) for part in parts[:-1]):
+    if in_tower:
         return "vision.other"
     if decoder and name.startswith(decoder):
         return {"embed_tokens": "llm.embeddings", "norm": "llm.norm"}.get(name.removeprefix(decoder).split(".")[0])

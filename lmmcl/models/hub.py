@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
 from lmmcl.models.inventory import shipped
-from lmmcl.models.pretrained import PretrainedLMM
+from lmmcl.models.pretrained import PROCESSOR_FILES, PretrainedLMM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
@@ -33,22 +37,31 @@ class HubModel(PretrainedLMM):
     def role_counts(self) -> dict[str, int]:
         return dict(shipped(self.name)["roles"])
 
+    def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
+        model = super().load_model(precision=precision, device=device, attention=attention)
+        loaded, said = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
+        if loaded != said:  # costs were planned with other numbers; roles are told by the loaded names all the same
+            message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {said:,}"
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return model
+
     def source(self) -> dict[str, Any]:
         """With `local_files_only` when all is in the cache: then nothing is asked of the network."""
         local = {"local_files_only": True} if not self._missing() else {}
         return {"pretrained_model_name_or_path": self.hub, "revision": self.revision, **local}
 
     def file(self, name: str) -> Path | None:
+        """One file in the local cache, or None when it is not there."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.hub, name, revision=self.revision)
         return Path(found) if isinstance(found, str) else None
 
     def files(self) -> Path:
-        config = self.file(CONFIG)
-        if config is None:
-            raise self._absent("it is not in the local cache")
-        return config.parent
+        """All files that make the processor, also those that we read none of; what is in the cache where there is no hub."""
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(self.hub, revision=self.revision, allow_patterns=list(PROCESSOR_FILES)))
 
     def check(self) -> None:
         """Raises UserError unless the files are in the cache or the hub gives them; downloads nothing."""
@@ -61,16 +74,15 @@ class HubModel(PretrainedLMM):
             self._ask_hub()
 
     def _ask_hub(self) -> None:
-        import httpx
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        from huggingface_hub.errors import GatedRepoError, HTTPError  # the HTTP library's own, whichever it is
 
         try:
             HfApi().auth_check(self.hub)
             HfApi().model_info(self.hub, revision=self.revision, timeout=20)
         except GatedRepoError as error:
             raise self._absent("gated: accept its terms on its page, then set HF_TOKEN") from error
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise self._absent(
                 f"not in the local cache, and the hub cannot be asked ({type(error).__name__})"
             ) from error

@@ -91,6 +91,7 @@ class LocalModel(PretrainedLMM):
         return {"pretrained_model_name_or_path": str(self.directory), "local_files_only": True}
 
     def file(self, name: str) -> Path | None:
+        """One file of the directory, or None when it is not there."""
         path = self.directory / name
         return path if path.is_file() else None
 

@@ -38,12 +38,8 @@ class PretrainedLMM(LMM):
         """Where the files are: keyword arguments of `from_pretrained`."""
 
     @abstractmethod
-    def file(self, name: str) -> Path | None:
-        """One file of the model on this machine, or None when the model has no such file."""
-
-    @abstractmethod
     def files(self) -> Path:
-        """The directory with the model's files on this machine."""
+        """The directory on this machine with (at least) the files of the processor."""
 
     @property
     def family(self) -> str:  # type: ignore[override]

@@ -161,6 +161,17 @@ def test_without_network_and_cache_a_model_is_refused_with_how_to_fetch_it(monke
         assert "hf download Qwen/Qwen2.5-VL-3B-Instruct --revision" in line
 
 
+def test_a_hub_that_cannot_be_reached_is_a_refusal_too(tmp_path):
+    code = (
+        "from lmmcl.models import get_model\nfrom lmmcl.errors import UserError\n"
+        "try: get_model('llava-1.5-7b').check()\nexcept UserError as error: print(error)\n"
+    )
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "NO_PROXY": "*"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
+    assert "not in the local cache, and the hub cannot be asked" in said
+    assert "hf download llava-hf/llava-1.5-7b-hf" in said
+
+
 def test_what_lies_in_the_cache_is_enough_without_network(monkeypatch, tmp_path):
     import huggingface_hub
 
@@ -184,3 +195,46 @@ def test_what_lies_in_the_cache_is_enough_without_network(monkeypatch, tmp_path)
 
 def test_models_that_ship_need_nothing():
     get_model("tiny-onevision").check()
+
+
+def test_a_named_model_is_loaded_from_what_the_cache_holds(monkeypatch, tmp_path):
+    """The way of `load_model`, `load_processor` and `save_processor` with a small model in place of the cached files."""
+    import dataclasses
+
+    import huggingface_hub
+    from models.small_families import FAMILIES, save
+
+    from lmmcl.models.encode import encode
+    from lmmcl.tasks.base import ask
+
+    directory = save(tmp_path / "cached", *FAMILIES["llava"]())
+
+    class Cached(HubModel):
+        def source(self):
+            return {"pretrained_model_name_or_path": str(directory), "local_files_only": True}
+
+        def role_counts(self):
+            return {"llm": 1}
+
+    def cached(hub, name, revision):
+        return str(directory / name) if (directory / name).exists() else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda hub, revision, allow_patterns: str(directory))
+    named = get_model("llava-1.5-7b")
+    model = Cached(**{field.name: getattr(named, field.name) for field in dataclasses.fields(named)})
+    with pytest.warns(UserWarning, match="its shipped inventory says 1"):
+        loaded = model.load_model(precision="bf16")
+    assert {str(parameter.dtype) for parameter in loaded.parameters()} == {"torch.bfloat16"}
+    assert not loaded.training
+    processor = model.load_processor()
+    assert encode(processor, ask("a", "What?", "red"), with_answer=True)["labels"].tolist()[-1] == 2
+    model.save_processor(tmp_path / "copied")
+    assert {path.name for path in (tmp_path / "copied").iterdir()} == {
+        "chat_template.jinja",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    original = directory / "processor_config.json"
+    assert (tmp_path / "copied" / "processor_config.json").read_bytes() == original.read_bytes()
