@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class ScoreMatrix:
         if both := set(self.order) & set(self.held_out):
             raise ValueError(f"taught and held out at once: {', '.join(sorted(both))}")
         self._samples: dict[tuple[int, str], NDArray[np.float64]] = {}
+        self._means: dict[tuple[int, str], float] = {}
         self._resampled: dict[tuple[int, int], Run] = {}
 
     @property
@@ -51,6 +53,7 @@ class ScoreMatrix:
             array = np.asarray(values, dtype=np.float64)
             self._check(stage, name, array)
             self._samples[stage, name] = array
+            self._means[stage, name] = 100.0 * float(array.mean())
         self._resampled.clear()
 
     def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> None:
@@ -69,7 +72,7 @@ class ScoreMatrix:
 
     def score(self, stage: int, benchmark: str) -> float:
         """The mean score in percentage points, 0 to 100; raises KeyError for a cell that was not entered."""
-        return 100.0 * float(self._samples[stage, benchmark].mean())
+        return self._means[stage, benchmark]
 
     def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
         """The scores in [0, 1] of one cell, question by question; raises KeyError for a cell that was not entered."""
@@ -87,8 +90,7 @@ class ScoreMatrix:
 
         See `lmmcl.evaluation.measures` for what each means. Empty at stage 0.
         """
-        scores = {cell: 100.0 * float(values.mean()) for cell, values in self._samples.items()}
-        run = Run(self.order, self.held_out, scores)
+        run = Run(self.order, self.held_out, dict(self._means))
         return {name: float(value) for name, value in all_measures(run, self._stage(stage)).items()}
 
     def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
@@ -101,6 +103,13 @@ class ScoreMatrix:
         measures = all_measures(self._resample(samples, seed), self._stage(stage))
         return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
 
+    def score_draws(
+        self, stage: int | None = None, samples: int = 1000, seed: int = 0
+    ) -> dict[str, NDArray[np.float64]]:
+        """The bootstrap distribution of each benchmark's score in one row, paired between matrices as `draws` are."""
+        run, row = self._resample(samples, seed), self._stage(stage)
+        return {name: np.asarray(run.scores[row, name]) for name in self.benchmarks if self.has(row, name)}
+
     def intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> dict[str, tuple[float, float]]:
@@ -108,14 +117,13 @@ class ScoreMatrix:
 
         It says how far the questions asked may mislead; it knows nothing of other training seeds or orders.
         """
-        return {name: _interval(draw, level) for name, draw in self.draws(stage, samples, seed).items()}
+        return _intervals(self.draws(stage, samples, seed), level)
 
     def score_intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> dict[str, tuple[float, float]]:
         """The percentile bootstrap interval of each benchmark's score in one row, in percentage points."""
-        run, row = self._resample(samples, seed), self._stage(stage)
-        return {name: _interval(run.scores[row, name], level) for name in self.benchmarks if self.has(row, name)}
+        return _intervals(self.score_draws(stage, samples, seed), level)
 
     def to_dict(self) -> dict[str, Any]:
         """The matrix as JSON has it; from_dict makes it whole again."""
@@ -148,20 +156,27 @@ class ScoreMatrix:
                 stages = [stage for stage in self.stages if self.has(stage, name)]
                 if stages:
                     rows = np.stack([self._samples[stage, name] for stage in stages], axis=1)
-                    means = _draw_counts(name, len(rows), samples, seed) @ rows * (100.0 / len(rows))
+                    drawn = _draw_counts(name, len(rows), samples, seed).astype(np.float64)
+                    means = drawn @ rows * (100.0 / len(rows))
                     scores |= {(stage, name): means[:, column] for column, stage in enumerate(stages)}
             self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
         return self._resampled[samples, seed]
 
 
-def _draw_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[np.float64]:
-    """How often each question is drawn in each resample, [samples, questions]: a product with it is all the means at once."""
+@lru_cache(maxsize=32)  # every trial of a sweep asks the same benchmarks, so all of them share a draw
+def _draw_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each question is drawn in each resample, [samples, questions]: a product with it is all the means at once.
+
+    Counts are near 1; in a byte (256 of one question are beyond all chance) a draw of 5,000 questions is 5 MB.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     drawn = rng.integers(questions, size=(samples, questions), dtype=np.int32)
     drawn += np.arange(samples, dtype=np.int32)[:, None] * questions
-    return np.bincount(drawn.ravel(), minlength=samples * questions).reshape(samples, questions).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=samples * questions).reshape(samples, questions).astype(np.uint8)
 
 
-def _interval(draw: Any, level: float) -> tuple[float, float]:
-    low, high = np.quantile(draw, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _intervals(draws: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, tuple[float, float]]:
+    if not draws:
+        return {}
+    ends = np.quantile(np.stack(list(draws.values())), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return {name: (float(low), float(high)) for name, low, high in zip(draws, *ends, strict=True)}

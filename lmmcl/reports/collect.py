@@ -13,8 +13,8 @@ from typing import Any
 
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
-from lmmcl.reports.results import StageResult, State, SweepResults, TrialResult
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge
+from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
+from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
 
@@ -23,9 +23,9 @@ COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "
 
 def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = None) -> SweepResults:
     """All trials of `sweep` as far as the ledger holds them; `failures` are reasons by trial key."""
-    failures = failures or {}
-    trials = [trial_result(trial, ledger, error=failures.get(trial.key)) for trial in sweep.trials]
-    recorded = sum(ledger.find(step) is not None for step in sweep.steps.values())
+    failures, read = failures or {}, Reading(ledger)
+    trials = [trial_result(trial, read, error=failures.get(trial.key)) for trial in sweep.trials]
+    recorded = sum(read.find(step) is not None for step in sweep.steps.values())
     return SweepResults(
         name=sweep.name,
         trials=trials,
@@ -36,18 +36,45 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
     )
 
 
-def trial_result(trial: Trial, ledger: Ledger, *, error: str | None = None) -> TrialResult:
-    """One trial: its stages up to the first that lacks a score."""
+class Reading:
+    """A ledger as it is now: each record and curve is read once, however many trials share its step."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._records: dict[str, Record | None] = {}
+        self._curves: dict[str, list[dict[str, Any]]] = {}
+
+    def find(self, step: Step) -> Record | None:
+        """The record of `step`, or None when it has not been computed."""
+        if step.path not in self._records:
+            self._records[step.path] = self._ledger.find(step)
+        return self._records[step.path]
+
+    def curve(self, step: Step) -> list[dict[str, Any]]:
+        """The rows of a fine-tune's curve; empty when it has none."""
+        if step.path not in self._curves:
+            self._curves[step.path] = self._ledger.read_lines(step.path, "curve.jsonl")
+        return self._curves[step.path]
+
+
+def score_matrix(trial: Trial, ledger: Ledger | Reading) -> ScoreMatrix:
+    """The scores of a trial, question by question, up to the first stage that lacks one."""
     matrix = ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
-    stages = []
     for stage in trial.stages:
         records = [ledger.find(step) for step in stage.evaluations]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             break
         matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found})
-        stages.append(_stage_result(stage, matrix, found, ledger))
-    finished = len(stages) == len(trial.stages) and not (error and _lacks_probes(trial, ledger))
+    return matrix
+
+
+def trial_result(trial: Trial, ledger: Ledger | Reading, *, error: str | None = None) -> TrialResult:
+    """One trial: its stages up to the first that lacks a score."""
+    read = ledger if isinstance(ledger, Reading) else Reading(ledger)
+    matrix = score_matrix(trial, read)
+    stages = [_stage_result(trial.stages[number], matrix, read) for number in matrix.stages]
+    finished = len(stages) == len(trial.stages) and not (error and _lacks_probes(trial, read))
     state: State = "done" if finished else "failed" if error else "partial"
     return TrialResult(
         key=trial.key,
@@ -58,22 +85,24 @@ def trial_result(trial: Trial, ledger: Ledger, *, error: str | None = None) -> T
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
+        draws={name: draw for name, draw in matrix.draws().items() if name in MEASURES} if stages else {},
     )
 
 
-def _stage_result(stage: Stage, matrix: ScoreMatrix, records: list[Record], ledger: Ledger) -> StageResult:
+def _stage_result(stage: Stage, matrix: ScoreMatrix, read: Reading) -> StageResult:
     trained = _training_of(stage.checkpoint)
+    asked = [step.benchmark.name for step in stage.evaluations]
     return StageResult(
         number=stage.number,
         skill=stage.skill.name if stage.skill else None,
         checkpoint_key=stage.checkpoint.key,
-        scores={record["label"]: matrix.score(stage.number, record["label"]) for record in records},
-        sample_counts={record["label"]: len(record["sample_scores"]) for record in records},
+        scores={name: matrix.score(stage.number, name) for name in asked},
+        sample_counts={name: len(matrix.samples(stage.number, name)) for name in asked},
         measures=matrix.summary(stage.number),
         intervals=matrix.intervals(stage.number),
-        curve=ledger.read_lines(trained.path, "curve.jsonl") if trained else [],
-        cost=_cost(trained, ledger),
-        probes=_probes(stage, ledger),
+        curve=read.curve(trained) if trained else [],
+        cost=_cost(trained, read),
+        probes=_probes(stage, read),
     )
 
 
@@ -84,17 +113,17 @@ def _training_of(checkpoint: Checkpoint) -> Finetune | None:
     return checkpoint if isinstance(checkpoint, Finetune) else None
 
 
-def _lacks_probes(trial: Trial, ledger: Ledger) -> bool:
-    return any(ledger.find(step) is None for stage in trial.stages for step in stage.probes)
+def _lacks_probes(trial: Trial, read: Reading) -> bool:
+    return any(read.find(step) is None for stage in trial.stages for step in stage.probes)
 
 
-def _probes(stage: Stage, ledger: Ledger) -> dict[str, float]:
-    found = [record for step in stage.probes if (record := ledger.find(step)) is not None]
+def _probes(stage: Stage, read: Reading) -> dict[str, float]:
+    found = [record for step in stage.probes if (record := read.find(step)) is not None]
     return {name: value for record in found for name, value in record["values"].items()}
 
 
-def _cost(trained: Finetune | None, ledger: Ledger) -> dict[str, float]:
-    record = ledger.find(trained) if trained else None
+def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
+    record = read.find(trained) if trained else None
     return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
 
 

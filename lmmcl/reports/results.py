@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
 #: The four measures every report shows, in percentage points.
@@ -40,7 +43,11 @@ class StageResult:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One point of the grid with the stages it has reached, in order."""
+    """One point of the grid with the stages it has reached, in order.
+
+    `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
+    questions: the difference of two trials' draws is a paired bootstrap.
+    """
 
     key: str
     name: str
@@ -50,6 +57,7 @@ class TrialResult:
     stages: Sequence[StageResult] = ()
     state: State = "partial"
     error: str | None = None
+    draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def last(self) -> StageResult | None:

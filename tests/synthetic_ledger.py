@@ -1,0 +1,81 @@
+"""A store filled with made-up records: what a finished sweep leaves, without its weights and without its hours."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lmmcl.spec.steps import Evaluate, Finetune, Step
+from lmmcl.spec.sweep import Sweep
+
+#: From a step to the chance of a right answer, 0 to 1.
+Chance = Callable[[Evaluate], float]
+
+
+def fill(sweep: Sweep, store: Path, *, questions: int = 100, updates: int = 20, chance: Chance | None = None) -> None:
+    """Write the records of all steps of `sweep` below `store`; the same scores each time."""
+    wanted = chance or plausible
+    for step in sweep.steps.values():
+        folder = store / step.path
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {
+            "key": step.key,
+            "kind": step.kind,
+            "label": step.label,
+            "parents": [each.path for each in step.parents],
+        }
+        if isinstance(step, Evaluate):
+            record |= _answers(step, folder, questions, wanted(step))
+        else:
+            record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
+        if isinstance(step, Finetune):
+            record |= _cost(step)
+            rows = (
+                {"update": at, "loss": 2.0 / at, "learning_rate": 1e-3, "grad_norm": 1.0}
+                for at in range(1, updates + 1)
+            )
+            (folder / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (folder / "step.json").write_text(json.dumps({"key": step.key, **step.identity()}), encoding="utf-8")
+        (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def plausible(step: Evaluate) -> float:
+    """What was taught rises with the learning rate; what was not sags with it."""
+    checkpoint = step.checkpoint
+    taught, steps = set(), 0
+    rate = 0.0
+    while isinstance(checkpoint, Finetune):
+        taught.add(checkpoint.skill.name)
+        rate, steps, checkpoint = checkpoint.training.learning_rate, steps + 1, checkpoint.parent
+    strength = min(1.0, rate / 1e-3)
+    return 0.3 + 0.5 * strength if step.benchmark.name in taught else 0.6 - 0.05 * strength * steps
+
+
+def _answers(step: Evaluate, folder: Path, questions: int, chance: float) -> dict[str, object]:
+    # A question is as hard for every checkpoint: that is what pairing is for.
+    hardness = np.random.default_rng(zlib.crc32(step.benchmark.name.encode())).random(questions)
+    luck = np.random.default_rng(int(step.key[:8], 16))
+    scores = ((hardness + 0.2 * luck.standard_normal(questions)) < chance).astype(float).tolist()
+    rows = [
+        {"id": f"{step.benchmark.name}-{n}", "question": f"question {n}", "references": ["yes"], "metadata": {},
+         "prediction": "yes" if score else "no", "score": score}
+        for n, score in enumerate(scores)
+    ]  # fmt: skip
+    if questions <= 20:  # a large store is for reports, which read no samples
+        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"score": 100 * float(np.mean(scores)), "sample_scores": scores, "seconds": 1.0}
+
+
+def _cost(step: Step) -> dict[str, float]:
+    parameters = 1000 * (1 + zlib.crc32(step.label.encode()) % 7)
+    return {
+        "trained_parameters": parameters,
+        "trained_bytes": 4 * parameters,
+        "checkpoint_bytes": 4 * parameters,
+        "seconds": 60.0,
+        "peak_memory_bytes": 40 * parameters,
+    }
