@@ -51,8 +51,8 @@ class Adapter(BaseModel):
 class LoRA(Adapter):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + s·B·A with A (rank × inputs) and B (outputs × rank).
 
-    s = alpha/rank, or alpha/√rank with `rslora` (arXiv 2312.03732). `dora` also trains the norms of the columns of W (arXiv
-    2402.09353). Each stage trains a fresh adapter and ends with its merge into W (*IncLoRA*).
+    s = alpha/rank, or alpha/√rank with `rslora` (arXiv 2312.03732). `dora` also trains the norm of each
+    output's weights (arXiv 2402.09353). Each stage trains a fresh adapter and ends with its merge into W (*IncLoRA*).
     """
 
     version: ClassVar[int] = 1
@@ -92,17 +92,11 @@ class OSF(Adapter):
     def label(self) -> str:
         return f"osf-{self.preserved:g}"
 
-    def preserved_rank(self, shape: Shape) -> int:
-        """How many singular directions of a layer of `shape` stay."""
-        return max(1, int(self.preserved * min(shape)))
-
     def parameters(self, shape: Shape) -> int:
-        trained = min(shape) - self.preserved_rank(shape)
-        if not trained:
-            raise UserError(
-                f"preserved {self.preserved:g} leaves nothing to train of a layer of {shape[0]} × {shape[1]}"
-            )
-        return trained * (sum(shape) + 1)
+        stay = int(self.preserved * min(shape))
+        if not stay:
+            raise UserError(f"preserved {self.preserved:g} keeps nothing of a layer of {shape[0]} × {shape[1]}")
+        return (min(shape) - stay) * (sum(shape) + 1)
 
 
 KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "osf": OSF}

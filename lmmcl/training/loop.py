@@ -26,11 +26,11 @@ from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
-from lmmcl.models.roles import select
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge
 from lmmcl.tasks.base import Example, Skill
+from lmmcl.training.adapters import attach
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
 from lmmcl.training.errors import StageError
 from lmmcl.training.proof import prove
@@ -89,13 +89,12 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
     before = digest_tensors(named_tensors(model))
-    roles = step.model.roles_of(name for name, _ in model.named_parameters())
-    trained = sorted(select(roles, step.recipe.train, model=step.model.name))
+    pupil = attach(step, model)
+    trained, roles = pupil.trained, pupil.roles
     dtypes = _unfreeze(model, trained)
 
     trainer, context = _prepare(job, model, trained, runs)
-    rates = step.recipe.rates({roles[name] for name in trained}, set(roles.values()), model=step.model.name)
-    trainer.rates = {name: rates[roles[name]] for name in trained if roles[name] in rates}
+    trainer.rates = pupil.rates()
     if step.mitigation:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()
@@ -109,7 +108,14 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     own = dict(model.named_parameters())
     for name, dtype in dtypes.items():
         own[name].data = own[name].data.to(dtype)
-    proof = prove(step, roles, trained, before, digest_tensors(named_tensors(model)))
+    size_trained = {
+        "trained_parameters": sum(own[name].numel() for name in trained),
+        "trained_tensors": len(trained),
+        "trained_bytes": sum(own[name].nbytes for name in trained),
+    }
+    adapter = pupil.settle(before, output)
+    own = dict(model.named_parameters())
+    proof = prove(step, roles, pupil.stored, before, digest_tensors(named_tensors(model)))
     size = save_delta(
         output,
         {name: own[name] for name in proof.moved},
@@ -121,9 +127,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     updates = trainer.state.global_step
     return {
         "precision": training.precision,
-        "trained_parameters": sum(own[name].numel() for name in trained),
-        "trained_tensors": len(trained),
-        "trained_bytes": sum(own[name].nbytes for name in trained),
+        **size_trained,
+        **adapter,
         "total_parameters": sum(parameter.numel() for parameter in own.values()),
         "checkpoint_bytes": size,
         "proof": proof.fields(),
@@ -195,7 +200,7 @@ def _context(
         inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
         if trainer.can_cut_logits:
             inputs["logits_to_keep"] = answer_span(batch["labels"]) + 1
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             return trainer.taught(**inputs)
 
     return StageContext(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmmcl.models.roles import selects
+from lmmcl.models.roles import resolve, selects
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.errors import StageError
 
@@ -37,7 +37,7 @@ def prove(
 ) -> Proof:
     """Compare digests of all parameters and buffers by name, from before and after a stage.
 
-    `roles` are those of the parameters, `trained` the names that the recipe selects. Raises StageError when a frozen
+    `roles` are those of the parameters, `trained` the names of what may differ. Raises StageError when a frozen
     tensor changed, a tensor appeared or vanished, or none of the tensors of a selector moved.
     """
     if before.keys() != after.keys():
@@ -45,8 +45,9 @@ def prove(
     changed = {name for name in before if before[name] != after[name]}
     if wrong := changed - set(trained):
         raise StageError.of(step, f"{len(wrong)} frozen tensors changed: {_some(wrong)}")
-    for selector in step.recipe.train:
-        if not any(selects(selector, roles[name]) for name in changed):
+    for selector in step.recipe.selectors:
+        resolved = resolve(selector, roles.values(), model=step.model.name)
+        if not any(selects(resolved, roles[name]) for name in changed):
             raise StageError.of(
                 step,
                 f"nothing that {selector!r} names moved: it got no gradient, or learning rate "
