@@ -76,11 +76,10 @@ class DataHybrid(TrainingMitigation):
 
     @property
     def label(self) -> str:
-        """`data_hybrid(ratio=0.3)`; other sources than `general` by their names."""
+        """`data_hybrid(ratio=0.5)`, the ratio always; other sources than `general` by their names."""
         names = "+".join(source.name for source in self.auxiliary)
         shown = [f"auxiliary={names}"] if names != "general" else []
-        shown += [f"ratio={self.ratio:g}"] if self.ratio != type(self).model_fields["ratio"].default else []
-        return f"{self.name}({','.join(shown)})" if shown else self.name
+        return f"{self.name}({','.join([*shown, f'ratio={self.ratio:g}'])})"
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """The stage's examples and the diverse ones, interleaved."""

@@ -111,7 +111,7 @@ def test_who_is_mixed_in_enters_the_key_by_identity_and_the_name_of_the_trial_by
     assert other.identity() == {
         "name": "data_hybrid", "version": 1, "ratio": 0.1, "auxiliary": [get_skill("counting").identity()],
     }  # fmt: skip
-    assert (plain.label, other.label) == ("data_hybrid", "data_hybrid(auxiliary=counting,ratio=0.1)")
+    assert (plain.label, other.label) == ("data_hybrid(ratio=0.5)", "data_hybrid(auxiliary=counting,ratio=0.1)")
     assert stage(plain).key != stage(other).key
 
 
