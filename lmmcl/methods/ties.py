@@ -22,7 +22,7 @@ def elect_and_average(trimmed: Sequence[Tensor]) -> Tensor:
     import torch
 
     stacked = torch.stack(list(trimmed))
-    agree = (stacked.sign() == stacked.sum(0).sign()) & (stacked != 0)
+    agree = stacked.sign() == stacked.sum(0).sign()
     return (stacked * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 
