@@ -46,6 +46,10 @@ class LMM(ABC):
         """What `get_model` finds this model by."""
         return self.name
 
+    def about(self) -> dict[str, str]:
+        """What a person may want to know: the family, and what its file says; where the weights are."""
+        return {"family": self.family}
+
     def check(self) -> None:  # noqa: B027  # most models need nothing
         """Raises UserError when what loading needs is not at hand; says what is missing and how to fetch it.
 

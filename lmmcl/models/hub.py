@@ -34,6 +34,9 @@ class HubModel(PretrainedLMM):
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "hub": self.hub, "revision": self.revision}
 
+    def about(self) -> dict[str, str]:
+        return {"hub": self.hub, "revision": self.revision, **super().about()}
+
     def role_counts(self) -> dict[str, int]:
         return dict(shipped(self.name)["roles"])
 

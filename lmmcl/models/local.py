@@ -87,6 +87,9 @@ class LocalModel(PretrainedLMM):
     def identity(self) -> dict[str, Any]:
         return {"model_type": self.config["model_type"], "digest": self.digest}
 
+    def about(self) -> dict[str, str]:
+        return {"directory": str(self.directory), "digest": self.digest, **super().about()}
+
     def source(self) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(self.directory), "local_files_only": True}
 

@@ -51,6 +51,9 @@ class PretrainedLMM(LMM):
         """How the parameters partition into roles."""
         return self.architecture.rules
 
+    def about(self) -> dict[str, str]:
+        return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
+
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()
         import torch

@@ -77,7 +77,8 @@ def model_facts(name: str) -> dict[str, Any]:
         with suppress(UserError):
             recipes[recipe.name] = _size(trained_of(recipe, model).trained)
     total = _size(sum(counts.values()))
-    return {"model": name, "total": total, "roles": {role: _size(n) for role, n in folded.items()}, "recipes": recipes}
+    roles = {role: _size(n) for role, n in folded.items()}
+    return {"model": name, "about": model.about(), "total": total, "roles": roles, "recipes": recipes}
 
 
 def _size(parameters: int) -> dict[str, int]:
@@ -93,7 +94,8 @@ def model_table(facts: dict[str, Any]) -> Group:
             share = size["parameters"] / facts["total"]["parameters"]
             table.add_row(name, f"{size['parameters']:,}", f"{share:.1%}")
         tables.append(table)
-    return Group(f"{facts['model']}: {facts['total']['parameters']:,} parameters", *tables)
+    about = [f"{key}: {text}" for key, text in facts["about"].items()]
+    return Group(f"{facts['model']}: {facts['total']['parameters']:,} parameters", *about, *tables)
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:

@@ -127,8 +127,9 @@ def test_a_name_means_one_commit_and_its_family_tells_how_it_talks_and_sees(name
     assert len(model.revision) == 40
     assert set(model.revision) <= set("0123456789abcdef")
     assert model.identity() == {"name": name, "hub": model.hub, "revision": model.revision}
-    assert model.architecture.chat
-    assert model.architecture.images
+    about = model_facts(name)["about"]
+    assert (about["hub"], about["revision"], about["family"]) == (model.hub, model.revision, model.family)
+    assert about["chat"] and about["images"]
     assert model.label == model.reference == name
 
 

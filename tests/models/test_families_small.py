@@ -18,7 +18,7 @@ from lmmcl.models.encode import IGNORED, encode, end_of_turn, pad
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Finetune, Pretrained
-from lmmcl.tasks.base import Benchmark, Skill, ask
+from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example, Message, Skill, ask
 from lmmcl.training.finetune import finetune
 
 FAST = ("llava_onevision", "qwen3_vl", "instructblip")
@@ -157,3 +157,27 @@ def test_instructblip_is_asked_about_one_image_at_a_time(directories, cache):
     processor = get_model(str(directories("instructblip"))).load_processor()
     with pytest.raises(UserError, match="one image at a time, not 0"):
         encode(processor, ask("a", "What colour?", "red"), with_answer=True)
+
+
+def mixed() -> list:
+    """Rows without a picture, with one and with two in different turns."""
+    messages = (
+        Message("user", f"{IMAGE_PLACEHOLDER}\nWhat colour?"),
+        Message("assistant", "red"),
+        Message("user", f"{IMAGE_PLACEHOLDER}\nAnd this one, which is wide?"),
+        Message("assistant", "blue"),
+    )
+    two = Example("two", messages, (picture(5), picture(6, 100, 40)))
+    return [ask("none", "Hello, what is a ring?", "round"), two, questions()[1]]
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "instructblip"])
+def test_rows_with_no_and_with_several_pictures_are_batched_like_any(family, directories, cache):
+    model = get_model(str(directories(family)))
+    loaded, processor = model.load_model(), model.load_processor()
+    encoded = [encode(processor, each, with_answer=True) for each in mixed()]
+    with torch.inference_mode():
+        together = loaded(**pad(processor, encoded)).logits
+        for row, one in zip(together, encoded, strict=True):
+            single = loaded(**pad(processor, [one])).logits[0]
+            torch.testing.assert_close(row[-len(single) :], single, atol=2e-4, rtol=1e-3)
