@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
+    from lmmcl.methods.recipes import Recipe
     from lmmcl.models.base import LMM
     from lmmcl.tasks.base import Example, Skill
 
@@ -45,6 +46,9 @@ class Mitigation(BaseModel):
         """For names and paths: `wise_ft(alpha=0.5)`; only the settings that differ from their defaults."""
         shown = ",".join(f"{k}={v}" for k, v in self.model_dump(mode="json", exclude_defaults=True).items())
         return f"{self.name}({shown})" if shown else self.name
+
+    def check_recipe(self, recipe: Recipe) -> None:  # most go with every one
+        """Raises UserError when this cannot protect what `recipe` trains."""
 
 
 @dataclass
@@ -71,6 +75,8 @@ class StageContext:
     batch_of: Callable[[Sequence[int]], dict[str, Tensor]]
     batch_size: int
     forward: Callable[[Mapping[str, Tensor]], Any]
+    earlier_adapters: Callable[[], Sequence[Mapping[str, Tensor]]] = list
+    """The LoRA adapters of the stages before, oldest first: on the CPU, by the names that a fresh one has in `trained`."""
 
 
 class TrainingMitigation(Mitigation):

@@ -183,6 +183,8 @@ class _Builder:
         except ValidationError as error:
             raise refusal(error, file=str(self.path), place=place) from error
         mitigation = point["mitigation"]
+        if mitigation:
+            self._named(mitigation.check_recipe, join(place, "mitigation"), point["recipe"])
         axes = {
             "model": point["model"].name,
             "recipe": point["recipe"].name,

@@ -30,7 +30,7 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge
 from lmmcl.tasks.base import Example, Skill
-from lmmcl.training.adapters import attach
+from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
 from lmmcl.training.errors import StageError
 from lmmcl.training.proof import prove
@@ -214,6 +214,7 @@ def _context(
         batch_of=lambda rows: pad_batch([data.encoded(row) for row in rows]),
         batch_size=job.batches.micro,
         forward=forward,
+        earlier_adapters=lambda: earlier_adapters(job.step.parent, job.ledger),
     )
 
 
