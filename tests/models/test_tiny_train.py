@@ -8,7 +8,8 @@ import torch
 from lmmcl.models.encode import encode, pad
 from lmmcl.models.tiny import untrained
 from lmmcl.models.tiny_batches import Packer, TagTargets, batches, patch_pixels, pixels
-from lmmcl.models.tiny_train import Grounding, align, learn, mimetic, warm_cosine
+from lmmcl.models.tiny_grounding import Grounding
+from lmmcl.models.tiny_train import align, learn, mimetic, warm_cosine
 from lmmcl.tasks.base import ask
 from lmmcl.tasks.draw_streams import pretraining
 
