@@ -1,7 +1,7 @@
 """Clock: the time on a dial, HH:MM with hours 01 to 12 and minutes in steps of five.
 
 The counterpart of TimeClock. Five minutes are the step because the end of the minute hand then moves by six pixels;
-single minutes would differ by one pixel.
+single minutes would differ by one pixel. The hour hand stands at its hour for the whole hour, for the same reason.
 """
 
 from __future__ import annotations
@@ -40,12 +40,18 @@ def _hand(
         pixels[top : top + thick, left : left + thick] = colour
     ends = [(middle[0] + right * part // 1000, middle[1] - up * part // 1000) for part in (long // 2, long)]
     box = (min(x for x, _ in ends), min(y for _, y in ends), max(x for x, _ in ends) + 2, max(y for _, y in ends) + 2)
+    return box, ("long" if long > 8 else "short", "hand", *_pointing(right, up))
+
+
+def _pointing(right: int, up: int) -> tuple[str, ...]:
+    """Words for one of twelve directions: the sides, and between two sides whether it points high or flat."""
     sides = (("top",) * (up > 0), ("bottom",) * (up < 0), ("left",) * (right < 0), ("right",) * (right > 0))
-    return box, ("long" if long > 8 else "short", "hand", *(word for side in sides for word in side))
+    slope = () if 0 in (right, up) else ("high",) if abs(up) > abs(right) else ("flat",)
+    return (*(word for side in sides for word in side), *slope)
 
 
 def dial(rng: np.random.Generator, hour: int, minute: int) -> Scene:
-    """A dial at a time: a short thick hour hand, which moves on with the quarters of an hour, and a long minute hand."""
+    """A dial at a time: a short thick hour hand that stands at the hour, and a long minute hand."""
     pixels = draw.canvas(pick(rng, ((20, 30, 42), (40, 40, 46), (52, 36, 30))))
     middle = (16 + int(rng.integers(-1, 2)), 16 + int(rng.integers(-1, 2)))
     face = pick(rng, ((236, 232, 220), (214, 226, 236), (226, 236, 214)))
@@ -60,7 +66,7 @@ def dial(rng: np.random.Generator, hour: int, minute: int) -> Scene:
         ((middle[0] - 14, middle[1] - 14, middle[0] + 15, middle[1] + 15), ("clock",))
     ]
     tags.append(_hand(pixels, middle, minute * 48 // 60, 11, 1, red))
-    tags.append(_hand(pixels, middle, hour % 12 * 4 + minute // 15, 6, 2, dark))
+    tags.append(_hand(pixels, middle, hour % 12 * 4, 6, 2, dark))
     caption = "a clock with " + " and ".join(f"a {' '.join(said)}" for _, said in tags[1:])
     return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
 

@@ -29,7 +29,7 @@ _SAID = (
     "a bird with a body wing and a crest and a beak",
     "bars bar the highest and",
     "small large nucleus nuclei cell cells tissue with and a dark body",
-    "handwriting big clock with a long short hand",
+    "handwriting big clock with a long short hand high flat",
 )
 
 
