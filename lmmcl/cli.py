@@ -32,6 +32,7 @@ Overrides = Annotated[
 Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+TrialName = Annotated[str, typer.Argument(metavar="TRIAL", help="a trial: name, key or beginning of a key")]
 Checkpoint = Annotated[
     str, typer.Argument(metavar="STEP", help="a checkpoint: key, beginning of a key, or folder name")
 ]
@@ -122,6 +123,23 @@ def report(
     place = load_cluster(cluster)
     ledger = open_ledger(store, place)
     report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=wide_console())
+
+
+@app.command()
+def compare(
+    sweep: SweepFile,
+    first: TrialName,
+    second: TrialName,
+    set_: Overrides = None,
+    store: Store = None,
+    alone: Annotated[bool, typer.Option("--alone", help="these two trials, not their other seeds")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two trials of a sweep: paired differences, benchmark by benchmark, with intervals and p-values."""
+    from lmmcl.reports.compare import compare_trials, comparison_table
+
+    found = compare_trials(load_sweep(sweep, set_), open_ledger(store), first, second, alone=alone)
+    print_json(found.to_dict()) if as_json else wide_console().print(comparison_table(found))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from lmmcl.reports import words
 from lmmcl.reports.results import SweepResults, finite
 
 FEWEST = 4
@@ -78,11 +79,9 @@ def shown(correlations: list[Correlation]) -> list[Correlation]:
 def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:
     """(probe, ρ, p, stages) as text; empty where the sweep has no probes or too few stages."""
     found = shown(probe_correlations(results))
-    return [(each.probe, f"{each.rho:+.2f}".replace("-", "−"), _p(each.p), str(each.stages)) for each in found]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return [
+        (each.probe, f"{each.rho:+.2f}".replace("-", "−"), words.p_value(each.p), str(each.stages)) for each in found
+    ]
 
 
 def correlation_table(results: SweepResults) -> Table | None:

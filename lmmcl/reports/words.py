@@ -89,6 +89,11 @@ def first_line(text: str, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def p_value(value: float) -> str:
+    """A p-value to three digits; none is 0."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _scaled(value: float | None, base: float, units: tuple[str, ...]) -> str:
     if value is None:
         return "–"
