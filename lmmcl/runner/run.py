@@ -66,6 +66,8 @@ def run_sweep(
     tracker: BackgroundTracker | None = None,
 ) -> Outcome:
     """Compute every step of `sweep` that `ledger` lacks. A trial that fails does not stop the others."""
+    for model in {trial.model.name: trial.model for trial in sweep.trials}.values():
+        model.check()
     ledger.check_writable()
     ledger.remove_abandoned()
     unfinished = [trial for trial in sweep.trials if any(ledger.find(step) is None for step in trial.steps().values())]
