@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, ProcessorMixin
@@ -45,7 +46,7 @@ def record_scores(
     samples = answer(model, processor, step.benchmark, limit=step.evaluation.limit, batch_size=batch_size)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
-        scores = [sample.score for sample in samples]
+        scores = balanced(samples, step.benchmark.balance)
         return draft.commit(
             {
                 "score": 100.0 * sum(scores) / len(scores),
@@ -53,3 +54,16 @@ def record_scores(
                 "seconds": time.monotonic() - started,
             }
         )
+
+
+def balanced(samples: Sequence[Sample], field: str | None) -> list[float]:
+    """Scores whose plain mean is the benchmark's score.
+
+    Without `field` they are the samples' own. With it they are weighted so that each value of that field of the metadata counts
+    the same (MMStar's second-level categories): N questions, K values, n with this value → score · N / (K · n).
+    """
+    if field is None:
+        return [sample.score for sample in samples]
+    sizes = Counter(sample.metadata[field] for sample in samples)
+    share = len(samples) / len(sizes)
+    return [sample.score * share / sizes[sample.metadata[field]] for sample in samples]

@@ -6,6 +6,7 @@ for them with transformers' own switches.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,13 +40,18 @@ def answer(
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     metric = get_metric(benchmark.metric)
     samples: list[Sample] = []
+    answered: list[tuple[str, Example]] = []
     with answering(model, processor):
         for window in windows(processor, benchmark, limit, batch_size * BATCHES_PER_WINDOW):
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             samples += [
                 _sample(example, text, metric, benchmark) for (example, _), text in zip(window, texts, strict=True)
             ]
-    return samples
+            answered += [(text, example) for (example, _), text in zip(window, texts, strict=True)]
+    if metric.together is None:
+        return samples
+    scores = metric.together(answered)
+    return [dataclasses.replace(sample, score=score) for sample, score in zip(samples, scores, strict=True)]
 
 
 def answer_window(

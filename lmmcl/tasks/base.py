@@ -83,6 +83,10 @@ class Benchmark:
     load: Callable[[], Sequence[Example]] = field(compare=False)
     max_new_tokens: int = 8
     description: str = ""
+    balance: str | None = field(default=None, kw_only=True)
+    """A field of the examples' metadata: the score is then the mean over its values of the mean score of each."""
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
+    """What groups benchmarks in a report, such as {"image": "ood", "text": "id"}; no part of the identity."""
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key."""
@@ -94,7 +98,12 @@ class Benchmark:
             "version": self.version,
             "metric": {"name": metric.name, "version": metric.version},
             "max_new_tokens": self.max_new_tokens,
+            **({"balance": self.balance} if self.balance else {}),
         }
+
+    def missing(self) -> str | None:
+        """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -110,3 +119,7 @@ class Skill:
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key (the benchmark does not: it is asked, not taught)."""
         return {"name": self.name, "version": self.version}
+
+    def missing(self) -> str | None:
+        """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
+        return None

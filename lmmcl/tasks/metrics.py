@@ -7,7 +7,7 @@ every change of a score. Of several references the best one counts, except where
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,7 +15,9 @@ from rapidfuzz.distance import Levenshtein
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.base import Example
+from lmmcl.tasks.metric_captions import all_cider, alone
 from lmmcl.tasks.metric_text import normalise, number_words, stated_letter, stated_number, stated_time, stated_yes_no
+from lmmcl.tasks.metric_text_match import contains, letter_or_text, ocr_contains
 from lmmcl.tasks.metric_vqa import vqa_normalise
 
 T = TypeVar("T")
@@ -25,12 +27,15 @@ T = TypeVar("T")
 class Metric:
     """A way to score an answer. `score(prediction, example)` is in [0, 1]; the benchmark's score is the mean.
 
-    `score` raises UserError when a reference of the example is nothing this metric can compare with.
+    `score` raises UserError when a reference of the example is nothing this metric can compare with. A metric that weighs an
+    answer by all examples asked has `together`: from all (prediction, example) to all scores, in place of `score`; these
+    may exceed 1 where the metric's owners define it so (CIDEr: 0 to 10, published times 100 as ours are).
     """
 
     name: str
     version: int
     score: Callable[[str, Example], float] = field(compare=False)
+    together: Callable[[Sequence[tuple[str, Example]]], list[float]] | None = field(default=None, compare=False)
 
 
 def get_metric(name: str) -> Metric:
@@ -161,10 +166,14 @@ _METRICS = {
     metric.name: metric
     for metric in (
         Metric("anls", 1, anls),
+        Metric("cider", 1, alone, all_cider),
         Metric("clock", 1, clock),
+        Metric("contains", 1, contains),
         Metric("exact_match", 1, exact_match),
         Metric("integer", 1, integer),
         Metric("letter", 1, letter),
+        Metric("letter_or_text", 1, letter_or_text),
+        Metric("ocr_contains", 1, ocr_contains),
         Metric("relaxed_accuracy", 1, relaxed_accuracy),
         Metric("vqa_soft", 1, vqa_soft),
         Metric("yes_no", 1, yes_no),

@@ -1,0 +1,71 @@
+"""Held-out benchmarks about text in images: ChartQA, DocVQA, InfoVQA, OCRBench.
+
+LMM-CL (arXiv 2510.08564), held-out benchmarks and an extra. Asked in the words of lmms-eval's tasks of the same names.
+"""
+
+from __future__ import annotations
+
+from lmmcl.tasks.base import Example
+from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
+from lmmcl.tasks.papers.asking import PHRASE, pictured
+from lmmcl.tasks.papers.cub200 import numbered_rows
+
+
+def read_chartqa(row: Row) -> Example:
+    """A question about a chart; `type` tells those that people wrote from those that were generated."""
+    return pictured(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"], type=row["type"])
+
+
+def read_docvqa(row: Row) -> Example:
+    """A question about a page or an infographic, with all answers that count."""
+    answers = list(row["answers"])
+    return pictured(row["questionId"], f"{row['question']}\n{PHRASE}", answers[0], row["image"], answers)
+
+
+def read_ocrbench(row: Row) -> Example:
+    """A question about text in an image, as it stands; `dataset` decides how spaces count."""
+    answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+    kinds = {"dataset": row["dataset"], "question_type": row["question_type"]}
+    return pictured(row["id"], row["question"], answers[0], row["image"], answers, **kinds)
+
+
+def docvqa(config: str) -> HubSource:
+    """The validation split of one of the two document data sets."""
+    licence = "see the Document Visual Question Answering challenge"
+    return HubSource("lmms-lab/DocVQA", "validation", read_docvqa, config=config, licence=licence)
+
+
+BENCHMARKS = (
+    hub_benchmark(
+        "chartqa",
+        1,
+        "relaxed_accuracy",
+        HubSource("lmms-lab/ChartQA", "test", read_chartqa, licence="GPL-3.0", rows=numbered_rows),
+        max_new_tokens=16,
+        description="charts, numbers within 5 %",
+    ),
+    hub_benchmark(
+        "docvqa",
+        1,
+        "anls",
+        docvqa("DocVQA"),
+        max_new_tokens=128,
+        description="scanned pages (validation)",
+    ),
+    hub_benchmark(
+        "infovqa",
+        1,
+        "anls",
+        docvqa("InfographicVQA"),
+        max_new_tokens=32,
+        description="infographics (validation)",
+    ),
+    hub_benchmark(
+        "ocrbench",
+        1,
+        "ocr_contains",
+        HubSource("echo840/OCRBench", "test", read_ocrbench, licence="see the data set's page", rows=numbered_rows),
+        max_new_tokens=128,
+        description="OCRBench: reading words, documents, formulas",
+    ),
+)
