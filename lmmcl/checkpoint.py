@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.models.base import LMM
+from lmmcl.models.experts import grow
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Pretrained
 
@@ -41,19 +42,25 @@ class CheckpointError(UserError):
     """Stored weights that cannot be used: missing, truncated, or of another parent or base than the step says."""
 
 
-def save_delta(folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, base_digest: str) -> int:
-    """Write `delta.safetensors` with `tensors` (any shapes and dtypes, on any device); returns its size in bytes."""
+def save_delta(
+    folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, base_digest: str, experts: Sequence[str] = ()
+) -> int:
+    """Write `delta.safetensors` with `tensors` (any shapes and dtypes, on any device); returns its size in bytes.
+
+    `experts` are the MLPs with two experts of the model that the tensors belong to (see `lmmcl.models.experts`).
+    """
     from safetensors.torch import save_file
 
     path = folder / DELTA
-    metadata = delta_metadata(parent_key, base_digest)
+    metadata = delta_metadata(parent_key, base_digest, experts)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path.stat().st_size
 
 
-def delta_metadata(parent_key: str, base_digest: str) -> dict[str, str]:
+def delta_metadata(parent_key: str, base_digest: str, experts: Sequence[str] = ()) -> dict[str, str]:
     """What the header of a delta file says. One entry: safetensors writes several in an order that changes from run to run."""
-    return {HEADER: json.dumps({"format": FORMAT, "parent": parent_key, "base_digest": base_digest})}
+    header: dict[str, Any] = {"format": FORMAT, "parent": parent_key, "base_digest": base_digest}
+    return {HEADER: json.dumps({**header, "experts": list(experts)} if experts else header)}
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,14 @@ class Delta:
     """One open delta file: its header and its tensors, read when asked for."""
 
     path: Path
-    header: Mapping[str, str]
+    header: Mapping[str, Any]
     names: frozenset[str]
     file: Any
+
+    @property
+    def experts(self) -> list[str]:
+        """MLPs that have two experts in the model that this belongs to."""
+        return self.header.get("experts", [])
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called `name`; raises CheckpointError when it cannot be read."""
@@ -90,6 +102,25 @@ class Chain(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._newest)
+
+    @property
+    def experts(self) -> list[str]:
+        """MLPs that have two experts in this checkpoint."""
+        return list(dict.fromkeys(name for delta in self.deltas for name in delta.experts))
+
+    def spans(self) -> list[tuple[list[str], Chain]]:
+        """The chain, oldest first, cut where MLPs get a second expert: which do, and what is laid over the model then.
+
+        An expert starts as a copy of its MLP as that is in the chain so far.
+        """
+        spans: list[tuple[list[str], list[Delta]]] = [([], [])]
+        seen: set[str] = set()
+        for delta in reversed(self.deltas):
+            if new := [name for name in delta.experts if name not in seen]:
+                spans.append((new, []))
+                seen.update(new)
+            spans[-1][1].insert(0, delta)
+        return [(new, Chain(deltas)) for new, deltas in spans]
 
     def source(self, name: str) -> Path | None:
         """The file that holds the newest value of `name`; None where the pre-trained one still stands."""
@@ -145,9 +176,11 @@ def load_checkpoint(
     with tensors_of(step, ledger) as chain:
         for delta in chain.deltas:
             check_base(delta, digest)
-        own = named_tensors(model)
-        for name in chain:
-            _put(own, name, chain[name], chain.source(name))
+        for experts, span in chain.spans():
+            grow(model, experts)
+            own = named_tensors(model)
+            for name in span:
+                _put(own, name, span[name], span.source(name))
     return model
 
 
@@ -247,7 +280,8 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     """Write a plain `save_pretrained` directory of `step` (weights, configurations, processor, chat template).
 
     `AutoModelForImageTextToText.from_pretrained(directory)` loads it; `lmmcl.json` says where it comes from.
-    Raises UserError when `directory` holds files already or the step has not been computed.
+    Raises UserError when `directory` holds files already, the step has not been computed, or no class of transformers can hold
+    the model, as one with two experts in an MLP.
     """
     directory = Path(directory)
     record = ledger.find(step)
@@ -255,6 +289,13 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
         raise UserError(f"{step.label} has not been computed yet", file=step.path)
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError("is not empty; name a new directory", file=str(directory))
+    with tensors_of(step, ledger) as chain:
+        if chain.experts:
+            raise UserError(
+                f"{step.label} has two experts in {len(chain.experts)} MLPs, and no class of transformers can hold them; "
+                "it cannot be exported, but lmmcl evaluates it and goes on from it",
+                file=step.path,
+            )
     load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(directory)
     step.model.save_processor(directory)
     with ledger.opened(step.path, "step.json") as file:

@@ -6,16 +6,19 @@ compute something else. What is computed with them: `lmmcl.training.adapters`.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lmmcl.errors import UserError
+from lmmcl.models.experts import expert_role, router_role
 
 Shape = tuple[int, int]
 """Of a linear layer's weight: (outputs, inputs)."""
+Shapes = Sequence[Shape]
 
 ATTENTION = "llm.blocks.*.attention"
 MLP = "llm.blocks.*.mlp"
@@ -43,12 +46,50 @@ class Adapter(BaseModel):
     def label(self) -> str:
         """For paths; a function of the identity alone."""
 
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """Selectors of what is other after a stage."""
+        return self.targets
+
+    def trained_roles(self, targets: Collection[str]) -> set[str]:
+        """The roles of what trains, where `targets` are the roles that the selectors cover."""
+        return set(targets)
+
+    @abstractmethod
+    def size(
+        self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
+    ) -> tuple[int, int]:
+        """Numbers of parameters: (those that train, those that a stage writes).
+
+        `targets` are the roles that the selectors cover; by role, `counts` are the model's parameters and `shapes` its linear
+        layers. Raises UserError when the adapter does not fit them.
+        """
+
+
+class LinearAdapter(Adapter):
+    """An adapter of linear layers, which is merged into them when a stage ends."""
+
     @abstractmethod
     def parameters(self, shape: Shape) -> int:
         """How many parameters train at a linear layer of `shape`; raises UserError when the adapter does not fit it."""
 
+    def size(
+        self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
+    ) -> tuple[int, int]:
+        trained = written = 0
+        for role in sorted(targets):
+            for shape in shapes.get(role, ()):
+                try:
+                    trained += self.parameters(shape)
+                except UserError as error:
+                    raise error.at(place=role) from error
+                written += shape[0] * shape[1]
+        if not trained:
+            raise UserError(f"there is no linear layer under {', '.join(self.targets)}")
+        return trained, written
 
-class LoRA(Adapter):
+
+class LoRA(LinearAdapter):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + s·B·A with A (rank × inputs) and B (outputs × rank).
 
     s = alpha/rank, or alpha/√rank with `rslora` (arXiv 2312.03732). `dora` also trains the norm of each
@@ -76,7 +117,7 @@ class LoRA(Adapter):
         return self.rank * sum(shape) + (shape[0] if self.dora else 0)
 
 
-class OSF(Adapter):
+class OSF(LinearAdapter):
     """Orthogonal subspace fine-tuning (arXiv 2504.07097): W = U·S·Vᵀ; the largest singular directions stay, the rest trains.
 
     `preserved` is the share of the singular directions of each layer that stay; the gradients of the others are projected to be
@@ -99,21 +140,40 @@ class OSF(Adapter):
         return (min(shape) - stay) * (sum(shape) + 1)
 
 
-KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "osf": OSF}
+class MoE(Adapter):
+    """Two experts in place of each MLP of the language model: the frozen original and a copy that trains, mixed by a router.
 
-
-def adapted_parameters(adapter: Adapter, shapes: Mapping[str, Iterable[Shape]], roles: Iterable[str]) -> int:
-    """How many parameters `adapter` adds at the linear layers of `roles`, whose weights have `shapes`.
-
-    Raises UserError when there is no linear layer among them, or one that the adapter does not fit.
+    From LMM-CL (see `lmmcl.models.experts`). One tuned expert and its router train on over all stages.
     """
-    total = 0
-    for role in sorted(roles):
-        for shape in shapes.get(role, ()):
-            try:
-                total += adapter.parameters(shape)
-            except UserError as error:
-                raise error.at(place=role) from error
-    if not total:
-        raise UserError(f"there is no linear layer under {', '.join(adapter.targets)}")
-    return total
+
+    version: ClassVar[int] = 1
+    kind: Literal["moe"] = "moe"
+    targets: tuple[str, ...] = Field(default=(MLP,), min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _whole_mlps(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [each for each in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\.mlp", each)]:
+            raise ValueError(f"experts are whole MLPs such as {MLP} or llm.blocks.last-4.mlp, not {', '.join(wrong)}")
+        return selectors
+
+    @property
+    def label(self) -> str:
+        return "moe"
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return tuple(expert_role(selector) for selector in self.targets)
+
+    def trained_roles(self, targets: Collection[str]) -> set[str]:
+        return {make(role) for role in targets for make in (expert_role, router_role)}
+
+    def size(
+        self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
+    ) -> tuple[int, int]:
+        hidden = {router_role(role): shapes[role][0][1] for role in targets if role.endswith(".up")}
+        size = sum(counts[role] for role in targets) + 2 * sum(hidden.values())
+        return size, size
+
+
+KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "osf": OSF, "moe": MoE}

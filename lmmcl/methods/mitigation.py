@@ -166,6 +166,10 @@ class MergeMitigation(Mitigation):
 
     continues_from: Literal["merged", "tuned", "base"] = "merged"
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        if recipe.adapter and recipe.adapter.kind == "moe":
+            raise UserError(f"{self.name} merges tensors that all checkpoints have, and {recipe.name!r} adds experts")
+
     def identity(self) -> dict[str, Any]:
         """What enters a key."""
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"continues_from"})}

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from lmmcl.errors import UserError, unknown
-from lmmcl.methods.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, LoRA
+from lmmcl.methods.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 
 
@@ -61,6 +61,11 @@ class Recipe(BaseModel):
     def selectors(self) -> tuple[str, ...]:
         """All role selectors: of what trains itself, and of what an adapter trains for."""
         return (*self.train, *(self.adapter.targets if self.adapter else ()))
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """Selectors of what is other after a stage."""
+        return (*self.train, *(self.adapter.moves if self.adapter else ()))
 
     def identity(self) -> dict[str, Any]:
         """What enters a key: equal settings are the same recipe under any name. What is not used is left out."""
@@ -153,6 +158,7 @@ _ADAPTERS: dict[str, Adapter] = {
     "lora_attention": LoRA(targets=(ATTENTION,)),
     "lora_all": LoRA(targets=(ATTENTION, MLP)),
     "osf": OSF(),
+    "moe": MoE(),  # LMM-CL, compared mitigations
 }
 
 RECIPES: dict[str, Recipe] = {

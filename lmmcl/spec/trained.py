@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmmcl.errors import UserError
-from lmmcl.methods.adapters import adapted_parameters
 from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.models.linears import linear_shapes
@@ -37,13 +36,13 @@ def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
             raise UserError(
                 f"recipe {recipe.name}: {_some(both)} would train itself and have an adapter; allowed: one of them"
             )
-        shapes = linear_shapes(lmm)
         try:
-            trained += adapted_parameters(recipe.adapter, shapes, targets)
+            added, changed = recipe.adapter.size(targets, counts, linear_shapes(lmm))
         except UserError as error:
-            raise error.at(place=" ".join(filter(None, (f"{lmm.name}", error.place)))) from error
-        written += sum(rows * columns for role in targets for rows, columns in shapes.get(role, ()))
-    recipe.rates(own | targets, counts, model=lmm.name)
+            raise error.at(place=" ".join(filter(None, (lmm.name, error.place)))) from error
+        trained, written = trained + added, written + changed
+        targets = recipe.adapter.trained_roles(targets)
+    recipe.rates(own | targets, counts.keys() | targets, model=lmm.name)
     return Trained(trained, written)
 
 

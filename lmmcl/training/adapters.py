@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from lmmcl.checkpoint import digest_tensors, named_tensors
 from lmmcl.ledger import Ledger
-from lmmcl.methods.adapters import OSF, Adapter, LoRA
+from lmmcl.methods.adapters import OSF, Adapter, LoRA, MoE
+from lmmcl.models.experts import grow, mlp_modules, roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.roles import select
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
@@ -38,9 +39,11 @@ class Pupil:
 
     def __init__(self, step: Finetune, model: PreTrainedModel) -> None:
         self.step, self.model = step, model
-        self.roles = step.model.roles_of(name for name, _ in model.named_parameters())
+        self.roles = roles_in(step.model, model)
         self.trained = sorted(select(self.roles, step.recipe.train, model=step.model.name))
         self.stored = list(self.trained)
+        self.additions: list[str] = []
+        """Tensors that the model had not, and that stay in it."""
 
     def rates(self) -> dict[str, float]:
         """Learning rates by parameter name, of those that have their own."""
@@ -142,6 +145,20 @@ class Adapted(Pupil):
         self.tuner.unload()
 
 
+class Grown(Pupil):
+    """A model with two experts in some MLPs: those that its parent gave it, or fresh ones."""
+
+    def __init__(self, step: Finetune, model: PreTrainedModel, adapter: MoE) -> None:
+        had = set(named_tensors(model))
+        chosen = select(roles_in(step.model, model), adapter.targets, model=step.model.name)
+        grow(model, mlp_modules(roles_in(step.model, model), chosen))
+        super().__init__(step, model)
+        own = adapter.trained_roles({self.roles[name] for name in chosen})
+        self.trained = sorted([*self.trained, *(name for name, role in self.roles.items() if role in own)])
+        self.stored = list(self.trained)
+        self.additions = [name for name in named_tensors(model) if name not in had]
+
+
 class _in_fp32:  # used like a function
     """Inside the `with`, the weights of some layers are fp32; afterwards they have the dtypes that they had."""
 
@@ -160,8 +177,13 @@ class _in_fp32:  # used like a function
 
 def attach(step: Finetune, model: PreTrainedModel) -> Pupil:
     """`model` with what the recipe of `step` adds to it (in place). Raises UserError when a selector matches nothing."""
-    adapter = step.recipe.adapter
-    return Pupil(step, model) if adapter is None else Adapted(step, model, adapter)
+    match step.recipe.adapter:
+        case None:
+            return Pupil(step, model)
+        case MoE() as experts:
+            return Grown(step, model, experts)
+        case adapter:
+            return Adapted(step, model, adapter)
 
 
 def _peft_config(adapter: Adapter, modules: list[str]) -> Any:

@@ -26,6 +26,7 @@ from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.models.experts import grown
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge
@@ -90,6 +91,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
     before = digest_tensors(named_tensors(model))
     pupil = attach(step, model)
+    own = named_tensors(model)
+    before |= digest_tensors({name: own[name] for name in pupil.additions})
     trained, roles = pupil.trained, pupil.roles
     dtypes = _unfreeze(model, trained)
 
@@ -121,6 +124,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         {name: own[name] for name in proof.moved},
         parent_key=step.parent.key,
         base_digest=base_digest(step.model, training.precision),
+        experts=grown(model),
     )
     curve = trainer.curve()
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")

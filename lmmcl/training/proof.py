@@ -45,7 +45,7 @@ def prove(
     changed = {name for name in before if before[name] != after[name]}
     if wrong := changed - set(trained):
         raise StageError.of(step, f"{len(wrong)} frozen tensors changed: {_some(wrong)}")
-    for selector in step.recipe.selectors:
+    for selector in step.recipe.moves:
         resolved = resolve(selector, roles.values(), model=step.model.name)
         if not any(selects(resolved, roles[name]) for name in changed):
             raise StageError.of(

@@ -22,6 +22,7 @@ from lmmcl.evaluation.probes.questions import batches, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.teacher import Answers, answers, forward, per_row
 from lmmcl.models.base import LMM
+from lmmcl.models.experts import roles_in
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.probes import LayerContribution
 
@@ -59,7 +60,7 @@ def parts_of(lmm: LMM, model: PreTrainedModel) -> dict[Place, str]:
     Raises ValueError when the roles name no blocks of a language model.
     """
     names: dict[Place, list[str]] = defaultdict(list)
-    for name, role in lmm.roles_of(name for name, _ in model.named_parameters()).items():
+    for name, role in roles_in(lmm, model).items():
         match role.split("."):
             case ["llm", "blocks", number, part, *_] if part in PARTS:
                 names[part, int(number)].append(name)

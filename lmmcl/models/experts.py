@@ -1,0 +1,105 @@
+"""MLPs of two experts: the frozen original, and a copy that trains, mixed for each token by a linear router.
+
+The mitigation "MoE" of LMM-CL (arXiv 2510.08564). All that the model had keeps its name, and with it its role; what is added to
+the MLP at `m` is called `m.tuned.…` (roles `llm.blocks.N.expert.…`) and `m.router.weight` (role `llm.blocks.N.router`).
+In training both experts are weighted by the softmax of the router; in evaluation the likelier one answers alone. The router starts
+at zero, so that a grown model is, to the bit, the one that it was. Both experts are computed for each token, in evaluation too.
+"""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.models.base import LMM
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TUNED, ROUTER = "tuned", "router"
+
+
+def grow(model: Any, modules: Iterable[str]) -> None:
+    """Give each MLP in `modules` (names, whole) a second expert, in place; those that have one are left as they are."""
+    for name in modules:
+        mlp = model.get_submodule(name)
+        if not isinstance(mlp, _two_experts()):
+            above, _, last = name.rpartition(".")
+            setattr(model.get_submodule(above), last, _two_experts()(mlp))
+
+
+def grown(model: Any) -> list[str]:
+    """Names of the MLPs that have two experts."""
+    return [name for name, module in model.named_modules() if isinstance(module, _two_experts())]
+
+
+def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
+    """The modules whose parameters are those of `chosen` with roles `llm.blocks.N.mlp.…`, in the order of the blocks."""
+    names: dict[int, list[str]] = {}
+    for name in chosen:
+        names.setdefault(int(roles[name].split(".")[2]), []).append(name.replace(".", "/"))
+    return [posixpath.commonpath(some).replace("/", ".") for _, some in sorted(names.items())]
+
+
+def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
+    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role."""
+    names = [name for name, _ in model.named_parameters()]
+    added = {name: module for module in grown(model) for name in names if _is_added(name, module)}
+    roles = lmm.roles_of(name for name in names if name not in added)
+    for name, module in added.items():
+        rest = name.removeprefix(f"{module}.")
+        if rest.startswith(f"{TUNED}."):
+            roles[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
+        else:
+            some = next(roles[other] for other in roles if other.startswith(f"{module}.") and other not in added)
+            roles[name] = router_role(some)
+    return roles
+
+
+def expert_role(role: str) -> str:
+    """`llm.blocks.3.mlp.gate` → `llm.blocks.3.expert.gate`; selectors likewise."""
+    return ".".join(["expert" if at == 3 else part for at, part in enumerate(role.split("."))])
+
+
+def router_role(role: str) -> str:
+    """`llm.blocks.3.mlp.gate` → `llm.blocks.3.router`."""
+    return ".".join([*role.split(".")[:3], ROUTER])
+
+
+def _is_added(name: str, module: str) -> bool:
+    return name.startswith((f"{module}.{TUNED}.", f"{module}.{ROUTER}."))
+
+
+@cache
+def _two_experts() -> Any:
+    """The class, made when torch is there."""
+    import torch
+    from torch import nn
+
+    class TwoExperts(nn.Module):
+        """Maps (…, hidden) to (…, hidden) like the MLP that it takes the place of."""
+
+        def __init__(self, mlp: Any) -> None:
+            super().__init__()
+            for name, child in mlp.named_children():
+                self.add_module(name, child)
+            self.add_module(TUNED, copy.deepcopy(mlp))
+            linears = [child for child in mlp.children() if type(child) is nn.Linear]
+            weight = linears[0].weight
+            self.router = nn.Linear(linears[0].in_features, 2, bias=False, device=weight.device, dtype=weight.dtype)
+            nn.init.zeros_(self.router.weight)
+            self.__dict__["frozen"] = mlp  # not registered: its tensors are, as the children that they were
+            self.train(mlp.training)
+
+        def forward(self, hidden: Tensor) -> Tensor:
+            first, second = self.frozen(hidden), self.tuned(hidden)  # type: ignore[operator]
+            scores = self.router(hidden).float()
+            if self.training:
+                share = scores.softmax(dim=-1)[..., 1:].to(first.dtype)
+                return first + share * (second - first)
+            return torch.where(scores[..., 1:] > scores[..., :1], second, first)
+
+    return TwoExperts
