@@ -116,13 +116,15 @@ def report(
     format_: Annotated[str, typer.Option("--format", help="table, json, md, csv, parquet or html")] = "table",
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
+    budget: Annotated[float, typer.Option("--budget", min=0, help="points of held-out forgetting to accept")] = 2.0,
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""
     from lmmcl.runner.command import report_sweep
 
     place = load_cluster(cluster)
     ledger = open_ledger(store, place)
-    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=wide_console())
+    console = wide_console()
+    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=console, budget=budget)
 
 
 @app.command()
@@ -202,13 +204,21 @@ def eval_(
 
 @app.command()
 def export(
-    step: Checkpoint, to: Annotated[Path, typer.Option("--to", help="an empty folder")], store: Store = None
+    step: Checkpoint,
+    to: Annotated[Path, typer.Option("--to", help="an empty folder")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")] = False,
+    store: Store = None,
 ) -> None:
-    """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load."""
-    from lmmcl import checkpoint
-
+    """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
     ledger = open_ledger(store)
-    checkpoint.export(ledger.checkpoint(step), ledger, to)
+    if adapter:
+        from lmmcl.training.adapter_export import export_adapter
+
+        export_adapter(ledger.checkpoint(step), ledger, to)
+    else:
+        from lmmcl import checkpoint
+
+        checkpoint.export(ledger.checkpoint(step), ledger, to)
     typer.echo(f"exported {step} to {to}")
 
 

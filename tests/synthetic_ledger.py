@@ -44,15 +44,15 @@ def fill(sweep: Sweep, store: Path, *, questions: int = 100, updates: int = 20, 
 
 
 def plausible(step: Evaluate) -> float:
-    """What was taught rises with the learning rate; what was not sags with it."""
+    """What was taught rises with learning rate and recipe; what was not sags with them, stage by stage."""
     checkpoint = step.checkpoint
-    taught, steps = set(), 0
-    rate = 0.0
+    taught, strength, stages = set(), 0.0, 0
     while isinstance(checkpoint, Finetune):
         taught.add(checkpoint.skill.name)
-        rate, steps, checkpoint = checkpoint.training.learning_rate, steps + 1, checkpoint.parent
-    strength = min(1.0, rate / 1e-3)
-    return 0.3 + 0.5 * strength if step.benchmark.name in taught else 0.6 - 0.05 * strength * steps
+        reach = 0.5 + 0.1 * (zlib.crc32(checkpoint.recipe.name.encode()) % 6)
+        strength, stages = reach * min(1.0, checkpoint.training.learning_rate / 1e-3), stages + 1
+        checkpoint = checkpoint.parent
+    return 0.6 + 0.3 * strength if step.benchmark.name in taught else 0.6 - 0.05 * strength**2 * stages
 
 
 def _answers(step: Evaluate, folder: Path, questions: int, chance: float) -> dict[str, object]:

@@ -41,16 +41,19 @@ def estimate(values: Sequence[float], draws: Sequence[NDArray[np.float64]], leve
 
 def from_variances(values: Sequence[float], over_questions: float, level: float = LEVEL) -> Estimate:
     """The mean of `values` (one a seed) where the questions alone give it the variance `over_questions`."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
     seeds, mean = len(values), float(np.mean(values))
     over_seeds = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
     error = math.sqrt(over_questions + over_seeds)
     if error == 0:
         return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    law = t((seeds - 1) * ((over_questions + over_seeds) / over_seeds) ** 2) if over_seeds > 0 else norm()
-    arm = error * float(law.ppf((1 + level) / 2))
-    return Estimate(mean, mean - arm, mean + arm, float(min(1.0, 2 * law.sf(abs(mean) / error))))
+    if over_seeds == 0:
+        p, reach = 2 * ndtr(-abs(mean) / error), ndtri((1 + level) / 2)
+    else:
+        freedom = (seeds - 1) * ((over_questions + over_seeds) / over_seeds) ** 2
+        p, reach = 2 * stdtr(freedom, -abs(mean) / error), stdtrit(freedom, (1 + level) / 2)
+    return Estimate(mean, mean - error * float(reach), mean + error * float(reach), float(p))
 
 
 def sign_flip_p(differences: NDArray[np.float64]) -> float:

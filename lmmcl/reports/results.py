@@ -46,7 +46,8 @@ class TrialResult:
     """One point of the grid with the stages it has reached, in order.
 
     `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
-    questions: the difference of two trials' draws is a paired bootstrap.
+    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials of which this is the mean
+    (see `lmmcl.reports.seeds`); empty for a trial that was run.
     """
 
     key: str
@@ -58,6 +59,7 @@ class TrialResult:
     state: State = "partial"
     error: str | None = None
     draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
+    seeds: tuple[TrialResult, ...] = ()
 
     @property
     def last(self) -> StageResult | None:

@@ -14,7 +14,9 @@ from rich.table import Table
 from lmmcl.reports import words
 from lmmcl.reports.correlation import correlation_markdown
 from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, Interval, SweepResults, TrialResult
+from lmmcl.reports.seeds import averaged, has_seeds, spread
 
 STAR = "★"
 Show = Callable[[float | None, Interval | None], str]
@@ -52,7 +54,8 @@ class Sheet:
 def terminal_table(results: SweepResults, width: int | None = None) -> Table:
     """The sweep for a terminal: rows of the Pareto front bold and starred, unfinished ones dim, failed ones red.
 
-    With `width` (in characters) costs are left out until the table fits, and the caption names them.
+    Seeds of one grid point are one row (see `lmmcl.reports.seeds`). With `width` (in characters) costs are left out until
+    the table fits, and the caption names them.
     """
     sheet = _fit(make_sheet(results, words.points_half, "± is half the width of the interval"), width)
     caption = escape("\n".join(sheet.caption))
@@ -68,19 +71,23 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
     return table
 
 
-def markdown_table(results: SweepResults) -> str:
-    """The sweep as Markdown, with both ends of every interval, and what its probes go with."""
+def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
+    """The sweep as Markdown, with both ends of every interval, what to take, and what its probes go with."""
     sheet = make_sheet(results, words.points_range, "brackets hold the interval")
-    lines = [f"## {_markdown(sheet.title)}", "", _markdown_row(column.heading for column in sheet.columns)]
+    lines = [f"## {escape_markdown(sheet.title)}", "", _markdown_row(column.heading for column in sheet.columns)]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in sheet.columns) + "|")
     lines += [_markdown_row(row.cells) for row in sheet.rows]
-    table = "\n".join([*lines, "", *(f"{_markdown(line)}  " for line in sheet.caption), ""])
-    probes = correlation_markdown(results)
-    return f"{table}\n{probes}" if probes else table
+    table = "\n".join([*lines, "", *(f"{escape_markdown(line)}  " for line in sheet.caption), ""])
+    points = averaged(results) if has_seeds(results) else results
+    parts = [table, recommendation_markdown(points, budget), correlation_markdown(results)]
+    return "\n".join(part for part in parts if part)
 
 
 def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     """The rows and columns of the table; `show` writes a value with its interval, `note` says how to read that."""
+    title = _title(results)
+    if has_seeds(results):
+        results, note = averaged(results), f"{note}, over questions and seeds"
     front = on_front(results)
     trials = ranked(results.trials)
     columns, folded = _fold(_columns(results, front, show), trials)
@@ -92,7 +99,7 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
     caption += [f"{trial.name}: {words.first_line(trial.error)}" for trial in trials if trial.error]
-    return Sheet(_title(results), caption, columns, rows)
+    return Sheet(title, caption, columns, rows)
 
 
 def ranked(trials: Sequence[TrialResult]) -> list[TrialResult]:
@@ -125,6 +132,8 @@ def _columns(results: SweepResults, front: set[str], show: Show) -> list[Column]
         if results.values(axis) != [None]:
             columns.append(_axis_column(axis))
     columns += [_measure_column(name, show) for name in MEASURES]
+    if any(trial.seeds for trial in results.trials):
+        columns.append(Column("seed spread", lambda trial: words.spread(spread(trial, "learning")), numeric=True))
     columns += [
         Column("trained", lambda trial: words.count(trial.cost("trained_parameters")), numeric=True, folds=True),
         Column("on disk", lambda trial: words.size(trial.cost("checkpoint_bytes")), numeric=True, folds=True),
@@ -136,7 +145,7 @@ def _columns(results: SweepResults, front: set[str], show: Show) -> list[Column]
 
 
 def _axis_column(axis: str) -> Column:
-    numeric = axis in ("learning_rate", "seed")
+    numeric = axis in ("learning_rate", "seed", "seeds")
     return Column(words.label(axis), lambda trial: words.axis_value(axis, trial.axes.get(axis)), numeric, folds=True)
 
 
@@ -155,7 +164,7 @@ def _fold(columns: list[Column], trials: Sequence[TrialResult]) -> tuple[list[Co
 def _fit(sheet: Sheet, width: int | None) -> Sheet:
     """The sheet without the costs that `width` characters have no room for."""
     columns, dropped = list(sheet.columns), []
-    for heading in ("on disk", "trained", "time", words.label("overall")):
+    for heading in ("on disk", "trained", "seed spread", "time", words.label("overall")):
         needed = 2 + sum(_needs(sheet, sheet.columns.index(column)) + 2 for column in columns)
         if width is None or needed <= width:
             break
@@ -186,10 +195,10 @@ def _title(results: SweepResults) -> str:
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_markdown, cells)) + " |"
+    return "| " + " | ".join(map(escape_markdown, cells)) + " |"
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown and the HTML within it show as it is; a cell is one line."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", text)

@@ -61,6 +61,11 @@ def points_range(value: float | None, interval: Interval | None) -> str:
     return f"{points(value)} [{points(interval[0])}, {points(interval[1])}]"
 
 
+def spread(value: float | None) -> str:
+    """A standard deviation in points: `1.2`."""
+    return "–" if value is None else f"{value:.1f}"
+
+
 def count(value: float | None) -> str:
     """A number of parameters: `818 M`, `7.62 B`."""
     return _scaled(value, 1000.0, ("", " K", " M", " B", " T"))

@@ -15,7 +15,9 @@ from lmmcl.models.local import is_path
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
+from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
+from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import markdown_table, terminal_table
 from lmmcl.runner.run import run_sweep
 from lmmcl.runner.tracking import Tracker
@@ -95,15 +97,26 @@ def write_report(results: SweepResults, folder: Path) -> list[Path]:
     return [page, picture]
 
 
-def print_table(results: SweepResults, console: Console) -> None:
-    """The trade-off table, as wide as the terminal (or the pipe's default) allows, and what the probes go with."""
+def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
+    """The trade-off table, as wide as the terminal (or the pipe's default) allows, what to take, what the probes go with."""
     console.print(terminal_table(results, console.width), soft_wrap=True)
+    advice = recommendation(averaged(results) if has_seeds(results) else results, budget)
+    if advice:
+        console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
+        console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
     if (probes := correlation_table(results)) is not None:
         console.print(probes, soft_wrap=True)
 
 
 def report_sweep(
-    sweep: Sweep, ledger: Ledger, *, format: str, to: Path | None, mlflow: str | None, console: Console
+    sweep: Sweep,
+    ledger: Ledger,
+    *,
+    format: str,
+    to: Path | None,
+    mlflow: str | None,
+    console: Console,
+    budget: float = BUDGET,
 ) -> None:
     """Show or write the report of what the ledger holds; with `mlflow`, also fill that store."""
     if format not in FORMATS:
@@ -112,7 +125,7 @@ def report_sweep(
     if mlflow:
         _refill(results, mlflow, sweep, ledger, console)
     if format == "table" and to is None:
-        print_table(results, console)
+        print_table(results, console, budget)
     elif format == "html":
         from lmmcl.reports.page import write_page
 

@@ -1,0 +1,211 @@
+"""Which trial to take, in words: the Pareto front, what is within noise, and the choice under a forgetting budget."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lmmcl.reports import words
+from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm
+from lmmcl.reports.pareto import comparable, fronts, place
+from lmmcl.reports.results import SweepResults, TrialResult
+
+BUDGET = 2.0
+"""Points of held-out forgetting that are accepted where nobody says otherwise."""
+MOST_TIES = 5
+"""Trials within noise that are named; the others are counted."""
+TESTED = ("learning", "held_out_forgetting")
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A finished trial that is told apart from a choice neither in learning nor in held-out forgetting: trial − choice."""
+
+    trial: TrialResult
+    differences: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A trial of a front, with what is within noise of it (nearest first) out of `rivals` trials it was tested against."""
+
+    trial: TrialResult
+    ties: Sequence[Tie]
+    rivals: int
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The choices of one set of comparable trials: those of the front, from the least learnt to the most."""
+
+    model: str
+    choices: Sequence[Choice]
+    least_lost: TrialResult
+    finished: int
+
+    def under(self, budget: float) -> Choice | None:
+        """The trial that learns most of those that lose at most `budget` points; None when every trial loses more.
+
+        It always is on the front: what beats it would lose no more.
+        """
+        allowed = [each for each in self.choices if _value(each.trial, "held_out_forgetting") >= -budget]
+        return allowed[-1] if allowed else None
+
+
+def advise(results: SweepResults) -> list[Advice]:
+    """One advice for each set of comparable trials that has a finished one."""
+    groups: dict[object, list[TrialResult]] = defaultdict(list)
+    for trial in results.trials:
+        if trial.state == "done" and place(trial) is not None:
+            groups[comparable(trial)].append(trial)
+    found = []
+    for front in fronts(results):
+        group = groups[comparable(front[0])]
+        least = max(group, key=lambda trial: _value(trial, "held_out_forgetting"))
+        choices = [_choice(trial, group) for trial in front]
+        found.append(Advice(str(front[0].axes.get("model")), choices, least, len(group)))
+    return found
+
+
+def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Choice:
+    """Every rival is tested in both measures; Holm's correction is over all of these tests."""
+    tested = []
+    for rival in group:
+        made = {name: difference(chosen, rival, name) for name in TESTED} if rival is not chosen else {}
+        known = {name: each for name, each in made.items() if each is not None}
+        if len(known) == len(TESTED):
+            tested.append(Tie(rival, known))
+    corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
+    pairs = zip(corrected[::2], corrected[1::2], strict=True)
+    ties = [tie for tie, pair in zip(tested, pairs, strict=True) if min(pair) >= ALPHA]
+    return Choice(chosen, sorted(ties, key=lambda tie: -_value(tie.trial, "learning")), len(tested))
+
+
+def difference(one: TrialResult, other: TrialResult, name: str) -> Estimate | None:
+    """The final measure of other − one, paired over questions and, where both have them, over seeds; None without draws."""
+    pairs = _seed_pairs(one, other)
+    values, draws = [], []
+    for a, b in pairs:
+        first, second = a.measure(name), b.measure(name)
+        if first is None or second is None or name not in a.draws or name not in b.draws:
+            return None
+        values.append(second - first)
+        draws.append(b.draws[name] - a.draws[name])
+    return estimate(values, draws)
+
+
+def _seed_pairs(one: TrialResult, other: TrialResult) -> list[tuple[TrialResult, TrialResult]]:
+    """The trials of the seeds that both have, or the two themselves where those are fewer than two."""
+    left, right = ({trial.axes.get("seed"): trial for trial in each.seeds} for each in (one, other))
+    pairs = [(left[seed], right[seed]) for seed in left if seed in right]
+    return pairs if len(pairs) > 1 else [(one, other)]
+
+
+def short_name(results: SweepResults, trial: TrialResult) -> str:
+    """What sets the trial apart in its sweep: `sa_proj · lr 1e-3`."""
+    parts = []
+    for axis in results.varying():
+        value = trial.axes.get(axis)
+        if value is not None and axis != "seeds":
+            text = words.axis_value(axis, value)
+            parts.append(text if isinstance(value, str) else f"{words.label(axis)} {text}")
+    order = sorted(parts, key=lambda part: part == words.axis_value("model", trial.axes.get("model")))
+    return " · ".join(order) or trial.name
+
+
+def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
+    """What there is to say of a choice whatever the budget: its numbers, then what is within noise of it."""
+    trial = choice.trial
+    numbers = (
+        f"It learns {_range(trial, 'learning')} points and changes the held-out benchmarks by "
+        f"{_range(trial, 'held_out_forgetting')} points."
+    )
+    if not choice.rivals:
+        return [numbers]
+    apart = choice.rivals - len(choice.ties)
+    if not choice.ties:
+        return [numbers, f"It is told apart from {_all(apart, choice.rivals)} of the finished trials."]
+    named = "; ".join(_tie(results, tie) for tie in choice.ties[:MOST_TIES])
+    more = len(choice.ties) - MOST_TIES
+    return [
+        numbers,
+        f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}. "
+        f"It is told apart from {_all(apart, choice.rivals)} of the {choice.rivals} others.",
+    ]
+
+
+def _all(part: int, whole: int) -> str:
+    return "none" if not part else "all" if part == whole else str(part)
+
+
+def _tie(results: SweepResults, tie: Tie) -> str:
+    parts = []
+    for name, label in zip(TESTED, ("learning", "held-out"), strict=True):
+        made = tie.differences[name]
+        parts.append(f"{label} {words.points_range(made.value, (made.low, made.high))}")
+    return f"{short_name(results, tie.trial)} ({', '.join(parts)})"
+
+
+def caution(results: SweepResults) -> str:
+    """What the intervals do not know."""
+    seeds = max((len(trial.seeds) for trial in results.trials), default=0)
+    known = (
+        f"Intervals know of other questions and of other seeds (up to {seeds})"
+        if seeds > 1
+        else "One seed a trial: intervals know of other questions, and nothing of other seeds"
+    )
+    return f"{known}; the best of many trials is a little lucky. Within noise: paired, at 5 % after Holm's correction."
+
+
+def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
+    """A short paragraph, line by line; empty where no trial is finished."""
+    lines = []
+    advices = advise(results)
+    for advice in advices:
+        lines += [f"{advice.model}:"] if len(advices) > 1 else []
+        lines += _advice_lines(results, advice, budget)
+    return [*lines, caution(results)] if lines else []
+
+
+def _advice_lines(results: SweepResults, advice: Advice, budget: float) -> list[str]:
+    choice, most = advice.under(budget), advice.choices[-1]
+    if choice is None:
+        least = advice.least_lost
+        lines = [
+            f"No finished trial keeps within {budget:g} points of held-out forgetting; "
+            f"the least is lost by {short_name(results, least)}: {_range(least, 'held_out_forgetting')}."
+        ]
+    else:
+        lines = [f"Take {short_name(results, choice.trial)}.", *choice_lines(results, choice)]
+        low = (choice.trial.interval("held_out_forgetting") or (0.0, 0.0))[0]
+        if low < -budget:
+            lines.append(f"Its loss may be beyond the budget: the interval reaches {words.points(low)}.")
+    if choice is not most:
+        lines.append(
+            f"Without a budget {short_name(results, most.trial)} learns most: {_range(most.trial, 'learning')}, "
+            f"held-out {_range(most.trial, 'held_out_forgetting')}."
+        )
+    names = [short_name(results, each.trial) for each in advice.choices]
+    shown = names if len(names) <= 2 * MOST_TIES else [*names[:MOST_TIES], "…", *names[-MOST_TIES:]]
+    lines.append(f"On the front, from the least learnt to the most: {' → '.join(shown)}.")
+    return lines
+
+
+def recommendation_markdown(results: SweepResults, budget: float = BUDGET) -> str:
+    """The same as Markdown; empty where no trial is finished."""
+    from lmmcl.reports.table import escape_markdown
+
+    lines = recommendation(results, budget)
+    text = [f"### Which to take, with at most {budget:g} points of held-out forgetting", ""]
+    return "\n".join([*text, *(f"{escape_markdown(line)}  " for line in lines), ""]) if lines else ""
+
+
+def _value(trial: TrialResult, name: str) -> float:
+    value = trial.measure(name)
+    assert value is not None, "only trials with a place are compared"
+    return value
+
+
+def _range(trial: TrialResult, name: str) -> str:
+    return words.points_range(trial.measure(name), trial.interval(name))

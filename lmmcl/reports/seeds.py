@@ -1,0 +1,115 @@
+"""Seeds averaged: one row for each grid point, with an interval that knows of other questions and of other seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lmmcl.reports.paired import from_variances
+from lmmcl.reports.results import Interval, StageResult, SweepResults, TrialResult, finite, finite_pair, identity
+
+TO_DEVIATION = 2 * 1.959964
+"""Width of a 95 % interval in standard deviations."""
+
+
+def has_seeds(results: SweepResults) -> bool:
+    """Whether some grid point of the sweep was trained with more than one seed."""
+    return any(len(group) > 1 for group in by_point(results.trials))
+
+
+def by_point(trials: Iterable[TrialResult]) -> list[list[TrialResult]]:
+    """Trials that differ in nothing but the seed, together, in the order met."""
+    groups: dict[str, list[TrialResult]] = {}
+    for trial in trials:
+        axes = sorted((name, identity(value)) for name, value in trial.axes.items() if name != "seed")
+        groups.setdefault(identity(axes), []).append(trial)
+    return list(groups.values())
+
+
+def averaged(results: SweepResults) -> SweepResults:
+    """The sweep with one row a grid point; the axis `seed` gives way to `seeds`, the number that is averaged."""
+    return replace(results, trials=[mean_trial(group) for group in by_point(results.trials)])
+
+
+def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
+    """The mean over the finished seeds of a grid point; where none is finished, the seed that came furthest.
+
+    It is done when one of its seeds is, and its axis `seeds` says how many are; `error` tells of those that failed.
+    """
+    done = [trial for trial in trials if trial.state == "done"]
+    used = done or [max(trials, key=lambda trial: len(trial.stages))]
+    first, failed = used[0], [trial for trial in trials if trial.state == "failed"]
+    axes = {name: value for name, value in first.axes.items() if name != "seed"} | {"seeds": len(done)}
+    return TrialResult(
+        key=first.key if len(trials) == 1 else _key(trials),
+        name=first.name.removesuffix(f" · s{first.axes.get('seed')}"),
+        axes=axes,
+        skills=first.skills,
+        held_out=first.held_out,
+        stages=[mean_stage(stages) for stages in zip(*(trial.stages for trial in used), strict=False)],
+        state=first.state,
+        error="; ".join(f"seed {trial.axes.get('seed')}: {trial.error}" for trial in failed) or None,
+        draws=_mean_draws(used),
+        seeds=tuple(used) if len(trials) > 1 else (),
+    )
+
+
+def mean_stage(stages: Sequence[StageResult]) -> StageResult:
+    """The mean of one stage over seeds; what a seed lacks is left out. The curve is that of the first seed."""
+    if len(stages) == 1:
+        return stages[0]
+    return replace(
+        stages[0],
+        checkpoint_key=_key(stages, lambda stage: stage.checkpoint_key),
+        scores=_means(stage.scores for stage in stages),
+        measures=_means(stage.measures for stage in stages),
+        intervals=_intervals(stages),
+        cost=_means(stage.cost for stage in stages),
+        probes=_means(stage.probes for stage in stages),
+    )
+
+
+def spread(trial: TrialResult, name: str) -> float | None:
+    """The standard deviation of a final measure over the seeds of an averaged trial; None for fewer than two."""
+    values = [value for each in trial.seeds if (value := each.measure(name)) is not None]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
+    found = {}
+    for name in _shared(stage.intervals for stage in stages):
+        pairs = [pair for stage in stages if (pair := finite_pair(stage.intervals[name])) is not None]
+        values = [value for stage in stages if (value := finite(stage.measures.get(name))) is not None]
+        if len(pairs) == len(values) == len(stages):
+            # all seeds answer the same questions: their mean is about as uncertain in that respect as each of them
+            deviation = float(np.mean([(high - low) / TO_DEVIATION for low, high in pairs]))
+            made = from_variances(values, deviation**2)
+            found[name] = (made.low, made.high)
+    return found
+
+
+def _means(parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    mappings = list(parts)
+    found = {}
+    for name in _shared(mappings):
+        values = [value for each in mappings if (value := finite(each[name])) is not None]
+        if len(values) == len(mappings):
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def _shared(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    mappings = list(parts)
+    return [name for name in mappings[0] if all(name in each for each in mappings)]
+
+
+def _mean_draws(trials: Sequence[TrialResult]) -> dict[str, Any]:
+    return {name: np.mean([trial.draws[name] for trial in trials], axis=0) for name in _shared(t.draws for t in trials)}
+
+
+def _key(things: Sequence[Any], key: Callable[[Any], str] = lambda thing: thing.key) -> str:
+    return hashlib.sha256(" ".join(map(key, things)).encode()).hexdigest()[:16]
