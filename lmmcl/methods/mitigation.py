@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmmcl.errors import UserError, unknown
+from lmmcl.methods.recipes import RECIPES, Recipe
 from lmmcl.registry import member, members
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from lmmcl.methods.recipes import Recipe
     from lmmcl.models.base import LMM
     from lmmcl.tasks.base import Example, Skill
 
@@ -212,6 +212,8 @@ def get_mitigation(
     if len(spec) != 1:
         raise UserError(f"a mitigation is a name or {{name: {{setting: value}}}}, not {dict(spec)!r}")
     [(name, settings)] = spec.items()
+    if name in RECIPES and name not in mitigation_names():
+        raise UserError(f"{name!r} is a recipe, not a mitigation; allowed in `recipe: [{name}]`")
     kind: type[Mitigation] = member("lmmcl.methods", "MITIGATIONS", "mitigation", name)
     if not isinstance(settings or {}, Mapping):
         raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")

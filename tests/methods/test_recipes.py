@@ -195,3 +195,10 @@ def test_shapes_of_every_model_ship() -> None:
 def test_a_model_without_configuration_says_that_it_has_no_shapes() -> None:
     with pytest.raises(UserError, match="does not tell the shapes"):
         trained_of(RECIPES["lora"], MadeModel())
+
+
+def test_a_recipe_named_as_a_mitigation_is_told_where_it_belongs() -> None:
+    from lmmcl.methods import get_mitigation
+
+    with pytest.raises(UserError, match=r"'moe' is a recipe, not a mitigation; allowed in `recipe: \[moe\]`"):
+        get_mitigation("moe")

@@ -1,0 +1,117 @@
+"""The LoRA adapters of all stages on the way to a checkpoint, as one adapter for the pre-trained model.
+
+Σ sᵢ·Bᵢ·Aᵢ is one product: the A below each other, the sᵢ·Bᵢ side by side. Its rank is the sum of theirs and its scale 1. A single
+stage is written as it was trained, so that DoRA too can be exported then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmmcl.checkpoint import tensors_of
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.spec.steps import Checkpoint
+from lmmcl.training.adapters import CONFIG, FOLDER, WEIGHTS
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True)
+class _Stage:
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def scale(self) -> float:
+        rank = self.config["r"]
+        return self.config["lora_alpha"] / (math.sqrt(rank) if self.config["use_rslora"] else rank)
+
+
+def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
+    """Write a PEFT adapter directory: on the pre-trained model it computes what `step` does, up to the rounding of the merges.
+
+    Raises UserError when `directory` holds files already, the step has not been computed, or it is more than LoRA adapters on
+    the pre-trained model: another recipe's stage, a merge, several stages of DoRA.
+    """
+    directory = Path(directory)
+    record = ledger.find(step)
+    if record is None:
+        raise UserError(f"{step.label} has not been computed yet", file=step.path)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError("is not empty; name a new directory", file=str(directory))
+    stages = _stages(step, ledger)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
+    save_file(tensors, directory / WEIGHTS)
+    config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", step.model.reference)}
+    if len(stages) > 1:
+        rank = sum(stage.config["r"] for stage in stages)
+        config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
+    (directory / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    with ledger.opened(step.path, "step.json") as file:
+        shutil.copyfile(file, directory / "lmmcl.json")
+    return directory
+
+
+def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
+    """The adapters from the first stage to `step`."""
+    stages: list[_Stage] = []
+    at = step
+    while at.parents:
+        record = ledger.find(at)
+        if record is None or record.fields.get("adapter", {}).get("kind") != "lora" or len(at.parents) > 1:
+            raise UserError(
+                f"{at.label} is no stage of LoRA, so there is no adapter to export; leave out --adapter", file=at.path
+            )
+        stages.insert(0, _read(at, ledger))
+        at = at.parents[0]
+    if not stages:
+        raise UserError(f"{step.label} is the pre-trained model; it has no adapter", file=step.path)
+    _check(step, stages, ledger)
+    return stages
+
+
+def _read(step: Checkpoint, ledger: Ledger) -> _Stage:
+    with (
+        ledger.opened(f"{step.path}/{FOLDER}", CONFIG) as config,
+        ledger.opened(f"{step.path}/{FOLDER}", WEIGHTS) as file,
+    ):
+        return _Stage(json.loads(config.read_text(encoding="utf-8")), load_file(file))
+
+
+def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
+    """That the adapters are all that was trained, and can be added."""
+    if len(stages) > 1 and any(stage.config["use_dora"] for stage in stages):
+        raise UserError(
+            f"{step.label}: {len(stages)} stages of DoRA are not one adapter; leave out --adapter", file=step.path
+        )
+    adapted = {name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)}
+    with tensors_of(step, ledger) as chain:
+        other = [name for name in chain if f"base_model.model.{name.removesuffix('.weight')}" not in adapted]
+    if other:
+        raise UserError(
+            f"{step.label} trained {len(other)} tensors besides its adapter, such as {other[0]}; leave out --adapter",
+            file=step.path,
+        )
+
+
+def _joined(stages: list[_Stage]) -> dict[str, Tensor]:
+    modules = sorted({name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)})
+    joined: dict[str, Tensor] = {}
+    for module in modules:
+        joined[module + _A] = torch.cat([stage.tensors[module + _A] for stage in stages])
+        joined[module + _B] = torch.cat(
+            [stage.scale * stage.tensors[module + _B] for stage in stages], dim=1
+        ).contiguous()
+    return joined

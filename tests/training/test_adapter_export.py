@@ -1,0 +1,84 @@
+"""Adapters leave the store as one that PEFT puts on the pre-trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_parts import BASE, made_skill, shades, stage
+
+from lmmcl.checkpoint import load_checkpoint
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.models.encode import encode, pad
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.steps import Finetune
+from lmmcl.training.adapter_export import export_adapter
+from lmmcl.training.finetune import finetune
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(str(tmp_path / "store"))
+
+
+def stages(ledger: Ledger, recipe: Any, count: int) -> Finetune:
+    step: Any = BASE
+    for number in range(count):
+        skill = made_skill(f"shades{number}", shades(green=60 * number))
+        step = stage(recipe=recipe, parent=step, skill=skill, learning_rate=3e-3)
+        finetune(step, ledger, TrainingPlacement())
+    return step
+
+
+def logits(model: Any) -> torch.Tensor:
+    processor = BASE.model.load_processor()
+    batch = pad(processor, [encode(processor, example, with_answer=True) for example in shades(3)])
+    batch.pop("labels")
+    with torch.no_grad():
+        return model.eval()(**batch).logits
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        ({"lora": {"rank": 4}}, 3),
+        ({"lora_all": {"rank": 4, "alpha": 16, "rslora": True}}, 2),
+        ({"lora": {"rank": 4, "dora": True}}, 1),
+    ],
+    ids=str,
+)
+def test_peft_computes_what_the_checkpoint_does(recipe: Any, count: int, ledger: Ledger, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    step = stages(ledger, recipe, count)
+    folder = export_adapter(step, ledger, tmp_path / "out")
+    tuned, base = logits(load_checkpoint(step, ledger, precision="fp32")), logits(BASE.model.load_model())
+    assert float((tuned - base).abs().max()) > 1e-2
+    exported = logits(PeftModel.from_pretrained(BASE.model.load_model(), str(folder)))
+    torch.testing.assert_close(exported, tuned, rtol=1e-3, atol=1e-3)
+    assert (folder / "lmmcl.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count", "said"),
+    [
+        ("sa_proj", 1, "is no stage of LoRA"),
+        ({"lora": {"rank": 4, "dora": True}}, 2, "2 stages of DoRA are not one adapter"),
+        (
+            {"name": "both", "train": ["projector"], "adapter": {"rank": 4}},
+            1,
+            "besides its adapter, such as model.multi_modal",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_more_than_adapters_is_refused(
+    recipe: Any, count: int, said: str, ledger: Ledger, tmp_path: Path
+) -> None:
+    step = stages(ledger, recipe, count)
+    with pytest.raises(UserError, match=said):
+        export_adapter(step, ledger, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
