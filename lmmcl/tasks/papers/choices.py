@@ -10,6 +10,9 @@ from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
 from lmmcl.tasks.papers.asking import LETTER, LETTERS, clean, options, pictured
 from lmmcl.tasks.papers.cub200 import numbered_rows
 
+AI2D = "c83a9b9692933aff8349157c88a413df9d02c4e5"
+REALWORLDQA = "907c4e5228fd1703c710ed937601cb5f89ab8d5c"
+
 
 def read_ai2d(row: Row) -> Example:
     """A question about a diagram; `answer` is the number of the right option, from 0."""
@@ -53,7 +56,7 @@ BENCHMARKS = (
         "ai2d",
         1,
         "letter",
-        HubSource("lmms-lab/ai2d", "test", read_ai2d, licence="CC BY-SA 4.0", rows=numbered_rows),
+        HubSource("lmms-lab/ai2d", "test", read_ai2d, revision=AI2D, licence="CC BY-SA 4.0", rows=numbered_rows),
         max_new_tokens=16,
         description="diagrams of school science",
     ),
@@ -73,6 +76,7 @@ BENCHMARKS = (
             "lmms-lab/ScienceQA",
             "test",
             read_scienceqa,
+            revision="69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50",
             config="ScienceQA-IMG",
             licence="CC BY-NC-SA 4.0",
             rows=numbered_rows,
@@ -93,7 +97,14 @@ BENCHMARKS = (
         "realworldqa",
         1,
         "letter_or_text",
-        HubSource("lmms-lab/RealWorldQA", "test", read_realworldqa, licence="CC BY-ND 4.0", rows=numbered_rows),
+        HubSource(
+            "lmms-lab/RealWorldQA",
+            "test",
+            read_realworldqa,
+            revision=REALWORLDQA,
+            licence="CC BY 4.0",
+            rows=numbered_rows,
+        ),
         max_new_tokens=16,
         description="what a driver or passer-by sees",
     ),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
 
 INTEGER = "Answer with an integer and nothing else."
+PIXMO = "ebf51cf70e45d12374e64d475862e4f8d21d31d0"
+COUNTBENCH = "76d600309e9d6147bd3713b4cd431518ac1206c8"
 AT_ONCE = 16
 """Images fetched at the same time."""
 
@@ -78,7 +80,7 @@ SKILLS = (
     hub_skill(
         "pixmo_count",
         1,
-        HubSource("allenai/pixmo-count", "train", read_linked, licence=LICENCE, rows=linked_rows),
+        HubSource("allenai/pixmo-count", "train", read_linked, revision=PIXMO, licence=LICENCE, rows=linked_rows),
         BENCHMARK,
         "counting the things of a kind (about 36.9 k images, fetched from their web addresses)",
     ),
@@ -89,7 +91,12 @@ BENCHMARKS = (
         1,
         "integer",
         HubSource(
-            "vikhyatk/CountBenchQA", "test", read_countbench, licence="see the data set's page", rows=numbered_rows
+            "vikhyatk/CountBenchQA",
+            "test",
+            read_countbench,
+            revision=COUNTBENCH,
+            licence="see the data set's page",
+            rows=numbered_rows,
         ),
         max_new_tokens=16,
         description="CountBench: counting two to ten things",

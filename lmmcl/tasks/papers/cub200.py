@@ -25,6 +25,7 @@ QUESTIONS = (
     "Which of the following species does this bird belong to?",
     "From the options below, what species is this bird?",
 )
+IMAGES = "c1492c7cfd03de0c6b57b19f1d89cefd446e41fb"
 OPTIONS = 26
 
 
@@ -79,7 +80,12 @@ SKILLS = (
         "cub200",
         1,
         HubSource(
-            "bentrevett/caltech-ucsd-birds-200-2011", "train", read_training, licence=LICENCE, rows=training_rows
+            "bentrevett/caltech-ucsd-birds-200-2011",
+            "train",
+            read_training,
+            revision=IMAGES,
+            licence=LICENCE,
+            rows=training_rows,
         ),
         BENCHMARK,
         "fine-grained birds, 26 lettered options (5,994 images)",

@@ -10,6 +10,9 @@ from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
 from lmmcl.tasks.papers.asking import PHRASE, pictured
 from lmmcl.tasks.papers.cub200 import numbered_rows
 
+CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
+OCRBENCH = "92a54bd1384387c178d5a07140a2d85e0a3d12e1"
+
 
 def read_chartqa(row: Row) -> Example:
     """A question about a chart; `type` tells those that people wrote from those that were generated."""
@@ -40,7 +43,7 @@ BENCHMARKS = (
         "chartqa",
         1,
         "relaxed_accuracy",
-        HubSource("lmms-lab/ChartQA", "test", read_chartqa, licence="GPL-3.0", rows=numbered_rows),
+        HubSource("lmms-lab/ChartQA", "test", read_chartqa, revision=CHARTQA, licence="GPL-3.0", rows=numbered_rows),
         max_new_tokens=16,
         description="charts, numbers within 5 %",
     ),
@@ -64,7 +67,14 @@ BENCHMARKS = (
         "ocrbench",
         1,
         "ocr_contains",
-        HubSource("echo840/OCRBench", "test", read_ocrbench, licence="see the data set's page", rows=numbered_rows),
+        HubSource(
+            "echo840/OCRBench",
+            "test",
+            read_ocrbench,
+            revision=OCRBENCH,
+            licence="see the data set's page",
+            rows=numbered_rows,
+        ),
         max_new_tokens=128,
         description="OCRBench: reading words, documents, formulas",
     ),

@@ -31,4 +31,5 @@ BENCHMARK = hub_benchmark(
     max_new_tokens=64,
     description="reading text in photographs (5,000 questions)",
 )
+BENCHMARKS = (BENCHMARK,)  # among the original tasks of Model Tailor
 SKILLS = (hub_skill("text_vqa", 1, source("train"), BENCHMARK, "reading text in photographs (34,602 questions)"),)

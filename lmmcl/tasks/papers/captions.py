@@ -1,0 +1,98 @@
+"""Captioning, scored by CIDEr: Flickr30k (a skill), COCO, TextCaps, NoCaps.
+
+Model Tailor (arXiv 2402.12048): Flickr30k is one of the tasks taught, the others are among the original tasks. Asked in the
+words of lmms-eval. All captions of an image are references; the first is taught.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.tasks.base import Example
+from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
+from lmmcl.tasks.papers.asking import pictured
+
+if TYPE_CHECKING:
+    from lmmcl.tasks.hub_client import Hub
+
+CAPTION = "Provide a one-sentence caption for the provided image."
+
+
+def captioned(id: object, captions: Sequence[str], image: Any) -> Example:
+    """An image to be captioned."""
+    sentences = [caption.strip() for caption in captions if caption.strip()]
+    return pictured(id, CAPTION, sentences[0], image, sentences)
+
+
+def flickr_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
+    """The rows of a split of Karpathy's (`train`, `val`, `test`) with their images, which lie in an archive."""
+    table = hub.file(source.hub, "flickr_annotations_30k.csv", revision=source.revision)
+    images = hub.archive(source.hub, "flickr30k-images.zip", revision=source.revision)
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] != source.split:
+                continue
+            data = hub.named_image(f"flickr30k-images/{row['filename']}", images)
+            found = {"left_out": "image not found"} if data is None else {"image": {"bytes": data, "path": None}}
+            yield {**row, **found}
+
+
+def read_flickr(row: Row) -> Example:
+    """`raw` is a JSON list of five captions."""
+    return captioned(row["filename"], json.loads(row["raw"]), row["image"])
+
+
+def read_coco(row: Row) -> Example:
+    """COCO as lmms-eval keeps it: `answer` is the list of captions."""
+    return captioned(row["question_id"], row["answer"], row["image"])
+
+
+def read_textcaps(row: Row) -> Example:
+    """TextCaps as lmms-eval keeps it."""
+    return captioned(row["image_id"], row["caption_str"], row["image"])
+
+
+def read_nocaps(row: Row) -> Example:
+    """NoCaps as lmms-eval keeps it."""
+    return captioned(row["image_file_name"], row["annotations_captions"], row["image"])
+
+
+def captions(name: str, source: HubSource, description: str) -> HubBenchmark:
+    """A captioning benchmark."""
+    return hub_benchmark(name, 1, "cider", source, max_new_tokens=64, description=description)
+
+
+def flickr(split: str) -> HubSource:
+    """A split of Flickr30k."""
+    return HubSource(
+        "nlphuji/flickr30k",
+        split,
+        read_flickr,
+        revision="2b239befc81b6e3f035ce6bd52f5f4d60f5625f7",
+        licence="images by their Flickr licences, non-commercial research",
+        rows=flickr_rows,
+    )
+
+
+BENCHMARK = captions("flickr30k", flickr("test"), "Flickr30k captions (1,000 images)")
+SKILLS = (hub_skill("flickr30k", 1, flickr("train"), BENCHMARK, "captions of Flickr30k (29,000 images)"),)
+BENCHMARKS = (
+    captions(
+        "coco_caption",
+        HubSource("lmms-lab/COCO-Caption2017", "val", read_coco, licence="captions CC BY 4.0"),
+        "COCO captions (validation 2017)",
+    ),
+    captions(
+        "textcaps",
+        HubSource("lmms-lab/TextCaps", "val", read_textcaps, licence="CC BY 4.0"),
+        "TextCaps: captions that read (validation)",
+    ),
+    captions(
+        "nocaps",
+        HubSource("lmms-lab/NoCaps", "validation", read_nocaps, licence="CC BY 2.0"),
+        "NoCaps: captions of objects that COCO lacks (validation)",
+    ),
+)

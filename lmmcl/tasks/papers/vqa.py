@@ -1,0 +1,124 @@
+"""Questions about photographs and book covers: OKVQA (a skill), GQA, OCR-VQA, VizWiz, VQAv2.
+
+Model Tailor (arXiv 2402.12048): OKVQA is one of the tasks taught, the others are among the original tasks. Asked in the
+words of lmms-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmmcl.tasks.base import Example
+from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
+from lmmcl.tasks.papers.asking import PHRASE, most_common, pictured
+
+if TYPE_CHECKING:
+    from lmmcl.tasks.hub_client import Hub
+
+UNANSWERABLE = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{PHRASE}"
+
+
+def read_annotated(row: Row) -> Example:
+    """A question with the answers of ten people, as texts or as {"answer": …}."""
+    answers = [each["answer"] if isinstance(each, dict) else each for each in row["answers"]]
+    question = f"{row['question']}\n{PHRASE}"
+    return pictured(row["question_id"], question, most_common(answers), row["image"], answers)
+
+
+def read_vizwiz(row: Row) -> Example:
+    """A question of a blind person, which the photograph need not answer."""
+    answers = list(row["answers"])
+    question = f"{row['question'].capitalize()}\n{UNANSWERABLE}"
+    return pictured(row["question_id"], question, most_common(answers), row["image"], answers)
+
+
+def gqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
+    """The balanced questions with their images, which are another configuration of the data set."""
+    config = (source.config or "").replace("_instructions", "_images")
+    pictures = hub.rows(source.hub, source.split, config=config, revision=source.revision)
+    images = {row["id"]: row["image"] for row in pictures}
+    for row in replace(source, rows=None).all_rows(hub):
+        image = images.get(row["imageId"])
+        yield {**row, "left_out": "image not found"} if image is None else {**row, "image": image}
+
+
+def read_gqa(row: Row) -> Example:
+    """A question with its short answer."""
+    return pictured(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"])
+
+
+def ocr_vqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
+    """A row for each question; the data set has one for each book."""
+    for book in replace(source, rows=None).all_rows(hub):
+        for number, (question, answer) in enumerate(zip(book["questions"], book["answers"], strict=True)):
+            id = f"{book['image_id']}-{number}"
+            yield {"id": id, "question": question, "answer": answer, "image": book["image"]}
+
+
+BENCHMARK = hub_benchmark(
+    "okvqa",
+    1,
+    "vqa_soft",
+    HubSource("lmms-lab/OK-VQA", "val2014", read_annotated, licence="see the data set's page"),
+    max_new_tokens=16,
+    description="OKVQA: questions that need outside knowledge (5,046)",
+)
+SKILLS = (
+    hub_skill(
+        "okvqa",
+        1,
+        HubSource(
+            "Multimodal-Fatima/OK-VQA_train",
+            "train",
+            read_annotated,
+            revision="78e937b0afc333cfe8fee21c4d56aa405b4d0682",
+            licence="see the data set's page",
+            note="its columns are taken to be those of lmms-lab/OK-VQA",
+        ),
+        BENCHMARK,
+        "questions that need outside knowledge (9,009)",
+    ),
+)
+BENCHMARKS = (
+    hub_benchmark(
+        "gqa",
+        1,
+        "exact_match",
+        HubSource(
+            "lmms-lab/GQA",
+            "testdev",
+            read_gqa,
+            config="testdev_balanced_instructions",
+            licence="CC BY 4.0",
+            rows=gqa_rows,
+        ),
+        max_new_tokens=16,
+        description="GQA: compositional questions (balanced testdev)",
+    ),
+    hub_benchmark(
+        "ocr_vqa",
+        1,
+        "exact_match",
+        HubSource("howard-hou/OCR-VQA", "test", read_gqa, licence="see the data set's page", rows=ocr_vqa_rows),
+        max_new_tokens=32,
+        description="OCR-VQA: book covers (test)",
+    ),
+    hub_benchmark(
+        "vizwiz",
+        1,
+        "vqa_soft",
+        HubSource("lmms-lab/VizWiz-VQA", "val", read_vizwiz, licence="CC BY 4.0"),
+        max_new_tokens=16,
+        description="VizWiz: photographs by blind people (validation)",
+    ),
+    hub_benchmark(
+        "vqav2",
+        1,
+        "vqa_soft",
+        HubSource("lmms-lab/VQAv2", "validation", read_annotated, licence="CC BY 4.0"),
+        max_new_tokens=16,
+        description="VQAv2 (validation)",
+    ),
+)
