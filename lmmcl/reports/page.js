@@ -1,7 +1,10 @@
 "use strict";
 // Draws the page from the JSON in #data. Strings of the sweep become text nodes, or pass plain() on their way into plotly.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const whole = JSON.parse(document.getElementById("data").textContent);
+  const eachSeed = location.hash === "#seeds" && whole.single !== null;
+  const data = eachSeed ? whole.single : whole;
+  data.trials.forEach((trial, place) => { trial.place = place; });
   const by = (id) => document.getElementById(id);
   const axisIndex = Object.fromEntries(data.axes.map((axis, place) => [axis.name, place]));
   const colourAxis = data.axes[axisIndex[data.colour]], markerAxis = data.axes[axisIndex[data.marker]];
@@ -89,7 +92,7 @@
       line: { shape: "vh", dash: "dash", width: 1.3, color: SOFT } }));
     for (const group of grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial), trial.state === "done"].join())) {
       const colour = colourOf(group[0]);
-      traces.push({ x: x(group), y: y(group), mode: "markers", customdata: group.map((trial) => data.trials.indexOf(trial)),
+      traces.push({ x: x(group), y: y(group), mode: "markers", customdata: group.map((trial) => trial.place),
         text: group.map(hover), hovertemplate: "%{text}<extra></extra>", opacity: group[0].state === "done" ? 1 : 0.45,
         marker: { size: hollow(group[0]) ? 11 : 12.5, color: colour, symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" } },
         error_x: { ...arms(group, LEARNING), color: colour }, error_y: { ...arms(group, HELD_OUT), color: colour } });
@@ -98,8 +101,99 @@
     if (trials.includes(chosen)) traces.push({ x: x([chosen]), y: y([chosen]), mode: "markers", hoverinfo: "skip",
       marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } } });
     const shape = layout("learning (points)", "held-out forgetting (points)");
+    if (budget() !== null && data.trials.length) shape.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: -budget(), y1: -budget(), line: { color: "#cc79a7", width: 1.3, dash: "dot" } }];
     if (!trials.length) shape.annotations = [{ text: "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: SOFT } }];
     Plotly.react("scatter", traces, shape, config);
+  }
+
+  function budget() {
+    const value = by("budget").valueAsNumber;
+    return Number.isFinite(value) && value >= 0 ? value : null;
+  }
+
+  function drawAdvice() {
+    const box = by("advice-text"), groups = whole.advice.groups, allowed = budget() === null ? Infinity : budget();
+    box.replaceChildren();
+    for (const group of groups) {
+      const fits = group.choices.filter((choice) => choice.heldOut >= -allowed), choice = fits[fits.length - 1], most = group.choices[group.choices.length - 1];
+      const pick = make("p", groups.length > 1 ? `${group.model}: ` : "", { class: "pick" });
+      const name = (each) => {
+        if (eachSeed) return make("strong", each.name);
+        const button = make("button", each.name, { type: "button", title: "show this trial" });
+        button.onclick = () => choose(each.trial);
+        return button;
+      };
+      box.append(pick);
+      if (choice) {
+        pick.append("Take ", name(choice), ".");
+        box.append(...choice.lines.map((line) => make("p", line)));
+        if (choice.low !== null && choice.low < -allowed) box.append(make("p", `Its loss may be beyond the budget: the interval reaches ${points(choice.low)}.`));
+      } else {
+        pick.append(`No finished trial keeps within this budget; the least is lost by ${group.least}.`);
+      }
+      const front = make("p", "On the front, from the least learnt to the most: ");
+      group.choices.forEach((each, place) => front.append(...(place ? [" → "] : []), name(each)));
+      box.append(front);
+      if (choice !== most) front.append(`. Without a budget ${most.name} learns most.`);
+    }
+    by("advice").hidden = !groups.length;
+  }
+
+  // Bars of the first stage: markers' axis along x, colours' axis side by side.
+  function drawFirst() {
+    const trials = visible().filter((trial) => trial.stages.some((stage) => stage.number === 1));
+    const names = markerAxis.values.map(plain), mean = (list) => list.length ? list.reduce((sum, value) => sum + value, 0) / list.length : null;
+    const traces = [];
+    colourAxis.values.forEach((value, at) => {
+      const of = (name, place) => mean(trials.filter((trial) => trial.axes[axisIndex[data.colour]] === at && trial.axes[axisIndex[data.marker]] === name)
+        .map((trial) => trial.stages.find((stage) => stage.number === 1).measures[place]).filter((found) => found !== null));
+      for (const [place, yaxis] of [[LEARNING, "y"], [HELD_OUT, "y2"]]) {
+        const y = names.map((_, name) => of(name, place));
+        if (y.some((found) => found !== null)) traces.push({ type: "bar", x: names, y, yaxis, marker: { color: colourAxis.colours[at], line: { color: "#fff", width: 0.5 } },
+          hovertemplate: `%{x}<br>${plain(colourAxis.label)}: ${plain(value)}<br>%{y:+.1f}<extra></extra>` });
+      }
+    });
+    const shape = layout("", "learning");
+    Object.assign(shape, { barmode: "group", bargap: 0.25 });
+    Object.assign(shape.xaxis, { type: "category", anchor: "y2" });
+    shape.yaxis.domain = [0.54, 1];
+    shape.yaxis2 = { ...shape.yaxis, domain: [0, 0.46], title: { text: "held-out forg.", standoff: 8 } };
+    by("first").closest("section").hidden = !traces.length;
+    if (traces.length) Plotly.react("first", traces, shape, config);
+  }
+
+  function drawProbes() {
+    by("probe-section").hidden = !data.probes.length;
+    if (!data.probes.length) return;
+    const place = data.probes.indexOf(by("probe").value), seen = new Set();
+    const traces = grouped(visible(), (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()).map((group) => {
+      const trace = { x: [], y: [], text: [], customdata: [], mode: "markers", hovertemplate: "%{text}<br>%{x:.4~g}: %{y:+.1f}<extra></extra>",
+        marker: { size: 9, color: colourOf(group[0]), symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), opacity: 0.8 } };
+      for (const trial of group) for (const stage of trial.stages) {
+        if (!stage.number || stage.probes[place] === null || stage.measures[HELD_OUT] === null) continue;
+        trace.x.push(stage.probes[place]); trace.y.push(stage.measures[HELD_OUT]); trace.customdata.push(trial.place);
+        trace.text.push(`<b>${plain(trial.name)}</b><br>after ${plain(stage.skill || "")}`);
+      }
+      return trace;
+    });
+    by("probe-note").textContent = data.correlations[by("probe").value] || "";
+    Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points)"), config);
+  }
+
+  function drawFlips() {
+    const shown = whole.flips.find((each) => each.name === by("flips-trial").value && each.benchmark === by("flips-benchmark").value), box = by("flips");
+    box.replaceChildren();
+    for (const [kind, title] of [["lost", "Answered before, not after"], ["gained", "Answered after, not before"]]) {
+      if (!shown) continue;
+      box.append(make("h3", `${title}: ${shown[`${kind}_count`]} of ${shown.questions}`));
+      for (const each of shown[kind]) {
+        const card = make("div", null, { class: "flip" }), text = make("div");
+        if (each.image) card.append(make("img", null, { src: each.image, alt: "", loading: "lazy" }));
+        text.append(make("p", each.question), make("p", `wanted: ${each.references.join(" / ")}`), make("p", `before: ${each.before}`), make("p", `after: ${each.after}`));
+        card.append(text);
+        box.append(card);
+      }
+    }
   }
 
   function stageValue(trial, stage) {
@@ -119,7 +213,7 @@
       for (const trial of group) {
         for (const stage of trial.stages) {
           found.x.push(stage.number); found.y.push(stageValue(trial, stage));
-          found.text.push(`<b>${plain(trial.name)}</b>${stage.skill ? `<br>after ${plain(stage.skill)}` : ""}`); found.customdata.push(data.trials.indexOf(trial));
+          found.text.push(`<b>${plain(trial.name)}</b>${stage.skill ? `<br>after ${plain(stage.skill)}` : ""}`); found.customdata.push(trial.place);
         }
         found.x.push(null); found.y.push(null); found.text.push(""); found.customdata.push(null);
       }
@@ -151,7 +245,7 @@
     by("trial-note").replaceChildren();
     if (!trial) return;
     const facts = data.axes.map((axis) => `${axis.label} ${valueOf(trial, axis)}`).filter((text) => !text.endsWith(" none"));
-    by("trial-note").append(`${facts.join(" · ")} · ${trial.reached}. Trained ${trial.costWords[0]}, on disk ${trial.costWords[1]}, time ${trial.costWords[2]}.`);
+    by("trial-note").append(`${facts.join(" · ")} · ${trial.reached}. Trained ${trial.costWords[0]}, on disk ${trial.costWords[1]}, time ${trial.costWords[2]}, peak memory ${trial.costWords[3]}.`);
     if (trial.error) by("trial-note").append(make("div", trial.error, { class: "error" }));
     const taught = [...new Set(trial.skills)].map((name) => data.benchmarks.indexOf(name)).filter((place) => place >= 0);
     const others = data.benchmarks.map((_, place) => place).filter((place) => !taught.includes(place) && trial.stages.some((stage) => stage.scores[place] !== null));
@@ -245,8 +339,9 @@
         if (small) cell.append(make("small", small));
         row.append(cell);
       }
-      row.onclick = () => choose(data.trials.indexOf(trial));
-      row.onkeydown = (event) => { if (event.key === "Enter") row.onclick(); };
+      row.dataset.place = trial.place;
+      row.onclick = () => choose(trial.place);
+      row.onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); row.onclick(); } };
       body.append(row);
     }
     const top = make("thead");
@@ -271,16 +366,21 @@
       const row = make("div", null, { class: "filter", role: "group", "aria-label": axis.label }), place = axisIndex[axis.name];
       row.append(make("span", axis.label));
       axis.values.forEach((value, index) => {
-        const chip = make("button", null, { type: "button", class: "chip", "aria-pressed": "true", title: "show or hide; double-click shows this one alone" });
+        const chip = make("button", null, { type: "button", class: "chip", "aria-pressed": "true", title: "show or hide; double-click, or Shift and Enter, shows this one alone" });
         if (axis === markerAxis) chip.append(icon(axis.symbols[index], SOFT));
         if (axis === colourAxis) chip.append(icon("circle", axis.colours[index]));
         chip.append(value);
         const apply = () => {
           [...row.querySelectorAll(".chip")].forEach((other, at) => other.setAttribute("aria-pressed", String(!off[place].has(at))));
-          drawScatter(); drawCurves(); drawTable();
+          drawScatter(); drawCurves(); drawFirst(); drawProbes(); drawTable();
         };
-        chip.onclick = () => { off[place].has(index) ? off[place].delete(index) : off[place].add(index); apply(); };
-        chip.ondblclick = () => { off[place] = new Set(axis.values.map((_, at) => at).filter((at) => at !== index)); apply(); };
+        const alone = () => { off[place] = new Set(axis.values.map((_, at) => at).filter((at) => at !== index)); apply(); };
+        chip.onclick = (event) => {
+          if (event.shiftKey) return alone();
+          off[place].has(index) ? off[place].delete(index) : off[place].add(index);
+          apply();
+        };
+        chip.ondblclick = alone;
         row.append(chip);
       });
       by("filters").append(row);
@@ -290,10 +390,11 @@
   function choose(place) {
     state.trial = place;
     by("trial").value = String(place);
-    drawScatter(); drawCurves(); drawMatrix(); drawLoss(); drawTable();
+    drawScatter(); drawCurves(); drawMatrix(); drawLoss();
+    for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
   }
 
-  for (const [name, value] of data.facts) {
+  for (const [name, value] of whole.facts) {
     const line = make("div");
     line.append(make("dt", name), make("dd", value));
     by("facts").append(line);
@@ -308,11 +409,25 @@
   by("measure").onchange = () => { state.value = by("measure").value; drawCurves(); };
   data.trials.forEach((trial, place) => by("trial").append(make("option", `${trial.front ? "★ " : ""}${trial.name}${trial.state === "done" ? "" : ` (${trial.reached})`}`, { value: place })));
   by("trial").onchange = () => choose(Number(by("trial").value));
-  drawFilters();
-  choose(0);
-  for (const id of ["scatter", "curves"]) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
+  for (const name of data.probes) by("probe").append(make("option", name, { value: name }));
+  by("probe").onchange = drawProbes;
+  for (const [id, key] of [["flips-trial", "name"], ["flips-benchmark", "benchmark"]]) {
+    for (const name of new Set(whole.flips.map((each) => each[key]))) by(id).append(make("option", name, { value: name }));
+    by(id).onchange = drawFlips;
+  }
+  by("flips-section").hidden = !whole.flips.length;
+  by("seeds-control").hidden = whole.single === null;
+  by("seeds").checked = eachSeed;
+  by("seeds").onchange = () => { location.hash = by("seeds").checked ? "seeds" : ""; location.reload(); };
+  by("budget").value = whole.advice.budget;
+  by("budget").oninput = () => { drawAdvice(); drawScatter(); };
+  by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
+  drawAdvice(); drawFilters(); drawTable(); drawFlips();
+  const first = whole.advice.groups.map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop()).find(Boolean);
+  choose(first && !eachSeed ? first.trial : 0); drawFirst(); drawProbes();
+  for (const id of ["scatter", "curves", "probes"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
   // paper is narrower than the screen: the plots take its width while it is printed
-  const fit = (width) => ["scatter", "curves", "loss"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
+  const fit = (width) => ["scatter", "curves", "loss", "first", "probes"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
   window.addEventListener("beforeprint", () => fit(690));
   window.addEventListener("afterprint", () => fit(null));
 })();

@@ -11,23 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.reports import style, words
+from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.pareto import comparable, on_front
+from lmmcl.reports.recommend import BUDGET, advise, caution, choice_lines, short_name
 from lmmcl.reports.results import MEASURES, StageResult, SweepResults, TrialResult, finite, identity
+from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import ranked, state_of
 
 #: Points of loss curves in the whole page; a thousand trials have coarser curves, so that the page stays below 15 MB.
 CURVE_POINTS = 200_000
 MOST_POINTS_A_CURVE = 200
-COSTS = {"trained_parameters": words.count, "checkpoint_bytes": words.size, "seconds": words.duration}
+COSTS = {
+    "trained_parameters": words.count,
+    "checkpoint_bytes": words.size,
+    "seconds": words.duration,
+    "peak_memory_bytes": words.size,
+}
 
 
-def write_page(results: SweepResults, path: Path) -> None:
-    """Write the page to `path`, making its folder."""
+def write_page(results: SweepResults, path: Path, flips: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write the page to `path`, making its folder; `flips` are questions to show (see `lmmcl.reports.flips`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(results), encoding="utf-8")
+    path.write_text(page(results, flips), encoding="utf-8")
 
 
-def page(results: SweepResults) -> str:
+def page(results: SweepResults, flips: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page as text. Strings of the sweep reach the browser as JSON only and are set as text, never as markup."""
     from plotly.offline import get_plotlyjs
 
@@ -36,14 +44,23 @@ def page(results: SweepResults) -> str:
         "css": _template("page.css"),
         "js": _template("page.js"),
         "plotly": get_plotlyjs(),
-        "data": _for_script(page_data(results)),
+        "data": _for_script(page_data(results) | {"flips": list(flips)}),
     }
     # One pass, so that nothing which is filled in can hold a place of its own.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("page.html"))
 
 
 def page_data(results: SweepResults) -> dict[str, Any]:
-    """What page.js draws from; numbers rounded, lists instead of names where trials are many."""
+    """What page.js draws from; numbers rounded, lists instead of names where trials are many.
+
+    Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed.
+    """
+    points = averaged(results) if has_seeds(results) else results
+    data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
+    return data if points is results else data | {"single": _view(results)}
+
+
+def _view(results: SweepResults) -> dict[str, Any]:
     trials = ranked(results.trials)
     benchmarks = list(dict.fromkeys(name for trial in trials for name in trial.benchmarks()))
     probes = list(dict.fromkeys(name for trial in trials for stage in trial.stages for name in stage.probes))
@@ -56,7 +73,6 @@ def page_data(results: SweepResults) -> dict[str, Any]:
     points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
     return {
         "name": results.name,
-        "facts": _facts(results),
         "axes": [_axis(results, axis) for axis in results.axes()],
         "colour": style.colour_axis(results),
         "marker": style.marker_axis(results),
@@ -65,12 +81,38 @@ def page_data(results: SweepResults) -> dict[str, Any]:
         "costs": list(COSTS),
         "benchmarks": benchmarks,
         "probes": probes,
+        "correlations": {
+            each.probe: f"Spearman ρ {each.rho:+.2f}, p {words.p_value(each.p)}, {each.stages} stages"
+            for each in (probe_correlations(results) if probes else [])
+        },
         "trials": [
             _trial(trial, places, benchmarks, probes, points)
             | {"front": trial.key in front, "group": groups[comparable(trial)]}
             for trial in trials
         ],
     }
+
+
+def _advice(results: SweepResults) -> dict[str, Any]:
+    """The choices of each front in words; the page picks among them by the reader's budget, as `Advice.under` does."""
+    places = {trial.key: place for place, trial in enumerate(ranked(results.trials))}
+    groups = []
+    for advice in advise(results):
+        least = advice.least_lost
+        choices = [
+            {
+                "trial": places[choice.trial.key],
+                "name": short_name(results, choice.trial),
+                "heldOut": choice.trial.measure("held_out_forgetting"),
+                "low": (choice.trial.interval("held_out_forgetting") or (None, None))[0],
+                "lines": choice_lines(results, choice),
+                "ties": [places[tie.trial.key] for tie in choice.ties],
+            }
+            for choice in advice.choices
+        ]
+        lost = words.points_range(least.measure("held_out_forgetting"), least.interval("held_out_forgetting"))
+        groups.append({"model": advice.model, "choices": choices, "least": f"{short_name(results, least)}: {lost}"})
+    return {"budget": BUDGET, "groups": groups, "caution": caution(results)}
 
 
 def _axis(results: SweepResults, axis: str) -> dict[str, Any]:

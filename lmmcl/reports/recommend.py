@@ -125,7 +125,7 @@ def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
         return [numbers]
     apart = choice.rivals - len(choice.ties)
     if not choice.ties:
-        return [numbers, f"It is told apart from {_all(apart, choice.rivals)} of the finished trials."]
+        return [numbers, f"It is told apart from all {choice.rivals} other finished trials."]
     named = "; ".join(_tie(results, tie) for tie in choice.ties[:MOST_TIES])
     more = len(choice.ties) - MOST_TIES
     return [

@@ -15,6 +15,7 @@ LABELS = {
     "trained_parameters": "trained",
     "checkpoint_bytes": "on disk",
     "seconds": "time",
+    "peak_memory_bytes": "peak memory",
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 from synthetic_results import make_sweep, make_trial
 
 from lmmcl.reports.page import page, page_data, thinned, write_page
+from lmmcl.reports.recommend import advise, choice_lines, recommendation
 from lmmcl.reports.results import SweepResults
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{plotly}} \u2028 'q' \"d\" &amp;"
@@ -34,6 +35,13 @@ function use(seen) {
   document.querySelector("#trials tbody tr").click();
   seen.chosen = document.querySelector("#trial").selectedOptions[0].textContent;
   seen.cells = document.querySelectorAll("#matrix td").length;
+  const budget = document.querySelector("#budget");
+  seen.picks = [0, 2, 1000].map((points) => {
+    budget.value = points; budget.oninput();
+    return document.querySelector("#advice .pick").textContent;
+  });
+  const bars = document.querySelector("#first").data;
+  seen.bars = bars.length;
   seen.wide = document.documentElement.scrollWidth - innerWidth;
 }
 addEventListener("load", () => {
@@ -151,12 +159,17 @@ def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
     assert thinned(rows[:50], 50) == rows[:50]
 
 
-def in_a_browser(results: SweepResults, folder: Path) -> dict[str, Any]:
+def in_a_browser(results: SweepResults, folder: Path, place: str = "") -> dict[str, Any]:
     """What the probe saw after it had used the page."""
     (folder / "page.html").write_text(page(results).replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder}/profile"]
-    flags += ["--virtual-time-budget=4000", "--window-size=1200,900", "--dump-dom", (folder / "page.html").as_uri()]
+    flags += [
+        "--virtual-time-budget=4000",
+        "--window-size=1200,900",
+        "--dump-dom",
+        (folder / "page.html").as_uri() + place,
+    ]
     done = subprocess.run([str(CHROMIUM), *flags], capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-500:]
@@ -172,9 +185,56 @@ def test_the_page_draws_filters_sorts_and_selects_in_a_browser(small: SweepResul
     ]
     seen = in_a_browser(replace(small, trials=trials), tmp_path)
     assert seen["faults"] == []
-    assert (seen["all"], seen["plots"]) == (10, 3) and 0 < seen["filtered"] < 10
+    assert (seen["all"], seen["plots"]) == (10, 5) and 0 < seen["filtered"] < 10
     assert seen["chosen"].removeprefix("★ ") == seen["best"] and seen["cells"] == 6 * 13
     assert seen["wide"] <= 0
+    assert seen["bars"] == 4, "two learning rates, each in learning and in forgetting"
+    assert "No finished trial" in seen["picks"][0] and seen["picks"][1].startswith("Take sa_proj")
+    assert seen["picks"][2].startswith("Take full")
+
+
+@needs_browser
+def test_seeds_are_one_point_until_each_is_asked_for(tmp_path: Path) -> None:
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], seeds=3, updates=2)
+    data = page_data(results)
+    assert (len(data["trials"]), len(data["single"]["trials"])) == (2, 6)
+    seen = in_a_browser(results, tmp_path)
+    assert seen["faults"] == [] and seen["all"] == 2
+    each = in_a_browser(results, tmp_path, "#seeds")
+    assert each["faults"] == [] and each["all"] == 6
+
+
+def test_the_page_advises_as_the_terminal_does(small: SweepResults) -> None:
+    data = page_data(small)
+    names = {trial["name"]: place for place, trial in enumerate(data["trials"])}
+    for choice, shown in zip(advise(small)[0].choices, data["advice"]["groups"][0]["choices"], strict=True):
+        assert names[choice.trial.name] == shown["trial"]
+        assert shown["lines"] == choice_lines(small, choice) and set(shown["lines"]) <= set(
+            recommendation(small, -shown["heldOut"])
+        )
+
+
+def test_flipped_questions_are_shown_with_their_images(small: SweepResults, tmp_path: Path) -> None:
+    flip = {
+        "question": "what ? </script>",
+        "references": ["a"],
+        "before": "a",
+        "after": "b",
+        "image": "data:image/png;base64,iVBO",
+    }
+    flips = [
+        {
+            "name": "t",
+            "benchmark": "birds",
+            "questions": 9,
+            "lost_count": 1,
+            "gained_count": 0,
+            "lost": [flip],
+            "gained": [],
+        }
+    ]
+    write_page(small, tmp_path / "page.html", flips)
+    assert embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["flips"] == flips
 
 
 @needs_browser
