@@ -91,7 +91,7 @@ class DataHybrid(TrainingMitigation):
         which, rows = interleave(
             [len(source) for source in sources], [1 - self.ratio, *[share] * len(self.auxiliary)], seed
         )
-        return Mix(sources, which, rows)
+        return Mix(sources, [None, *(source.identity() for source in self.auxiliary)], which, rows)
 
 
 MITIGATIONS = (DataHybrid,)

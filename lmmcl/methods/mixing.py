@@ -72,9 +72,13 @@ Sources = Annotated[tuple[Source, ...], BeforeValidator(_several)]
 
 @dataclass(frozen=True)
 class Mix(Sequence[Example]):
-    """Row `rows[i]` of source `which[i]`, for each i; nothing is read or drawn before it is asked for."""
+    """Row `rows[i]` of source `which[i]`, for each i; nothing is read or drawn before it is asked for.
+
+    `identities` tell what the sources are, so that an encoding of a row is found again in another mix; None is the stage's own.
+    """
 
     sources: Sequence[Sequence[Example]]
+    identities: Sequence[Mapping[str, Any] | None]
     which: NDArray[np.integer]
     rows: NDArray[np.integer]
 

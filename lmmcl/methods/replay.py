@@ -40,7 +40,8 @@ class Replay(TrainingMitigation):
             rng = np.random.default_rng([seed, _STREAM, number])
             chosen.append(rng.permutation(len(source))[: self.examples])
         which = np.repeat(np.arange(len(sources)), [len(rows) for rows in chosen])
-        return Mix(sources, which, np.concatenate(chosen))
+        identities = [None, *(skill.identity() for skill in skills.values())]
+        return Mix(sources, identities, which, np.concatenate(chosen))
 
 
 MITIGATIONS = (Replay,)

@@ -16,6 +16,7 @@ from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS
+from lmmcl.methods.mixing import Mix
 from lmmcl.models.encode import IGNORED, encode, pad
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
@@ -141,7 +142,8 @@ class StageData(Dataset):
     """The encoded examples of a stage in the order of `rows`.
 
     `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings. If
-    `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,).
+    `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,). `mix_keys` name the sources of a Mix in the
+    cache: rows that come again, here or in another stage, are encoded once.
     """
 
     skill: str
@@ -150,6 +152,7 @@ class StageData(Dataset):
     processor: ProcessorMixin
     cache_key: str
     tells_rows: bool = False
+    mix_keys: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -161,7 +164,10 @@ class StageData(Dataset):
 
     def encoded(self, row: int) -> Encoded:
         """One row of `examples` as tensors."""
-        return CACHE.get(self.cache_key, row, lambda: encode_row(self.processor, self.skill, self.examples, row))
+        key, at = self.cache_key, row
+        if self.mix_keys and isinstance(self.examples, Mix):
+            key, at = self.mix_keys[self.examples.which[row]], int(self.examples.rows[row])
+        return CACHE.get(key, at, lambda: encode_row(self.processor, self.skill, self.examples, row))
 
 
 def encode_row(processor: ProcessorMixin, skill: str, examples: Sequence[Example], row: int) -> Encoded:

@@ -26,6 +26,7 @@ from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.methods.mixing import Mix
 from lmmcl.models.experts import grown
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
@@ -171,9 +172,9 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
     if mitigation is not None and mixes:
         examples = mitigation.data(examples, earlier, step.seed)
-    source = {"model": step.model.identity(), "skill": step.key if mixes else step.skill.identity()}
     rows = row_order(len(examples), updates * step.training.global_batch_size, step.seed)
-    data = StageData(step.skill.name, examples, rows, processor, canonical_json(source), tells_rows=bool(mitigation))
+    own, *mixed = _cache_keys(step, examples, mixes)
+    data = StageData(step.skill.name, examples, rows, processor, own, tells_rows=bool(mitigation), mix_keys=mixed)
     trainer = StageTrainer(
         step,
         model,
@@ -189,6 +190,17 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
         trainer.add_callback(ReportCheckpoint())
 
     return trainer, _context(job, trainer, trained, data, earlier)
+
+
+def _cache_keys(step: Finetune, examples: Sequence[Example], mixes: bool) -> list[str]:
+    """Names of encodings in the cache: of `examples` as a whole, then of each source of a Mix."""
+
+    def key(skill: Any) -> str:
+        return canonical_json({"model": step.model.identity(), "skill": skill})
+
+    if isinstance(examples, Mix):
+        return [key(step.key), *(key(identity or step.skill.identity()) for identity in examples.identities)]
+    return [key(step.key if mixes else step.skill.identity())]
 
 
 def _context(

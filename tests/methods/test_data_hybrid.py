@@ -18,6 +18,7 @@ from lmmcl.methods import get_mitigation
 from lmmcl.methods.data_hybrid import DataHybrid, interleave
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.tasks import draw, get_benchmark, get_skill
+from lmmcl.tasks.base import Example
 from lmmcl.tasks.held_out import BENCHMARKS
 
 
@@ -88,6 +89,32 @@ def test_a_stage_with_the_mix_has_as_many_updates_and_examples_as_one_without(tm
     drawn = [mixed.context.examples[row].id for row in mixed.context.rows]
     assert 50 < sum(each.startswith("general-train-") for each in drawn) < 110
     assert len(mixed.context.examples) > 6000, "a mix shorter than its largest source did not exhaust it"
+
+
+def test_a_row_that_comes_again_is_encoded_once_in_this_stage_and_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmmcl.training import collate
+
+    monkeypatch.setattr(collate, "CACHE", collate.EncodingCache())
+    encoded: list[str] = []
+    encode = collate.encode
+
+    def note(processor: object, example: Example, *, with_answer: bool) -> object:
+        encoded.append(example.id)
+        return encode(processor, example, with_answer=with_answer)
+
+    monkeypatch.setattr(collate, "encode", note)
+    small = [made_skill(name, shades(5, green)) for name, green in (("taught", 40), ("aside", 90))]
+    for ratio in (0.5, 0.4):
+        mitigation = get_mitigation(
+            {"data_hybrid": {"auxiliary": "aside", "ratio": ratio}}, skills={skill.name: skill for skill in small}
+        )
+        made = parts(stage(mitigation, skill=small[0], max_steps=20), tmp_path)
+        data = made.trainer.train_dataset
+        seen = {int(data[at]["pixel_values"][0, 1, 0, 0] * 1000) for at in range(len(data))}
+        assert len(seen) == 2, "pictures of both sources"
+    assert sorted(encoded) == sorted(2 * [example.id for example in shades(5)])
 
 
 def test_the_auxiliary_skill_shows_no_picture_that_is_held_out() -> None:

@@ -118,7 +118,7 @@ def test_a_stage_stays_nearer_to_its_start_and_is_the_same_however_it_is_cut(tmp
     for step in (free, held):
         finetune(step, whole, TrainingPlacement())
     finetune(held, cut, TrainingPlacement(micro_batch_size=1))
-    assert difference(weights(held, whole), weights(held, cut)) < 5e-5
+    assert difference(weights(held, whole), weights(held, cut)) < 1e-4
     start = weights(BASE, whole)
     free_way, held_way = (
         sum(float((w[n] - start[n]).detach().square().sum()) for n in start)

@@ -111,7 +111,7 @@ def test_a_stage_is_the_same_however_its_batches_are_cut(tmp_path: Path) -> None
     step = stage(LwF(weight=4.0))
     finetune(step, whole, TrainingPlacement())
     finetune(step, cut, TrainingPlacement(micro_batch_size=1))
-    assert difference(weights(step, whole), weights(step, cut)) < 5e-5
+    assert difference(weights(step, whole), weights(step, cut)) < 1e-4
 
 
 def test_a_stage_stays_nearer_to_its_start_the_larger_the_weight(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_masked_stage_is_another_and_the_same_however_it_is_cut(tmp_path: Path
         finetune(step, whole, TrainingPlacement())
     finetune(masked, cut, TrainingPlacement(micro_batch_size=1))
     assert difference(weights(plain, whole), weights(masked, whole)) > 1e-4
-    assert difference(weights(masked, whole), weights(masked, cut)) < 5e-5
+    assert difference(weights(masked, whole), weights(masked, cut)) < 1e-4
 
 
 class NothingTaught(TokenMasking):

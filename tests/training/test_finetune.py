@@ -294,7 +294,7 @@ def test_l2_sp_is_the_same_however_the_batch_is_cut(tmp_path: Path) -> None:
     step = stage(mitigation=L2SP(weight=1.0))
     finetune(step, whole, TrainingPlacement())
     finetune(step, cut, TrainingPlacement(micro_batch_size=2))
-    assert difference(weights(step, whole), weights(step, cut)) < 2e-5
+    assert difference(weights(step, whole), weights(step, cut)) < 1e-4
 
 
 CALLS: list[str] = []
