@@ -20,9 +20,11 @@ from lmmcl.spec.cluster import Cluster, load_cluster
 from lmmcl.spec.sweep import load_sweep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Your own training and test files.")
+data_app = typer.Typer(no_args_is_help=True, help="Data of the papers' skills and benchmarks, and your own files.")
+ledger_app = typer.Typer(no_args_is_help=True, help="What has been computed.")
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(tiny_app, name="tiny")
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
@@ -206,7 +208,9 @@ def eval_(
 def export(
     step: Checkpoint,
     to: Annotated[Path, typer.Option("--to", help="an empty folder")],
-    adapter: Annotated[bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")
+    ] = False,
     store: Store = None,
 ) -> None:
     """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
@@ -220,6 +224,48 @@ def export(
 
         checkpoint.export(ledger.checkpoint(step), ledger, to)
     typer.echo(f"exported {step} to {to}")
+
+
+@app.command()
+def gc(
+    sweeps: Annotated[list[Path], typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run")],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="also checkpoints of sweeps that are not named")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop weights that no planned step of the sweeps still needs. Records and scores always stay."""
+    from lmmcl.runner.gc import collect_garbage, freed_text
+
+    loaded = [load_sweep(path) for path in sweeps]
+    ledger = open_ledger(store, load_cluster(cluster))
+    freed = collect_garbage(loaded, ledger, keep=keep or (), everything=everything, dry_run=dry_run)
+    print_json(freed.to_dict()) if as_json else typer.echo(freed_text(freed, dry_run=dry_run))
+
+
+@ledger_app.command("check")
+def ledger_check(
+    store: Store = None,
+    cluster: ClusterFile = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="put damaged records aside: a run computes them again")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of a store and report what is damaged. Exit code 1 when something is."""
+    from lmmcl.runner.audit import check_store
+
+    audit = check_store(open_ledger(store, load_cluster(cluster)), repair=repair)
+    if as_json:
+        print_json(audit.to_dict())
+    else:
+        for damage in audit.damages:
+            typer.echo(str(damage))
+        typer.echo(audit.summary())
+    if audit.damages:
+        raise typer.Exit(1)
 
 
 @data_app.command("check")
@@ -240,6 +286,36 @@ def data_check(
         typer.echo(found.summary())
     if found.problems:
         raise typer.Exit(2)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="skills (train and test data) and benchmarks")],
+    to: Annotated[Path | None, typer.Option("--to", help="folder; else LMMCL_DATA, else the user's cache")] = None,
+    copies: Annotated[Path | None, typer.Option(help="folder with local copies, each at <owner>/<name>")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
+    again: Annotated[bool, typer.Option("--again", help="make anew what is there")] = False,
+) -> None:
+    """Fetch, convert and check data of the hub, once. The same command goes on after an interruption."""
+    from lmmcl.tasks import hub_client, hub_prepare
+    from lmmcl.tasks.hub_data import data_folder
+
+    folder = to or data_folder()
+    hub = hub_client.Hub(folder / "downloads", copies, images)
+    hub_prepare.prepare(names, hub, folder, again=again, say=typer.echo)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets of the hub: where each comes from, its licence, and how many rows are prepared here."""
+    from lmmcl.tasks.hub_prepare import data_rows
+
+    rows = data_rows()
+    if as_json:
+        print_json(rows)
+    for row in [] if as_json else rows:
+        state = "not prepared" if row["rows"] is None else f"{row['rows']} rows"
+        typer.echo(f"{row['name']:16} {row['part']:6} {state:14} {row['hub']} ({row['licence']})")
 
 
 @app.command()

@@ -62,11 +62,7 @@ class Hub:
         """The rows of a split: images as {"bytes", "path"}, class labels as names (and `<column>_id`)."""
         import datasets
 
-        copy = self.copy_of(hub)
-        with told(hub, revision):
-            table = datasets.load_dataset(
-                str(copy or hub), config, split=split, revision=None if copy else revision, streaming=False
-            )
+        table = self._table(hub, split, config, revision)
         features = {name: undecoded(feature) for name, feature in table.features.items()}
         table = table.cast(datasets.Features(features))
         labels = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
@@ -75,6 +71,17 @@ class Hub:
                 row[f"{name}_id"] = row[name]
                 row[name] = None if row[name] is None else feature.int2str(row[name])
             yield row
+
+    def labels(self, hub: str, split: str, column: str, *, revision: str = "main") -> list[str]:
+        """The names of all classes of a column of class labels."""
+        return list(self._table(hub, split, None, revision).features[column].names)
+
+    def _table(self, hub: str, split: str, config: str | None, revision: str) -> Any:
+        import datasets
+
+        copy = self.copy_of(hub)
+        with told(hub, revision):
+            return datasets.load_dataset(str(copy or hub), config, split=split, revision=None if copy else revision)
 
     def file(self, hub: str, path: str, *, revision: str = "main") -> Path:
         """One file of a data set's repository."""

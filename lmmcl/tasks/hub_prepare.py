@@ -186,3 +186,27 @@ def check_written(file: Path, part: Part) -> None:
     if problems:
         some = "; ".join(map(str, problems[:SHOWN]))
         raise UserError(f"{len(problems)} problems after conversion: {some}", place=f"{part.name} {part.part}")
+
+
+def data_rows() -> list[dict[str, Any]]:
+    """Every part that can be prepared: name, part, hub id, revision, licence, note, and rows prepared here (or None)."""
+    names = [*skill_names(), *benchmark_names()]
+    tasks = [get_skill(name) if name in skill_names() else get_benchmark(name) for name in names]
+    from_hub = [task for task in tasks if isinstance(task, HubSkill | HubBenchmark)]
+    parts = dict.fromkeys(part for task in from_hub for part in parts_of(task.name))
+    rows = []
+    for part in parts:
+        file = prepared_file(part.name, part.part)
+        facts = about(file) if file.is_file() else {}
+        rows.append(
+            {
+                "name": part.name,
+                "part": part.part,
+                **part.source.identity(),
+                "pinned": part.source.pinned,
+                "licence": part.source.licence,
+                "note": part.source.note,
+                "rows": facts.get("rows") if facts.get("version") == part.version else None,
+            }
+        )
+    return rows

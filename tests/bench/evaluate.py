@@ -17,6 +17,7 @@ import pytest
 from lmmcl.evaluation.evaluate import score_benchmarks
 from lmmcl.models import get_model
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
+from lmmcl.tasks.hub_data import HubBenchmark
 
 QUESTIONS = 100
 BATCH = 128
@@ -35,6 +36,7 @@ def measure() -> dict[str, float]:
     model, processor = lmm.load_model(), lmm.load_processor()
     benchmarks = [get_benchmark(name) for name in benchmark_names()]
     benchmarks += [get_skill(name).benchmark for name in skill_names()]
+    benchmarks = [benchmark for benchmark in benchmarks if not isinstance(benchmark, HubBenchmark)]
 
     def ask(batch_size: int) -> Any:
         return score_benchmarks(model, processor, benchmarks, limit=QUESTIONS, batch_size=batch_size)

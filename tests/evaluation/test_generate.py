@@ -19,6 +19,7 @@ from lmmcl.models import get_model
 from lmmcl.models.encode import pad
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark, Example, Message, ask
+from lmmcl.tasks.hub_data import HubBenchmark
 
 FAMILIES = ["tiny-onevision", "tiny-next", "tiny-qwen"]
 QUESTIONS = ["What is it?", "Which of the two?", "What colour is the ring on the left of the red square?", "Word"]
@@ -35,8 +36,8 @@ def _empty_cache() -> None:
 
 
 def every_benchmark() -> list[Benchmark]:
-    skills = [get_skill(name).benchmark for name in skill_names()]
-    return [get_benchmark(name) for name in benchmark_names()] + skills
+    found = [get_benchmark(name) for name in benchmark_names()] + [get_skill(name).benchmark for name in skill_names()]
+    return [benchmark for benchmark in found if not isinstance(benchmark, HubBenchmark)]
 
 
 def asking(*examples: Example, name: str = "asked", **more: Any) -> Benchmark:

@@ -37,11 +37,8 @@ def species(label: str) -> str:
 
 def training_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     """The images with all species beside them, which the wrong options are drawn from."""
-    plain = replace(source, rows=None)
-    names = sorted({species(row["label"]) for row in plain.all_rows(hub)})
-    if len(names) < OPTIONS:
-        raise ValueError(f"{source.hub} has {len(names)} species; {OPTIONS} options need as many")
-    for number, row in enumerate(plain.all_rows(hub)):
+    names = [species(label) for label in hub.labels(source.hub, source.split, "label", revision=source.revision)]
+    for number, row in enumerate(replace(source, rows=None).all_rows(hub)):
         yield {**row, "number": number, "species": names}
 
 

@@ -1,0 +1,177 @@
+"""Every skill and benchmark of the papers, from rows in its data set's own schema to questions that score as they should."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hub_fixtures import FixtureHub
+
+from lmmcl.evaluation.evaluate import balanced
+from lmmcl.evaluation.samples import Sample
+from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
+from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example
+from lmmcl.tasks.hub_data import TEST, TRAIN, HubBenchmark, HubSkill
+from lmmcl.tasks.hub_prepare import Outcome, Part, converted, parts_of
+from lmmcl.tasks.metrics import get_metric
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "prompts.json"
+TARGETS = ("cub200", "pixmo_count", "path_vqa", "text_vqa", "time_clock")
+HELD_OUT = ("ai2d", "chartqa", "docvqa", "infovqa", "realworldqa", "seedbench", "scienceqa_img", "mmstar")
+EXTRAS = ("ocrbench", "countbench", "coco_clock", "openimg_clock")
+JUNK = "a purple giraffe plays the tuba"
+
+FROM_THE_HUB = [name for name in skill_names() if isinstance(get_skill(name), HubSkill)]
+FROM_THE_HUB += [name for name in benchmark_names() if isinstance(get_benchmark(name), HubBenchmark)]
+PARTS = list(dict.fromkeys(part for name in FROM_THE_HUB for part in parts_of(name)))
+TAUGHT = {part.name for part in PARTS if part.part == TRAIN} & {part.name for part in PARTS if part.part == TEST}
+
+
+def label(part: Part) -> str:
+    return f"{part.name}-{part.part}"
+
+
+def examples_of(part: Part, tmp_path: Path) -> tuple[list[Example], Counter[str]]:
+    outcome = Outcome(part, tmp_path / "unused")
+    return list(converted(part.source, FixtureHub(tmp_path), part, outcome)), outcome.left_out
+
+
+def test_all_that_the_papers_name_is_there() -> None:
+    assert set(TARGETS) <= set(skill_names())
+    assert {*HELD_OUT, *EXTRAS} <= set(benchmark_names())
+    assert len(PARTS) >= 45
+
+
+@pytest.mark.parametrize("part", PARTS, ids=label)
+def test_rows_become_well_formed_examples(part: Part, tmp_path: Path) -> None:
+    examples, _ = examples_of(part, tmp_path)
+    assert len(examples) >= 2
+    assert len({example.id for example in examples}) == len(examples)
+    for example in examples:
+        assert [message.role for message in example.messages][-2:] == ["user", "assistant"]
+        assert all(message.content == message.content.strip() != "" for message in example.messages)
+        shown = sum(message.content.count(IMAGE_PLACEHOLDER) for message in example.messages)
+        assert shown == len(example.images)
+        assert all(image.size == (12, 10) for image in example.open_images())
+        assert None not in example.metadata.values()
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part.part == TEST], ids=label)
+def test_gold_answers_are_right_and_junk_is_not(part: Part, tmp_path: Path) -> None:
+    assert part.metric is not None
+    examples, _ = examples_of(part, tmp_path)
+    for example in examples:
+        assert part.metric.score(JUNK, example) == 0 or part.metric.name == "cider"
+        if part.metric.name == "vqa_soft":  # ten people need not agree
+            assert part.metric.score(example.target, example) > 0.5
+        else:
+            assert part.metric.score(example.target, example) == pytest.approx(1)
+    if part.metric.together is not None:
+        right = part.metric.together([(example.target, example) for example in examples])
+        junk = part.metric.together([(JUNK, example) for example in examples])
+        assert min(right) > 1 > 0.1 > max(junk)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TAUGHT if not name.startswith("mllm_cl")))
+def test_a_skill_is_taught_in_the_words_it_is_asked_in(name: str, tmp_path: Path) -> None:
+    parts = [part for part in PARTS if part.name == name]
+    asked = [
+        {line for line in lines(part, tmp_path) if line.startswith(("Answer", "If the question", "Provide"))}
+        for part in parts
+    ]
+    assert len(asked) == 2 and asked[0] == asked[1] != set()
+
+
+def lines(part: Part, tmp_path: Path) -> list[str]:
+    return [line for example in examples_of(part, tmp_path)[0] for line in example.messages[0].content.splitlines()]
+
+
+def test_prompts_are_as_written_down(tmp_path: Path) -> None:
+    found = {}
+    for part in PARTS:
+        example = examples_of(part, tmp_path)[0][0]
+        turns = [f"{message.role}: {message.content}" for message in example.messages]
+        found[label(part)] = {"version": part.version, "turns": turns, "answers": list(example.answers)}
+    assert found == json.loads(GOLDEN.read_text(encoding="utf-8")), (
+        "A prompt changed. If that is meant, raise the version of its skill or benchmark and write the new prompt to "
+        "tests/golden/prompts.json."
+    )
+
+
+def test_each_data_set_says_where_it_comes_from_and_its_licence() -> None:
+    for part in PARTS:
+        source = part.source
+        assert source.licence, part
+        assert source.pinned or source.revision == "main", part
+    assert sum(part.source.pinned for part in PARTS) >= 10
+
+
+def test_an_image_that_is_gone_or_was_replaced_is_left_out_and_counted(tmp_path: Path) -> None:
+    train = parts_of("pixmo_count")[0]
+    examples, left_out = examples_of(train, tmp_path)
+    assert left_out == {"dead link": 1, "image was replaced": 1}
+    assert [example.target for example in examples] == ["4", "1", "12"]
+
+
+def test_birds_are_asked_among_26_different_species(tmp_path: Path) -> None:
+    for example in examples_of(parts_of("cub200")[0], tmp_path)[0]:
+        options = [line for line in example.messages[0].content.splitlines() if line[1:3] == ". "]
+        assert [line[0] for line in options] == list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        assert len({line[3:] for line in options}) == 26
+        right = next(line for line in options if line[0] == example.target)
+        assert right[3:] == example.metadata["species"]
+
+
+def test_questions_about_videos_and_without_images_are_not_asked(tmp_path: Path) -> None:
+    for name in ("seedbench", "scienceqa_img"):
+        examples, left_out = examples_of(parts_of(name)[0], tmp_path)
+        assert (len(examples), left_out) == (3, {"not asked": 1})
+
+
+def test_classes_are_asked_among_the_most_similar_ones(tmp_path: Path) -> None:
+    from lmmcl.tasks.papers.clip_names import nearest
+
+    names = (
+        (Path(__file__).parents[1] / "fixtures/files/clip-benchmark--wds_imagenet1k--classnames.txt")
+        .read_text()
+        .split("\n")
+    )
+    names = [name for name in names if name]
+    similar = nearest(names, FixtureHub(tmp_path).similarity(names), 5)
+    for example in examples_of(parts_of("imagenet_vqa")[0], tmp_path)[0]:
+        right = example.metadata["class_name"]
+        options = {line[3:] for line in example.messages[0].content.splitlines() if line[1:3] == ". "}
+        assert len(options) == 4
+        assert options - {right} <= set(similar[right])
+
+
+def test_the_2x2_is_told_by_tags() -> None:
+    cells = Counter()
+    for name in FROM_THE_HUB:
+        benchmark = get_skill(name).benchmark if name in skill_names() else get_benchmark(name)
+        if benchmark.tags:
+            cells[(benchmark.tags["image"], benchmark.tags["text"])] += 1
+    assert cells == {("id", "id"): 2, ("ood", "id"): 3, ("id", "ood"): 1, ("ood", "ood"): 2}
+
+
+def test_every_second_level_category_of_mmstar_counts_the_same(tmp_path: Path) -> None:
+    examples, _ = examples_of(parts_of("mmstar")[0], tmp_path)
+    letter = get_metric("letter")
+    said = ["A", "D", "C", "D"]  # right: one topic; one emotion of two; no geometry
+    samples = [
+        Sample(example.id, "", (), answer, letter.score(answer, example), example.metadata)
+        for example, answer in zip(examples, said, strict=True)
+    ]
+    scores = balanced(samples, get_benchmark("mmstar").balance)
+    assert sum(scores) / len(scores) == pytest.approx((1 + 0.5 + 0) / 3)
+    assert get_benchmark("mmstar").identity()["balance"] == "l2_category"
+    assert "balance" not in get_benchmark("ai2d").identity()
+
+
+def test_a_key_depends_on_the_data_set_and_its_revision() -> None:
+    identity = get_skill("cub200").identity()
+    assert identity["data"]["hub"] == "bentrevett/caltech-ucsd-birds-200-2011"
+    assert identity["data"]["revision"] == get_skill("cub200").source.revision
+    assert get_benchmark("docvqa").identity()["data"] != get_benchmark("infovqa").identity()["data"]
