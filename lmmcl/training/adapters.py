@@ -7,8 +7,8 @@ merged into its weights after: the checkpoint is then one like any other, and ev
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,11 @@ _PEFT_PREFIX = "base_model.model."
 
 
 class Pupil:
-    """The model of a stage. `trained` are the names of the parameters that train, `roles` the role of every parameter, and
-    `stored` the names of the tensors that may differ when the stage is done."""
+    """The model of a stage.
+
+    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `stored` the names of the
+    tensors that may differ when the stage is done.
+    """
 
     def __init__(self, step: Finetune, model: PreTrainedModel) -> None:
         self.step, self.model = step, model
@@ -159,19 +162,17 @@ class Grown(Pupil):
         self.additions = [name for name in named_tensors(model) if name not in had]
 
 
-class _in_fp32:  # used like a function
+@contextmanager
+def _in_fp32(layers: Iterable[Any]) -> Iterator[None]:
     """Inside the `with`, the weights of some layers are fp32; afterwards they have the dtypes that they had."""
-
-    def __init__(self, layers: Any) -> None:
-        self.layers = list(layers)
-
-    def __enter__(self) -> None:
-        self.dtypes = [layer.weight.dtype for layer in self.layers]
-        for layer in self.layers:
-            layer.weight.data = layer.weight.data.float()
-
-    def __exit__(self, *_: object) -> None:
-        for layer, dtype in zip(self.layers, self.dtypes, strict=True):
+    layers = list(layers)
+    dtypes = [layer.weight.dtype for layer in layers]
+    for layer in layers:
+        layer.weight.data = layer.weight.data.float()
+    try:
+        yield
+    finally:
+        for layer, dtype in zip(layers, dtypes, strict=True):
             layer.weight.data = layer.weight.data.to(dtype)
 
 

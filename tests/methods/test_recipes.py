@@ -99,6 +99,22 @@ def test_rates_and_adapter_settings_are_identity_and_the_name_is_not() -> None:
     assert mine.label == "lora-r8"
 
 
+def test_the_identity_of_adapters_does_not_change_by_accident() -> None:
+    """If what they compute changes, raise their version; results on people's disks are found by these."""
+    lora = {"kind": "lora", "version": 1, "alpha": 32.0, "dropout": 0.05, "dora": False, "rslora": False}
+    assert RECIPES["lora"].identity() == {
+        "train": [],
+        "adapter": {**lora, "rank": 256, "targets": ["llm.blocks.*.mlp"]},
+    }
+    assert RECIPES["osf"].identity()["adapter"] == {
+        "kind": "osf", "version": 1, "preserved": 0.5, "targets": ["llm.blocks.*.attention", "llm.blocks.*.mlp"],
+    }  # fmt: skip
+    assert RECIPES["moe"].identity() == {
+        "train": [],
+        "adapter": {"kind": "moe", "version": 1, "targets": ["llm.blocks.*.mlp"]},
+    }
+
+
 def test_the_papers_lora_is_the_default() -> None:
     assert RECIPES["lora"].adapter == LoRA(rank=256, alpha=32, dropout=0.05, targets=("llm.blocks.*.mlp",))
 
