@@ -97,13 +97,21 @@
         marker: { size: hollow(group[0]) ? 11 : 12.5, color: colour, symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" } },
         error_x: { ...arms(group, LEARNING), color: colour }, error_y: { ...arms(group, HELD_OUT), color: colour } });
     }
-    const chosen = data.trials[state.trial];
-    if (trials.includes(chosen)) traces.push({ x: x([chosen]), y: y([chosen]), mode: "markers", hoverinfo: "skip",
-      marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } } });
+    const chosen = trials.filter((trial) => trial.place === state.trial);  // the last trace, moved by ring()
+    traces.push({ x: x(chosen), y: y(chosen), mode: "markers", hoverinfo: "skip", marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } } });
     const shape = layout("learning (points)", "held-out forgetting (points)");
     if (budget() !== null && data.trials.length) shape.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: -budget(), y1: -budget(), line: { color: "#cc79a7", width: 1.3, dash: "dot" } }];
     if (!trials.length) shape.annotations = [{ text: "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: SOFT } }];
     Plotly.react("scatter", traces, shape, config);
+  }
+
+  // A choice moves the marks of both charts: to draw a thousand trials again for each would stall the page.
+  function ring() {
+    const trial = data.trials[state.trial], shown = visible().includes(trial);
+    const known = shown && measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null;
+    Plotly.restyle("scatter", { x: [known ? [measure(trial, LEARNING)] : []], y: [known ? [measure(trial, HELD_OUT)] : []] }, [by("scatter").data.length - 1]);
+    const trace = curveOf(shown ? [trial] : []);
+    Plotly.restyle("curves", { x: [trace.x], y: [trace.y], text: [trace.text], customdata: [trace.customdata] }, [by("curves").data.length - 1]);
   }
 
   function budget() {
@@ -206,24 +214,24 @@
     return known.length && known.length === scores.length ? known.reduce((sum, score) => sum + score, 0) / known.length : null;
   }
 
+  function curveOf(group, look = {}) {
+    const found = { x: [], y: [], text: [], customdata: [], mode: "lines+markers", connectgaps: false, hovertemplate: "%{text}<br>stage %{x}: %{y:.4~g}<extra></extra>", ...look };
+    for (const trial of group) {
+      for (const stage of trial.stages) {
+        found.x.push(stage.number); found.y.push(stageValue(trial, stage));
+        found.text.push(`<b>${plain(trial.name)}</b>${stage.skill ? `<br>after ${plain(stage.skill)}` : ""}`); found.customdata.push(trial.place);
+      }
+      found.x.push(null); found.y.push(null); found.text.push(""); found.customdata.push(null);
+    }
+    return found;
+  }
+
   function drawCurves() {
     const trials = visible().filter((trial) => trial.stages.length);
-    const trace = (group, look) => {
-      const found = { x: [], y: [], text: [], customdata: [], mode: "lines+markers", connectgaps: false, hovertemplate: "%{text}<br>stage %{x}: %{y:.4~g}<extra></extra>", ...look };
-      for (const trial of group) {
-        for (const stage of trial.stages) {
-          found.x.push(stage.number); found.y.push(stageValue(trial, stage));
-          found.text.push(`<b>${plain(trial.name)}</b>${stage.skill ? `<br>after ${plain(stage.skill)}` : ""}`); found.customdata.push(trial.place);
-        }
-        found.x.push(null); found.y.push(null); found.text.push(""); found.customdata.push(null);
-      }
-      return found;
-    };
-    const traces = grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()).map((group) => trace(group, {
+    const traces = grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()).map((group) => curveOf(group, {
       line: { color: colourOf(group[0]), width: 1.4 }, opacity: Math.max(0.25, Math.min(0.75, 60 / trials.length)), mode: trials.length > 100 ? "lines" : "lines+markers",
       marker: { size: 6, color: colourOf(group[0]), symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : "") } }));
-    const chosen = data.trials[state.trial];
-    if (trials.includes(chosen)) traces.push(trace([chosen], { line: { color: INK, width: 3 }, marker: { size: 8, color: INK, symbol: symbolOf(chosen) } }));
+    traces.push(curveOf(trials.filter((trial) => trial.place === state.trial), { line: { color: INK, width: 3 }, marker: { size: 8, color: INK } }));
     const shape = layout("stage", plain(by("measure").selectedOptions[0].textContent));
     const orders = new Set(trials.map((trial) => JSON.stringify(trial.skills)));
     const numbers = [...new Set(trials.flatMap((trial) => trial.stages.map((stage) => stage.number)))].sort((a, b) => a - b);
@@ -390,7 +398,7 @@
   function choose(place) {
     state.trial = place;
     by("trial").value = String(place);
-    drawScatter(); drawCurves(); drawMatrix(); drawLoss();
+    ring(); drawMatrix(); drawLoss();
     for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
   }
 
@@ -422,7 +430,7 @@
   by("budget").value = whole.advice.budget;
   by("budget").oninput = () => { drawAdvice(); drawScatter(); };
   by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
-  drawAdvice(); drawFilters(); drawTable(); drawFlips();
+  drawAdvice(); drawFilters(); drawTable(); drawFlips(); drawScatter(); drawCurves();
   const first = whole.advice.groups.map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop()).find(Boolean);
   choose(first && !eachSeed ? first.trial : 0); drawFirst(); drawProbes();
   for (const id of ["scatter", "curves", "probes"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
