@@ -64,7 +64,7 @@ def plan(
     if as_json:
         print_json(made.to_dict())
     else:
-        Console().print(plan_table(made))
+        wide_console().print(plan_table(made))
 
 
 @app.command()
@@ -106,7 +106,7 @@ def status(
     if as_json:
         print_json(made.to_dict())
     else:
-        Console().print(status_table(made))
+        wide_console().print(status_table(made))
 
 
 @app.command()
@@ -162,7 +162,7 @@ def show(
         facts, table = model_facts(name), model_table
     else:
         facts, table = step_facts(open_ledger(store), what), step_table
-    print_json(facts) if as_json else Console().print(table(facts))
+    print_json(facts) if as_json else wide_console().print(table(facts))
 
 
 @app.command("list")
@@ -177,7 +177,7 @@ def list_(
     from lmmcl.runner.show import catalogue, catalogue_table
 
     rows = catalogue(kind, open_ledger(store))
-    print_json(rows) if as_json else Console().print(catalogue_table(kind, rows))
+    print_json(rows) if as_json else wide_console().print(catalogue_table(kind, rows))
 
 
 @app.command("eval")
