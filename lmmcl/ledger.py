@@ -5,8 +5,11 @@
     <store>/probes/<same label>/<probe>-<key>/          step.json · details.json · record.json
 
 The store is a local folder, NFS, or any fsspec URI (`s3://bucket/folder`). A step writes into a private folder; on a file
-system this is renamed into place whole, on an object store the record is uploaded last. So a half-written step is
-never taken for done, and of two that computed the same step the first to finish stays.
+system this is renamed into place whole, on an object store the record is uploaded last, after files in a folder of
+their own. So a half-written step is never taken for done, and of two that computed the same step one stays, whole.
+
+A record holds size and SHA-256 of each file. A file is held to them when it is opened; one that differs is told, and its
+record put aside (`record.damaged.json`), so that the next run computes the step again.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,21 +33,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.models import get_model
+from lmmcl.record import RECORD, WEIGHTS, DamagedError, Record, differs, home_of, said_of, step_files
 from lmmcl.spec.steps import CheckpointStep, Recorded, Step
 
-RECORD = "record.json"
 PARTIAL = ".partial"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a finished step left: its fields (results, cost, provenance) and where its files are."""
-
-    path: str
-    fields: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.fields[name]
+ASIDE = "record.damaged.json"
 
 
 class Ledger:
@@ -70,12 +64,17 @@ class Ledger:
 
     def check_writable(self) -> None:
         """Write and remove a probe; raises UserError when the store cannot be written."""
-        probe = f"{self._root}/.probe-{uuid.uuid4().hex}"
         try:
+            probe = f"{self._root}/.probe-{uuid.uuid4().hex}"
             self._fs.makedirs(self._root, exist_ok=True)
             self._fs.pipe_file(probe, b"")
             self._fs.rm_file(probe)
-        except (OSError, ValueError) as error:
+        except ImportError as error:
+            raise UserError(
+                f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
+                file=f"store {self.store}",
+            ) from error
+        except Exception as error:  # each object store has errors of its own (no credentials, no such host)
             raise UserError(
                 f"cannot be written ({error}); name another with --store or LMMCL_STORE", file=f"store {self.store}"
             ) from error
@@ -85,12 +84,16 @@ class Ledger:
         return self.read(step.path)
 
     def read(self, path: str) -> Record | None:
-        """The record in the folder `path` below the store, or None."""
+        """The record in the folder `path` below the store, or None; one that is no JSON was never finished or is damaged."""
         try:
-            text = self._fs.cat_file(f"{self._root}/{path}/{RECORD}")
-        except FileNotFoundError:
+            return Record(path, json.loads(self._fs.cat_file(f"{self._root}/{path}/{RECORD}")))
+        except (FileNotFoundError, ValueError):
             return None
-        return Record(path, json.loads(text))
+
+    def holds(self, step: Step) -> bool:
+        """Whether `step` is recorded and, where it ends in weights, these were not dropped."""
+        record = self.find(step)
+        return record is not None and record.has_weights
 
     @contextmanager
     def writing(self, step: Step) -> Iterator[Draft]:
@@ -124,33 +127,103 @@ class Ledger:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             try:
                 folder.rename(target)
-            except OSError:  # the target is there and not empty: somebody else computed the same step
-                if self.find(step) is None:
-                    raise
-        elif self.find(step) is None:
-            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
-            for path in [*files, folder / RECORD]:
-                self._fs.put_file(str(path), f"{target}/{path.relative_to(folder).as_posix()}")
+            except OSError:  # the target is there and not empty
+                if not self.holds(step):  # damaged, or its weights were dropped
+                    self._replace(Path(target), folder)
+        elif not self.holds(step):
+            at = json.loads((folder / RECORD).read_text(encoding="utf-8"))["at"]
+            for path in step_files(folder):
+                self._fs.put_file(str(path), f"{target}/{at}/{path.relative_to(folder).as_posix()}")
+            self._fs.put_file(str(folder / RECORD), f"{target}/{RECORD}")
         record = self.find(step)
         assert record is not None, f"{target} was published a moment ago"
         return record
 
+    def _replace(self, target: Path, folder: Path) -> None:
+        old = folder.with_name(f"{folder.name}-replaced")
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
     @contextmanager
-    def opened(self, path: str, name: str) -> Iterator[Path]:
-        """The file `name` of the step in `path` as a local file, downloaded for the time of use where the store is remote."""
-        remote = f"{self._root}/{path}/{name}"
+    def opened(self, path: str, name: str, *, put_aside: bool = True) -> Iterator[Path]:
+        """The file `name` of the step in `path` as a local file, downloaded for the time of use where the store is remote.
+
+        Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `put_aside`).
+        A file that the step never had, or whose weights were dropped, is a path where nothing is.
+        """
+        home, inner = home_of(path, name)
+        record = self.read(home)
+        said = record.files.get(inner) if record else None
         if self.is_local:
-            yield Path(remote)
+            local = Path(self._root, home, inner)
+            if said:
+                self._verify(home, inner, local, said, put_aside)
+            yield local
             return
         with tempfile.TemporaryDirectory(prefix="lmmcl-read-") as folder:
-            local = Path(folder, name)
-            self._fs.get_file(remote, str(local))
+            local = Path(folder, inner)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                self._fs.get_file(f"{self._root}/{record.folder if record else home}/{inner}", str(local))
+            if said:
+                self._verify(home, inner, local, said, put_aside)
             yield local
+
+    def _verify(self, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
+        """Hold a file to what its record says of it."""
+        why = differs(local, said)
+        if why is None:
+            return
+        remedy = ""
+        if put_aside:
+            self.put_aside(path)
+            remedy = "; its record was put aside, and the next run of its sweep computes the step again"
+        raise DamagedError(f"{why}{remedy}", file=f"{self.store}/{path}/{name}")
+
+    def put_aside(self, path: str) -> None:
+        """Take a record for none from now on; kept as `record.damaged.json` beside the files."""
+        with suppress(FileNotFoundError):  # another process has seen it too
+            self._fs.mv(f"{self._root}/{path}/{RECORD}", f"{self._root}/{path}/{ASIDE}")
+
+    def drop_weights(self, path: str) -> int:
+        """Delete the weights of the step in `path`; its record stays, and says so. Returns bytes freed."""
+        record = self.read(path)
+        if record is None:
+            return 0
+        left = {name: said for name, said in record.files.items() if not name.endswith(WEIGHTS)}
+        fields = {**record.fields, "files": left, "dropped": record.fields.get("dropped", time.time())}
+        self._rewrite(path, fields)  # said first: a file is never missing without a word
+        weights = {name: size for name, size in self.sizes(path).items() if name.endswith(WEIGHTS)}
+        for name in weights:
+            self._fs.rm_file(f"{self._root}/{path}/{name}")
+        return sum(weights.values())
+
+    def _rewrite(self, path: str, fields: Mapping[str, Any]) -> None:
+        """Put another record in the place of one, at once: an upload is atomic, and so is a rename."""
+        record = f"{self._root}/{path}/{RECORD}"
+        written = f"{record}.partial" if self.is_local else record
+        self._fs.pipe_file(written, json.dumps(fields, allow_nan=False).encode())
+        if self.is_local:
+            Path(written).replace(record)
+
+    def remove_run(self, key: str) -> None:
+        """Delete what the stage `key` kept for being resumed."""
+        folder = f"{self._root}/runs/{key}"
+        if self._fs.exists(folder):
+            self._fs.rm(folder, recursive=True)
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of all files below the folder `path`, by their names in it; empty where there is no such folder."""
+        root = f"{self._root}/{path}"
+        found = self._fs.find(root, detail=True)
+        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
     def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
         """The rows of a .jsonl file of the step in `path`; empty when the step has no such file."""
+        record = None if self.is_local else self.read(path)
         try:
-            text = self._fs.cat_file(f"{self._root}/{path}/{name}").decode()
+            text = self._fs.cat_file(f"{self._root}/{record.folder if record else path}/{name}").decode()
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in text.splitlines() if line]
@@ -231,7 +304,13 @@ class Draft:
 
     def commit(self, fields: Mapping[str, Any]) -> Record:
         """Write the record last and publish the folder."""
-        text = json.dumps({**_about(self.step), **fields}, allow_nan=False)
+        about = {
+            **_about(self.step),
+            "files": {path.relative_to(self.folder).as_posix(): said_of(path) for path in step_files(self.folder)},
+        }
+        if not self.ledger.is_local:
+            about["at"] = uuid.uuid4().hex[:12]  # no upload ever writes over another's files
+        text = json.dumps({**about, **fields}, allow_nan=False)
         partial = self.folder / f"{RECORD}.partial"
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)

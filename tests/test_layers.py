@@ -15,7 +15,7 @@ LAYERS = [
     {"runner"},
     {"reports"},
     {"training", "evaluation"},
-    {"ledger", "checkpoint", "merging"},
+    {"ledger", "record", "checkpoint", "merging"},
     {"spec"},
     {"models", "methods", "tasks"},
     {"registry", "errors"},

@@ -69,7 +69,8 @@ class Flights:
             await asyncio.shield(task)
 
     async def _fly_checkpoint(self, step: Checkpoint) -> None:
-        if await self._find(step) is not None:
+        if await asyncio.to_thread(self._ledger.holds, step):
+            await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents[:1]))  # its delta lies over theirs
             return
         await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents))
         await self._launcher.checkpoint(step)

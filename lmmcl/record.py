@@ -1,0 +1,79 @@
+"""What a finished step left, and whether its files are still what was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmmcl.errors import UserError
+
+RECORD = "record.json"
+WEIGHTS = ".safetensors"
+
+_VERIFIED: set[tuple[str, int, int]] = set()
+"""Local files of this process that were found whole: path, time of change, size."""
+
+
+class DamagedError(UserError):
+    """A stored file that is not what its record says: truncated, changed or missing."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished step left: its fields (results, cost, provenance) and where its files are."""
+
+    path: str
+    fields: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Bytes and SHA-256 of each file, by its name below the step's folder; empty in records that have none."""
+        return self.fields.get("files", {})
+
+    @property
+    def folder(self) -> str:
+        """Where the files are, below the store."""
+        return f"{self.path}/{self.fields['at']}" if "at" in self.fields else self.path
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights, if the step ends in some, are there still (see `lmmcl gc`)."""
+        return "dropped" not in self.fields
+
+
+def step_files(folder: Path) -> list[Path]:
+    """All files of a step but its record."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+
+
+def said_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def differs(path: Path, said: Mapping[str, Any]) -> str | None:
+    """In what a local file differs from what its record says, or None. A file is read once a process."""
+    if not path.is_file():
+        return "is missing"
+    state = path.stat()
+    if state.st_size != said["bytes"]:
+        return f"has {state.st_size} bytes, not the {said['bytes']} that were written"
+    seen = (str(path), state.st_mtime_ns, state.st_size)
+    if seen not in _VERIFIED:
+        if said_of(path)["sha256"] != said["sha256"]:
+            return "holds other bytes than were written"
+        _VERIFIED.add(seen)
+    return None
+
+
+def home_of(path: str, name: str) -> tuple[str, str]:
+    """The folder of the step, and the file's name below it: `path` may be a folder inside the step's."""
+    parts = path.split("/")
+    depth = 3 if parts[0] == "checkpoints" else 4
+    return "/".join(parts[:depth]), "/".join([*parts[depth:], name])

@@ -1,0 +1,93 @@
+"""Walk a store and tell what is damaged: records that cannot be read, files that are missing or differ."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lmmcl.ledger import ASIDE, Ledger
+from lmmcl.record import RECORD, DamagedError, Record
+
+KINDS = ("checkpoints", "scores", "probes")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with the step in `path`."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+@dataclass
+class Audit:
+    """What a walk found. `unfinished` are folders without a record, `orphans` checkpoints whose parent has none: both
+    harmless, for what is missing is computed when it is asked for."""
+
+    records: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    dropped: int = 0
+    damages: list[Damage] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """One line."""
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.records.items())) or "no records"
+        more = f", {self.dropped} without weights" if self.dropped else ""
+        return f"{counts}{more}; {len(self.damages)} damaged, {len(self.unfinished)} unfinished, {len(self.orphans)} without parent"
+
+
+def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
+    """Read every file of every record; with `repair`, damaged records are put aside, so that a run computes them again."""
+    audit = Audit()
+    for kind in KINDS:
+        files = ledger.sizes(kind)
+        names = {f"{kind}/{name}" for name in files}
+        audit.bytes += sum(files.values())
+        folders = {name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{RECORD}")}
+        started = {name.rsplit("/", 1)[0] for name in names if name.endswith("/step.json")}
+        aside = {name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{ASIDE}")}
+        inside = {folder for folder in started if folder.rsplit("/", 1)[0] in folders | aside}  # uploads of a step
+        audit.unfinished += sorted((started | aside) - folders - inside)
+        for path in sorted(folders):
+            found = list(_damages(ledger, path))
+            audit.damages += [Damage(path, why) for why in found]
+            record = ledger.read(path)
+            if record and kind == "checkpoints" and not folders.issuperset(record["parents"]):
+                audit.orphans.append(path)
+            audit.records[record["kind"] if record else kind] += 1
+            audit.dropped += bool(record and not record.has_weights)
+            if found and repair:
+                ledger.put_aside(path)
+    return audit
+
+
+def _damages(ledger: Ledger, path: str) -> Iterator[str]:
+    record = ledger.read(path)
+    if record is None:
+        yield f"{RECORD} is no JSON"
+        return
+    if not path.endswith(f"-{record['key']}"):
+        yield f"its record is of {record['key']}"
+    yield from _file_damages(ledger, record)
+
+
+def _file_damages(ledger: Ledger, record: Record) -> Iterator[str]:
+    for name in record.files:
+        try:
+            with ledger.opened(record.path, name, put_aside=False) as file:
+                if name == "step.json" and json.loads(file.read_text(encoding="utf-8"))["key"] != record["key"]:
+                    yield "step.json is of another step"
+        except DamagedError as error:
+            yield f"{name} {error.message}"

@@ -1,0 +1,199 @@
+"""The same sweep in an object store: the record comes last, damage is told and repaired, space is freed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import made_trial, write_sweep
+from s3 import damage, s3_server
+from typer.testing import CliRunner, Result
+
+from lmmcl.cli import app
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.record import RECORD, DamagedError
+from lmmcl.runner.audit import check_store
+from lmmcl.spec.steps import Finetune
+from lmmcl.spec.sweep import Sweep, load_sweep
+
+ONE_TRIAL = """
+name: small
+orders:
+  main: [counting, clock]
+benchmarks: {held_out: [colour]}
+training: {max_steps: 2, examples: 16, global_batch_size: 8, precision: fp32}
+evaluation: {precision: fp32, limit: 4}
+grids:
+  - {model: [tiny-onevision], recipe: [sa_proj], learning_rate: [1.0e-3]}
+"""
+STEP = made_trial().stages[1].checkpoint
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server() as uri:
+        yield uri
+
+
+@pytest.fixture(params=["local", "s3"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    if request.param == "local":
+        return Ledger(str(tmp_path / "store"))
+    return Ledger(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+
+
+def lmmcl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def run(sweep: Path, ledger: Ledger) -> Result:
+    return lmmcl("run", sweep, "--store", ledger.store, "--inline", "--mlflow", "off")
+
+
+def finish(ledger: Ledger, content: str = "weights") -> None:
+    with ledger.writing(STEP) as draft:
+        (draft.folder / "delta.safetensors").write_text(content)
+        (draft.folder / "adapter").mkdir()
+        (draft.folder / "adapter" / "adapter_config.json").write_text("{}")
+        draft.commit({"value": content})
+
+
+def content(ledger: Ledger, name: str = "delta.safetensors", folder: str = STEP.path) -> str:
+    with ledger.opened(folder, name) as path:
+        return path.read_text()
+
+
+def scores(sweep: Path, ledger: Ledger) -> dict[str, Any]:
+    return {
+        key: ledger.find(step)["sample_scores"]
+        for key, step in load_sweep(sweep).steps.items()
+        if step.kind == "evaluate"
+    }
+
+
+def test_files_are_found_where_their_record_says(ledger: Ledger) -> None:
+    ledger.check_writable()
+    finish(ledger)
+    assert content(ledger) == "weights"
+    assert content(ledger, "adapter_config.json", f"{STEP.path}/adapter") == "{}"
+    with ledger.opened(STEP.path, "never.safetensors") as path:
+        assert not path.exists()
+    assert ledger.paths() == [STEP.path]
+    assert check_store(ledger).damages == []
+
+
+def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(f"{bucket}/{tmp_path.name}")
+    put = ledger._fs.put_file
+
+    def die_at_the_record(local: str, remote: str, **more: Any) -> None:
+        if remote.endswith(RECORD):
+            raise KeyboardInterrupt
+        put(local, remote, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._fs, "put_file", die_at_the_record)
+        with pytest.raises(KeyboardInterrupt):
+            finish(ledger, "lost")
+    assert ledger.find(STEP) is None
+    audit = check_store(ledger)
+    assert (audit.damages, len(audit.unfinished)) == ([], 1)
+    finish(ledger, "kept")
+    assert content(ledger) == "kept"
+
+
+def test_two_that_upload_the_same_step_never_mix_their_files(bucket: str, tmp_path: Path) -> None:
+    ledger = Ledger(f"{bucket}/{tmp_path.name}")
+    put, calls = ledger._fs.put_file, []
+
+    def meanwhile_another(local: str, remote: str, **more: Any) -> None:
+        if remote.endswith(RECORD) and not calls:
+            calls.append(remote)
+            finish(ledger, "the other's")
+        put(local, remote, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger._fs, "put_file", meanwhile_another)
+        finish(ledger, "ours")
+    assert calls
+    record = ledger.find(STEP)
+    assert record is not None and content(ledger) == record["value"]
+
+
+@pytest.mark.parametrize("truncate", [True, False], ids=["truncated", "changed"])
+def test_a_damaged_file_is_told_and_its_step_counts_as_missing(ledger: Ledger, truncate: bool) -> None:
+    finish(ledger)
+    damage(ledger, STEP.path, "delta.safetensors", truncate=truncate)
+    told = check_store(ledger).damages
+    assert [each.path for each in told] == [STEP.path]
+    assert ("bytes, not the" if truncate else "other bytes") in told[0].why
+    assert ledger.find(STEP) is not None, "a check changes nothing"
+    with pytest.raises(DamagedError, match=f"{STEP.path}/delta.safetensors.*next run"):
+        content(ledger)
+    assert ledger.find(STEP) is None
+    finish(ledger, "again")
+    assert content(ledger) == "again"
+
+
+def test_a_store_of_an_unknown_kind_is_refused_with_a_remedy() -> None:
+    with pytest.raises(UserError, match=r"unknown-protocol.*--store"):
+        Ledger("unknown-protocol://there/store").check_writable()
+
+
+def test_a_sweep_in_an_object_store_is_computed_checked_repaired_freed_and_extended(
+    bucket: str, tmp_path: Path
+) -> None:
+    sweep = write_sweep(tmp_path, ONE_TRIAL)
+    here, there = Ledger(str(tmp_path / "here")), Ledger(f"{bucket}/{tmp_path.name}")
+    assert run(sweep, here).exit_code == 0
+    done = run(sweep, there)
+    assert done.exit_code == 0, done.output
+    assert scores(sweep, there) == scores(sweep, here)
+    assert "0 steps computed" in run(sweep, there).output
+    assert lmmcl("ledger", "check", "--store", there.store).exit_code == 0
+    _damage_is_computed_again(sweep, here, there)
+    _dropped_weights_come_back_when_they_are_asked_for(sweep, here, there)
+
+
+def _damage_is_computed_again(sweep: Path, here: Ledger, there: Ledger) -> None:
+    first = _stages(load_sweep(sweep))[0]
+    damage(there, first.path, "delta.safetensors")
+    checked = lmmcl("ledger", "check", "--store", there.store)
+    assert (checked.exit_code, first.path in checked.output) == (1, True)
+    longer = write_sweep(sweep.parent, ONE_TRIAL.replace("[colour]", "[colour, shape]"), "longer.yaml")
+    failed = run(longer, there)
+    assert failed.exit_code == 1
+    assert "other bytes" in failed.output
+    repaired = run(longer, there)
+    assert repaired.exit_code == 0, repaired.output
+    assert run(longer, here).exit_code == 0
+    assert scores(longer, there) == scores(longer, here)
+    assert lmmcl("ledger", "check", "--store", there.store).exit_code == 0
+
+
+def _dropped_weights_come_back_when_they_are_asked_for(sweep: Path, here: Ledger, there: Ledger) -> None:
+    longer = sweep.parent / "longer.yaml"
+    before = scores(longer, there)
+    would = json.loads(lmmcl("gc", longer, "--store", there.store, "--dry-run", "--json").stdout)
+    assert len(would["weights"]) == 2 and would["bytes"] > 0
+    assert would == json.loads(lmmcl("gc", longer, "--store", there.store, "--dry-run", "--json").stdout)
+    freed = json.loads(lmmcl("gc", longer, "--store", there.store, "--json").stdout)
+    assert freed["weights"] == would["weights"]
+    assert json.loads(lmmcl("gc", longer, "--store", there.store, "--json").stdout)["weights"] == {}
+    assert scores(longer, there) == before
+    assert "0 steps computed" in run(longer, there).output
+    assert lmmcl("ledger", "check", "--store", there.store).exit_code == 0
+    longest = write_sweep(sweep.parent, ONE_TRIAL.replace("[colour]", "[colour, shape, size]"), "longest.yaml")
+    assert run(longest, there).exit_code == 0
+    assert run(longest, here).exit_code == 0
+    assert scores(longest, there) == scores(longest, here)
+
+
+def _stages(sweep: Sweep) -> list[Finetune]:
+    return [step for step in sweep.steps.values() if isinstance(step, Finetune)]
