@@ -147,6 +147,33 @@ def compare(
 
 
 @app.command()
+def samples(
+    sweep: SweepFile,
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep")],
+    trial: Annotated[
+        list[str] | None, typer.Option("--trial", help="name, key or beginning of a key; default: all trials")
+    ] = None,
+    flipped: Annotated[
+        bool, typer.Option("--flipped/--wrong", help="questions that teaching turned, or all that are wrong after it")
+    ] = True,
+    most: Annotated[int, typer.Option("--most", min=1, help="list so many questions of each kind")] = 20,
+    set_: Overrides = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """List questions that a model answered before it was taught and does not after, and the reverse."""
+    from lmmcl.reports.flips import flips_view, sweep_flips
+
+    found = sweep_flips(load_sweep(sweep, set_), open_ledger(store), benchmark, trial or ())
+    if as_json:
+        print_json([each.to_dict() for each in found])
+    elif found:
+        wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
+    else:
+        typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")
+
+
+@app.command()
 def show(
     what: Annotated[str, typer.Argument(help="a step's key, or the word 'model'")],
     name: Annotated[str | None, typer.Argument(help="the model's name")] = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from lmmcl.models.local import is_path
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
+from lmmcl.reports.flips import page_flips
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
@@ -29,6 +31,7 @@ from lmmcl.spec.steps import Checkpoint, Evaluate, Pretrained
 from lmmcl.spec.sweep import Sweep
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark
+from lmmcl.tasks.hub_data import check_prepared
 
 OFF = "off"
 """The tracking URI that means none."""
@@ -47,7 +50,7 @@ def run_and_report(
     files: list[Path] = []
     try:
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
-        files = write_report(outcome.results, report_folder(ledger, sweep))
+        files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
         if tracker:
             for trial in outcome.results.trials:
                 tracker.put(trial)
@@ -85,14 +88,14 @@ def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
     return root / "reports" / sweep.name
 
 
-def write_report(results: SweepResults, folder: Path) -> list[Path]:
-    """The page and the picture of the trade-off."""
+def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
+    """The page (with the questions of `flips`) and the picture of the trade-off."""
     from lmmcl.reports.figures import write_scatter
     from lmmcl.reports.page import write_page
 
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / "index.html", folder / "tradeoff.png"
-    write_page(results, page)
+    write_page(results, page, flips)
     write_scatter(results, picture)
     return [page, picture]
 
@@ -129,8 +132,10 @@ def report_sweep(
     elif format == "html":
         from lmmcl.reports.page import write_page
 
-        page = to or write_report(results, report_folder(ledger, sweep))[0]
-        write_page(results, page)
+        flips = page_flips(sweep, ledger, results)
+        page = to or write_report(results, report_folder(ledger, sweep), flips)[0]
+        if to is not None:
+            write_page(results, to, flips)
         console.print(str(page), soft_wrap=True)
     elif format == "parquet" or to is not None:
         if to is None:
@@ -146,7 +151,7 @@ def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, conso
     tracker = Tracker(uri, sweep.name, artifact_location(uri, ledger))
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
-    tracker.log_report(write_report(results, report_folder(ledger, sweep)))
+    tracker.log_report(write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results)))
     console.print(f"{len(results.trials)} trials are in {uri}", soft_wrap=True)
 
 
@@ -160,6 +165,7 @@ def evaluate_checkpoint(
     checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
     settings = Evaluation.model_validate({"limit": limit, "precision": precision})
     steps = [Evaluate(checkpoint, _asked(name), settings) for name in names]
+    check_prepared(step.benchmark for step in steps if ledger.find(step) is None)
     records = InlineSteps(ledger, cluster, lambda key, shown: None).ensure_all(steps)
     return {record["label"]: record["score"] for record in records}
 

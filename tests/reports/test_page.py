@@ -23,6 +23,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 PROBE = """<script>
 window.faults = [];
+window.paint = {};
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => { paint[entry.name] = entry.startTime; })).observe({ type: "paint", buffered: true });
 window.onerror = (message) => { window.faults.push(String(message)); };
 console.error = (...words) => { window.faults.push(words.join(" ")); };
 const rows = () => document.querySelectorAll("#trials tbody tr").length;
@@ -48,6 +50,7 @@ addEventListener("load", () => {
   const seen = { all: rows(), plots: document.querySelectorAll(".js-plotly-plot").length }, measure = document.querySelector("#measure");
   [...measure.options].forEach((option) => { measure.value = option.value; measure.onchange(); });
   if (rows()) use(seen);
+  seen.paint = window.paint;
   seen.faults = window.faults;
   document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: JSON.stringify(seen) }));
 });
@@ -159,7 +162,7 @@ def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
     assert thinned(rows[:50], 50) == rows[:50]
 
 
-def in_a_browser(results: SweepResults, folder: Path, place: str = "") -> dict[str, Any]:
+def in_a_browser(results: SweepResults, folder: Path, place: str = "", *, real_time: bool = False) -> dict[str, Any]:
     """What the probe saw after it had used the page."""
     (folder / "page.html").write_text(page(results).replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made import SWEEP, write_sweep
+from synthetic_ledger import fill
+from typer.testing import CliRunner
+
+from lmmcl.cli import app
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.reports.collect import collect
+from lmmcl.reports.flips import Pictures, page_flips, sweep_flips
+from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.tasks import get_benchmark
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    loaded = load_sweep(write_sweep(tmp_path_factory.mktemp("flips"), SWEEP))
+    fill(loaded, Path(loaded.file).parent / "store", questions=20)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def ledger(sweep: Sweep) -> Ledger:
+    return Ledger(str(Path(sweep.file).parent / "store"))
+
+
+def test_lost_and_gained_are_exactly_the_questions_whose_answer_turned(sweep: Sweep, ledger: Ledger) -> None:
+    trial = sweep.trials[0]
+    (found,) = sweep_flips(sweep, ledger, "counting", [trial.key])
+    steps = [next(e for e in trial.stages[n].evaluations if e.benchmark.name == "counting") for n in (0, -1)]
+    before, after = (ledger.find(step)["sample_scores"] for step in steps)
+    lost = {f"counting-{n}" for n, pair in enumerate(zip(before, after, strict=True)) if pair == (1.0, 0.0)}
+    gained = {f"counting-{n}" for n, pair in enumerate(zip(before, after, strict=True)) if pair == (0.0, 1.0)}
+    assert {flip.id for flip in found.lost} == lost and {flip.id for flip in found.gained} == gained
+    assert lost | gained and found.questions == 20 and found.stage == 2
+    assert all((flip.before, flip.after) == ("yes", "no") for flip in found.lost)
+
+
+def test_without_a_trial_all_of_them_are_compared(sweep: Sweep, ledger: Ledger) -> None:
+    assert [each.trial for each in sweep_flips(sweep, ledger, "colour")] == [trial.name for trial in sweep.trials]
+
+
+def test_names_that_are_not_there_are_refused(sweep: Sweep, ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'colour'"):
+        sweep_flips(sweep, ledger, "color")
+    with pytest.raises(UserError, match="no answers to colour"):
+        sweep_flips(sweep, Ledger(str(tmp_path)), "colour", [sweep.trials[0].key])
+    assert sweep_flips(sweep, Ledger(str(tmp_path)), "colour") == []
+
+
+def test_the_command_lists_the_questions(sweep: Sweep, ledger: Ledger) -> None:
+    words = ["samples", sweep.file, "--store", ledger.store, "--benchmark", "counting", "--flipped"]
+    whole = CliRunner().invoke(app, words)
+    assert whole.exit_code == 0 and "Answered before, not after" in whole.stdout and "of 4" in whole.stdout
+    one = CliRunner().invoke(app, [*words, "--trial", sweep.trials[0].key, "--json"])
+    (found,) = json.loads(one.stdout)
+    assert found["benchmark"] == "counting" and found["key"] == sweep.trials[0].key
+    text = CliRunner().invoke(app, [*words, "--trial", sweep.trials[0].key]).stdout
+    assert all(flip["id"] in text for flip in found["lost"] + found["gained"])
+    wrong = CliRunner().invoke(app, [*words[:-1], "--trial", sweep.trials[0].key, "--wrong"]).stdout
+    assert found["wrong"] and all(flip["id"] in wrong for flip in found["wrong"]) and "Answered" not in wrong
+
+
+def test_the_page_shows_a_few_for_each_trial_of_the_front(sweep: Sweep, ledger: Ledger) -> None:
+    shown = page_flips(sweep, ledger, collect(sweep, ledger))
+    assert shown and all(len(each["lost"]) <= 4 and len(each["gained"]) <= 4 for each in shown)
+    assert all(each["lost_count"] >= len(each["lost"]) for each in shown)
+
+
+def test_pictures_stop_when_their_bytes_are_spent() -> None:
+    benchmark = get_benchmark("colour")
+    ids = [example.id for example in benchmark.load()][:3]
+    one = Pictures(10_000_000).of(benchmark, ids[0])
+    assert one is not None and one.startswith("data:image/png;base64,")
+    few = Pictures(len(one) + 1)
+    assert [few.of(benchmark, id) is not None for id in ids] == [True, False, False]
+    assert Pictures(10_000).of(benchmark, "no such question") is None
