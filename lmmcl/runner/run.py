@@ -14,6 +14,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
+from lmmcl.runner.inputs import check_inputs
 from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.sweep import Sweep
@@ -66,11 +67,10 @@ def run_sweep(
     tracker: BackgroundTracker | None = None,
 ) -> Outcome:
     """Compute every step of `sweep` that `ledger` lacks. A trial that fails does not stop the others."""
-    for model in {trial.model.name: trial.model for trial in sweep.trials}.values():
-        model.check()
+    unfinished = [trial for trial in sweep.trials if any(ledger.find(step) is None for step in trial.steps().values())]
+    check_inputs(unfinished)
     ledger.check_writable()
     ledger.remove_abandoned()
-    unfinished = [trial for trial in sweep.trials if any(ledger.find(step) is None for step in trial.steps().values())]
     with Display(unfinished, console) as display:
         following = Following(display, tracker, ledger)
         if unfinished:

@@ -89,6 +89,12 @@ def all_cider(answers: Sequence[tuple[str, Example]]) -> list[float]:
 
 
 def alone(prediction: str, example: Example) -> float:
-    """One caption without others to weigh n-grams by: every n-gram weighs the same. 1 at most, for a reference itself."""
-    said, even = grams(prediction), Weights({}, 1.0)
-    return max(_likeness(said, grams(reference), even) for reference in example.references)
+    """One caption without others to weigh n-grams by: every n-gram weighs the same. 1 for the words of a reference, else less."""
+    said = grams(prediction)
+    return max(_alone(said, grams(reference)) for reference in example.references)
+
+
+def _alone(said: Grams, reference: Grams) -> float:
+    if said == reference:
+        return 1.0
+    return min(1.0, _likeness(said, reference, Weights({}, 1.0)))
