@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from lmmcl.evaluation.measures import Run, all_measures
 
+HIGHEST = 10.0
+"""The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
+
 
 class ScoreMatrix:
     """The scores of one trial, question by question.
@@ -42,10 +45,11 @@ class ScoreMatrix:
         return tuple(sorted({stage for stage, _ in self._samples}))
 
     def add(self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> None:
-        """Enter the scores in [0, 1] of each question of each benchmark, after `stage`; scores entered before are replaced.
+        """Enter the scores of each question of each benchmark, after `stage`; scores entered before are replaced.
 
-        Raises ValueError for a stage or benchmark that the matrix does not have, for scores outside [0, 1] or none, and
-        for another number of questions than at another stage: intervals pair the questions across stages.
+        They are in [0, 1], or weighted so that their mean is (see `balanced`), or CIDEr, which goes to 10. Raises ValueError for
+        a stage or benchmark that the matrix does not have, for no scores, negative ones or a mean above 10, and for another
+        number of questions than at another stage: intervals pair the questions across stages.
         """
         if not 0 <= stage <= len(self.order):
             raise ValueError(f"stage {stage}: this order has stages 0 to {len(self.order)}")
@@ -60,8 +64,8 @@ class ScoreMatrix:
         where = f"stage {stage}, benchmark {name}"
         if name not in self.benchmarks:
             raise ValueError(f"{where}: neither taught nor held out; the columns are {', '.join(self.benchmarks)}")
-        if array.ndim != 1 or not len(array) or not ((array >= 0) & (array <= 1)).all():
-            raise ValueError(f"{where}: scores must be a non-empty list of numbers from 0 to 1")
+        if array.ndim != 1 or not len(array) or not (np.isfinite(array) & (array >= 0)).all() or array.mean() > HIGHEST:
+            raise ValueError(f"{where}: scores must be a non-empty list of numbers, mostly from 0 to 1, never below 0")
         for (other, column), held in self._samples.items():
             if column == name and other != stage and len(held) != len(array):
                 raise ValueError(f"{where}: {len(array)} questions, but {len(held)} at stage {other}")
@@ -71,11 +75,11 @@ class ScoreMatrix:
         return (stage, benchmark) in self._samples
 
     def score(self, stage: int, benchmark: str) -> float:
-        """The mean score in percentage points, 0 to 100; raises KeyError for a cell that was not entered."""
+        """The mean score in points, 0 to 100 (CIDEr: to 1000); raises KeyError for a cell that was not entered."""
         return self._means[stage, benchmark]
 
     def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
-        """The scores in [0, 1] of one cell, question by question; raises KeyError for a cell that was not entered."""
+        """The scores of one cell, question by question; raises KeyError for a cell that was not entered."""
         return self._samples[stage, benchmark].copy()
 
     def table(self) -> dict[int, dict[str, float]]:

@@ -215,6 +215,7 @@ def test_a_matrix_survives_json() -> None:
         (1, {"z": [1.0]}, "neither taught nor held out"),
         (1, {"a": []}, "non-empty"),
         (1, {"a": [50.0]}, "from 0 to 1"),
+        (1, {"a": [-0.5]}, "never below 0"),
         (1, {"a": [float("nan")]}, "from 0 to 1"),
         (1, {"a": [1.0]}, "1 questions, but 100 at stage"),
     ],
