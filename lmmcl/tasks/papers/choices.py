@@ -11,6 +11,7 @@ from lmmcl.tasks.papers.asking import LETTER, LETTERS, clean, options, pictured
 from lmmcl.tasks.papers.cub200 import numbered_rows
 
 AI2D = "c83a9b9692933aff8349157c88a413df9d02c4e5"
+MMSTAR = "bc98d668301da7b14f648724866e57302778ab27"
 REALWORLDQA = "907c4e5228fd1703c710ed937601cb5f89ab8d5c"
 
 
@@ -88,7 +89,7 @@ BENCHMARKS = (
         "mmstar",
         1,
         "letter",
-        HubSource("Lin-Chen/MMStar", "val", read_mmstar, licence="see the data set's page"),
+        HubSource("Lin-Chen/MMStar", "val", read_mmstar, revision=MMSTAR, licence="see the data set's page"),
         max_new_tokens=16,
         balance="l2_category",
         description="MMStar: mean over its second-level categories",

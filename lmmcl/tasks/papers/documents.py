@@ -11,6 +11,7 @@ from lmmcl.tasks.papers.asking import PHRASE, pictured
 from lmmcl.tasks.papers.cub200 import numbered_rows
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
+DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"
 OCRBENCH = "92a54bd1384387c178d5a07140a2d85e0a3d12e1"
 
 
@@ -34,8 +35,8 @@ def read_ocrbench(row: Row) -> Example:
 
 def docvqa(config: str) -> HubSource:
     """The validation split of one of the two document data sets."""
-    licence = "see the Document Visual Question Answering challenge"
-    return HubSource("lmms-lab/DocVQA", "validation", read_docvqa, config=config, licence=licence)
+    licence = "Apache-2.0 (as the data set's page has it)"
+    return HubSource("lmms-lab/DocVQA", "validation", read_docvqa, revision=DOCVQA, config=config, licence=licence)
 
 
 BENCHMARKS = (

@@ -79,8 +79,8 @@ def test_what_is_prepared_is_not_made_again(folder: Path) -> None:
 
 def test_a_branch_is_read_at_one_commit(folder: Path) -> None:
     hub = FixtureHub(folder)
-    prepare(["mmstar"], hub, folder, say=lambda _: None)
-    assert hub.asked == [f"Lin-Chen/MMStar@{'f' * 40}"]
+    prepare(["seedbench"], hub, folder, say=lambda _: None)
+    assert hub.asked == [f"lmms-lab/SEED-Bench@{'f' * 40}"]
 
 
 def test_nothing_half_done_is_left_in_place(folder: Path) -> None:

@@ -175,3 +175,16 @@ def test_a_key_depends_on_the_data_set_and_its_revision() -> None:
     assert identity["data"]["hub"] == "bentrevett/caltech-ucsd-birds-200-2011"
     assert identity["data"]["revision"] == get_skill("cub200").source.revision
     assert get_benchmark("docvqa").identity()["data"] != get_benchmark("infovqa").identity()["data"]
+
+
+def test_every_name_that_the_main_study_asks_is_pinned_or_says_that_it_follows_a_branch() -> None:
+    followed = {part.source.hub for name in (*TARGETS, *HELD_OUT) for part in parts_of(name) if not part.source.pinned}
+    assert followed == {
+        "Jessemel/cub200-test",
+        "Jessemel/pixmocount-test",
+        "flaviagiammarino/path-vqa",
+        "lmms-lab/textvqa",
+        "AvaXiao/clockreading-time",
+        "gpiosenka/time-image-datasetclassification",
+        "lmms-lab/SEED-Bench",
+    }, "what follows a branch is read at the commit of the day, which the prepared file records"
