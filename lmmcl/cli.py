@@ -60,7 +60,8 @@ def plan(
     """Say what a sweep wants, what is recorded and what is to run. Computes nothing."""
     from lmmcl.runner.plan import make_plan, plan_table
 
-    made = make_plan(load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster)))
+    place = load_cluster(cluster)
+    made = make_plan(load_sweep(sweep, set_), open_ledger(store, place), place if cluster else None)
     if as_json:
         print_json(made.to_dict())
     else:

@@ -70,7 +70,8 @@ class Flights:
 
     async def _fly_checkpoint(self, step: Checkpoint) -> None:
         if await asyncio.to_thread(self._ledger.holds, step):
-            await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents[:1]))  # its delta lies over theirs
+            for parent in step.parents[:1]:  # the one that its delta lies over
+                await self.ensure_checkpoint(parent)
             return
         await asyncio.gather(*(self.ensure_checkpoint(parent) for parent in step.parents))
         await self._launcher.checkpoint(step)

@@ -12,6 +12,9 @@ from rich.table import Table
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports import words
+from lmmcl.runner.estimate import check_memory, stage_memory
+from lmmcl.runner.pace import Pace, estimate_pace
+from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trained import trained_of
@@ -32,6 +35,7 @@ class TrialPlan:
     recorded: int
     trained_parameters: int
     bytes_per_stage: int
+    gpu_bytes: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Plan:
     asked_by_trials: int
     bytes_to_write: int
     trials: list[TrialPlan]
+    pace: Pace | None = None
 
     @property
     def is_done(self) -> bool:
@@ -56,13 +61,20 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(sweep: Sweep, ledger: Ledger) -> Plan:
-    """Compare the steps of `sweep` with the records of `ledger`."""
+def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
+    """Compare the steps of `sweep` with the records of `ledger`.
+
+    With `cluster`, also estimate the memory that each GPU needs, and the time. Raises UserError when a stage cannot fit.
+    """
     recorded = {key for key, step in sweep.steps.items() if ledger.find(step) is not None}
     wanted = Counter(step.kind for step in sweep.steps.values())
     done = Counter(sweep.steps[key].kind for key in recorded)
     missing = [step for key, step in sweep.steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
+    if cluster:
+        for step in missing:
+            if isinstance(step, Finetune):
+                check_memory(step, cluster)
     return Plan(
         sweep=sweep.name,
         wanted={kind: wanted[kind] for kind in KINDS},
@@ -70,11 +82,12 @@ def make_plan(sweep: Sweep, ledger: Ledger) -> Plan:
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
         asked_by_trials=sum(len(trial.steps()) for trial in sweep.trials),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(trial, recorded, sizes[trial.key]) for trial in sweep.trials],
+        trials=[_trial_plan(trial, recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        pace=estimate_pace(missing, ledger) if cluster else None,
     )
 
 
-def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int) -> TrialPlan:
+def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
     steps = trial.steps()
     return TrialPlan(
         name=trial.name,
@@ -84,7 +97,13 @@ def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int) -> TrialPlan
         recorded=len(recorded & set(steps)),
         trained_parameters=trial.trained_parameters(),
         bytes_per_stage=stage_bytes,
+        gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
     )
+
+
+def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int] | None:
+    first = next((step for step in trial.steps().values() if isinstance(step, Finetune)), None)
+    return stage_memory(first, cluster.training).to_dict() if first else None
 
 
 def _stage_bytes(trial: Trial) -> int:
@@ -108,10 +127,23 @@ def plan_table(plan: Plan) -> Group:
     for kind in KINDS:
         if plan.wanted[kind]:
             steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
-    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", box=SIMPLE_HEAD)
+    gpu = any(trial.gpu_bytes for trial in plan.trials)
+    more = ["about, on each GPU"] if gpu else []
+    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
     for trial in plan.trials:
         recorded = f"{trial.recorded}/{trial.wanted}"
-        trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage))
+        size = [words.size(trial.gpu_bytes["total"])] if trial.gpu_bytes else []
+        trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
-    return Group(steps, trials, last + words.size(plan.bytes_to_write))
+    lines = [last + words.size(plan.bytes_to_write)]
+    if plan.pace:
+        lines.append(_pace_text(plan.pace))
+    return Group(steps, trials, *lines)
+
+
+def _pace_text(pace: Pace) -> str:
+    if not pace.steps and pace.unmeasured:
+        return "time: nothing like these steps is recorded yet"
+    more = f", and {pace.unmeasured} steps that nothing like is recorded of" if pace.unmeasured else ""
+    return f"time: {pace.seconds / 3600:.2f} h of work one step after the other, as recorded steps took{more}"

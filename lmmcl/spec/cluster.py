@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmmcl.spec.door import read_yaml, validate
 from lmmcl.spec.settings import Settings
@@ -31,16 +31,45 @@ class TrainingPlacement(Settings):
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=0, ge=0)
     resources_per_worker: dict[str, float] = Field(default_factory=dict)
-    strategy: Literal["ddp"] = Field(default="ddp", description="how several workers share one model")
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
+        default="ddp",
+        description="how several workers share one model: ddp copies it, fsdp and deepspeed's ZeRO divide it",
+    )
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=2, description="of deepspeed: what is divided; 1 optimizer, 2 and gradients, 3 and weights"
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        default="none",
+        description="of deepspeed: keep the optimizer (and, in stage 3, weights too) in the host's memory",
+    )
     micro_batch_size: int | None = Field(
         default=None, gt=0, description="examples per forward pass; default as many as fit the global batch"
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again: less memory, a third slower"
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
+    compile: bool = Field(default=False, description="torch.compile: slow to start, faster after")
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
     max_failures: int = Field(default=2, ge=0, description="restarts of a worker group after a lost worker or node")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> TrainingPlacement:
+        """Refuse what one setting asks for and another cannot give."""
+        if self.strategy != "ddp" and not self.workers:
+            raise ValueError(f"strategy {self.strategy} needs workers: 1 or more (0 trains in the step's own process)")
+        if self.strategy == "fsdp" and not self.gpus_per_worker:
+            raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer would do ddp without a word")
+        if self.offload != "none" and self.strategy != "deepspeed":
+            raise ValueError(f"offload: {self.offload} needs strategy: deepspeed")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError("offload: parameters needs zero_stage: 3")
+        if self.liger and not self.gpus_per_worker:
+            raise ValueError("liger needs gpus_per_worker: its kernels run on GPUs only")
+        return self
 
 
 class EvaluationPlacement(Settings):
@@ -71,6 +100,9 @@ class Cluster(Settings):
     store: str | None = Field(default=None, description="local folder or URI (s3://…, gs://…) of the ledger")
     tracking: str | None = Field(
         default=None, description="MLflow tracking URI; default a sqlite database in the store"
+    )
+    gpu_memory_gb: float | None = Field(
+        default=None, gt=0, description="memory of one GPU in GB; with it `plan` refuses what cannot fit"
     )
     max_open_trials: int | None = Field(default=None, gt=0, description="default: computed from the cluster")
 

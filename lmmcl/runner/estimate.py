@@ -1,0 +1,166 @@
+"""What a stage needs of each GPU, before it is spent: weights, gradients, optimizer states, activations. Rough, and without torch.
+
+A trained parameter is held in fp32 (4 bytes) with its gradient (4) and AdamW's two states (8): 16 bytes, and in half
+precision a copy that arithmetic is done with (2; ZeRO, arXiv 1910.02054, section 3.1). A frozen one has its own precision
+and nothing else. Activations are the inputs and outputs of the linear layers of the language model, which is
+within a third of the per-layer count of arXiv 2205.05198 (section 4.1) for blocks whose attention is not kept; with
+gradient checkpointing, a block's input for each block and one block in whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lmmcl.errors import UserError
+from lmmcl.models.base import LMM
+from lmmcl.models.linears import linear_shapes
+from lmmcl.spec.cluster import Cluster, TrainingPlacement
+from lmmcl.spec.steps import Finetune
+from lmmcl.spec.trained import trained_of
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+TOKENS = 2048
+"""Tokens of an example, image and text, that activations are estimated for."""
+ANSWER_TOKENS = 256
+"""Of these, those whose logits are computed."""
+GB = 10**9
+RESERVE = 2 * GB
+"""CUDA context, kernels' work space, fragmentation."""
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes on each GPU while a stage trains; `activations` is 0 for a model that does not tell its layers."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """With what CUDA takes for itself."""
+        return self.weights + self.gradients + self.optimizer + self.activations + RESERVE
+
+    def to_dict(self) -> dict[str, int]:
+        """For `--json`."""
+        return {**asdict(self), "total": self.total}
+
+
+def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
+    """What training `step` needs on each of its GPUs."""
+    precision = BYTES[step.training.precision]
+    total = sum(step.model.role_counts().values())
+    trained = trained_of(step.recipe, step.model).trained
+    workers = max(placement.workers, 1)
+    zero = placement.zero_stage
+    sharded = placement.strategy == "fsdp" or (placement.strategy == "deepspeed" and zero == 3)
+    half = precision < 4
+    weights = (total - trained) * precision + trained * precision
+    masters = 4 * trained if half else 0
+    gradients, optimizer = 4 * trained, 8 * trained
+    if placement.strategy == "deepspeed":
+        optimizer += masters  # DeepSpeed divides them like the optimizer's states
+    else:
+        weights += masters
+    if placement.strategy != "ddp":
+        optimizer //= workers
+        gradients //= workers if sharded or zero >= 2 else 1
+        weights //= workers if sharded else 1
+    if placement.offload != "none":
+        optimizer = 0
+        gradients = 0 if zero >= 2 else gradients
+    if placement.offload == "parameters":
+        weights = _largest_block(step.model) * precision * 2
+    return StageMemory(weights, gradients, optimizer, _activations(step, placement, precision))
+
+
+def micro_batch(step: Finetune, placement: TrainingPlacement) -> int:
+    """Examples in one forward pass of one worker."""
+    share = max(1, step.training.global_batch_size // max(placement.workers, 1))
+    return min(placement.micro_batch_size or share, share)
+
+
+def _activations(step: Finetune, placement: TrainingPlacement, precision: int) -> int:
+    try:
+        shapes = linear_shapes(step.model)
+    except UserError:  # a model that does not tell its layers
+        return 0
+    blocks: dict[str, int] = {}
+    widths: list[int] = []
+    head = 0
+    for role, layers in shapes.items():
+        if match := re.match(r"llm\.blocks\.\d+", role):
+            blocks[match[0]] = blocks.get(match[0], 0) + sum(outputs + inputs for outputs, inputs in layers)
+            widths += [inputs for _, inputs in layers]
+        elif role == "llm.head":
+            head = max(outputs for outputs, _ in layers)
+    examples = micro_batch(step, placement)
+    elements = sum(blocks.values())
+    if placement.gradient_checkpointing and blocks:
+        elements = min(widths) * len(blocks) + max(blocks.values())
+    logits = ANSWER_TOKENS * head * (precision + 8)
+    return examples * (TOKENS * elements * precision + logits)
+
+
+def _largest_block(lmm: LMM) -> int:
+    sizes: dict[str, int] = {}
+    for role, count in lmm.role_counts().items():
+        block = ".".join(role.split(".")[:3])
+        sizes[block] = sizes.get(block, 0) + count
+    return max(sizes.values())
+
+
+def check_memory(step: Finetune, cluster: Cluster) -> None:
+    """Raise UserError, with what would help, when a stage or its evaluation cannot fit the cluster's GPUs."""
+    if cluster.gpu_memory_gb is None:
+        return
+    have = int(cluster.gpu_memory_gb * GB)
+    if cluster.training.gpus_per_worker:
+        need = stage_memory(step, cluster.training)
+        if need.total > have:
+            raise UserError(
+                f"{step.label} of {step.model.name} needs about {_gb(need.total)} on each GPU (weights {_gb(need.weights)}, "
+                f"gradients {_gb(need.gradients)}, optimizer {_gb(need.optimizer)}, activations {_gb(need.activations)}), "
+                f"and there are {_gb(have)}. {_remedy(step, cluster.training, have)}",
+                place="training",
+            )
+    if cluster.evaluation.gpus:
+        weights = sum(step.model.role_counts().values()) * BYTES[step.training.precision]
+        if weights + RESERVE > have * max(1, cluster.evaluation.gpus):
+            raise UserError(
+                f"{step.model.name} needs about {_gb(weights + RESERVE)} to be evaluated, and there are {_gb(have)}; "
+                "take GPUs with more memory",
+                place="evaluation",
+            )
+
+
+def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
+    """The smallest changes of the cluster file that make a stage fit."""
+    fitting = [told for told, changed in _changes(step, placement) if stage_memory(step, changed).total <= have]
+    if fitting:
+        return "It would fit with " + " or ".join(fitting[:3])
+    return "No setting of the cluster file makes it fit: take a recipe that trains less, or GPUs with more memory"
+
+
+def _changes(step: Finetune, placement: TrainingPlacement) -> Iterator[tuple[str, TrainingPlacement]]:
+    """Changes to a placement, the harmless ones first, each with its words."""
+    saving = {"gradient_checkpointing": True, "micro_batch_size": 1}
+    tried: list[dict[str, Any]] = [{"gradient_checkpointing": True}, {"micro_batch_size": 1}, saving]
+    zero = {**saving, "strategy": "deepspeed"}
+    for workers in (2, 4, 8):
+        if workers >= placement.workers and step.training.global_batch_size % workers == 0:
+            tried += [{**zero, "workers": workers, "zero_stage": stage} for stage in (2, 3)]
+    tried.append({**zero, "zero_stage": 2, "offload": "optimizer", "workers": max(1, placement.workers)})
+    for change in tried:
+        new = {name: value for name, value in change.items() if getattr(placement, name) != value}
+        if new:
+            told = ", ".join(f"{name}: {str(value).lower()}" for name, value in new.items())
+            yield f"{{{told}}}", placement.model_copy(update=new)
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.1f} GB"
