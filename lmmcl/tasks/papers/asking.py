@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message
 from lmmcl.tasks.formats import EncodedImage
+from lmmcl.tasks.hub_data import HubSource, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from lmmcl.tasks.hub_client import Hub
 
 LETTER = "Answer with the option's letter from the given choices directly."
 PHRASE = "Answer the question using a single word or phrase."
@@ -70,3 +74,9 @@ def drawn(items: Iterable[str], key: str) -> list[str]:
 def most_common(answers: Sequence[str]) -> str:
     """The answer that most annotators gave; of equals the first."""
     return Counter(answers).most_common(1)[0][0]
+
+
+def numbered_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
+    """Rows of a data set without ids, numbered from 0."""
+    for number, row in enumerate(replace(source, rows=None).all_rows(hub)):
+        yield {"id": number, **row}

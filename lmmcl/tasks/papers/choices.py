@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import LETTER, LETTERS, clean, options, pictured
-from lmmcl.tasks.papers.cub200 import numbered_rows
+from lmmcl.tasks.papers.asking import LETTER, LETTERS, clean, numbered_rows, options, pictured
 
 AI2D = "c83a9b9692933aff8349157c88a413df9d02c4e5"
 MMSTAR = "bc98d668301da7b14f648724866e57302778ab27"

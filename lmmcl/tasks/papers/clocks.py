@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import pictured
-from lmmcl.tasks.papers.cub200 import numbered_rows
+from lmmcl.tasks.papers.asking import numbered_rows, pictured
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import LETTER, LETTERS, drawn, options, pictured
+from lmmcl.tasks.papers.asking import LETTER, LETTERS, drawn, numbered_rows, options, pictured
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -55,12 +55,6 @@ def read_test(row: Row) -> Example:
     """A question as the paper's test set holds it: options included."""
     text = row["question"]
     return pictured(row.get("id", ""), text if LETTER in text else f"{text}\n{LETTER}", row["answer"], row["image"])
-
-
-def numbered_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
-    """Rows of a data set without ids, numbered."""
-    for number, row in enumerate(replace(source, rows=None).all_rows(hub)):
-        yield {"id": number, **row}
 
 
 LICENCE = "images of CUB-200-2011: non-commercial research and education"

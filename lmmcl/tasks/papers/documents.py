@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import PHRASE, pictured
-from lmmcl.tasks.papers.cub200 import numbered_rows
+from lmmcl.tasks.papers.asking import PHRASE, numbered_rows, pictured
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
 DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import pictured
-from lmmcl.tasks.papers.cub200 import numbered_rows
+from lmmcl.tasks.papers.asking import numbered_rows, pictured
 
 AFTER = (
     "If the question can be answered with yes or no, answer yes or no. Otherwise answer with a medical word or phrase."
