@@ -16,8 +16,16 @@ from lmmcl.spec.sweep import Sweep
 Chance = Callable[[Evaluate], float]
 
 
-def fill(sweep: Sweep, store: Path, *, questions: int = 100, updates: int = 20, chance: Chance | None = None) -> None:
-    """Write the records of all steps of `sweep` below `store`; the same scores each time."""
+def fill(
+    sweep: Sweep,
+    store: Path,
+    *,
+    questions: int = 100,
+    updates: int = 20,
+    chance: Chance | None = None,
+    samples: bool = False,
+) -> None:
+    """Write the records of all steps of `sweep` below `store`; the same scores each time. Up to 20 questions with answers."""
     wanted = chance or plausible
     for step in sweep.steps.values():
         folder = store / step.path
@@ -29,7 +37,7 @@ def fill(sweep: Sweep, store: Path, *, questions: int = 100, updates: int = 20, 
             "parents": [each.path for each in step.parents],
         }
         if isinstance(step, Evaluate):
-            record |= _answers(step, folder, questions, wanted(step))
+            record |= _answers(step, folder, questions, wanted(step), samples)
         else:
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
         if isinstance(step, Finetune):
@@ -55,7 +63,7 @@ def plausible(step: Evaluate) -> float:
     return 0.6 + 0.3 * strength if step.benchmark.name in taught else 0.6 - 0.05 * strength**2 * stages
 
 
-def _answers(step: Evaluate, folder: Path, questions: int, chance: float) -> dict[str, object]:
+def _answers(step: Evaluate, folder: Path, questions: int, chance: float, samples: bool) -> dict[str, object]:
     # A question is as hard for every checkpoint: that is what pairing is for.
     hardness = np.random.default_rng(zlib.crc32(step.benchmark.name.encode())).random(questions)
     luck = np.random.default_rng(int(step.key[:8], 16))
@@ -65,7 +73,7 @@ def _answers(step: Evaluate, folder: Path, questions: int, chance: float) -> dic
          "prediction": "yes" if score else "no", "score": score}
         for n, score in enumerate(scores)
     ]  # fmt: skip
-    if questions <= 20:  # a large store is for reports, which read no samples
+    if samples or questions <= 20:  # a large store is for reports, which read few samples
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return {"score": 100 * float(np.mean(scores)), "sample_scores": scores, "seconds": 1.0}
 

@@ -167,13 +167,18 @@ def _of_many(found: Sequence[Flips], kind: str, most: int) -> Table | str:
     return table
 
 
+def front_keys(results: SweepResults) -> list[str]:
+    """Keys of the trials of the fronts, one seed of each; at most as many as a page shows, those that learn most."""
+    chosen = [choice.trial for advice in advise(averaged(results)) for choice in advice.choices]
+    return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
+
+
 def page_flips(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[dict[str, Any]]:
     """For the page: a few questions of each kind, with pictures, for the trials of the front (one seed of each).
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
-    chosen = [choice.trial for advice in advise(averaged(results)) for choice in advice.choices]
-    keys = [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
+    keys = front_keys(results)
     pictures, cache, found = Pictures(PAGE_BYTES), dict[str, list[dict[str, Any]]](), []
     for trial in (trial for trial in sweep.trials if trial.key in keys):
         for benchmark in trial.benchmarks:
@@ -204,22 +209,27 @@ def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[st
 
 
 class Pictures:
-    """Small pictures of questions as data URIs, until `most` bytes are spent."""
+    """Small pictures of questions, until `most` bytes (as data URIs) are spent."""
 
     def __init__(self, most: int) -> None:
         self._left = most
         self._examples: dict[str, dict[str, Example]] = {}
 
     def of(self, benchmark: Benchmark, id: str) -> str | None:
-        """The first picture of a question; None without one, and once the bytes are spent."""
+        """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
+        made = self.bytes_of(benchmark, id)
+        return f"data:image/{made[1]};base64,{base64.b64encode(made[0]).decode()}" if made else None
+
+    def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
+        """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""
         if benchmark.name not in self._examples:
             self._examples[benchmark.name] = _examples(benchmark)
         example = self._examples[benchmark.name].get(id)
         if example is None or not example.images or self._left <= 0:
             return None
-        uri = thumbnail(example)
-        self._left -= len(uri)
-        return uri if self._left >= 0 else None
+        content, kind = thumbnail(example)
+        self._left -= len(content) * 4 // 3
+        return (content, kind) if self._left >= 0 else None
 
 
 def _examples(benchmark: Benchmark) -> dict[str, Example]:
@@ -232,11 +242,11 @@ def _examples(benchmark: Benchmark) -> dict[str, Example]:
         return {}
 
 
-def thumbnail(example: Example) -> str:
-    """The first picture as a data URI: PNG where it is as small as drawn ones are, else JPEG."""
+def thumbnail(example: Example) -> tuple[bytes, str]:
+    """The first picture, made small: PNG where it is as small as drawn ones are, else JPEG."""
     picture = example.open_images()[0]
-    drawn = max(picture.size) <= THUMBNAIL
+    kind = "png" if max(picture.size) <= THUMBNAIL else "jpeg"
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file, kind = io.BytesIO(), "png" if drawn else "jpeg"
+    file = io.BytesIO()
     picture.save(file, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue(), kind

@@ -131,12 +131,8 @@ def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
     return [
         numbers,
         f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}. "
-        f"It is told apart from {_all(apart, choice.rivals)} of the {choice.rivals} others.",
+        f"It is told apart from {apart or 'none'} of the {choice.rivals} other finished trials.",
     ]
-
-
-def _all(part: int, whole: int) -> str:
-    return "none" if not part else "all" if part == whole else str(part)
 
 
 def _tie(results: SweepResults, tie: Tie) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from lmmcl.models.local import is_path
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
-from lmmcl.reports.flips import page_flips
+from lmmcl.reports.flips import front_keys, page_flips
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import markdown_table, terminal_table
 from lmmcl.runner.run import run_sweep
 from lmmcl.runner.tracking import Tracker
+from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
@@ -48,14 +50,16 @@ def run_and_report(
     before = sum(ledger.find(step) is not None for step in sweep.steps.values())
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
     files: list[Path] = []
+    logged: list[Path] = []
     try:
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
         files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
         if tracker:
+            logged = [*files, *write_tables(sweep, ledger, outcome.results)]
             for trial in outcome.results.trials:
                 tracker.put(trial)
     finally:
-        delivery = tracker.close(report=files) if tracker else None
+        delivery = tracker.close(report=logged) if tracker else None
     print_table(outcome.results, console)
     computed = (outcome.results.recorded or 0) - before
     lines = [
@@ -74,7 +78,8 @@ def run_and_report(
 
 def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:
     check_reachable(uri)
-    return BackgroundTracker(uri, sweep.name, artifact_location(uri, ledger))
+    connect = partial(Tracker, extras=Answers(sweep, ledger).extras)
+    return BackgroundTracker(uri, sweep.name, artifact_location(uri, ledger), connect=connect)
 
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:
@@ -148,11 +153,22 @@ def report_sweep(
 
 def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, console: Console) -> None:
     check_reachable(uri)
-    tracker = Tracker(uri, sweep.name, artifact_location(uri, ledger))
+    tracker = Tracker(uri, sweep.name, artifact_location(uri, ledger), extras=Answers(sweep, ledger).extras)
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
-    tracker.log_report(write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results)))
+    files = write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results))
+    tracker.log_report([*files, *write_tables(sweep, ledger, results)])
     console.print(f"{len(results.trials)} trials are in {uri}", soft_wrap=True)
+    console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
+
+
+def write_tables(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[Path]:
+    """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
+    folder = report_folder(ledger, sweep)
+    understood = folder / "sweep.json"
+    understood.write_text(resolved(sweep), encoding="utf-8")
+    answers = write_answers(sweep, ledger, results, folder / "answers", front_keys(results))
+    return [understood, *([Path(sweep.file)] if Path(sweep.file).is_file() else []), *([answers] if answers else [])]
 
 
 def evaluate_checkpoint(

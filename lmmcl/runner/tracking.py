@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult, finite
+from lmmcl.runner.tracking_extras import VIEW_TAG, shared_view
 from lmmcl.runner.tracking_names import batches, matrix_table, metric_name, stage_metrics, trial_params
 from lmmcl.runner.tracking_store import sqlite_file
 
@@ -30,6 +31,8 @@ STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
 MATRIX = "matrix.json"
 OFF_THE_CURVE = ("update", "updates_per_second")  # the x axis; and what says nothing of learning but costs a third more
 EXPERIMENT_TAGS = {"lmmcl.kind": "sweep", "mlflow.experimentKind": "custom_model_development"}  # spares a question
+Extras = Callable[[TrialResult], tuple[Mapping[str, str], Mapping[str, str]]]
+"""From a trial to its further tags, and its tables (JSON text) by artifact name."""
 _STATUS = {"done": "FINISHED", "failed": "FAILED"}
 
 
@@ -48,12 +51,15 @@ class _Run:
 class Tracker:
     """Logs the trials of one sweep to one MLflow store; idempotent, for one thread.
 
-    `artifact_location` is where a new experiment keeps its files (None leaves it to the server). Raises what
+    `artifact_location` is where a new experiment keeps its files (None leaves it to the server); `extras` tells what else to
+    log of a trial (see `lmmcl.runner.tracking_extras`). Raises what
     MlflowClient raises when the store cannot be reached, and UserError when the experiment was deleted.
     """
 
-    def __init__(self, uri: str, sweep: str, artifact_location: str | None = None) -> None:
-        self.uri, self.sweep = uri, sweep
+    def __init__(
+        self, uri: str, sweep: str, artifact_location: str | None = None, *, extras: Extras | None = None
+    ) -> None:
+        self.uri, self.sweep, self._extras = uri, sweep, extras or (lambda trial: ({}, {}))
         self._client = quiet_client(uri)
         self.experiment_id = self._experiment(artifact_location)
         self._runs: dict[tuple[str, str], _Run] = {}
@@ -73,10 +79,13 @@ class Tracker:
             self._log_curve(run, trial, stage)
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
         if news:
-            self._client.log_text(run.id, matrix_table(trial), MATRIX)
+            more, tables = self._extras(trial)
+            tags |= more
+            for name, table in {MATRIX: matrix_table(trial), **tables}.items():
+                self._client.log_text(run.id, table, name)
             # The tag comes last: what a crash left out is logged by the next call.
             tags[STAGES_LOGGED] = json.dumps({**logged, **digests})
-            tags["mlflow.loggedArtifacts"] = json.dumps([{"path": MATRIX, "type": "table"}])
+            tags["mlflow.loggedArtifacts"] = _tables([MATRIX, *tables])
         self._log(run, [], {}, tags)
         self._set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
         return run.id
@@ -88,11 +97,16 @@ class Tracker:
             self._client.log_artifact(run.id, str(file), folder)
 
     def log_report(self, files: Sequence[Path], note: str = "") -> str:
-        """Store the sweep's report (page, figures, tables) in its own run; files of the same name are replaced."""
+        """Store the sweep's report (page, figures, folders of tables) in its own run; files of the same name are replaced."""
         run = self._run("report", self.sweep, f"report of {self.sweep}")
+        tables = []
         for file in files:
-            self._client.log_artifact(run.id, str(file))
-        self._log(run, [], {}, {"mlflow.note.content": note[:LONGEST_TAG]})
+            if file.is_dir():
+                self._client.log_artifacts(run.id, str(file), file.name)
+                tables += [f"{file.name}/{table.name}" for table in sorted(file.glob("*.json"))]
+            else:
+                self._client.log_artifact(run.id, str(file))
+        self._log(run, [], {}, {"mlflow.note.content": note[:LONGEST_TAG], "mlflow.loggedArtifacts": _tables(tables)})
         self._set_status(run, "FINISHED")
         return run.id
 
@@ -102,7 +116,8 @@ class Tracker:
         found = self._client.get_experiment_by_name(self.sweep)
         if found is None:
             try:
-                return self._client.create_experiment(self.sweep, artifact_location, tags=EXPERIMENT_TAGS)
+                tags = {**EXPERIMENT_TAGS, VIEW_TAG: shared_view()}
+                return self._client.create_experiment(self.sweep, artifact_location, tags=tags)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -112,6 +127,8 @@ class Tracker:
                 f"the MLflow experiment {self.sweep!r} at {self.uri} was deleted; restore it "
                 f"(mlflow experiments restore -x {found.experiment_id if found else 'ID'}) or empty the trash (mlflow gc)"
             )
+        if found.tags.get(VIEW_TAG) != shared_view():
+            self._client.set_experiment_tag(found.experiment_id, VIEW_TAG, shared_view())
         return str(found.experiment_id)
 
     def _run(self, kind: str, key: str, name: str, *, since: float = 0.0) -> _Run:
@@ -213,6 +230,14 @@ def quiet_client(uri: str) -> MlflowClient:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
+
+
+def _tables(names: Sequence[str]) -> str:
+    """The tag from which MLflow's pages know which files are tables, as long as tags may be."""
+    some = [json.dumps({"path": name, "type": "table"}) for name in names]
+    while sum(map(len, some)) + 2 * len(some) > LONGEST_TAG:
+        some.pop()
+    return f"[{', '.join(some)}]"
 
 
 def _digest(stage: StageResult) -> str:

@@ -1,0 +1,168 @@
+"""What a person finds beside the numbers in MLflow: where a run came from, its answers, and a chart one click away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmmcl.ledger import Ledger
+from lmmcl.reports.flips import ANSWERED, Pictures
+from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.trial import Trial
+from lmmcl.tasks.base import Benchmark
+
+FIRST, WRONG = 32, 32
+"""Rows of a benchmark in a table of answers: the first questions, and so many more that were answered wrongly."""
+PICTURE_BYTES = 20_000_000
+SAMPLES = "samples.json"
+VIEW = "lmmcl"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
+
+
+def shared_view() -> str:
+    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it.
+
+    The format is MLflow's own and undocumented; where a version does not know it, the page opens as it would have.
+    """
+    section = "lmmcl-trade-off"
+    chart = {
+        "type": "SCATTER",
+        "uuid": "lmmcl-scatter",
+        "metricSectionId": section,
+        "isGenerated": False,
+        "deleted": False,
+        "displayName": "held-out forgetting against learning",
+        "runsCountToCompare": 500,
+        "xaxis": {"key": "learning", "type": "METRIC"},
+        "yaxis": {"key": "held_out_forgetting", "type": "METRIC"},
+    }
+    state = {
+        "searchFilter": "tags.`lmmcl.kind` = 'trial'",
+        "compareRunCharts": [chart],
+        "compareRunSections": [{"uuid": section, "name": "Trade-off", "display": True, "isReordered": False}],
+    }
+    return json.dumps(state)
+
+
+def view_address(experiment_id: str) -> str:
+    """The part after the server's address that opens the shared view."""
+    return f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
+
+
+def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
+    """Tags and the note (Markdown) of a trial's run: its steps' keys and the commands that go on from it."""
+    if not trial.stages:
+        return {}
+    steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}
+    export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {store}"
+    lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
+    note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {store}", "```", "", *lines]
+    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, "mlflow.note.content": "\n".join(note)}
+
+
+class Answers:
+    """Tables of answers of one sweep, read from the ledger when they are logged."""
+
+    def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
+        self._trials = {trial.key: trial for trial in sweep.trials}
+        self._ledger = ledger
+        self._base: dict[str, list[dict[str, Any]]] = {}
+
+    def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
+        """(tags, tables by artifact name) of a trial; no table before its last stage has been asked."""
+        tags = trial_tags(result, self._ledger.store)
+        trial = self._trials.get(result.key)
+        if trial is None or len(result.stages) < len(trial.stages):
+            return tags, {}
+        rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark)]
+        return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
+
+    def rows(self, trial: Trial, benchmark: Benchmark) -> list[list[Any]]:
+        """The first questions and some of those answered wrongly: what was said before the first stage and after the last."""
+        paths = [
+            step.path
+            for stage in (trial.stages[0], trial.stages[-1])
+            for step in stage.evaluations
+            if step.benchmark.name == benchmark.name
+        ]
+        if paths[0] not in self._base:
+            self._base[paths[0]] = self._ledger.read_lines(paths[0], "samples.jsonl")
+        before = {row["id"]: row["prediction"] for row in self._base[paths[0]]}
+        after = self._ledger.read_lines(paths[1], "samples.jsonl")
+        wrong = [row for row in after[FIRST:] if row["score"] < ANSWERED][:WRONG]
+        return [
+            [
+                benchmark.name,
+                row["id"],
+                row["question"],
+                " / ".join(map(str, row["references"])),
+                before.get(row["id"], ""),
+                row["prediction"],
+                row["score"],
+            ]
+            for row in [*after[:FIRST], *wrong]
+        ]
+
+
+def write_answers(
+    sweep: Sweep, ledger: Ledger, results: SweepResults, folder: Path, keys: Sequence[str]
+) -> Path | None:
+    """A folder of tables with pictures, one for each benchmark: what the trials of `keys` answered, side by side.
+
+    Picture paths are those of MLflow's tables, as seen from the artifacts of the run that holds the folder. None without answers.
+    """
+    answers, pictures = Answers(sweep, ledger), Pictures(PICTURE_BYTES)
+    trials = [trial for trial in sweep.trials if trial.key in keys]
+    for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
+        asked = [trial for trial in trials if benchmark.name in {each.name for each in trial.benchmarks}]
+        by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
+        rows = {id: row for found in by_trial.values() for id, row in found.items()}
+        if rows:
+            _write_table(folder, benchmark, rows, by_trial, pictures)
+    return folder if folder.is_dir() else None
+
+
+def _write_table(
+    folder: Path,
+    benchmark: Benchmark,
+    rows: Mapping[str, list[Any]],
+    by_trial: Mapping[str, Mapping[str, list[Any]]],
+    pictures: Pictures,
+) -> None:
+    images = folder / "images" / benchmark.name
+    images.mkdir(parents=True, exist_ok=True)
+    data = []
+    for number, (id, row) in enumerate(rows.items()):
+        made = pictures.bytes_of(benchmark, id)
+        cell: Any = None
+        if made is not None:
+            content, kind = made
+            (images / f"{number}.{kind}").write_bytes(content)
+            path = f"{folder.name}/images/{benchmark.name}/{number}.{kind}"
+            cell = {"type": "image", "filepath": path, "compressed_filepath": path}
+        said = [found[id][5] if id in found else None for found in by_trial.values()]
+        data.append([cell, *row[1:5], *said])
+    table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
+    (folder / f"{benchmark.name}.json").write_text(json.dumps(table), encoding="utf-8")
+
+
+def resolved(sweep: Sweep) -> str:
+    """The sweep as it was understood, as JSON: every trial with its grid point, settings and the keys of its steps."""
+    trials = [
+        {
+            "name": trial.name,
+            "key": trial.key,
+            "axes": dict(trial.axes),
+            "skills": [skill.name for skill in trial.skills],
+            "held_out": [each.name for each in trial.held_out],
+            "training": trial.training.model_dump(mode="json"),
+            "evaluation": trial.evaluation.model_dump(mode="json"),
+            "steps": {str(stage.number): stage.checkpoint.key for stage in trial.stages},
+        }
+        for trial in sweep.trials
+    ]
+    return json.dumps({"name": sweep.name, "file": sweep.file, "trials": trials}, indent=1, default=str)
