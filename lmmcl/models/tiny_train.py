@@ -33,9 +33,9 @@ ALIGN_LEARNING_RATE, ALIGN_MUON_LEARNING_RATE = 5e-3, 3e-2
 def pretrain(
     directory: Path,
     *,
-    seed: int = 0,
+    seed: int = 1,
     align_updates: int = 1200,
-    updates: int = 700,
+    updates: int = 900,
     learning_rate: float = 4e-3,
     muon_learning_rate: float = 2e-2,
     style_share: float = 0.25,
