@@ -98,16 +98,21 @@ def status(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
+    watch: Annotated[bool, typer.Option("--watch", help="stay and show it anew until the sweep is done")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""
-    from lmmcl.runner.status import status_table, sweep_status
+    from lmmcl.runner import status as how_far
 
-    made = sweep_status(load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster)))
+    loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
+    try:
+        made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
+    except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere goes on
+        raise typer.Exit(130) from None
     if as_json:
         print_json(made.to_dict())
     else:
-        wide_console().print(status_table(made))
+        wide_console().print(how_far.status_table(made))
 
 
 @app.command()

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.ledger import Ledger
+from lmmcl.reports import words
+from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One trial: stages with all their scores, the stage that is next, and whether it is being computed now."""
+    """One trial: stages with all their scores, the stage that is next, whether it is being computed now, why it failed."""
 
     name: str
     key: str
@@ -23,45 +34,81 @@ class TrialStatus:
     stages_done: int
     next: str | None
     running: bool
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep: steps and trials."""
+    """A sweep: steps and trials. `seconds_left` is a guess from what like steps took; None before there is one of each kind."""
 
     sweep: str
     wanted: int
     recorded: int
     trials: list[TrialStatus]
+    seconds_left: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self)
 
 
-def sweep_status(sweep: Sweep, ledger: Ledger) -> SweepStatus:
-    """Compare the sweep with the ledger."""
-    recorded = {key for key, step in sweep.steps.items() if ledger.find(step) is not None}
+def sweep_status(sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None) -> SweepStatus:
+    """Compare the sweep with the ledger.
+
+    `taken` holds the seconds of the steps that were found before, and is added to: what is recorded stays so, and a watched
+    sweep reads each record once.
+    """
+    taken = {} if taken is None else taken
+    for key, step in sweep.steps.items():
+        if key not in taken and (record := ledger.find(step)) is not None:
+            taken[key] = float(record.fields.get("seconds") or 0.0)
     now = ledger.being_written()
-    return SweepStatus(
-        sweep.name, len(sweep.steps), len(recorded), [_trial(trial, recorded, now) for trial in sweep.trials]
-    )
+    trials = [_trial(trial, set(taken), now, _failure(trial, ledger)) for trial in sweep.trials]
+    return SweepStatus(sweep.name, len(sweep.steps), len(taken), trials, _seconds_left(sweep, taken, trials))
 
 
-def _trial(trial: Trial, recorded: set[str], now: set[str]) -> TrialStatus:
+def _seconds_left(sweep: Sweep, taken: dict[str, float], trials: list[TrialStatus]) -> float | None:
+    """What is missing takes as long as what is like it took, and as many trials at once as now."""
+    like: dict[str, list[float]] = defaultdict(list)
+    for key, step in sweep.steps.items():
+        if key in taken:
+            like[_likeness(step)].append(taken[key])
+    missing = [_likeness(step) for key, step in sweep.steps.items() if key not in taken]
+    if any(name not in like for name in missing):
+        return None
+    work = sum(sum(like[name]) / len(like[name]) for name in missing)
+    return work / max(1, sum(trial.running for trial in trials))
+
+
+def _likeness(step: Step) -> str:
+    """Steps of one kind and model are taken to last equally long; benchmarks differ."""
+    return f"{step.kind} {step.label if step.kind in ('evaluate', 'examine') else step.path.split('/')[1]}"
+
+
+def _failure(trial: Trial, ledger: Ledger) -> str | None:
+    """Why the trial failed when it was last run, as the runner kept it in a local store."""
+    file = Path(ledger.store, "failures", f"{trial.key}.txt")
+    if not ledger.is_local or not file.is_file():
+        return None
+    return words.first_line("\n".join(file.read_text(encoding="utf-8").splitlines()[1:2]))
+
+
+def _trial(trial: Trial, recorded: set[str], now: set[str], failed: str | None) -> TrialStatus:
     done = 0
     for stage in trial.stages:
         if any(step.key not in recorded for step in stage.asked):
             break
         done += 1
     following = trial.stages[done] if done < len(trial.stages) else None
+    running = following is not None and bool(_keys(following) & now)
     return TrialStatus(
         name=trial.name,
         key=trial.key,
         stages=len(trial.stages),
         stages_done=done,
         next=_called(following) if following else None,
-        running=following is not None and bool(_keys(following) & now),
+        running=running,
+        failed=failed if following is not None and not running else None,
     )
 
 
@@ -74,12 +121,83 @@ def _keys(stage: Stage) -> set[str]:
     return parents | {stage.checkpoint.key} | {step.key for step in stage.asked}
 
 
-def status_table(status: SweepStatus) -> Table:
-    """For the terminal."""
-    title = f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"
-    table = Table("trial", "stages", "next", title=title, box=SIMPLE_HEAD)
-    for trial in status.trials:
+def status_table(status: SweepStatus, most: int | None = None) -> Table:
+    """For the terminal; with `most`, that many trials: running ones first, finished ones last."""
+    trials = status.trials
+    if most is not None and len(trials) > most:
+        trials = sorted(trials, key=lambda trial: (not trial.running, trial.failed is None, trial.next is None))[:most]
+    table = Table("trial", "stages", "next", title=escape(headline(status)), box=SIMPLE_HEAD, title_justify="left")
+    for trial in trials:
         bar = "●" * trial.stages_done + "○" * (trial.stages - trial.stages_done)
-        following = "done" if trial.next is None else f"{trial.next} (running)" if trial.running else trial.next
-        table.add_row(trial.name, bar, following)
+        table.add_row(escape(trial.name), bar, escape(_following(trial)), style="red" if trial.failed else "")
+    if len(trials) < len(status.trials):
+        table.caption = f"{len(status.trials) - len(trials)} more trials"
     return table
+
+
+def _following(trial: TrialStatus) -> str:
+    if trial.next is None:
+        return "done"
+    if trial.failed:
+        return f"{trial.next} failed: {trial.failed}"
+    return f"{trial.next} (running)" if trial.running else trial.next
+
+
+def headline(status: SweepStatus) -> str:
+    """Steps, trials by state, and time left in one line."""
+    counts = {
+        "done": sum(trial.next is None for trial in status.trials),
+        "running": sum(trial.running for trial in status.trials),
+        "failed": sum(trial.failed is not None for trial in status.trials),
+    }
+    told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
+    parts += [f"{len(status.trials)} trials ({told})" if told else f"{len(status.trials)} trials"]
+    if status.recorded < status.wanted:
+        left = status.seconds_left
+        parts.append("time left not known yet" if left is None else f"about {words.duration(left)} left")
+    return "; ".join(parts)
+
+
+def watch(
+    sweep: Sweep,
+    ledger: Ledger,
+    console: Console,
+    *,
+    every: float = 5.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> SweepStatus:
+    """Show the status anew every few seconds until all is recorded (or the reader interrupts), and return the last one.
+
+    Where the output is no terminal, one line is written for each change.
+    """
+    taken: dict[str, float] = {}
+    told = ""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            status = sweep_status(sweep, ledger, taken)
+            if console.is_terminal:
+                table = status_table(status, max(5, console.height - 8))
+                table.caption = " · ".join(filter(None, [str(table.caption or ""), gpu_use()]))
+                live.update(table, refresh=True)
+            elif headline(status) != told:
+                told = headline(status)
+                console.print(told, markup=False, highlight=False, soft_wrap=True)
+            if status.recorded == status.wanted:
+                return status
+            sleep(every)
+
+
+def gpu_use() -> str:
+    """How busy this machine's NVIDIA GPUs are; empty where it has none."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    query = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=5).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    rows = [line.split(", ") for line in lines if line.count(", ") == 2]
+    return " · ".join(
+        f"GPU {index} {busy} %, {int(used) / 1000:.1f} GB" for index, busy, used in rows if used.isdigit()
+    )
