@@ -299,3 +299,34 @@ def test_equal_tags_are_not_written_again(make: Any) -> None:
     run_id = make().log_trial(trial)
     tags = make()._client.get_run(run_id).data.tags
     assert sorted(json.loads(tags["lmmcl.stages_logged"])) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_further_tags_and_tables_are_logged_with_a_trial(make: Any) -> None:
+    tracker = make()
+    tracker._extras = lambda trial: (
+        {"lmmcl.export": "lmmcl export x"},
+        {"samples.json": '{"columns": [], "data": []}'},
+    )
+    run_id = tracker.log_trial(make_trial(updates=2))
+    tags = tracker._client.get_run(run_id).data.tags
+    assert tags["lmmcl.export"] == "lmmcl export x"
+    tables = {each["path"] for each in json.loads(tags["mlflow.loggedArtifacts"])}
+    assert tables == {"matrix.json", "samples.json"}
+    assert tables <= {each.path for each in tracker._client.list_artifacts(run_id)}
+
+
+def test_a_folder_of_tables_comes_with_the_report(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "answers" / "images").mkdir(parents=True)
+    (tmp_path / "answers" / "birds.json").write_text("{}")
+    tracker = make()
+    run_id = tracker.log_report([tmp_path / "answers"])
+    assert {each.path for each in tracker._client.list_artifacts(run_id, "answers")} >= {"answers/birds.json"}
+    tag = tracker._client.get_run(run_id).data.tags["mlflow.loggedArtifacts"]
+    assert json.loads(tag) == [{"path": "answers/birds.json", "type": "table"}]
+
+
+def test_the_experiment_has_a_view_of_the_trade_off_also_where_it_was_there_before(make: Any) -> None:
+    tracker = make()
+    tracker._client.set_experiment_tag(tracker.experiment_id, "mlflow.sharedViewState.lmmcl", "old")
+    tags = make()._client.get_experiment(tracker.experiment_id).tags
+    assert "held_out_forgetting" in tags["mlflow.sharedViewState.lmmcl"]
