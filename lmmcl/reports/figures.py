@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.reports import style, words
 from lmmcl.reports.pareto import fronts, place
 from lmmcl.reports.results import SweepResults, TrialResult, identity
+from lmmcl.reports.seeds import averaged, has_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +26,13 @@ def write_scatter(results: SweepResults, path: Path, *, title: str | None = None
 def scatter(results: SweepResults, *, title: str | None = None) -> Figure:
     """Learning × held-out forgetting with intervals and the Pareto front; hollow is mitigated, pale is unfinished.
 
-    The figure draws without a display and leaves matplotlib's own state alone.
+    Seeds of a grid point are one point, their mean. The figure draws without a display and leaves matplotlib's own state
+    alone.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    results = averaged(results) if has_seeds(results) else results
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

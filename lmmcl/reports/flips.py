@@ -192,7 +192,7 @@ def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[st
     def cards(some: Sequence[Flip]) -> list[dict[str, Any]]:
         return [
             {
-                "question": words.first_line(flip.question, 400),
+                "question": words.first_line(" ".join(flip.question.split()), 400),
                 "references": [words.first_line(str(each)) for each in flip.references[:3]],
                 "before": words.first_line(flip.before),
                 "after": words.first_line(flip.after),

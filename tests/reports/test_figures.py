@@ -69,3 +69,9 @@ def test_the_reports_load_neither_plotly_nor_matplotlib_until_they_draw() -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_seeds_of_a_grid_point_are_drawn_as_one() -> None:
+    one = scatter(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], updates=2))
+    three = scatter(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], seeds=3, updates=2))
+    assert len(three.axes[0].containers) == len(one.axes[0].containers) == 2

@@ -46,7 +46,10 @@ def test_what_is_within_noise_is_named_and_what_is_not_is_counted() -> None:
     choice = advise(SWEEP)[0].under(2.0)
     assert [tie.trial.axes["recipe"] for tie in choice.ties] == ["mlp"] and choice.rivals == 4
     text = "\n".join(recommendation(SWEEP, 2.0))
-    assert "Within noise of it: mlp (learning -0.1 [" in text and "told apart from 3 of the 4 other finished trials" in text
+    assert (
+        "Within noise of it: mlp (learning -0.1 [" in text
+        and "told apart from 3 of the 4 other finished trials" in text
+    )
 
 
 def test_pairing_finds_what_single_intervals_hide() -> None:
