@@ -17,7 +17,6 @@ from typing import Any
 import ray.train
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
@@ -34,8 +33,8 @@ from lmmcl.spec.steps import Checkpoint, Finetune, Merge
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
-from lmmcl.training.errors import StageError
 from lmmcl.training.proof import prove
+from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
 from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
 
 CURVE = "curve.jsonl"
@@ -87,6 +86,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process (one of `job.batches.workers`); returns the fields of its record."""
     started = time.perf_counter()
     step, training = job.step, job.step.training
+    check_strategy(step, job.placement)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
@@ -95,7 +95,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     own = named_tensors(model)
     before |= digest_tensors({name: own[name] for name in pupil.additions})
     trained, roles = pupil.trained, pupil.roles
-    dtypes = _unfreeze(model, trained)
+    dtypes = _unfreeze(model, trained, uniform=job.placement.strategy == "fsdp")
 
     trainer, context = _prepare(job, model, trained, runs)
     trainer.rates = pupil.rates()
@@ -103,7 +103,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()
     trainer.train_from(_resume_point(runs))
-    strategy = _applied_strategy(trainer, job)
+    strategy = describe(trainer, job.placement)
+    make_whole(model, job.placement)
     if step.mitigation:
         with torch.no_grad():
             step.mitigation.end(trainer.memory, model)
@@ -148,13 +149,16 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     }
 
 
-def _unfreeze(model: PreTrainedModel, trained: Sequence[str]) -> dict[str, torch.dtype]:
-    """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had."""
+def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
+    """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had.
+
+    `uniform` makes the others fp32 too: FSDP divides only parameters of one dtype.
+    """
     names = set(trained)
     dtypes = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
-        if name in names:
+        if name in names or uniform:
             dtypes[name] = parameter.dtype
             parameter.data = parameter.data.float()
     return dtypes
@@ -186,8 +190,9 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     trainer.data_collator = Collator(
         processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
     )
+    trainer.add_callback(CheckStrategy(trainer, job.placement))
     if job.placement.workers and job.placement.save_every:
-        trainer.add_callback(ReportCheckpoint())
+        trainer.add_callback(ReportCheckpoint(every_worker=job.placement.strategy != "ddp"))
 
     return trainer, _context(job, trainer, trained, data, earlier)
 
@@ -259,28 +264,20 @@ def _resume_point(runs: Path) -> Path | None:
 
 
 class ReportCheckpoint(TrainerCallback):
-    """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker."""
+    """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker.
+
+    `every_worker`: each has a part of it, and Ray Train puts their files into one folder.
+    """
+
+    def __init__(self, *, every_worker: bool) -> None:
+        self._every_worker = every_worker
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        first = state.is_world_process_zero
+        mine = state.is_world_process_zero or self._every_worker
         ray.train.report(
-            {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None
+            {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if mine else None
         )
-
-
-def _applied_strategy(trainer: StageTrainer, job: Job) -> dict[str, Any]:
-    """What really shared the model among the workers; raises StageError when it is not what was asked for."""
-    wrapped = isinstance(trainer.model_wrapped, DistributedDataParallel)
-    applied = "ddp" if wrapped else "single"
-    wanted = job.placement.strategy if job.placement.workers else "single"
-    if applied != wanted or trainer.args.world_size != job.batches.workers:
-        raise StageError.of(
-            job.step,
-            f"{wanted} over {job.batches.workers} was asked for, {applied} over {trainer.args.world_size} applied",
-        )
-    backend = torch.distributed.get_backend() if wrapped else None
-    return {"name": applied, "workers": job.batches.workers, "backend": backend, "device": str(trainer.args.device)}
 
 
 def _peak_memory(model: PreTrainedModel) -> int:

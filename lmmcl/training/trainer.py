@@ -26,6 +26,7 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.collate import Batches
 from lmmcl.training.errors import StageError
+from lmmcl.training.strategies import strategy_arguments
 
 TRAINED = "trained.safetensors"
 CURVE_POINTS = 100
@@ -52,9 +53,6 @@ def training_arguments(
             f"{placement.gpus_per_worker:g} GPUs are asked for, but this process sees none",
             place="training.gpus_per_worker",
         )
-    optional: dict[str, Any] = {}
-    if placement.gradient_checkpointing:
-        optional = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -90,7 +88,7 @@ def training_arguments(
         save_total_limit=2,
         disable_tqdm=True,
         report_to="none",
-        **optional,
+        **strategy_arguments(placement),
     )
     if arguments.n_gpu > 1:  # several visible GPUs and one worker: one GPU is meant, not torch's DataParallel
         arguments._n_gpu = 1
@@ -194,6 +192,15 @@ class StageTrainer(Trainer):
             for row in self.state.log_history
             if "loss" in row
         ]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer does; with DeepSpeed, whose own checkpoint holds the weights, only a sign that it was written."""
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({}, folder / TRAINED)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
