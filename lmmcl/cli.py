@@ -93,6 +93,39 @@ def run(
 
 
 @app.command()
+def submit(
+    sweep: SweepFile,
+    address: Annotated[str, typer.Option("--address", help="of the cluster: http://HOST:8265")],
+    set_: Overrides = None,
+    store: Store = None,
+    cluster: ClusterFile = None,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="tracking URI; 'off' for none")] = None,
+    working_dir: Annotated[Path, typer.Option("--working-dir", help="folder that is sent along")] = Path(),
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="for the job")] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime env")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="pass on the log until the job ends")] = True,
+) -> None:
+    """Run a sweep as a job of a Ray cluster. Submit it again to resume, extend or repair."""
+    from lmmcl.runner import submit as job
+
+    made = job.make_submission(
+        load_sweep(sweep, set_),
+        load_cluster(cluster),
+        working_dir=working_dir.resolve(),
+        cluster_file=cluster,
+        store=store or os.environ.get("LMMCL_STORE"),
+        set_=set_ or (),
+        mlflow=mlflow,
+        environment=env or (),
+        runtime_env=runtime_env,
+    )
+    if code := job.submit(made, address, follow=follow, tell=typer.echo):
+        raise typer.Exit(code)
+
+
+@app.command()
 def status(
     sweep: SweepFile,
     set_: Overrides = None,

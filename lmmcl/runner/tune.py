@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,11 +112,16 @@ def open_trials(cluster: Cluster, trials: int) -> int:
 def _tune_storage(ledger: Ledger, cluster: Cluster) -> Iterator[str]:
     """Where Tune keeps its own state. Nobody reads it afterwards, for the ledger says what is done: on this machine it is
     removed again; several nodes need a place that all of them see."""
-    if cluster.ray.address != "local":
+    if ray_address(cluster) != "local":
         yield f"{ledger.store}/.ray"
         return
     with tempfile.TemporaryDirectory(prefix="lmmcl-tune-") as folder:
         yield folder
+
+
+def ray_address(cluster: Cluster) -> str:
+    """`local`, unless the file or, inside a job, Ray itself (RAY_ADDRESS) names a running cluster."""
+    return os.environ.get("RAY_ADDRESS", "local") if cluster.ray.address == "local" else cluster.ray.address
 
 
 @contextmanager
@@ -124,7 +131,8 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
     if ray.is_initialized():  # inside a test's cluster
         yield
         return
-    here = cluster.ray.address == "local"
+    address = ray_address(cluster)
+    here = address == "local"
     started: dict[str, Any] = (
         {
             "num_cpus": cluster.ray.cpus or os.cpu_count(),
@@ -134,11 +142,22 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
         if here
         else {}
     )
-    ray.init(address=cluster.ray.address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    _end_on_sigterm()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _end_on_sigterm() -> None:
+    """`ray job stop`, Slurm and Kubernetes ask by SIGTERM: end as at Ctrl-C. After `ray.init`, which sets a handler of its own."""
+    if threading.current_thread() is threading.main_thread():
+
+        def interrupt(number: int, frame: Any) -> None:
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _quiet_environment() -> None:
