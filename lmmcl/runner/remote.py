@@ -20,7 +20,7 @@ from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge
 
 WAITING_CPUS = 0.001
-"""What a process that only waits asks for: Ray accepts no 0 for a trial's driver."""
+"""What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
 NOTE_SECONDS = 0.5
 
 
@@ -65,7 +65,7 @@ class RayLauncher:
         if trains_here or (isinstance(step, Merge) and step.rule.needs_model):
             options = _options(place.cpus_per_worker, place.gpus_per_worker, place.resources_per_worker)
         elif isinstance(step, Finetune):
-            options = _options(WAITING_CPUS, 0, self._cluster.driver.resources)
+            options = _options(0, 0, self._cluster.driver.resources)
         else:
             options = _options(self._cluster.evaluation.cpus, 0, self._cluster.driver.resources)
         task = _compute_checkpoint.options(**options, max_retries=place.max_failures)

@@ -9,18 +9,24 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 
-from lmmcl.errors import explain
+from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.remote import WAITING_CPUS, RemoteSteps, StepsActor
 from lmmcl.runner.trial import run_trial
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.trial import Trial
+
+DRIVER = "lmmcl_driver"
+"""A resource of clusters started here, for drivers alone."""
+LOST_DRIVERS = 10
+"""How often the driver of a trial is started again after its process or node was lost."""
 
 
 class Watcher(Protocol):
@@ -37,13 +43,16 @@ class Watcher(Protocol):
 
 
 def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
-    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
+    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on.
+
+    Raises UserError when the steps actor is lost: without it nobody knows what is being computed.
+    """
     with ray_cluster(cluster), _tune_storage(ledger, cluster) as storage:
         actor = ray.remote(StepsActor).options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
         driver = tune.with_resources(
             tune.with_parameters(_drive, trials=by_key, actor=actor),
-            {"CPU": WAITING_CPUS, **cluster.driver.resources},
+            driver_resources(cluster),
         )
         follow = _Follow(by_key, actor, watcher)
         tuner = tune.Tuner(
@@ -51,21 +60,25 @@ def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watche
             param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=tune.TuneConfig(max_concurrent_trials=open_trials(cluster, len(trials)), reuse_actors=True),
             run_config=tune.RunConfig(
-                name="tune", storage_path=storage, callbacks=[follow], verbose=0, log_to_file=False
+                name="tune",
+                storage_path=storage,
+                callbacks=[follow],
+                verbose=0,
+                log_to_file=False,
+                failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
             ),
         )
-        tuner.fit()
-        follow.tell_failures()
+        follow.tell_failures(tuner.fit())
 
 
 def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> None:
-    """One Tune trial."""
+    """One Tune trial. Its own errors end it, and are told by the actor; what Tune starts again are lost drivers alone."""
     trial = trials[config["trial"]]
     try:
         run_trial(trial, RemoteSteps(actor), tune.report)
-    except Exception as error:
-        ray.get(actor.fail.remote(trial.key, explain(error), traceback.format_exc()))
-        raise
+    except Exception as error:  # noqa: BLE001 - every reason why a trial ends is to be told
+        with suppress(RayActorError):  # the actor itself was lost: `tell_failures` finds that out
+            ray.get(actor.fail.remote(trial.key, explain(error), traceback.format_exc()))
 
 
 class _Follow(tune.Callback):
@@ -87,12 +100,24 @@ class _Follow(tune.Callback):
             self._pending = self._actor.running.remote()
         ready, _ = ray.wait([self._pending], timeout=0)
         if ready:
-            self._watcher.running(ray.get(self._pending))
+            with suppress(RayActorError):
+                self._watcher.running(ray.get(self._pending))
             self._pending = None
 
-    def tell_failures(self) -> None:
-        """Tell the watcher why trials ended early."""
-        for key, (why, details) in ray.get(self._actor.failures.remote()).items():
+    def tell_failures(self, results: tune.ResultGrid) -> None:
+        """Tell the watcher why trials ended early; raises UserError when the actor that knows is lost."""
+        try:
+            failures = ray.get(self._actor.failures.remote())
+        except RayActorError as error:
+            raise UserError(
+                "the steps actor was lost, and the sweep ended with it (its node failed, or its memory was full); "
+                "everything finished is kept, and the same command goes on from there",
+                place="ray",
+            ) from error
+        for result in (results[number] for number in range(len(results))):
+            if result.error is not None and result.config is not None:
+                failures.setdefault(result.config["trial"], (f"its driver was lost: {result.error}", str(result.error)))
+        for key, (why, details) in failures.items():
             self._watcher.trial_failed(self._trials[key], why, details)
 
 
@@ -106,6 +131,16 @@ def open_trials(cluster: Cluster, trials: int) -> int:
     needs = {"CPU": place.cpus_per_worker, "GPU": place.gpus_per_worker, **place.resources_per_worker}
     fit = min(have.get(name, 0) / (amount * group) for name, amount in needs.items() if amount)
     return max(1, min(trials, 2 * max(1, int(fit))))
+
+
+def driver_resources(cluster: Cluster) -> dict[str, float]:
+    """What the driver of a trial holds while it waits: no part of a CPU where there is anything else to ask for.
+
+    On two CPUs, two drivers with a thousandth each would leave room for one fine-tune instead of two.
+    """
+    if cluster.driver.resources:
+        return {"CPU": 0, **cluster.driver.resources}
+    return {"CPU": 0, DRIVER: 1} if DRIVER in ray.cluster_resources() else {"CPU": WAITING_CPUS}
 
 
 @contextmanager
@@ -136,7 +171,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
     started: dict[str, Any] = (
         {
             "num_cpus": cluster.ray.cpus or os.cpu_count(),
-            "resources": cluster.ray.resources,
+            "resources": {**cluster.ray.resources, DRIVER: 1000},
             "include_dashboard": cluster.ray.dashboard,
         }
         if here
