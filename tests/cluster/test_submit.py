@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -86,8 +88,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     """A head of our own with token authentication: its address, and the environment that may talk to it."""
     port, dashboard, agent = free_ports(3)
     folder = tmp_path_factory.mktemp("ray")
+    mark = secrets.token_hex(16)
     environment = {
         **os.environ,
+        "LMMCL_TEST_MARK": mark,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -110,10 +114,21 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         time.sleep(1)
     yield address, environment
     started.send_signal(signal.SIGTERM)  # `ray stop` would also stop clusters that are not ours
-    try:
-        started.wait(30)
-    finally:
-        os.killpg(started.pid, signal.SIGKILL) if started.poll() is None else None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started.wait(20)
+    for process in marked(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def marked(mark: str) -> list[int]:
+    """Processes with a mark in their environment: those that we started, and theirs."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 @pytest.mark.slow
@@ -162,7 +177,7 @@ def test_a_job_that_is_stopped_and_sent_again_finishes(head: tuple[str, dict[str
         assert first.poll() is None and time.monotonic() < end, first.communicate()[0]
         time.sleep(0.5)
     assert first.stdout is not None
-    job = first.stdout.readline().split()[1].rstrip(":")
+    job = next(found[1] for line in first.stdout if (found := re.match(r"job (\S+):", line)))
     subprocess.run([RAY, "job", "stop", "--address", address, job], env=environment, check=True, capture_output=True)
     output = first.communicate(timeout=120)[0]
     assert first.returncode == 130, output
