@@ -42,6 +42,8 @@ def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far()
 
 
 def test_a_failed_trial_is_told_at_once_by_name_and_reason() -> None:
-    text = shown(terminal=False, story=lambda display, trials: display.trial_failed(trials[1], "row 3 broke", "traceback"))
+    text = shown(
+        terminal=False, story=lambda display, trials: display.trial_failed(trials[1], "row 3 broke", "traceback")
+    )
     assert "failed: llm · s1: row 3 broke" in text
     assert "traceback" not in text

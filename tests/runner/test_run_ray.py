@@ -27,7 +27,11 @@ def scores(folder: Path, store: str) -> dict[str, list[float]]:
     """Every question's score of every evaluation of the sweep, by step."""
     ledger = Ledger(str(folder / store))
     steps = load_sweep(folder / "small.yaml").steps
-    return {path: found["sample_scores"] for path in ledger.paths("scores") if (found := ledger.read(path)) and found["key"] in steps}
+    return {
+        path: found["sample_scores"]
+        for path in ledger.paths("scores")
+        if (found := ledger.read(path)) and found["key"] in steps
+    }
 
 
 def when_recorded(folder: Path, store: str) -> dict[str, int]:
