@@ -226,6 +226,8 @@ def quiet_client(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)  # what the user has set stays
     from mlflow import MlflowClient
 
+    # MLflow reads the level when it is imported, and another library may have done that before us.
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
