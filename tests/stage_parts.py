@@ -75,7 +75,7 @@ def parts(step: Finetune, tmp_path: Path, **placement: Any) -> Parts:
     model = load_checkpoint(step.parent, job.ledger, precision=step.training.precision)
     roles = step.model.roles_of(name for name, _ in model.named_parameters())
     trained = sorted(select(roles, step.recipe.train, model=step.model.name))
-    _unfreeze(model, trained)
+    _unfreeze(model, trained, uniform=False)
     return Parts(*_prepare(job, model, trained, tmp_path / "runs"))
 
 
