@@ -49,7 +49,7 @@ def test_an_mlflow_server_that_cannot_be_reached_is_told_before_anything_runs(tm
 def test_the_store_is_named_by_option_else_by_environment_else_beside_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmmcl.cli import open_ledger
+    from lmmcl.cli.options import open_ledger
 
     monkeypatch.chdir(tmp_path)
     assert open_ledger(None).store == str(tmp_path / "lmmcl-store")
@@ -108,3 +108,9 @@ def test_the_printed_schema_is_that_of_sweep_files() -> None:
     jsonschema.validate(yaml.safe_load(SWEEP), json.loads(answer("schema")))
     local = Path(__file__).parents[1] / "cluster" / "local.yaml"
     jsonschema.validate(yaml.safe_load(local.read_text()), json.loads(answer("schema", "cluster")))
+
+
+def test_the_package_runs_as_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "lmmcl", "list", "recipe"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "did you mean 'recipes'" in done.stderr

@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lmmcl"
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"runner"},
     {"reports"},

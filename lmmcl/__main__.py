@@ -1,0 +1,5 @@
+"""`python -m lmmcl` is `lmmcl`."""
+
+from lmmcl.cli import main
+
+main()

@@ -1,0 +1,34 @@
+"""Words to one call each: a sweep planned, run and reported; what there is; weights, data and stores looked after.
+
+A module a subject, each with an `app` of its own; its functions are the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from lmmcl.cli import data, facts, results, store, sweeps, weights
+from lmmcl.errors import UserError
+
+HELP = """Teach a large multimodal model new skills, one after another, and measure what it forgets.
+
+Begin with `lmmcl run sweeps/quickstart.yaml`; `lmmcl COMMAND --help` explains each command.
+
+Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing finished is lost), 130 interrupted.
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+for subject in (sweeps, results, facts, weights, store, data):
+    app.add_typer(subject.app)
+
+
+def main() -> None:
+    """Entry point: every bad input becomes one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,59 @@
+"""What there is, and what it is: show · list · schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lmmcl.cli.options import AsJson, Store, open_ledger, print_json, wide_console
+from lmmcl.errors import UserError
+from lmmcl.spec.cluster import Cluster
+
+app = typer.Typer()
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="a step's key, or the word 'model'")],
+    name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a recorded step (what, from which parents, where, how long), or a model's roles and recipes."""
+    from lmmcl.runner.show import model_facts, model_table, step_facts, step_table
+
+    if what == "model":
+        if name is None:
+            raise UserError("show model needs a name; `lmmcl list models` has them")
+        facts, table = model_facts(name), model_table
+    else:
+        facts, table = step_facts(open_ledger(store), what), step_table
+    print_json(facts) if as_json else wide_console().print(table(facts))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, probes, metrics or steps")
+    ],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is of a kind, by name."""
+    from lmmcl.runner.show import catalogue, catalogue_table
+
+    rows = catalogue(kind, open_ledger(store))
+    print_json(rows) if as_json else wide_console().print(catalogue_table(kind, rows))
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="sweep or cluster")] = "sweep") -> None:
+    """Print the JSON schema of sweep files (or cluster files), for editors."""
+    from lmmcl.errors import unknown
+    from lmmcl.spec.file import SweepFile as SweepForm
+
+    forms: dict[str, Any] = {"sweep": SweepForm, "cluster": Cluster}
+    if kind not in forms:
+        raise UserError(unknown("kind of file", kind, forms))
+    print_json(forms[kind].model_json_schema())

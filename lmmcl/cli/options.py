@@ -1,0 +1,43 @@
+"""What commands share: options that mean the same everywhere, the store that is meant, and ways to print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lmmcl.ledger import Ledger
+from lmmcl.spec.cluster import Cluster
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change the sweep: training.epochs=2")
+]
+Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
+ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+TrialName = Annotated[str, typer.Argument(metavar="TRIAL", help="a trial: name, key or beginning of a key")]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="STEP", help="a checkpoint: key, beginning of a key, or folder name")
+]
+
+
+def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
+    """The store that is named on the command line, in LMMCL_STORE, in the cluster file, or beside the work."""
+    named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
+    return Ledger(named or "lmmcl-store")
+
+
+def wide_console() -> Console:
+    """The terminal; where output goes to a file or pipe, wide enough that no table is folded."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on standard output, never wrapped or coloured."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
