@@ -20,13 +20,29 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One of the four cells of image × text, each like what was taught (`id`) or not (`ood`); see `lmmcl.reports.cells`.
+
+    `change` is the mean change of its `benchmarks` against the pre-trained model, in percentage points, with its bootstrap
+    interval; None in a cell without benchmarks.
+    """
+
+    image: str
+    text: str
+    change: float | None
+    low: float | None
+    high: float | None
+    benchmarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StageResult:
     """One stage of a trial: its scores, and what follows from them and from the stages before it.
 
     `scores` are points from 0 to 100 by benchmark; `measures` and `intervals` are percentage points, and hold what is
     defined at this stage. `curve` has one row for each logged update (`update`, `loss`, `learning_rate`, `grad_norm`,
     `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
-    `peak_memory_bytes`; `probes` are by `<probe>/<what>`. Stage 0 is the pre-trained model and has no skill.
+    `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is in. Stage 0 is the pre-trained model and has no skill.
     """
 
     number: int
@@ -39,6 +55,7 @@ class StageResult:
     curve: Sequence[Mapping[str, float]] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
+    cells: Sequence[Cell] = ()
 
 
 @dataclass(frozen=True)

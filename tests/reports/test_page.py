@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from synthetic_results import make_sweep, make_trial
 
-from lmmcl.reports.page import page, page_data, thinned, write_page
+from lmmcl.reports.page import page, write_page
+from lmmcl.reports.page_data import page_data, thinned
 from lmmcl.reports.recommend import advise, choice_lines, recommendation
 from lmmcl.reports.results import SweepResults
 
