@@ -13,6 +13,7 @@ from typing import Any
 
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.reports.cells import measure_cells
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
@@ -73,7 +74,7 @@ def trial_result(trial: Trial, ledger: Ledger | Reading, *, error: str | None = 
     """One trial: its stages up to the first that lacks a score."""
     read = ledger if isinstance(ledger, Reading) else Reading(ledger)
     matrix = score_matrix(trial, read)
-    stages = [_stage_result(trial.stages[number], matrix, read) for number in matrix.stages]
+    stages = [_stage_result(trial, number, matrix, read) for number in matrix.stages]
     finished = len(stages) == len(trial.stages) and not (error and _lacks_probes(trial, read))
     state: State = "done" if finished else "failed" if error else "partial"
     return TrialResult(
@@ -89,7 +90,8 @@ def trial_result(trial: Trial, ledger: Ledger | Reading, *, error: str | None = 
     )
 
 
-def _stage_result(stage: Stage, matrix: ScoreMatrix, read: Reading) -> StageResult:
+def _stage_result(trial: Trial, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
+    stage = trial.stages[number]
     trained = _training_of(stage.checkpoint)
     asked = [step.benchmark.name for step in stage.evaluations]
     return StageResult(
@@ -103,6 +105,7 @@ def _stage_result(stage: Stage, matrix: ScoreMatrix, read: Reading) -> StageResu
         curve=read.curve(trained) if trained else [],
         cost=_cost(trained, read),
         probes=_probes(stage, read),
+        cells=measure_cells(trial, number, matrix),
     )
 
 

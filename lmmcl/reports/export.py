@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
         "intervals": _intervals(stage),
         "cost": _plain(stage.cost),
         "probes": _plain(stage.probes),
+        "cells": [_plain(asdict(cell)) for cell in stage.cells],
         **curve,
     }
 

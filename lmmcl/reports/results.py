@@ -42,7 +42,8 @@ class StageResult:
     `scores` are points from 0 to 100 by benchmark; `measures` and `intervals` are percentage points, and hold what is
     defined at this stage. `curve` has one row for each logged update (`update`, `loss`, `learning_rate`, `grad_norm`,
     `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
-    `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is in. Stage 0 is the pre-trained model and has no skill.
+    `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is
+    in. Stage 0 is the pre-trained model and has no skill.
     """
 
     number: int

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmmcl.reports.paired import from_variances
-from lmmcl.reports.results import Interval, StageResult, SweepResults, TrialResult, finite, finite_pair, identity
+from lmmcl.reports.results import Cell, Interval, StageResult, SweepResults, TrialResult, finite, finite_pair, identity
 
 TO_DEVIATION = 2 * 1.959964
 """Width of a 95 % interval in standard deviations."""
@@ -70,6 +70,7 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         intervals=_intervals(stages),
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
+        cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )
 
 
@@ -90,6 +91,16 @@ def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
             made = from_variances(values, deviation**2)
             found[name] = (made.low, made.high)
     return found
+
+
+def _mean_cell(cells: Sequence[Cell]) -> Cell:
+    """One cell over seeds, with an interval that knows of other questions and of other seeds; all are of one sweep's benchmarks."""
+    changes = [cell.change for cell in cells if cell.change is not None]
+    widths = [cell.high - cell.low for cell in cells if cell.low is not None and cell.high is not None]
+    if len(changes) < len(cells) or len(widths) < len(cells):
+        return cells[0]  # empty for one seed is empty for all
+    made = from_variances(changes, float(np.mean(widths) / TO_DEVIATION) ** 2)
+    return replace(cells[0], change=sum(changes) / len(changes), low=made.low, high=made.high)
 
 
 def _means(parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -85,8 +85,9 @@ class Benchmark:
     description: str = ""
     balance: str | None = field(default=None, kw_only=True)
     """A field of the examples' metadata: the score is then the mean over its values of the mean score of each."""
-    tags: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
-    """What groups benchmarks in a report, such as {"image": "ood", "text": "id"}; no part of the identity."""
+    tags: Mapping[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
+    """Whether images and texts are like those that a skill is taught with: {"image": "ood", "text": "id"} whatever is taught,
+    {"birds": {"image": "id", "text": "ood"}} relative to the skill `birds`, or both. For reports; no part of the identity."""
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key."""
@@ -100,6 +101,11 @@ class Benchmark:
             "max_new_tokens": self.max_new_tokens,
             **({"balance": self.balance} if self.balance else {}),
         }
+
+    def likeness(self, side: str, skill: str) -> str | None:
+        """`id` or `ood`: whether this benchmark's `side` (image or text) is like that of `skill`; None where nothing says so."""
+        own = self.tags.get(skill)
+        return (own if isinstance(own, Mapping) else self.tags).get(side)
 
     def missing(self) -> str | None:
         """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""

@@ -60,7 +60,7 @@ def classes(name: str, hub: str, split: str, names_of: str, licence: str) -> Hub
 
 def benchmark(name: str, source: HubSource, image: str, description: str) -> HubBenchmark:
     """A cell of the 2×2 in the row whose text is that of the training."""
-    tags = {"image": image, "text": "id"}
+    tags = {"imagenet_vqa": {"image": image, "text": "id"}}
     return hub_benchmark(name, 1, "letter", source, max_new_tokens=8, description=description, tags=tags)
 
 

@@ -78,7 +78,7 @@ BENCHMARKS = (
         ),
         max_new_tokens=16,
         description="ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
-        tags={"image": "id", "text": "ood"},
+        tags={"imagenet_vqa": {"image": "id", "text": "ood"}},
     ),
     hub_benchmark(
         "mmmu",
