@@ -80,6 +80,7 @@ class _Row:
 
 
 def evaluate(trial: Trial, folder: str, out: Path) -> None:
+    """Write `scores.json`: for each benchmark, every question's score in [0, 1]."""
     model, processor = load(folder, trial.model.name).eval(), trial.model.load_processor()
     scores = {}
     with answering(model, processor):
@@ -90,7 +91,7 @@ def evaluate(trial: Trial, folder: str, out: Path) -> None:
                 batch = pad(processor, [encode(processor, questions[row], with_answer=False)])
                 text = decode(processor, new_tokens(greedy(model, batch, benchmark.max_new_tokens), batch))[0]
                 found.append(metric.score(text, questions[row]))
-            scores[benchmark.name] = 100 * sum(found) / len(found)
+            scores[benchmark.name] = found
     out.mkdir(parents=True, exist_ok=True)
     (out / "scores.json").write_text(json.dumps(scores))
 

@@ -1,9 +1,16 @@
 """A grid by `lmmcl run` and by the script that people write now (`plain_script.py`): wall time, bytes, scores.
 
     python tests/bench/versus_script.py [--sweep sweeps/quickstart.yaml] [--rates N] [--recipes N]
+    python tests/bench/versus_script.py --exact
 
 The script is treated kindly: two of its trials run side by side on two cores, the pre-trained model is asked once, and
 nothing goes wrong that it would have to be run again for. Prints one JSON object.
+
+What "the same scores" means. lmmcl computes the logits of the answers alone, the script those of all tokens: the same sum in
+another order, so the weights differ in their last bits (3e-8) after two updates, by 1e-5 after fifty, and now and then a question
+whose two best words are nearly tied is answered otherwise. With `--exact` lmmcl computes all logits too, for the first
+trial of the sweep; then weights and scores are the script's to the last bit, in training (`tests/training/test_plain_trainer.py`)
+as in evaluation, and every difference is an error. Without it, the answers to at least SAME of the questions must be worth the same.
 """
 
 from __future__ import annotations
@@ -25,6 +32,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.spec.sweep import Sweep, load_sweep
 
 HERE = Path(__file__).parent
+SAME = 0.99
+"""Share of questions whose answers must be worth the same where only rounding differs."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
 
 
@@ -51,11 +60,14 @@ def by_script(path: Path, sweep: Sweep, folder: Path, cores: int) -> None:
         base.result()
 
 
-def by_lmmcl(path: Path, store: Path, cores: int) -> None:
+def by_lmmcl(path: Path, store: Path, cores: int, *, exact: bool = False) -> None:
     cluster = store.with_suffix(".yaml")
     cluster.write_text(f"ray: {{cpus: {cores}}}\n")
     code = "from lmmcl.cli import main; main()"
     words = ["run", str(path), "--store", str(store), "--cluster", str(cluster)]
+    if exact:  # in one process, where this reaches it
+        code = f"from lmmcl.training import trainer; trainer.answer_span = lambda labels: labels.shape[1]; {code}"
+        words.append("--inline")
     subprocess.run([sys.executable, "-c", code, *words], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
 
 
@@ -63,8 +75,9 @@ def size(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
-def score_differences(sweep: Sweep, ledger: Ledger, folder: Path) -> list[float]:
-    found = []
+def compare_scores(sweep: Sweep, ledger: Ledger, folder: Path) -> dict[str, Any]:
+    """Both sides' scores, benchmark by benchmark and question by question."""
+    scores, questions, differ = [], 0, 0
     for number, trial in enumerate(sweep.trials):
         for stage in trial.stages:
             at = folder / (f"{number}-{stage.number}" if stage.number else "base")
@@ -72,25 +85,34 @@ def score_differences(sweep: Sweep, ledger: Ledger, folder: Path) -> list[float]
             for step in stage.evaluations:
                 record = ledger.find(step)
                 assert record is not None
-                found.append(abs(record["score"] - theirs[step.label]))
-    return found
+                pairs = list(zip(record["sample_scores"], theirs[step.label], strict=True))
+                scores.append(abs(100 * sum(ours - other for ours, other in pairs) / len(pairs)))
+                questions += len(pairs)
+                differ += sum(ours != other for ours, other in pairs)
+    return {
+        "compared": len(scores),
+        "equal": sum(each < 1e-9 for each in scores),
+        "largest_difference_points": round(max(scores), 3),
+        "questions": questions,
+        "questions_of_another_worth": differ,
+        "share_of_the_same_worth": round(1 - differ / questions, 5),
+    }
 
 
-def timed(work: Any, *arguments: Any) -> float:
+def timed(work: Any, *arguments: Any, **more: Any) -> float:
     start = time.monotonic()
-    work(*arguments)
+    work(*arguments, **more)
     return time.monotonic() - start
 
 
-def compare(path: Path, folder: Path, cores: int) -> dict[str, Any]:
+def compare(path: Path, folder: Path, cores: int, *, exact: bool) -> dict[str, Any]:
     sweep, ledger = load_sweep(path), Ledger(str(folder / "store"))
-    ours = timed(by_lmmcl, path, folder / "store", cores)
+    ours = timed(by_lmmcl, path, folder / "store", cores, exact=exact)
     print(f"lmmcl {ours:.0f} s", file=sys.stderr)
     theirs = timed(by_script, path, sweep, folder / "script", cores)
     deltas = size(folder / "store" / "checkpoints", "*.safetensors")
     models = sum(size(each) for each in (folder / "script").glob("*/model"))
     trainer = sum(size(each) for each in (folder / "script").glob("*/trainer"))
-    differences = score_differences(sweep, ledger, folder / "script")
     return {
         "trials": len(sweep.trials),
         "cores": cores,
@@ -103,11 +125,7 @@ def compare(path: Path, folder: Path, cores: int) -> dict[str, Any]:
             "ratio_models": round(models / deltas, 2),
             "ratio_with_trainer_checkpoints": round((models + trainer) / deltas, 2),
         },
-        "scores": {
-            "compared": len(differences),
-            "equal": sum(each < 1e-9 for each in differences),
-            "largest_difference_points": max(differences),
-        },
+        "scores": compare_scores(sweep, ledger, folder / "script"),
     }
 
 
@@ -117,7 +135,10 @@ def main() -> None:
     parser.add_argument("--rates", type=int, help="take the first N learning rates of each grid alone")
     parser.add_argument("--recipes", type=int, help="take the last N recipes of each grid alone")
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--exact", action="store_true", help="one trial, all logits: the scores must be equal")
     given = parser.parse_args()
+    if given.exact:
+        given.rates = given.recipes = 1
     with tempfile.TemporaryDirectory(prefix="lmmcl-versus-") as folder:
         text = yaml.safe_load(given.sweep.read_text())
         for grid in text["grids"]:
@@ -125,7 +146,10 @@ def main() -> None:
             grid["recipe"] = grid["recipe"][-(given.recipes or 0) :]
         path = Path(folder, "sweep.yaml")
         path.write_text(yaml.safe_dump(text))
-        print(json.dumps(compare(path, Path(folder), given.cores), indent=1))
+        found = compare(path, Path(folder), given.cores, exact=given.exact)
+    print(json.dumps(found, indent=1))
+    if found["scores"]["share_of_the_same_worth"] < (1.0 if given.exact else SAME):
+        sys.exit("the scores are not the same")
 
 
 if __name__ == "__main__":
