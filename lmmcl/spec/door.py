@@ -64,10 +64,15 @@ def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> M
 
 def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
     """A pydantic error as one message: a line for each problem."""
-    problems = [(join(place, *each["loc"]), _sentence(each)) for each in error.errors()]
+    problems = [(join(place, *filter(_in_file, each["loc"])), _sentence(each)) for each in error.errors()]
     if len(problems) == 1:
         return UserError(problems[0][1], file=file, place=problems[0][0] or None)
     return UserError("\n" + "\n".join(f"  {where}: {what}" for where, what in problems), file=file)
+
+
+def _in_file(part: str | int) -> bool:
+    """Whether a part of pydantic's place stands in the file; `<list>` tells which of two forms was meant."""
+    return not (isinstance(part, str) and part.startswith("<"))
 
 
 def _sentence(problem: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
+from lmmcl.spec.search import Choice, Search, axis_of
 from lmmcl.spec.settings import Evaluation, Settings, Training
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
@@ -35,6 +36,11 @@ class Benchmarks(Settings):
 
     held_out: list[Name] = Field(default_factory=list, description="names of benchmarks that ship, or of `own`")
     own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
+    tags: dict[Name, Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
+        "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
+    )
 
 
 RecipeEntry = Annotated[
@@ -52,17 +58,18 @@ ProbeEntry = str | Mapping[str, Mapping[str, Any] | None]
 """`name` or `{name: {setting: value}}`."""
 
 _SETTING_AXES: dict[str, Any] = {
-    name: (Annotated[list[field.rebuild_annotation()], Field(min_length=1)] | None, None)  # type: ignore[misc]
+    name: (axis_of(Annotated[list[field.rebuild_annotation()], Field(min_length=1)]) | None, None)  # type: ignore[misc]
     for name, field in Training.model_fields.items()
 }
 
 Grid = create_model(  # every value is a list; the grid is their product
     "Grid",
     __base__=Settings,
-    __doc__="A product of axes; every value is a list. Any training setting may be an axis.",
+    __doc__="A product of axes; every value is a list. Any training setting may be an axis. With `search.optuna`, an axis may "
+    "be drawn instead: `{log_uniform: [1.0e-6, 1.0e-4]}`, `{uniform: …}`, `{int_uniform: …}` or `{choice: […]}`.",
     model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
-    recipe=(Annotated[list[RecipeEntry], Field(min_length=1)], ...),
-    mitigation=(Annotated[list[MitigationEntry], Field(min_length=1)], [None]),
+    recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
+    mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
     seed=(Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)], [0]),
     **_SETTING_AXES,
@@ -84,3 +91,4 @@ class SweepFile(Settings):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
+    search: Search = Field(default=Search(), description="which trials are walked and how far; enters no key")

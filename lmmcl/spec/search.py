@@ -1,0 +1,229 @@
+"""How a sweep is searched: a budget that ends trials, a scheduler, and values that a search draws instead of a list.
+
+None of it is identity: it decides which trials are walked and how far, never what a step computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from lmmcl.errors import unknown
+from lmmcl.spec.settings import Settings
+
+MEASURES = (
+    "learning",
+    "target_forgetting",
+    "overall",
+    "held_out_forgetting",
+    "bwt",
+    "fwt",
+    "forgetting",
+    "mft",
+    "mfn",
+    "maa",
+    "h_score",
+)
+"""What a stage report holds, by name (see `lmmcl.evaluation.measures`, which a lower floor cannot import)."""
+NEEDS_HELD_OUT = frozenset({"held_out_forgetting", "h_score"})
+NEEDS_TWO_SKILLS = frozenset({"target_forgetting", "bwt", "fwt", "forgetting"})
+LESS_IS_BETTER = frozenset({"forgetting"})
+DIGITS = 3
+"""Significant digits of a drawn number: names and keys stay readable, and nobody can tell finer rates apart."""
+
+
+def _known(name: str) -> str:
+    if name not in MEASURES:
+        raise ValueError(unknown("measure", name, MEASURES))
+    return name
+
+
+Measure = Annotated[str, AfterValidator(_known)]
+Direction = Literal["max", "min"]
+
+
+class Limit(Settings):
+    """Bounds of one measure, in percentage points; a stage outside them ends its trial."""
+
+    below: float | None = Field(default=None, description="ends a trial whose measure is below this")
+    above: float | None = Field(default=None, description="ends a trial whose measure is above this")
+
+    @model_validator(mode="after")
+    def _some_value_is_within(self) -> Limit:
+        if self.below is None and self.above is None:
+            raise ValueError("needs below or above, such as {below: -10}")
+        if self.below is not None and self.above is not None and self.below >= self.above:
+            raise ValueError(f"every value is below {self.below:g} or above {self.above:g}: all trials would end")
+        return self
+
+    def broken_by(self, value: float) -> float | None:
+        """The bound that `value` is outside of, or None."""
+        if self.below is not None and value < self.below:
+            return self.below
+        if self.above is not None and value > self.above:
+            return self.above
+        return None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a trial ended before its last stage: after `stage`, a measure was outside its limit; `by` is `budget` or `asha`."""
+
+    stage: int
+    measure: str
+    value: float
+    limit: float
+    by: str = "budget"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As reports for other programs, and stage reports, hold it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        side = "below" if self.value < self.limit else "above"
+        rule = "" if self.by == "budget" else f" ({self.by})"
+        name = self.measure.replace("held_out", "held-out").replace("_", " ")
+        return f"{name} {self.value:+.1f} is {side} {self.limit:+.3g} after stage {self.stage}{rule}"
+
+
+def budget_broken(stop: Mapping[str, Limit], stage: int, measures: Mapping[str, float]) -> Stopped | None:
+    """The first limit of `stop` that the measures after `stage` break; one that is not defined yet breaks nothing."""
+    for name, limit in stop.items():
+        if name in measures and (bound := limit.broken_by(measures[name])) is not None:
+            return Stopped(stage, name, measures[name], bound)
+    return None
+
+
+class Asha(Settings):
+    """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: at each rung the best 1/reduction_factor go on."""
+
+    metric: Measure
+    mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
+    grace_stages: int = Field(default=1, ge=1, description="stages that every trial may walk")
+    reduction_factor: float = Field(default=3, gt=1, description="of so many trials one goes beyond a rung")
+
+    @property
+    def direction(self) -> Direction:
+        """Whether more or less of the metric is better."""
+        return self.mode or ("min" if self.metric in LESS_IS_BETTER else "max")
+
+    def rungs(self, stages: int) -> tuple[int, ...]:
+        """The stages before the last of `stages` at which trials are compared."""
+        found, at = [], float(self.grace_stages)
+        while at < stages:
+            found.append(-int(-at // 1))
+            at *= self.reduction_factor
+        return tuple(dict.fromkeys(found))
+
+
+class Scheduler(Settings):
+    """Which trials may go on; one scheduler."""
+
+    asha: Asha
+
+
+class Optuna(Settings):
+    """A search by Optuna over the drawn axes of the grids: one for each combination of the values that are listed there."""
+
+    trials: int = Field(gt=0, description="points to propose, in each search")
+    objectives: dict[Measure, Direction] = Field(min_length=1, description="{learning: max, held_out_forgetting: max}")
+    seed: int = Field(default=0, ge=0, description="of the proposals, not of the training")
+    startup: int = Field(default=10, ge=1, description="points that are drawn at random before others are learnt from")
+
+    def identity(self) -> dict[str, Any]:
+        """What the proposals depend on; more trials go on with the same search."""
+        return self.model_dump(mode="json", exclude={"trials"})
+
+
+class Search(Settings):
+    """How the trials are searched; without it every trial of every grid is walked to its end."""
+
+    stop: dict[Measure, Limit] = Field(default_factory=dict, description="{held_out_forgetting: {below: -10}}")
+    scheduler: Scheduler | None = None
+    optuna: Optuna | None = None
+
+    @property
+    def asha(self) -> Asha | None:
+        """The scheduler's settings."""
+        return self.scheduler.asha if self.scheduler else None
+
+
+class Choice(Settings):
+    """One of some values, left to the search. (Of values in a list, every one is a trial.)"""
+
+    choice: Annotated[list[Any], Field(min_length=2)]
+
+    @property
+    def kind(self) -> str:
+        """The key that was given."""
+        return "choice"
+
+
+class Draw(Settings):
+    """Where a search finds the values of an axis: exactly one of the four."""
+
+    log_uniform: tuple[float, float] | None = Field(default=None, description="[lowest, highest], even in the logarithm")
+    uniform: tuple[float, float] | None = Field(default=None, description="[lowest, highest]")
+    int_uniform: tuple[int, int] | None = Field(default=None, description="[lowest, highest], whole numbers")
+    choice: Annotated[list[Any], Field(min_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _one_that_can_be_drawn(self) -> Draw:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}")
+        if self.choice is None and self.low >= self.high:
+            raise ValueError(f"{self.kind}: [lowest, highest], not [{self.low:g}, {self.high:g}]")
+        if self.log_uniform is not None and self.low <= 0:
+            raise ValueError(f"log_uniform: the lowest value must be greater than 0, not {self.low:g}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The key that was given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def low(self) -> float:
+        """The lowest value of a range."""
+        return self._range[0]
+
+    @property
+    def high(self) -> float:
+        """The highest value of a range."""
+        return self._range[1]
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        found = self.log_uniform or self.uniform or self.int_uniform
+        assert found is not None, "a choice has no range"
+        return found
+
+    def rounded(self, value: float) -> float:
+        """A drawn number with few digits, still within the range."""
+        if self.int_uniform is not None:
+            return round(value)
+        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+
+    @property
+    def text(self) -> str:
+        """`log_uniform 1e-06 … 0.0001`, or the choices."""
+        if self.choice is not None:
+            return f"choice of {len(self.choice)}"
+        return f"{self.kind} {self.low:g} … {self.high:g}"
+
+
+def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
+    """The type of an axis: a list of `values`, or what a search draws from. A refusal tells of the one that was meant."""
+
+    def which(given: Any) -> str:
+        return DRAWN if isinstance(given, Mapping | Draw | Choice) else LISTED
+
+    return Annotated[Annotated[values, Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)], Discriminator(which)]
+
+
+LISTED, DRAWN = "<list>", "<draw>"
+"""Parts of pydantic's places that stand in no file; `lmmcl.spec.door` leaves them out."""
