@@ -9,7 +9,7 @@ from lmmcl.reports import style, words
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.pareto import comparable, on_front
 from lmmcl.reports.recommend import BUDGET, advise, caution, choice_lines, short_name
-from lmmcl.reports.results import MEASURES, StageResult, SweepResults, TrialResult, finite, identity
+from lmmcl.reports.results import MEASURES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import ranked, state_of
 
@@ -31,6 +31,7 @@ def page_data(results: SweepResults) -> dict[str, Any]:
     """
     points = averaged(results) if has_seeds(results) else results
     data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
+    data["costTable"] = cost_table(points)
     return data if points is results else data | {"single": _view(results)}
 
 
@@ -95,10 +96,14 @@ def _axis(results: SweepResults, axis: str) -> dict[str, Any]:
     return {
         "name": axis,
         "label": words.label(axis),
-        "values": ["none" if value is None else words.axis_value(axis, value) for value in values],
+        "values": [_axis_word(axis, value) for value in values],
         "colours": [colours[identity(value)] for value in values],
         "symbols": [markers[identity(value)][0] for value in values],
     }
+
+
+def _axis_word(axis: str, value: Any) -> str:
+    return "none" if value is None else words.axis_value(axis, value)
 
 
 def _trial(
@@ -136,7 +141,46 @@ def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str],
         "intervals": [[_short(end) for end in stage.intervals.get(name, ())] for name in MEASURES],
         "updates": [int(row["update"]) for row in curve],
         "loss": [_short(row.get("loss")) for row in curve],
+        "cells": [_cell(cell, benchmarks) for cell in stage.cells],
     }
+
+
+def _cell(cell: Cell, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """One of the four cells; image and text are told by its place."""
+    asked = [benchmarks.index(name) for name in cell.benchmarks if name in benchmarks]
+    return {name: _short(getattr(cell, name)) for name in ("change", "low", "high")} | {"benchmarks": asked}
+
+
+def cost_table(results: SweepResults) -> dict[str, Any]:
+    """What trials cost that differ in more than learning rate, order and seed: a row each, the cheapest to train first.
+
+    `columns` are [heading, whether numbers]; `rows` hold [mean as text, "least … most" or None] for each of them.
+    """
+    axes = [axis for axis in results.varying() if axis not in ("learning_rate", "order", "seed", "seeds")]
+    axes = axes or [axis for axis in ("model", "recipe") if results.values(axis) != [None]]
+    groups: dict[tuple[str, ...], list[TrialResult]] = {}
+    for trial in results.trials:
+        if trial.cost("seconds") is not None or trial.cost("trained_parameters") is not None:
+            groups.setdefault(tuple(_axis_word(axis, trial.axes.get(axis)) for axis in axes), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: _mean(group[1], "trained_parameters") or 0.0)
+    rows = [
+        [*([text, None] for text in names), [str(len(trials)), None], *(_cost_cell(trials, name) for name in COSTS)]
+        for names, trials in ordered
+    ]
+    numbers = [["trials", True], *([words.label(name), True] for name in COSTS)]
+    return {"columns": [*([words.label(axis), False] for axis in axes), *numbers], "rows": rows}
+
+
+def _mean(trials: Sequence[TrialResult], name: str) -> float | None:
+    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _cost_cell(trials: Sequence[TrialResult], name: str) -> list[str | None]:
+    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    show = COSTS[name]
+    ends = f"{show(min(found))} … {show(max(found))}" if found and show(min(found)) != show(max(found)) else None
+    return [show(_mean(trials, name)), ends]
 
 
 def thinned(rows: Sequence[Mapping[str, float]], points: int) -> list[Mapping[str, float]]:

@@ -23,7 +23,7 @@ function drawFilters() {
       chip.append(value);
       const apply = () => {
         [...row.querySelectorAll(".chip")].forEach((other, at) => other.setAttribute("aria-pressed", String(!off[place].has(at))));
-        drawScatter(); drawCurves(); drawFirst(); drawProbes(); drawTable();
+        drawScatter(); drawCurves(); drawFirst(); drawProbes(); drawCells(); drawTable();
       };
       const alone = () => { off[place] = new Set(axis.values.map((_, at) => at).filter((at) => at !== index)); apply(); };
       chip.onclick = (event) => {

@@ -42,3 +42,20 @@ function budget() {
   const value = by("budget").valueAsNumber;
   return Number.isFinite(value) && value >= 0 ? value : null;
 }
+
+// Arrows go from point to point, from the least learnt to the most, and say what the mouse would show.
+function step(event) {
+  const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const trials = visible().filter((trial) => measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null)
+    .sort((a, b) => measure(a, LEARNING) - measure(b, LEARNING) || a.place - b.place);
+  if (!way || !trials.length) return;
+  event.preventDefault();
+  const at = trials.findIndex((trial) => trial.place === state.trial);
+  const trial = trials[at < 0 ? 0 : Math.min(trials.length - 1, Math.max(0, at + way))];
+  choose(trial.place);
+  by("scatter").data.forEach((trace, curveNumber) => {
+    const pointNumber = (trace.customdata || []).indexOf(trial.place);
+    if (pointNumber >= 0) Plotly.Fx.hover("scatter", [{ curveNumber, pointNumber }]);
+  });
+  by("scatter-told").textContent = `${trial.name}: learning ${points(measure(trial, LEARNING))}, held-out forgetting ${points(measure(trial, HELD_OUT))} points`;
+}

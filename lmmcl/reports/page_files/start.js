@@ -3,7 +3,7 @@
 function choose(place) {
   state.trial = place;
   by("trial").value = String(place);
-  ring(); drawMatrix(); drawLoss();
+  ring(); drawMatrix(); drawLoss(); drawCellTable();
   for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
 }
 
@@ -14,6 +14,7 @@ for (const [name, value] of whole.facts) {
 }
 by("bars").checked = data.trials.length <= 200;
 by("bars").onchange = drawScatter;
+by("scatter").onkeydown = step;
 if (data.trials.some(hollow)) by("hollow-note").textContent = "Hollow markers are trials with a mitigation.";
 by("measure").append(make("option", "held-out mean (points)", { value: "mean" }));
 for (const name of data.measures) by("measure").append(make("option", `${name.replace(/_/g, " ")} (points)`, { value: name }));
@@ -35,11 +36,12 @@ by("seeds").onchange = () => { location.hash = by("seeds").checked ? "seeds" : "
 by("budget").value = whole.advice.budget;
 by("budget").oninput = () => { drawAdvice(); drawScatter(); };
 by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
-drawAdvice(); drawFilters(); drawTable(); drawFlips(); drawScatter(); drawCurves();
+startCells();
+drawAdvice(); drawFilters(); drawTable(); drawFlips(); drawScatter(); drawCurves(); drawCells(); drawCosts();
 const first = whole.advice.groups.map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop()).find(Boolean);
 choose(first && !eachSeed ? first.trial : 0); drawFirst(); drawProbes();
-for (const id of ["scatter", "curves", "probes"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
+for (const id of ["scatter", "curves", "probes", "cells"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
 // paper is narrower than the screen: the plots take its width while it is printed
-const fit = (width) => ["scatter", "curves", "loss", "first", "probes"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
+const fit = (width) => ["scatter", "curves", "loss", "first", "probes", "cells"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
 window.addEventListener("beforeprint", () => fit(690));
 window.addEventListener("afterprint", () => fit(null));
