@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark, Skill
 from lmmcl.tasks.local import local_benchmark, local_skill
 from lmmcl.tasks.probes import Probe, get_probe
+from lmmcl.tasks.tags import tagged
 
 Named = TypeVar("Named")
 
@@ -116,7 +117,20 @@ class _Builder:
                 why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
                 raise UserError(f"{name!r} {why}", file=str(self.path), place=place)
             found.append(self._lookup("benchmark", name, self.own_benchmarks, benchmark_names(), get_benchmark, place))
-        return tuple(found)
+        return self._tagged(found, taught)
+
+    def _tagged(self, held_out: Sequence[Benchmark], taught: Collection[str]) -> tuple[Benchmark, ...]:
+        found = {benchmark.name: benchmark for benchmark in held_out}
+        for name, tags in self.entry.benchmarks.tags.items():
+            place = join("benchmarks", "tags", name)
+            if name not in found:
+                raise UserError(unknown("held-out benchmark", name, found), file=str(self.path), place=place)
+            try:
+                found[name] = tagged(found[name], tags, sorted(taught))
+            except UserError as error:
+                where = join(place, error.place) if error.place else place
+                raise UserError(error.message, file=str(self.path), place=where) from error
+        return tuple(found.values())
 
     def _probes(self) -> tuple[Probe, ...]:
         found: dict[str, Probe] = {}

@@ -41,6 +41,7 @@ def _benchmark(
         load=partial(draw.examples, name, "test", QUESTIONS, maker),
         max_new_tokens=4,
         description=description,
+        tags={"image": "ood", "text": "ood", "general": {"image": "id", "text": "id"}},
     )
 
 
