@@ -5,13 +5,14 @@ None of it is identity: it decides which trials are walked and how far, never wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from lmmcl.errors import unknown
+from lmmcl.errors import UserError, unknown
+from lmmcl.spec.door import join
 from lmmcl.spec.settings import Settings
 
 MEASURES = (
@@ -98,7 +99,7 @@ def budget_broken(stop: Mapping[str, Limit], stage: int, measures: Mapping[str, 
 
 
 class Asha(Settings):
-    """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: at each rung the best 1/reduction_factor go on."""
+    """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor go on."""
 
     metric: Measure
     mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
@@ -165,7 +166,9 @@ class Choice(Settings):
 class Draw(Settings):
     """Where a search finds the values of an axis: exactly one of the four."""
 
-    log_uniform: tuple[float, float] | None = Field(default=None, description="[lowest, highest], even in the logarithm")
+    log_uniform: tuple[float, float] | None = Field(
+        default=None, description="[lowest, highest], even in the logarithm"
+    )
     uniform: tuple[float, float] | None = Field(default=None, description="[lowest, highest]")
     int_uniform: tuple[int, int] | None = Field(default=None, description="[lowest, highest], whole numbers")
     choice: Annotated[list[Any], Field(min_length=2)] | None = None
@@ -208,12 +211,32 @@ class Draw(Settings):
             return round(value)
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
-    @property
-    def text(self) -> str:
-        """`log_uniform 1e-06 … 0.0001`, or the choices."""
-        if self.choice is not None:
-            return f"choice of {len(self.choice)}"
-        return f"{self.kind} {self.low:g} … {self.high:g}"
+
+def check_search(
+    search: Search, orders: Sequence[Sequence[Any]], held_out: Sequence[Any], draws: bool, file: str
+) -> None:
+    """Refuse what could never act: measures that the sweep does not have, a search without ranges, a grace without end."""
+    shortest, longest = min(map(len, orders)), max(map(len, orders))
+    named = [(join("search", "stop", name), name, longest) for name in search.stop]
+    if search.asha:
+        place = join("search", "scheduler", "asha")
+        named.append((join(place, "metric"), search.asha.metric, shortest))
+        if not search.asha.rungs(longest):
+            why = f"{search.asha.grace_stages} of at most {longest} stages leaves none to end a trial after"
+            raise UserError(why, file=file, place=join(place, "grace_stages"))
+    if search.optuna:
+        named += [(join("search", "optuna", "objectives", name), name, shortest) for name in search.optuna.objectives]
+        if not draws:
+            raise UserError(
+                "no axis of the grids is drawn; give one a range, such as learning_rate: {log_uniform: [1.0e-6, 1.0e-4]}",
+                file=file,
+                place=join("search", "optuna"),
+            )
+    for place, name, skills in named:
+        if name in NEEDS_HELD_OUT and not held_out:
+            raise UserError(f"{name} needs benchmarks.held_out, which is empty", file=file, place=place)
+        if name in NEEDS_TWO_SKILLS and skills < 2:
+            raise UserError(f"{name} needs an order of two skills or more", file=file, place=place)
 
 
 def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:

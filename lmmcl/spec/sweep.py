@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, TypeVar, get_args
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.methods import Mitigation, get_mitigation, get_recipe
 from lmmcl.models import get_model
-from lmmcl.spec.door import apply_overrides, join, read_yaml, refusal, validate
+from lmmcl.spec.door import apply_overrides, join, read_yaml, validate
 from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, SweepFile
+from lmmcl.spec.point import Points, Space
+from lmmcl.spec.search import Choice, Draw, Search, check_search
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Step
 from lmmcl.spec.trial import Trial
@@ -30,12 +30,14 @@ Named = TypeVar("Named")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was understood: its trials, all of them checked."""
+    """A sweep file that was understood: its trials, all of them checked, and the spaces in which a search proposes more."""
 
     name: str
     description: str
     file: str
     trials: tuple[Trial, ...]
+    search: Search = field(default_factory=Search)
+    spaces: tuple[Space, ...] = ()
 
     @cached_property
     def steps(self) -> dict[str, Step]:
@@ -68,12 +70,24 @@ class _Builder:
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
         self.held_out = self._held_out()
         self.probes = self._probes()
+        self.points = Points(
+            file=str(path),
+            training=entry.training,
+            evaluation=entry.evaluation,
+            orders=self.orders,
+            held_out=self.held_out,
+            probes=self.probes,
+            stop=entry.search.stop,
+        )
 
     def sweep(self) -> Sweep:
         trials: dict[str, Trial] = {}
-        for trial in self._trials():
-            trials.setdefault(trial.key, trial)  # grids may overlap; equal work is one trial
-        return Sweep(self.entry.name, self.entry.description, str(self.path), tuple(trials.values()))
+        spaces: dict[str, Space] = {}
+        for found in self._grids():  # grids may overlap; equal work is one trial, and one search
+            trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        check_search(self.entry.search, [*self.orders.values()], self.held_out, bool(spaces), str(self.path))
+        search, kept = self.entry.search, tuple(spaces.values())
+        return Sweep(self.entry.name, self.entry.description, str(self.path), tuple(trials.values()), search, kept)
 
     def _files(self, entry: LocalBenchmarkEntry, place: str) -> dict[str, Any]:
         """Paths of an entry, relative to the sweep file; a file that is not there is refused here."""
@@ -157,28 +171,72 @@ class _Builder:
         except UserError as error:
             raise UserError(str(error), file=str(self.path), place=place) from error
 
-    def _trials(self) -> Iterator[Trial]:
+    def _grids(self) -> Iterator[Trial | Space]:
         for number, grid in enumerate(self.entry.grids):
             place = join("grids", number)
             axes = {name: values for name in Grid.model_fields if (values := getattr(grid, name)) is not None}
             axes["order"] = axes.get("order") or self._only_order(place)
-            axes["recipe"] = [
-                self._named(get_recipe, join(place, "recipe", i), v) for i, v in enumerate(axes["recipe"])
-            ]
-            axes["mitigation"] = [
-                self._mitigation(v, join(place, "mitigation", i)) for i, v in enumerate(axes["mitigation"])
-            ]
-            axes["model"] = [
-                self._named(get_model, join(place, "model", i), v, self.path.parent)
-                for i, v in enumerate(axes["model"])
-            ]
-            for i, order in enumerate(axes["order"]):
-                if order not in self.orders:
-                    raise UserError(
-                        unknown("order", order, self.orders), file=str(self.path), place=join(place, "order", i)
-                    )
-            for values in itertools.product(*axes.values()):
-                yield self._trial(dict(zip(axes, values, strict=True)), place)
+            drawn = {name: values for name, values in axes.items() if isinstance(values, Draw | Choice)}
+            choices = {
+                name: self._choices(name, values, place) for name, values in drawn.items() if values.kind == "choice"
+            }
+            listed = {
+                name: [self._value(name, value, join(place, name, i)) for i, value in enumerate(values)]
+                for name, values in axes.items()
+                if name not in drawn
+            }
+            for name in drawn:
+                self._check_draw(name, drawn[name], join(place, name))
+            for values in itertools.product(*listed.values()):
+                point = dict(zip(listed, values, strict=True))
+                yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
+
+    def _value(self, axis: str, value: Any, place: str) -> Any:
+        """What a value of an axis stands for; names are looked up."""
+        match axis:
+            case "recipe":
+                return self._named(get_recipe, place, value)
+            case "mitigation":
+                return self._mitigation(value, place)
+            case "model":
+                return self._named(get_model, place, value, self.path.parent)
+            case "order" if value not in self.orders:
+                raise UserError(unknown("order", value, self.orders), file=str(self.path), place=place)
+        return value
+
+    def _choices(self, axis: str, draw: Draw | Choice, place: str) -> dict[Any, Any]:
+        """The values of a choice by the plain words that a proposal holds."""
+        found: dict[Any, Any] = {}
+        for i, value in enumerate(draw.choice or ()):
+            where = join(place, axis, "choice", i)
+            made = self._value(axis, value, where)
+            word = _word(axis, made)
+            if word in found:
+                raise UserError(f"{word!r} is listed twice", file=str(self.path), place=where)
+            found[word] = made
+        return found
+
+    def _check_draw(self, axis: str, draw: Draw | Choice, place: str) -> None:
+        if self.entry.search.optuna is None:
+            raise UserError(
+                f"{draw.kind} leaves the values to a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
+                "max, held_out_forgetting: max}}}}}}`, or list them",
+                file=str(self.path),
+                place=place,
+            )
+        whole = (
+            int in (kind := Training.model_fields[axis].annotation, *get_args(kind))
+            if axis in Training.model_fields
+            else False
+        )
+        if whole and draw.kind in ("uniform", "log_uniform"):
+            raise UserError(f"{axis} is a whole number: use int_uniform or choice", file=str(self.path), place=place)
+
+    def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
+        assert self.entry.search.optuna is not None, "draws were checked"
+        space = Space(self.points, listed, drawn, choices, self.entry.search.optuna, place)
+        assert space.corners, "building them checks both ends of every range"
+        return space
 
     def _only_order(self, place: str) -> list[str]:
         if len(self.orders) == 1:
@@ -190,45 +248,11 @@ class _Builder:
             return None
         return self._named(get_mitigation, place, value, skills=self.own_skills, folder=self.path.parent)
 
-    def _trial(self, point: dict[str, Any], place: str) -> Trial:
-        varied = {name: value for name, value in point.items() if name in Training.model_fields}
-        try:
-            training = Training.model_validate({**self.entry.training.model_dump(), **varied})
-        except ValidationError as error:
-            raise refusal(error, file=str(self.path), place=place) from error
-        mitigation = point["mitigation"]
-        if mitigation:
-            self._named(mitigation.check_recipe, join(place, "mitigation"), point["recipe"])
-        axes = {
-            "model": point["model"].name,
-            "recipe": point["recipe"].name,
-            "mitigation": mitigation.label if mitigation else None,
-            "order": point["order"],
-            "seed": point["seed"],
-            "learning_rate": training.learning_rate,
-            **varied,
-        }
-        trial = Trial(
-            model=point["model"],
-            recipe=point["recipe"],
-            mitigation=mitigation,
-            order=point["order"],
-            skills=self.orders[point["order"]],
-            held_out=self.held_out,
-            training=training,
-            evaluation=self.entry.evaluation,
-            probes=self.probes,
-            seed=point["seed"],
-            axes=axes,
-            name=self._name(axes),
-        )
-        self._named(trial.trained_parameters, join(place, "recipe"))
-        return trial
 
-    def _name(self, axes: Mapping[str, Any]) -> str:
-        """`sa_proj · wise_ft(alpha=0.5) · lr 5e-06 · tiny-onevision · main · s0`: sorts by what differs most."""
-        parts = [axes["recipe"], axes["mitigation"], f"lr {axes['learning_rate']:g}", axes["model"]]
-        parts += [axes["order"]] if len(self.orders) > 1 else []
-        fixed = ("model", "recipe", "mitigation", "order", "seed", "learning_rate")
-        parts += [f"{name} {value}" for name, value in axes.items() if name not in fixed]
-        return " · ".join(str(part) for part in [*parts, f"s{axes['seed']}"] if part is not None)
+def _word(axis: str, value: Any) -> Any:
+    """What a proposal holds of a chosen value."""
+    if axis == "recipe":
+        return value.name
+    if axis == "mitigation":
+        return value.label if value else "none"
+    return value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
 from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
+from lmmcl.spec.search import Limit
 from lmmcl.spec.settings import Evaluation, Training
 from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Step
 from lmmcl.spec.trained import trained_of
@@ -35,7 +36,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Trial:
-    """Model, recipe, mitigation, order of skills, hyper-parameters and seed; `axes` holds what to show of the grid point."""
+    """Model, recipe, mitigation, order of skills, hyper-parameters and seed; `axes` holds what to show of the grid point.
+
+    `stop` says after which stages the walk ends early; it enters no key.
+    """
 
     model: LMM
     recipe: Recipe
@@ -49,6 +53,7 @@ class Trial:
     axes: Mapping[str, Any]
     name: str
     probes: tuple[Probe, ...] = ()
+    stop: Mapping[str, Limit] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
