@@ -11,6 +11,8 @@ from typing import Any
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import BUDGET
+from lmmcl.reports.recommend_json import recommendation_dict
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
 from lmmcl.reports.table import markdown_table
 
@@ -18,10 +20,11 @@ FORMATS = ("json", "csv", "md", "parquet")
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
-def as_dict(results: SweepResults, *, curves: bool = False) -> dict[str, Any]:
+def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> dict[str, Any]:
     """The sweep as JSON values without NaN; scores are points (0 to 100), measures signed percentage points.
 
-    What is not known is null: the axes, the four measures and `seconds` are always there. `curves=True` adds the loss curves.
+    What is not known is null: the axes, the four measures and `seconds` are always there. `recommendation` is for `budget`
+    points of held-out forgetting (see `lmmcl.reports.recommend_json`). `curves=True` adds the loss curves.
     """
     front = on_front(results)
     return {
@@ -30,13 +33,14 @@ def as_dict(results: SweepResults, *, curves: bool = False) -> dict[str, Any]:
         "wanted": results.wanted,
         "recorded": results.recorded,
         "provenance": _plain(results.provenance),
+        "recommendation": _plain(recommendation_dict(results, budget)),
         "trials": [_trial(trial, trial.key in front, curves) for trial in results.trials],
     }
 
 
-def as_json(results: SweepResults, *, curves: bool = False) -> str:
+def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
     """The text of `as_dict`, refused by no JSON reader."""
-    return json.dumps(as_dict(results, curves=curves), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(as_dict(results, budget, curves=curves), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
@@ -50,6 +54,13 @@ def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
     return [_flat(results, trial, trial.key in front, measures, benchmarks) for trial in results.trials]
 
 
+def as_text(results: SweepResults, kind: str, budget: float = BUDGET) -> str:
+    """The sweep as `json`, `csv` or `md`."""
+    if kind == "csv":
+        return as_csv(results)
+    return as_json(results, budget) if kind == "json" else markdown_table(results, budget)
+
+
 def as_csv(results: SweepResults) -> str:
     """`flat_rows` as CSV; what is not known is empty."""
     rows = flat_rows(results)
@@ -60,7 +71,7 @@ def as_csv(results: SweepResults) -> str:
     return text.getvalue()
 
 
-def write(results: SweepResults, path: Path, kind: str) -> None:
+def write(results: SweepResults, path: Path, kind: str, budget: float = BUDGET) -> None:
     """Write the sweep to `path` in one of FORMATS; raises UserError for another one."""
     if kind not in FORMATS:
         raise UserError(unknown("format", kind, FORMATS))
@@ -71,8 +82,7 @@ def write(results: SweepResults, path: Path, kind: str) -> None:
 
         pq.write_table(pa.Table.from_pylist(flat_rows(results)), path)
     else:
-        text = {"json": as_json, "csv": as_csv, "md": markdown_table}[kind](results)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(as_text(results, kind, budget), encoding="utf-8")
 
 
 def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any]:

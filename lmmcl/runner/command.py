@@ -21,7 +21,7 @@ from lmmcl.reports.flips import front_keys, page_flips
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
-from lmmcl.reports.table import markdown_table, terminal_table
+from lmmcl.reports.table import terminal_table
 from lmmcl.runner.run import run_sweep
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
@@ -145,10 +145,26 @@ def report_sweep(
     elif format == "parquet" or to is not None:
         if to is None:
             raise UserError(f"--format {format} needs --to FILE")
-        export.write(results, to, "md" if format == "table" else format)
+        export.write(results, to, "md" if format == "table" else format, budget)
     else:
-        text = {"json": export.as_json, "csv": export.as_csv, "md": markdown_table}[format](results)
-        print(text.rstrip("\n"))
+        print(export.as_text(results, format, budget).rstrip("\n"))
+
+
+def report_against(
+    sweep: Sweep, ledger: Ledger, against: str, *, format: str, to: Path | None, console: Console
+) -> None:
+    """Show or write our figures beside published ones (see `lmmcl.reports.published`)."""
+    from lmmcl.reports.published import hold_against
+    from lmmcl.reports.published_view import published_table, published_text
+
+    results = collect(sweep, ledger)
+    found = hold_against(sweep, averaged(results) if has_seeds(results) else results, against)
+    if format == "table" and to is None:
+        console.print(published_table(found), soft_wrap=False)
+    elif to is None:
+        print(published_text(found, format))
+    else:
+        to.write_text(published_text(found, "md" if format == "table" else format) + "\n", encoding="utf-8")
 
 
 def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, console: Console) -> None:

@@ -107,3 +107,28 @@ def test_probes_are_exported_by_name() -> None:
 def test_every_format_is_written(kind: str, tmp_path: Path) -> None:
     write(make_sweep(recipes=["full"], rates=[1e-5]), tmp_path / "file", kind)
     assert (tmp_path / "file").stat().st_size > 100
+
+
+def test_the_recommendation_is_in_the_json_as_the_words_have_it() -> None:
+    results = make_sweep(recipes=["sa_proj", "gate_up", "full"], rates=[1e-5, 1e-4])
+    found = json.loads(as_json(results, 2.0))["recommendation"]
+    model = found["models"][0]
+    taken = model["take"]
+    assert found["budget"] == 2.0 and found["words"][0] == f"Take {taken['name']}."
+    assert taken["held_out_forgetting"] >= -2.0 and taken["name"] in [each["name"] for each in model["front"]]
+    learnt = [each["learning"] for each in model["front"]]
+    assert learnt == sorted(learnt) and model["least_lost"]["name"] == model["front"][0]["name"]
+    keys = {trial.key: trial for trial in results.trials}
+    assert all(keys[key] for each in model["front"] for key in each["trials"])
+    for each in model["front"]:
+        assert each["compared_with"] == model["finished"] - 1 == 5
+        for tie in each["within_noise"]:
+            other = keys[tie["trials"][0]].measure("learning")
+            assert tie["differences"]["learning"]["value"] == pytest.approx(other - each["learning"])
+
+
+def test_a_budget_that_nobody_keeps_takes_nothing_and_seeds_are_named_together() -> None:
+    results = make_sweep(recipes=["full"], rates=[1e-4], seeds=3)
+    model = as_dict(results, 0.0)["recommendation"]["models"][0]
+    assert model["take"] is None and len(model["least_lost"]["trials"]) == 3
+    assert as_dict(SweepResults("empty", []))["recommendation"]["models"] == []

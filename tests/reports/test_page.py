@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import html
 import itertools
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,42 +17,6 @@ from lmmcl.reports.recommend import advise, choice_lines, recommendation
 from lmmcl.reports.results import SweepResults
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{plotly}} \u2028 'q' \"d\" &amp;"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
-PROBE = """<script>
-window.faults = [];
-window.paint = {};
-new PerformanceObserver((list) => list.getEntries().forEach((entry) => { paint[entry.name] = entry.startTime; })).observe({ type: "paint", buffered: true });
-window.onerror = (message) => { window.faults.push(String(message)); };
-console.error = (...words) => { window.faults.push(words.join(" ")); };
-const rows = () => document.querySelectorAll("#trials tbody tr").length;
-function use(seen) {
-  document.querySelector(".chip").click();
-  seen.filtered = rows();
-  document.querySelector(".chip").click();
-  [...document.querySelectorAll("#trials th button")].find((button) => button.textContent === "held-out forg.").click();
-  seen.best = document.querySelector("#trials tbody tr").title;
-  document.querySelector("#trials tbody tr").click();
-  seen.chosen = document.querySelector("#trial").selectedOptions[0].textContent;
-  seen.cells = document.querySelectorAll("#matrix td").length;
-  const budget = document.querySelector("#budget");
-  seen.picks = [0, 2, 1000].map((points) => {
-    budget.value = points; budget.oninput();
-    return document.querySelector("#advice .pick").textContent;
-  });
-  const bars = document.querySelector("#first").data;
-  seen.bars = bars.length;
-  seen.wide = document.documentElement.scrollWidth - innerWidth;
-}
-addEventListener("load", () => {
-  const seen = { all: rows(), plots: document.querySelectorAll(".js-plotly-plot").length }, measure = document.querySelector("#measure");
-  [...measure.options].forEach((option) => { measure.value = option.value; measure.onchange(); });
-  if (rows()) use(seen);
-  seen.paint = window.paint;
-  seen.faults = window.faults;
-  document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: JSON.stringify(seen) }));
-});
-</script>"""
 
 
 class Scripts(HTMLParser):
@@ -79,8 +40,8 @@ class Scripts(HTMLParser):
             self.scripts[-1] += data
 
 
-@pytest.fixture(scope="module")
-def small() -> SweepResults:
+def small_sweep() -> SweepResults:
+    """Ten trials of all kinds: finished ones, with and without mitigation, a failed one and one that has not begun."""
     trials = list(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 3e-5], mitigations=[None, "wise_ft"]).trials)
     trials[0] = replace(trials[0], stages=[replace(stage, probes={"bias": 0.1}) for stage in trials[0].stages])
     trials.append(make_trial("mlp", stages=2, state="failed", error="out of memory"))
@@ -88,6 +49,11 @@ def small() -> SweepResults:
     return SweepResults(
         "small", trials, "sweeps/small.yaml", {"commit": "0123abc", "versions": {"torch": "2.13.0"}}, 100, 90
     )
+
+
+@pytest.fixture(scope="module")
+def small() -> SweepResults:
+    return small_sweep()
 
 
 def embedded(text: str) -> dict[str, Any]:
@@ -163,51 +129,6 @@ def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
     assert thinned(rows[:50], 50) == rows[:50]
 
 
-def in_a_browser(results: SweepResults, folder: Path, place: str = "", *, real_time: bool = False) -> dict[str, Any]:
-    """What the probe saw after it had used the page."""
-    (folder / "page.html").write_text(page(results).replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder}/profile"]
-    flags += [
-        "--virtual-time-budget=4000",
-        "--window-size=1200,900",
-        "--dump-dom",
-        (folder / "page.html").as_uri() + place,
-    ]
-    done = subprocess.run([str(CHROMIUM), *flags], capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-500:]
-    return json.loads(html.unescape(found[1]))
-
-
-@needs_browser
-@pytest.mark.parametrize("marks", ["", EVIL])
-def test_the_page_draws_filters_sorts_and_selects_in_a_browser(small: SweepResults, tmp_path: Path, marks: str) -> None:
-    trials = [
-        replace(trial, name=f"{trial.name} {marks}", axes={**trial.axes, "recipe": f"{trial.axes['recipe']}{marks}"})
-        for trial in small.trials
-    ]
-    seen = in_a_browser(replace(small, trials=trials), tmp_path)
-    assert seen["faults"] == []
-    assert (seen["all"], seen["plots"]) == (10, 5) and 0 < seen["filtered"] < 10
-    assert seen["chosen"].removeprefix("★ ") == seen["best"] and seen["cells"] == 6 * 13
-    assert seen["wide"] <= 0
-    assert seen["bars"] == 4, "two learning rates, each in learning and in forgetting"
-    assert "No finished trial" in seen["picks"][0] and seen["picks"][1].startswith("Take sa_proj")
-    assert seen["picks"][2].startswith("Take full")
-
-
-@needs_browser
-def test_seeds_are_one_point_until_each_is_asked_for(tmp_path: Path) -> None:
-    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], seeds=3, updates=2)
-    data = page_data(results)
-    assert (len(data["trials"]), len(data["single"]["trials"])) == (2, 6)
-    seen = in_a_browser(results, tmp_path)
-    assert seen["faults"] == [] and seen["all"] == 2
-    each = in_a_browser(results, tmp_path, "#seeds")
-    assert each["faults"] == [] and each["all"] == 6
-
-
 def test_the_page_advises_as_the_terminal_does(small: SweepResults) -> None:
     data = page_data(small)
     names = {trial["name"]: place for place, trial in enumerate(data["trials"])}
@@ -239,8 +160,3 @@ def test_flipped_questions_are_shown_with_their_images(small: SweepResults, tmp_
     ]
     write_page(small, tmp_path / "page.html", flips)
     assert embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["flips"] == flips
-
-
-@needs_browser
-def test_an_empty_page_draws_without_a_fault(tmp_path: Path) -> None:
-    assert in_a_browser(SweepResults("empty", []), tmp_path)["faults"] == []
