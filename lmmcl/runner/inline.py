@@ -34,3 +34,6 @@ class InlineSteps:
     def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return asyncio.run(self._flights.ensure_scores(steps))
+
+    def begin(self, step: Checkpoint) -> None:
+        """Nothing: in one process there is no room beside what is asked for now."""

@@ -3,50 +3,75 @@
 A fine-tune with workers is a task that holds next to nothing and waits for the worker group that Ray Train places; one
 without (`workers: 0`) trains in the task's own process. Ray keeps the processes of finished tasks, so on a laptop the
 imports are paid once per core, not once per stage.
+
+The actor may be lost: Ray starts it again, what it had started ends with it, the drivers' questions are asked again, and
+the ledger says what is left to do.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge
+from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Step
+from lmmcl.training.retries import Verdict, judge, pause_before, root_of
 
 WAITING_CPUS = 0.001
 """What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
 NOTE_SECONDS = 0.5
+LOG_LINES = 15
+QUESTIONS = 10_000
+"""Drivers that may wait for the actor at once."""
+
+log = logging.getLogger(__name__)
+
+
+class StepLostError(RuntimeError):
+    """A step whose process died each time that it was tried."""
+
+
+def start_steps_actor(ledger: Ledger, cluster: Cluster) -> Any:
+    """The actor of a sweep, on the nodes that the cluster file keeps for drivers; it lives as long as the returned handle."""
+    options: dict[str, Any] = {"num_cpus": 0, "resources": cluster.driver.resources, "max_concurrency": QUESTIONS}
+    return ray.remote(StepsActor).options(**options, max_restarts=-1, max_task_retries=-1).remote(ledger, cluster)
 
 
 class StepsActor:
-    """Holds the flights, the latest note on each step that is running, and why trials failed."""
+    """Holds the flights, and the latest note on each step that is running."""
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
-        self._flights = Flights(ledger, RayLauncher(ledger, cluster))
+        self._launcher = RayLauncher(ledger, cluster)
+        self._flights = Flights(ledger, self._launcher)
         self._notes: dict[str, dict[str, Any]] = {}
-        self._failures: dict[str, tuple[str, str]] = {}
 
     async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Flights.ensure_scores`."""
         return await self._flights.ensure_scores(steps)
 
+    async def begin(self, step: Checkpoint) -> None:
+        """See `Flights.begin`."""
+        self._flights.begin(step)
+
     async def note(self, key: str, shown: dict[str, Any]) -> None:
         """Keep what is to be shown of a running step."""
         self._notes[key] = shown
 
-    async def fail(self, trial_key: str, why: str, details: str) -> None:
-        """Keep why a trial ended without its last stage: one line, and the traceback."""
-        self._failures[trial_key] = (why, details)
-
-    async def failures(self) -> dict[str, tuple[str, str]]:
-        """Reasons and tracebacks by trial key."""
-        return self._failures
+    async def started(self, key: str, node: str, file: str) -> None:
+        """Keep where the process that computes a step writes its log."""
+        self._launcher.logs[key] = (node, file)
 
     async def running(self) -> dict[str, dict[str, Any]]:
         """The latest note of each step in flight, by key; empty for one that waits for its turn."""
@@ -54,10 +79,11 @@ class StepsActor:
 
 
 class RayLauncher:
-    """Computes each step in a Ray task with the resources that the cluster file asks for."""
+    """Computes each step in a Ray task with the resources that the cluster file asks for; tries again what may pass."""
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
+        self.logs: dict[str, tuple[str, str]] = {}
 
     async def checkpoint(self, step: Checkpoint) -> None:
         place = self._cluster.training
@@ -68,27 +94,83 @@ class RayLauncher:
             options = _options(0, 0, self._cluster.driver.resources)
         else:
             options = _options(self._cluster.evaluation.cpus, 0, self._cluster.driver.resources)
-        task = _compute_checkpoint.options(**options, max_retries=place.max_failures)
-        await task.remote(step, self._ledger, self._cluster, ray.get_runtime_context().current_actor)
+        await self._try(_compute_checkpoint.options(**options), [step])
 
     async def scores(self, steps: Sequence[Asked]) -> None:
         place = self._cluster.evaluation
-        task = _compute_scores.options(**_options(place.cpus, place.gpus, place.resources), max_retries=2)
-        await task.remote(steps, self._ledger, self._cluster, ray.get_runtime_context().current_actor)
+        await self._try(_compute_scores.options(**_options(place.cpus, place.gpus, place.resources)), list(steps))
+
+    async def _try(self, task: Any, steps: Sequence[Step]) -> None:
+        """Run `task` until all of `steps` are recorded, or its failure is one that another try will not change."""
+        actor = ray.get_runtime_context().current_actor
+        broken = 0
+        while steps:
+            try:
+                await task.remote(steps, self._ledger, self._cluster, actor)
+                break
+            except Exception as error:  # noqa: BLE001 - each kind is judged
+                verdict = judge(error)
+                broken += verdict is Verdict.BROKE
+                if verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
+                    raise await self._reason(error, steps[0], broken) from None
+                log.warning("%s is tried again: %s", steps[0].label, explain(error))
+                await asyncio.sleep(pause_before(max(1, broken)))
+                steps = [step for step in steps if not await asyncio.to_thread(self._ledger.holds, step)]
+        for step in steps:
+            self.logs.pop(step.key, None)
+
+    async def _reason(self, error: Exception, step: Step, tries: int) -> Exception:
+        """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
+        root = root_of(error)
+        if isinstance(root, UserError):
+            return root
+        if not isinstance(root, RayError):
+            return error
+        lines = await self._log_tail(step.key)
+        told = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
+        return StepLostError(told + (f"\nthe end of its log:\n{lines}" if lines else ""))
+
+    async def _log_tail(self, key: str) -> str:
+        """The last lines that the process of a step wrote; empty when its node is gone or it wrote none."""
+        node, file = self.logs.pop(key, ("", ""))
+        if not file:
+            return ""
+        here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        try:
+            return await _tail.options(scheduling_strategy=here).remote(file)
+        except RayError:
+            return ""
 
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
-    return {"num_cpus": cpus, "num_gpus": gpus, "resources": resources}
+    return {"num_cpus": cpus, "num_gpus": gpus, "resources": resources, "max_retries": 0}
 
 
 @ray.remote
-def _compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+    (step,) = steps
+    _tell_start(step.key, actor)
     compute_checkpoint(step, ledger, cluster, _Notes(actor))
 
 
 @ray.remote
 def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+    _tell_start(steps[0].key, actor)
     compute_scores(steps, ledger, cluster, _Notes(actor))
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _tail(file: str) -> str:
+    lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line for line in lines if not line.startswith(":")]  # Ray marks with a colon which task began
+    return "\n".join(told[-LOG_LINES:])
+
+
+def _tell_start(key: str, actor: Any) -> None:
+    """Tell the actor where this process's standard error goes: nobody can ask it once it is dead."""
+    link = Path("/proc/self/fd/2")
+    if link.exists():
+        actor.started.remote(key, ray.get_runtime_context().get_node_id(), str(link.readlink()))
 
 
 class _Notes:
@@ -112,3 +194,7 @@ class RemoteSteps:
     def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return ray.get(self._actor.ensure_scores.remote(list(steps)))
+
+    def begin(self, step: Checkpoint) -> None:
+        """See `Steps.begin`."""
+        self._actor.begin.remote(step)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Record
-from lmmcl.spec.steps import Asked
+from lmmcl.spec.steps import Asked, Checkpoint
 from lmmcl.spec.trial import Trial
 
 
@@ -16,6 +17,9 @@ class Steps(Protocol):
 
     def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """The records of what is asked of one checkpoint, computed where they are missing."""
+
+    def begin(self, step: Checkpoint) -> None:
+        """Have a checkpoint computed where there is room, and do not wait for it."""
 
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
@@ -28,10 +32,17 @@ def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:
     return {record["label"]: record["sample_scores"] for record in records if record["kind"] == "evaluate"}
 
 
-def run_trial(trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None]) -> ScoreMatrix:
-    """Walk the stages of `trial`; `report` is called after each with the stage's number and the measures so far."""
+def run_trial(
+    trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None], *, ahead: bool = True
+) -> ScoreMatrix:
+    """Walk the stages of `trial`; `report` is called after each with the stage's number and the measures so far.
+
+    `ahead` lets the next stage train while this one is evaluated: False where the scores may end the trial.
+    """
     matrix = new_matrix(trial)
-    for stage in trial.stages:
+    for stage, following in zip_longest(trial.stages, trial.stages[1:]):
+        if ahead and following:
+            steps.begin(following.checkpoint)
         matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         report({"stage": stage.number, **matrix.summary()})
     return matrix

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,10 +16,11 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from lmmcl.errors import UserError, explain
+from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
-from lmmcl.runner.remote import WAITING_CPUS, RemoteSteps, StepsActor
+from lmmcl.runner.remote import WAITING_CPUS, RemoteSteps, start_steps_actor
 from lmmcl.runner.trial import run_trial
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.trial import Trial
@@ -27,6 +29,9 @@ DRIVER = "lmmcl_driver"
 """A resource of clusters started here, for drivers alone."""
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
+
+RECOUNT_SECONDS = 2.0
+"""How old a count of the cluster's resources may be."""
 
 
 class Watcher(Protocol):
@@ -43,12 +48,9 @@ class Watcher(Protocol):
 
 
 def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
-    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on.
-
-    Raises UserError when the steps actor is lost: without it nobody knows what is being computed.
-    """
+    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
     with ray_cluster(cluster), _tune_storage(ledger, cluster) as storage:
-        actor = ray.remote(StepsActor).options(num_cpus=0, resources=cluster.driver.resources).remote(ledger, cluster)
+        actor = start_steps_actor(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
         driver = tune.with_resources(
             tune.with_parameters(_drive, trials=by_key, actor=actor),
@@ -58,7 +60,7 @@ def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watche
         tuner = tune.Tuner(
             driver,
             param_space={"trial": tune.grid_search(list(by_key))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=open_trials(cluster, len(trials)), reuse_actors=True),
+            tune_config=tune.TuneConfig(search_alg=_Grid(cluster, len(trials)), reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=storage,
@@ -68,17 +70,16 @@ def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watche
                 failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
             ),
         )
-        follow.tell_failures(tuner.fit())
+        follow.tell_lost(tuner.fit())
 
 
 def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> None:
-    """One Tune trial. Its own errors end it, and are told by the actor; what Tune starts again are lost drivers alone."""
+    """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
     trial = trials[config["trial"]]
     try:
         run_trial(trial, RemoteSteps(actor), tune.report)
     except Exception as error:  # noqa: BLE001 - every reason why a trial ends is to be told
-        with suppress(RayActorError):  # the actor itself was lost: `tell_failures` finds that out
-            ray.get(actor.fail.remote(trial.key, explain(error), traceback.format_exc()))
+        tune.report({"failed": explain(error), "details": traceback.format_exc()})
 
 
 class _Follow(tune.Callback):
@@ -92,7 +93,11 @@ class _Follow(tune.Callback):
         return {}
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        self._watcher.stage_done(self._trials[trial.config["trial"]], result)
+        ours = self._trials[trial.config["trial"]]
+        if "failed" in result:
+            self._watcher.trial_failed(ours, result["failed"], result["details"])
+        else:
+            self._watcher.stage_done(ours, result)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """Tune's own loop turns several times a second; the notes are asked for without waiting for them."""
@@ -104,33 +109,56 @@ class _Follow(tune.Callback):
                 self._watcher.running(ray.get(self._pending))
             self._pending = None
 
-    def tell_failures(self, results: tune.ResultGrid) -> None:
-        """Tell the watcher why trials ended early; raises UserError when the actor that knows is lost."""
-        try:
-            failures = ray.get(self._actor.failures.remote())
-        except RayActorError as error:
-            raise UserError(
-                "the steps actor was lost, and the sweep ended with it (its node failed, or its memory was full); "
-                "everything finished is kept, and the same command goes on from there",
-                place="ray",
-            ) from error
+    def tell_lost(self, results: tune.ResultGrid) -> None:
+        """Tell the watcher of trials whose driver was lost too often."""
         for result in (results[number] for number in range(len(results))):
             if result.error is not None and result.config is not None:
-                failures.setdefault(result.config["trial"], (f"its driver was lost: {result.error}", str(result.error)))
-        for key, (why, details) in failures.items():
-            self._watcher.trial_failed(self._trials[key], why, details)
+                trial = self._trials[result.config["trial"]]
+                self._watcher.trial_failed(trial, f"its driver was lost: {result.error}", str(result.error))
+
+
+class _Grid(BasicVariantGenerator):
+    """The grid in its order; how many of its trials are open at once follows the cluster as it grows and shrinks."""
+
+    def __init__(self, cluster: Cluster, trials: int) -> None:
+        self._cluster, self._trials = cluster, trials
+        self._open, self._counted = 1, float("-inf")
+        super().__init__()
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many trials may be open now; Tune asks several times a second."""
+        if time.monotonic() - self._counted > RECOUNT_SECONDS:
+            self._open, self._counted = open_trials(self._cluster, self._trials), time.monotonic()
+        return self._open
+
+    @max_concurrent.setter
+    def max_concurrent(self, given: int) -> None:
+        """What the base class is given (none): we count."""
 
 
 def open_trials(cluster: Cluster, trials: int) -> int:
-    """How many trials are open at once: twice as many as fine-tunes fit, so that one is always ready when another waits."""
+    """How many trials are open at once: twice as many as fine-tunes fit, so that one is always ready when another waits.
+
+    What an autoscaler may still add counts as there: it is the open trials that make it add nodes.
+    """
     if cluster.max_open_trials is not None:
         return cluster.max_open_trials
-    have = ray.cluster_resources()
+    have, may_have = ray.cluster_resources(), _most_resources()
     place = cluster.training
     group = max(1, place.workers)
     needs = {"CPU": place.cpus_per_worker, "GPU": place.gpus_per_worker, **place.resources_per_worker}
-    fit = min(have.get(name, 0) / (amount * group) for name, amount in needs.items() if amount)
+    fit = min(
+        max(have.get(name, 0), may_have.get(name, 0)) / (amount * group) for name, amount in needs.items() if amount
+    )
     return max(1, min(trials, 2 * max(1, int(fit))))
+
+
+def _most_resources() -> Mapping[str, float]:
+    """What the cluster may grow to, as its autoscaler has told; empty without one. Ray's own Train asks in the same way."""
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config() or {}
 
 
 def driver_resources(cluster: Cluster) -> dict[str, float]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from ray.train import (
     Result,
     RunConfig,
     ScalingConfig,
-    TrainingFailedError,
     WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer
@@ -35,6 +34,9 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.collate import cut_batches
 from lmmcl.training.loop import Job, train_loop
+from lmmcl.training.retries import PreemptedError, Verdict, judge_group, pause_before
+
+log = logging.getLogger(__name__)
 
 
 def finetune(
@@ -69,6 +71,9 @@ def finetune(
             fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
             record = draft.commit(fields)
         resumable = False
+    except PreemptedError:
+        resumable = True  # it has saved where it is
+        raise
     finally:
         if not resumable:
             _remove_run(ledger, step)
@@ -76,11 +81,31 @@ def finetune(
 
 
 def _fit(job: Job, storage: str) -> Result:
+    """Train to the end: a group that fails goes on from its last checkpoint, as often as its failure deserves.
+
+    Ray Train's own counter would give a row that cannot be read as many tries as a lost worker.
+    """
+    failures = 0
+    while True:
+        try:
+            return _trainer(job, storage).fit()
+        except WorkerGroupError as error:
+            verdict, reason = judge_group([each for each in error.worker_failures.values() if each is not None])
+            if isinstance(reason, UserError):
+                raise reason from error
+            failures += verdict is Verdict.BROKE
+            if verdict is Verdict.FINAL or failures > job.placement.max_failures:
+                raise
+            log.warning("%s: the worker group is started again: %s", job.step.label, reason)
+            time.sleep(pause_before(max(1, failures)))
+
+
+def _trainer(job: Job, storage: str) -> TorchTrainer:
     step, placement = job.step, job.placement
     resources = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
     if placement.gpus_per_worker:
         resources["GPU"] = placement.gpus_per_worker
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
@@ -91,26 +116,10 @@ def _fit(job: Job, storage: str) -> Result:
         run_config=RunConfig(
             name=step.key,
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=placement.max_failures),
+            failure_config=FailureConfig(max_failures=0),  # see _fit; nodes that are drained do not count
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    try:
-        return trainer.fit()
-    except TrainingFailedError as error:
-        if isinstance(error, WorkerGroupError) and (reason := _user_error(error.worker_failures.values())):
-            raise reason from error
-        raise
-
-
-def _user_error(failures: Iterable[BaseException | None]) -> UserError | None:
-    """What a worker told the user, out of what Ray wrapped it in."""
-    for failure in failures:
-        while failure is not None and not isinstance(failure, UserError):
-            failure = getattr(failure, "cause", None) or getattr(failure, "_base_exc", None) or failure.__cause__
-        if failure is not None:
-            return failure
-    return None
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
-from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order, update_count
+from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
 from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
 from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
@@ -102,7 +103,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     if step.mitigation:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()
-    trainer.train_from(_resume_point(runs))
+    with heeding_sigterm(trainer):
+        trainer.train_from(_resume_point(runs))
     strategy = describe(trainer, job.placement)
     make_whole(model, job.placement)
     if step.mitigation:
@@ -172,7 +174,7 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     examples = limited(step.skill, step.training.examples).load()
     if not examples:
         raise UserError("has no training examples", file=f"skill {step.skill.name}")
-    updates = update_count(step.training, len(examples))
+    updates = step.training.updates(len(examples))
     mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
     if mitigation is not None and mixes:
         examples = mitigation.data(examples, earlier, step.seed)
@@ -191,8 +193,9 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
         processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
-    if job.placement.workers and job.placement.save_every:
+    if job.placement.workers:
         trainer.add_callback(ReportCheckpoint(every_worker=job.placement.strategy != "ddp"))
+    trainer.add_callback(SaveAtNotice(in_group=bool(job.placement.workers)))
 
     return trainer, _context(job, trainer, trained, data, earlier)
 

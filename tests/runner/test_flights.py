@@ -11,7 +11,9 @@ import pytest
 from made import made_trial
 
 from lmmcl.ledger import Ledger
+from lmmcl.record import DamagedError
 from lmmcl.runner.flights import Flights
+from lmmcl.runner.trial import run_trial
 from lmmcl.spec.steps import Checkpoint, Evaluate
 
 
@@ -22,6 +24,7 @@ class Pretend:
         self.ledger = ledger
         self.computed: Counter[str] = Counter()
         self.broken: set[str] = set()
+        self.damaged: set[str] = set()
         self.at_once = self.most_at_once = 0
 
     async def checkpoint(self, step: Checkpoint) -> None:
@@ -37,11 +40,16 @@ class Pretend:
         await asyncio.sleep(0.005)
         self.at_once -= 1
         assert all(self.ledger.find(parent) for parent in step.parents), "a parent is missing"
+        for parent in step.parents:
+            if parent.label in self.damaged:
+                self.damaged.discard(parent.label)
+                self.ledger.put_aside(parent.path)
+                raise DamagedError("holds other bytes than were written", file=parent.path)
         self.computed[step.key] += 1
         if step.label in self.broken:
             raise RuntimeError(f"{step.label} broke")
         with self.ledger.writing(step) as draft:
-            draft.commit({"sample_scores": [1.0]})
+            draft.commit({"score": 100.0, "sample_scores": [1.0]})
 
 
 @pytest.fixture
@@ -113,3 +121,80 @@ def test_a_waiter_that_goes_away_takes_no_flight_down(pretend: Pretend) -> None:
 
     asyncio.run(story())
     assert set(pretend.computed.values()) == {1}
+
+
+def test_a_checkpoint_that_is_wished_for_is_computed_while_nobody_waits_and_once(pretend: Pretend) -> None:
+    trial = made_trial()
+
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        flights.begin(trial.stages[1].checkpoint)
+        flights.begin(trial.stages[1].checkpoint)
+        await flights.ensure_scores(trial.stages[0].evaluations)
+        while flights.keys:
+            await asyncio.sleep(0.005)
+        assert pretend.ledger.find(trial.stages[1].checkpoint)
+        await flights.ensure_scores(trial.stages[1].evaluations)
+
+    asyncio.run(story())
+    assert set(pretend.computed.values()) == {1}
+
+
+def test_a_wish_that_fails_is_told_to_who_asks_next_and_not_computed_again_for_it(pretend: Pretend) -> None:
+    trial = made_trial()
+    stage = trial.stages[1]
+    pretend.broken = {stage.checkpoint.label}
+
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        flights.begin(stage.checkpoint)
+        await flights.ensure_scores(trial.stages[0].evaluations)
+        while flights.keys:
+            await asyncio.sleep(0.005)
+        with pytest.raises(RuntimeError, match="broke"):
+            await flights.ensure_scores(stage.evaluations)
+        assert pretend.computed[stage.checkpoint.key] == 1
+        pretend.broken = set()
+        assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+
+    asyncio.run(story())
+
+
+def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_scores_may_end_it(
+    pretend: Pretend,
+) -> None:
+    trial = made_trial()
+
+    class Asked:
+        def __init__(self) -> None:
+            self.order: list[str] = []
+
+        def begin(self, step: Checkpoint) -> None:
+            self.order.append(f"begin {step.label}")
+
+        def ensure_all(self, steps: Sequence[Evaluate]) -> list:
+            self.order.append(f"ask {steps[0].checkpoint.label}")
+            asyncio.run(Flights(pretend.ledger, pretend).ensure_scores(steps))
+            return [pretend.ledger.find(step) for step in steps]
+
+    labels = [stage.checkpoint.label for stage in trial.stages]
+    early, late = Asked(), Asked()
+    run_trial(trial, early, lambda report: None)
+    run_trial(trial, late, lambda report: None, ahead=False)
+    assert early.order == [
+        f"begin {labels[1]}",
+        f"ask {labels[0]}",
+        f"begin {labels[2]}",
+        f"ask {labels[1]}",
+        f"ask {labels[2]}",
+    ]
+    assert late.order == [f"ask {label}" for label in labels]
+
+
+def test_a_checkpoint_whose_file_turns_out_damaged_is_computed_again_in_the_same_run(pretend: Pretend) -> None:
+    trial = made_trial()
+    walk(pretend, made_trial(skills=("first",)))
+    pretend.damaged = {trial.stages[1].checkpoint.label}
+    assert walk(pretend, trial) == [3]
+    repeated = {key for key, times in pretend.computed.items() if times > 1}
+    assert repeated == {trial.stages[1].checkpoint.key}
