@@ -31,17 +31,37 @@ def report(
     store: Store = None,
     cluster: ClusterFile = None,
     format_: Annotated[str, typer.Option("--format", help="table, json, md, csv, parquet or html")] = "table",
+    csv: Annotated[bool, typer.Option("--csv", help="the same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
     budget: Annotated[float, typer.Option("--budget", min=0, help="points of held-out forgetting to accept")] = 2.0,
+    against: Annotated[
+        str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="instead, write PNGs of trade-off, page and MLflow to this folder")
+    ] = None,
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""
-    from lmmcl.runner.command import report_sweep
+    from lmmcl.runner.command import report_against, report_sweep
 
     place = load_cluster(cluster)
     ledger = open_ledger(store, place)
     console = wide_console()
-    report_sweep(load_sweep(sweep, set_), ledger, format=format_, to=to, mlflow=mlflow, console=console, budget=budget)
+    format_ = "csv" if csv else format_
+    if against:
+        report_against(load_sweep(sweep, set_), ledger, against, format=format_, to=to, console=console)
+        return
+    report_sweep(
+        load_sweep(sweep, set_),
+        ledger,
+        format=format_,
+        to=to,
+        mlflow=mlflow,
+        console=console,
+        budget=budget,
+        pictures=pictures,
+    )
 
 
 @app.command()

@@ -125,14 +125,17 @@ def report_sweep(
     mlflow: str | None,
     console: Console,
     budget: float = BUDGET,
+    pictures: Path | None = None,
 ) -> None:
-    """Show or write the report of what the ledger holds; with `mlflow`, also fill that store."""
+    """Show or write the report of what the ledger holds; with `mlflow`, also fill that store; with `pictures`, that folder."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     results = collect(sweep, ledger)
     if mlflow:
         _refill(results, mlflow, sweep, ledger, console)
-    if format == "table" and to is None:
+    if pictures:
+        _draw(results, pictures, sweep, ledger, console)
+    elif format == "table" and to is None:
         print_table(results, console, budget)
     elif format == "html":
         from lmmcl.reports.page import write_page
@@ -165,6 +168,14 @@ def report_against(
         print(published_text(found, format))
     else:
         to.write_text(published_text(found, "md" if format == "table" else format) + "\n", encoding="utf-8")
+
+
+def _draw(results: SweepResults, folder: Path, sweep: Sweep, ledger: Ledger, console: Console) -> None:
+    from lmmcl.runner.pictures import write_pictures
+
+    files, missing = write_pictures(results, folder, page_flips(sweep, ledger, results))
+    for line in [*map(str, files), *missing]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, console: Console) -> None:
