@@ -15,60 +15,72 @@ record put aside (`record.damaged.json`), so that the next run computes the step
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
+from lmmcl.draft import Draft, is_abandoned, private_folder, private_folders, publish, staged_whole
 from lmmcl.errors import UserError, unknown
 from lmmcl.models import get_model
-from lmmcl.record import RECORD, WEIGHTS, DamagedError, Record, differs, home_of, said_of, step_files
-from lmmcl.spec.steps import CheckpointStep, Recorded, Step
+from lmmcl.node import Node
+from lmmcl.reading import opened
+from lmmcl.record import RECORD, WEIGHTS, Record
+from lmmcl.spec.steps import Recorded, Step
+from lmmcl.store import Store, full, is_full
 
-PARTIAL = ".partial"
 ASIDE = "record.damaged.json"
 
 
+@dataclass(frozen=True)
 class Ledger:
-    """The records of one store. Cheap to create, picklable; opens its file system when first used."""
+    """The records of one store. Cheap to create, picklable.
 
-    def __init__(self, store: str) -> None:
-        self.store = store if "://" in store else str(Path(store).expanduser().resolve())
+    `defers`: where the store is elsewhere, a checkpoint that is committed waits on this node for `upload`.
+    """
+
+    store: str
+    defers: bool = False
+
+    def __post_init__(self) -> None:
+        if "://" not in self.store:
+            object.__setattr__(self, "store", str(Path(self.store).expanduser().resolve()))
 
     def __reduce__(self) -> tuple:
-        return (Ledger, (self.store,))
+        return (Ledger, (self.store, self.defers))
 
     @cached_property
-    def _fs(self) -> fsspec.AbstractFileSystem:
-        return fsspec.core.url_to_fs(self.store, use_listings_cache=False)[0]
+    def files(self) -> Store:
+        """The files of the store."""
+        return Store(self.store)
 
     @cached_property
-    def _root(self) -> str:
-        return fsspec.core.url_to_fs(self.store)[1].rstrip("/")
+    def node(self) -> Node:
+        """This node's folder for the store, where that is elsewhere."""
+        return Node(self.store)
 
     @property
     def is_local(self) -> bool:
         """Whether the store is a folder of this machine's file system (NFS included)."""
-        return isinstance(self._fs, LocalFileSystem)
+        return self.files.is_local
+
+    def deferring(self) -> Ledger:
+        """This ledger, with checkpoints that wait on this node for `upload` if the store is elsewhere."""
+        return Ledger(self.store, defers=not self.is_local)
 
     def check_writable(self) -> None:
         """Write and remove a probe; raises UserError when the store cannot be written."""
         try:
-            probe = f"{self._root}/.probe-{uuid.uuid4().hex}"
-            self._fs.makedirs(self._root, exist_ok=True)
-            self._fs.pipe_file(probe, b"")
-            self._fs.rm_file(probe)
+            system, root = self.files.fs, self.files.root  # without patience: a wrong name is told at once
+            probe = f"{root}/.probe-{uuid.uuid4().hex}"
+            system.makedirs(root, exist_ok=True)
+            system.pipe_file(probe, b"")
+            system.rm_file(probe)
         except ImportError as error:
             raise UserError(
                 f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
@@ -86,7 +98,7 @@ class Ledger:
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None; one that is no JSON was never finished or is damaged."""
         try:
-            return Record(path, json.loads(self._fs.cat_file(f"{self._root}/{path}/{RECORD}")))
+            return Record(path, json.loads(self.files.read(f"{path}/{RECORD}")))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -96,95 +108,50 @@ class Ledger:
         return record is not None and record.has_weights
 
     @contextmanager
-    def writing(self, step: Step) -> Iterator[Draft]:
+    def writing(self, step: Step, folder: Path | None = None) -> Iterator[Draft]:
         """A private folder for the files of `step`; `draft.commit(fields)` makes it the step's record.
 
-        Left without a commit (an error, say), everything written is removed.
+        `folder` is one of this node's that holds files of the step already. Left without a commit (an error, say),
+        everything written is removed. Raises StoreError when there is no room left to write.
         """
-        folder = self._private_folder(step)
+        folder = folder or private_folder(self, step)
         draft = Draft(self, step, folder)
         try:
             (folder / "step.json").write_text(
                 json.dumps({"key": step.key, **step.identity()}, indent=1), encoding="utf-8"
             )
             yield draft
+        except Exception as error:
+            if is_full(error):
+                raise full(folder, self.store) from error
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _private_folder(self, step: Step) -> Path:
-        """On the store's own file system where it has one: a rename there is atomic and moves no bytes."""
-        owner = f"{step.key}-{socket.gethostname()}-{os.getpid()}-"
-        if not self.is_local:
-            return Path(tempfile.mkdtemp(prefix=f"lmmcl-{owner}"))
-        parent = Path(self._root, PARTIAL)
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=owner, dir=parent))
+    def is_staged(self, step: Step) -> bool:
+        """Whether all of `step` waits on this node for `upload`: it was computed, and its upload failed or is to come."""
+        return not self.is_local and staged_whole(self.node.staged(step.key), step)
 
-    def publish(self, step: Step, folder: Path) -> Record:
-        """Move a private folder that holds a record into its place; when another was first, keep that one."""
-        target = f"{self._root}/{step.path}"
-        if self.is_local:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                folder.rename(target)
-            except OSError:  # the target is there and not empty
-                if not self.holds(step):  # damaged, or its weights were dropped
-                    self._replace(Path(target), folder)
-        elif not self.holds(step):
-            at = json.loads((folder / RECORD).read_text(encoding="utf-8"))["at"]
-            for path in step_files(folder):
-                self._fs.put_file(str(path), f"{target}/{at}/{path.relative_to(folder).as_posix()}")
-            self._fs.put_file(str(folder / RECORD), f"{target}/{RECORD}")
-        record = self.find(step)
-        assert record is not None, f"{target} was published a moment ago"
+    def upload(self, step: Step) -> Record:
+        """Record what waits on this node; raises StoreError when the store stays away. It then waits on, for the next try."""
+        folder = self.node.staged(step.key)
+        record = publish(self, step, folder)
+        shutil.rmtree(folder, ignore_errors=True)  # where it did not become a copy
         return record
 
-    def _replace(self, target: Path, folder: Path) -> None:
-        old = folder.with_name(f"{folder.name}-replaced")
-        target.rename(old)
-        folder.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+    def opened(self, path: str, name: str, *, put_aside: bool = True) -> AbstractContextManager[Path]:
+        """The file `name` of the step in `path` as a local file, for the time of the `with`.
 
-    @contextmanager
-    def opened(self, path: str, name: str, *, put_aside: bool = True) -> Iterator[Path]:
-        """The file `name` of the step in `path` as a local file, downloaded for the time of use where the store is remote.
-
-        Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `put_aside`).
-        A file that the step never had, or whose weights were dropped, is a path where nothing is.
+        Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `put_aside`;
+        without, what the store itself holds is looked at, and no copy on this node). A file that the step never had, or
+        whose weights were dropped, is a path where nothing is.
         """
-        home, inner = home_of(path, name)
-        record = self.read(home)
-        said = record.files.get(inner) if record else None
-        if self.is_local:
-            local = Path(self._root, home, inner)
-            if said:
-                self._verify(home, inner, local, said, put_aside)
-            yield local
-            return
-        with tempfile.TemporaryDirectory(prefix="lmmcl-read-") as folder:
-            local = Path(folder, inner)
-            local.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                self._fs.get_file(f"{self._root}/{record.folder if record else home}/{inner}", str(local))
-            if said:
-                self._verify(home, inner, local, said, put_aside)
-            yield local
-
-    def _verify(self, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
-        """Hold a file to what its record says of it."""
-        why = differs(local, said)
-        if why is None:
-            return
-        remedy = ""
-        if put_aside:
-            self.put_aside(path)
-            remedy = "; its record was put aside, and the next run of its sweep computes the step again"
-        raise DamagedError(f"{why}{remedy}", file=f"{self.store}/{path}/{name}")
+        return opened(self, path, name, put_aside=put_aside)
 
     def put_aside(self, path: str) -> None:
         """Take a record for none from now on; kept as `record.damaged.json` beside the files."""
         with suppress(FileNotFoundError):  # another process has seen it too
-            self._fs.mv(f"{self._root}/{path}/{RECORD}", f"{self._root}/{path}/{ASIDE}")
+            self.files.move(f"{path}/{RECORD}", f"{path}/{ASIDE}")
 
     def drop_weights(self, path: str) -> int:
         """Delete the weights of the step in `path`; its record stays, and says so. Returns bytes freed."""
@@ -193,51 +160,37 @@ class Ledger:
             return 0
         left = {name: said for name, said in record.files.items() if not name.endswith(WEIGHTS)}
         fields = {**record.fields, "files": left, "dropped": record.fields.get("dropped", time.time())}
-        self._rewrite(path, fields)  # said first: a file is never missing without a word
+        # Said first: a file is never missing without a word.
+        self.files.write(f"{path}/{RECORD}", json.dumps(fields, allow_nan=False).encode())
         weights = {name: size for name, size in self.sizes(path).items() if name.endswith(WEIGHTS)}
         for name in weights:
-            self._fs.rm_file(f"{self._root}/{path}/{name}")
+            self.files.remove(f"{path}/{name}")
         return sum(weights.values())
-
-    def _rewrite(self, path: str, fields: Mapping[str, Any]) -> None:
-        """Put another record in the place of one, at once: an upload is atomic, and so is a rename."""
-        record = f"{self._root}/{path}/{RECORD}"
-        written = f"{record}.partial" if self.is_local else record
-        self._fs.pipe_file(written, json.dumps(fields, allow_nan=False).encode())
-        if self.is_local:
-            Path(written).replace(record)
 
     def remove_run(self, key: str) -> None:
         """Delete what the stage `key` kept for being resumed."""
-        folder = f"{self._root}/runs/{key}"
-        if self._fs.exists(folder):
-            self._fs.rm(folder, recursive=True)
+        self.files.remove_folder(f"runs/{key}")
 
     def sizes(self, path: str) -> dict[str, int]:
         """Bytes of all files below the folder `path`, by their names in it; empty where there is no such folder."""
-        root = f"{self._root}/{path}"
-        found = self._fs.find(root, detail=True)
-        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
+        return self.files.sizes(path)
 
     def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
         """The rows of a .jsonl file of the step in `path`; empty when the step has no such file."""
         record = None if self.is_local else self.read(path)
         try:
-            text = self._fs.cat_file(f"{self._root}/{record.folder if record else path}/{name}").decode()
+            text = self.files.read(f"{record.folder if record else path}/{name}").decode()
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in text.splitlines() if line]
 
     def keep_text(self, name: str, text: str) -> None:
         """Write a text beside the records, such as why a trial failed; it is no record and may be deleted."""
-        path = f"{self._root}/{name}"
-        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._fs.pipe_file(path, text.encode())
+        self.files.write(name, text.encode())
 
     def paths(self, kind: str = "checkpoints") -> list[str]:
         """Folders of all finished steps below `checkpoints`, `scores` or `probes`, sorted."""
-        found = self._fs.glob(f"{self._root}/{kind}/**/{RECORD}")
-        return sorted(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{RECORD}") for path in found)
+        return [name.removesuffix(f"/{RECORD}") for name in self.files.matches(f"{kind}/**/{RECORD}")]
 
     def checkpoint(self, wanted: str) -> Recorded:
         """The recorded checkpoint whose key (or a beginning of it), label or folder name is `wanted`.
@@ -264,70 +217,13 @@ class Ledger:
 
     def being_written(self) -> set[str]:
         """Keys of the steps whose private folder is in the store: being computed now (or killed in the middle)."""
-        parent = Path(self._root, PARTIAL)
-        if not self.is_local or not parent.is_dir():
-            return set()
-        return {folder.name.split("-")[0] for folder in parent.iterdir()}
+        return {folder.name.split("-")[0] for folder in private_folders(self)}
 
     def remove_abandoned(self) -> int:
         """Delete private folders of this host's processes that are gone (killed in the middle of a step); returns how many."""
-        if not self.is_local or not (parent := Path(self._root, PARTIAL)).is_dir():
-            return 0
-        here = f"-{socket.gethostname()}-"
-        dead = [
-            folder
-            for folder in parent.iterdir()
-            if here in folder.name and not _alive(folder.name.split(here)[1].split("-")[0])
-        ]
+        if not self.is_local:
+            self.node.tidy()
+        dead = [folder for folder in private_folders(self) if is_abandoned(folder)]
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)
         return len(dead)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A step being written."""
-
-    ledger: Ledger
-    step: Step
-    folder: Path
-
-    def commit(self, fields: Mapping[str, Any]) -> Record:
-        """Write the record last and publish the folder."""
-        about = {
-            **_about(self.step),
-            "files": {path.relative_to(self.folder).as_posix(): said_of(path) for path in step_files(self.folder)},
-        }
-        if not self.ledger.is_local:
-            about["at"] = uuid.uuid4().hex[:12]  # no upload ever writes over another's files
-        text = json.dumps({**about, **fields}, allow_nan=False)
-        partial = self.folder / f"{RECORD}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(self.folder / RECORD)
-        return self.ledger.publish(self.step, self.folder)
-
-
-def _about(step: Step) -> dict[str, Any]:
-    """What a record says of its step, enough to find the way from it without the sweep."""
-    about: dict[str, Any] = {
-        "key": step.key,
-        "kind": step.kind,
-        "label": step.label,
-        "parents": [parent.path for parent in step.parents],
-    }
-    if isinstance(step, CheckpointStep):
-        about |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
-    return about

@@ -13,8 +13,8 @@ from lmmcl.errors import UserError
 RECORD = "record.json"
 WEIGHTS = ".safetensors"
 
-_VERIFIED: set[tuple[str, int, int]] = set()
-"""Local files of this process that were found whole: path, time of change, size."""
+_VERIFIED: set[tuple[int, int, int, int]] = set()
+"""Local files that this process found whole: device, inode, time of change, size. A link to one is as good."""
 
 
 class DamagedError(UserError):
@@ -64,7 +64,7 @@ def differs(path: Path, said: Mapping[str, Any]) -> str | None:
     state = path.stat()
     if state.st_size != said["bytes"]:
         return f"has {state.st_size} bytes, not the {said['bytes']} that were written"
-    seen = (str(path), state.st_mtime_ns, state.st_size)
+    seen = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     if seen not in _VERIFIED:
         if said_of(path)["sha256"] != said["sha256"]:
             return "holds other bytes than were written"

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from made import MadeModel, made_trial
 
+from lmmcl.draft import PARTIAL
 from lmmcl.errors import UserError
-from lmmcl.ledger import PARTIAL, RECORD, Ledger
+from lmmcl.ledger import Ledger
+from lmmcl.record import RECORD
 
 STEP = made_trial().stages[1].checkpoint
 STORES = ["local", "memory"]

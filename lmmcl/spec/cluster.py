@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,8 +42,9 @@ class TrainingPlacement(Settings):
         default="none",
         description="of deepspeed: keep the optimizer (and, in stage 3, weights too) in the host's memory",
     )
-    micro_batch_size: int | None = Field(
-        default=None, gt=0, description="examples per forward pass; default as many as fit the global batch"
+    micro_batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] | None = Field(
+        default=None,
+        description="examples per forward pass; default as many as fit the global batch; auto: as many as fit the memory",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again: less memory, a third slower"
@@ -90,6 +91,16 @@ class DriverPlacement(Settings):
     )
 
 
+class ClaimSettings(Settings):
+    """Runs that share a store say in it what they compute, so that each step is computed once."""
+
+    enabled: bool = Field(default=True, description="whether to claim steps, and to wait for what others have claimed")
+    expiry_s: float = Field(
+        default=120, gt=0, description="seconds after which the claim of a machine that fell silent is void"
+    )
+    poll_s: float = Field(default=2, gt=0, description="seconds between two looks at what another run computes")
+
+
 class Cluster(Settings):
     """One file of `cluster/`."""
 
@@ -97,6 +108,7 @@ class Cluster(Settings):
     training: TrainingPlacement = TrainingPlacement()
     evaluation: EvaluationPlacement = EvaluationPlacement()
     driver: DriverPlacement = DriverPlacement()
+    claims: ClaimSettings = ClaimSettings()
     store: str | None = Field(default=None, description="local folder or URI (s3://…, gs://…) of the ledger")
     tracking: str | None = Field(
         default=None, description="MLflow tracking URI; default a sqlite database in the store"

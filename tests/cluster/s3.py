@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,7 +37,8 @@ def s3_server() -> Iterator[str]:
 
 
 def damage(ledger: Ledger, path: str, name: str, *, truncate: bool = False) -> None:
-    """Change (or cut) a file of a recorded step."""
+    """Change (or cut) a file of a recorded step, as a node sees it that has no copy of its own."""
+    shutil.rmtree(ledger.node.folder, ignore_errors=True)
     record = ledger.read(path)
     assert record is not None
     file = f"{ledger.store}/{record.folder}/{name}"

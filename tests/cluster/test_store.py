@@ -90,7 +90,7 @@ def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(f"{bucket}/{tmp_path.name}")
-    put = ledger._fs.put_file
+    put = ledger.files.fs.put_file
 
     def die_at_the_record(local: str, remote: str, **more: Any) -> None:
         if remote.endswith(RECORD):
@@ -98,7 +98,7 @@ def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
         put(local, remote, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger._fs, "put_file", die_at_the_record)
+        patch.setattr(ledger.files.fs, "put_file", die_at_the_record)
         with pytest.raises(KeyboardInterrupt):
             finish(ledger, "lost")
     assert ledger.find(STEP) is None
@@ -110,7 +110,7 @@ def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
 
 def test_two_that_upload_the_same_step_never_mix_their_files(bucket: str, tmp_path: Path) -> None:
     ledger = Ledger(f"{bucket}/{tmp_path.name}")
-    put, calls = ledger._fs.put_file, []
+    put, calls = ledger.files.fs.put_file, []
 
     def meanwhile_another(local: str, remote: str, **more: Any) -> None:
         if remote.endswith(RECORD) and not calls:
@@ -119,7 +119,7 @@ def test_two_that_upload_the_same_step_never_mix_their_files(bucket: str, tmp_pa
         put(local, remote, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger._fs, "put_file", meanwhile_another)
+        patch.setattr(ledger.files.fs, "put_file", meanwhile_another)
         finish(ledger, "ours")
     assert calls
     record = ledger.find(STEP)
@@ -167,9 +167,6 @@ def _damage_is_computed_again(sweep: Path, here: Ledger, there: Ledger) -> None:
     checked = lmmcl("ledger", "check", "--store", there.store)
     assert (checked.exit_code, first.path in checked.output) == (1, True)
     longer = write_sweep(sweep.parent, ONE_TRIAL.replace("[colour]", "[colour, shape]"), "longer.yaml")
-    failed = run(longer, there)
-    assert failed.exit_code == 1
-    assert "other bytes" in failed.output
     repaired = run(longer, there)
     assert repaired.exit_code == 0, repaired.output
     assert run(longer, here).exit_code == 0

@@ -1,0 +1,82 @@
+"""A stored file as a local one, held to what its record says; downloaded or linked to this node's copy if the store is elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.record import WEIGHTS, DamagedError, Record, differs, home_of
+from lmmcl.store import full, is_full
+
+if TYPE_CHECKING:
+    from lmmcl.ledger import Ledger
+
+
+@contextmanager
+def opened(ledger: Ledger, path: str, name: str, *, put_aside: bool) -> Iterator[Path]:
+    """See `Ledger.opened`."""
+    home, inner = home_of(path, name)
+    record = ledger.read(home)
+    if not ledger.is_local:
+        with _fetched(ledger, record, home, inner, put_aside) as local:
+            yield local
+        return
+    local = ledger.files.at(f"{home}/{inner}")
+    if record and inner in record.files:
+        _verify(ledger, home, inner, local, record.files[inner], put_aside)
+    yield local
+
+
+@contextmanager
+def _fetched(ledger: Ledger, record: Record | None, home: str, name: str, put_aside: bool) -> Iterator[Path]:
+    room = ledger.node.room("lmmcl-read-")
+    local = room / name
+    try:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        said = record.files.get(name) if record else None
+        # Weights are read by every stage and evaluation after; a check wants what the store holds.
+        at = record.fields.get("at") if record and said and name.endswith(WEIGHTS) and put_aside else None
+        if not (at and said and _copied(ledger, at, name, local, said)):
+            with suppress(FileNotFoundError):
+                ledger.files.get(f"{record.folder if record else home}/{name}", local)
+            if said:
+                _verify(ledger, home, name, local, said, put_aside)
+            if at:
+                ledger.node.keep_file(at, name, local)
+        yield local
+    except Exception as error:
+        if is_full(error):
+            raise full(room, ledger.store) from error
+        raise
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _copied(ledger: Ledger, at: str, name: str, local: Path, said: Mapping[str, Any]) -> bool:
+    """Link `local` to this node's copy, which may be deleted meanwhile; whether there is one, whole."""
+    copy = ledger.node.copy(at, name)
+    if copy is None:
+        return False
+    with suppress(FileNotFoundError):
+        os.link(copy, local)
+        if differs(local, said) is None:
+            return True
+        ledger.node.forget(at, name)
+        local.unlink()
+    return False
+
+
+def _verify(ledger: Ledger, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
+    """Hold a file to what its record says of it."""
+    why = differs(local, said)
+    if why is None:
+        return
+    remedy = ""
+    if put_aside:
+        ledger.put_aside(path)
+        remedy = "; its record was put aside, and the next run of its sweep computes the step again"
+    raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")

@@ -1,0 +1,204 @@
+"""The files of one store, a folder or any fsspec URI: whole at once, patient with a store that is away, plain when it is full.
+
+An object store may be out of reach for a moment: what failed is tried again for about a minute (`WAITS`), with a word in
+the log, and only then told. What cannot become better by waiting (no such file, no permission) is told at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from lmmcl.errors import UserError
+
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before each further try. An object store's own client tries several times inside each."""
+FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+    NotImplementedError,
+)
+HOPELESS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
+"""Errors of object stores' clients that waiting does not mend, by name: the clients may not be installed."""
+KEPT = "everything finished is kept, and the same command goes on from there"
+
+logger = logging.getLogger("lmmcl")
+
+
+class StoreError(UserError):
+    """A store that cannot be reached, or has no room left; nothing that was recorded is lost."""
+
+
+class Store:
+    """Files by their names below `uri`. Cheap to create, picklable; opens its file system when first used."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __reduce__(self) -> tuple:
+        return (Store, (self.uri,))
+
+    @cached_property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)[0]
+
+    @cached_property
+    def root(self) -> str:
+        return fsspec.core.url_to_fs(self.uri)[1].rstrip("/")
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine's file system (NFS included)."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def at(self, name: str) -> Path:
+        """The path of a file; of local stores alone."""
+        return Path(self.root, name)
+
+    def read(self, name: str) -> bytes:
+        """All of a file; raises FileNotFoundError."""
+        return self._patiently(self.fs.cat_file, f"{self.root}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file in the place of one, or of none, at once: an upload is atomic, and so is a rename."""
+        if not self.is_local:
+            self._patiently(self.fs.pipe_file, f"{self.root}/{name}", content)
+            return
+        partial = self._written(name, content)
+        partial.replace(self.at(name))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file unless there is one: of several who try at once, one is told True.
+
+        A link on a file system, a conditional put on an object store; where a store knows neither, the last who wrote it.
+        """
+        if self.is_local:
+            return self._linked(name, content)
+        path = f"{self.root}/{name}"
+        with suppress(FileExistsError):  # perhaps ours, where the answer to a first try was lost
+            self._patiently(lambda: self.fs.pipe_file(path, content, mode="create"))
+        try:
+            return self.read(name) == content
+        except FileNotFoundError:
+            return False
+
+    def _written(self, name: str, content: bytes) -> Path:
+        path = self.at(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        partial.write_bytes(content)
+        return partial
+
+    def _linked(self, name: str, content: bytes) -> bool:
+        partial = self._written(name, content)
+        try:
+            os.link(partial, self.at(name))
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with self.at(name).open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        finally:
+            partial.unlink()
+        return True
+
+    def put(self, local: Path, name: str) -> None:
+        """Upload a local file."""
+        self._patiently(self.fs.put_file, str(local), f"{self.root}/{name}")
+
+    def get(self, name: str, local: Path) -> None:
+        """Download a file; raises FileNotFoundError."""
+        self._patiently(self.fs.get_file, f"{self.root}/{name}", str(local))
+
+    def move(self, name: str, other: str) -> None:
+        """Rename a file; raises FileNotFoundError."""
+        self._patiently(self.fs.mv, f"{self.root}/{name}", f"{self.root}/{other}")
+
+    def remove(self, name: str) -> None:
+        """Delete a file; raises FileNotFoundError (an object store may not)."""
+        self._patiently(self.fs.rm_file, f"{self.root}/{name}")
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder and all below, if there is one."""
+        folder = f"{self.root}/{name}"
+        if self._patiently(self.fs.exists, folder):
+            self._patiently(lambda: self.fs.rm(folder, recursive=True))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
+        root = f"{self.root}/{folder}"
+        found = self._patiently(lambda: self.fs.find(root, detail=True))
+        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
+
+    def matches(self, pattern: str) -> list[str]:
+        """Names of the files that a glob pattern names, sorted."""
+        found = self._patiently(self.fs.glob, f"{self.root}/{pattern}")
+        return sorted(str(path).removeprefix(f"{self.root}/") for path in found)
+
+    def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; an object store that is away is waited for, then StoreError is raised."""
+        if self.is_local:
+            return call(*arguments)
+        started = time.monotonic()
+        for wait in (*WAITS, None):
+            try:
+                return call(*arguments)
+            except FINAL:
+                raise
+            except Exception as error:  # each object store has errors of its own for being away
+                if isinstance(error, UserError) or is_full(error):
+                    raise
+                if wait is None or type(error).__name__ in HOPELESS:
+                    raise StoreError(
+                        f"cannot be reached ({_line(error)}), tried for {time.monotonic() - started:.0f} s; {KEPT}",
+                        file=f"store {self.uri}",
+                    ) from error
+                logger.warning("store %s cannot be reached (%s); trying again in %g s", self.uri, _line(error), wait)
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that a disk (or a quota) is full; some libraries say so only in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full(folder: Path, store: str) -> StoreError:
+    """What is told of a disk without room: where, and how to go on."""
+    remedy = (
+        "free some (`lmmcl gc SWEEP --dry-run` says which weights no step needs), or name another store with --store"
+    )
+    if not str(folder).startswith(store):
+        remedy = "free some, or set TMPDIR to a larger disk"
+    return StoreError(f"no space is left; {remedy}; {KEPT}", file=str(folder))
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
