@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Snapshot
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
@@ -28,7 +28,7 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
             merge(
                 step, ledger, device=pick_device(cluster.training.gpus_per_worker) if step.rule.needs_model else "cpu"
             )
-        case Finetune():
+        case Finetune() | Snapshot():
             from lmmcl.training.finetune import finetune
 
             finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))

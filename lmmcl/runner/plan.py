@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +16,13 @@ from lmmcl.reports import words
 from lmmcl.runner.estimate import check_memory, stage_memory
 from lmmcl.runner.pace import Pace, estimate_pace
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Finetune, Merge, Step
+from lmmcl.spec.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trained import trained_of
 from lmmcl.spec.trial import Trial
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
-KINDS = ("pretrained", "finetune", "merge", "evaluate", "examine")
+KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write."""
+    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out."""
 
     sweep: str
     wanted: dict[str, int]
@@ -50,6 +51,7 @@ class Plan:
     bytes_to_write: int
     trials: list[TrialPlan]
     pace: Pace | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -73,8 +75,8 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
     if cluster:
         for step in missing:
-            if isinstance(step, Finetune):
-                check_memory(step, cluster)
+            if isinstance(step, Finetune | Snapshot):
+                check_memory(step.finetune if isinstance(step, Snapshot) else step, cluster)
     return Plan(
         sweep=sweep.name,
         wanted={kind: wanted[kind] for kind in KINDS},
@@ -84,7 +86,28 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
         trials=[_trial_plan(trial, recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         pace=estimate_pace(missing, ledger) if cluster else None,
+        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _left_out(trial))),
     )
+
+
+def _left_out(trial: Trial) -> Iterator[str]:
+    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    if not any(probe.updates for probe in trial.probes):
+        return
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
+        for probe in trial.probes:
+            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+            if beyond:
+                yield (
+                    f"{probe.name} is not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
+                    f"a stage of it has {stage.updates}"
+                )
+            if probe.updates and stage.updates is None:
+                yield f"{probe.name}: how many updates {stage.skill.name} has is known when its data are there"
+
+
+def _numbers(some: Sequence[int]) -> str:
+    return ", ".join(map(str, some))
 
 
 def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
@@ -114,6 +137,8 @@ def _checkpoint_bytes(step: Step) -> int:
     """A delta holds the trained tensors; a merge rewrites those of its fine-tune."""
     if isinstance(step, Merge):
         return _checkpoint_bytes(step.tuned)
+    if isinstance(step, Snapshot):
+        return _checkpoint_bytes(step.finetune)
     if not isinstance(step, Finetune):
         return 0
     return trained_of(step.recipe, step.model).written * BYTES_PER_PARAMETER[step.training.precision]
@@ -136,7 +161,7 @@ def plan_table(plan: Plan) -> Group:
         trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
-    lines = [last + words.size(plan.bytes_to_write)]
+    lines = [last + words.size(plan.bytes_to_write), *plan.notes]
     if plan.pace:
         lines.append(_pace_text(plan.pace))
     return Group(steps, trials, *lines)

@@ -96,7 +96,7 @@ def _failure(trial: Trial, ledger: Ledger) -> str | None:
 def _trial(trial: Trial, recorded: set[str], now: set[str], failed: str | None) -> TrialStatus:
     done = 0
     for stage in trial.stages:
-        if any(step.key not in recorded for step in stage.asked):
+        if any(step.key not in recorded for step in (*stage.asked, *stage.examined)):
             break
         done += 1
     following = trial.stages[done] if done < len(trial.stages) else None
@@ -118,7 +118,8 @@ def _called(stage: Stage) -> str:
 
 def _keys(stage: Stage) -> set[str]:
     parents = {parent.key for parent in stage.checkpoint.parents}
-    return parents | {stage.checkpoint.key} | {step.key for step in stage.asked}
+    inside = {moment.checkpoint.key for moment in stage.moments}
+    return parents | inside | {stage.checkpoint.key} | {step.key for step in (*stage.asked, *stage.examined)}
 
 
 def status_table(status: SweepStatus, most: int | None = None) -> Table:

@@ -6,6 +6,7 @@ strategy) is never here but in `lmmcl.spec.cluster`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -51,6 +52,11 @@ class Training(Settings):
     def identity(self) -> dict[str, Any]:
         """What enters a key."""
         return self.model_dump(mode="json")
+
+    def updates(self, examples: int) -> int:
+        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than the first N."""
+        examples = min(examples, self.examples or examples)
+        return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 
 
 class Evaluation(Settings):

@@ -1,15 +1,17 @@
 """Steps: units of work that are done once, named by a key that is computed from what they compute.
 
 Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds its parents' keys
-                └─ Merge                  post-hoc mitigation of a stage, no training
+                ├─ Merge                  post-hoc mitigation of a stage, no training
+                └─ Snapshot               the stage's weights after some of its updates
 Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
 Examine(checkpoint, probe)                one per probe, likewise
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 from lmmcl.methods.mitigation import MergeMitigation, TrainingMitigation
@@ -17,7 +19,7 @@ from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.spec.keys import key_of
 from lmmcl.spec.settings import Evaluation, Training
-from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.tasks.base import Benchmark, Example, Skill
 from lmmcl.tasks.probes import Probe
 
 
@@ -84,7 +86,11 @@ class Pretrained(CheckpointStep):
 
 @dataclass(frozen=True)
 class Finetune(CheckpointStep):
-    """One stage: teach `skill` to `parent`, training what `recipe` names."""
+    """One stage: teach `skill` to `parent`, training what `recipe` names.
+
+    `snapshots` are the updates whose weights the plan wants too, written on the way past where that can be done; a hint of
+    execution that enters no key.
+    """
 
     parent: Checkpoint
     recipe: Recipe
@@ -92,6 +98,7 @@ class Finetune(CheckpointStep):
     skill: Skill
     training: Training
     seed: int
+    snapshots: tuple[int, ...] = field(default=(), compare=False)
     kind = "finetune"
 
     @property
@@ -108,6 +115,13 @@ class Finetune(CheckpointStep):
     def parents(self) -> tuple[Checkpoint, ...]:
         return (self.parent,)
 
+    @cached_property
+    def updates(self) -> int | None:
+        """How many updates it has; None where that depends on data which are not at hand."""
+        if self.training.max_steps:
+            return self.training.max_steps
+        return None if self.skill.missing() else self.training.updates(_size(self.skill.load))
+
     def fields(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.identity(),
@@ -121,6 +135,45 @@ class Finetune(CheckpointStep):
     def label(self) -> str:
         protected = f"-{self.mitigation.name}" if self.mitigation else ""
         return f"{self.depth}-{self.skill.name}-{self.recipe.label}{protected}-lr{self.training.learning_rate:g}-s{self.seed}"
+
+
+@lru_cache(maxsize=64)
+def _size(load: Callable[[], Sequence[Example]]) -> int:
+    """How many examples a skill has; trials share it, and a file need not be read for each."""
+    return len(load())
+
+
+@dataclass(frozen=True)
+class Snapshot(CheckpointStep):
+    """The weights of `finetune` after the first `update` of its updates, with its data order and its schedule.
+
+    Its delta lies over the checkpoint that the stage starts from, so it can be made without the finished stage.
+    """
+
+    finetune: Finetune
+    update: int
+    kind = "snapshot"
+
+    @property
+    def model(self) -> LMM:  # type: ignore[override]
+        """The model that is taught."""
+        return self.finetune.model
+
+    @property
+    def depth(self) -> int:  # type: ignore[override]
+        """How many skills have been taught when the stage is done."""
+        return self.finetune.depth
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.finetune.parent,)
+
+    def fields(self) -> dict[str, Any]:
+        return {"finetune": self.finetune.key, "update": self.update}
+
+    @property
+    def label(self) -> str:
+        return f"{self.finetune.label}-u{self.update}"
 
 
 @dataclass(frozen=True)
@@ -195,7 +248,7 @@ class Recorded(CheckpointStep):
         return self.recorded_parents
 
 
-Checkpoint = Pretrained | Finetune | Merge | Recorded
+Checkpoint = Pretrained | Finetune | Snapshot | Merge | Recorded
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, SweepFil
 from lmmcl.spec.point import Points, Space
 from lmmcl.spec.search import Choice, Draw, Search, check_search
 from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Step
+from lmmcl.spec.steps import Finetune, Step
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark, Skill
@@ -85,6 +85,7 @@ class _Builder:
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        self._check_updates(trials.values())
         check_search(self.entry.search, [*self.orders.values()], self.held_out, bool(spaces), str(self.path))
         search, kept = self.entry.search, tuple(spaces.values())
         return Sweep(self.entry.name, self.entry.description, str(self.path), tuple(trials.values()), search, kept)
@@ -156,6 +157,20 @@ class _Builder:
             self._named(probe.benchmarks, place, self.held_out)
             found[probe.name] = probe
         return tuple(found.values())
+
+    def _check_updates(self, trials: Iterable[Trial]) -> None:
+        """Refuse a probe that would look inside stages, but only after updates that no stage has."""
+        if not any(probe.updates for probe in self.probes):
+            return
+        lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
+        known = [length for length in lengths if length is not None]
+        for i, probe in enumerate(self.probes):
+            if probe.updates and known and len(known) == len(lengths) and max(known) < probe.updates[0]:
+                raise UserError(
+                    f"{probe.name}.updates: no stage has {probe.updates[0]} updates; allowed: 1 to {max(known)}",
+                    file=str(self.path),
+                    place=join("probes", i),
+                )
 
     def _lookup(self, kind: str, name: str, own: Mapping, shipped: list[str], get: Any, place: str) -> Any:
         if name in own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,19 @@ from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.spec.search import Limit
 from lmmcl.spec.settings import Evaluation, Training
-from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Step
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Snapshot, Step
 from lmmcl.spec.trained import trained_of
 from lmmcl.tasks.base import Benchmark, Skill
 from lmmcl.tasks.probes import Probe
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and its probes."""
+
+    update: int
+    checkpoint: Snapshot | Finetune
+    probes: tuple[Examine, ...]
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,17 @@ class Stage:
     checkpoint: Checkpoint
     evaluations: tuple[Evaluate, ...]
     probes: tuple[Examine, ...] = ()
+    moments: tuple[Moment, ...] = ()
 
     @property
     def asked(self) -> tuple[Asked, ...]:
         """All that is asked of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)
+
+    @property
+    def examined(self) -> tuple[Examine, ...]:
+        """All probes: of the checkpoint, then of the moments inside the stage."""
+        return (*self.probes, *(step for moment in self.moments for step in moment.probes))
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Trial:
         for number, skill in enumerate(self.skills, start=1):
             tuned, asked = self._teach(stages[0].checkpoint, stages[-1].checkpoint, taught, skill)
             taught.append(tuned)
-            stages.append(self._stage(number, skill, asked))
+            stages.append(self._stage(number, skill, asked, self._moments(tuned)))
         return tuple(stages)
 
     def _teach(
@@ -101,22 +116,38 @@ class Trial:
 
     def _finetune(self, start: Checkpoint, skill: Skill) -> Finetune:
         during = self.mitigation if isinstance(self.mitigation, TrainingMitigation) else None
-        return Finetune(start, self.recipe, during, skill, self.training, self.seed)
+        tuned = Finetune(start, self.recipe, during, skill, self.training, self.seed)
+        return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
 
-    def _stage(self, number: int, skill: Skill | None, checkpoint: Checkpoint) -> Stage:
+    def _updates(self, tuned: Finetune) -> list[int]:
+        """The updates inside a stage after which some probe looks; what lies beyond its end is left out."""
+        asked = {update for probe in self.probes for update in probe.updates}
+        return sorted(update for update in asked if tuned.updates is None or update <= tuned.updates)
+
+    def _moments(self, tuned: Finetune) -> tuple[Moment, ...]:
+        found = []
+        for update in self._updates(tuned):
+            checkpoint = tuned if update == tuned.updates else Snapshot(tuned, update)
+            probes = [probe for probe in self.probes if update in probe.updates]
+            found.append(Moment(update, checkpoint, self._probes(checkpoint, probes)))
+        return tuple(found)
+
+    def _stage(
+        self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[Moment, ...] = ()
+    ) -> Stage:
         asked = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
-        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint))
+        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments)
 
-    def _probes(self, checkpoint: Checkpoint) -> tuple[Examine, ...]:
+    def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[Examine, ...]:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
             Examine(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
-            for probe in self.probes
+            for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))
         )
 
-    def steps(self) -> dict[str, Step]:
-        """All steps that this trial needs, by key, parents before children."""
+    def steps(self, stages: Sequence[Stage] | None = None) -> dict[str, Step]:
+        """All steps that this trial (or some `stages` of it) needs, by key, parents before children."""
         found: dict[str, Step] = {}
 
         def add(step: Step) -> None:
@@ -125,9 +156,9 @@ class Trial:
                     add(parent)
                 found[step.key] = step
 
-        for stage in self.stages:
+        for stage in self.stages if stages is None else stages:
             add(stage.checkpoint)
-            for asked in stage.asked:
+            for asked in (*stage.asked, *stage.examined):
                 add(asked)
         return found
 

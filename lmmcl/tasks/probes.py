@@ -7,9 +7,9 @@ something else. It looks at the first questions of the sweep's held-out benchmar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.registry import member, members
@@ -30,6 +30,14 @@ class Probe(BaseModel):
     """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
 
     examples: int = Field(default=64, gt=0, description="questions of each benchmark, the first ones")
+    updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(), description="also inside every stage: after these of its updates, such as [1, 10, 100]"
+    )
+
+    @field_validator("updates")
+    @classmethod
+    def _ascending(cls, updates: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(updates)))
 
     def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
         """The benchmarks whose questions are used; raises UserError when there is none."""
@@ -38,8 +46,8 @@ class Probe(BaseModel):
         return tuple(held_out)
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key."""
-        return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
+        """What enters a key: what is looked at, not of which checkpoints."""
+        return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"updates"})}
 
 
 _SHARE: Any = Field(

@@ -88,11 +88,6 @@ def limited(skill: Skill, count: int | None) -> Skill:
     return replace(skill, load=load)
 
 
-def update_count(training: Training, examples: int) -> int:
-    """Optimizer updates of a stage with `examples` training examples."""
-    return training.max_steps or math.ceil(training.epochs * examples / training.global_batch_size)
-
-
 def row_order(examples: int, total: int, seed: int) -> list[int]:
     """The first `total` rows of an endless stream of passes over `examples` rows, each pass shuffled anew.
 

@@ -31,7 +31,7 @@ from lmmcl.checkpoint import provenance
 from lmmcl.errors import UserError
 from lmmcl.ledger import Draft, Ledger, Record
 from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune
+from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.collate import cut_batches
 from lmmcl.training.loop import Job, train_loop
 from lmmcl.training.retries import PreemptedError, Verdict, judge_group, pause_before
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 
 
 def finetune(
-    step: Finetune,
+    step: Finetune | Snapshot,
     ledger: Ledger,
     placement: TrainingPlacement,
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Record:
-    """Train `step` (its parent must be recorded) and record it.
+    """Train `step` (its parent must be recorded) and record it; for a snapshot, up to that one's update.
 
     `progress` is called now and then with update, updates, updates_per_second and loss; only without workers, since a
     worker group is in other processes. A stage that was killed goes on from its last checkpoint if `placement.save_every` was set.
@@ -55,18 +55,20 @@ def finetune(
     or the weights are unusable. Nothing is recorded then.
     """
     started = time.time()
-    batches = cut_batches(step.training, placement)
+    stage, snapshot = (step.finetune, step) if isinstance(step, Snapshot) else (step, None)
+    batches = cut_batches(stage.training, placement)
     resumable = bool(placement.save_every)
     try:
         with ledger.writing(step) as draft:
             if placement.workers:
                 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
-                result = _fit(Job(step, ledger, placement, batches), f"{ledger.store}/runs")
+                result = _fit(Job(stage, ledger, placement, batches, snapshot=snapshot), f"{ledger.store}/runs")
                 _fetch(result, draft)
             else:
                 runs = _local_runs(ledger, step)
                 with _quiet():
-                    result = _fit(Job(step, ledger, placement, batches, draft.folder, runs, progress), str(runs.parent))
+                    job = Job(stage, ledger, placement, batches, draft.folder, runs, progress, snapshot)
+                    result = _fit(job, str(runs.parent))
             assert result.metrics is not None, "the loop's last report carries the fields of the record"
             fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
             record = draft.commit(fields)
@@ -114,7 +116,7 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
             resources_per_worker=resources if placement.workers else None,
         ),
         run_config=RunConfig(
-            name=step.key,
+            name=job.key,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=0),  # see _fit; nodes that are drained do not count
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -141,13 +143,13 @@ def _fetch(result: Result, draft: Draft) -> None:
         shutil.copytree(folder, draft.folder, dirs_exist_ok=True)
 
 
-def _local_runs(ledger: Ledger, step: Finetune) -> Path:
+def _local_runs(ledger: Ledger, step: Finetune | Snapshot) -> Path:
     """Where the Trainer's own checkpoints go in local mode: beside the store, or this host's temporary folder for a remote one."""
     base = Path(ledger.store, "runs") if ledger.is_local else Path(tempfile.gettempdir(), "lmmcl-runs")
     return base / step.key
 
 
-def _remove_run(ledger: Ledger, step: Finetune) -> None:
+def _remove_run(ledger: Ledger, step: Finetune | Snapshot) -> None:
     """The record is there: what a resumed stage would have needed is not needed any more."""
     shutil.rmtree(_local_runs(ledger, step), ignore_errors=True)
     if not ledger.is_local:

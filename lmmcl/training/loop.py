@@ -29,12 +29,13 @@ from lmmcl.methods.mixing import Mix
 from lmmcl.models.experts import grown
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge
+from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Snapshot
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
+from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
 from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
 
@@ -43,7 +44,10 @@ CURVE = "curve.jsonl"
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to train. `output` takes the results and `runs` the Trainer's checkpoints; both None in a worker group."""
+    """A stage to train, to its end or, for a `snapshot`, to that one's update.
+
+    `output` takes the results and `runs` the Trainer's checkpoints; both None in a worker group.
+    """
 
     step: Finetune
     ledger: Ledger
@@ -52,6 +56,12 @@ class Job:
     output: Path | None = None
     runs: Path | None = None
     progress: Progress | None = None
+    snapshot: Snapshot | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of what is computed."""
+        return (self.snapshot or self.step).key
 
 
 def train_loop(config: dict[str, Job]) -> None:
@@ -99,6 +109,10 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     dtypes = _unfreeze(model, trained, uniform=job.placement.strategy == "fsdp")
 
     trainer, context = _prepare(job, model, trained, runs)
+    if job.snapshot:
+        trainer.add_callback(StopAfter(job.snapshot.update))
+    elif step.snapshots and can_write(step, pupil, job.placement):
+        trainer.add_callback(WriteSnapshots(step, job.ledger, pupil, before, dtypes))
     trainer.rates = pupil.rates()
     if step.mitigation:
         trainer.memory = step.mitigation.start(context)
@@ -122,7 +136,9 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     }
     adapter = pupil.settle(before, output)
     own = dict(model.named_parameters())
-    proof = prove(step, roles, pupil.stored, before, digest_tensors(named_tensors(model)))
+    after = digest_tensors(named_tensors(model))
+    # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
+    proof = prove(step, roles, pupil.stored, before, after, must_move=not job.snapshot)
     size = save_delta(
         output,
         {name: own[name] for name in proof.moved},

@@ -34,18 +34,20 @@ def prove(
     trained: Collection[str],
     before: Mapping[str, str],
     after: Mapping[str, str],
+    *,
+    must_move: bool = True,
 ) -> Proof:
     """Compare digests of all parameters and buffers by name, from before and after a stage.
 
     `roles` are those of the parameters, `trained` the names of what may differ. Raises StageError when a frozen
-    tensor changed, a tensor appeared or vanished, or none of the tensors of a selector moved.
+    tensor changed, a tensor appeared or vanished, or (if `must_move`) none of the tensors of a selector moved.
     """
     if before.keys() != after.keys():
         raise StageError.of(step, f"tensors appeared or vanished: {_some(set(before) ^ set(after))}")
     changed = {name for name in before if before[name] != after[name]}
     if wrong := changed - set(trained):
         raise StageError.of(step, f"{len(wrong)} frozen tensors changed: {_some(wrong)}")
-    for selector in step.recipe.moves:
+    for selector in step.recipe.moves if must_move else ():
         resolved = resolve(selector, roles.values(), model=step.model.name)
         if not any(selects(resolved, roles[name]) for name in changed):
             raise StageError.of(

@@ -22,7 +22,7 @@ from lmmcl.models.roles import select
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.metrics import get_metric
-from lmmcl.training.collate import row_order, update_count
+from lmmcl.training.collate import row_order
 
 
 def load(folder: str, name: str) -> Any:
@@ -41,7 +41,7 @@ def train(trial: Trial, stage: int, parent: str, out: Path) -> None:
         parameter.requires_grad_(name in chosen)
     processor, examples = lmm.load_processor(), trial.skills[stage - 1].load()
     count = min(settings.examples or len(examples), len(examples))
-    updates = update_count(settings, count)
+    updates = settings.updates(count)
     rows = row_order(count, updates * settings.global_batch_size, trial.seed)
     Trainer(
         model=model,

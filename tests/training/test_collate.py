@@ -8,7 +8,7 @@ import torch
 from lmmcl.errors import UserError
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
-from lmmcl.training.collate import Batches, EncodingCache, cut_batches, row_order, update_count
+from lmmcl.training.collate import Batches, EncodingCache, cut_batches, row_order
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_share_that_cannot_be_cut_is_refused_with_what_is_allowed() -> None:
     [({"epochs": 1}, 7), ({"epochs": 2}, 13), ({"epochs": 0.5}, 4), ({"epochs": 3, "max_steps": 5}, 5)],
 )
 def test_updates_cover_the_epochs(settings: dict[str, float], updates: int) -> None:
-    assert update_count(Training(global_batch_size=16, **settings), examples=100) == updates
+    assert Training(global_batch_size=16, **settings).updates(100) == updates
 
 
 def test_each_pass_has_every_row_once_in_another_order() -> None:

@@ -1,0 +1,93 @@
+"""The weights inside a stage: written as its training passes an update, or made by training up to that update again.
+
+Both ways give the same bits. The first needs the model's own tensors whole in one process: adapters that are merged at the end,
+divided models and mitigations that change weights at the end take the second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from lmmcl.checkpoint import base_digest, digest_tensors, provenance, save_delta
+from lmmcl.ledger import Ledger
+from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.models.experts import grown
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.steps import Finetune, Snapshot
+from lmmcl.training.adapters import Pupil
+from lmmcl.training.strategies import wanted
+
+
+def can_write(step: Finetune, pupil: Pupil, placement: TrainingPlacement) -> bool:
+    """Whether the weights are as they would be stored after every update of the stage, and not only at its end."""
+    settles = type(pupil).settle is not Pupil.settle
+    ends = step.mitigation is not None and type(step.mitigation).end is not TrainingMitigation.end
+    return not (settles or ends) and wanted(placement) in ("single", "ddp")
+
+
+class WriteSnapshots(TrainerCallback):
+    """Records the snapshots that `step` was told of, where the ledger lacks them, after their updates.
+
+    `before` are digests of all tensors at the stage's start, `dtypes` those that trained parameters had then: a snapshot holds
+    what differs, as the stage's own checkpoint does.
+    """
+
+    def __init__(
+        self,
+        step: Finetune,
+        ledger: Ledger,
+        pupil: Pupil,
+        before: Mapping[str, str],
+        dtypes: Mapping[str, torch.dtype],
+    ) -> None:
+        self._step, self._ledger, self._pupil = step, ledger, pupil
+        self._before, self._dtypes = before, dtypes
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step in self._step.snapshots and state.is_world_process_zero:
+            snapshot = Snapshot(self._step, state.global_step)
+            if not self._ledger.holds(snapshot):
+                self._write(snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        started = time.time()
+        model, precision = self._pupil.model, self._step.training.precision
+        own = dict(model.named_parameters())
+        values = {name: own[name].detach().to(self._dtypes.get(name, own[name].dtype)) for name in self._pupil.stored}
+        digests = digest_tensors(values)
+        moved = {name: value for name, value in values.items() if digests[name] != self._before[name]}
+        with self._ledger.writing(snapshot) as draft:
+            size = save_delta(
+                draft.folder,
+                moved,
+                parent_key=self._step.parent.key,
+                base_digest=base_digest(self._step.model, precision),
+                experts=grown(model),
+            )
+            draft.commit(
+                {
+                    "precision": precision,
+                    "checkpoint_bytes": size,
+                    "updates": snapshot.update,
+                    "moved": len(moved),
+                    "seconds": time.time() - started,
+                    "provenance": provenance(started),
+                }
+            )
+
+
+class StopAfter(TrainerCallback):
+    """Ends training after an update, with a last row of the curve; schedule and data are those of the whole stage."""
+
+    def __init__(self, update: int) -> None:
+        self._update = update
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= self._update:
+            control.should_training_stop = control.should_log = True
