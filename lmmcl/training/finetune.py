@@ -103,7 +103,7 @@ def _fit(job: Job, storage: str) -> Result:
 
 
 def _trainer(job: Job, storage: str) -> TorchTrainer:
-    step, placement = job.step, job.placement
+    placement = job.placement
     resources = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
     if placement.gpus_per_worker:
         resources["GPU"] = placement.gpus_per_worker
