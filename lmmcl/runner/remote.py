@@ -26,7 +26,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Step
+from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
 from lmmcl.training.retries import Verdict, judge, pause_before, root_of
 
 WAITING_CPUS = 0.001
@@ -87,13 +87,14 @@ class RayLauncher:
 
     async def checkpoint(self, step: Checkpoint) -> None:
         place = self._cluster.training
-        trains_here = isinstance(step, Finetune) and place.workers == 0
+        trains = isinstance(step, Finetune | Snapshot)
+        trains_here = trains and place.workers == 0
         if trains_here or (isinstance(step, Merge) and step.rule.needs_model):
             options = _options(place.cpus_per_worker, place.gpus_per_worker, place.resources_per_worker)
-        elif isinstance(step, Finetune):
+        elif trains:
             options = _options(0, 0, self._cluster.driver.resources)
-        else:
-            options = _options(self._cluster.evaluation.cpus, 0, self._cluster.driver.resources)
+        else:  # reads and writes weights: not on a head that has no CPUs to give
+            options = _options(self._cluster.evaluation.cpus, 0, self._cluster.evaluation.resources)
         await self._try(_compute_checkpoint.options(**options), [step])
 
     async def scores(self, steps: Sequence[Asked]) -> None:

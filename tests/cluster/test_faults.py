@@ -1,171 +1,276 @@
-"""Each part of a running sweep is killed in turn; the sweep, or the same command again, ends with the undisturbed scores."""
+"""Each part of a running sweep is killed in turn, at random moments; the sweep ends with the scores of the undisturbed one.
+
+Prints a table of faults and outcomes, and writes it to the file that LMMCL_FAULTS_TABLE names.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
+import random
 import signal
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos import NODE, SWEEP, Table, Victim, no_memory, scores, shuffled, strike
 from made import write_sweep
+from processes import Command
 from s3 import damage
 
 from lmmcl.ledger import Ledger
-from lmmcl.runner.audit import check_store
 from lmmcl.spec.steps import Finetune
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.spec.sweep import load_sweep
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
-from processes import Command  # of tests/runner
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(2400)]
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
-
-SWEEP = """
-name: small
-orders:
-  main: [counting, clock]
-benchmarks: {held_out: [colour]}
-training: {max_steps: 60, examples: 640, global_batch_size: 32, precision: fp32}
-evaluation: {precision: fp32, limit: 24}
-grids:
-  - {model: [tiny-onevision], recipe: [sa_proj], learning_rate: [1.0e-3]}
-"""
-ONE_CORE = "ray: {cpus: 1}\ntraining: {save_every: 10}\n"
+KILLED = "SIGKILL at a random moment"
+HOW = {
+    "worker": "process of a stage in training",
+    "evaluation": "process that asks benchmarks",
+    "driver": "driver of a trial",
+    "actor": "steps actor",
+}
 
 
-def started(folder: Path, *more: str) -> Command:
-    (folder / "one.yaml").write_text(ONE_CORE)
-    return Command(
-        "run", "small.yaml", "--store", "store", "--cluster", "one.yaml", "--mlflow", "off", *more, cwd=folder
-    )
-
-
-def scores(sweep: Sweep, ledger: Ledger) -> dict[str, list[float]]:
-    found = {key: ledger.find(step) for key, step in sweep.steps.items() if step.kind == "evaluate"}
-    return {key: record["sample_scores"] for key, record in found.items() if record}
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    table = Table()
+    yield table
+    print(f"\n{table.text()}\n")
+    if path := os.environ.get("LMMCL_FAULTS_TABLE"):
+        Path(path).write_text(f"{table.text()}\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     sweep = load_sweep(write_sweep(folder, SWEEP))
-    alone = started(folder, "--inline")
-    assert alone.wait() == 0, alone.output
+    alone = Command("run", "small.yaml", "--store", "store", "--mlflow", "off", "--inline", cwd=folder)
+    assert alone.wait(400) == 0, alone.output
     return scores(sweep, Ledger(str(folder / "store")))
 
 
-def processes(command: Command, title: str) -> Iterator[int]:
-    """Ids of the processes of `command` whose title begins like this."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = command.mark.encode() in (folder / "environ").read_bytes()
-            if ours and (folder / "cmdline").read_bytes().startswith(title.encode()):
-                yield int(folder.name)
-        except (OSError, ProcessLookupError):
-            continue
-
-
-def kill(command: Command, title: str, when: Callable[[], bool], seconds: float = 150) -> None:
-    """SIGKILL a process of `command` as soon as `when` holds and there is one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert command.process.poll() is None, command.output
-        if when():
-            for process in processes(command, title):
-                os.kill(process, signal.SIGKILL)
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"{title} did not come:\n{command.output}")
-
-
-def finishes(command: Command, folder: Path, expected: dict[str, list[float]]) -> None:
-    assert command.wait(400) == 0, command.output
-    ledger = Ledger(str(folder / "store"))
-    assert scores(load_sweep(folder / "small.yaml"), ledger) == expected
-    assert check_store(ledger).damages == []
-    assert not list((folder / "store" / "runs").glob("*")), "nothing is left to resume"
-
-
-def saved(folder: Path) -> bool:
-    """Whether a stage in training has written a checkpoint inside it."""
-    return bool(list((folder / "store" / "runs").glob("*/checkpoint-*/trainer_state.json")))
-
-
-def test_a_worker_killed_inside_a_stage_goes_on_from_its_last_checkpoint(
-    tmp_path: Path, undisturbed: dict[str, list[float]]
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_process_of_a_sweep_may_be_killed(
+    seed: int, tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
 ) -> None:
-    sweep = load_sweep(write_sweep(tmp_path, SWEEP))
-    command = started(tmp_path)
-    kill(command, "ray::_compute_checkpoint", lambda: saved(tmp_path))
-    finishes(command, tmp_path, undisturbed)
-    ledger = Ledger(str(tmp_path / "store"))
-    rows = [
-        len(ledger.read_lines(step.path, "curve.jsonl")) for step in sweep.steps.values() if isinstance(step, Finetune)
-    ]
-    assert rows == [60, 60], "the curve goes through the kill"
+    chance = random.Random(seed)
+    left = shuffled({"worker": 3, "evaluation": 2, "driver": 2, "actor": 2}, seed)
+    for sweep in range(20):
+        if not left:
+            break
+        folder = tmp_path / str(sweep)
+        folder.mkdir()
+        victim = Victim(folder)
+        command = victim.start()
+        struck: Counter[str] = Counter()
+        while left and strike(command, left[0], delay=chance.uniform(0, 4 if left[0] == "worker" else 0.7)):
+            struck[left.pop(0)] += 1
+            time.sleep(chance.uniform(0, 5))
+        outcome = victim.ends_well(command, undisturbed)
+        for part, times in struck.items():
+            table.add(HOW[part], KILLED, times, outcome)
+    assert not left
 
 
-def test_an_evaluation_that_is_lost_is_asked_again(tmp_path: Path, undisturbed: dict[str, list[float]]) -> None:
-    write_sweep(tmp_path, SWEEP)
-    command = started(tmp_path)
-    kill(command, "ray::_compute_scores", lambda: True)
-    finishes(command, tmp_path, undisturbed)
-
-
-def test_a_lost_steps_actor_ends_the_sweep_with_a_message_and_the_same_command_finishes_it(
-    tmp_path: Path, undisturbed: dict[str, list[float]]
+def test_a_whole_job_may_be_killed_and_sent_again(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
 ) -> None:
-    write_sweep(tmp_path, SWEEP)
-    command = started(tmp_path)
-    kill(command, "ray::StepsActor", lambda: saved(tmp_path))
-    assert command.wait(200) not in (0, None), command.output
-    assert "actor" in command.output.lower() and "same command" in command.output, command.output
-    assert command.gone_within(60), command.left_behind()
-    finishes(started(tmp_path), tmp_path, undisturbed)
+    chance = random.Random(4)
+    victim = Victim(tmp_path)
+    for _ in range(4):
+        killed = victim.start()
+        strike(killed, "worker", lambda process, killed=killed: killed.process.kill(), delay=chance.uniform(0, 8))
+        assert killed.wait() == -signal.SIGKILL
+        killed.gone_within(90)
+    outcome = victim.ends_well(victim.start(), undisturbed)
+    table.add("whole job (or its head)", f"{KILLED}; the same command again", 4, outcome)
 
 
-def test_a_lost_trial_driver_is_started_again(tmp_path: Path, undisturbed: dict[str, list[float]]) -> None:
-    write_sweep(tmp_path, SWEEP)
-    command = started(tmp_path)
-    kill(command, "ray::ImplicitFunc", lambda: saved(tmp_path))
-    if command.wait(400) != 0:
-        command = started(tmp_path)
-    finishes(command, tmp_path, undisturbed)
+def test_a_notice_before_preemption_saves_a_stage_which_goes_on_from_there(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
+    cluster = NODE.replace("save_every: 10", "save_every: 50")
+    victim = Victim(tmp_path, cluster=cluster)
+    command = victim.start()
+    struck = 0
+    for _ in range(4):
+        struck += strike(
+            command,
+            "worker",
+            lambda process: os.kill(process, signal.SIGTERM),
+            when=lambda: any((victim.store / "runs").glob("*")),
+            delay=2.5,
+        )
+        time.sleep(2)
+    outcome = victim.ends_well(command, undisturbed)
+    saves = [update for what, _, update in victim.watch.events if what == "save"]
+    assert any(update % 50 for update in saves), f"no save at a notice: {saves}"
+    table.add(HOW["worker"], "SIGTERM, as before a spot node goes: saves, ends, goes on elsewhere", struck, outcome)
 
 
-def test_a_damaged_checkpoint_is_told_and_computed_again(tmp_path: Path, undisturbed: dict[str, list[float]]) -> None:
-    sweep = load_sweep(write_sweep(tmp_path, SWEEP))
-    first = started(tmp_path, "--inline")
-    assert first.wait() == 0, first.output
-    ledger = Ledger(str(tmp_path / "store"))
-    stage = next(step for step in sweep.steps.values() if isinstance(step, Finetune))
-    for benchmark in [step for step in sweep.steps.values() if step.kind == "evaluate" and step.parents[0] == stage]:
-        _remove(tmp_path / "store" / benchmark.path)
-    damage(ledger, stage.path, "delta.safetensors", truncate=True)
-    told = started(tmp_path, "--inline")
-    assert told.wait() == 1
-    assert "bytes, not the" in told.output and stage.label in told.output, told.output
-    finishes(started(tmp_path, "--inline"), tmp_path, undisturbed)
-
-
-def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path, undisturbed: dict[str, list[float]]) -> None:
-    write_sweep(tmp_path, SWEEP)
-    command = started(tmp_path)
-    end = time.monotonic() + 150
-    while not saved(tmp_path):
-        assert command.process.poll() is None and time.monotonic() < end, command.output
-        time.sleep(0.05)
-    command.process.send_signal(signal.SIGTERM)
+def test_a_job_that_is_told_to_end_goes_on_with_the_same_command(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
+    victim = Victim(tmp_path)
+    command = victim.start()
+    strike(command, "worker", lambda _: command.process.send_signal(signal.SIGTERM), when=victim.training_saved)
     assert command.wait(100) == 130, command.output
     assert "goes on from there" in command.output
-    assert command.gone_within(30), command.left_behind()
-    finishes(started(tmp_path), tmp_path, undisturbed)
+    assert command.gone_within(60), command.left_behind()
+    outcome = victim.ends_well(victim.start(), undisturbed)
+    table.add("whole job", "SIGTERM (job stop, Slurm, Kubernetes); the same command again", 1, outcome)
 
 
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+def test_a_process_that_runs_out_of_memory_is_tried_again(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
+    victim = Victim(tmp_path)
+    command = victim.start()
+    struck = 0
+    for part in ("worker", "evaluation", "worker"):
+        struck += strike(command, part, no_memory, delay=0.5)
+    outcome = victim.ends_well(command, undisturbed)
+    table.add("memory of a computing process", "no allocation succeeds for three seconds", struck, outcome)
+
+
+def test_a_worker_group_that_loses_a_worker_goes_on(tmp_path: Path, table: Table) -> None:
+    text = SWEEP.replace("[counting, clock, digits]", "[counting]").replace("[sa_proj, gate_up]", "[sa_proj]")
+    group = "ray: {cpus: 2, dashboard: true}\ntraining: {workers: 1, save_every: 10, max_failures: 20}\n"
+    (tmp_path / "quiet").mkdir()
+    quiet = Victim(tmp_path / "quiet", sweep=text, cluster=group)
+    alone = quiet.start()
+    assert alone.wait(400) == 0, alone.output
+    (tmp_path / "torn").mkdir()
+    victim = Victim(tmp_path / "torn", sweep=text, cluster=group)
+    command = victim.start()
+    saved = lambda: any((victim.store / "runs").rglob("trainer_state.json"))  # noqa: E731
+    assert strike(command, "group worker", when=saved, delay=3)
+    victim.ends_well(command, scores(quiet.sweep, Ledger(str(quiet.store))))
+    record = Ledger(str(victim.store)).find(
+        next(step for step in victim.sweep.steps.values() if isinstance(step, Finetune))
+    )
+    assert record and record["updates"] == 60
+    table.add("worker of a Ray Train group", KILLED, 1, "same scores as an undisturbed group; resumed mid-stage")
+
+
+def test_nodes_may_leave_a_cluster(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    several = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"head": 10}})
+    try:
+        nodes = [several.add_node(num_cpus=1) for _ in range(2)]
+        monkeypatch.setenv("RAY_ADDRESS", several.address)
+        victim = Victim(
+            tmp_path, cluster="driver: {resources: {head: 0.001}}\ntraining: {save_every: 10, max_failures: 0}\n"
+        )
+        command = victim.start()
+        for number in range(2):
+            end = time.monotonic() + 400
+            while not victim.training_saved():
+                assert command.process.poll() is None and time.monotonic() < end, command.output
+                time.sleep(0.1)
+            several.remove_node(nodes[number], allow_graceful=False)
+            nodes.append(several.add_node(num_cpus=1))
+            time.sleep(5)
+        outcome = victim.ends_well(command, undisturbed)
+    finally:
+        several.shutdown()
+    table.add("worker node", "removed mid-stage (its raylet and processes killed), another added", 2, outcome)
+
+
+def test_files_that_were_damaged_are_found_and_computed_again_in_the_same_run(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
+    victim = Victim(tmp_path)
+    first = victim.start("--inline")
+    assert first.wait(400) == 0, first.output
+    ledger, chance = Ledger(str(victim.store)), random.Random(5)
+    stages = [step for step in victim.sweep.steps.values() if isinstance(step, Finetune)]
+    hit = chance.sample(stages, 4)
+    for number, step in enumerate(hit):
+        for asked in (
+            each for each in victim.sweep.steps.values() if each.kind == "evaluate" and each.parents[0] == step
+        ):
+            (victim.store / asked.path / "record.json").unlink()
+        damage(ledger, step.path, "delta.safetensors", truncate=bool(number % 2))
+    untouched = next(
+        step for step in victim.sweep.steps.values() if step.kind == "evaluate" and step.parents[0] not in hit
+    )
+    record = victim.store / untouched.path / "record.json"
+    record.write_text(record.read_text()[:100])  # a record that was cut is none
+    before = victim.watch.starts()
+    again = victim.start("--inline")
+    victim.ends_well(again, undisturbed, repeats=1000)
+    more = {key for key, times in victim.watch.starts().items() if times > before.get(key, 0)}
+    wanted = {step.key for step in hit} | {untouched.key}
+    assert wanted <= more
+    assert {key for key in more if victim.sweep.steps[key].kind == "finetune"} == {step.key for step in hit}
+    table.add(
+        "files in the store",
+        "weights cut or changed in a byte, a record cut",
+        5,
+        "told by digest; those steps, and no others, computed again in the same run; same scores",
+    )
+
+
+def test_an_mlflow_server_that_goes_away_ends_no_sweep(
+    tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 503)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    victim = Victim(tmp_path)
+    command = victim.start(mlflow=f"http://127.0.0.1:{server.server_port}")
+
+    def unplug(_: int) -> None:
+        server.shutdown()
+        server.server_close()
+
+    assert strike(command, "worker", unplug, delay=1)
+    outcome = victim.ends_well(command, undisturbed)
+    assert "nothing is lost" in command.output, command.output
+    table.add(
+        "MLflow server", "refuses, then is gone", 1, f"{outcome}; told at the end, with the command that fills it"
+    )
+
+
+def test_a_trial_that_fails_for_good_is_told_with_its_reason_while_the_others_finish(tmp_path: Path) -> None:
+    victim = Victim(tmp_path, cluster="ray: {cpus: 2}\ntraining: {max_failures: 1}\n")
+    doomed, spared = victim.sweep.trials
+    command = victim.start()
+    killed = 0
+    end = time.monotonic() + 400
+    while command.process.poll() is None and time.monotonic() < end:
+        for folder in (victim.store / ".partial").glob(f"{doomed.stages[2].checkpoint.key}-*"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(folder.name.rsplit("-", 2)[1]), signal.SIGKILL)
+                killed += 1
+        time.sleep(0.05)
+    assert command.wait(1) == 1, command.output
+    assert killed >= 2
+    assert f"failed: {doomed.name}" in command.output and "was tried 2 times" in command.output, command.output
+    [told] = (victim.store / "failures").glob("*.txt")
+    assert told.stem == doomed.key
+    ledger = Ledger(str(victim.store))
+    assert all(ledger.find(step) for step in spared.steps().values())
+
+
+def test_at_least_forty_faults_were_survived(table: Table) -> None:
+    assert table.faults >= 40, table.text()
+    assert set(HOW.values()) <= {row[0] for row in table.rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ def shades() -> list[Example]:
     ]
 
 
-def broken() -> list[Example]:
+def broken(tries: str = "") -> list[Example]:
+    if tries:
+        with Path(tries).open("a") as diary:
+            diary.write("try\n")
     return [ask("row-5", "What is shown?", "red", Path("/nowhere/to/be/found.png"))]
 
 
@@ -107,11 +111,13 @@ def test_a_group_that_loses_its_worker_goes_on_from_the_last_checkpoint(tmp_path
     assert difference(step, whole, torn) < 5e-4
 
 
-def test_a_broken_row_in_a_worker_is_told_like_one_at_home(tmp_path: Path) -> None:
+def test_a_broken_row_in_a_worker_is_told_like_one_at_home_and_not_tried_again(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
+    step = stage(load=partial(broken, str(tmp_path / "tries")))
     with pytest.raises(UserError, match="skill shades: row 'row-5'"):
-        finetune(stage(load=broken), ledger, TrainingPlacement(workers=1, max_failures=0))
-    assert ledger.find(stage(load=broken)) is None
+        finetune(step, ledger, TrainingPlacement(workers=1, max_failures=3))
+    assert ledger.find(step) is None
+    assert (tmp_path / "tries").read_text() == "try\n"
 
 
 def test_local_mode_works_inside_a_ray_task(tmp_path: Path) -> None:
