@@ -55,7 +55,12 @@ class TrainingPlacement(Settings):
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
-    max_failures: int = Field(default=2, ge=0, description="restarts of a worker group after a lost worker or node")
+    max_failures: int = Field(
+        default=2,
+        ge=0,
+        description="tries of a step, fine-tune or evaluation, after an error that may pass or a lost process; "
+        "lost nodes and preemptions are not counted, and what the same input brings again is not tried again",
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> TrainingPlacement:
@@ -116,7 +121,9 @@ class Cluster(Settings):
     gpu_memory_gb: float | None = Field(
         default=None, gt=0, description="memory of one GPU in GB; with it `plan` refuses what cannot fit"
     )
-    max_open_trials: int | None = Field(default=None, gt=0, description="default: computed from the cluster")
+    max_open_trials: int | None = Field(
+        default=None, gt=0, description="default: twice the fine-tunes that fit the cluster as it is now"
+    )
 
 
 def load_cluster(path: Path | None) -> Cluster:
