@@ -47,7 +47,8 @@ def cut_batches(training: Training, placement: TrainingPlacement) -> Batches:
             f"allowed numbers of workers: {_divisors(training.global_batch_size)}",
             place="training.workers",
         )
-    micro = min(placement.micro_batch_size or share, share)
+    wanted = placement.micro_batch_size
+    micro = min(wanted, share) if isinstance(wanted, int) else share  # `auto` tries smaller ones (see auto_batch.py)
     if share % micro:
         raise UserError(
             f"{share} examples a worker (global_batch_size {training.global_batch_size}) cannot be cut into batches of {micro}; "

@@ -9,7 +9,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Snapshot
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
+from lmmcl.training.auto_batch import choose
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
@@ -108,7 +109,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     trained, roles = pupil.trained, pupil.roles
     dtypes = _unfreeze(model, trained, uniform=job.placement.strategy == "fsdp")
 
-    trainer, context = _prepare(job, model, trained, runs)
+    job, trainer, context = _ready(job, model, trained, runs)
     if job.snapshot:
         trainer.add_callback(StopAfter(job.snapshot.update))
     elif step.snapshots and can_write(step, pupil, job.placement):
@@ -120,6 +121,8 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     with heeding_sigterm(trainer):
         trainer.train_from(_resume_point(runs))
     strategy = describe(trainer, job.placement)
+    if job.placement.micro_batch_size == "auto":
+        strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}
     make_whole(model, job.placement)
     if step.mitigation:
         with torch.no_grad():
@@ -180,6 +183,23 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
             dtypes[name] = parameter.dtype
             parameter.data = parameter.data.float()
     return dtypes
+
+
+def _ready(
+    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
+) -> tuple[Job, StageTrainer, StageContext]:
+    """The job with batches that fit the memory, its Trainer, and what the mitigation is shown."""
+    if job.placement.micro_batch_size != "auto":
+        return job, *_prepare(job, model, trained, runs)
+
+    def start(trainer: StageTrainer, context: StageContext) -> None:
+        if job.step.mitigation:
+            trainer.memory = job.step.mitigation.start(context)
+
+    batches, trainer, context = choose(
+        job.batches, job.placement, lambda batches: _prepare(replace(job, batches=batches), model, trained, runs), start
+    )
+    return replace(job, batches=batches), trainer, context
 
 
 def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path) -> tuple[StageTrainer, StageContext]:
