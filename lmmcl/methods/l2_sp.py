@@ -19,6 +19,7 @@ class L2SP(TrainingMitigation):
 
     name = "l2_sp"
     version = 1
+    copies = 1
     needs_all_logits = False
 
     weight: float = Field(default=0.01, ge=0)

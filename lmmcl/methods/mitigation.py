@@ -89,6 +89,8 @@ class TrainingMitigation(Mitigation):
     needs_all_logits: ClassVar[bool] = True
     """Whether `penalty` or `token_penalty` reads the logits before the one that predicts the first answer token of a batch;
     if not, those need not be computed: with a large vocabulary they are most of the memory."""
+    copies: ClassVar[int] = 0
+    """Copies of all trained parameters, in fp32, that it holds on the GPU: what a plan tells of its memory."""
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone.

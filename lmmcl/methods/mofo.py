@@ -28,6 +28,7 @@ class MoFO(TrainingMitigation):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "mofo"
     version: ClassVar[int] = 1
+    copies: ClassVar[int] = 1  # during an update
 
     alpha: float = Field(default=0.15, gt=0, le=1, description="share of each tensor's entries that an update moves")
 

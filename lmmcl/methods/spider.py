@@ -34,6 +34,7 @@ class Spider(TrainingMitigation):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str] = "spider"
     version: ClassVar[int] = 1
+    copies: ClassVar[int] = 2  # the weights and the sum of gradients
 
     def start(self, context: StageContext) -> dict[str, Tensor]:
         """Copies of the trained parameters: θ0."""

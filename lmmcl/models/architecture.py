@@ -24,6 +24,8 @@ class Architecture:
     """How a dialogue is written, in one sentence; the template itself comes with the checkpoint."""
     images: str
     """What an image becomes: resolution, tiles, number of tokens."""
+    tokens: int = 1024
+    """Tokens of a photograph of 1024 × 768 pixels: what memory and hours are estimated with."""
 
 
 def architectures() -> dict[str, Architecture]:

@@ -20,6 +20,7 @@ ARCHITECTURE = Architecture(
     image_processor="Gemma3ImageProcessorPil",
     chat="<start_of_turn>user … <end_of_turn>; a system turn is written into the first user turn",
     images="one view of 896 pixels, 256 tokens between start and end marks; tokens of an image see each other both ways",
+    tokens=256,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -24,6 +24,7 @@ ARCHITECTURE = Architecture(
     image_processor="BlipImageProcessorPil",
     chat="none: the instruction alone, after the image; the Q-Former reads it too",
     images="one image an instruction, 224 pixels square: 32 query tokens",
+    tokens=32,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -17,6 +17,7 @@ ARCHITECTURE = Architecture(
     image_processor="CLIPImageProcessorPil",
     chat="USER: … ASSISTANT: …; images stand before the text of their turn; an answer ends with the end-of-text token",
     images="one view of 336 pixels, cut out of the middle: 576 tokens; the tower's last layer is not used",
+    tokens=576,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -18,6 +18,7 @@ ARCHITECTURE = Architecture(
     chat="that of the language model (Llama 3 headers, USER:/ASSISTANT:, [INST]); images stand before the text",
     images="576 tokens for the whole picture, and up to 4 tiles of 336 pixels in the grid that wastes least; the tower's "
     "last layer is not used (features are taken before it) and gets no gradient",
+    tokens=2340,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -23,6 +23,7 @@ ARCHITECTURE = Architecture(
     chat="ChatML of Qwen2 without a system turn; images stand before the text of their turn",
     images="729 tokens for the whole picture, and tiles of 384 pixels (anyres_max_9: more than 9 tiles' worth is scaled "
     "down); several images in a dialogue: one view of 729 tokens each",
+    tokens=4671,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -29,6 +29,7 @@ ARCHITECTURE = Architecture(
     chat="ChatML with the system turn 'You are a helpful assistant.'; images stand where they are in the text",
     images="native resolution in patches of 14 pixels, 2 × 2 merged: a token for each 28 × 28 pixels; the checkpoint's "
     "limits (3,136 to 12,845,056 pixels) hold, so large pictures are long",
+    tokens=999,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -20,6 +20,7 @@ ARCHITECTURE = Architecture(
     image_processor="SmolVLMImageProcessorPil",
     chat="'User:' and 'Assistant:' after one start mark; every turn ends with <end_of_utterance>",
     images="the longest side is scaled to 4 tiles, each tile and a thumbnail are 64 (500 M) or 81 (2.2 B) tokens",
+    tokens=832,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -22,8 +22,8 @@ from lmmcl.spec.steps import Finetune
 from lmmcl.spec.trained import trained_of
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-TOKENS = 2048
-"""Tokens of an example, image and text, that activations are estimated for."""
+TEXT_TOKENS = 128
+"""Tokens of an example beside those of its image."""
 ANSWER_TOKENS = 256
 """Of these, those whose logits are computed."""
 GB = 10**9
@@ -33,21 +33,67 @@ RESERVE = 2 * GB
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Bytes on each GPU while a stage trains; `activations` is 0 for a model that does not tell its layers."""
+    """Bytes on each GPU while a stage trains; `activations` is 0 for a model that does not tell its layers.
+
+    `mitigation` is what it keeps of the weights, in fp32 and undivided.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    mitigation: int = 0
 
     @property
     def total(self) -> int:
         """With what CUDA takes for itself."""
-        return self.weights + self.gradients + self.optimizer + self.activations + RESERVE
+        return self.weights + self.gradients + self.optimizer + self.activations + self.mitigation + RESERVE
 
     def to_dict(self) -> dict[str, int]:
         """For `--json`."""
         return {**asdict(self), "total": self.total}
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a stage fits a node: so many of its GPUs, shared in that way, and the memory that each needs."""
+
+    gpus: int
+    strategy: str
+    memory: StageMemory
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"gpus": self.gpus, "strategy": self.strategy, **self.memory.to_dict()}
+
+    def __str__(self) -> str:
+        shared = f" ({self.strategy})" if self.gpus > 1 else ""
+        return f"{_gb(self.memory.total)} on {self.gpus} GPU{'s' if self.gpus > 1 else ''}{shared}"
+
+
+NODE_GPUS, NODE_GB = 8, 80.0
+"""The node that a plan without a cluster file is told for."""
+
+
+def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -> Place | None:
+    """The fewest of `gpus` GPUs of `gb` gigabytes that a stage fits, with checkpointing and one example each; None if none do."""
+    one = TrainingPlacement(workers=1, gpus_per_worker=1, micro_batch_size=1, gradient_checkpointing=True)
+    tried: list[tuple[int, str, dict[str, Any]]] = [(1, "one GPU", {})]
+    for workers in (2, 4, 8):
+        if workers <= gpus and step.training.global_batch_size % workers == 0:
+            zero = {"workers": workers, "strategy": "deepspeed"}
+            tried += [(workers, f"ZeRO-{stage}", {**zero, "zero_stage": stage}) for stage in (2, 3)]
+    for number, strategy, change in tried:
+        memory = stage_memory(step, one.model_copy(update=change))
+        if memory.total <= gb * GB:
+            return Place(number, strategy, memory)
+    return None
+
+
+def example_tokens(lmm: LMM) -> int:
+    """Tokens of an example: a photograph of 1024 × 768 pixels as this family sees it, and a short question."""
+    architecture = getattr(lmm, "architecture", None)
+    return TEXT_TOKENS + (architecture.tokens if architecture else 1024)
 
 
 def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
@@ -75,13 +121,17 @@ def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
         gradients = 0 if zero >= 2 else gradients
     if placement.offload == "parameters":
         weights = _largest_block(step.model) * precision * 2
-    return StageMemory(weights, gradients, optimizer, _activations(step, placement, precision))
+    kept = 4 * trained * step.mitigation.copies if step.mitigation else 0
+    return StageMemory(weights, gradients, optimizer, _activations(step, placement, precision), kept)
 
 
 def micro_batch(step: Finetune, placement: TrainingPlacement) -> int:
     """Examples in one forward pass of one worker."""
     share = max(1, step.training.global_batch_size // max(placement.workers, 1))
-    return min(placement.micro_batch_size or share, share)
+    wanted = placement.micro_batch_size
+    if wanted == "auto":
+        return 1  # what it may come down to
+    return min(wanted or share, share)
 
 
 def _activations(step: Finetune, placement: TrainingPlacement, precision: int) -> int:
@@ -103,7 +153,7 @@ def _activations(step: Finetune, placement: TrainingPlacement, precision: int) -
     if placement.gradient_checkpointing and blocks:
         elements = min(widths) * len(blocks) + max(blocks.values())
     logits = ANSWER_TOKENS * head * (precision + 8)
-    return examples * (TOKENS * elements * precision + logits)
+    return examples * (example_tokens(step.model) * elements * precision + logits)
 
 
 def _largest_block(lmm: LMM) -> int:

@@ -11,10 +11,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
-from lmmcl.runner.estimate import check_memory, stage_memory
+from lmmcl.reports.walked import Walk, walks_of, wanted_steps
+from lmmcl.runner.estimate import NODE_GB, NODE_GPUS, Place, check_memory, smallest_place, stage_memory
+from lmmcl.runner.hours import Hours, estimate_hours
 from lmmcl.runner.pace import Pace, estimate_pace
+from lmmcl.runner.search_plan import SearchPlan, plan_searches
+from lmmcl.searches import with_proposals
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.spec.sweep import Sweep
@@ -27,7 +33,11 @@ KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial: how much of it is recorded, and what a stage of it trains and writes."""
+    """One trial: how much of it is recorded, and what a stage of it trains, writes and needs.
+
+    `gpu_bytes` is what each GPU of the cluster file holds while a stage trains; `node` (without a cluster file, for models of the
+    hub) the fewest GPUs of a node of eight with 80 GB that it fits, and what each of them holds; None where eight do not do.
+    """
 
     name: str
     key: str
@@ -37,11 +47,16 @@ class TrialPlan:
     trained_parameters: int
     bytes_per_stage: int
     gpu_bytes: dict[str, int] | None = None
+    node: Place | None = None
+    stopped: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out."""
+    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
+
+    `hours` are GPU hours of what is to run, for models of the hub; `unfit` says which stages the cluster's GPUs cannot hold.
+    """
 
     sweep: str
     wanted: dict[str, int]
@@ -52,42 +67,75 @@ class Plan:
     trials: list[TrialPlan]
     pace: Pace | None = None
     notes: tuple[str, ...] = ()
+    hours: Hours | None = None
+    unfit: tuple[str, ...] = ()
+    searches: tuple[SearchPlan, ...] = ()
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to run."""
-        return not any(self.to_run.values())
+        """Whether nothing is left to run, or to propose."""
+        return not any(self.to_run.values()) and not any(search.to_propose for search in self.searches)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        trials = [{**asdict(each), "node": each.node.to_dict() if each.node else None} for each in self.trials]
+        searches = [each.to_dict() for each in self.searches]
+        hours = self.hours.to_dict() if self.hours else None
+        return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
+
+    def refuse_unfit(self) -> None:
+        """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
+        if self.unfit:
+            raise UserError(
+                self.unfit[0] if len(self.unfit) == 1 else "\n" + "\n".join(f"- {each}" for each in self.unfit)
+            )
 
 
 def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
     """Compare the steps of `sweep` with the records of `ledger`.
 
-    With `cluster`, also estimate the memory that each GPU needs, and the time. Raises UserError when a stage cannot fit.
+    With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `unfit` what does not fit.
     """
-    recorded = {key for key, step in sweep.steps.items() if ledger.find(step) is not None}
-    wanted = Counter(step.kind for step in sweep.steps.values())
-    done = Counter(sweep.steps[key].kind for key in recorded)
-    missing = [step for key, step in sweep.steps.items() if key not in recorded]
+    sweep = with_proposals(sweep, ledger)
+    walks = walks_of(sweep, ledger)
+    steps = wanted_steps(sweep, walks)
+    recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
+    wanted = Counter(step.kind for step in steps.values())
+    done = Counter(steps[key].kind for key in recorded)
+    missing = [step for key, step in steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
-    if cluster:
-        for step in missing:
-            if isinstance(step, Finetune | Snapshot):
-                check_memory(step.finetune if isinstance(step, Snapshot) else step, cluster)
     return Plan(
         sweep=sweep.name,
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
-        asked_by_trials=sum(len(trial.steps()) for trial in sweep.trials),
+        asked_by_trials=sum(len(walks.of(trial).steps()) for trial in sweep.trials),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(trial, recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger) if cluster else None,
         notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _left_out(trial))),
+        hours=estimate_hours(missing),
+        unfit=_unfit([*missing, *_corners(sweep)], cluster) if cluster else (),
     )
+
+
+def _corners(sweep: Sweep) -> list[Step]:
+    """What searches may propose: the steps at the ends of their ranges."""
+    return [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
+
+
+def _unfit(missing: Sequence[Step], cluster: Cluster) -> tuple[str, ...]:
+    """What `check_memory` says of the stages to be computed, once for each recipe of a model."""
+    found: dict[tuple[str, str], str] = {}
+    for step in missing:
+        stage = step.finetune if isinstance(step, Snapshot) else step
+        if isinstance(stage, Finetune) and (alike := (stage.model.name, stage.recipe.label)) not in found:
+            try:
+                check_memory(stage, cluster)
+            except UserError as error:
+                found[alike] = str(error)
+    return tuple(found.values())
 
 
 def _left_out(trial: Trial) -> Iterator[str]:
@@ -110,8 +158,8 @@ def _numbers(some: Sequence[int]) -> str:
     return ", ".join(map(str, some))
 
 
-def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
-    steps = trial.steps()
+def _trial_plan(walk: Walk, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
+    trial, steps = walk.trial, walk.steps()
     return TrialPlan(
         name=trial.name,
         key=trial.key,
@@ -121,12 +169,18 @@ def _trial_plan(trial: Trial, recorded: set[str], stage_bytes: int, cluster: Clu
         trained_parameters=trial.trained_parameters(),
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
+        node=smallest_place(_first(trial)) if cluster is None and isinstance(trial.model, HubModel) else None,
+        stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 
 
-def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int] | None:
-    first = next((step for step in trial.steps().values() if isinstance(step, Finetune)), None)
-    return stage_memory(first, cluster.training).to_dict() if first else None
+def _first(trial: Trial) -> Finetune:
+    """The first stage; the later ones train the same parameters of the same model."""
+    return next(step for step in trial.steps().values() if isinstance(step, Finetune))
+
+
+def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
+    return stage_memory(_first(trial), cluster.training).to_dict()
 
 
 def _stage_bytes(trial: Trial) -> int:
@@ -152,16 +206,20 @@ def plan_table(plan: Plan) -> Group:
     for kind in KINDS:
         if plan.wanted[kind]:
             steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
-    gpu = any(trial.gpu_bytes for trial in plan.trials)
-    more = ["about, on each GPU"] if gpu else []
+    more = ["about, on each GPU"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    of_a_node = any(trial.node for trial in plan.trials)
+    more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
     trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
     for trial in plan.trials:
-        recorded = f"{trial.recorded}/{trial.wanted}"
+        recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [words.size(trial.gpu_bytes["total"])] if trial.gpu_bytes else []
+        size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
         trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
-    lines = [last + words.size(plan.bytes_to_write), *plan.notes]
+    lines = [last + words.size(plan.bytes_to_write), *map(str, plan.searches), *plan.notes]
+    if plan.hours:
+        lines.append(f"GPU hours: {plan.hours}")
     if plan.pace:
         lines.append(_pace_text(plan.pace))
     return Group(steps, trials, *lines)

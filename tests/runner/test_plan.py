@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
-from made import made_trial
+import pytest
+from made import made_trial, write_sweep
 
 from lmmcl.ledger import Ledger
+from lmmcl.reports import words
+from lmmcl.runner.estimate import smallest_place, stage_memory
+from lmmcl.runner.hours import estimate_hours
 from lmmcl.runner.plan import make_plan
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import Sweep, load_sweep
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,3 +54,77 @@ def test_what_is_recorded_is_not_to_run(tmp_path: Path) -> None:
     assert not plan.is_done
     per_stage = trial.trained_parameters() * 2
     assert plan.bytes_to_write == per_stage, "bf16, one of two stages is there"
+
+
+PAPERS = ("paper", "paper_orders", "easier", "tailor", "mllm_cl")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_paper_s_sweep_opens_with_its_question_and_the_cost_that_the_plan_tells(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMMCL_DATA", str(tmp_path))  # sizes as their owners tell them, not as they are prepared here
+    file = REPOSITORY / "sweeps" / f"{name}.yaml"
+    head = file.read_text(encoding="utf-8").partition("\nname:")[0]
+    words_of_head = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
+    assert "?" in head.splitlines()[0] and "Held against" in words_of_head
+    plan = make_plan(load_sweep(file), Ledger(str(tmp_path)))
+    assert plan.hours is not None and plan.hours.unknown == 0
+    assert f"{len(plan.trials)} trials, {plan.wanted['finetune']} fine-tunes" in words_of_head
+    assert f"{words.size(plan.bytes_to_write)} of checkpoints" in words_of_head
+    assert str(plan.hours).partition(" (")[0] in words_of_head
+
+
+def test_without_a_cluster_file_a_plan_tells_what_a_node_of_eight_gpus_needs_and_takes_seconds(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nstarted = time.process_time()\nfrom lmmcl.cli import app\n"
+        f"app(['plan', {str(REPOSITORY / 'sweeps' / 'paper.yaml')!r}, '--store', {str(tmp_path)!r}], standalone_mode=False)\n"
+        "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)), time.process_time() - started < 20)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "[] True"
+    assert "51 trials" in told and "steps are shared between trials" in told and "2.7 TB" in told
+    assert "8 × 80 GB" in told and "on 1 GPU" in told and "on 2 GPUs (ZeRO-3)" in told
+    assert "822,212,608" in told and "H100-hours of training" in told
+
+
+def test_the_smallest_place_is_one_that_fits_and_the_one_before_it_does_not() -> None:
+    sweep = load_sweep(REPOSITORY / "sweeps" / "paper.yaml")
+    stages = [step for step in sweep.steps.values() if isinstance(step, Finetune) and step.depth == 1]
+    places = {step.key: smallest_place(step) for step in stages}
+    assert {place.gpus for place in places.values() if place} >= {1, 2}
+    assert all(place is not None and place.memory.total <= 80e9 for place in places.values())
+    large = next(step for step in stages if step.recipe.name.startswith("full"))
+    assert smallest_place(large, gpus=1) is None
+    assert smallest_place(large, gb=1000.0).gpus == 1  # type: ignore[union-attr]
+    kept = {
+        step.mitigation.name if step.mitigation else None: stage_memory(step, TrainingPlacement()) for step in stages
+    }
+    assert kept["ewc"].mitigation == 2 * kept["l2_sp"].mitigation > 0 == kept["replay"].mitigation
+
+
+def test_hours_grow_with_examples_and_with_what_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMMCL_DATA", str(tmp_path))
+
+    def hours(recipe: str, examples: int) -> float:
+        sweep = load_sweep(
+            write_sweep(
+                tmp_path,
+                f"name: h\norders: {{main: [cub200]}}\ntraining: {{examples: {examples}}}\n"
+                f"grids: [{{model: [qwen2.5-vl-7b], recipe: [{recipe}]}}]\n",
+            )
+        )
+        found = estimate_hours(sweep.steps.values())
+        assert found is not None
+        return found.training
+
+    assert hours("llm", 2000) == pytest.approx(2 * hours("llm", 1000))
+    assert hours("llm", 10**6) == hours("llm", 5994), "there are no more examples"
+    assert hours("llm", 1000) > hours("sa_proj", 1000) > 0.7 * hours("llm", 1000)
+    tokens, billions = 999 + 128, 6.53  # of the blocks of Qwen2.5-7B
+    least = 1000 * 3 * 2 * billions * 1e9 * tokens / (0.4 * 989e12) / 3600
+    assert least < hours("sa_proj", 1000) < 1.3 * least
+
+
+def test_models_that_need_no_gpu_have_no_gpu_hours() -> None:
+    assert estimate_hours(load_sweep(REPOSITORY / "sweeps" / "quickstart.yaml").steps.values()) is None
