@@ -67,13 +67,12 @@ def shown(correlations: list[Correlation]) -> list[Correlation]:
 
     A score of `constrained` falls with forgetting because it is what was forgotten; its gain is the finding.
     """
-    return [
-        each
-        for each in correlations
-        if not each.probe[-1].isdigit()
-        and "/benchmark/" not in each.probe
-        and not each.probe.endswith(("/free", "/score"))
-    ]
+    return [each for each in correlations if summarises(each.probe)]
+
+
+def summarises(probe: str) -> bool:
+    """Whether a probe's value is none of its parts (a layer, a position, a benchmark) and no held-out score."""
+    return not probe[-1].isdigit() and "/benchmark/" not in probe and not probe.endswith(("/free", "/score"))
 
 
 def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:

@@ -33,6 +33,7 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "wanted": results.wanted,
         "recorded": results.recorded,
         "provenance": _plain(results.provenance),
+        "searches": [_plain(each.to_dict()) for each in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
         "trials": [_trial(trial, trial.key in front, curves) for trial in results.trials],
     }
@@ -91,6 +92,7 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any
         "name": trial.name,
         "state": trial.state,
         "error": trial.error,
+        "stopped": _plain(trial.stopped.to_dict()) if trial.stopped else None,
         **{axis: _plain(trial.axes.get(axis)) for axis in dict.fromkeys([*AXES, *trial.axes])},
         "skills": list(trial.skills),
         "held_out": list(trial.held_out),
@@ -114,6 +116,7 @@ def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
         "intervals": _intervals(stage),
         "cost": _plain(stage.cost),
         "probes": _plain(stage.probes),
+        "probe_curve": [_plain(row) for row in stage.probe_curve],
         "cells": [_plain(asdict(cell)) for cell in stage.cells],
         **curve,
     }
@@ -142,7 +145,8 @@ def _flat(
     scores, probes = (trial.last.scores, trial.last.probes) if trial.last else ({}, {})
     row |= {f"score/{name}": finite(scores.get(name)) for name in benchmarks}
     row |= {f"probe/{name}": finite(probes.get(name)) for name in _all(results, "probes")}
-    return row | {"stages": len(trial.stages), "on_pareto_front": is_on_front, "error": trial.error}
+    row |= {"stages": len(trial.stages), "on_pareto_front": is_on_front, "error": trial.error}
+    return row | {"stopped": str(trial.stopped) if trial.stopped else None}
 
 
 def _all(results: SweepResults, what: str) -> list[str]:

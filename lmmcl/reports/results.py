@@ -10,12 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmmcl.searches import SearchState
+from lmmcl.spec.search import Stopped
+
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
 #: The four measures every report shows, in percentage points.
 MEASURES = ("learning", "target_forgetting", "overall", "held_out_forgetting")
 
-State = Literal["done", "partial", "failed"]
+State = Literal["done", "stopped", "partial", "failed"]
+STATES: tuple[State, ...] = ("done", "stopped", "partial", "failed")
+"""How far a trial came: to its end, to where a budget or a scheduler ended it, or not yet; or it failed."""
 Interval = tuple[float, float]
 
 
@@ -43,7 +48,8 @@ class StageResult:
     defined at this stage. `curve` has one row for each logged update (`update`, `loss`, `learning_rate`, `grad_norm`,
     `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
     `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is
-    in. Stage 0 is the pre-trained model and has no skill.
+    in. `probe_curve` has one row for each moment inside the stage at which probes looked: `update` and their values, from
+    update 0, the start of the stage, to its end. Stage 0 is the pre-trained model and has no skill.
     """
 
     number: int
@@ -57,6 +63,7 @@ class StageResult:
     cost: Mapping[str, float] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
     cells: Sequence[Cell] = ()
+    probe_curve: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class TrialResult:
 
     `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
     questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials of which this is the mean
-    (see `lmmcl.reports.seeds`); empty for a trial that was run.
+    (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
     """
 
     key: str
@@ -78,6 +85,7 @@ class TrialResult:
     error: str | None = None
     draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
     seeds: tuple[TrialResult, ...] = ()
+    stopped: Stopped | None = None
 
     @property
     def last(self) -> StageResult | None:
@@ -108,7 +116,10 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """All trials of a sweep. `wanted` and `recorded` count steps; `provenance` says what made the numbers."""
+    """All trials of a sweep. `wanted` and `recorded` count steps; `provenance` says what made the numbers.
+
+    `searches` are those that propose trials, with how far each is.
+    """
 
     name: str
     trials: Sequence[TrialResult]
@@ -116,6 +127,7 @@ class SweepResults:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     wanted: int | None = None
     recorded: int | None = None
+    searches: Sequence[SearchState] = ()
 
     def axes(self) -> list[str]:
         """The names of all axes: the known ones first, then the others as they come."""

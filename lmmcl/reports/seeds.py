@@ -55,6 +55,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         error="; ".join(f"seed {trial.axes.get('seed')}: {trial.error}" for trial in failed) or None,
         draws=_mean_draws(used),
         seeds=tuple(used) if len(trials) > 1 else (),
+        stopped=first.stopped,
     )
 
 
@@ -70,6 +71,7 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         intervals=_intervals(stages),
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
+        probe_curve=_mean_curve([stage.probe_curve for stage in stages]),
         cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )
 
@@ -91,6 +93,12 @@ def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
             made = from_variances(values, deviation**2)
             found[name] = (made.low, made.high)
     return found
+
+
+def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Probe values by update, where all seeds have them."""
+    rows = [{row["update"]: row for row in curve} for curve in curves]
+    return [_means(each[update] for each in rows) for update in rows[0] if all(update in each for each in rows)]
 
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:

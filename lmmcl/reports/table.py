@@ -13,9 +13,10 @@ from rich.table import Table
 
 from lmmcl.reports import words
 from lmmcl.reports.correlation import correlation_markdown
+from lmmcl.reports.inside import inside_markdown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET, recommendation_markdown
-from lmmcl.reports.results import MEASURES, Interval, SweepResults, TrialResult
+from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 
 STAR = "★"
@@ -66,7 +67,7 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
         heading = column.heading.replace(" ", "\n")
         table.add_column(heading, justify=justify, no_wrap=column.numeric, overflow="fold", vertical="top")
     for row in sheet.rows:
-        style = {"failed": "red", "partial": "dim"}.get(row.state, "bold" if row.on_front else "")
+        style = {"failed": "red", "partial": "dim", "stopped": "dim"}.get(row.state, "bold" if row.on_front else "")
         table.add_row(*map(escape, row.cells), style=style)
     return table
 
@@ -79,7 +80,7 @@ def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     lines += [_markdown_row(row.cells) for row in sheet.rows]
     table = "\n".join([*lines, "", *(f"{escape_markdown(line)}  " for line in sheet.caption), ""])
     points = averaged(results) if has_seeds(results) else results
-    parts = [table, recommendation_markdown(points, budget), correlation_markdown(results)]
+    parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -99,6 +100,8 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
     caption += [f"{trial.name}: {words.first_line(trial.error)}" for trial in trials if trial.error]
+    caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
+    caption += [f"search: {each}" for each in results.searches]
     return Sheet(title, caption, columns, rows)
 
 
@@ -109,7 +112,7 @@ def ranked(trials: Sequence[TrialResult]) -> list[TrialResult]:
         learning, held_out = trial.measure("learning"), trial.measure("held_out_forgetting")
         lost = float("inf")
         return (
-            ("done", "partial", "failed").index(trial.state),
+            STATES.index(trial.state),
             lost if learning is None else -learning,
             lost if held_out is None else -held_out,
             trial.name,
@@ -119,7 +122,7 @@ def ranked(trials: Sequence[TrialResult]) -> list[TrialResult]:
 
 
 def state_of(trial: TrialResult) -> str:
-    """`done`, or how far the trial came: `failed 2/5` stopped after the second of five stages."""
+    """`done`, or how far the trial came: `failed 2/5` failed after the second of five stages."""
     if trial.state == "done":
         return "done"
     reached = trial.last.number if trial.last else 0
@@ -189,7 +192,7 @@ def _any_interval(trials: Sequence[TrialResult]) -> bool:
 
 def _title(results: SweepResults) -> str:
     states = [trial.state for trial in results.trials]
-    counts = [f"{states.count(state)} {state}" for state in ("done", "partial", "failed") if state in states]
+    counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
     steps = f"; {results.recorded} of {results.wanted} steps recorded" if results.wanted is not None else ""
     return f"{results.name}: {len(states)} trials ({', '.join(counts) or 'none'}){steps}"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult, finite
-from lmmcl.runner.tracking_extras import VIEW_TAG, shared_view
+from lmmcl.runner.tracking_extras import VIEW_TAG, experiment_note, shared_view
 from lmmcl.runner.tracking_names import batches, matrix_table, metric_name, stage_metrics, trial_params
 from lmmcl.runner.tracking_store import sqlite_file
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
 
 LONGEST_TAG = 5000
+NOTE_TAG = "mlflow.note.content"
 STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
 MATRIX = "matrix.json"
 OFF_THE_CURVE = ("update", "updates_per_second")  # the x axis; and what says nothing of learning but costs a third more
 EXPERIMENT_TAGS = {"lmmcl.kind": "sweep", "mlflow.experimentKind": "custom_model_development"}  # spares a question
 Extras = Callable[[TrialResult], tuple[Mapping[str, str], Mapping[str, str]]]
 """From a trial to its further tags, and its tables (JSON text) by artifact name."""
-_STATUS = {"done": "FINISHED", "failed": "FAILED"}
+_STATUS = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Tracker:
         for stage in news:
             self._log_curve(run, trial, stage)
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
+        tags["lmmcl.stopped"] = json.dumps(trial.stopped.to_dict()) if trial.stopped else ""
         if news:
             more, tables = self._extras(trial)
             tags |= more
@@ -107,7 +109,7 @@ class Tracker:
                 tables += [f"{file.name}/{table.name}" for table in sorted(file.glob("*.json"))]
             else:
                 self._client.log_artifact(run.id, str(file))
-        self._log(run, [], {}, {"mlflow.note.content": note[:LONGEST_TAG], "mlflow.loggedArtifacts": _tables(tables)})
+        self._log(run, [], {}, {NOTE_TAG: note[:LONGEST_TAG], "mlflow.loggedArtifacts": _tables(tables)})
         self._set_status(run, "FINISHED")
         return run.id
 
@@ -117,8 +119,8 @@ class Tracker:
         found = self._client.get_experiment_by_name(self.sweep)
         if found is None:
             try:
-                tags = {**EXPERIMENT_TAGS, VIEW_TAG: shared_view()}
-                return self._client.create_experiment(self.sweep, artifact_location, tags=tags)
+                made = self._client.create_experiment(self.sweep, artifact_location, tags=EXPERIMENT_TAGS)
+                found = self._client.get_experiment(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -130,6 +132,8 @@ class Tracker:
             )
         if found.tags.get(VIEW_TAG) != shared_view():
             self._client.set_experiment_tag(found.experiment_id, VIEW_TAG, shared_view())
+        if NOTE_TAG not in found.tags:  # what a person wrote there stays
+            self._client.set_experiment_tag(found.experiment_id, NOTE_TAG, experiment_note(found.experiment_id))
         return str(found.experiment_id)
 
     def _run(self, kind: str, key: str, name: str, *, since: float = 0.0) -> _Run:
@@ -183,15 +187,17 @@ class Tracker:
         return points
 
     def _log_curve(self, parent: _Run, trial: TrialResult, stage: StageResult) -> None:
-        """The loss curve of a stage in a run nested in its trial, from where it was left."""
+        """The loss curve of a stage, and what probes found inside it, in a run nested in its trial, from where it was left."""
         rows = [row for row in stage.curve if finite(row.get("update")) is not None]
-        if not rows:
+        if not rows and not stage.probe_curve:
             return
         run = self._nested_run(parent, trial, stage)
-        logged, last = int(run.tags.get(UPDATES_LOGGED, "-1")), max(int(row["update"]) for row in rows)
-        if last > logged:
-            points = [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
-            self._log(run, points, {}, {UPDATES_LOGGED: str(last)})
+        # Probes may be added to a stage that was logged before; a point that is there already adds nothing.
+        points = [point for row in stage.probe_curve for point in _row_points(row, run.start, "probe/")]
+        logged = int(run.tags.get(UPDATES_LOGGED, "-1"))
+        points += [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
+        last = max([logged, *(int(row["update"]) for row in rows)])
+        self._log(run, points, {}, {UPDATES_LOGGED: str(last)})
         self._set_status(run, "FINISHED")
 
     def _log(self, run: _Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -245,7 +251,9 @@ def _tables(names: Sequence[str]) -> str:
 
 def _digest(stage: StageResult) -> str:
     updates = [finite(row.get("update")) for row in stage.curve[-1:]]
-    return hashlib.sha256(json.dumps([stage_metrics(stage), updates], sort_keys=True).encode()).hexdigest()[:12]
+    curve = [[dict(row) for row in stage.probe_curve]] if stage.probe_curve else []
+    said = [stage_metrics(stage), updates, *curve]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:
@@ -255,8 +263,8 @@ def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]
     return [Metric(name, value, start + step, step) for name, value in values.items()]
 
 
-def _row_points(row: Mapping[str, float], start: int) -> list[Metric]:
-    values = {metric_name(name): finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
+def _row_points(row: Mapping[str, float], start: int, prefix: str = "") -> list[Metric]:
+    values = {metric_name(prefix + name): finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
     return _metrics({name: value for name, value in values.items() if value is not None}, int(row["update"]), start)
 
 

@@ -94,6 +94,20 @@ def test_each_fine_tuned_stage_has_its_loss_curve_in_a_run_nested_in_the_trial(m
     assert {"loss", "learning_rate", "grad_norm"} <= set(found[0].data.metrics)
 
 
+def test_what_probes_saw_inside_a_stage_is_in_its_nested_run_at_their_updates_also_when_asked_later(make: Any) -> None:
+    plain = make_trial(updates=3)
+    rows = [{"update": 0, "number_bias/sum": 0.1}, {"update": 2, "number_bias/sum": 0.4}]
+    stages = [replace(stage, probe_curve=rows if stage.number == 1 else ()) for stage in plain.stages]
+    probed = replace(plain, stages=stages)
+    tracker = make()
+    for trial in (plain, probed, probed):
+        tracker.log_trial(trial)
+    (first, *others) = sorted(runs(tracker, "stage"), key=lambda run: run.info.run_name)
+    assert points(tracker, first.info.run_id, "probe/number_bias/sum") == [(0, 0.1), (2, 0.4)]
+    assert points(tracker, first.info.run_id, "loss") == [(int(row["update"]), row["loss"]) for row in stages[1].curve]
+    assert not any("probe/number_bias/sum" in run.data.metrics for run in others)
+
+
 def test_logging_twice_adds_nothing_even_from_another_process(make: Any) -> None:
     trial = make_trial(updates=3)
     first = make()
