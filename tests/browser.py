@@ -63,9 +63,10 @@ class Browser:
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
-        self._loaded = False
-        self.call("Page.navigate", url=address)
-        self.wait(lambda: self._loaded)
+        for each in ("about:blank", address):  # a step within one document would load nothing
+            self._loaded = False
+            self.call("Page.navigate", url=each)
+            self.wait(lambda: self._loaded, 180)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""

@@ -24,7 +24,7 @@ from lmmcl.runner.tracking_extras import view_address
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-PAGE_SIZE, MLFLOW_SIZE = (1200, 1240), (1500, 860)
+PAGE_SIZE, MLFLOW_SIZE = (1200, 1240), (1500, 1000)
 PAGE_MILLISECONDS, MLFLOW_MILLISECONDS = 5_000, 40_000
 """Time (of the browser's clock, which runs ahead where nothing is to do) that a page is given to draw itself."""
 COLOURS = 128

@@ -10,6 +10,7 @@ from typing import Any
 from lmmcl.ledger import Ledger
 from lmmcl.reports.flips import ANSWERED, Pictures
 from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.searches import with_proposals
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark
@@ -54,7 +55,13 @@ def shared_view() -> str:
 
 def view_address(experiment_id: str) -> str:
     """The part after the server's address that opens the shared view."""
-    return f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    query = f"compareRunsMode=CHART&viewStateShareKey={VIEW}&workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def experiment_note(experiment_id: str) -> str:
+    """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
+    return f"Each run is a trial. Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
@@ -72,24 +79,31 @@ class Answers:
     """Tables of answers of one sweep, read from the ledger when they are logged."""
 
     def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
+        self._sweep, self._ledger = sweep, ledger
         self._trials = {trial.key: trial for trial in sweep.trials}
-        self._ledger = ledger
         self._base: dict[str, list[dict[str, Any]]] = {}
 
     def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
         """(tags, tables by artifact name) of a trial; no table before its last stage has been asked."""
         tags = trial_tags(result, self._ledger.store)
-        trial = self._trials.get(result.key)
-        if trial is None or len(result.stages) < len(trial.stages):
+        trial = self._trial(result.key)
+        if trial is None or (len(result.stages) < len(trial.stages) and not result.stopped):
             return tags, {}
-        rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark)]
+        last = len(result.stages) - 1
+        rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark, last)]
         return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
 
-    def rows(self, trial: Trial, benchmark: Benchmark) -> list[list[Any]]:
-        """The first questions and some of those answered wrongly: what was said before the first stage and after the last."""
+    def _trial(self, key: str) -> Trial | None:
+        """The trial of this key; one that is not known was proposed since."""
+        if key not in self._trials:
+            self._trials |= {trial.key: trial for trial in with_proposals(self._sweep, self._ledger).trials}
+        return self._trials.get(key)
+
+    def rows(self, trial: Trial, benchmark: Benchmark, last: int = -1) -> list[list[Any]]:
+        """The first questions and some of those answered wrongly: what was said before the first stage and after the `last`."""
         paths = [
             step.path
-            for stage in (trial.stages[0], trial.stages[-1])
+            for stage in (trial.stages[0], trial.stages[last])
             for step in stage.evaluations
             if step.benchmark.name == benchmark.name
         ]
@@ -169,4 +183,7 @@ def resolved(sweep: Sweep) -> str:
         }
         for trial in sweep.trials
     ]
-    return json.dumps({"name": sweep.name, "file": sweep.file, "trials": trials}, indent=1, default=str)
+    search = sweep.search.model_dump(mode="json", exclude_none=True)
+    return json.dumps(
+        {"name": sweep.name, "file": sweep.file, "search": search, "trials": trials}, indent=1, default=str
+    )

@@ -1,78 +1,98 @@
-"""MLflow's own pages, in a browser: the trade-off is where the saved view says.
+"""MLflow's own pages, in a browser: from its list of experiments the trade-off is two clicks away.
 
 Pictures are left in the folder that LMMCL_TEST_ARTEFACTS names, for a person to look at.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, Browser, browser
 from synthetic_results import make_sweep
 
-from lmmcl.runner.tracking import Tracker
-from lmmcl.runner.tracking_extras import view_address
+from lmmcl.runner.pictures import mlflow_server, write_pictures
+from lmmcl.runner.tracking import quiet_client
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
+]
+SWEEP = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 1e-4], updates=2)
+MLFLOWS_OWN = ("users/current", "assistant")  # what a server without accounts and assistants does not have
+TEXT = "document.body.innerText"
+DRAWN = "document.querySelectorAll('.scatterlayer .point').length"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the saved view on a server that holds a made-up sweep."""
-    folder = tmp_path_factory.mktemp("server")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    tracker = Tracker(uri, "synthetic", (folder / "artifacts").as_uri())
-    for trial in make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 1e-4], updates=2).trials:
-        tracker.log_trial(trial)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    with mlflow_server(SWEEP, tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+def server(view: str) -> str:
+    return view.split("#")[0]
+
+
+def ours(faults: list[str]) -> list[str]:
+    return [fault for fault in faults if not any(known in fault for known in MLFLOWS_OWN)]
+
+
+def picture(tab: Browser, name: str, folder: Path) -> None:
+    tab.picture(Path(os.environ.get("LMMCL_TEST_ARTEFACTS", folder)) / f"{name}.png")
+
+
+def follow(tab: Browser, text: str) -> None:
+    """Click the link of this text, when it is there."""
+    find = f"[...document.querySelectorAll('a')].find((each) => each.textContent.trim() === {text!r})"
+    tab.wait(f"Boolean({find})", 180)
+    tab.run(
+        "[...document.querySelectorAll('button')].filter((each) => each.textContent === 'Got it').forEach((each) => each.click())"
     )
-    try:
-        _wait(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}/{view_address(tracker.experiment_id)}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    tab.run(f"{find}.id = 'wanted'")
+    tab.click("#wanted")
 
 
-def _wait(url: str) -> None:
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(url, timeout=2)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise TimeoutError(f"{url} does not answer")
-
-
-def test_the_saved_view_draws_learning_against_forgetting(page: str, tmp_path: Path) -> None:
-    artefacts = Path(os.environ.get("LMMCL_TEST_ARTEFACTS", tmp_path))
-    artefacts.mkdir(parents=True, exist_ok=True)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path}/profile"]
-    flags += ["--window-size=1600,1000", "--virtual-time-budget=40000"]
-    assert CHROMIUM is not None
-    shown = subprocess.run(
-        [CHROMIUM, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=200, check=True
-    )
-    picture = f"--screenshot={artefacts / 'mlflow-trade-off.png'}"
-    subprocess.run([CHROMIUM, *flags, picture, page], capture_output=True, timeout=200, check=True)
-    text = shown.stdout
+def test_two_clicks_lead_from_the_list_of_experiments_to_the_trade_off(tab: Browser, view: str, tmp_path: Path) -> None:
+    tab.open(f"{server(view)}#/experiments", 1500, 1000)
+    follow(tab, SWEEP.name)
+    follow(tab, "held-out forgetting against learning")
+    tab.wait(f"{DRAWN} >= 4", 240)
+    text = tab.run(TEXT)
     assert "learning against forgetting" in text, "the name of the saved view"
-    assert "Trade-off" in text and "Error loading" not in text
-    assert text.index("Trade-off") < text.index(">score"), "our chart comes first"
-    assert "held_out_forgetting" in text and "sa_proj" in text
-    assert "scatterlayer" in text and (artefacts / "mlflow-trade-off.png").stat().st_size > 20_000
+    assert "held_out_forgetting" in text and text.index("Trade-off") < text.index("score"), "our chart comes first"
+    assert "sa_proj" in text and "4 matching runs" in text and "Error loading" not in text
+    picture(tab, "mlflow-trade-off", tmp_path)
+    assert ours(tab.faults) == []
+
+
+def test_the_comparison_of_runs_has_their_points_and_short_parameters(tab: Browser, view: str, tmp_path: Path) -> None:
+    client = quiet_client(f"sqlite:///{next(tmp_path.parent.glob('server*'))}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == SWEEP.name]
+    runs = client.search_runs([experiment.experiment_id], "tags.`lmmcl.kind` = 'trial'")
+    tab.faults.clear()
+    ids = json.dumps([run.info.run_id for run in runs])
+    tab.open(f'{server(view)}#/compare-runs?runs={ids}&experiments=["{experiment.experiment_id}"]', 1500, 1400)
+    tab.wait(f"{TEXT}.includes('held_out_forgetting') && {TEXT}.includes('sa_proj')", 240)
+    tab.wait("document.querySelectorAll('.js-plotly-plot, .plot-container, canvas, svg.main-svg').length > 0", 120)
+    text = tab.run(TEXT)
+    assert "log10_learning_rate" in text and "learning" in text and "score/birds" in text
+    picture(tab, "mlflow-compare", tmp_path)
+    assert ours(tab.faults) == []
+
+
+def test_pictures_for_a_readme_are_written_and_small(tmp_path: Path) -> None:
+    files, missing = write_pictures(SWEEP, tmp_path)
+    assert missing == [] and [file.name for file in files] == ["tradeoff.png", "page.png", "mlflow.png"]
+    assert all(10_000 < file.stat().st_size < 150_000 for file in files)
