@@ -51,6 +51,31 @@ class Mitigation(BaseModel):
         """Raises UserError when this cannot protect what `recipe` trains."""
 
 
+DIVIDED = {
+    "zero1": ("optimizer",),
+    "zero2": ("optimizer",),
+    "zero3": ("optimizer", "penalty", "end"),
+    "fsdp": ("optimizer", "penalty", "end"),
+}
+"""By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
+
+
+def check_divided(mitigation: Mitigation | None, strategy: str) -> None:
+    """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides."""
+    used = [
+        hook
+        for hook in DIVIDED.get(strategy, ())
+        if isinstance(mitigation, TrainingMitigation)
+        and getattr(type(mitigation), hook) is not getattr(TrainingMitigation, hook)
+    ]
+    if mitigation and used:
+        raise UserError(
+            f"{mitigation.name} reads weights or gradients during training, which {strategy} divides among the workers; "
+            f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
+            place="training.strategy",
+        )
+
+
 @dataclass
 class StageContext:
     """What a training mitigation may see before the first update.

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import check_divided
 from lmmcl.models.base import LMM
 from lmmcl.models.linears import linear_shapes
 from lmmcl.spec.cluster import Cluster, TrainingPlacement
@@ -84,10 +85,25 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
             zero = {"workers": workers, "strategy": "deepspeed"}
             tried += [(workers, f"ZeRO-{stage}", {**zero, "zero_stage": stage}) for stage in (2, 3)]
     for number, strategy, change in tried:
-        memory = stage_memory(step, one.model_copy(update=change))
-        if memory.total <= gb * GB:
+        place = one.model_copy(update=change)
+        if _goes_with(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
             return Place(number, strategy, memory)
     return None
+
+
+def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
+    """Whether the mitigation of a stage reads nothing that the strategy divides."""
+    try:
+        check_strategy(step, placement)
+    except UserError:
+        return False
+    return True
+
+
+def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
+    """Raises UserError when the mitigation of a stage reads what the strategy divides; told before anything is loaded."""
+    divided = f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
+    check_divided(step.mitigation, divided)
 
 
 def example_tokens(lmm: LMM) -> int:
@@ -190,7 +206,11 @@ def check_memory(step: Finetune, cluster: Cluster) -> None:
 
 def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
     """The smallest changes of the cluster file that make a stage fit."""
-    fitting = [told for told, changed in _changes(step, placement) if stage_memory(step, changed).total <= have]
+    fitting = [
+        told
+        for told, changed in _changes(step, placement)
+        if _goes_with(step, changed) and stage_memory(step, changed).total <= have
+    ]
     if fitting:
         return "It would fit with " + " or ".join(fitting[:3])
     return "No setting of the cluster file makes it fit: take a recipe that trains less, or GPUs with more memory"

@@ -16,7 +16,15 @@ from lmmcl.ledger import Ledger
 from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
 from lmmcl.reports.walked import Walk, walks_of, wanted_steps
-from lmmcl.runner.estimate import NODE_GB, NODE_GPUS, Place, check_memory, smallest_place, stage_memory
+from lmmcl.runner.estimate import (
+    NODE_GB,
+    NODE_GPUS,
+    Place,
+    check_memory,
+    check_strategy,
+    smallest_place,
+    stage_memory,
+)
 from lmmcl.runner.hours import Hours, estimate_hours
 from lmmcl.runner.pace import Pace, estimate_pace
 from lmmcl.runner.search_plan import SearchPlan, plan_searches
@@ -126,16 +134,21 @@ def _corners(sweep: Sweep) -> list[Step]:
 
 
 def _unfit(missing: Sequence[Step], cluster: Cluster) -> tuple[str, ...]:
-    """What `check_memory` says of the stages to be computed, once for each recipe of a model."""
-    found: dict[tuple[str, str], str] = {}
+    """What does not fit, or not go with the strategy, of the stages to be computed; once for each recipe and mitigation."""
+    found: dict[tuple[str, str, str | None], str] = {}
     for step in missing:
         stage = step.finetune if isinstance(step, Snapshot) else step
-        if isinstance(stage, Finetune) and (alike := (stage.model.name, stage.recipe.label)) not in found:
+        if isinstance(stage, Finetune) and (alike := _alike(stage)) not in found:
             try:
+                check_strategy(stage, cluster.training)
                 check_memory(stage, cluster)
             except UserError as error:
                 found[alike] = str(error)
     return tuple(found.values())
+
+
+def _alike(stage: Finetune) -> tuple[str, str, str | None]:
+    return stage.model.name, stage.recipe.label, stage.mitigation.name if stage.mitigation else None
 
 
 def _left_out(trial: Trial) -> Iterator[str]:

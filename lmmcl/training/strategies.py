@@ -6,7 +6,6 @@ DDP on a CPU). After training, a divided model is made whole again, so that proo
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,14 +15,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.methods.mitigation import check_divided
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.errors import StageError
-
-TOUCHES_GRADIENTS = ("optimizer",)
-TOUCHES_WEIGHTS = ("optimizer", "penalty", "end")
-"""Hooks of a mitigation that read or change what a strategy has divided among the workers."""
 
 
 def wanted(placement: TrainingPlacement) -> str:
@@ -70,23 +65,8 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
-    kind, mitigation = wanted(placement), step.mitigation
-    hooks: Collection[str] = ()
-    if kind in ("zero1", "zero2"):
-        hooks = TOUCHES_GRADIENTS
-    elif kind in ("zero3", "fsdp"):
-        hooks = TOUCHES_WEIGHTS
-    used = [
-        hook
-        for hook in hooks
-        if mitigation and getattr(type(mitigation), hook) is not getattr(TrainingMitigation, hook)
-    ]
-    if mitigation and used:
-        raise UserError(
-            f"{mitigation.name} reads weights or gradients during training, which {kind} divides among the workers; "
-            f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
-            place="training.strategy",
-        )
+    kind = wanted(placement)
+    check_divided(step.mitigation, kind)
     if kind == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs: on a CPU the Trainer does ddp without a word", place="training.strategy")
     if placement.liger:
