@@ -16,7 +16,7 @@ LAYERS = [
     {"runner"},
     {"reports"},
     {"training", "evaluation"},
-    {"ledger", "record", "checkpoint", "merging", "store", "node", "draft", "claims", "reading"},
+    {"ledger", "record", "checkpoint", "merging", "store", "node", "draft", "claims", "reading", "searches"},
     {"spec"},
     {"models", "methods", "tasks"},
     {"registry", "errors"},

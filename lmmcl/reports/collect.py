@@ -6,7 +6,7 @@ import datetime
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
 from lmmcl.reports.cells import measure_cells
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Step
+from lmmcl.reports.walked import Walk, Walks, walks_of, wanted_steps
+from lmmcl.searches import search_states, with_proposals
+from lmmcl.spec.steps import Checkpoint, Examine, Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
 
@@ -23,17 +25,23 @@ COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "
 
 
 def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = None) -> SweepResults:
-    """All trials of `sweep` as far as the ledger holds them; `failures` are reasons by trial key."""
-    failures, read = failures or {}, Reading(ledger)
-    trials = [trial_result(trial, read, error=failures.get(trial.key)) for trial in sweep.trials]
-    recorded = sum(read.find(step) is not None for step in sweep.steps.values())
+    """All trials of `sweep`, and those that its searches proposed, as far as the ledger holds them.
+
+    `failures` are reasons by trial key; `wanted` counts the steps that these trials walk.
+    """
+    failures, read, sweep = failures or {}, Reading(ledger), with_proposals(sweep, ledger)
+    walks = walks_of(sweep, ledger, read.find)
+    trials = [trial_result(trial, read, walks, error=failures.get(trial.key)) for trial in sweep.trials]
+    wanted = wanted_steps(sweep, walks)
+    recorded = sum(read.find(step) is not None for step in wanted.values())
     return SweepResults(
         name=sweep.name,
         trials=trials,
         file=sweep.file,
         provenance=provenance(),
-        wanted=len(sweep.steps),
+        wanted=len(wanted),
         recorded=recorded,
+        searches=search_states(sweep, ledger),
     )
 
 
@@ -58,10 +66,10 @@ class Reading:
         return self._curves[step.path]
 
 
-def score_matrix(trial: Trial, ledger: Ledger | Reading) -> ScoreMatrix:
-    """The scores of a trial, question by question, up to the first stage that lacks one."""
+def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
+    """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
     matrix = ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
-    for stage in trial.stages:
+    for stage in trial.stages if stages is None else stages:
         records = [ledger.find(step) for step in stage.evaluations]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
@@ -70,13 +78,16 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading) -> ScoreMatrix:
     return matrix
 
 
-def trial_result(trial: Trial, ledger: Ledger | Reading, *, error: str | None = None) -> TrialResult:
-    """One trial: its stages up to the first that lacks a score."""
+def trial_result(
+    trial: Trial, ledger: Ledger | Reading, walks: Walks | None = None, *, error: str | None = None
+) -> TrialResult:
+    """One trial: its stages up to the first that lacks a score, or that ended it; `walks` are those of its sweep."""
     read = ledger if isinstance(ledger, Reading) else Reading(ledger)
-    matrix = score_matrix(trial, read)
+    walk = (walks or Walks(read.find)).of(trial)
+    matrix = score_matrix(trial, read, walk.stages)
     stages = [_stage_result(trial, number, matrix, read) for number in matrix.stages]
-    finished = len(stages) == len(trial.stages) and not (error and _lacks_probes(trial, read))
-    state: State = "done" if finished else "failed" if error else "partial"
+    finished = len(stages) == len(walk.stages) and not (error and _lacks_probes(walk, read))
+    state: State = ("stopped" if walk.stopped else "done") if finished else "failed" if error else "partial"
     return TrialResult(
         key=trial.key,
         name=trial.name,
@@ -87,6 +98,7 @@ def trial_result(trial: Trial, ledger: Ledger | Reading, *, error: str | None = 
         state=state,
         error=error if state == "failed" else None,
         draws={name: draw for name, draw in matrix.draws().items() if name in MEASURES} if stages else {},
+        stopped=walk.stopped,
     )
 
 
@@ -104,8 +116,9 @@ def _stage_result(trial: Trial, number: int, matrix: ScoreMatrix, read: Reading)
         intervals=matrix.intervals(stage.number),
         curve=read.curve(trained) if trained else [],
         cost=_cost(trained, read),
-        probes=_probes(stage, read),
+        probes=_probes(stage.probes, read),
         cells=measure_cells(trial, number, matrix),
+        probe_curve=_probe_curve(trial, number, read),
     )
 
 
@@ -116,13 +129,29 @@ def _training_of(checkpoint: Checkpoint) -> Finetune | None:
     return checkpoint if isinstance(checkpoint, Finetune) else None
 
 
-def _lacks_probes(trial: Trial, read: Reading) -> bool:
-    return any(read.find(step) is None for stage in trial.stages for step in stage.probes)
+def _lacks_probes(walk: Walk, read: Reading) -> bool:
+    return any(read.find(step) is None for stage in walk.stages for step in stage.examined)
 
 
-def _probes(stage: Stage, read: Reading) -> dict[str, float]:
-    found = [record for step in stage.probes if (record := read.find(step)) is not None]
+def _probes(steps: Sequence[Examine], read: Reading) -> dict[str, float]:
+    found = [record for step in steps if (record := read.find(step)) is not None]
     return {name: value for record in found for name, value in record["values"].items()}
+
+
+def _probe_curve(trial: Trial, number: int, read: Reading) -> list[dict[str, float]]:
+    """What probes found at the moments inside a stage, and (of these probes) at its start and its end where those were asked."""
+    stage = trial.stages[number]
+    inside = {step.probe.name for moment in stage.moments for step in moment.probes}
+    tuned = _training_of(stage.checkpoint)
+    if not inside or tuned is None:
+        return []
+    ends = {each.checkpoint.key: each.probes for each in trial.stages}
+    rows = {0: ends.get(tuned.parent.key, ())} | {moment.update: moment.probes for moment in stage.moments}
+    if tuned.key in ends and (record := read.find(tuned)) is not None:
+        rows[record["updates"]] = ends[tuned.key]
+    found = {update: [step for step in steps if step.probe.name in inside] for update, steps in rows.items()}
+    values = {update: _probes(steps, read) for update, steps in sorted(found.items())}
+    return [{"update": update, **said} for update, said in values.items() if said]
 
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:

@@ -19,6 +19,8 @@ from lmmcl.reports import words
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
+from lmmcl.reports.walked import walks_of
+from lmmcl.searches import with_proposals
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 
@@ -124,6 +126,7 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     Where the sweep has both grid points at several seeds, all finished seeds that both have are used, unless `alone`. Raises
     UserError for a name that no trial has, one trial twice, and trials without a common stage or benchmark.
     """
+    sweep = with_proposals(sweep, ledger)
     one, other = _named(sweep, first), _named(sweep, second)
     if one.key == other.key:
         raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
@@ -135,8 +138,11 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
             raise UserError(f"{trial.name} has no score yet; `lmmcl status` says how far it is", file=sweep.file)
     stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
     if stages[0] != stages[1]:
+        walks = walks_of(sweep, ledger, read.find)
+        ended = [f"{trial.name} was stopped ({why})" for trial in (one, other) if (why := walks.of(trial).stopped)]
         raise UserError(
-            f"{one.name} has come to stage {stages[0]}, {other.name} to stage {stages[1]}; run the sweep on, then compare",
+            f"{one.name} has come to stage {stages[0]}, {other.name} to stage {stages[1]}; "
+            + ("; ".join(ended) or "run the sweep on, then compare"),
             file=sweep.file,
         )
     found = compare([a for a, _ in matrices], [b for _, b in matrices])
@@ -204,7 +210,7 @@ def sentence(found: Comparison) -> str:
     parts = []
     for name, more, less in (
         ("learning", "learns {} points more", "learns {} points less"),
-        ("held_out_forgetting", "keeps {} points more of the held-out benchmarks", "loses {} points more of them"),
+        ("held_out_forgetting", "keeps {} points more of the held-out benchmarks", "loses {} points more of the held-out benchmarks"),
     ):
         each = told.get(name)
         if each is not None and each.significant:

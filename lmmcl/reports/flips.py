@@ -20,6 +20,7 @@ from lmmcl.reports import words
 from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
+from lmmcl.searches import with_proposals
 from lmmcl.spec.steps import Evaluate
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
@@ -70,6 +71,7 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
 
     Raises UserError for an unknown trial or benchmark, and for a named trial that has not been asked yet.
     """
+    sweep = with_proposals(sweep, ledger)
     names = list(dict.fromkeys(each.name for trial in sweep.trials for each in trial.benchmarks))
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)

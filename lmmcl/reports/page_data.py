@@ -9,7 +9,7 @@ from lmmcl.reports import style, words
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.pareto import comparable, on_front
 from lmmcl.reports.recommend import BUDGET, advise, caution, choice_lines, short_name
-from lmmcl.reports.results import MEASURES, Cell, StageResult, SweepResults, TrialResult, finite, identity
+from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import ranked, state_of
 
@@ -119,6 +119,7 @@ def _trial(
         "state": trial.state,
         "reached": state_of(trial),
         "error": trial.error,
+        "stopped": str(trial.stopped) if trial.stopped else None,
         "axes": [values.index(identity(trial.axes.get(axis))) for axis, values in places.items()],
         "mitigated": trial.axes.get("mitigation") is not None,
         "skills": list(trial.skills),
@@ -193,10 +194,11 @@ def thinned(rows: Sequence[Mapping[str, float]], points: int) -> list[Mapping[st
 def _facts(results: SweepResults) -> list[list[str]]:
     """Lines of the header: [what, value]."""
     states = [trial.state for trial in results.trials]
-    counted = [f"{states.count(state)} {state}" for state in ("done", "partial", "failed") if state in states]
+    counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
     facts = [["trials", f"{len(states)} ({', '.join(counted)})" if states else "none"]]
     if results.wanted is not None:
         facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
+    facts += [["search", str(each)] for each in results.searches]
     if results.file:
         facts.append(["file", results.file])
     if len(results.trials) > 1:

@@ -18,6 +18,7 @@ from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.flips import front_keys, page_flips
+from lmmcl.reports.inside import inside_table
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
@@ -27,6 +28,7 @@ from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.runner.tracking_thread import BackgroundTracker
+from lmmcl.searches import with_proposals
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.settings import Evaluation
 from lmmcl.spec.steps import Checkpoint, Evaluate, Pretrained
@@ -46,13 +48,14 @@ def run_and_report(
     """Run `sweep`, print its table, write its page, bring MLflow up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))  # `lmmcl show` tells from it who wants a step
     uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
-    before = sum(ledger.find(step) is not None for step in sweep.steps.values())
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
     files: list[Path] = []
     logged: list[Path] = []
     try:
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
+        sweep = with_proposals(sweep, ledger)
         files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
         if tracker:
             logged = [*files, *write_tables(sweep, ledger, outcome.results)]
@@ -61,9 +64,8 @@ def run_and_report(
     finally:
         delivery = tracker.close(report=logged) if tracker else None
     print_table(outcome.results, console)
-    computed = (outcome.results.recorded or 0) - before
     lines = [
-        f"{computed} steps computed, {before} recorded before; {time.monotonic() - started:.0f} s",
+        f"{outcome.computed} steps computed, {outcome.before} recorded before; {time.monotonic() - started:.0f} s",
         f"page    {files[0]}",
         f"store   {ledger.store}",
     ]
@@ -112,8 +114,9 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     if advice:
         console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
         console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
-    if (probes := correlation_table(results)) is not None:
-        console.print(probes, soft_wrap=True)
+    for table in (correlation_table(results), inside_table(results)):
+        if table is not None:
+            console.print(table, soft_wrap=True)
 
 
 def report_sweep(
@@ -130,6 +133,7 @@ def report_sweep(
     """Show or write the report of what the ledger holds; with `mlflow`, also fill that store; with `pictures`, that folder."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
+    sweep = with_proposals(sweep, ledger)
     results = collect(sweep, ledger)
     if mlflow:
         _refill(results, mlflow, sweep, ledger, console)

@@ -11,14 +11,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lmmcl.spec.search import Stopped
 from lmmcl.spec.trial import Stage, Trial
 
 
 class Display:
-    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.tune`); use as a context manager."""
+    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.trial`); use as a context manager.
 
-    def __init__(self, trials: Sequence[Trial], console: Console) -> None:
-        self._console = console
+    `coming` is how many stages the trials have that a search will propose; time left counts them.
+    """
+
+    def __init__(self, trials: Sequence[Trial], console: Console, coming: int = 0) -> None:
+        self._console, self._coming = console, coming
         self._started = time.monotonic()
         self._trials = {trial.key: trial for trial in trials}
         self._reports: dict[str, dict[str, Any]] = {}
@@ -33,6 +37,12 @@ class Display:
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+
+    def trial_opened(self, trial: Trial) -> None:
+        """A search has proposed `trial`."""
+        if trial.key not in self._trials:
+            self._trials[trial.key] = trial
+            self._coming = max(0, self._coming - len(trial.stages))
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
@@ -56,6 +66,8 @@ class Display:
         for measure in ("learning", "held_out_forgetting"):
             if measure in report:
                 text += f" · {measure.replace('_', ' ')} {report[measure]:+.1f}"
+        if "stopped" in report:
+            text += f" · stopped: {Stopped(**report['stopped'])}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
@@ -76,6 +88,8 @@ class Display:
         return table
 
     def _now(self, trial: Trial, reached: int) -> str:
+        if "stopped" in self._reports.get(trial.key, {}):
+            return f"stopped: {Stopped(**self._reports[trial.key]['stopped'])}"
         if reached + 1 >= len(trial.stages):
             return "done"
         stage = trial.stages[reached + 1]
@@ -91,7 +105,7 @@ class Display:
 
     def _note(self, stage: Stage) -> Mapping[str, Any] | None:
         keys = [stage.checkpoint.key, *(parent.key for parent in stage.checkpoint.parents)]
-        keys += [step.key for step in stage.asked]
+        keys += [step.key for step in (*stage.asked, *stage.examined)]
         notes = [self._notes[key] for key in keys if key in self._notes]
         return max(notes, key=len, default=None)
 
@@ -100,13 +114,18 @@ class Display:
 
     def _left(self) -> str:
         """Time left at the pace so far; stages are taken as equally long."""
-        total = sum(len(trial.stages) for trial in self._trials.values())
+        total = self._coming + sum(self._stages(key) for key in self._trials)
         done = sum(report["stage"] + 1 for report in self._reports.values())
         return (
             f"{_clock(self._elapsed() / done * (total - done))} left"
             if done > len(self._reports)
             else "time left not known yet"
         )
+
+    def _stages(self, key: str) -> int:
+        """How many stages a trial walks, as far as is known."""
+        report = self._reports.get(key, {})
+        return report["stage"] + 1 if "stopped" in report else len(self._trials[key].stages)
 
 
 def _points(report: Mapping[str, Any], measure: str) -> str:

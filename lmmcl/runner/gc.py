@@ -13,6 +13,8 @@ from typing import Any
 from lmmcl.ledger import Ledger
 from lmmcl.record import WEIGHTS
 from lmmcl.reports import words
+from lmmcl.reports.walked import walks_of, wanted_steps
+from lmmcl.searches import with_proposals
 from lmmcl.spec.steps import CheckpointStep, Step
 from lmmcl.spec.sweep import Sweep
 
@@ -51,8 +53,10 @@ def collect_garbage(
     `everything` looks at all checkpoints of the store, not only at those of `sweeps`. `keep` names checkpoints (see
     `Ledger.checkpoint`) to keep with all that they lie over. Raises UserError for a name that no checkpoint has.
     """
+    sweeps = [with_proposals(sweep, ledger) for sweep in sweeps]
     steps = {key: step for sweep in sweeps for key, step in sweep.steps.items()}
-    needed = needed_weights(steps.values(), ledger) | {
+    walked = {key: step for sweep in sweeps for key, step in wanted_steps(sweep, walks_of(sweep, ledger)).items()}
+    needed = needed_weights(walked.values(), ledger) | {
         path for name in keep for path in _with_parents(ledger.checkpoint(name))
     }
     mine = {step.path for step in steps.values() if isinstance(step, CheckpointStep)}

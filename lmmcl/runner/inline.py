@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
 from lmmcl.runner.flights import Flights
+from lmmcl.runner.search import Searching
+from lmmcl.runner.sharing import SharedLauncher
+from lmmcl.runner.trial import Watcher, walk
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint
+from lmmcl.spec.trial import Trial
+
+if TYPE_CHECKING:
+    from lmmcl.runner.search_asha import Halving
 
 
 class InlineLauncher:
@@ -29,7 +39,7 @@ class InlineSteps:
     """Records from this process."""
 
     def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-        self._flights = Flights(ledger, InlineLauncher(ledger, cluster, progress))
+        self._flights = Flights(ledger, SharedLauncher(InlineLauncher(ledger, cluster, progress), ledger, cluster))
 
     def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
         """See `Steps.ensure_all`."""
@@ -37,3 +47,41 @@ class InlineSteps:
 
     def begin(self, step: Checkpoint) -> None:
         """Nothing: in one process there is no room beside what is asked for now."""
+
+
+def run_inline(
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching
+) -> None:
+    """Walk `trials`, then those that `searching` proposes, one after the other.
+
+    With a scheduler the listed trials take turns, a stage each, so that it has something to compare.
+    """
+    steps = InlineSteps(ledger, cluster, lambda key, shown: watcher.running({key: shown}))
+    halving = searching.halving
+    walks = [(trial, walk(trial, steps, ahead=False)) for trial in trials]
+    while walks:
+        turn, walks = (walks, []) if halving else (walks[:1], walks[1:])
+        going = [pair for pair in turn if _advance(*pair, watcher, halving)]
+        walks = [*going, *walks]
+    for proposer in searching.proposers:
+        while (found := proposer.next()) is not None:
+            number, trial = found
+            watcher.trial_opened(trial)
+            stages = walk(trial, steps, ahead=False)
+            while _advance(trial, stages, watcher, halving):
+                pass
+            proposer.ended(number)
+
+
+def _advance(trial: Trial, stages: Iterator[dict[str, Any]], watcher: Watcher, halving: Halving | None) -> bool:
+    """One more stage of a walk; whether there may be another."""
+    try:
+        report = next(stages, None)
+    except Exception as error:  # noqa: BLE001 - one trial's failure is told and must not end the others
+        watcher.trial_failed(trial, explain(error), traceback.format_exc())
+        return False
+    if report is None:
+        return False
+    ended = halving.decide(trial, report) if halving else None
+    watcher.stage_done(trial, {**report, "stopped": ended.to_dict()} if ended else report)
+    return ended is None

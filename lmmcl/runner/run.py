@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 
-from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
+from lmmcl.reports.walked import Walks
 from lmmcl.runner.display import Display
 from lmmcl.runner.inputs import check_inputs
+from lmmcl.runner.search import Searching, is_finished, make_searching
 from lmmcl.runner.tracking_thread import BackgroundTracker
+from lmmcl.searches import decisions_of, with_proposals
 from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 
 
 @dataclass
 class Outcome:
-    """What came of a run: results of all trials, and why some of them failed (by trial key)."""
+    """What came of a run: results of all trials, why some of them failed (by trial key), and what was there before."""
 
     results: SweepResults
     failures: dict[str, str] = field(default_factory=dict)
+    before: int = 0
+    computed: int = 0
 
 
 class Following:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
-    def __init__(self, display: Display, tracker: BackgroundTracker | None, ledger: Ledger) -> None:
-        self._display, self._tracker, self._ledger = display, tracker, ledger
+    def __init__(
+        self, sweep: Sweep, display: Display, tracker: BackgroundTracker | None, ledger: Ledger, walks: Walks
+    ) -> None:
+        self._display, self._tracker, self._ledger, self._walks = display, tracker, ledger, walks
         self.failures: dict[str, str] = {}
+        self.steps: dict[str, Step] = {}
+        self.before: set[str] = set()
+        for trial in sweep.trials:
+            self._count(trial)
+
+    def _count(self, trial: Trial) -> None:
+        """Remember which steps of a trial are recorded before anything of it is computed."""
+        new = {key: step for key, step in trial.steps().items() if key not in self.steps}
+        self.steps |= new
+        self.before |= {key for key, step in new.items() if self._ledger.find(step) is not None}
+
+    def trial_opened(self, trial: Trial) -> None:
+        """A search has proposed `trial`."""
+        self._count(trial)
+        self._display.trial_opened(trial)
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
@@ -54,7 +75,7 @@ class Following:
 
     def _track(self, trial: Trial) -> None:
         if self._tracker:
-            self._tracker.put(trial_result(trial, self._ledger, error=self.failures.get(trial.key)))
+            self._tracker.put(trial_result(trial, self._ledger, self._walks, error=self.failures.get(trial.key)))
 
 
 def run_sweep(
@@ -66,30 +87,41 @@ def run_sweep(
     inline: bool = False,
     tracker: BackgroundTracker | None = None,
 ) -> Outcome:
-    """Compute every step of `sweep` that `ledger` lacks. A trial that fails does not stop the others."""
-    unfinished = [trial for trial in sweep.trials if any(ledger.find(step) is None for step in trial.steps().values())]
-    check_inputs(unfinished)
+    """Compute every step that the trials of `sweep` walk and `ledger` lacks, those of the trials that it searches for too.
+
+    A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent.
+    """
+    listed, sweep = sweep.trials, with_proposals(sweep, ledger)
+    decisions = decisions_of(sweep, ledger)
+    walks = Walks(ledger.find, decisions)
+    unfinished = [trial for trial in listed if not is_finished(trial, ledger, walks)]
+    searching = make_searching(sweep, ledger, walks, decisions)
+    check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
     ledger.check_writable()
     ledger.remove_abandoned()
-    with Display(unfinished, console) as display:
-        following = Following(display, tracker, ledger)
-        if unfinished:
-            _run(unfinished, ledger, cluster, following, inline=inline)
-    return Outcome(collect(sweep, ledger, following.failures), following.failures)
+    with Display(unfinished, console, searching.coming_stages) as display:
+        following = Following(sweep, display, tracker, ledger, walks)
+        if unfinished or searching.proposers:
+            _run(unfinished, ledger, cluster, following, searching, inline=inline)
+    new = (step for key, step in following.steps.items() if key not in following.before)
+    computed = sum(ledger.find(step) is not None for step in new)
+    return Outcome(collect(sweep, ledger, following.failures), following.failures, len(following.before), computed)
 
 
-def _run(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, following: Following, *, inline: bool) -> None:
-    if not inline:
+def _run(
+    trials: Sequence[Trial],
+    ledger: Ledger,
+    cluster: Cluster,
+    following: Following,
+    searching: Searching,
+    *,
+    inline: bool,
+) -> None:
+    if inline:
+        from lmmcl.runner.inline import run_inline
+
+        run_inline(trials, ledger, cluster, following, searching)
+    else:
         from lmmcl.runner.tune import run_on_ray
 
-        run_on_ray(trials, ledger, cluster, following)
-        return
-    from lmmcl.runner.inline import InlineSteps
-    from lmmcl.runner.trial import run_trial
-
-    steps = InlineSteps(ledger, cluster, lambda key, shown: following.running({key: shown}))
-    for trial in trials:
-        try:
-            run_trial(trial, steps, lambda report, trial=trial: following.stage_done(trial, report))  # type: ignore[misc]
-        except Exception as error:  # noqa: BLE001 - one trial's failure is told and must not end the others
-            following.trial_failed(trial, explain(error), traceback.format_exc())
+        run_on_ray(trials, ledger, cluster, following, searching)

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from rich.table import Table
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports import words
+from lmmcl.reports.walked import Walk, Walks, walks_of, wanted_steps
+from lmmcl.searches import SearchState, search_states, with_proposals
+from lmmcl.spec.search import Stopped
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
@@ -26,7 +29,10 @@ from lmmcl.spec.trial import Stage, Trial
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One trial: stages with all their scores, the stage that is next, whether it is being computed now, why it failed."""
+    """One trial: stages with all their scores, the stage that is next, whether it is being computed now, why it failed.
+
+    `stages` are those that it walks; `stopped` says why these are not all.
+    """
 
     name: str
     key: str
@@ -35,6 +41,7 @@ class TrialStatus:
     next: str | None
     running: bool
     failed: str | None = None
+    stopped: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,34 +53,46 @@ class SweepStatus:
     recorded: int
     trials: list[TrialStatus]
     seconds_left: float | None = None
+    searches: list[SearchState] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is recorded, and no search has more to propose."""
+        return self.recorded == self.wanted and all(each.proposed == each.asked for each in self.searches)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self)
 
 
-def sweep_status(sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None) -> SweepStatus:
-    """Compare the sweep with the ledger.
+def sweep_status(
+    sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None, walks: Walks | None = None
+) -> SweepStatus:
+    """Compare the sweep, and what its searches have proposed, with the ledger.
 
-    `taken` holds the seconds of the steps that were found before, and is added to: what is recorded stays so, and a watched
-    sweep reads each record once.
+    `taken` holds the seconds of the steps that were found before, and is added to, as are the `walks`: what is recorded
+    stays so, and a watched sweep reads each record once.
     """
-    taken = {} if taken is None else taken
-    for key, step in sweep.steps.items():
+    taken, walks = {} if taken is None else taken, walks or walks_of(sweep, ledger)
+    walks.news()
+    sweep = with_proposals(sweep, ledger)
+    steps = wanted_steps(sweep, walks)
+    for key, step in steps.items():
         if key not in taken and (record := ledger.find(step)) is not None:
             taken[key] = float(record.fields.get("seconds") or 0.0)
     now = ledger.being_written()
-    trials = [_trial(trial, set(taken), now, _failure(trial, ledger)) for trial in sweep.trials]
-    return SweepStatus(sweep.name, len(sweep.steps), len(taken), trials, _seconds_left(sweep, taken, trials))
+    trials = [_trial(walks.of(trial), set(taken), now, _failure(trial, ledger)) for trial in sweep.trials]
+    recorded, left = sum(key in taken for key in steps), _seconds_left(steps, taken, trials)
+    return SweepStatus(sweep.name, len(steps), recorded, trials, left, search_states(sweep, ledger))
 
 
-def _seconds_left(sweep: Sweep, taken: dict[str, float], trials: list[TrialStatus]) -> float | None:
+def _seconds_left(steps: Mapping[str, Step], taken: dict[str, float], trials: list[TrialStatus]) -> float | None:
     """What is missing takes as long as what is like it took, and as many trials at once as now."""
     like: dict[str, list[float]] = defaultdict(list)
-    for key, step in sweep.steps.items():
+    for key, step in steps.items():
         if key in taken:
             like[_likeness(step)].append(taken[key])
-    missing = [_likeness(step) for key, step in sweep.steps.items() if key not in taken]
+    missing = [_likeness(step) for key, step in steps.items() if key not in taken]
     if any(name not in like for name in missing):
         return None
     work = sum(sum(like[name]) / len(like[name]) for name in missing)
@@ -93,22 +112,23 @@ def _failure(trial: Trial, ledger: Ledger) -> str | None:
     return words.first_line("\n".join(file.read_text(encoding="utf-8").splitlines()[1:2]))
 
 
-def _trial(trial: Trial, recorded: set[str], now: set[str], failed: str | None) -> TrialStatus:
-    done = 0
-    for stage in trial.stages:
+def _trial(walk: Walk, recorded: set[str], now: set[str], failed: str | None) -> TrialStatus:
+    trial, done = walk.trial, 0
+    for stage in walk.stages:
         if any(step.key not in recorded for step in (*stage.asked, *stage.examined)):
             break
         done += 1
-    following = trial.stages[done] if done < len(trial.stages) else None
+    following = walk.stages[done] if done < len(walk.stages) else None
     running = following is not None and bool(_keys(following) & now)
     return TrialStatus(
         name=trial.name,
         key=trial.key,
-        stages=len(trial.stages),
+        stages=len(walk.stages),
         stages_done=done,
         next=_called(following) if following else None,
         running=running,
         failed=failed if following is not None and not running else None,
+        stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 
 
@@ -138,7 +158,7 @@ def status_table(status: SweepStatus, most: int | None = None) -> Table:
 
 def _following(trial: TrialStatus) -> str:
     if trial.next is None:
-        return "done"
+        return f"stopped: {Stopped(**trial.stopped)}" if trial.stopped else "done"
     if trial.failed:
         return f"{trial.next} failed: {trial.failed}"
     return f"{trial.next} (running)" if trial.running else trial.next
@@ -147,13 +167,15 @@ def _following(trial: TrialStatus) -> str:
 def headline(status: SweepStatus) -> str:
     """Steps, trials by state, and time left in one line."""
     counts = {
-        "done": sum(trial.next is None for trial in status.trials),
+        "done": sum(trial.next is None and trial.stopped is None for trial in status.trials),
+        "stopped": sum(trial.next is None and trial.stopped is not None for trial in status.trials),
         "running": sum(trial.running for trial in status.trials),
         "failed": sum(trial.failed is not None for trial in status.trials),
     }
     told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
     parts += [f"{len(status.trials)} trials ({told})" if told else f"{len(status.trials)} trials"]
+    parts += [f"search: {each.proposed} of {each.asked} points proposed" for each in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
         parts.append("time left not known yet" if left is None else f"about {words.duration(left)} left")
@@ -173,10 +195,10 @@ def watch(
     Where the output is no terminal, one line is written for each change.
     """
     taken: dict[str, float] = {}
-    told = ""
+    walks, told = walks_of(sweep, ledger), ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            status = sweep_status(sweep, ledger, taken)
+            status = sweep_status(sweep, ledger, taken, walks)
             if console.is_terminal:
                 table = status_table(status, max(5, console.height - 8))
                 table.caption = " · ".join(filter(None, [str(table.caption or ""), gpu_use()]))
@@ -184,7 +206,7 @@ def watch(
             elif headline(status) != told:
                 told = headline(status)
                 console.print(told, markup=False, highlight=False, soft_wrap=True)
-            if status.recorded == status.wanted:
+            if status.is_done:
                 return status
             sleep(every)
 

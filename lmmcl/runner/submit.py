@@ -52,7 +52,8 @@ def make_submission(
     `environment` holds NAME=VALUE pairs, `runtime_env` a YAML file with more of Ray's runtime environment (pip, say).
     Raises UserError for files outside `working_dir`, a store that would go with the job, or a stage that fits no GPU.
     """
-    for step in sweep.steps.values():
+    corners = (step for space in sweep.spaces for corner in space.corners for step in corner.steps().values())
+    for step in (*sweep.steps.values(), *corners):
         if isinstance(step, Finetune):
             check_memory(step, cluster)
     words = ["lmmcl", "run", _inside(Path(sweep.file), working_dir)]

@@ -11,18 +11,21 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.remote import WAITING_CPUS, RemoteSteps, start_steps_actor
-from lmmcl.runner.trial import run_trial
+from lmmcl.runner.search import Searching
+from lmmcl.runner.search_tune import HalvingOnTune, Suggestions, trial_of
+from lmmcl.runner.trial import Watcher, run_trial
 from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.point import Space
 from lmmcl.spec.trial import Trial
 
 DRIVER = "lmmcl_driver"
@@ -30,37 +33,38 @@ DRIVER = "lmmcl_driver"
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
+LEAST_ON_JOINED = 8
+"""Trials open on a cluster that has no nodes yet: as many nodes as its autoscaler is asked for at first."""
+SAVE_SECONDS = 20.0
+"""How long a run that is told to end waits for stages in training to save; Kubernetes kills after 30."""
 RECOUNT_SECONDS = 2.0
 """How old a count of the cluster's resources may be."""
 
 
-class Watcher(Protocol):
-    """Is told what happens while a sweep runs; never blocks it."""
+def run_on_ray(
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching | None = None
+) -> None:
+    """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
 
-    def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
-        """A stage of `trial` has all its scores."""
-
-    def trial_failed(self, trial: Trial, why: str, details: str) -> None:
-        """`trial` ended before its last stage; `details` is the traceback."""
-
-    def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
-        """What is running now: notes by step key."""
-
-
-def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher) -> None:
-    """Run `trials` to their ends; a trial that fails is told to `watcher`, and the others go on."""
+    A trial that fails is told to `watcher`, and the others go on.
+    """
+    searching = searching or Searching()
     with ray_cluster(cluster), _tune_storage(ledger, cluster) as storage:
         actor = start_steps_actor(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
+        spaces = [proposer.space for proposer in searching.proposers]
+        ahead = searching.halving is None
         driver = tune.with_resources(
-            tune.with_parameters(_drive, trials=by_key, actor=actor),
+            tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
             driver_resources(cluster),
         )
-        follow = _Follow(by_key, actor, watcher)
+        scheduler = HalvingOnTune(searching.halving, by_key) if searching.halving else None
+        follow = _Follow(by_key, actor, watcher, scheduler)
+        grid, config = _tune_search(by_key, cluster, watcher, searching)
         tuner = tune.Tuner(
             driver,
-            param_space={"trial": tune.grid_search(list(by_key))},
-            tune_config=tune.TuneConfig(search_alg=_Grid(cluster, len(trials)), reuse_actors=True),
+            param_space=grid,
+            tune_config=tune.TuneConfig(**config, scheduler=scheduler, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=storage,
@@ -70,14 +74,36 @@ def run_on_ray(trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watche
                 failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
             ),
         )
-        follow.tell_lost(tuner.fit())
+        try:
+            follow.tell_lost(tuner.fit())
+        except KeyboardInterrupt:
+            _save_stages(actor)
+            raise
 
 
-def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> None:
+def _tune_search(
+    by_key: dict[str, Trial], cluster: Cluster, watcher: Watcher, searching: Searching
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tune's parameter space and the settings of its search: the grid, or a searcher that hands out proposed trials too."""
+    total = len(by_key) + searching.coming
+    if not searching.proposers:
+        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(cluster, total)}
+    suggestions = Suggestions(by_key, searching, _Room(cluster, total), watcher.trial_opened)
+    return {}, {"search_alg": suggestions, "num_samples": total}
+
+
+def _save_stages(actor: Any) -> None:
+    """Let what trains save where it is; who asks a second time does not want to wait for it."""
+    with suppress(RayError):
+        ray.get(actor.save.remote(SAVE_SECONDS), timeout=SAVE_SECONDS + 5)
+
+
+def _drive(
+    config: dict[str, Any], trials: Mapping[str, Trial], spaces: Sequence[Space], actor: Any, ahead: bool
+) -> None:
     """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
-    trial = trials[config["trial"]]
     try:
-        run_trial(trial, RemoteSteps(actor), tune.report)
+        run_trial(trial_of(config, trials, spaces), RemoteSteps(actor), tune.report, ahead=ahead)
     except Exception as error:  # noqa: BLE001 - every reason why a trial ends is to be told
         tune.report({"failed": explain(error), "details": traceback.format_exc()})
 
@@ -85,8 +111,10 @@ def _drive(config: dict[str, Any], trials: Mapping[str, Trial], actor: Any) -> N
 class _Follow(tune.Callback):
     """Passes Tune's events, and the steps actor's notes, to the watcher."""
 
-    def __init__(self, trials: Mapping[str, Trial], actor: Any, watcher: Watcher) -> None:
-        self._trials, self._actor, self._watcher = trials, actor, watcher
+    def __init__(
+        self, trials: Mapping[str, Trial], actor: Any, watcher: Watcher, scheduler: HalvingOnTune | None
+    ) -> None:
+        self._trials, self._actor, self._watcher, self._scheduler = trials, actor, watcher, scheduler
         self._pending: Any = None
 
     def __getstate__(self) -> dict[str, Any]:  # Tune saves its callbacks; a console and a database do not travel
@@ -97,7 +125,8 @@ class _Follow(tune.Callback):
         if "failed" in result:
             self._watcher.trial_failed(ours, result["failed"], result["details"])
         else:
-            self._watcher.stage_done(ours, result)
+            ended = self._scheduler.ended.get(ours.key) if self._scheduler else None
+            self._watcher.stage_done(ours, {**result, "stopped": ended.to_dict()} if ended else result)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """Tune's own loop turns several times a second; the notes are asked for without waiting for them."""
@@ -117,20 +146,31 @@ class _Follow(tune.Callback):
                 self._watcher.trial_failed(trial, f"its driver was lost: {result.error}", str(result.error))
 
 
-class _Grid(BasicVariantGenerator):
-    """The grid in its order; how many of its trials are open at once follows the cluster as it grows and shrinks."""
+class _Room:
+    """How many of a sweep's trials may be open now; it follows the cluster as that grows and shrinks."""
 
     def __init__(self, cluster: Cluster, trials: int) -> None:
         self._cluster, self._trials = cluster, trials
         self._open, self._counted = 1, float("-inf")
+
+    def __call__(self) -> int:
+        """Tune asks several times a second; the cluster is counted less often."""
+        if time.monotonic() - self._counted > RECOUNT_SECONDS:
+            self._open, self._counted = open_trials(self._cluster, self._trials), time.monotonic()
+        return self._open
+
+
+class _Grid(BasicVariantGenerator):
+    """The grid in its order; how many of its trials are open at once follows the cluster."""
+
+    def __init__(self, cluster: Cluster, trials: int) -> None:
+        self._room = _Room(cluster, trials)
         super().__init__()
 
     @property
     def max_concurrent(self) -> int:
-        """How many trials may be open now; Tune asks several times a second."""
-        if time.monotonic() - self._counted > RECOUNT_SECONDS:
-            self._open, self._counted = open_trials(self._cluster, self._trials), time.monotonic()
-        return self._open
+        """How many trials may be open now."""
+        return self._room()
 
     @max_concurrent.setter
     def max_concurrent(self, given: int) -> None:
@@ -140,25 +180,18 @@ class _Grid(BasicVariantGenerator):
 def open_trials(cluster: Cluster, trials: int) -> int:
     """How many trials are open at once: twice as many as fine-tunes fit, so that one is always ready when another waits.
 
-    What an autoscaler may still add counts as there: it is the open trials that make it add nodes.
+    On a cluster that was joined a few more: an autoscaler adds nodes only for what waits, so they make it grow from nothing,
+    and the trials that are opened as it grows make it grow on.
     """
     if cluster.max_open_trials is not None:
         return cluster.max_open_trials
-    have, may_have = ray.cluster_resources(), _most_resources()
+    have = ray.cluster_resources()
     place = cluster.training
     group = max(1, place.workers)
     needs = {"CPU": place.cpus_per_worker, "GPU": place.gpus_per_worker, **place.resources_per_worker}
-    fit = min(
-        max(have.get(name, 0), may_have.get(name, 0)) / (amount * group) for name, amount in needs.items() if amount
-    )
-    return max(1, min(trials, 2 * max(1, int(fit))))
-
-
-def _most_resources() -> Mapping[str, float]:
-    """What the cluster may grow to, as its autoscaler has told; empty without one. Ray's own Train asks in the same way."""
-    from ray._private.state import state
-
-    return state.get_max_resources_from_cluster_config() or {}
+    fit = min(have.get(name, 0) / (amount * group) for name, amount in needs.items() if amount)
+    least = 1 if ray_address(cluster) == "local" else LEAST_ON_JOINED
+    return max(1, min(trials, max(least, 2 * max(1, int(fit)))))
 
 
 def driver_resources(cluster: Cluster) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -106,6 +107,32 @@ class Space:
         """The trial at a proposed point: plain values by drawn axis."""
         drawn = {name: self.choices[name][value] if name in self.choices else value for name, value in point.items()}
         return self.points.trial({**self.listed, **drawn}, self.place)
+
+    @cached_property
+    def asked(self) -> int:
+        """How many points the search makes: as many as the file asks for, or as there are."""
+        sizes = [self._size(name, draw) for name, draw in self.draws.items()]
+        return self.settings.trials if None in sizes else min(self.settings.trials, math.prod(filter(None, sizes)))
+
+    def _size(self, name: str, draw: Draw | Choice) -> int | None:
+        """How many values there are to draw; None for a range of numbers."""
+        if name in self.choices:
+            return len(self.choices[name])
+        assert isinstance(draw, Draw)
+        return int(draw.high - draw.low) + 1 if draw.kind == "int_uniform" else None
+
+    def every(self) -> Iterator[dict[str, Any]]:
+        """All points of a space of choices and whole numbers; none where a range is not countable."""
+        values = []
+        for name, draw in self.draws.items():
+            if name in self.choices:
+                values.append(list(self.choices[name]))
+            elif isinstance(draw, Draw) and draw.kind == "int_uniform":
+                values.append(list(range(int(draw.low), int(draw.high) + 1)))
+            else:
+                return
+        for point in itertools.product(*values):
+            yield dict(zip(self.draws, point, strict=True))
 
     @cached_property
     def corners(self) -> tuple[Trial, ...]:

@@ -18,7 +18,7 @@ function hover(trial) {
     lines.push(`${plain(data.labels[name])}: ${points(measure(trial, place))}${ends ? ` [${points(ends[0])}, ${points(ends[1])}]` : ""}`);
   });
   lines.push(`trained: ${plain(trial.costWords[0])}`);
-  if (trial.state !== "done") lines.push(plain(trial.reached));
+  if (trial.state !== "done") lines.push(plain(trial.reached + (trial.stopped ? `: ${trial.stopped}` : "")));
   return lines.join("<br>");
 }
 

@@ -34,7 +34,7 @@ function drawTable() {
     head.append(cell);
   });
   for (const trial of sorted(visible())) {
-    const row = make("tr", null, { class: `${trial.state} ${trial === data.trials[state.trial] ? "chosen" : ""}`, title: trial.error ? `${trial.name}: ${trial.error}` : trial.name, tabindex: 0 });
+    const row = make("tr", null, { class: `${trial.state} ${trial === data.trials[state.trial] ? "chosen" : ""}`, title: trial.error || trial.stopped ? `${trial.name}: ${trial.error || trial.stopped}` : trial.name, tabindex: 0 });
     for (const column of columns) {
       const cell = make("td", column.text(trial), { class: column.number ? "number" : "" });
       const small = column.small && column.small(trial);
