@@ -50,10 +50,10 @@ class Draft:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(self.folder / RECORD)
-        if self.ledger.defers and isinstance(self.step, CheckpointStep):
-            self.ledger.node.stage(self.step.key, self.folder)
-            return Record(self.step.path, record)
-        return publish(self.ledger, self.step, self.folder)
+        if self.ledger.is_local or not isinstance(self.step, CheckpointStep):
+            return publish(self.ledger, self.step, self.folder)
+        self.ledger.node.stage(self.step.key, self.folder)  # what was computed outlives an upload that fails
+        return Record(self.step.path, record) if self.ledger.defers == self.step.key else self.ledger.upload(self.step)
 
 
 def private_folder(ledger: Ledger, step: Step) -> Path:

@@ -41,11 +41,11 @@ ASIDE = "record.damaged.json"
 class Ledger:
     """The records of one store. Cheap to create, picklable.
 
-    `defers`: where the store is elsewhere, a checkpoint that is committed waits on this node for `upload`.
+    `defers` is the key of a checkpoint that, when it is committed, waits on this node for `upload`.
     """
 
     store: str
-    defers: bool = False
+    defers: str = ""
 
     def __post_init__(self) -> None:
         if "://" not in self.store:
@@ -69,9 +69,9 @@ class Ledger:
         """Whether the store is a folder of this machine's file system (NFS included)."""
         return self.files.is_local
 
-    def deferring(self) -> Ledger:
-        """This ledger, with checkpoints that wait on this node for `upload` if the store is elsewhere."""
-        return Ledger(self.store, defers=not self.is_local)
+    def deferring(self, step: Step) -> Ledger:
+        """This ledger, where `step` waits on this node for `upload` if the store is elsewhere."""
+        return self if self.is_local else Ledger(self.store, defers=step.key)
 
     def check_writable(self) -> None:
         """Write and remove a probe; raises UserError when the store cannot be written."""
@@ -130,13 +130,25 @@ class Ledger:
 
     def is_staged(self, step: Step) -> bool:
         """Whether all of `step` waits on this node for `upload`: it was computed, and its upload failed or is to come."""
-        return not self.is_local and staged_whole(self.node.staged(step.key), step)
+        if self.is_local:
+            return False
+        for folder in self.node.rooms(step.key):
+            if is_abandoned(folder) and staged_whole(folder, step):  # killed while it uploaded
+                self.node.stage(step.key, folder)
+        return staged_whole(self.node.staged(step.key), step)
 
     def upload(self, step: Step) -> Record:
         """Record what waits on this node; raises StoreError when the store stays away. It then waits on, for the next try."""
-        folder = self.node.staged(step.key)
-        record = publish(self, step, folder)
-        shutil.rmtree(folder, ignore_errors=True)  # where it did not become a copy
+        folder = private_folder(self, step)  # nobody else uploads from it, or stages over it
+        try:
+            self.node.staged(step.key).rename(folder)
+            record = publish(self, step, folder)
+        except BaseException:
+            if staged_whole(folder, step):
+                self.node.stage(step.key, folder)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # where it became no copy
         return record
 
     def opened(self, path: str, name: str, *, put_aside: bool = True) -> AbstractContextManager[Path]:

@@ -46,6 +46,10 @@ class Node:
         folder.rename(target)
         return target
 
+    def rooms(self, key: str) -> list[Path]:
+        """The private folders for the step `key`."""
+        return list(self.folder.glob(f"lmmcl-{key}-*"))
+
     def copy(self, at: str, name: str) -> Path | None:
         """The copy of a file of the upload `at`, or None."""
         path = self.folder / "copies" / at / name

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lmmcl.ledger import Ledger
+from lmmcl.runner.sharing import turn
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Snapshot
 
@@ -14,8 +15,32 @@ Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
 
 
-def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    """Bring the checkpoint of `step` into being; its parents are recorded already."""
+def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> bool:
+    """Bring the checkpoint of `step` into being, unless another run does; its parents are recorded already.
+
+    Returns whether it waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
+    """
+    with turn([step], ledger, cluster) as mine:
+        if not mine.steps:
+            return False
+        if not ledger.is_staged(step):  # by a try whose upload failed
+            _compute(step, ledger, cluster, progress)
+        elif ledger.defers != step.key:
+            ledger.upload(step)
+        waits = not ledger.is_local and ledger.defers == step.key
+        if waits:
+            mine.held.keep()
+        return waits
+
+
+def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
+    """Record what `compute_checkpoint` left on this node; needs nothing but the network."""
+    with turn([step], ledger, cluster) as mine:
+        if mine.steps:
+            ledger.upload(step)
+
+
+def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     from lmmcl import checkpoint
 
     use_threads(cluster.training.cpus_per_worker)
@@ -35,7 +60,16 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
 
 
 def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
+    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done.
+
+    What another run asks is left to it.
+    """
+    with turn(steps, ledger, cluster) as mine:
+        if mine.steps:
+            _ask(mine.steps, ledger, cluster, progress)
+
+
+def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made import made_trial, write_sweep
 from s3 import damage, s3_server
+from shared_runs import two_runs, wanted
 from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
@@ -144,6 +146,19 @@ def test_a_damaged_file_is_told_and_its_step_counts_as_missing(ledger: Ledger, t
 def test_a_store_of_an_unknown_kind_is_refused_with_a_remedy() -> None:
     with pytest.raises(UserError, match=r"unknown-protocol.*--store"):
         Ledger("unknown-protocol://there/store").check_writable()
+
+
+def test_two_runs_on_an_object_store_compute_each_step_once(bucket: str, tmp_path: Path) -> None:
+    counts = two_runs(f"{bucket}/{tmp_path.name}", tmp_path / "diary")
+    assert counts == dict.fromkeys(wanted(), 1)
+    assert Ledger(f"{bucket}/{tmp_path.name}").sizes("claims") == {}
+
+
+def test_of_many_that_create_a_file_in_an_object_store_one_does(bucket: str, tmp_path: Path) -> None:
+    store = Ledger(f"{bucket}/{tmp_path.name}").files
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda n: store.create("claims/a.json", str(n).encode()), range(6)))
+    assert sum(made) == 1 and store.read("claims/a.json") == str(made.index(True)).encode()
 
 
 def test_a_sweep_in_an_object_store_is_computed_checked_repaired_freed_and_extended(

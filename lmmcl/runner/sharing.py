@@ -1,0 +1,101 @@
+"""Steps that several runs want, on one machine or on clusters that share a store: one computes each, the others wait for it.
+
+A launcher is asked only for what nobody else computes, so whoever waits holds no GPU; the computation itself claims its
+steps when it begins (`turn`), and leaves alone what another was faster to claim. A run that vanishes is found out (see
+`lmmcl.claims`), and its steps are computed by one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lmmcl.claims import Claims, Held
+from lmmcl.ledger import Ledger
+from lmmcl.runner.flights import Launcher
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.steps import Asked, Checkpoint
+
+TRIES = 20
+"""How often a step may be computed by others in vain, or be left by a computation that found it claimed."""
+
+AnyStep = TypeVar("AnyStep", bound=Checkpoint | Asked)
+
+log = logging.getLogger("lmmcl")
+
+
+@dataclass
+class Turn:
+    """The steps to compute here and now, and the claims to them."""
+
+    steps: list[Any]
+    held: Held
+
+
+@contextmanager
+def turn(steps: Sequence[AnyStep], ledger: Ledger, cluster: Cluster) -> Iterator[Turn]:
+    """Claim `steps` for the time of the `with`: those that nobody else has claimed, or recorded meanwhile, are to be computed."""
+    with _claims(ledger, cluster).held([step.key for step in steps]) as held:
+        yield Turn([step for step in steps if step.key in held.keys and not ledger.holds(step)], held)
+
+
+def _claims(ledger: Ledger, cluster: Cluster) -> Claims:
+    return Claims(ledger.files, cluster.claims, this_run())
+
+
+def this_run() -> str:
+    """What computes no step twice at a time: the Ray job, whose actor holds all flights; empty without Ray, for this process."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return ""
+    context = ray.get_runtime_context()
+    return f"{context.get_session_name()}/{context.get_job_id()}"
+
+
+class SharedLauncher:
+    """Lets other runs finish what they have begun, and asks `launcher` for the rest."""
+
+    def __init__(self, launcher: Launcher, ledger: Ledger, cluster: Cluster) -> None:
+        self._launcher, self._ledger, self._cluster = launcher, ledger, cluster
+        self._told: set[str] = set()
+        self._kept: Claims | None = None
+
+    async def checkpoint(self, step: Checkpoint) -> None:
+        """See `Launcher.checkpoint`."""
+        await self._recorded([step], lambda some: self._launcher.checkpoint(some[0]))
+
+    async def scores(self, steps: Sequence[Asked]) -> None:
+        """See `Launcher.scores`."""
+        await self._recorded(list(steps), self._launcher.scores)
+
+    async def _recorded(self, steps: list[AnyStep], compute: Callable[[list[AnyStep]], Awaitable[None]]) -> None:
+        """Compute what nobody else does until all of `steps` are recorded; raises RuntimeError where that leads nowhere."""
+        computed = 0
+        while steps:
+            free = await asyncio.to_thread(self._free, steps)
+            if free:
+                computed += 1
+                await compute(free)
+            steps = [step for step in steps if not await asyncio.to_thread(self._ledger.holds, step)]
+            if steps and computed >= TRIES:
+                raise RuntimeError(f"{steps[0].path} was computed {computed} times and is not in {self._ledger.store}")
+            if steps:
+                await asyncio.sleep(self._cluster.claims.poll_s)
+
+    def _free(self, steps: Sequence[AnyStep]) -> list[AnyStep]:
+        if self._kept is None:  # remembers since when others' claims have not changed
+            self._kept = _claims(self._ledger, self._cluster)
+        free = []
+        for step in steps:
+            holder = self._kept.holder(step.key)
+            if holder is None:
+                free.append(step)
+            elif step.key not in self._told:
+                self._told.add(step.key)
+                log.warning("%s is being computed by %s; waiting for it", step.label, holder)
+        return free
