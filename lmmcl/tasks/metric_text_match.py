@@ -24,7 +24,8 @@ def _word(wanted: str, said: str) -> bool:
 def ocr_contains(prediction: str, example: Example) -> float:
     """OCRBench (Liu et al. 2023): 1 if a reference occurs anywhere in the answer, case apart.
 
-    For handwritten formulas (`dataset` is HME100k) spaces do not count and case does.
+    For handwritten formulas (`dataset` is HME100k) spaces do not count and case does. lmms-eval: full-width letters are plain
+    ones, and runs of spaces count.
     """
     if example.metadata.get("dataset") == FORMULAS:
         said = "".join(prediction.split())
@@ -37,6 +38,7 @@ def letter_or_text(prediction: str, example: Example) -> float:
     """1 for the right option letter where the reference is one, else for the same text or the same number.
 
     For benchmarks that mix lettered and open questions (RealWorldQA, MMMU). A reference is a letter when it is one capital.
+    lmms-eval: letters as for `letter`; open answers must be the same text, without number words, articles or final marks.
     """
     return float(any(_same(prediction, reference) for reference in example.references))
 

@@ -2,6 +2,9 @@
 
 A metric is code and so carries a version, which is part of the key of every evaluation that uses it: raise it with
 every change of a score. Of several references the best one counts, except where a metric says otherwise.
+
+Where lmms-eval has the metric too, `tests/tasks/test_metrics_lmms_eval.py` holds ours against it; "lmms-eval:" below says
+what differs on purpose.
 """
 
 from __future__ import annotations
@@ -66,7 +69,10 @@ def _same(said: object, references: list) -> float:
 
 
 def exact_match(prediction: str, example: Example) -> float:
-    """1 if the normalised answer is a reference; an answer that is a number word equals its digits ("three" = "3")."""
+    """1 if the normalised answer is a reference; an answer that is a number word equals its digits ("three" = "3").
+
+    lmms-eval: drops marks inside words too, keeps articles and outer spaces, and reads no number words.
+    """
     said = _spelt_out(normalise(prediction))
     return float(any(said == _spelt_out(normalise(reference)) for reference in example.references))
 
@@ -77,17 +83,23 @@ def _spelt_out(text: str) -> str:
 
 
 def letter(prediction: str, example: Example) -> float:
-    """1 if the option letter that the answer states is a reference ("B", "(b)" …)."""
+    """1 if the option letter that the answer states is a reference ("B", "(b)" …).
+
+    lmms-eval: takes any capital that is an option, also from running text ("A photo of B"), and no small letter.
+    """
     return _same(stated_letter(prediction), _read(example, stated_letter, "an option letter"))
 
 
 def integer(prediction: str, example: Example) -> float:
-    """1 if the number that the answer states equals a reference: no tolerance, 3.0 is 3, 3.5 is not."""
+    """1 if the number that the answer states equals a reference: no tolerance, 3.0 is 3, 3.5 is not.
+
+    lmms-eval: takes the first digits, so 3.5 and -3 are 3 and "2 of the 5, so 5" is 2, and reads no number words.
+    """
     return _same(stated_number(prediction), _read(example, stated_number, "a number"))
 
 
 def yes_no(prediction: str, example: Example) -> float:
-    """1 if the answer says the yes or no of a reference."""
+    """1 if the answer says the yes or no of a reference. lmms-eval: the answer must be the one word."""
     return _same(stated_yes_no(prediction), _read(example, stated_yes_no, "yes or no"))
 
 
@@ -96,7 +108,8 @@ def vqa_soft(prediction: str, example: Example) -> float:
 
     With ten references or more it is averaged over every set that leaves one of them out, as the official script does.
     With n < 10 the same share of annotators, three in ten, is asked for: min(1, matches / max(1, 0.3 n)); so with
-    three references or fewer one match is enough.
+    three references or fewer one match is enough. lmms-eval: leaves one out of fewer than ten as well, cuts 's off before
+    contractions are looked up ("thats" is not "that's"), and joins words that only a comma parts.
     """
     said = vqa_normalise(prediction)
     matches = [vqa_normalise(reference) == said for reference in example.references]
@@ -110,6 +123,7 @@ def anls(prediction: str, example: Example) -> float:
     """Normalised Levenshtein similarity (ANLS; Biten et al. 2019, eq. 1): 1 − distance / longer length, 0 below 0.5.
 
     A distance of exactly half the length gives 0. Case and runs of spaces do not count. The best reference counts.
+    lmms-eval: half the length gives 0.5, and spaces count in the length.
     """
     said = _one_line(prediction)
     best = max(Levenshtein.normalized_similarity(said, _one_line(reference)) for reference in example.references)
@@ -127,7 +141,8 @@ def relaxed_accuracy(prediction: str, example: Example) -> float:
     """ChartQA's relaxed accuracy (Masry et al. 2022): a number within 5 % of the reference, a text equal to it.
 
     Thousands commas and currency signs do not count. A percent sign on one side only may stand for the number or its
-    hundredth: "12 %" is right for 12 and for 0.12. A reference of 0 asks for 0.
+    hundredth: "12 %" is right for 12 and for 0.12. A reference of 0 asks for 0. lmms-eval: "1,234" and "$5" are texts, 12 % is
+    0.12 alone, a reference of 0 is compared as text, and so are texts with articles and final points.
     """
     return float(any(_relaxed(prediction, reference) for reference in example.references))
 
