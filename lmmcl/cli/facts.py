@@ -20,8 +20,9 @@ def show(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a recorded step (what, from which parents, where, how long), or a model's roles and recipes."""
-    from lmmcl.runner.show import model_facts, model_table, step_facts, step_table
+    """Show a recorded step (what, why, from what, where, how long, how to get it again), or a model's roles and recipes."""
+    from lmmcl.runner.show import model_facts, model_table
+    from lmmcl.runner.show_step import step_facts, step_table
 
     if what == "model":
         if name is None:

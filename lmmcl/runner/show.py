@@ -1,8 +1,7 @@
-"""What there is: members by kind, a model's roles and recipes, a step with where it came from."""
+"""What there is: members by kind, a model's roles and recipes."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -96,32 +95,3 @@ def model_table(facts: dict[str, Any]) -> Group:
         tables.append(table)
     about = [f"{key}: {text}" for key, text in facts["about"].items()]
     return Group(f"{facts['model']}: {facts['total']['parameters']:,} parameters", *about, *tables)
-
-
-def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
-    """A recorded checkpoint: its record, its identity, and the commands that go on from it."""
-    step = ledger.checkpoint(wanted)
-    record = ledger.read(step.path)
-    assert record is not None, "found a moment ago"
-    with ledger.opened(step.path, "step.json") as file:
-        identity = json.loads(file.read_text(encoding="utf-8"))
-    scores = {path.rsplit("/", 1)[1]: path for path in ledger.paths(f"scores/{step.path.removeprefix('checkpoints/')}")}
-    return {
-        "step": step.path,
-        "record": dict(record.fields),
-        "identity": identity,
-        "scores": {found["label"]: found["score"] for path in scores.values() if (found := ledger.read(path))},
-        "export": f"lmmcl export {step.key} --to DIR --store {ledger.store}",
-    }
-
-
-def step_table(facts: dict[str, Any]) -> Group:
-    """For the terminal."""
-    table = Table("field", "value", box=SIMPLE_HEAD)
-    for part in ("record", "identity"):
-        for name, value in facts[part].items():
-            table.add_row(f"{part}.{name}", json.dumps(value, ensure_ascii=False))
-    scores = Table("benchmark", "score", box=SIMPLE_HEAD)
-    for name, score in facts["scores"].items():
-        scores.add_row(name, f"{score:.1f}")
-    return Group(facts["step"], table, scores, facts["export"])

@@ -1,0 +1,204 @@
+"""One recorded step, for a person: what it is, who wants it, from what it came, where it lies, how to get it again."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.reports import words
+from lmmcl.spec.sweep import load_sweep
+
+CHECKPOINTS = ("pretrained", "finetune", "merge")
+KINDS = ("checkpoints", "scores", "probes")
+
+
+def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
+    """A recorded step by its key (or a beginning of it) or, for a checkpoint, by its label or folder name.
+
+    `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model, `commands`
+    go on from it; `reproduce` is null where no sweep of the store is known to want it. Raises UserError with the near ones.
+    """
+    path = _find(ledger, wanted)
+    record = ledger.read(path)
+    assert record is not None, "found a moment ago"
+    with ledger.opened(path, "step.json") as file:
+        identity = json.loads(file.read_text(encoding="utf-8"))
+    chain = _chain(ledger, path)
+    kind, key = str(record["kind"]), str(record["key"])
+    sweeps = _wanted_by(ledger, key if kind in CHECKPOINTS else chain[0]["key"])
+    store = shlex.quote(ledger.store)
+    return {
+        "step": path,
+        "kind": kind,
+        "store": ledger.store,
+        "wanted_by": sweeps,
+        "chain": chain,
+        "record": dict(record.fields),
+        "identity": identity,
+        "scores": _scores(ledger, path),
+        "scores_before": _scores(ledger, chain[0]["path"]) if kind in CHECKPOINTS and chain else {},
+        "reproduce": f"lmmcl run {shlex.quote(sweeps[0]['file'])} --store {store}" if sweeps else None,
+        "export": f"lmmcl export {key} --to DIR --store {store}" if kind in CHECKPOINTS else None,
+    }
+
+
+def _find(ledger: Ledger, wanted: str) -> str:
+    """The folder of a step of any kind; of checkpoints also by label."""
+    paths = [path for kind in KINDS for path in ledger.paths(kind)]
+    hits = [path for path in paths if path.rsplit("-", 1)[1].startswith(wanted)]
+    if len(hits) == 1:
+        return hits[0]
+    if any(path.startswith("checkpoints/") for path in paths) and (len(hits) > 1 or not _is_key(wanted)):
+        return ledger.checkpoint(wanted).path
+    near = difflib.get_close_matches(wanted, [path.rsplit("-", 1)[1] for path in paths], n=3)
+    told = f"did you mean {', '.join(near)}? " if near else ""
+    raise UserError(f"no step has the key {wanted!r}; {told}`lmmcl list steps` has all", file=f"store {ledger.store}")
+
+
+def _is_key(wanted: str) -> bool:
+    return len(wanted) == 16 and all(each in "0123456789abcdef" for each in wanted)
+
+
+def _chain(ledger: Ledger, path: str) -> list[dict[str, Any]]:
+    """The parents, nearest first, up to the pre-trained model; of a merge, that of what it merges."""
+    found = []
+    record = ledger.read(path)
+    while record is not None and record["parents"]:
+        path = record["parents"][-1]
+        record = ledger.read(path)
+        found.append({"path": path, "key": path.rsplit("-", 1)[1], "kind": record["kind"] if record else None})
+    return found
+
+
+def _scores(ledger: Ledger, path: str) -> dict[str, float]:
+    asked = ledger.paths(f"scores/{path.removeprefix('checkpoints/')}") if path.startswith("checkpoints/") else []
+    return {found["label"]: found["score"] for each in asked if (found := ledger.read(each)) is not None}
+
+
+def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
+    """The trials that need this checkpoint, by what runs and reports of the store understood of their sweeps."""
+    found = []
+    for name in ledger.files.matches("reports/*/sweep.json"):
+        sweep = json.loads(ledger.files.read(name))
+        for trial in sweep["trials"]:
+            for stage in [int(number) for number, each in trial["steps"].items() if each == key]:
+                told = {"trial": trial["name"], "trial_key": trial["key"], "stage": stage}
+                found.append({"sweep": sweep["name"], "file": sweep["file"], **told})
+    return found
+
+
+def step_table(facts: Mapping[str, Any]) -> Group:
+    """For the terminal."""
+    rows = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for name, text in _lines(facts):
+        rows.add_row(name, escape(text))
+    parts: list[Any] = [escape(facts["step"]), rows, _settings(facts["identity"])]
+    return Group(*parts, _score_table(facts)) if facts["scores"] else Group(*parts)
+
+
+def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    record = facts["record"]
+    wanted = [f"{each['sweep']}: {each['trial']}, stage {each['stage']}" for each in facts["wanted_by"]]
+    more = [f"and {len(wanted) - 3} more trials"] if len(wanted) > 3 else []
+    lines = [
+        ("what", f"{facts['kind']} {record['label']}"),
+        ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),
+        ("from", " ← ".join(each["path"].rsplit("/", 1)[1] for each in facts["chain"]) or "nothing before it"),
+        ("where", f"{facts['store']}/{facts['step']}"),
+        ("result", _result(record)),
+        ("took", _took(record)),
+        ("made by", ", ".join(f"{name} {each}" for name, each in _makers(record).items())),
+        ("again", _again(facts)),
+        ("go on", facts["export"] or ""),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _result(record: Mapping[str, Any]) -> str:
+    parts = []
+    if "score" in record:
+        parts.append(f"score {record['score']:.1f} over {len(record.get('sample_scores', ()))} questions")
+    if record.get("trained_parameters") is not None:
+        parts.append(f"{record['trained_parameters']:,} of {record.get('total_parameters', 0):,} parameters trained")
+    if proof := record.get("proof"):
+        parts.append(f"{proof.get('moved')} tensors moved, {proof.get('frozen')} shown unchanged")
+    if record.get("checkpoint_bytes") is not None:
+        parts.append(f"{words.size(record['checkpoint_bytes'])} on disk")
+    return "; ".join(parts)
+
+
+def _took(record: Mapping[str, Any]) -> str:
+    made = record.get("provenance") or {}
+    parts = [words.duration(record["seconds"])] if record.get("seconds") is not None else []
+    if made.get("host"):
+        parts.append(f"on {made['host']}")
+    if made.get("finished"):
+        when = datetime.datetime.fromtimestamp(made["finished"], datetime.UTC)
+        parts.append(f"until {when:%Y-%m-%d %H:%M} UTC")
+    if record.get("updates"):
+        parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
+    if record.get("peak_memory_bytes"):
+        parts.append(f"peak memory {words.size(record['peak_memory_bytes'])}")
+    return ", ".join(parts)
+
+
+def _makers(record: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = ("host", "started", "finished")
+    return {name: each for name, each in (record.get("provenance") or {}).items() if name not in left_out and each}
+
+
+def _again(facts: Mapping[str, Any]) -> str:
+    """The command, and whether the sweep's file as it is now still says so."""
+    if facts["reproduce"] is None:
+        return ""
+    file, key = facts["wanted_by"][0]["file"], facts["record"]["key"]
+    if not Path(file).is_file():
+        return f"{facts['reproduce']}\n({file} is not here)"
+    try:
+        same = key in load_sweep(file).steps
+    except UserError:
+        same = False
+    return facts["reproduce"] if same else f"{facts['reproduce']}\n({file} has changed since, or was run with --set)"
+
+
+def _settings(identity: Mapping[str, Any]) -> Table:
+    """What the key is computed from."""
+    table = Table("what the key is computed from", "", box=SIMPLE_HEAD)
+    for name, value in identity.items():
+        if name == "training":
+            value = {each: set_ for each, set_ in value.items() if set_ is not None}
+        flat = value.items() if isinstance(value, dict) and name in ("training", "evaluation", "benchmark") else None
+        text = ", ".join(f"{each} {_text(set_)}" for each, set_ in flat) if flat else _text(value)
+        table.add_row(name, escape(text))
+    return table
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _score_table(facts: Mapping[str, Any]) -> Table:
+    before = facts["scores_before"]
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("benchmark")
+    table.add_column("score", justify="right")
+    if before:
+        table.add_column("against its parent", justify="right")
+    for name, score in facts["scores"].items():
+        change = [words.points(score - before[name]) if name in before else "–"] if before else []
+        table.add_row(escape(name), f"{score:.1f}", *change)
+    return table

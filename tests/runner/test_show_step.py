@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from made import SWEEP, write_sweep
+from rich.console import Console
+from synthetic_ledger import fill
+
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.runner.show_step import step_facts, step_table
+from lmmcl.runner.tracking_extras import resolved
+from lmmcl.spec.sweep import Sweep, load_sweep
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return load_sweep(write_sweep(tmp_path_factory.mktemp("sweep"), SWEEP))
+
+
+@pytest.fixture(scope="module")
+def ledger(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    store = tmp_path_factory.mktemp("store")
+    fill(sweep, store, questions=20)
+    ledger = Ledger(str(store))
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    return ledger
+
+
+def shown(ledger: Ledger, wanted: str) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(step_table(step_facts(ledger, wanted)))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_is_told_with_who_wants_it_what_it_came_from_and_how_to_get_it_again(
+    sweep: Sweep, ledger: Ledger
+) -> None:
+    trial = sweep.trials[0]
+    first, last = trial.stages[1].checkpoint, trial.stages[-1].checkpoint
+    facts = step_facts(ledger, last.key)
+    assert {"trial": trial.name, "stage": trial.stages[-1].number}.items() <= facts["wanted_by"][0].items()
+    assert [each["key"] for each in facts["chain"]][-2:] == [first.key, trial.stages[0].checkpoint.key]
+    text = shown(ledger, last.key)
+    assert f"lmmcl run {sweep.file} --store {ledger.store}" in text and f"lmmcl export {last.key}" in text
+    assert "against its parent" in text and "changed since" not in text and trial.name in text
+
+
+def test_answers_to_a_benchmark_are_told_as_well(sweep: Sweep, ledger: Ledger) -> None:
+    trial = sweep.trials[0]
+    step = trial.stages[1].evaluations[0]
+    facts = step_facts(ledger, step.key[:10])
+    assert facts["kind"] == "evaluate" and facts["chain"][0]["key"] == trial.stages[1].checkpoint.key
+    assert facts["export"] is None and {each["stage"] for each in facts["wanted_by"]} == {1}
+    assert "over 20 questions" in shown(ledger, step.key)
+
+
+def test_a_file_that_no_longer_says_so_is_told(sweep: Sweep, ledger: Ledger, tmp_path: Path) -> None:
+    key, file = sweep.trials[0].stages[-1].checkpoint.key, Path(sweep.file)
+    before = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(before.replace("examples: 64", "examples: 32"), encoding="utf-8")
+        assert "has changed since" in shown(ledger, key)
+        file.unlink()
+        assert "is not here" in shown(ledger, key)
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def test_a_step_that_no_sweep_wants_has_no_command_to_get_it_again(sweep: Sweep, tmp_path: Path) -> None:
+    fill(sweep, tmp_path, questions=5)
+    facts = step_facts(Ledger(str(tmp_path)), sweep.trials[0].stages[1].checkpoint.key)
+    assert facts["wanted_by"] == [] and facts["reproduce"] is None
+    assert "no sweep that was run" in shown(Ledger(str(tmp_path)), facts["record"]["key"])
+
+
+def test_a_wrong_key_is_answered_with_the_near_ones(sweep: Sweep, ledger: Ledger) -> None:
+    key = sweep.trials[0].stages[1].checkpoint.key
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    with pytest.raises(UserError, match=f"did you mean {key}"):
+        step_facts(ledger, wrong)
+    with pytest.raises(UserError, match="allowed"):
+        step_facts(ledger, "no-such-label")
