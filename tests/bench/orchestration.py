@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ class SimulatedActor:
     async def ensure_scores(self, steps: Sequence[Asked]) -> list[Any]:
         return await self._flights.ensure_scores(steps)
 
+    async def begin(self, step: Checkpoint) -> None:
+        self._flights.begin(step)
+
     async def work(self) -> float:
         return self._simulated.work
 
@@ -94,7 +98,9 @@ def in_one_process(walked: Sequence[Trial], ledger: Ledger, gpus: int, scale: fl
 
     async def walk(trial: Trial, door: asyncio.Semaphore) -> None:
         async with door:
-            for stage in trial.stages:
+            for stage, following in zip_longest(trial.stages, trial.stages[1:]):
+                if following:
+                    flights.begin(following.checkpoint)
                 await flights.ensure_scores(stage.asked)
 
     async def all_of_them() -> None:

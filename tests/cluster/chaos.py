@@ -122,17 +122,17 @@ def strike(
     when: Callable[[], bool] = lambda: True,
     delay: float = 0.0,
 ) -> bool:
-    """Do `deed` to a process of this part, `delay` seconds after it is there and `when` holds. False: the sweep ended before."""
+    """Do `deed` to a process of this part once it was there, and `when` held, for `delay` seconds. False: the sweep ended before."""
     end = time.monotonic() + PATIENCE
     since: dict[int, float] = {}
     while time.monotonic() < end:
         if command.process.poll() is not None:
             return False
         now = time.monotonic()
-        alive = list(processes(command, TITLES[part]))
-        since = {process: since.get(process, now) for process in alive}
-        for process in alive:
-            if now - since[process] >= delay and when():
+        ready = list(processes(command, TITLES[part])) if when() else []
+        since = {process: since.get(process, now) for process in ready}
+        for process in ready:
+            if now - since[process] >= delay:
                 try:
                     deed(process)
                 except ProcessLookupError:

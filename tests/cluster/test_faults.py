@@ -105,7 +105,7 @@ def test_a_notice_before_preemption_saves_a_stage_which_goes_on_from_there(
             "worker",
             lambda process: os.kill(process, signal.SIGTERM),
             when=lambda: any((victim.store / "runs").glob("*")),
-            delay=2.5,
+            delay=1.0,
         )
         time.sleep(2)
     outcome = victim.ends_well(command, undisturbed)
@@ -114,15 +114,17 @@ def test_a_notice_before_preemption_saves_a_stage_which_goes_on_from_there(
     table.add(HOW["worker"], "SIGTERM, as before a spot node goes: saves, ends, goes on elsewhere", struck, outcome)
 
 
-def test_a_job_that_is_told_to_end_goes_on_with_the_same_command(
+def test_a_job_that_is_told_to_end_saves_and_goes_on_with_the_same_command(
     tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
 ) -> None:
-    victim = Victim(tmp_path)
+    victim = Victim(tmp_path, cluster=NODE.replace("save_every: 10", "save_every: 50"))
     command = victim.start()
-    strike(command, "worker", lambda _: command.process.send_signal(signal.SIGTERM), when=victim.training_saved)
+    training = lambda: any((victim.store / "runs").glob("*"))  # noqa: E731
+    assert strike(command, "worker", lambda _: command.process.send_signal(signal.SIGTERM), when=training, delay=1.0)
     assert command.wait(100) == 130, command.output
     assert "goes on from there" in command.output
     assert command.gone_within(60), command.left_behind()
+    assert [update for what, _, update in victim.watch.events if what == "save" and update % 50], "it saved first"
     outcome = victim.ends_well(victim.start(), undisturbed)
     table.add("whole job", "SIGTERM (job stop, Slurm, Kubernetes); the same command again", 1, outcome)
 
