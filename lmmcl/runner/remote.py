@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +27,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
-from lmmcl.runner.execute import compute_checkpoint, compute_scores
+from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
 from lmmcl.runner.flights import Flights
+from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
-from lmmcl.training.retries import Verdict, judge, pause_before, root_of
+from lmmcl.training.retries import PreemptedError, Verdict, judge, pause_before, root_of
 
 WAITING_CPUS = 0.001
 """What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
@@ -37,6 +42,20 @@ QUESTIONS = 10_000
 """Drivers that may wait for the actor at once."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The process that computes a step; `log` is the file of its standard error, or empty."""
+
+    node: str
+    process: int
+    log: str
+
+    @property
+    def there(self) -> NodeAffinitySchedulingStrategy:
+        """On that node, or not at all."""
+        return NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
 
 
 class StepLostError(RuntimeError):
@@ -54,7 +73,7 @@ class StepsActor:
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._launcher = RayLauncher(ledger, cluster)
-        self._flights = Flights(ledger, self._launcher)
+        self._flights = Flights(ledger, SharedLauncher(self._launcher, ledger, cluster))
         self._notes: dict[str, dict[str, Any]] = {}
 
     async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
@@ -69,9 +88,13 @@ class StepsActor:
         """Keep what is to be shown of a running step."""
         self._notes[key] = shown
 
-    async def started(self, key: str, node: str, file: str) -> None:
-        """Keep where the process that computes a step writes its log."""
-        self._launcher.logs[key] = (node, file)
+    async def started(self, key: str, where: Where) -> None:
+        """Keep which process computes a step."""
+        self._launcher.where[key] = where
+
+    async def save(self, seconds: float) -> None:
+        """See `RayLauncher.save`."""
+        await self._launcher.save(seconds)
 
     async def running(self) -> dict[str, dict[str, Any]]:
         """The latest note of each step in flight, by key; empty for one that waits for its turn."""
@@ -83,7 +106,19 @@ class RayLauncher:
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
-        self.logs: dict[str, tuple[str, str]] = {}
+        self.where: dict[str, Where] = {}
+        self._saveable: set[str] = set()
+        self._ending = False
+
+    async def save(self, seconds: float) -> None:
+        """The run ends: begin nothing more, and let stages that train in their steps' own processes save where they are."""
+        self._ending = True
+        told = {key for key in self._saveable if key in self.where}
+        for key in told:
+            await _end(self.where[key])
+        end = time.monotonic() + seconds
+        while told & self._saveable and time.monotonic() < end:
+            await asyncio.sleep(0.1)
 
     async def checkpoint(self, step: Checkpoint) -> None:
         place = self._cluster.training
@@ -95,7 +130,12 @@ class RayLauncher:
             options = _options(0, 0, self._cluster.driver.resources)
         else:  # reads and writes weights: not on a head that has no CPUs to give
             options = _options(self._cluster.evaluation.cpus, 0, self._cluster.evaluation.resources)
-        await self._try(_compute_checkpoint.options(**options), [step])
+        if trains_here:
+            self._saveable.add(step.key)
+        try:
+            await self._try(_compute_checkpoint.options(**options), [step])
+        finally:
+            self._saveable.discard(step.key)
 
     async def scores(self, steps: Sequence[Asked]) -> None:
         place = self._cluster.evaluation
@@ -106,19 +146,24 @@ class RayLauncher:
         actor = ray.get_runtime_context().current_actor
         broken = 0
         while steps:
+            if self._ending:
+                raise PreemptedError("the run is ending")
             try:
-                await task.remote(steps, self._ledger, self._cluster, actor)
+                if node := await task.remote(steps, self._ledger, self._cluster, actor):
+                    # Its weights wait there for their upload; whoever had the GPU goes on with other work.
+                    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+                    await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
                 break
             except Exception as error:  # noqa: BLE001 - each kind is judged
                 verdict = judge(error)
                 broken += verdict is Verdict.BROKE
-                if verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
+                if self._ending or verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
                     raise await self._reason(error, steps[0], broken) from None
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
                 await asyncio.sleep(pause_before(max(1, broken)))
                 steps = [step for step in steps if not await asyncio.to_thread(self._ledger.holds, step)]
         for step in steps:
-            self.logs.pop(step.key, None)
+            self.where.pop(step.key, None)
 
     async def _reason(self, error: Exception, step: Step, tries: int) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
@@ -133,14 +178,23 @@ class RayLauncher:
 
     async def _log_tail(self, key: str) -> str:
         """The last lines that the process of a step wrote; empty when its node is gone or it wrote none."""
-        node, file = self.logs.pop(key, ("", ""))
-        if not file:
+        where = self.where.pop(key, None)
+        if where is None or not where.log:
             return ""
-        here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         try:
-            return await _tail.options(scheduling_strategy=here).remote(file)
+            return await _tail.options(scheduling_strategy=where.there).remote(where.log)
         except RayError:
             return ""
+
+
+async def _end(where: Where) -> None:
+    """Send SIGTERM to a process, here or on another node."""
+    if where.node == ray.get_runtime_context().get_node_id():
+        with suppress(ProcessLookupError):
+            os.kill(where.process, signal.SIGTERM)
+    else:
+        with suppress(RayError):
+            await _terminate.options(scheduling_strategy=where.there).remote(where.process)
 
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
@@ -148,10 +202,17 @@ def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str,
 
 
 @ray.remote
-def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> str | None:
+    """Returns the node on which the step waits for its upload, if it does."""
     (step,) = steps
     _tell_start(step.key, actor)
-    compute_checkpoint(step, ledger, cluster, _Notes(actor))
+    waits = compute_checkpoint(step, ledger.deferring(step), cluster, _Notes(actor))
+    return ray.get_runtime_context().get_node_id() if waits else None
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
+    upload_checkpoint(step, ledger, cluster)
 
 
 @ray.remote
@@ -167,11 +228,17 @@ def _tail(file: str) -> str:
     return "\n".join(told[-LOG_LINES:])
 
 
+@ray.remote(num_cpus=0, max_retries=0)
+def _terminate(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+
+
 def _tell_start(key: str, actor: Any) -> None:
-    """Tell the actor where this process's standard error goes: nobody can ask it once it is dead."""
+    """Tell the actor which process this is, and where its standard error goes: nobody can ask it once it is dead."""
     link = Path("/proc/self/fd/2")
-    if link.exists():
-        actor.started.remote(key, ray.get_runtime_context().get_node_id(), str(link.readlink()))
+    log = str(link.readlink()) if link.exists() else ""
+    actor.started.remote(key, Where(ray.get_runtime_context().get_node_id(), os.getpid(), log))
 
 
 class _Notes:
