@@ -16,22 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lmmcl.checkpoint import (
-    DELTA,
-    Chain,
-    check_base,
-    delta_metadata,
-    load_base,
-    load_checkpoint,
-    named_tensors,
-    provenance,
-    tensors_of,
-)
+from lmmcl.checkpoint import check_base, load_base, load_checkpoint, named_tensors
+from lmmcl.delta import DELTA, Chain, delta_metadata, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.methods.mitigation import MergeContext
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge
-from lmmcl.tasks.base import Skill
+from lmmcl.provenance import provenance
+from lmmcl.spec.steps import Merge, skills_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +42,7 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
         context = MergeContext(
             lmm=step.model,
             names=parents.names,
-            skills=[taught_since(step.anchor, finetune) for finetune in step.finetunes],
+            skills=[skills_of(finetune, since=step.anchor) for finetune in step.finetunes],
             examples=step.tuned.training.examples,
             read=parents.read,
             load=lambda i: load_checkpoint(step.finetunes[i], ledger, precision=precision, device=device),
@@ -96,18 +87,6 @@ def differing_bits(one: Tensor, other: Tensor) -> int:
 
     as_int = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[one.element_size()]
     return int((one.contiguous().view(as_int) != other.contiguous().view(as_int)).sum())
-
-
-def taught_since(anchor: Checkpoint, finetune: Finetune) -> list[Skill]:
-    """The skills taught on the way from `anchor` to `finetune`, oldest first."""
-    skills: list[Skill] = []
-    at: Checkpoint = finetune
-    while at.key != anchor.key:
-        stage = at.tuned if isinstance(at, Merge) else at
-        if isinstance(stage, Finetune):
-            skills.append(stage.skill)
-        at = stage.parents[0]
-    return skills[::-1]
 
 
 @dataclass(frozen=True)

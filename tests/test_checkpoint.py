@@ -10,17 +10,8 @@ import pytest
 import torch
 
 from lmmcl import checkpoint
-from lmmcl.checkpoint import (
-    DELTA,
-    CheckpointError,
-    base_digest,
-    ensure_pretrained,
-    export,
-    load_checkpoint,
-    named_tensors,
-    save_delta,
-    tensors_of,
-)
+from lmmcl.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.delta import DELTA, CheckpointError, save_delta, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.merging import merge

@@ -10,7 +10,8 @@ import torch
 from made import made_trial
 from safetensors.torch import load_file, save_file
 
-from lmmcl.checkpoint import DELTA, CheckpointError, base_digest, load_checkpoint, named_tensors, save_delta
+from lmmcl.checkpoint import base_digest, load_checkpoint, named_tensors
+from lmmcl.delta import DELTA, CheckpointError, save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.merging import DeltaWriter, differing_bits, merge, taught_since

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmmcl.checkpoint import tensors_of
+from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.steps import Checkpoint

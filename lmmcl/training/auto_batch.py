@@ -85,7 +85,8 @@ def _remedies(placement: TrainingPlacement) -> str:
 
 
 def _fits(trainer: StageTrainer, placement: TrainingPlacement, start: Callable[[], None]) -> bool:
-    model, device = trainer.taught, trainer.args.device
+    model: Any = trainer.taught  # whose `to` is annotated for its own class alone
+    device = trainer.args.device
     home, was_training = next(model.parameters()).device, model.training
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

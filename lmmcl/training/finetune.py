@@ -27,9 +27,9 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from lmmcl.checkpoint import provenance
 from lmmcl.errors import UserError
 from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.collate import cut_batches

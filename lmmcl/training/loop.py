@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors, save_delta
+from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
+from lmmcl.delta import save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
@@ -29,7 +30,7 @@ from lmmcl.methods.mixing import Mix
 from lmmcl.models.experts import grown
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.keys import canonical_json
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Snapshot
+from lmmcl.spec.steps import Finetune, Snapshot, skills_of
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.auto_batch import choose
@@ -206,7 +207,7 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
     """The Trainer with its data, and what the mitigation is shown."""
     step, mitigation = job.step, job.step.mitigation
     processor = step.model.load_processor()
-    earlier = [limited(skill, step.training.examples) for skill in earlier_skills(step.parent)]
+    earlier = [limited(skill, step.training.examples) for skill in skills_of(step.parent)]
     examples = limited(step.skill, step.training.examples).load()
     if not examples:
         raise UserError("has no training examples", file=f"skill {step.skill.name}")
@@ -276,18 +277,6 @@ def _context(
         forward=forward,
         earlier_adapters=lambda: earlier_adapters(job.step.parent, job.ledger),
     )
-
-
-def earlier_skills(checkpoint: Checkpoint) -> list[Skill]:
-    """The skills taught on the way to `checkpoint`, oldest first."""
-    skills = []
-    at: Checkpoint | None = checkpoint
-    while at is not None and at.parents:
-        stage = at.tuned if isinstance(at, Merge) else at
-        if isinstance(stage, Finetune):
-            skills.append(stage.skill)
-        at = stage.parents[0]
-    return skills[::-1]
 
 
 def _resume_point(runs: Path) -> Path | None:

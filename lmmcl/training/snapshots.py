@@ -14,10 +14,12 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.checkpoint import base_digest, digest_tensors, provenance, save_delta
+from lmmcl.checkpoint import base_digest, digest_tensors
+from lmmcl.delta import save_delta
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
+from lmmcl.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.adapters import Pupil

@@ -9,7 +9,8 @@ import torch
 from models.small_families import FAMILIES, save
 from PIL import Image
 
-from lmmcl.checkpoint import DELTA, ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.delta import DELTA
 from lmmcl.evaluation.generate import answer
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes import get_recipe

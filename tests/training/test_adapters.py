@@ -9,7 +9,8 @@ import pytest
 import torch
 from stage_parts import BASE, difference, made_skill, shades, stage, weights
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors, tensors_of
+from lmmcl.checkpoint import load_checkpoint, named_tensors
+from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation

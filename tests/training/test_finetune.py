@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import DELTA, load_checkpoint, named_tensors, tensors_of
+from lmmcl.checkpoint import load_checkpoint, named_tensors
+from lmmcl.delta import DELTA, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.l2_sp import L2SP

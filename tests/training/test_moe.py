@@ -11,7 +11,8 @@ import torch
 from made import SWEEP, write_sweep
 from stage_parts import BASE, made_skill, shades, stage
 
-from lmmcl.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors, tensors_of
+from lmmcl.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.evaluation.probes.layer_contribution import parts_of
 from lmmcl.ledger import Ledger

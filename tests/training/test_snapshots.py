@@ -10,7 +10,8 @@ import pytest
 import torch
 from stage_parts import stage
 
-from lmmcl.checkpoint import ensure_pretrained, load_checkpoint, named_tensors, tensors_of
+from lmmcl.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
+from lmmcl.delta import tensors_of
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes import get_recipe
