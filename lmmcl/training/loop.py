@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,8 @@ from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.auto_batch import choose
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.handover import output_folder
+from lmmcl.training.memory import peak_bytes, start_peak
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
@@ -79,13 +80,13 @@ def train_loop(config: dict[str, Job]) -> None:
         ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(job.output))
         return
     torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
+    first = ray.train.get_context().get_world_rank() == 0
     with (
-        tempfile.TemporaryDirectory(prefix="lmmcl-out-") as output,
+        output_folder(job.ledger, job.key, first=first) as (output, reported),
         tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
     ):
-        fields = teach(job, Path(output), Path(runs))
-        first = ray.train.get_context().get_world_rank() == 0
-        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(output) if first else None)
+        fields = teach(job, output, Path(runs))
+        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(reported) if first else None)
 
 
 @cache
@@ -100,8 +101,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     started = time.perf_counter()
     step, training = job.step, job.step.training
     check_strategy(step, job.placement)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    start_peak()
     model = load_checkpoint(step.parent, job.ledger, precision=training.precision, attention=job.placement.attention)
     before = digest_tensors(named_tensors(model))
     pupil = attach(step, model)
@@ -165,7 +165,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         "train_seconds": train_seconds,
         "seconds": time.perf_counter() - started,
         "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
-        "peak_memory_bytes": _peak_memory(model),
+        "peak_memory_bytes": peak_bytes(model.device),
         "loss": curve[-1]["loss"],
         "strategy": strategy,
     }
@@ -306,10 +306,3 @@ class ReportCheckpoint(TrainerCallback):
         ray.train.report(
             {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if mine else None
         )
-
-
-def _peak_memory(model: PreTrainedModel) -> int:
-    """Bytes: the largest use of the GPU in this stage, or on a CPU the process's largest resident size so far."""
-    if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(model.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
