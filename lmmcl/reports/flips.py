@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from lmmcl.spec.steps import Evaluate
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark, Example
+from lmmcl.tasks.draw import Examples as Drawn
 from lmmcl.tasks.hub_data import HubBenchmark
 
 ANSWERED = 0.5
@@ -215,7 +217,7 @@ class Pictures:
 
     def __init__(self, most: int) -> None:
         self._left = most
-        self._examples: dict[str, dict[str, Example]] = {}
+        self._questions: dict[str, Questions] = {}
 
     def of(self, benchmark: Benchmark, id: str) -> str | None:
         """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
@@ -224,24 +226,41 @@ class Pictures:
 
     def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
         """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""
-        if benchmark.name not in self._examples:
-            self._examples[benchmark.name] = _examples(benchmark)
-        example = self._examples[benchmark.name].get(id)
-        if example is None or not example.images or self._left <= 0:
+        if self._left <= 0:
+            return None
+        if benchmark.name not in self._questions:
+            self._questions[benchmark.name] = Questions(benchmark)
+        example = self._questions[benchmark.name].find(id)
+        if example is None or not example.images:
             return None
         content, kind = thumbnail(example)
         self._left -= len(content) * 4 // 3
         return (content, kind) if self._left >= 0 else None
 
 
-def _examples(benchmark: Benchmark) -> dict[str, Example]:
-    """The questions by id; none where they lie on a hub, or in files that have gone since."""
-    if isinstance(benchmark, HubBenchmark):
-        return {}
-    try:
-        return {example.id: example for example in benchmark.load()}
-    except (UserError, OSError):
-        return {}
+class Questions:
+    """The questions of a benchmark by id, read (or drawn) no further than asked for; none where they lie on a hub, or in
+    files that have gone since."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._seen: dict[str, Example] = {}
+        self._drawn: Drawn | None = None
+        self._rest: Iterator[Example] = iter(())
+        if isinstance(benchmark, HubBenchmark):
+            return
+        with suppress(UserError, OSError):
+            examples = benchmark.load()
+            self._drawn = examples if isinstance(examples, Drawn) else None
+            self._rest = iter(examples)
+
+    def find(self, id: str) -> Example | None:
+        """The question called `id`, if it is there."""
+        if self._drawn is not None:
+            return self._drawn.find(id)
+        with suppress(UserError, OSError):
+            while id not in self._seen and (example := next(self._rest, None)) is not None:
+                self._seen[example.id] = example
+        return self._seen.get(id)
 
 
 def thumbnail(example: Example) -> tuple[bytes, str]:

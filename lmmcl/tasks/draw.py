@@ -218,15 +218,24 @@ class Examples(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self.total))
 
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}-{self.side}-"
+
+    def find(self, id: str) -> Example | None:
+        """The example called `id`, without drawing others; None where there is no such."""
+        number = id.removeprefix(self._prefix)
+        if number == id or not number.isdecimal() or int(number) >= self.total:
+            return None
+        return self[int(number)]
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": {}}  # drawing again costs less than sending pictures
 
     def _draw(self, index: int) -> Example:
         origin = [zlib.crc32(self.name.encode()), 0 if self.side == "train" else 1, index]
         for attempt in range(1000):
-            example = self.make(
-                np.random.default_rng([*origin, attempt]), f"{self.name}-{self.side}-{index}", self.side
-            )
+            example = self.make(np.random.default_rng([*origin, attempt]), f"{self._prefix}{index}", self.side)
             image = example.images[0]
             if isinstance(image, Image.Image) and side_of(image) == self.side:
                 return example

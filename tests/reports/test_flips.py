@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
-from lmmcl.reports.flips import Pictures, page_flips, sweep_flips
+from lmmcl.reports.flips import Pictures, Questions, page_flips, sweep_flips
 from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.tasks import get_benchmark
+from lmmcl.tasks.base import Benchmark, Example, ask
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,19 @@ def test_pictures_stop_when_their_bytes_are_spent() -> None:
     few = Pictures(len(one) + 1)
     assert [few.of(benchmark, id) is not None for id in ids] == [True, False, False]
     assert Pictures(10_000).of(benchmark, "no such question") is None
+
+
+def test_of_local_files_no_more_is_read_than_the_question_that_is_looked_for() -> None:
+    read: list[int] = []
+
+    def load() -> Iterator[Example]:
+        for number in range(5):
+            read.append(number)
+            yield ask(str(number), "what?", "that")
+
+    questions = Questions(Benchmark("made", 1, "exact_match", load=load))  # type: ignore[arg-type]
+    found = questions.find("1")
+    assert found is not None and found.id == "1"
+    assert read == [0, 1]
+    assert questions.find("0") is not None and read == [0, 1]
+    assert questions.find("9") is None and read == [0, 1, 2, 3, 4]

@@ -13,13 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmmcl.tasks import birds, clock, counting, digits, draw, draw_scenes, draw_streams, held_out, microscopy, words
+from lmmcl.tasks import (
+    birds,
+    clock,
+    counting,
+    digits,
+    draw,
+    draw_scenes,
+    draw_streams,
+    general,
+    held_out,
+    microscopy,
+    words,
+)
 from lmmcl.tasks.base import Benchmark, Example, Skill
 from lmmcl.tasks.metrics import get_metric
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "curriculum.json"
 SKILLS: dict[str, Skill] = {
-    skill.name: skill for module in (birds, counting, microscopy, digits, clock) for skill in module.SKILLS
+    skill.name: skill for module in (birds, counting, microscopy, digits, clock, general) for skill in module.SKILLS
 }
 ASKED: dict[str, Benchmark] = {
     **{name: skill.benchmark for name, skill in SKILLS.items()},
@@ -42,10 +54,10 @@ def summary(examples: list[Example]) -> dict[str, object]:
     return {"first": first, "pictures": digest}
 
 
-def test_five_skills_and_eight_held_out_benchmarks_are_there() -> None:
-    assert list(SKILLS) == ["birds", "counting", "microscopy", "digits", "clock"]
+def test_six_skills_and_eight_held_out_benchmarks_are_there() -> None:
+    assert list(SKILLS) == ["birds", "counting", "microscopy", "digits", "clock", "general"]
     assert len(held_out.BENCHMARKS) == 8
-    assert len(ASKED) == 13, "a skill's benchmark and a held-out one share a name"
+    assert len(ASKED) == 14, "a skill's benchmark and a held-out one share a name"
 
 
 def test_prompts_answers_and_pictures_are_those_of_the_golden_file() -> None:
@@ -181,6 +193,14 @@ def test_loading_costs_nothing_and_drawing_little() -> None:
     for _ in range(1000):
         SKILLS["clock"].load()[:5]
     assert time.process_time() - started < 1.0
+
+
+def test_an_example_is_found_by_its_id_without_drawing_others() -> None:
+    examples = draw.Examples("birds", "test", 300, birds.make)
+    assert examples.find("birds-test-17") == SKILLS["birds"].benchmark.load()[17]
+    assert list(examples._made) == [17]
+    for id in ("birds-test-300", "birds-test--1", "birds-train-1", "17", ""):
+        assert examples.find(id) is None
 
 
 def test_an_unknown_shape_is_refused() -> None:
