@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREY = "#6b7280"
+MOST_SHADES = 9
+"""Numbers that the legend names."""
 
 
 def write_scatter(results: SweepResults, path: Path, *, title: str | None = None, dots_per_inch: int = 160) -> None:
@@ -111,12 +114,19 @@ def _legend(axes: Axes, results: SweepResults, by_colour: str, by_marker: str) -
     if len(results.values(by_colour)) > 1:
         shades = style.colours(results.values(by_colour))
         rows += [entry(f"{words.label(by_colour)}:", marker="")]
-        for value in results.values(by_colour):
+        for value in _some(results.values(by_colour)):
             rows.append(entry(words.axis_value(by_colour, value), marker="o", color=shades[identity(value)]))
     if any(trial.axes.get("mitigation") for trial in results.trials) and "mitigation" not in (by_colour, by_marker):
         rows.append(entry("hollow: mitigated", marker="o", color=GREY, markerfacecolor="white"))
     rows.append(Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="Pareto front"))
     axes.legend(handles=rows, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _some(values: Sequence[Any]) -> Sequence[Any]:
+    """Values to name in the legend: a search draws more learning rates than a legend has room for, and shades lie between."""
+    if len(values) <= MOST_SHADES or any(isinstance(value, str) for value in values):
+        return values
+    return [values[round(place * (len(values) - 1) / (MOST_SHADES - 1))] for place in range(MOST_SHADES)]
 
 
 def _literal(text: str) -> str:
