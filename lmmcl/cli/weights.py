@@ -25,12 +25,23 @@ def eval_(
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "fp32",
+    engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="ask transformers too, and tell where the engine says other words")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
-    from lmmcl.runner.command import evaluate_checkpoint
+    from lmmcl.runner.command import compare_engine, evaluate_checkpoint
 
     place = load_cluster(cluster)
+    if engine:
+        place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})
+    if parity:
+        ledger = open_ledger(store, place)
+        found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
+        print_json([each.to_dict() for each in found]) if as_json else typer.echo("\n".join(map(str, found)))
+        return
     scores = evaluate_checkpoint(step, benchmark, open_ledger(store, place), place, limit=limit, precision=precision)
     if as_json:
         print_json(scores)

@@ -11,9 +11,10 @@ import hashlib
 import json
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from threading import Lock
+from typing import TypeVar
 
 from torch import Tensor
 from transformers import ProcessorMixin
@@ -22,6 +23,7 @@ from lmmcl.errors import UserError
 from lmmcl.models.encode import encode
 from lmmcl.tasks.base import Benchmark, Example
 
+T = TypeVar("T")
 Row = tuple[Example, dict[str, Tensor]]
 """A question (without its images, which the tensors hold) and its encoding."""
 
@@ -131,9 +133,14 @@ def _encode(
 
 
 def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example, with_answer: bool) -> Row:
+    encoded = read_question(benchmark, example, lambda: encode(processor, example, with_answer=with_answer))
+    return dataclasses.replace(example, images=()), encoded
+
+
+def read_question(benchmark: Benchmark, example: Example, read: Callable[[], T]) -> T:
+    """What `read` makes of an example; a UserError that names benchmark and example where it cannot."""
     try:
-        encoded = encode(processor, example, with_answer=with_answer)
+        return read()
     except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: Pillow's word for a broken PNG
         said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
         raise UserError(said, file=f"benchmark {benchmark.name}", place=f"example {example.id}") from error
-    return dataclasses.replace(example, images=()), encoded

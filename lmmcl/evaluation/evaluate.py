@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from lmmcl.evaluation.generate import answer
+from lmmcl.evaluation.engines import Engine
+from lmmcl.evaluation.engines.transformers import Transformers
+from lmmcl.evaluation.generate import answer, scored
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
 from lmmcl.spec.steps import Evaluate
@@ -42,8 +44,13 @@ def record_scores(
     step: Evaluate, ledger: Ledger, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int
 ) -> Record:
     """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`."""
+    return record_answers(step, ledger, Transformers(model, processor, batch_size))
+
+
+def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
+    """As `record_scores`, whoever answers; the record names the engine."""
     started = time.monotonic()
-    samples = answer(model, processor, step.benchmark, limit=step.evaluation.limit, batch_size=batch_size)
+    samples = scored(step.benchmark, engine.answers(step.benchmark, step.evaluation.limit))
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
         scores = balanced(samples, step.benchmark.balance)
@@ -51,6 +58,7 @@ def record_scores(
             {
                 "score": 100.0 * sum(scores) / len(scores),
                 "sample_scores": scores,
+                "engine": engine.name,
                 "seconds": time.monotonic() - started,
             }
         )

@@ -7,7 +7,7 @@ for them with transformers' own switches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,19 +36,27 @@ def answer(
     within rounding). Raises UserError that names benchmark and
     example for a question that cannot be read or a reference that the metric cannot.
     """
+    return scored(benchmark, said(model, processor, benchmark, limit=limit, batch_size=batch_size))
+
+
+def said(
+    model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
+) -> Iterator[tuple[Example, str]]:
+    """The first `limit` questions (without their images) with the model's answers, in the benchmark's order."""
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
-    metric = get_metric(benchmark.metric)
-    samples: list[Sample] = []
-    answered: list[tuple[str, Example]] = []
     with answering(model, processor):
         for window in windows(processor, benchmark, limit, batch_size * BATCHES_PER_WINDOW):
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
-            samples += [
-                _sample(example, text, metric, benchmark) for (example, _), text in zip(window, texts, strict=True)
-            ]
-            answered += [(text, example) for (example, _), text in zip(window, texts, strict=True)]
-    if metric.together is None:
+            yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
+
+
+def scored(benchmark: Benchmark, answers: Iterable[tuple[Example, str]]) -> list[Sample]:
+    """Answers with their scores, whoever gave them; raises UserError for a reference that the metric cannot read."""
+    metric = get_metric(benchmark.metric)
+    answered = [(text, example) for example, text in answers]
+    samples = [_sample(example, text, metric, benchmark) for text, example in answered]
+    if metric.together is None or not samples:
         return samples
     scores = metric.together(answered)
     return [dataclasses.replace(sample, score=score) for sample, score in zip(samples, scores, strict=True)]
@@ -77,11 +85,14 @@ def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[Non
     silently apply. An answer ends where the checkpoint says, or the template's turn does. Everything is put back at the end.
     """
     shipped, training = model.generation_config, model.training
-    tokenizer = processor.tokenizer
     ends = shipped.eos_token_id if shipped is not None else None
-    stops = {tokenizer.eos_token_id, end_of_turn(processor), *(ends if isinstance(ends, list) else [ends])} - {None}
+    stops = stop_tokens(processor) | set(ends if isinstance(ends, list) else [ends]) - {None}
     greedily = GenerationConfig(
-        do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(stops)
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=sorted(stops),
     )
     # InstructBLIP generates with the language model inside it, which has settings of its own.
     inner: list[Any] = [
@@ -99,6 +110,11 @@ def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[Non
         for each, settings in kept:
             each.generation_config = settings
         model.train(training)
+
+
+def stop_tokens(processor: ProcessorMixin) -> set[int]:
+    """The tokens that end an answer: the end of the text, and of the template's turn."""
+    return {processor.tokenizer.eos_token_id, end_of_turn(processor)} - {None}
 
 
 @torch.inference_mode()

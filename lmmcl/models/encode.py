@@ -62,6 +62,13 @@ def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, 
     return encoded
 
 
+def prompt_ids(processor: Any, example: Example) -> list[int]:
+    """The tokens before the answer with one image token for each image, for engines that expand images by themselves."""
+    segments = _segments(processor, example.messages, with_answer=False)
+    ids = list(_leading(processor, segments[0][0], len(example.images)))
+    return ids + [token for text, _ in segments for token in _tokens(processor, text)]
+
+
 def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """A batch for `model(**batch)` or `model.generate(**batch)`: tokens padded on the left, images concatenated.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import terminal_table
+from lmmcl.runner.engines import check_engine, engine_parity
 from lmmcl.runner.run import run_sweep
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
@@ -36,6 +37,9 @@ from lmmcl.spec.sweep import Sweep
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.hub_data import check_prepared
+
+if TYPE_CHECKING:
+    from lmmcl.evaluation.parity import Parity
 
 OFF = "off"
 """The tracking URI that means none."""
@@ -208,13 +212,34 @@ def evaluate_checkpoint(
     """Scores in points by benchmark; what is recorded is read, what is missing computed here and recorded."""
     from lmmcl.runner.inline import InlineSteps
 
-    is_model = wanted in model_names() or is_path(wanted)
-    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
-    settings = Evaluation.model_validate({"limit": limit, "precision": precision})
-    steps = [Evaluate(checkpoint, _asked(name), settings) for name in names]
+    check_engine(cluster, here=True)
+    steps = _asked_by_hand(wanted, names, ledger, limit, precision)
     check_prepared(step.benchmark for step in steps if ledger.find(step) is None)
     records = InlineSteps(ledger, cluster, lambda key, shown: None).ensure_all(steps)
     return {record["label"]: record["score"] for record in records}
+
+
+def compare_engine(
+    wanted: str, names: Sequence[str], ledger: Ledger, cluster: Cluster, *, limit: int | None, precision: str
+) -> list[Parity]:
+    """The cluster's engine beside transformers on the same questions; nothing is recorded but the checkpoint itself."""
+    from lmmcl.runner.execute import compute_checkpoint
+
+    check_engine(cluster, here=True)
+    steps = _asked_by_hand(wanted, names, ledger, limit, precision)
+    check_prepared(step.benchmark for step in steps)
+    if ledger.find(steps[0].checkpoint) is None:
+        compute_checkpoint(steps[0].checkpoint, ledger, cluster, lambda key, shown: None)
+    return engine_parity(steps, ledger, cluster)
+
+
+def _asked_by_hand(
+    wanted: str, names: Sequence[str], ledger: Ledger, limit: int | None, precision: str
+) -> list[Evaluate]:
+    is_model = wanted in model_names() or is_path(wanted)
+    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
+    settings = Evaluation.model_validate({"limit": limit, "precision": precision})
+    return [Evaluate(checkpoint, _asked(name), settings) for name in names]
 
 
 def _asked(name: str) -> Benchmark:

@@ -74,7 +74,11 @@ def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Pro
     from lmmcl.evaluation.probes import Subject, record_probe
 
     use_threads(cluster.evaluation.cpus)
-    first = steps[0]
+    first, name = steps[0], cluster.evaluation.engine
+    if name != "transformers":
+        steps = _ask_engine(name, steps, ledger, cluster, progress)
+        if not steps:
+            return
     load = _loader(first, ledger, cluster)
     batch_size = cluster.evaluation.batch_size
     lmm = first.checkpoint.model
@@ -91,6 +95,22 @@ def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Pro
             record_scores(step, ledger, subject.model, subject.processor, batch_size=batch_size)
         else:
             record_probe(step, ledger, subject)
+
+
+def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> list[Asked]:
+    """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers."""
+    from lmmcl.evaluation.engines import get_engine
+    from lmmcl.evaluation.evaluate import record_answers
+
+    asked = [step for step in steps if isinstance(step, Evaluate)]
+    if asked:
+        first = asked[0]
+        opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
+        with opened as engine:
+            for number, step in enumerate(asked, start=1):
+                progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
+                record_answers(step, ledger, engine)
+    return [step for step in steps if not isinstance(step, Evaluate)]
 
 
 def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:

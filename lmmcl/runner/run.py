@@ -13,6 +13,7 @@ from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.walked import Walks
 from lmmcl.runner.display import Display
+from lmmcl.runner.engines import check_engine
 from lmmcl.runner.inputs import check_inputs
 from lmmcl.runner.search import Searching, is_finished, make_searching
 from lmmcl.runner.tracking_thread import BackgroundTracker
@@ -96,6 +97,7 @@ def run_sweep(
     walks = Walks(ledger.find, decisions)
     unfinished = [trial for trial in listed if not is_finished(trial, ledger, walks)]
     searching = make_searching(sweep, ledger, walks, decisions)
+    check_engine(cluster, here=inline or cluster.ray.address == "local")
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
     ledger.check_writable()
     ledger.remove_abandoned()

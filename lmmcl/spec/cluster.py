@@ -52,6 +52,11 @@ class TrainingPlacement(Settings):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
     compile: bool = Field(default=False, description="torch.compile: slow to start, faster after")
+    loader_workers: int = Field(
+        default=0,
+        ge=0,
+        description="processes of each worker that read and encode examples ahead; 0 does so between updates",
+    )
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
@@ -85,6 +90,9 @@ class EvaluationPlacement(Settings):
     gpus: float = Field(default=0, ge=0)
     resources: dict[str, float] = Field(default_factory=dict)
     batch_size: int = Field(default=64, gt=0)
+    engine: str = Field(
+        default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
 

@@ -1,0 +1,41 @@
+"""The engine that is always there: transformers' own `generate`, in padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import PreTrainedModel, ProcessorMixin
+
+from lmmcl.evaluation.engines import Engine, EngineKind
+from lmmcl.evaluation.generate import said
+from lmmcl.ledger import Ledger
+from lmmcl.spec.cluster import EvaluationPlacement
+from lmmcl.spec.steps import Checkpoint
+from lmmcl.tasks.base import Benchmark, Example
+
+
+class Transformers(Engine):
+    """A model that is loaded already, used where and as it is: device, precision."""
+
+    name = "transformers"
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int) -> None:
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+
+    def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
+        return said(self.model, self.processor, benchmark, limit=limit, batch_size=self.batch_size)
+
+
+@contextmanager
+def _open(
+    checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement, precision: str
+) -> Iterator[Transformers]:
+    from lmmcl.checkpoint import load_checkpoint
+
+    device = "cuda" if placement.gpus else "cpu"
+    model = load_checkpoint(checkpoint, ledger, precision=precision, device=device, attention=placement.attention)
+    yield Transformers(model, checkpoint.model.load_processor(), placement.batch_size)
+
+
+ENGINES = (EngineKind("transformers", _open),)

@@ -1,0 +1,50 @@
+"""Evaluation engines from the runner's side: known and installed before anything starts; held against transformers on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lmmcl.ledger import Ledger
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.steps import Evaluate
+
+if TYPE_CHECKING:
+    from lmmcl.evaluation.parity import Parity
+
+DEFAULT = "transformers"
+
+
+def check_engine(cluster: Cluster, *, here: bool) -> None:
+    """Raises UserError for an engine that there is not; where it runs on this machine, also for a package that is missing."""
+    if cluster.evaluation.engine == DEFAULT:
+        return
+    from lmmcl.errors import UserError
+    from lmmcl.evaluation.engines import get_engine
+
+    try:
+        kind = get_engine(cluster.evaluation.engine)
+    except UserError as error:
+        raise error.at(place="evaluation.engine") from error
+    if here:
+        kind.check()
+
+
+def engine_parity(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster) -> list[Parity]:
+    """The cluster's engine and transformers, asked the benchmarks of one recorded checkpoint; nothing is recorded.
+
+    Returns a `Parity` for each step. One engine is closed before the other is opened: a GPU has room for one.
+    """
+    from lmmcl.evaluation.engines import get_engine
+    from lmmcl.evaluation.generate import scored
+    from lmmcl.evaluation.parity import compare_engines
+
+    first = steps[0]
+    said = []
+    for name in (DEFAULT, cluster.evaluation.engine):
+        opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
+        with opened as engine:
+            said.append(
+                [scored(step.benchmark, engine.answers(step.benchmark, step.evaluation.limit)) for step in steps]
+            )
+    return [compare_engines(step.label, a, b) for step, a, b in zip(steps, *said, strict=True)]

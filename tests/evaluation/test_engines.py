@@ -1,0 +1,190 @@
+"""Engines: the same questions in the same tokens, whoever answers; what is not installed is told before anything starts."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from made import write_sweep
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lmmcl.cli import app
+from lmmcl.errors import UserError
+from lmmcl.evaluation.engines import engine_names, get_engine
+from lmmcl.evaluation.generate import answering, greedy
+from lmmcl.evaluation.parity import compare_engines
+from lmmcl.evaluation.samples import Sample
+from lmmcl.ledger import Ledger
+from lmmcl.models import get_model
+from lmmcl.models.encode import encode, pad, prompt_ids
+from lmmcl.runner.run import run_sweep
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.sweep import load_sweep
+from lmmcl.tasks import get_benchmark
+
+SWEEP = """
+name: engines
+orders: {main: [counting]}
+benchmarks: {held_out: [colour]}
+training: {max_steps: 2, global_batch_size: 2, learning_rate: 1.0e-3, precision: fp32}
+evaluation: {precision: fp32, limit: 6}
+grids:
+  - {model: [tiny-onevision], recipe: [sa_proj], seed: [0]}
+"""
+VLLM = {"evaluation": {"engine": "vllm", "batch_size": 4}}
+
+
+class FakeLLM:
+    """What vLLM documents of its offline interface, answered by transformers: expands placeholders, stops at the given tokens."""
+
+    asked: list[dict[str, Any]] = []  # noqa: RUF012
+    made: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, *, model: str, **settings: Any) -> None:
+        FakeLLM.made.append(settings)
+        self.lmm = get_model(model)
+        self.model, self.processor = self.lmm.load_model(precision="fp32"), self.lmm.load_processor()
+
+    def generate(self, prompts: list[dict[str, Any]], settings: Any, use_tqdm: bool) -> list[Any]:
+        FakeLLM.asked += prompts
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=self._say(each, settings))]) for each in prompts]
+
+    def _say(self, prompt: dict[str, Any], settings: Any) -> list[int]:
+        images = prompt.get("multi_modal_data", {"image": []})["image"]
+        options = self.processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
+        tensors, texts = self.processor._process_images([images], **options) if images else ({}, [])
+        mark = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        expansions = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        ids: list[int] = []
+        for token in prompt["prompt_token_ids"]:
+            ids += expansions.pop(0) if token == mark else [token]
+        known = {name: tensor for name, tensor in tensors.items() if name in ("pixel_values", "image_sizes")}
+        row = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long), **known}
+        with answering(self.model, self.processor):
+            output = greedy(self.model, pad(self.processor, [row]), settings.max_tokens)
+        new = output.sequences[0, len(ids) :].tolist()
+        ends = [at for at, token in enumerate(new) if token in settings.stop_token_ids]
+        return new[: ends[0] + 1] if ends else new
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("vllm")
+    module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
+    module.LLM, module.SamplingParams = FakeLLM, lambda **settings: SimpleNamespace(**settings)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setattr(FakeLLM, "asked", [])
+    monkeypatch.setattr(FakeLLM, "made", [])
+
+
+def swept(folder: Path, settings: dict[str, Any]) -> tuple[Ledger, Any]:
+    folder.mkdir(exist_ok=True)
+    ledger = Ledger(str(folder / "store"))
+    sweep = load_sweep(write_sweep(folder, SWEEP))
+    cluster = Cluster.model_validate(settings)
+    outcome = run_sweep(sweep, ledger, cluster, console=Console(quiet=True), inline=True)
+    assert outcome.failures == {}
+    return ledger, sweep
+
+
+def test_there_are_two_engines_and_a_wrong_name_is_answered_with_the_near_ones(tmp_path: Path) -> None:
+    assert engine_names() == ["transformers", "vllm"]
+    with pytest.raises(UserError, match=r"evaluation\.engine: unknown evaluation engine 'vlm'; did you mean 'vllm'"):
+        swept(tmp_path, {"evaluation": {"engine": "vlm"}})
+
+
+def test_an_engine_that_is_not_installed_is_told_before_anything_starts(tmp_path: Path) -> None:
+    if get_engine("vllm").package in sys.modules:
+        pytest.skip("vllm is installed")
+    with pytest.raises(UserError, match=r'pip install "lmmcl\[vllm\]"'):
+        swept(tmp_path, VLLM)
+    assert not list((tmp_path / "store").rglob("record.json"))
+
+
+@pytest.mark.parametrize("name", ["tiny-onevision", "tiny-next", "tiny-qwen"])
+def test_prompts_for_engines_are_those_of_transformers_with_one_mark_an_image(name: str) -> None:
+    processor = get_model(name).load_processor()
+    mark = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    for example in get_benchmark("colour").load()[:3]:
+        expanded = encode(processor, example, with_answer=False)["input_ids"].tolist()
+        ids = prompt_ids(processor, example)
+        assert ids.count(mark) == len(example.images) == 1
+        at = ids.index(mark)
+        assert expanded[:at] == ids[:at] and expanded[len(expanded) - len(ids) + at + 1 :] == ids[at + 1 :]
+        assert len(expanded) > len(ids)
+
+
+def test_a_sweep_evaluated_by_another_engine_has_the_same_keys_and_scores(tmp_path: Path, vllm: None) -> None:
+    ours, sweep = swept(tmp_path / "transformers", {"evaluation": {"batch_size": 4}})
+    theirs, other = swept(tmp_path / "vllm", VLLM)
+    assert list(sweep.steps) == list(other.steps), "an engine is where and how, and in no key"
+    asked = [step for step in sweep.steps.values() if step.kind == "evaluate"]
+    assert len(asked) == 4
+    for step in asked:
+        first, second = ours.find(step), theirs.find(step)
+        assert (first["engine"], second["engine"]) == ("transformers", "vllm")
+        assert first["sample_scores"] == second["sample_scores"]
+    assert len(FakeLLM.asked) == 4 * 6
+    settings = FakeLLM.made[0]
+    assert (settings["dtype"], settings["generation_config"], settings["max_num_seqs"]) == ("float32", "vllm", 4)
+
+
+def test_probes_stay_with_transformers(tmp_path: Path, vllm: None) -> None:
+    text = SWEEP + "probes: [{number_bias: {examples: 2}}]\n"
+    ledger = Ledger(str(tmp_path / "store"))
+    sweep = load_sweep(write_sweep(tmp_path, text))
+    cluster = Cluster.model_validate(VLLM)
+    outcome = run_sweep(sweep, ledger, cluster, console=Console(quiet=True), inline=True)
+    assert outcome.failures == {}
+    assert all(ledger.find(step) is not None for step in sweep.steps.values())
+
+
+def test_parity_is_told_on_the_command_line(tmp_path: Path, vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [
+        "eval",
+        "tiny-onevision",
+        "-b",
+        "colour",
+        "--engine",
+        "vllm",
+        "--parity",
+        "--limit",
+        "5",
+        "--store",
+        str(tmp_path),
+    ]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert "the same words to 5 of 5 (100.0%)" in told
+    monkeypatch.setattr(FakeLLM, "_say", lambda self, prompt, settings: self.processor.tokenizer("red")["input_ids"])
+    [found] = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).stdout)
+    assert found["asked"] == 5 and found["same"] < 5 and len(found["differing"]) == 5 - found["same"]
+    assert not list(tmp_path.glob("scores/**/record.json")), "a comparison records no score"
+
+
+def test_engines_that_were_asked_other_questions_are_not_compared() -> None:
+    first, second = Sample("a", "?", ("x",), "x", 1.0), Sample("b", "?", ("x",), "x", 1.0)
+    with pytest.raises(ValueError, match="other questions"):
+        compare_engines("made", [first], [second])
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_vllm_itself_says_what_transformers_says(tmp_path: Path) -> None:
+    """On a GPU with the extra `vllm`, for a checkpoint named in LMMCL_PARITY_MODEL (default: LLaVA-1.5-7B of the hub)."""
+    import os
+
+    pytest.importorskip("vllm")
+    model = os.environ.get("LMMCL_PARITY_MODEL", "llava-1.5-7b")
+    words = ["eval", model, "-b", "colour", "--engine", "vllm", "--parity", "--limit", "200", "--precision", "bf16"]
+    (tmp_path / "gpu.yaml").write_text("evaluation: {gpus: 1, batch_size: 32}\n")
+    more = ["--store", str(tmp_path), "--cluster", str(tmp_path / "gpu.yaml"), "--json"]
+    [found] = json.loads(CliRunner().invoke(app, [*words, *more], catch_exceptions=False).stdout)
+    assert found["same"] >= 0.95 * found["asked"]
+    assert abs(found["first"] - found["second"]) <= 2.0
