@@ -14,13 +14,13 @@ from lmmcl.checkpoint import base_digest, load_checkpoint, named_tensors
 from lmmcl.delta import DELTA, CheckpointError, save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.merging import DeltaWriter, differing_bits, merge, taught_since
+from lmmcl.merging import DeltaWriter, differing_bits, merge
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.models import get_model
 from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
+from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained, skills_of
 from lmmcl.tasks.base import Benchmark, Skill
 
 MODEL = get_model("tiny-onevision")
@@ -116,8 +116,8 @@ def test_a_merge_can_be_merged_upon(ledger: Ledger, spec: str) -> None:
     two = Merge(one, (second,), rule(spec))
     assert merge(two, ledger)["merged_tensors"] == 1, "what the anchor has already is not merged again"
     assert torch.equal(whole(two, ledger)[Q0], whole(one, ledger)[Q0])
-    assert [skill.name for skill in taught_since(BASE, second)] == ["one", "two"]
-    assert [skill.name for skill in taught_since(one, second)] == ["two"]
+    assert [skill.name for skill in skills_of(second, since=BASE)] == ["one", "two"]
+    assert [skill.name for skill in skills_of(second, since=one)] == ["two"]
 
 
 @pytest.mark.parametrize("spec", [*RULES, {"ties": {"scope": "tensor"}}])
@@ -201,7 +201,7 @@ def test_where_the_next_stage_starts_decides_what_is_merged(name: str, how: str)
         )
         assert step.depth == number + 1
         assert step.label.startswith(f"{number + 1}-{skills[number]}-llm")
-        assert [s.name for s in taught_since(step.anchor, step.tuned)] == list(
+        assert [s.name for s in skills_of(step.tuned, since=step.anchor)] == list(
             skills[: number + 1] if how == "tuned" else skills[number : number + 1]
         )
     if how == "tuned":

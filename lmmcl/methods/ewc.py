@@ -28,6 +28,7 @@ from pydantic import ConfigDict, Field, model_validator
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import StageContext, TrainingMitigation
 from lmmcl.methods.mixing import Sources
+from lmmcl.methods.recipes import Recipe
 from lmmcl.methods.start_model import answer_logits
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class EWC(TrainingMitigation):
         if self.before:
             shown["before"] = "+".join(source.name for source in self.before)
         return f"{self.name}({','.join(f'{k}={v}' for k, v in shown.items())})" if shown else self.name
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        if recipe.adapter and recipe.adapter.kind == "moe":
+            raise UserError(
+                f"ewc measures how much the answers depend on what trains, and on the fresh experts of {recipe.name!r} none do "
+                "yet; allowed: recipes without experts, such as mlp or lora (with experts: l2_sp)"
+            )
 
     def start(self, context: StageContext) -> dict[str, tuple[Tensor, Tensor]]:
         """θ0 and F of each trained parameter, by name."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
-from lmmcl.methods.task_vectors import Scope, fused, how_many, task_vector, top_mask, top_thresholds
+from lmmcl.methods.task_vectors import Scope, fused, top_masks, top_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +35,7 @@ class Grafting(MergeMitigation):
         return top_thresholds(context, self.keep) if self.scope == "model" else None
 
     def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-        sizes = [task_vector(anchor, value).abs() for value in tuned]
-        if memory is None:
-            masks = [top_mask(size, how_many(self.keep, size.numel())) for size in sizes]
-        else:
-            masks = [threshold.mask(name, size) for threshold, size in zip(memory, sizes, strict=True)]
+        masks = top_masks(memory, self.keep, name, anchor, tuned)
         return fused(anchor, tuned, masks)
 
 

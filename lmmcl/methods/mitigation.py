@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, bad_setting, unknown
 from lmmcl.methods.recipes import RECIPES, Recipe
 from lmmcl.registry import member, members
 
@@ -195,7 +195,10 @@ class MergeMitigation(Mitigation):
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter and recipe.adapter.kind == "moe":
-            raise UserError(f"{self.name} merges tensors that all checkpoints have, and {recipe.name!r} adds experts")
+            raise UserError(
+                f"{self.name} merges tensors that all checkpoints have, and {recipe.name!r} adds experts; allowed: recipes "
+                "without experts, such as mlp or lora"
+            )
 
     def identity(self) -> dict[str, Any]:
         """What enters a key."""
@@ -250,5 +253,4 @@ def get_mitigation(
     try:
         return kind.model_validate(dict(settings or {}), context={"skills": skills or {}, "folder": folder or Path()})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{name}.{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+        raise bad_setting(name, error, kind) from error

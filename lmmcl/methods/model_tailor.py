@@ -16,6 +16,7 @@ from pydantic import Field
 from lmmcl.errors import UserError
 from lmmcl.methods.calibration import Inputs, calibration_batches, calibration_examples
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
+from lmmcl.methods.recipes import Recipe
 from lmmcl.methods.tailor_layer import Compensation, Granularity, Tailored, tailor
 from lmmcl.methods.task_vectors import fused
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
     from transformers import PreTrainedModel
+
+
+NO_LINEAR = ("norm", "embeddings")
+"""Ends of roles under which no linear layer is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,14 @@ class ModelTailor(MergeMitigation):
     other: Literal["reset", "keep"] = "reset"
     sequential: bool = True
     continues_from: Literal["merged", "tuned", "base"] = "base"
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        if all(selector.rpartition(".")[2] in NO_LINEAR for selector in recipe.moves):
+            raise UserError(
+                f"model_tailor patches linear layers, and {recipe.name!r} trains none; allowed: recipes that train some, "
+                "such as mlp or sa_proj"
+            )
 
     def prepare(self, context: MergeContext) -> Patches:
         """Tailor each fine-tune by itself, with examples of what it was taught; one whole model in memory at a time."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, bad_setting, unknown
 from lmmcl.methods.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 
@@ -125,15 +125,7 @@ def make_adapter(settings: Mapping[str, Any]) -> Adapter:
     try:
         return kind.model_validate(dict(settings))
     except ValidationError as error:
-        raise _refusal(name, error) from error
-
-
-def _refusal(what: str, error: ValidationError) -> UserError:
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    place = ".".join(map(str, first["loc"]))
-    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    return UserError(f"{what}{'.' if place else ': '}{place}{': ' if place else ''}{message}{given}")
+        raise bad_setting(str(name), error, kind) from error
 
 
 _TRAIN: dict[str, tuple[str, ...]] = {
@@ -189,7 +181,7 @@ def _recipe(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(f"recipe {fields.get('name', '')}".rstrip(), error) from error
+        raise bad_setting(f"recipe {fields.get('name', '')}".rstrip(), error, Recipe) from error
 
 
 def _union(name: str) -> Recipe:

@@ -128,6 +128,17 @@ def top_thresholds(context: MergeContext, share: float) -> list[Threshold]:
     return [find_threshold(context.names, magnitudes(which), share) for which in range(len(context.skills))]
 
 
+def top_masks(
+    thresholds: Sequence[Threshold] | None, share: float, name: str, anchor: Tensor, tuned: Sequence[Tensor]
+) -> list[Tensor]:
+    """For each fine-tune, true where its task vector at tensor `name` is among the top: of the model, by `thresholds` (see
+    `top_thresholds`), or where these are None the `share` of this tensor."""
+    sizes = [task_vector(anchor, value).abs() for value in tuned]
+    if thresholds is None:
+        return [top_mask(size, how_many(share, size.numel())) for size in sizes]
+    return [threshold.mask(name, size) for threshold, size in zip(thresholds, sizes, strict=True)]
+
+
 def _bits(magnitudes: Tensor) -> Tensor:
     import torch
 

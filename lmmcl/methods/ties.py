@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
-from lmmcl.methods.task_vectors import Scope, how_many, moved_by, task_vector, top_mask, top_thresholds
+from lmmcl.methods.task_vectors import Scope, moved_by, task_vector, top_masks, top_thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,11 +51,7 @@ class Ties(MergeMitigation):
         return top_thresholds(context, self.keep) if self.scope == "model" else None
 
     def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-        sizes = [task_vector(anchor, value).abs() for value in tuned]
-        if memory is None:
-            masks = [top_mask(size, how_many(self.keep, size.numel())) for size in sizes]
-        else:
-            masks = [threshold.mask(name, size) for threshold, size in zip(memory, sizes, strict=True)]
+        masks = top_masks(memory, self.keep, name, anchor, tuned)
         return ties(anchor, tuned, masks, self.scale)
 
 

@@ -12,6 +12,7 @@ the last four blocks that the model has: `llm.blocks.*.attention`, `llm.blocks.1
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -91,11 +92,20 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
             tied = resolved == "llm.head" and "llm.embeddings" in roles.values()
             why = " (its head is tied: one tensor with llm.embeddings, which trains both)" if tied else ""
             raise UserError(
-                f"selector {selector!r} matches no parameter of {model}{why}; "
+                f"selector {selector!r} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
                 f"its roles: {', '.join(summary(roles.values()))}"
             )
         chosen |= hits
     return chosen
+
+
+def _near(selector: str, roles: Iterable[str]) -> str:
+    """`; did you mean 'llm.blocks.*.mlp'?`: the nearest selectors, block numbers folded; empty where none is near."""
+    parts = [role.split(".") for role in summary(roles)]
+    allowed = {".".join(some[:end]) for some in parts for end in range(1, len(some) + 1)}
+    folded = re.sub(r"\.(?:\d+(?:-\d+)?|last-\d+)(?=\.|$)", ".*", selector)
+    near = difflib.get_close_matches(folded, sorted(allowed), n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def summary(roles: Iterable[str]) -> list[str]:

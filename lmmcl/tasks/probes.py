@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, bad_setting, unknown
 from lmmcl.registry import member, members
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
@@ -180,5 +180,4 @@ def get_probe(spec: str | Mapping[str, Any]) -> Probe:
     try:
         return kind(**(settings or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{name}.{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+        raise bad_setting(name, error, kind) from error

@@ -24,7 +24,7 @@ from lmmcl.methods.adapters import OSF, Adapter, LoRA, MoE
 from lmmcl.models.experts import grow, mlp_modules, roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.roles import select
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
+from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained, stages_of
 from lmmcl.training.errors import StageError
 
 FOLDER = "adapter"
@@ -226,13 +226,10 @@ def earlier_adapters(checkpoint: Checkpoint, ledger: Ledger) -> list[dict[str, T
     """The LoRA adapters of the stages on the way to `checkpoint`, oldest first: lora_A and lora_B by the names that they have
     while they train. Stages without one are left out."""
     found: list[dict[str, Tensor]] = []
-    at: Checkpoint | None = checkpoint
-    while at is not None and at.parents:
-        stage = at.tuned if isinstance(at, Merge) else at
+    for stage in stages_of(checkpoint):
         with suppress(FileNotFoundError), ledger.opened(f"{stage.path}/{FOLDER}", WEIGHTS) as path:
             found.append({_trained_name(name): tensor for name, tensor in load_file(path).items()})
-        at = stage.parents[0]
-    return found[::-1]
+    return found
 
 
 def _trained_name(name: str) -> str:
