@@ -101,6 +101,10 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def tabs(self) -> list[str]:
+        """The addresses of all tabs: a link may open one of its own."""
+        return [each["url"] for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"]
+
     def press(self, key: str) -> None:
         """A key of KEYS, where the focus is."""
         code, text = KEYS[key]

@@ -25,7 +25,7 @@ pytestmark = [
 SWEEP = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 1e-4], updates=2)
 MLFLOWS_OWN = ("users/current", "assistant")  # what a server without accounts and assistants does not have
 TEXT = "document.body.innerText"
-DRAWN = "document.querySelectorAll('.scatterlayer .point').length"
+DRAWN = "[...document.querySelectorAll('.js-plotly-plot')].flatMap((chart) => (chart.data || []).filter((each) => /^scatter/.test(each.type)).flatMap((each) => [...each.x])).length"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,10 @@ def test_two_clicks_lead_from_the_list_of_experiments_to_the_trade_off(tab: Brow
     tab.open(f"{server(view)}#/experiments", 1500, 1000)
     follow(tab, SWEEP.name)
     follow(tab, "held-out forgetting against learning")
+    tab.wait(lambda: any("viewStateShareKey" in address for address in tab.tabs()))
+    (opened,) = [address for address in tab.tabs() if "viewStateShareKey" in address]
+    assert opened.split("#")[1] == view.split("#")[1]
+    tab.open(opened, 1500, 1000)  # MLflow opens links of notes in a tab of their own
     tab.wait(f"{DRAWN} >= 4", 240)
     text = tab.run(TEXT)
     assert "learning against forgetting" in text, "the name of the saved view"
