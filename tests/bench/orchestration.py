@@ -4,7 +4,8 @@
 
 Flights, walk, ledger and keys are the real ones; a step sleeps for the time that it would take, with as many at once as there
 are GPUs. Without --ray the drivers are coroutines of one process and show what the walk itself loses; with it, drivers are
-tasks of a real Ray cluster that ask one actor, which shows what Ray adds for each step.
+tasks of a real Ray cluster that ask one actor, which shows what Ray adds for each step. The clock runs once Ray has started.
+CPU and memory are those of our processes (the largest, for memory), not of Ray's own.
 
 The best packing is bounded from below by the sum of all work over the GPUs, and by the longest chain of one trial.
 """
@@ -14,12 +15,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -88,11 +91,32 @@ class SimulatedActor:
     async def begin(self, step: Checkpoint) -> None:
         self._flights.begin(step)
 
-    async def work(self) -> float:
-        return self._simulated.work
+    async def used(self) -> tuple[float, Used]:
+        return self._simulated.work, used_here()
 
 
-def in_one_process(walked: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, at_once: int) -> float:
+@dataclass(frozen=True)
+class Used:
+    """CPU seconds of a process so far, and its largest memory in MiB."""
+
+    cpu: float
+    memory: int
+
+
+def used_here() -> Used:
+    return Used(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Minutes of simulated work, seconds that the walk took, and what each of our processes used."""
+
+    work: float
+    seconds: float
+    used: dict[str, Used]
+
+
+def in_one_process(trials: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, at_once: int) -> Walked:
     simulated = Simulated(ledger, gpus, scale)
     flights = Flights(ledger, simulated)
 
@@ -105,13 +129,15 @@ def in_one_process(walked: Sequence[Trial], ledger: Ledger, gpus: int, scale: fl
 
     async def all_of_them() -> None:
         door = asyncio.Semaphore(at_once)
-        await asyncio.gather(*(walk(trial, door) for trial in walked))
+        await asyncio.gather(*(walk(trial, door) for trial in trials))
 
+    before, start = used_here().cpu, time.monotonic()
     asyncio.run(all_of_them())
-    return simulated.work
+    took, after = time.monotonic() - start, used_here()
+    return Walked(simulated.work, took, {"walk": Used(after.cpu - before, after.memory)})
 
 
-def on_ray(walked: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, cpus: int) -> float:
+def on_ray(trials: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, at_once: int, cpus: int) -> Walked:
     import ray
 
     from lmmcl.runner.remote import RemoteSteps
@@ -122,22 +148,42 @@ def on_ray(walked: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, cpu
         num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,
+        logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
-    actor = ray.remote(SimulatedActor).options(num_cpus=0, max_concurrency=1000).remote(ledger, gpus, scale)
 
     @ray.remote(num_cpus=0)
     class Driver:
         """Walks trials in threads, as Tune's drivers do in processes: 200 of those would not fit this machine."""
 
+        def __init__(self, actor: Any) -> None:
+            self._steps = RemoteSteps(actor)
+
         def walk(self, trial: Trial) -> int:
-            run_trial(trial, RemoteSteps(actor), lambda report: None)
+            run_trial(trial, self._steps, lambda report: None)
             return 1
 
-    drivers = [Driver.options(max_concurrency=len(walked)).remote() for _ in range(cpus)]
+        def used(self) -> Used:
+            return used_here()
+
+    def ask(what: str) -> dict[str, Used]:
+        found = {f"driver {number}": ray.get(driver.used.remote()) for number, driver in enumerate(drivers)}
+        return {"actor": ray.get(actor.used.remote())[1], **found, what: used_here()}
+
     try:
-        ray.get([drivers[number % cpus].walk.remote(trial) for number, trial in enumerate(walked)])
-        return ray.get(actor.work.remote())
+        actor = ray.remote(SimulatedActor).options(num_cpus=0, max_concurrency=10_000).remote(ledger, gpus, scale)
+        drivers = [Driver.options(max_concurrency=at_once + 1).remote(actor) for _ in range(cpus)]
+        before, start = ask("sweep"), time.monotonic()
+        walking: list[Any] = []
+        for number, trial in enumerate(trials):
+            if len(walking) == at_once:
+                done, walking = ray.wait(walking)
+                ray.get(done)
+            walking.append(drivers[number % cpus].walk.remote(trial))
+        ray.get(walking)
+        took, after = time.monotonic() - start, ask("sweep")
+        used = {name: Used(each.cpu - before[name].cpu, each.memory) for name, each in after.items()}
+        return Walked(ray.get(actor.used.remote())[0], took, used)
     finally:
         ray.shutdown()
 
@@ -158,35 +204,35 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--cpus", type=int, default=2)
     given = parser.parse_args()
+    load = round(os.getloadavg()[0], 1)
     walked = trials(given.trials, given.stages)
     steps = {key: step for trial in walked for key, step in trial.steps().items()}
     with tempfile.TemporaryDirectory(prefix="lmmcl-packing-") as folder:
         ledger = Ledger(folder)
-        start, cpu = time.monotonic(), time.process_time()
+        at_once = given.open or 2 * given.gpus
         if given.ray:
-            work = on_ray(walked, ledger, given.gpus, given.scale, given.cpus)
+            found = on_ray(walked, ledger, given.gpus, given.scale, at_once, given.cpus)
         else:
-            work = in_one_process(walked, ledger, given.gpus, given.scale, given.open or 2 * given.gpus)
-        took, used = time.monotonic() - start, time.process_time() - cpu
+            found = in_one_process(walked, ledger, given.gpus, given.scale, at_once)
         recorded = sum(ledger.find(step) is not None for step in steps.values())
-    best = max(work / given.gpus, max(longest_chain(trial) for trial in walked))
-    print(
-        json.dumps(
-            {
-                "trials": given.trials,
-                "steps": len(steps),
-                "recorded": recorded,
-                "gpus": given.gpus,
-                "work_minutes": round(work),
-                "best_packing_minutes": round(best, 1),
-                "makespan_minutes": round(took / given.scale, 1),
-                "ratio": round(took / given.scale / best, 3),
-                "cpu_milliseconds_per_step": round(1000 * used / len(steps), 2),
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            },
-            indent=1,
-        )
-    )
+    best = max(found.work / given.gpus, max(longest_chain(trial) for trial in walked))
+    makespan, cpu = found.seconds / given.scale, sum(each.cpu for each in found.used.values())
+    told = {
+        "trials": given.trials,
+        "open_at_once": at_once,
+        "steps": len(steps),
+        "recorded": recorded,
+        "gpus": given.gpus,
+        "load_before": load,
+        "work_minutes": round(found.work),
+        "best_packing_minutes": round(best, 1),
+        "makespan_minutes": round(makespan, 1),
+        "seconds": round(found.seconds, 1),
+        "ratio": round(makespan / best, 3),
+        "cpu_milliseconds_per_step": round(1000 * cpu / len(steps), 2),
+        "peak_memory_mib": {name: each.memory for name, each in found.used.items()},
+    }
+    print(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":
