@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,22 +134,23 @@ class RayLauncher:
         if trains_here:
             self._saveable.add(step.key)
         try:
-            await self._try(_compute_checkpoint.options(**options), [step])
+            await self._try(_compute_checkpoint, options, [step])
         finally:
             self._saveable.discard(step.key)
 
     async def scores(self, steps: Sequence[Asked]) -> None:
         place = self._cluster.evaluation
-        await self._try(_compute_scores.options(**_options(place.cpus, place.gpus, place.resources)), list(steps))
+        await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
 
-    async def _try(self, task: Any, steps: Sequence[Step]) -> None:
-        """Run `task` until all of `steps` are recorded, or its failure is one that another try will not change."""
+    async def _try(self, function: Any, options: dict[str, Any], steps: Sequence[Step]) -> None:
+        """Run `function` until all of `steps` are recorded, or its failure is one that another try will not change."""
         actor = ray.get_runtime_context().current_actor
         broken = 0
         while steps:
             if self._ending:
                 raise PreemptedError("the run is ending")
             try:
+                task = function.options(**options, **(_new_process() if broken else {}))
                 if node := await task.remote(steps, self._ledger, self._cluster, actor):
                     # Its weights wait there for their upload; whoever had the GPU goes on with other work.
                     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
@@ -199,6 +201,11 @@ async def _end(where: Where) -> None:
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
     return {"num_cpus": cpus, "num_gpus": gpus, "resources": resources, "max_retries": 0}
+
+
+def _new_process() -> dict[str, Any]:
+    """Options that keep a task out of processes that Ray has: what broke one (memory that ran out in an import) may stay in it."""
+    return {"runtime_env": {"env_vars": {"LMMCL_TRY": uuid.uuid4().hex}}}
 
 
 @ray.remote

@@ -36,7 +36,7 @@ SAME_AGAIN = (
     LookupError,
     AttributeError,
     AssertionError,
-    ImportError,
+    ModuleNotFoundError,
     NameError,
     NotImplementedError,
     ArithmeticError,
@@ -44,7 +44,8 @@ SAME_AGAIN = (
     RuntimeEnvSetupError,
     TaskCancelledError,
 )
-"""Errors of input and program. Not RuntimeError: CUDA's and the network's are among them."""
+"""Errors of input and program. Not RuntimeError: CUDA's and the network's are among them; nor ImportError: a library that is there
+cannot be loaded when memory runs out."""
 GONE = ("its node has died", "node was terminated", "node died", "preempt")
 """How Ray says that an actor went with its node."""
 

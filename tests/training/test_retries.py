@@ -35,6 +35,7 @@ def test_work_whose_node_went_is_tried_again_however_often(error: Exception) -> 
         in_task(OSError("no space left on device")),
         in_task(RuntimeError("CUDA error")),
         in_task(ConnectionError("reset")),
+        in_task(ImportError("failed to map segment from shared object")),
     ],
 )
 def test_what_may_pass_is_tried_again_a_few_times(error: Exception) -> None:
@@ -43,7 +44,13 @@ def test_what_may_pass_is_tried_again_a_few_times(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [in_task(UserError("bad row")), in_task(KeyError("x")), in_task(ZeroDivisionError()), TaskCancelledError()],
+    [
+        in_task(UserError("bad row")),
+        in_task(KeyError("x")),
+        in_task(ZeroDivisionError()),
+        in_task(ModuleNotFoundError("no module")),
+        TaskCancelledError(),
+    ],
 )
 def test_what_the_same_input_brings_again_is_told_at_once(error: Exception) -> None:
     assert judge(error) is Verdict.FINAL
