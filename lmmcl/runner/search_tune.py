@@ -36,6 +36,9 @@ class Suggestions(Searcher):
         self._live: dict[str, tuple[int, int] | None] = {}
         self._turn = 0
 
+    def __getstate__(self) -> dict[str, Any]:  # Tune saves its searcher; a console and a store do not travel
+        return {}
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         """Tune asks whether the searcher takes its metric; there is none."""
         return True
