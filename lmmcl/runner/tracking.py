@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.runner.tracking_extras import VIEW_TAG, experiment_note, shared_view
-from lmmcl.runner.tracking_names import batches, matrix_table, metric_name, stage_metrics, trial_params
+from lmmcl.runner.tracking_names import batches, matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
 from lmmcl.runner.tracking_store import sqlite_file
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Tracker:
         if key not in parent.nested:
             tags = {"mlflow.parentRunId": parent.id, "lmmcl.kind": "stage", "lmmcl.stage_key": key}
             tags |= {"lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
+            tags["lmmcl.checkpoint_key"] = stage.checkpoint_key  # the same in every trial that shares the stage
             name = f"{stage.number} {stage.skill or ''}".strip()
             parent.nested[key] = self._create(name, tags, int(time.time() * 1000))
         return parent.nested[key]
@@ -197,6 +198,7 @@ class Tracker:
         logged = int(run.tags.get(UPDATES_LOGGED, "-1"))
         points += [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
         last = max([logged, *(int(row["update"]) for row in rows)])
+        points += _metrics(pace_metrics(stage), last, run.start) if last > logged else []
         self._log(run, points, {}, {UPDATES_LOGGED: str(last)})
         self._set_status(run, "FINISHED")
 

@@ -41,6 +41,14 @@ def stage_metrics(stage: StageResult) -> dict[str, float]:
     return {metric_name(name): value for name, value in found.items() if value is not None}
 
 
+def pace_metrics(stage: StageResult) -> dict[str, float]:
+    """What training a stage took, for the run of the stage: updates a second (their mean), memory, seconds; what is known."""
+    paces = [pace for row in stage.curve if (pace := finite(row.get("updates_per_second"))) is not None]
+    found = {"updates_per_second": sum(paces) / len(paces)} if paces else {}
+    costs = {name: finite(stage.cost.get(name)) for name in ("peak_memory_bytes", "seconds")}
+    return found | {name: value for name, value in costs.items() if value is not None}
+
+
 def metric_name(name: str) -> str:
     """The name with what MLflow refuses replaced by `_`; a path part is never empty, `.` or `..`."""
     parts = (re.sub(r"[^\w\-. :]", "_", part, flags=re.ASCII) for part in name.split("/"))

@@ -92,6 +92,21 @@ def test_each_fine_tuned_stage_has_its_loss_curve_in_a_run_nested_in_the_trial(m
     wanted = [(int(row["update"]), row["loss"]) for row in trial.stages[1].curve]
     assert points(tracker, found[0].info.run_id, "loss") == wanted
     assert {"loss", "learning_rate", "grad_norm"} <= set(found[0].data.metrics)
+    stage = trial.stages[1]
+    assert points(tracker, found[0].info.run_id, "updates_per_second") == [(3, pytest.approx(3.2))]
+    assert found[0].data.metrics["peak_memory_bytes"] == stage.cost["peak_memory_bytes"]
+    tracker.log_trial(trial)
+    make().log_trial(trial)
+    assert len(points(tracker, found[0].info.run_id, "peak_memory_bytes")) == 1
+
+
+def test_trials_that_share_a_stage_have_it_each_with_one_key_to_find_them_by(make: Any) -> None:
+    tracker, first = make(), make_trial(updates=3)
+    tracker.log_trial(first)
+    tracker.log_trial(replace(first, key="another"))
+    shared = first.stages[1].checkpoint_key
+    found = [run for run in runs(tracker, "stage") if run.data.tags["lmmcl.checkpoint_key"] == shared]
+    assert {run.data.tags["lmmcl.trial_key"] for run in found} == {first.key, "another"}
 
 
 def test_what_probes_saw_inside_a_stage_is_in_its_nested_run_at_their_updates_also_when_asked_later(make: Any) -> None:
