@@ -33,6 +33,7 @@ from lmmcl.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.collate import cut_batches
+from lmmcl.training.handover import Left, left_in
 from lmmcl.training.loop import Job, train_loop
 from lmmcl.training.retries import PreemptedError, Verdict, judge_group, pause_before
 
@@ -58,12 +59,13 @@ def finetune(
     stage, snapshot = (step.finetune, step) if isinstance(step, Snapshot) else (step, None)
     batches = cut_batches(stage.training, placement)
     resumable = bool(placement.save_every)
+    left: Left | None = None
     try:
         with ledger.writing(step) as draft:
             if placement.workers:
                 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
                 result = _fit(Job(stage, ledger, placement, batches, snapshot=snapshot), f"{ledger.store}/runs")
-                _fetch(result, draft)
+                left = _fetch(result, draft)
             else:
                 runs = _local_runs(ledger, step)
                 with _quiet():
@@ -71,7 +73,7 @@ def finetune(
                     result = _fit(job, str(runs.parent))
             assert result.metrics is not None, "the loop's last report carries the fields of the record"
             fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
-            record = draft.commit(fields)
+            record = left.commit(step, ledger, fields) if left else draft.commit(fields)
         resumable = False
     except PreemptedError:
         resumable = True  # it has saved where it is
@@ -136,11 +138,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _fetch(result: Result, draft: Draft) -> None:
-    """Bring what rank 0 reported into the draft."""
+def _fetch(result: Result, draft: Draft) -> Left | None:
+    """Bring what rank 0 reported into the draft; or tell on which node it left that."""
     assert result.checkpoint is not None, "rank 0 ends with a checkpoint"
     with result.checkpoint.as_directory() as folder:
-        shutil.copytree(folder, draft.folder, dirs_exist_ok=True)
+        left = left_in(Path(folder))
+        if left is None:
+            shutil.copytree(folder, draft.folder, dirs_exist_ok=True)
+        return left
 
 
 def _local_runs(ledger: Ledger, step: Finetune | Snapshot) -> Path:
