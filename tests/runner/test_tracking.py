@@ -14,6 +14,7 @@ from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_names import batches, matrix_table, metric_name
+from lmmcl.spec.search import Stopped
 
 numbers = itertools.count()
 
@@ -204,6 +205,19 @@ def test_a_failed_trial_says_why_until_it_succeeds(make: Any) -> None:
     tracker.log_trial(replace(make_trial(updates=0), key=trial.key))
     (run,) = runs(tracker, "trial")
     assert run.info.status == "FINISHED" and run.data.tags["lmmcl.error"] == ""
+
+
+def test_a_trial_that_its_budget_ended_is_finished_and_says_why_until_it_goes_on(make: Any) -> None:
+    trial = make_trial(updates=0)
+    why = Stopped(1, "held_out_forgetting", -14.1, -10.0)
+    tracker = make()
+    run_id = tracker.log_trial(replace(trial, stages=trial.stages[:2], state="stopped", stopped=why))
+    run = tracker._client.get_run(run_id)
+    assert run.info.status == "FINISHED" and run.data.tags["lmmcl.state"] == "stopped"
+    assert json.loads(run.data.tags["lmmcl.stopped"]) == why.to_dict()
+    assert tracker.log_trial(trial) == run_id
+    run = tracker._client.get_run(run_id)
+    assert run.data.tags["lmmcl.state"] == "done" and not run.data.tags["lmmcl.stopped"]
 
 
 def test_a_trial_that_was_stopped_is_not_shown_as_running(make: Any) -> None:
