@@ -104,5 +104,6 @@ def samples(
         print_json([each.to_dict() for each in found])
     elif found:
         wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
+        typer.echo(f"with their pictures, for trials of the front: lmmcl report {sweep} --format html")
     else:
         typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")
