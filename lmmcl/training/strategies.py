@@ -118,8 +118,19 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         if not engine.zero_cpu_offload():
             raise StageError.of(trainer.step, f"offload of {placement.offload} was asked for, none applied")
         told["offload"] = placement.offload
+    if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
+        raise StageError.of(
+            trainer.step, f"liger was asked for, but the package has no kernels for {model_type} models"
+        )
     switches = ("gradient_checkpointing", "liger", "compile")
     return told | {name: True for name in switches if getattr(placement, name)}
+
+
+def has_liger(model_type: str) -> bool:
+    """Whether Liger replaces anything in models of this type; for others the Trainer leaves it out without a word."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
 def make_whole(model: PreTrainedModel, placement: TrainingPlacement) -> None:

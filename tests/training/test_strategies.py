@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
+from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
-from lmmcl.training.strategies import check_strategy, deepspeed_config, strategy_arguments, wanted
+from lmmcl.training.strategies import check_strategy, deepspeed_config, describe, strategy_arguments, wanted
 
 BASE = Pretrained(get_model("tiny-onevision"))
 TOLERANCE = 5e-4
@@ -83,6 +86,30 @@ def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
     hidden = TrainingPlacement.model_construct(**{**TrainingPlacement(workers=2).model_dump(), "strategy": "fsdp"})
     with pytest.raises(UserError, match="without a word"):
         check_strategy(stage(), hidden)
+
+
+def test_kernels_that_would_replace_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = types.ModuleType("liger_kernel.transformers.monkey_patch")
+    kernels.MODEL_TYPE_TO_APPLY_LIGER_FN = {"qwen2_5_vl": print}  # type: ignore[attr-defined]
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    asked = TrainingPlacement.model_construct(**{**TrainingPlacement().model_dump(), "liger": True})
+
+    def trainer(model_type: str) -> Any:
+        config = types.SimpleNamespace(model_type=model_type)
+        model = torch.nn.Linear(1, 1)
+        return types.SimpleNamespace(
+            step=stage(),
+            taught=types.SimpleNamespace(config=config),
+            model_wrapped=model,
+            is_deepspeed_enabled=False,
+            args=types.SimpleNamespace(world_size=1, device="cuda:0"),
+        )
+
+    assert describe(trainer("qwen2_5_vl"), asked)["liger"]
+    with pytest.raises(StageError, match="no kernels for llava_onevision"):
+        describe(trainer("llava_onevision"), asked)
 
 
 class DieOnce(TrainingMitigation):
