@@ -117,6 +117,43 @@ class LoRA(LinearAdapter):
         return self.rank * sum(shape) + (shape[0] if self.dora else 0)
 
 
+class KappaTune(LoRA):
+    """LoRA on the layers that are best conditioned alone: the `share` of the targets with the smallest κ = σ_max / σ_min.
+
+    Weights of low κ spread what they know over all directions, and lose less of it when they move (Ludwig, KappaTune; the
+    choice is that of PEFT's `KappaTuneSelector.get_best_targets(top_p)`, over the targets instead of all layers). κ is taken
+    of the weights that a stage starts from, so each stage chooses anew, and a plan can say no more than an upper bound.
+    """
+
+    version: ClassVar[int] = 1
+    kind: Literal["kappatune"] = "kappatune"  # type: ignore[assignment]
+    share: float = Field(default=0.2, gt=0, le=1, description="of the targeted layers")
+    targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1)
+
+    @property
+    def label(self) -> str:
+        return f"kappatune-{self.share:g}-{super().label}"
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return ("*",)  # something, somewhere: which of the targets train is known when a stage begins
+
+    def chosen(self, layers: int) -> int:
+        """How many of so many layers get an adapter."""
+        return max(1, int(layers * self.share))
+
+    def size(
+        self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
+    ) -> tuple[int, int]:
+        """The largest that the chosen layers can be."""
+        super().size(targets, counts, shapes)
+        layers = [shape for role in targets for shape in shapes.get(role, ())]
+        number = self.chosen(len(layers))
+        trained = sorted((self.parameters(shape) for shape in layers), reverse=True)
+        written = sorted((outputs * inputs for outputs, inputs in layers), reverse=True)
+        return sum(trained[:number]), sum(written[:number])
+
+
 class OSF(LinearAdapter):
     """Orthogonal subspace fine-tuning (arXiv 2504.07097): W = U·S·Vᵀ; the largest singular directions stay, the rest trains.
 
@@ -176,4 +213,4 @@ class MoE(Adapter):
         return size, size
 
 
-KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "osf": OSF, "moe": MoE}
+KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE}

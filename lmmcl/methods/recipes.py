@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from lmmcl.errors import UserError, bad_setting, unknown
-from lmmcl.methods.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, LoRA, MoE
+from lmmcl.methods.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 
 
@@ -55,6 +55,8 @@ class Recipe(BaseModel):
             raise ValueError("trains nothing: give `train` (role selectors) or `adapter`")
         if wrong := [f"{selector}: {rate}" for selector, rate in self.learning_rates if not rate > 0]:
             raise ValueError(f"learning rates are above 0, not {', '.join(wrong)}")
+        if self.learning_rates and isinstance(self.adapter, KappaTune):
+            raise ValueError("learning_rates do not go with kappatune: which layers train is known when a stage begins")
         return self
 
     @property
@@ -149,6 +151,7 @@ _ADAPTERS: dict[str, Adapter] = {
     "lora": LoRA(),  # LMM-CL, compared mitigations
     "lora_attention": LoRA(targets=(ATTENTION,)),
     "lora_all": LoRA(targets=(ATTENTION, MLP)),
+    "kappatune": KappaTune(),
     "osf": OSF(),
     "moe": MoE(),  # LMM-CL, compared mitigations
 }
@@ -157,6 +160,13 @@ RECIPES: dict[str, Recipe] = {
     **{name: Recipe(name=name, train=selectors) for name, selectors in _TRAIN.items()},
     **{name: Recipe(name=name, adapter=adapter) for name, adapter in _ADAPTERS.items()},
 }
+
+NOT_OFFERED: Mapping[str, str] = {
+    "corda": "CorDA (arXiv 2406.05223) takes its adapters out of the weights before training, which rounds every entry of a "
+    "half-precision layer anew whether or not it learns, so that nothing can be shown to have stayed; near it are "
+    "osf (keeps each layer's large singular directions), kappatune and lora",
+}
+"""Names that people look for, and why there is no such recipe."""
 
 _SHIPPED = {(recipe.train, recipe.adapter): recipe.name for recipe in RECIPES.values()}
 
@@ -187,6 +197,8 @@ def _recipe(fields: dict[str, Any]) -> Recipe:
 def _union(name: str) -> Recipe:
     parts = []
     for part in name.split("+"):
+        if part in NOT_OFFERED:
+            raise UserError(f"{part!r} is no recipe: {NOT_OFFERED[part]}")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.methods.adapters import KappaTune
 from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
 from lmmcl.reports.walked import Walk, walks_of, wanted_steps
@@ -122,7 +123,7 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger) if cluster else None,
-        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _left_out(trial))),
+        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
         hours=estimate_hours(missing),
         unfit=_unfit([*missing, *_corners(sweep)], cluster) if cluster else (),
     )
@@ -149,6 +150,13 @@ def _unfit(missing: Sequence[Step], cluster: Cluster) -> tuple[str, ...]:
 
 def _alike(stage: Finetune) -> tuple[str, str, str | None]:
     return stage.model.name, stage.recipe.label, stage.mitigation.name if stage.mitigation else None
+
+
+def _notes(trial: Trial) -> Iterator[str]:
+    """What the numbers of a plan do not tell of a trial."""
+    if isinstance(trial.recipe.adapter, KappaTune):
+        yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+    yield from _left_out(trial)
 
 
 def _left_out(trial: Trial) -> Iterator[str]:

@@ -24,6 +24,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.spec.steps import Checkpoint
 from lmmcl.training.adapters import CONFIG, FOLDER, WEIGHTS
 
+KINDS = ("lora", "kappatune")
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -70,7 +71,7 @@ def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
     at = step
     while at.parents:
         record = ledger.find(at)
-        if record is None or record.fields.get("adapter", {}).get("kind") != "lora" or len(at.parents) > 1:
+        if record is None or record.fields.get("adapter", {}).get("kind") not in KINDS or len(at.parents) > 1:
             raise UserError(
                 f"{at.label} is no stage of LoRA, so there is no adapter to export; leave out --adapter", file=at.path
             )
@@ -95,6 +96,12 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
     if len(stages) > 1 and any(stage.config["use_dora"] for stage in stages):
         raise UserError(
             f"{step.label}: {len(stages)} stages of DoRA are not one adapter; leave out --adapter", file=step.path
+        )
+    layers = {frozenset(stage.tensors) for stage in stages}
+    if len(layers) > 1:
+        raise UserError(
+            f"{step.label}: its stages adapted different layers, which are not one adapter; leave out --adapter",
+            file=step.path,
         )
     adapted = {name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)}
     with tensors_of(step, ledger) as chain:

@@ -20,11 +20,12 @@ from transformers import PreTrainedModel
 
 from lmmcl.checkpoint import digest_tensors, named_tensors
 from lmmcl.ledger import Ledger
-from lmmcl.methods.adapters import OSF, Adapter, LoRA, MoE
+from lmmcl.methods.adapters import OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.experts import grow, mlp_modules, roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.roles import select
 from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained, stages_of
+from lmmcl.training.condition import best_conditioned
 from lmmcl.training.errors import StageError
 
 FOLDER = "adapter"
@@ -70,6 +71,8 @@ class Adapted(Pupil):
         self.adapter = adapter
         chosen = select(self.roles, adapter.targets, model=step.model.name)
         self.targets = {name: module for name, module in linear_modules(model).items() if name in chosen}
+        if isinstance(adapter, KappaTune):
+            self.targets = best_conditioned(self.targets, adapter.chosen(len(self.targets)))
         self.config = _peft_config(adapter, [_module(name) for name in self.targets])
         self.tuner = self._inject()
         added = [name for name, _ in model.named_parameters() if _own_name(name) not in self.roles]
@@ -109,6 +112,8 @@ class Adapted(Pupil):
         own = named_tensors(self.model)
         self._check_untouched(before, own)
         fields: dict[str, Any] = {"kind": self.adapter.kind, "layers": len(self.targets)}
+        if isinstance(self.adapter, KappaTune):
+            fields["chosen"] = sorted(self.targets)
         fields["parameters"] = sum(own[name].numel() for name in self.added)
         if isinstance(self.adapter, LoRA):
             fields["bytes"] = self._save(output / FOLDER, own)
