@@ -33,6 +33,8 @@ FOLDER = "claims"
 RENEWALS = 3
 """How often a claim is renewed before it would expire."""
 
+FORGOTTEN = 24 * 3600.0
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -181,6 +183,17 @@ class Claims:
                         continue
                     renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat}
                     self.store.write(_name(key), json.dumps(renewed).encode())
+
+
+def forgotten(store: Store) -> list[str]:
+    """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again."""
+    found = []
+    for name in store.matches(f"{FOLDER}/*.json"):
+        with suppress(FileNotFoundError):
+            claim = _parsed(store.read(name))
+            if claim is None or time.time() - claim.until > FORGOTTEN:
+                found.append(name)
+    return found
 
 
 def _name(key: str) -> str:

@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lmmcl.claims import forgotten
 from lmmcl.draft import Draft, is_abandoned, private_folder, private_folders, publish, staged_whole
 from lmmcl.errors import UserError, unknown
 from lmmcl.models import get_model
@@ -232,9 +233,15 @@ class Ledger:
         return {folder.name.split("-")[0] for folder in private_folders(self)}
 
     def remove_abandoned(self) -> int:
-        """Delete private folders of this host's processes that are gone (killed in the middle of a step); returns how many."""
+        """Delete private folders of this host's processes that are gone (killed in the middle of a step); returns how many.
+
+        Claims that were left a day ago go too.
+        """
         if not self.is_local:
             self.node.tidy()
+        for name in forgotten(self.files):
+            with suppress(FileNotFoundError):
+                self.files.remove(name)
         dead = [folder for folder in private_folders(self) if is_abandoned(folder)]
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)

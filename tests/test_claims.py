@@ -18,6 +18,7 @@ import pytest
 
 from lmmcl import claims as module
 from lmmcl.claims import FOLDER, Claim, Claims, alive
+from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import ClaimSettings
 from lmmcl.store import Store
 
@@ -156,6 +157,16 @@ def test_a_claim_that_was_cut_is_none(store: Store) -> None:
     store.write(f"{FOLDER}/{KEY}.json", b'{"token": "a')
     waiting = of(store)
     assert waiting.holder(KEY) is None
+
+
+def test_claims_of_long_ago_are_swept_and_others_are_not(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    elsewhere(ledger.files, until=time.time() - 3600)
+    ledger.remove_abandoned()
+    assert set(ledger.sizes(FOLDER)) == {f"{KEY}.json"}
+    elsewhere(ledger.files, until=time.time() - 48 * 3600)
+    ledger.remove_abandoned()
+    assert ledger.sizes(FOLDER) == {}
 
 
 def test_claims_can_be_switched_off(store: Store) -> None:

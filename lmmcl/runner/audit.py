@@ -36,6 +36,7 @@ class Audit:
     damages: list[Damage] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    repaired: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -45,12 +46,20 @@ class Audit:
         """One line."""
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.records.items())) or "no records"
         more = f", {self.dropped} without weights" if self.dropped else ""
-        return f"{counts}{more}; {len(self.damages)} damaged, {len(self.unfinished)} unfinished, {len(self.orphans)} without parent"
+        state = f"{len(self.damages)} damaged, {len(self.unfinished)} unfinished, {len(self.orphans)} without parent"
+        return f"{counts}{more}; {state}{self._remedy()}"
+
+    def _remedy(self) -> str:
+        if not self.damages:
+            return ""
+        if self.repaired:
+            return "; put aside: the next run of their sweeps computes them again"
+        return "; --repair puts damaged records aside, so that the next run of their sweeps computes them again"
 
 
 def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
     """Read every file of every record; with `repair`, damaged records are put aside, so that a run computes them again."""
-    audit = Audit()
+    audit = Audit(repaired=repair)
     for kind in KINDS:
         files = ledger.sizes(kind)
         names = {f"{kind}/{name}" for name in files}
