@@ -21,6 +21,7 @@ SCRIPTS = (
     "advice.js",
     "first.js",
     "probes.js",
+    "inside.js",
     "cells.js",
     "flips.js",
     "stages.js",

@@ -143,6 +143,17 @@ def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str],
         "updates": [int(row["update"]) for row in curve],
         "loss": [_short(row.get("loss")) for row in curve],
         "cells": [_cell(cell, benchmarks) for cell in stage.cells],
+        "inside": _inside(stage, probes) if stage.probe_curve else None,
+    }
+
+
+def _inside(stage: StageResult, probes: Sequence[str]) -> dict[str, Any]:
+    """What probes saw inside a stage: updates, and the values of each probe (by its place) at them."""
+    rows = stage.probe_curve
+    used = [place for place, name in enumerate(probes) if any(name in row for row in rows)]
+    return {
+        "updates": [int(row["update"]) for row in rows],
+        "values": {place: [_short(row.get(probes[place])) for row in rows] for place in used},
     }
 
 

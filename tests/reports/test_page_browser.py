@@ -187,6 +187,24 @@ def test_cells_probes_bars_and_costs_are_shown_where_a_sweep_has_them(tab: Brows
     picture(tab, "page", tmp_path)
 
 
+def test_a_probe_that_looked_inside_stages_is_drawn_over_their_updates(tab: Browser, tmp_path: Path) -> None:
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], updates=40)
+    rows = [{"update": update, "bias": update / 10} for update in (0, 1, 10, 40)]
+
+    def with_curve(trial: TrialResult) -> TrialResult:
+        return replace(
+            trial, stages=[replace(s, probe_curve=rows if s.number else ()) for s in with_cells(trial).stages]
+        )
+
+    show(tab, replace(results, trials=[with_curve(trial) for trial in results.trials]), tmp_path)
+    assert not tab.run("document.querySelector('#inside-figure').hidden")
+    assert tab.run("document.querySelector('#inside').data.length") == 2, "a line a trial"
+    assert tab.run("[...document.querySelector('#inside').data[0].x].slice(0, 6)") == [0, 1, 10, 40, 40, 41]
+    picture(tab, "inside", tmp_path)
+    show(tab, replace(results, trials=[with_cells(trial) for trial in results.trials]), tmp_path)
+    assert tab.run("document.querySelector('#inside-figure').hidden")
+
+
 def test_what_a_sweep_has_not_is_not_shown(tab: Browser, tmp_path: Path) -> None:
     show(tab, make_sweep(recipes=["full"], rates=[1e-5]), tmp_path)
     for id in ("cells-section", "probe-section", "flips-section", "seeds-control"):

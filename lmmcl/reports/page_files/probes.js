@@ -16,4 +16,5 @@ function drawProbes() {
   });
   by("probe-note").textContent = data.correlations[by("probe").value] || "";
   Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points)"), config);
+  drawInside();
 }

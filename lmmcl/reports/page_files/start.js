@@ -40,8 +40,8 @@ startCells();
 drawAdvice(); drawFilters(); drawTable(); drawFlips(); drawScatter(); drawCurves(); drawCells(); drawCosts();
 const first = whole.advice.groups.map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop()).find(Boolean);
 choose(first && !eachSeed ? first.trial : 0); drawFirst(); drawProbes();
-for (const id of ["scatter", "curves", "probes", "cells"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
+for (const id of ["scatter", "curves", "probes", "inside", "cells"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
 // paper is narrower than the screen: the plots take its width while it is printed
-const fit = (width) => ["scatter", "curves", "loss", "first", "probes", "cells"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
+const fit = (width) => ["scatter", "curves", "loss", "first", "probes", "inside", "cells"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
 window.addEventListener("beforeprint", () => fit(690));
 window.addEventListener("afterprint", () => fit(null));
