@@ -11,7 +11,8 @@ The classes are defined on first use because this module must import without tra
 from __future__ import annotations
 
 import importlib
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
@@ -133,33 +134,21 @@ def _onevision() -> type:
 
 
 @cache
-def _qwen2_5() -> type:
-    from transformers import Qwen2_5_VLProcessor
+def _qwen(parent: str) -> type:
+    import transformers
 
-    class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):
-        """Qwen2.5-VL's processor for images alone."""
+    base: Any = getattr(transformers, parent)
 
-        def __init__(
-            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
-        ) -> None:
-            super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-    return ImageOnlyQwen2_5_VLProcessor
-
-
-@cache
-def _qwen3() -> type:
-    from transformers import Qwen3VLProcessor
-
-    class ImageOnlyQwen3VLProcessor(Qwen3VLProcessor):
-        """Qwen3-VL's processor for images alone."""
+    class ImageOnlyQwenProcessor(base):
+        """Qwen-VL's processor for images alone."""
 
         def __init__(
             self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
         ) -> None:
             super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-    return ImageOnlyQwen3VLProcessor
+    ImageOnlyQwenProcessor.__name__ = f"ImageOnly{parent}"  # it is saved and loaded by its name
+    return ImageOnlyQwenProcessor
 
 
 @cache
@@ -260,10 +249,10 @@ def _instructblip() -> type:
     return ChatInstructBlipProcessor
 
 
-CLASSES = {
+CLASSES: dict[str, Callable[[], type]] = {
     "ImageOnlyLlavaOnevisionProcessor": _onevision,
-    "ImageOnlyQwen2_5_VLProcessor": _qwen2_5,
-    "ImageOnlyQwen3VLProcessor": _qwen3,
+    "ImageOnlyQwen2_5_VLProcessor": partial(_qwen, "Qwen2_5_VLProcessor"),
+    "ImageOnlyQwen3VLProcessor": partial(_qwen, "Qwen3VLProcessor"),
     "ImageOnlyInternVLProcessor": _internvl,
     "ImageOnlySmolVLMProcessor": _smolvlm,
     "ChatInstructBlipProcessor": _instructblip,

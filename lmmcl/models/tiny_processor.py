@@ -135,30 +135,16 @@ def _build_qwen() -> ProcessorMixin:
 
 @cache
 def _onevision_class() -> type:
-    from transformers import LlavaOnevisionProcessor
+    from lmmcl.models import processors
 
-    class TinyOnevisionProcessor(LlavaOnevisionProcessor):
+    base: Any = processors.ImageOnlyLlavaOnevisionProcessor
+
+    class TinyOnevisionProcessor(base):
         """LLaVA-OneVision's processor for images alone and without high-resolution tiles.
 
         An image is its base view: `num_image_tokens` patches and one newline. The model is told the same by its
         configuration (`image_grid_pinpoints` [[0, 0]]: no tile beyond the base).
         """
-
-        def __init__(
-            self,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            num_image_tokens: int | None = None,
-            vision_feature_select_strategy: str | None = None,
-            chat_template: str | None = None,
-        ) -> None:
-            super().__init__(
-                image_processor,
-                tokenizer,
-                num_image_tokens=num_image_tokens,
-                vision_feature_select_strategy=vision_feature_select_strategy,
-                chat_template=chat_template,
-            )
 
         def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
             return self.image_token * (self.num_image_tokens + 1)
@@ -182,15 +168,12 @@ def _sizes(pixel_values: Any) -> Any:
 
 @cache
 def _qwen_class() -> type:
-    from transformers import Qwen2_5_VLProcessor
+    from lmmcl.models import processors
 
-    class TinyQwenProcessor(Qwen2_5_VLProcessor):
+    base: Any = processors.ImageOnlyQwen2_5_VLProcessor
+
+    class TinyQwenProcessor(base):
         """Qwen2.5-VL's processor for images alone."""
-
-        def __init__(
-            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
-        ) -> None:
-            super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     return _as_module_member(TinyQwenProcessor)
 
