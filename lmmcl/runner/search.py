@@ -64,7 +64,8 @@ def _made_halving(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisio
 
     stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.corners[0] for space in sweep.spaces)]]
     halving = Halving(decisions, max(stages))
-    halving.learn((trial for trial in sweep.trials if is_finished(trial, ledger, walks)), walks)
+    finished = {trial.key for trial in sweep.trials if is_finished(trial, ledger, walks)}
+    halving.learn(sweep.trials, walks, finished)
     return halving
 
 

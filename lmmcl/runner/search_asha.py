@@ -7,7 +7,7 @@ depends on which trials were there first; once made, it stays, so a rerun or a r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,11 +36,12 @@ class Halving:
         self._added: set[str] = set()
         self._seen: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
 
-    def learn(self, trials: Iterable[Trial], walks: Walks) -> None:
-        """Have what is recorded of trials that will not be walked compete with those that will."""
+    def learn(self, trials: Iterable[Trial], walks: Walks, finished: Collection[str]) -> None:
+        """Have what is recorded compete: all of the trials `finished` (keys), and what was decided on of the others."""
         for trial in trials:
             for stage, measures in enumerate(walks.measures(trial)[: len(walks.of(trial).stages)]):
-                self._ask(trial, stage, measures)
+                if trial.key in finished or self._decisions.may_go_on(trial, stage) is not None:
+                    self._ask(trial, stage, measures)
 
     def decide(self, trial: Trial, report: Mapping[str, Any]) -> Stopped | None:
         """Whether this report is the last of `trial`. A trial that its budget ends here competes, and is not decided on."""

@@ -10,6 +10,7 @@ from pretended import SEARCH, Pretence, pretence, rates, run, told  # noqa: F401
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
+from lmmcl.reports.page_data import page_data
 from lmmcl.reports.table import markdown_table
 from lmmcl.spec.search import Limit, budget_broken
 from lmmcl.spec.sweep import load_sweep
@@ -49,7 +50,12 @@ def test_the_report_says_where_why_and_by_how_much(sweep: Path) -> None:
     assert [stage["number"] for stage in stopped["stages"]] == [0, 1]
     stages = 2 * 3 + 2 + 1  # of a fine-tune and five benchmarks each, after those of the pre-trained model
     assert report["recorded"] == report["wanted"] == 6 + 6 * stages
-    text = markdown_table(collect(load_sweep(sweep), Ledger(str(sweep.parent / "store"))))
+    results = collect(load_sweep(sweep), Ledger(str(sweep.parent / "store")))
+    on_page = {trial["stopped"] for trial in page_data(results)["trials"] if trial["stopped"]}
+    assert on_page == {
+        f"held-out forgetting {text} is below -10 after stage {n}" for text, n in (("-18.0", 1), ("-16.0", 2))
+    }
+    text = markdown_table(results)
     assert "2 stopped" in text and "held-out forgetting -18.0 is below -10 after stage 1" in text
 
 
