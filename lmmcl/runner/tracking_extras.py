@@ -87,11 +87,21 @@ class Answers:
         """(tags, tables by artifact name) of a trial; no table before its last stage has been asked."""
         tags = trial_tags(result, self._ledger.store)
         trial = self._trial(result.key)
+        tags |= self._made_by(trial, len(result.stages) - 1) if trial and result.stages else {}
         if trial is None or (len(result.stages) < len(trial.stages) and not result.stopped):
             return tags, {}
         last = len(result.stages) - 1
         rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark, last)]
         return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
+
+    def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
+        """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
+        record = self._ledger.find(trial.stages[last].checkpoint)
+        made = dict(record.fields.get("provenance") or {}) if record else {}
+        tags = {"mlflow.source.git.commit": made.pop("commit", None) or ""}
+        versions = {name: each for name, each in made.items() if name not in ("host", "started", "finished")}
+        tags["lmmcl.versions"] = json.dumps(versions) if versions else ""
+        return {name: text for name, text in tags.items() if text}
 
     def _trial(self, key: str) -> Trial | None:
         """The trial of this key; one that is not known was proposed since."""

@@ -38,6 +38,12 @@ def test_a_trial_tells_its_steps_and_how_to_export_it(sweep: Sweep, ledger: Ledg
     assert all(stage.checkpoint.key in tags["mlflow.note.content"] for stage in trial.stages)
 
 
+def test_a_trial_tells_the_commit_and_the_versions_that_made_it(sweep: Sweep, ledger: Ledger) -> None:
+    tags, _ = Answers(sweep, ledger).extras(trial_result(sweep.trials[0], ledger))
+    assert tags["mlflow.source.git.commit"] == "0123abc"
+    assert json.loads(tags["lmmcl.versions"]) == {"lmmcl": "0.1.0", "torch": "2.13.0"}
+
+
 def test_a_table_has_the_first_questions_and_the_wrong_ones_after_them(sweep: Sweep, ledger: Ledger) -> None:
     trial = sweep.trials[0]
     _, tables = Answers(sweep, ledger).extras(trial_result(trial, ledger))
