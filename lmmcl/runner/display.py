@@ -33,6 +33,10 @@ class Display:
     def __enter__(self) -> Display:
         if self._console.is_terminal:
             self._live.start()
+        elif self._trials:
+            stages = sum(len(trial.stages) for trial in self._trials.values())
+            text = f"{len(self._trials)} trials to run, of {stages} stages in all; each stage is told when it has its scores"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -18,15 +18,16 @@ def shown(*, terminal: bool, story) -> str:
     return out.getvalue()
 
 
-def test_a_pipe_gets_one_line_for_each_finished_stage() -> None:
+def test_a_pipe_gets_what_is_to_come_and_one_line_for_each_finished_stage() -> None:
     def story(display: Display, trials: list) -> None:
         display.stage_done(trials[0], {"stage": 0})
         display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
 
     lines = shown(terminal=False, story=story).splitlines()
-    assert len(lines) == 2
-    assert "stage 1 (after first) · learning +12.3 · held out forgetting -5.0" in lines[1]
-    assert "left]" in lines[1]
+    assert len(lines) == 3
+    assert lines[0].startswith("2 trials to run, of 6 stages in all")
+    assert "stage 1 (after first) · learning +12.3 · held out forgetting -5.0" in lines[2]
+    assert "left]" in lines[2]
 
 
 def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far() -> None:
