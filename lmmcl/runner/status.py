@@ -178,7 +178,8 @@ def headline(status: SweepStatus) -> str:
     parts += [f"search: {each.proposed} of {each.asked} points proposed" for each in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
-        parts.append("time left not known yet" if left is None else f"about {words.duration(left)} left")
+        more = " without the points to come" if any(each.proposed < each.asked for each in status.searches) else ""
+        parts.append("time left not known yet" if left is None else f"about {words.duration(left)} left{more}")
     return "; ".join(parts)
 
 
