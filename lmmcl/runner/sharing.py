@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -41,7 +42,15 @@ class Turn:
 def turn(steps: Sequence[AnyStep], ledger: Ledger, cluster: Cluster) -> Iterator[Turn]:
     """Claim `steps` for the time of the `with`: those that nobody else has claimed, or recorded meanwhile, are to be computed."""
     with _claims(ledger, cluster).held([step.key for step in steps]) as held:
-        yield Turn([step for step in steps if step.key in held.keys and not ledger.holds(step)], held)
+        yield Turn(unrecorded([step for step in steps if step.key in held.keys], ledger), held)
+
+
+def unrecorded(steps: Sequence[AnyStep], ledger: Ledger) -> list[AnyStep]:
+    """Those that are still to be computed; looked for side by side where each look takes a round trip."""
+    if ledger.is_local or len(steps) < 2:
+        return [step for step in steps if not ledger.holds(step)]
+    with ThreadPoolExecutor(8) as pool:
+        return [step for step, there in zip(steps, pool.map(ledger.holds, steps), strict=True) if not there]
 
 
 def _claims(ledger: Ledger, cluster: Cluster) -> Claims:
@@ -81,7 +90,7 @@ class SharedLauncher:
             if free:
                 computed += 1
                 await compute(free)
-            steps = [step for step in steps if not await asyncio.to_thread(self._ledger.holds, step)]
+            steps = await asyncio.to_thread(unrecorded, steps, self._ledger)
             if steps and computed >= TRIES:
                 raise RuntimeError(f"{steps[0].path} was computed {computed} times and is not in {self._ledger.store}")
             if steps:
