@@ -63,7 +63,7 @@ def test_the_same_command_again_computes_nothing(sweep: Path, store: Path) -> No
 def test_one_more_learning_rate_computes_only_its_own_trials(sweep: Path, store: Path) -> None:
     wider = write_sweep(sweep.parent, SWEEP.replace("3.0e-4]", "3.0e-4, 1.0e-4]"), "wider.yaml")
     made = json.loads(lmmcl("plan", wider, "--store", store, "--json").stdout)
-    assert made["to_run"] == {"pretrained": 0, "finetune": 4, "merge": 0, "evaluate": 16, "examine": 0}
+    assert made["to_run"] == {"pretrained": 0, "finetune": 4, "snapshot": 0, "merge": 0, "evaluate": 16, "examine": 0}
     assert [trial["name"] for trial in made["trials"] if trial["recorded"] < trial["wanted"]] == [
         "sa_proj · lr 0.0001 · tiny-onevision · s0",
         "gate_up · lr 0.0001 · tiny-onevision · s0",
