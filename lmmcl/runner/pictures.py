@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -84,12 +86,21 @@ def mlflow_server(results: SweepResults, folder: Path) -> Iterator[str]:
     port = _free_port()
     command = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (folder / "server.log").open("w+", encoding="utf-8") as log:
-        server = subprocess.Popen([sys.executable, "-m", "mlflow", *command], stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command],
+            stdout=log,
+            stderr=log,
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },  # a dozen processes that no picture needs
+            start_new_session=True,
+        )
         try:
             _wait(server, f"http://127.0.0.1:{port}/health", folder / "server.log")
             yield f"http://127.0.0.1:{port}/{view_address(tracker.experiment_id)}"
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)  # the server is a child of the command, and outlives it
             server.wait(30)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,10 +25,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def start(uri: str, port: int) -> subprocess.Popen[bytes]:
     command = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "mlflow", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        start_new_session=True,
     )
     wait(lambda: answers(port))
     return server
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    """The command and the server, which is a child of it."""
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def answers(port: int) -> bool:
@@ -62,8 +74,8 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_in_the_end(tmp_pa
     try:
         tracker.put(make_trial(key="a", stages=1, updates=2, state="partial"))
         wait(lambda: stages("a") == 2)
-        server.kill()
-        server.wait()
+        kill(server)
+        assert not answers(port)
         before = time.monotonic()
         for key in ("a", "b", "c"):
             tracker.put(make_trial(key=key, stages=3, updates=2))
@@ -73,6 +85,5 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_in_the_end(tmp_pa
         wait(lambda: [stages(key) for key in ("a", "b", "c")] == [4, 4, 4])
         end = tracker.close(120)
     finally:
-        server.kill()
-        server.wait()
+        kill(server)
     assert (end.trials, end.undelivered) == (3, 0)
