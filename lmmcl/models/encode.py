@@ -10,6 +10,7 @@ by `leading_ids(images)` and `extra_inputs(prompt)` (see `processors.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
@@ -24,17 +25,54 @@ IGNORED = -100
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
 _MARK = "\ue000"  # a private-use character: no text of a user contains it
 _FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "token_type_ids": 0}
+_PER_TOKEN = {"input_ids", *_FILL}
 _TILED = {"pixel_values": 5, "pixel_attention_mask": 4}  # dimensions of (examples or images, tiles, …)
 
 
-def encode(processor: Any, example: Example, *, with_answer: bool) -> dict[str, Tensor]:
+def encode(processor: Any, example: Example, *, with_answer: bool, max_tokens: int | None = None) -> dict[str, Tensor]:
     """One example as tensors: `input_ids`, `attention_mask` (and `labels`) of shape (tokens,), and its image tensors.
 
     With the answer, `labels` are IGNORED except on assistant turns including the token that ends the turn. Without, the
     last assistant message is left out and the generation prompt ends the tokens.
 
-    Raises UserError when placeholders and images are not equally many, or more than the model can see.
+    With `max_tokens` a longer dialogue loses its last turns (with their images), then the end of what is left of its answer; a
+    question and its images are never cut.
+
+    Raises UserError when placeholders and images are not equally many, or more than the model can see, and when a first
+    question alone is longer than `max_tokens`.
     """
+    encoded = _encode(processor, example, with_answer)
+    while max_tokens is not None and len(encoded["input_ids"]) > max_tokens:
+        shorter = _without_last_exchange(example)
+        if shorter is None:
+            return _cut_answer(encoded, max_tokens, example)
+        example = shorter
+        encoded = _encode(processor, example, with_answer)
+    return encoded
+
+
+def _without_last_exchange(example: Example) -> Example | None:
+    """The dialogue up to the answer before the last; None when there is none."""
+    answers = [at for at, message in enumerate(example.messages) if message.role == "assistant"]
+    if len(answers) < 2:
+        return None
+    messages = example.messages[: answers[-2] + 1]
+    shown = sum(message.content.count(IMAGE_PLACEHOLDER) for message in messages)
+    return replace(example, messages=messages, images=example.images[:shown])
+
+
+def _cut_answer(encoded: dict[str, Tensor], max_tokens: int, example: Example) -> dict[str, Tensor]:
+    taught = (encoded["labels"] != IGNORED).nonzero().flatten().tolist() if "labels" in encoded else []
+    asked = taught[0] if taught else len(encoded["input_ids"])
+    if asked >= max_tokens:
+        raise UserError(
+            f"example {example.id!r}: its question and images alone take {asked} tokens, and max_length is {max_tokens}; "
+            "allow more, or leave the row out"
+        )
+    return {name: tensor[:max_tokens] if name in _PER_TOKEN else tensor for name, tensor in encoded.items()}
+
+
+def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Tensor]:
     import torch
 
     marks = sum(message.content.count(IMAGE_PLACEHOLDER) for message in example.messages)

@@ -57,6 +57,11 @@ class TrainingPlacement(Settings):
         ge=0,
         description="processes of each worker that read and encode examples ahead; 0 does so between updates",
     )
+    encodings: str | None = Field(
+        default=None,
+        description="folder on each node that keeps encoded examples for other trials and stages; default none",
+    )
+    encodings_gb: float = Field(default=50.0, gt=0, description="the folder of encodings grows no larger than this")
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )

@@ -39,6 +39,12 @@ class Training(Settings):
     epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
     max_steps: int | None = Field(default=None, gt=0, description="optimizer updates; overrides epochs")
     examples: int | None = Field(default=None, gt=0, description="use the first N training examples of each skill")
+    max_length: int | None = Field(
+        default=None,
+        gt=0,
+        description="tokens of an example, images included: longer dialogues lose their last turns, then the end of the "
+        "answer, never a part of an image; default no limit",
+    )
     global_batch_size: int = Field(default=16, gt=0, description="examples per update, over all workers")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the updates with rising learning rate")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
@@ -50,8 +56,8 @@ class Training(Settings):
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key."""
-        return self.model_dump(mode="json")
+        """What enters a key. A setting that came later is in it only where it is set."""
+        return self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
 
     def updates(self, examples: int) -> int:
         """Optimizer updates of a stage with `examples` training examples, of which it takes no more than the first N."""

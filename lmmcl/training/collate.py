@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
@@ -21,11 +20,10 @@ from lmmcl.models.encode import IGNORED, encode, pad
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
 from lmmcl.tasks.base import Example, Skill
+from lmmcl.training.encodings import DiskCache, Encoded
 
 CACHE_BYTES = 512 * 2**20
 """Encodings kept in a process, over all skills; the least recently taught skill goes first."""
-
-Encoded = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,8 @@ class StageData(Dataset):
     cache_key: str
     tells_rows: bool = False
     mix_keys: Sequence[str] = ()
+    max_tokens: int | None = None
+    disk: DiskCache | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -163,16 +163,22 @@ class StageData(Dataset):
         key, at = self.cache_key, row
         if self.mix_keys and isinstance(self.examples, Mix):
             key, at = self.mix_keys[self.examples.which[row]], int(self.examples.rows[row])
-        return CACHE.get(key, at, lambda: encode_row(self.processor, self.skill, self.examples, row))
+
+        def make() -> Encoded:
+            return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
+
+        return CACHE.get(key, at, lambda: self.disk.get(key, at, make) if self.disk else make())
 
 
-def encode_row(processor: ProcessorMixin, skill: str, examples: Sequence[Example], row: int) -> Encoded:
+def encode_row(
+    processor: ProcessorMixin, skill: str, examples: Sequence[Example], row: int, max_tokens: int | None = None
+) -> Encoded:
     """Encode one training example; raises UserError with skill and row when it cannot be read or holds no answer."""
     place = f"row {row}"
     try:
         example = examples[row]
         place = f"row {example.id!r}"
-        encoded = encode(processor, example, with_answer=True)
+        encoded = encode(processor, example, with_answer=True, max_tokens=max_tokens)
     except UserError as error:
         raise error.at(file=f"skill {skill}", place=place) from error
     except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
@@ -180,6 +186,12 @@ def encode_row(processor: ProcessorMixin, skill: str, examples: Sequence[Example
     if not bool((encoded["labels"] != IGNORED).any()):
         raise UserError("has no answer to learn", file=f"skill {skill}", place=place)
     return encoded
+
+
+def told_by_loader(error: UserError) -> UserError:
+    """The error as it was before a loader process passed it on: torch wraps it into the text of its traceback."""
+    last = error.message.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
+    return UserError(last.strip()) if error.message.startswith("Caught UserError") else error
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.auto_batch import choose
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.encodings import DiskCache
 from lmmcl.training.handover import output_folder
 from lmmcl.training.memory import peak_bytes, start_peak
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
@@ -217,7 +218,17 @@ def _prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Pat
         examples = mitigation.data(examples, earlier, step.seed)
     rows = row_order(len(examples), updates * step.training.global_batch_size, step.seed)
     own, *mixed = _cache_keys(step, examples, mixes)
-    data = StageData(step.skill.name, examples, rows, processor, own, tells_rows=bool(mitigation), mix_keys=mixed)
+    data = StageData(
+        step.skill.name,
+        examples,
+        rows,
+        processor,
+        own,
+        tells_rows=bool(mitigation),
+        mix_keys=mixed,
+        max_tokens=step.training.max_length,
+        disk=_disk_cache(job.placement),
+    )
     trainer = StageTrainer(
         step,
         model,
@@ -241,11 +252,19 @@ def _cache_keys(step: Finetune, examples: Sequence[Example], mixes: bool) -> lis
     """Names of encodings in the cache: of `examples` as a whole, then of each source of a Mix."""
 
     def key(skill: Any) -> str:
-        return canonical_json({"model": step.model.identity(), "skill": skill})
+        cut = {"max_length": step.training.max_length} if step.training.max_length else {}
+        return canonical_json({"model": step.model.identity(), "skill": skill, **cut})
 
     if isinstance(examples, Mix):
         return [key(step.key), *(key(identity or step.skill.identity()) for identity in examples.identities)]
     return [key(step.key if mixes else step.skill.identity())]
+
+
+def _disk_cache(placement: TrainingPlacement) -> DiskCache | None:
+    if placement.encodings is None:
+        return None
+    writers = max(1, placement.workers) * max(1, placement.loader_workers)
+    return DiskCache(Path(placement.encodings).expanduser(), placement.encodings_gb, writers)
 
 
 def _context(
@@ -255,7 +274,8 @@ def _context(
     pad_batch = Collator(data.processor)
 
     def collate(some: Sequence[Example]) -> dict[str, Tensor]:
-        return pad_batch([encode_row(data.processor, data.skill, some, row) for row in range(len(some))])
+        rows = range(len(some))
+        return pad_batch([encode_row(data.processor, data.skill, some, row, data.max_tokens) for row in rows])
 
     def forward(batch: Mapping[str, Tensor]) -> Any:
         inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})

@@ -6,6 +6,7 @@ What it leaves out is overhead that a tiny model would feel: no FLOP counts, no 
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from lmmcl.methods.mitigation import ROWS, TrainingMitigation
 from lmmcl.models.encode import IGNORED
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
-from lmmcl.training.collate import Batches
+from lmmcl.training.collate import Batches, told_by_loader
 from lmmcl.training.errors import StageError
 from lmmcl.training.strategies import strategy_arguments
 
@@ -78,7 +79,7 @@ def training_arguments(
         ddp_find_unused_parameters=True,
         ddp_backend="gloo" if on_cpu and placement.workers else None,
         use_cpu=on_cpu,
-        dataloader_num_workers=0,
+        dataloader_num_workers=placement.loader_workers,
         dataloader_pin_memory=not on_cpu,
         logging_steps=max(1, updates // CURVE_POINTS),
         logging_nan_inf_filter=False,
@@ -177,7 +178,14 @@ class StageTrainer(Trainer):
         """Train to the end, from a Trainer checkpoint where there is one."""
         begun = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint and "-" in checkpoint.name else 0
         self._last_log = (begun, time.perf_counter())
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.args.dataloader_num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UserError as error:
+            if (told := told_by_loader(error)) is not error:
+                raise told from None
+            raise
 
     def curve(self) -> list[dict[str, float]]:
         """Rows of update, loss (mean since the row before), learning rate, gradient norm before clipping, updates per second."""
