@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -30,6 +25,7 @@ from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
 from lmmcl.runner.flights import Flights
+from lmmcl.runner.processes import Where, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
@@ -38,25 +34,10 @@ from lmmcl.training.retries import PreemptedError, Verdict, judge, pause_before,
 WAITING_CPUS = 0.001
 """What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
 NOTE_SECONDS = 0.5
-LOG_LINES = 15
 QUESTIONS = 10_000
 """Drivers that may wait for the actor at once."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Where:
-    """The process that computes a step; `log` is the file of its standard error, or empty."""
-
-    node: str
-    process: int
-    log: str
-
-    @property
-    def there(self) -> NodeAffinitySchedulingStrategy:
-        """On that node, or not at all."""
-        return NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
 
 
 class StepLostError(RuntimeError):
@@ -116,7 +97,7 @@ class RayLauncher:
         self._ending = True
         told = {key for key in self._saveable if key in self.where}
         for key in told:
-            await _end(self.where[key])
+            await terminate(self.where[key])
         end = time.monotonic() + seconds
         while told & self._saveable and time.monotonic() < end:
             await asyncio.sleep(0.1)
@@ -174,29 +155,9 @@ class RayLauncher:
             return root
         if not isinstance(root, RayError):
             return error
-        lines = await self._log_tail(step.key)
+        lines = await log_end(self.where.pop(step.key, None))
         told = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
         return StepLostError(told + (f"\nthe end of its log:\n{lines}" if lines else ""))
-
-    async def _log_tail(self, key: str) -> str:
-        """The last lines that the process of a step wrote; empty when its node is gone or it wrote none."""
-        where = self.where.pop(key, None)
-        if where is None or not where.log:
-            return ""
-        try:
-            return await _tail.options(scheduling_strategy=where.there).remote(where.log)
-        except RayError:
-            return ""
-
-
-async def _end(where: Where) -> None:
-    """Send SIGTERM to a process, here or on another node."""
-    if where.node == ray.get_runtime_context().get_node_id():
-        with suppress(ProcessLookupError):
-            os.kill(where.process, signal.SIGTERM)
-    else:
-        with suppress(RayError):
-            await _terminate.options(scheduling_strategy=where.there).remote(where.process)
 
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
@@ -212,7 +173,7 @@ def _new_process() -> dict[str, Any]:
 def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> str | None:
     """Returns the node on which the step waits for its upload, if it does."""
     (step,) = steps
-    _tell_start(step.key, actor)
+    actor.started.remote(step.key, this_process())
     waits = compute_checkpoint(step, ledger.deferring(step), cluster, _Notes(actor))
     return ray.get_runtime_context().get_node_id() if waits else None
 
@@ -224,28 +185,8 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
 
 @ray.remote
 def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
-    _tell_start(steps[0].key, actor)
+    actor.started.remote(steps[0].key, this_process())
     compute_scores(steps, ledger, cluster, _Notes(actor))
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _tail(file: str) -> str:
-    lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    told = [line for line in lines if not line.startswith(":")]  # Ray marks with a colon which task began
-    return "\n".join(told[-LOG_LINES:])
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _terminate(process: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGTERM)
-
-
-def _tell_start(key: str, actor: Any) -> None:
-    """Tell the actor which process this is, and where its standard error goes: nobody can ask it once it is dead."""
-    link = Path("/proc/self/fd/2")
-    log = str(link.readlink()) if link.exists() else ""
-    actor.started.remote(key, Where(ray.get_runtime_context().get_node_id(), os.getpid(), log))
 
 
 class _Notes:
