@@ -20,7 +20,7 @@ from lmmcl.runner.audit import check_store
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import load_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 UPLOAD_SECONDS = 30.0
 TWO_TRIALS = """
@@ -80,7 +80,7 @@ def test_a_stage_trains_while_the_weights_of_another_are_uploaded(
     sweep, ledger = write_sweep(tmp_path, TWO_TRIALS), Ledger(f"{bucket}/{tmp_path.name}")
     (tmp_path / "one.yaml").write_text(ONE_ACCELERATOR.format(workers=workers))
     command = [sys.executable, "-m", "lmmcl", "run", "small.yaml", "--store", ledger.store, "--cluster", "one.yaml"]
-    run = subprocess.run([*command, "--mlflow", "off"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    run = subprocess.run([*command, "--mlflow", "off"], cwd=tmp_path, capture_output=True, text=True, timeout=800)
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(uploads) == 2, "each delta went over the network once"
     stages = [step for step in load_sweep(sweep).steps.values() if isinstance(step, Finetune)]

@@ -25,7 +25,7 @@ from lmmcl.spec.steps import Finetune, Pretrained
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.training.finetune import finetune
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BASE = Pretrained(get_model("tiny-onevision"))
 
@@ -79,6 +79,18 @@ class DieOnce(TrainingMitigation):
         optimizer.register_step_post_hook(live)
 
 
+class Tight(TrainingMitigation):
+    """Lets the second worker run out of memory with more than one example."""
+
+    name = "tight"
+    version = 1
+
+    def batch(self, memory: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if os.environ.get("RANK") == "1" and len(batch["labels"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch
+
+
 def stage(load: Any = shades, mitigation: TrainingMitigation | None = None, **more: Any) -> Finetune:
     skill = Skill("shades", 1, load=load, benchmark=Benchmark("shades", 1, "exact", load=list))
     settings = {"learning_rate": 1e-3, "global_batch_size": 4, "max_steps": 6, "precision": "fp32", **more}
@@ -98,6 +110,15 @@ def test_two_workers_compute_what_one_process_does(tmp_path: Path) -> None:
     assert difference(stage(), alone, shared) < 5e-4, "Adam scales rounding up where gradients are 0"
     assert [row["update"] for row in shared.read_lines(stage().path, "curve.jsonl")] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "shared" / "runs" / stage().key).exists()
+
+
+def test_workers_take_the_batch_that_fits_the_smallest_of_them(tmp_path: Path) -> None:
+    auto, told = Ledger(str(tmp_path / "auto")), Ledger(str(tmp_path / "told"))
+    step = stage(mitigation=Tight())
+    record = finetune(step, auto, TrainingPlacement(workers=2, micro_batch_size="auto", max_failures=0))
+    assert (record["strategy"]["micro_batch_size"], record["strategy"]["accumulation"]) == (1, 2)
+    finetune(step, told, TrainingPlacement(micro_batch_size=1))
+    assert difference(step, auto, told) < 5e-4
 
 
 def test_a_group_that_loses_its_worker_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
