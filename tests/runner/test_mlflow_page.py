@@ -62,7 +62,9 @@ def follow(tab: Browser, text: str, part: str) -> str:
     find = f"[...document.querySelectorAll('a')].find((each) => each.textContent.trim() === {text!r})"
     tab.wait(f"Boolean({find})", 180)
     for _ in range(10):
-        tab.run(f"{find}.id = 'wanted'")
+        tab.run(
+            f"Object.assign({find}, {{ id: 'wanted', target: '_self' }}).id"
+        )  # MLflow opens notes' links in a new tab
         tab.click("#wanted")
         end = time.monotonic() + 5
         while time.monotonic() < end:
@@ -77,7 +79,7 @@ def test_two_clicks_lead_from_the_list_of_experiments_to_the_trade_off(tab: Brow
     follow(tab, SWEEP.name, "#/experiments/1")
     opened = follow(tab, "held-out forgetting against learning", "viewStateShareKey")
     assert opened.split("#")[1] == view.split("#")[1]
-    tab.open(opened, 1500, 1000)  # MLflow opens links of notes in a tab of their own
+    tab.open(opened, 1500, 1000)
     tab.wait(f"{DRAWN} >= 4", 240)
     text = tab.run(TEXT)
     assert "learning against forgetting" in text, "the name of the saved view"
