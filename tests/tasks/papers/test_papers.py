@@ -151,8 +151,8 @@ def test_the_2x2_is_told_by_tags() -> None:
     cells = Counter()
     for name in FROM_THE_HUB:
         benchmark = get_skill(name).benchmark if name in skill_names() else get_benchmark(name)
-        if benchmark.tags:
-            cells[(benchmark.tags["image"], benchmark.tags["text"])] += 1
+        if benchmark.likeness("image", "imagenet_vqa"):
+            cells[(benchmark.likeness("image", "imagenet_vqa"), benchmark.likeness("text", "imagenet_vqa"))] += 1
     assert cells == {("id", "id"): 2, ("ood", "id"): 3, ("id", "ood"): 1, ("ood", "ood"): 2}
 
 
