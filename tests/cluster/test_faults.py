@@ -5,7 +5,6 @@ Prints a table of faults and outcomes, and writes it to the file that LMMCL_FAUL
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import os
 import random
@@ -250,27 +249,6 @@ def test_an_mlflow_server_that_goes_away_ends_no_sweep(
     table.add(
         "MLflow server", "refuses, then is gone", 1, f"{outcome}; told at the end, with the command that fills it"
     )
-
-
-def test_a_trial_that_fails_for_good_is_told_with_its_reason_while_the_others_finish(tmp_path: Path) -> None:
-    victim = Victim(tmp_path, cluster="ray: {cpus: 2}\ntraining: {max_failures: 1}\n")
-    doomed, spared = victim.sweep.trials
-    command = victim.start()
-    killed = 0
-    end = time.monotonic() + 400
-    while command.process.poll() is None and time.monotonic() < end:
-        for folder in (victim.store / ".partial").glob(f"{doomed.stages[2].checkpoint.key}-*"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(folder.name.rsplit("-", 2)[1]), signal.SIGKILL)
-                killed += 1
-        time.sleep(0.05)
-    assert command.wait(1) == 1, command.output
-    assert killed >= 2
-    assert f"failed: {doomed.name}" in command.output and "was tried 2 times" in command.output, command.output
-    [told] = (victim.store / "failures").glob("*.txt")
-    assert told.stem == doomed.key
-    ledger = Ledger(str(victim.store))
-    assert all(ledger.find(step) for step in spared.steps().values())
 
 
 def test_at_least_forty_faults_were_survived(table: Table) -> None:
