@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import StageContext, TrainingMitigation
 from lmmcl.methods.recipes import get_recipe
@@ -23,6 +22,7 @@ from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.training.collate import cut_batches
 from lmmcl.training.loop import Job, _prepare, _unfreeze
 from lmmcl.training.trainer import StageTrainer
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 BASE = Pretrained(get_model("tiny-onevision"))
 WORDS = ("red", "red circle", "small red circle left of blue square")

@@ -61,7 +61,7 @@ def test_the_store_is_named_by_option_else_by_environment_else_beside_the_work(
 def test_a_plan_counts_steps_parameters_and_bytes(tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     plan = json.loads(answer("plan", path, "--store", tmp_path / "store", "--json"))
-    assert plan["wanted"] == {"pretrained": 1, "finetune": 8, "merge": 0, "evaluate": 36, "examine": 0}
+    assert plan["wanted"] == {"pretrained": 1, "finetune": 8, "merge": 0, "snapshot": 0, "evaluate": 36, "examine": 0}
     assert plan["to_run"] == plan["wanted"]
     assert plan["asked_by_trials"] == 4 * 15
     sizes = {trial["axes"]["recipe"]: trial["trained_parameters"] for trial in plan["trials"]}

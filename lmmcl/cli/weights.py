@@ -66,7 +66,7 @@ def export(
 
         export_adapter(ledger.checkpoint(step), ledger, to)
     else:
-        from lmmcl import checkpoint
+        from lmmcl.weights import checkpoint
 
         checkpoint.export(ledger.checkpoint(step), ledger, to)
     typer.echo(f"exported {step} to {to}")

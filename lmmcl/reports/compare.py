@@ -15,12 +15,12 @@ from rich.table import Table
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
 from lmmcl.reports.walked import walks_of
-from lmmcl.searches import with_proposals
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 
@@ -210,7 +210,11 @@ def sentence(found: Comparison) -> str:
     parts = []
     for name, more, less in (
         ("learning", "learns {} points more", "learns {} points less"),
-        ("held_out_forgetting", "keeps {} points more of the held-out benchmarks", "loses {} points more of the held-out benchmarks"),
+        (
+            "held_out_forgetting",
+            "keeps {} points more of the held-out benchmarks",
+            "loses {} points more of the held-out benchmarks",
+        ),
     ):
         each = told.get(name)
         if each is not None and each.significant:

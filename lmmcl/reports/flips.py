@@ -17,11 +17,11 @@ from rich.table import Table
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
 from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
-from lmmcl.searches import with_proposals
 from lmmcl.spec.steps import Evaluate
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmmcl.searches import SearchState
+from lmmcl.ledger.searches import SearchState
 from lmmcl.spec.search import Stopped
 
 #: The axes every trial has, in the order in which people read a grid.

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmcl.evaluation.measures import Run, all_measures
 from lmmcl.ledger import Ledger, Record
-from lmmcl.searches import Decisions, decisions_of
+from lmmcl.ledger.searches import Decisions, decisions_of
 from lmmcl.spec.search import Stopped, budget_broken
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep

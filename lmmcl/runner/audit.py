@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
-from lmmcl.record import RECORD, DamagedError, Record
+from lmmcl.ledger.record import RECORD, DamagedError, Record
 
 KINDS = ("checkpoints", "scores", "probes")
 

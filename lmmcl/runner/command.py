@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.models import get_model, model_names
 from lmmcl.models.local import is_path
 from lmmcl.reports import export
@@ -29,7 +30,6 @@ from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.runner.tracking_thread import BackgroundTracker
-from lmmcl.searches import with_proposals
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.settings import Evaluation
 from lmmcl.spec.steps import Checkpoint, Evaluate, Pretrained
@@ -37,6 +37,7 @@ from lmmcl.spec.sweep import Sweep
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.hub_data import check_prepared
+from lmmcl.tasks.lmms_eval import is_lmms_eval
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.parity import Parity
@@ -243,6 +244,8 @@ def _asked_by_hand(
 
 
 def _asked(name: str) -> Benchmark:
+    if is_lmms_eval(name):
+        return get_benchmark(name)
     known = [*skill_names(), *benchmark_names()]
     if name not in known:
         raise UserError(unknown("benchmark", name, known))

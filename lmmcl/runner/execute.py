@@ -41,14 +41,14 @@ def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> Non
 
 
 def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    from lmmcl import checkpoint
+    from lmmcl.weights import checkpoint
 
     use_threads(cluster.training.cpus_per_worker)
     match step:
         case Pretrained():
             checkpoint.ensure_pretrained(step, ledger)
         case Merge():
-            from lmmcl.merging import merge
+            from lmmcl.weights.merging import merge
 
             merge(
                 step, ledger, device=pick_device(cluster.training.gpus_per_worker) if step.rule.needs_model else "cpu"
@@ -115,7 +115,7 @@ def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Clus
 
 def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
-    from lmmcl.checkpoint import load_checkpoint
+    from lmmcl.weights.checkpoint import load_checkpoint
 
     device = pick_device(cluster.evaluation.gpus)
     return lambda checkpoint: load_checkpoint(

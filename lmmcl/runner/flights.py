@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from lmmcl.ledger import Ledger, Record
-from lmmcl.record import DamagedError
+from lmmcl.ledger.record import DamagedError
 from lmmcl.spec.steps import Asked, Checkpoint
 
 REPAIRS = 3

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import Ledger
-from lmmcl.record import WEIGHTS
+from lmmcl.ledger.record import WEIGHTS
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
 from lmmcl.reports.walked import walks_of, wanted_steps
-from lmmcl.searches import with_proposals
 from lmmcl.spec.steps import CheckpointStep, Step
 from lmmcl.spec.sweep import Sweep
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.methods.adapters import KappaTune
 from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
@@ -29,7 +30,6 @@ from lmmcl.runner.estimate import (
 from lmmcl.runner.hours import Hours, estimate_hours
 from lmmcl.runner.pace import Pace, estimate_pace
 from lmmcl.runner.search_plan import SearchPlan, plan_searches
-from lmmcl.searches import with_proposals
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.spec.sweep import Sweep

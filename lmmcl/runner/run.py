@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import decisions_of, with_proposals
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.walked import Walks
@@ -17,7 +18,6 @@ from lmmcl.runner.engines import check_engine
 from lmmcl.runner.inputs import check_inputs
 from lmmcl.runner.search import Searching, is_finished, make_searching
 from lmmcl.runner.tracking_thread import BackgroundTracker
-from lmmcl.searches import decisions_of, with_proposals
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import Decisions, Proposals
 from lmmcl.reports.walked import Walks
-from lmmcl.searches import Decisions, Proposals
 from lmmcl.spec.point import Space
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import SearchState, search_states
 from lmmcl.reports import words
 from lmmcl.runner.hours import Hours, estimate_hours
-from lmmcl.searches import SearchState, search_states
 from lmmcl.spec.point import Space
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep

@@ -2,7 +2,7 @@
 
 A launcher is asked only for what nobody else computes, so whoever waits holds no GPU; the computation itself claims its
 steps when it begins (`turn`), and leaves alone what another was faster to claim. A run that vanishes is found out (see
-`lmmcl.claims`), and its steps are computed by one that waits.
+`lmmcl.ledger.claims`), and its steps are computed by one that waits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmmcl.claims import Claims, Held
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.claims import Claims, Held
 from lmmcl.runner.flights import Launcher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports.flips import ANSWERED, Pictures
 from lmmcl.reports.results import SweepResults, TrialResult
-from lmmcl.searches import with_proposals
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark
@@ -161,7 +161,8 @@ def _write_table(
     by_trial: Mapping[str, Mapping[str, list[Any]]],
     pictures: Pictures,
 ) -> None:
-    images = folder / "images" / benchmark.name
+    label = benchmark.name.replace("/", ".")
+    images = folder / "images" / label
     images.mkdir(parents=True, exist_ok=True)
     data = []
     for number, (id, row) in enumerate(rows.items()):
@@ -170,12 +171,12 @@ def _write_table(
         if made is not None:
             content, kind = made
             (images / f"{number}.{kind}").write_bytes(content)
-            path = f"{folder.name}/images/{benchmark.name}/{number}.{kind}"
+            path = f"{folder.name}/images/{label}/{number}.{kind}"
             cell = {"type": "image", "filepath": path, "compressed_filepath": path}
         said = [found[id][5] if id in found else None for found in by_trial.values()]
         data.append([cell, *row[1:5], *said])
     table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
-    (folder / f"{benchmark.name}.json").write_text(json.dumps(table), encoding="utf-8")
+    (folder / f"{label}.json").write_text(json.dumps(table), encoding="utf-8")
 
 
 def resolved(sweep: Sweep) -> str:

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.steps import Checkpoint
 from lmmcl.training.adapters import CONFIG, FOLDER, WEIGHTS
+from lmmcl.weights.delta import tensors_of
 
 KINDS = ("lora", "kappatune")
 _A, _B = ".lora_A.weight", ".lora_B.weight"

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmmcl.checkpoint import digest_tensors, named_tensors
 from lmmcl.ledger import Ledger
 from lmmcl.methods.adapters import OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.experts import grow, mlp_modules, roles_in
@@ -27,6 +26,7 @@ from lmmcl.models.roles import select
 from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained, stages_of
 from lmmcl.training.condition import best_conditioned
 from lmmcl.training.errors import StageError
+from lmmcl.weights.checkpoint import digest_tensors, named_tensors
 
 FOLDER = "adapter"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -29,7 +29,7 @@ from ray.train.torch import TorchTrainer
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Draft, Ledger, Record
-from lmmcl.provenance import provenance
+from lmmcl.ledger.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.collate import cut_batches

@@ -20,8 +20,6 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
-from lmmcl.delta import save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
@@ -42,6 +40,8 @@ from lmmcl.training.proof import prove
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
 from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
+from lmmcl.weights.delta import save_delta
 
 CURVE = "curve.jsonl"
 

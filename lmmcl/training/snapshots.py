@@ -14,16 +14,16 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.checkpoint import base_digest, digest_tensors
-from lmmcl.delta import save_delta
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
-from lmmcl.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.adapters import Pupil
 from lmmcl.training.strategies import wanted
+from lmmcl.weights.checkpoint import base_digest, digest_tensors
+from lmmcl.weights.delta import save_delta
 
 
 def can_write(step: Finetune, pupil: Pupil, placement: TrainingPlacement) -> bool:

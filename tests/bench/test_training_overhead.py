@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmmcl.checkpoint import load_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.models import get_model
@@ -21,6 +20,7 @@ from lmmcl.spec.steps import Finetune, Pretrained
 from lmmcl.tasks import get_skill
 from lmmcl.training.collate import row_order
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.bench
 

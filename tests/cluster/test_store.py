@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.record import RECORD, DamagedError
+from lmmcl.ledger.record import RECORD, DamagedError
 from lmmcl.runner.audit import check_store
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import Sweep, load_sweep

@@ -15,7 +15,7 @@ from made import write_sweep
 from s3 import s3_server
 
 from lmmcl.ledger import Ledger
-from lmmcl.record import Record
+from lmmcl.ledger.record import Record
 from lmmcl.runner.audit import check_store
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import load_sweep

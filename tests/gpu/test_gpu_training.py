@@ -152,9 +152,9 @@ def test_auto_comes_down_to_what_the_memory_holds(mitigation: Any, tmp_path: Pat
 
 
 def test_answers_are_those_of_the_cpu(tmp_path: Path) -> None:
-    from lmmcl.checkpoint import load_checkpoint
     from lmmcl.evaluation.generate import said
     from lmmcl.tasks import get_benchmark
+    from lmmcl.weights.checkpoint import load_checkpoint
 
     step = small()
     _, ledger = learnt(step, tmp_path / "store", here())

@@ -10,12 +10,12 @@ from stage_parts import BASE, made_skill, shades, stage
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.merging import merge
 from lmmcl.methods import get_mitigation, get_recipe, mitigation_names
 from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Merge
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.merging import merge
 
 SETTINGS: dict[str, dict[str, Any]] = {"replay": {"examples": 2}, "model_tailor": {"samples": 8}}
 RECIPES: dict[str, Any] = {

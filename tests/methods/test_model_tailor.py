@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmmcl.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
-from lmmcl.merging import differing_bits, merge
 from lmmcl.methods import get_mitigation, get_recipe
 from lmmcl.methods.calibration import Inputs, calibration_batches, calibration_examples
 from lmmcl.methods.model_tailor import ModelTailor
@@ -22,6 +20,8 @@ from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
 from lmmcl.tasks import get_skill
 from lmmcl.tasks.base import Benchmark, Skill, ask
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
+from lmmcl.weights.merging import differing_bits, merge
 
 MODEL = get_model("tiny-onevision")
 BASE = Pretrained(MODEL)

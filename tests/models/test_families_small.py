@@ -9,8 +9,6 @@ import torch
 from models.small_families import FAMILIES, save
 from PIL import Image
 
-from lmmcl.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
-from lmmcl.delta import DELTA
 from lmmcl.evaluation.generate import answer
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes import get_recipe
@@ -21,6 +19,8 @@ from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Finetune, Pretrained
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example, Message, Skill, ask
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.weights.delta import DELTA
 
 FAST = ("llava_onevision", "qwen3_vl", "instructblip")
 TRAINED = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]

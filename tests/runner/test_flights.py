@@ -11,7 +11,7 @@ import pytest
 from made import made_trial
 
 from lmmcl.ledger import Ledger
-from lmmcl.record import DamagedError
+from lmmcl.ledger.record import DamagedError
 from lmmcl.runner.flights import Flights
 from lmmcl.runner.trial import run_trial
 from lmmcl.spec.steps import Checkpoint, Evaluate

@@ -11,7 +11,7 @@ from made import made_trial, write_sweep
 from pretended import SEARCH, Pretence, pretence, rates, run, told  # noqa: F401 - pretence is a fixture
 
 from lmmcl.ledger import Ledger
-from lmmcl.searches import Decisions
+from lmmcl.ledger.searches import Decisions
 from lmmcl.spec.search import Asha
 from lmmcl.spec.sweep import load_sweep
 

@@ -15,7 +15,7 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, rates, run, told  # noq
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.searches import Proposals, with_proposals
+from lmmcl.ledger.searches import Proposals, with_proposals
 from lmmcl.spec.sweep import load_sweep
 
 DRAWN = SEARCH.replace("[1.0e-6, 1.0e-5, 1.0e-4, 1.0e-3]", "{log_uniform: [1.0e-6, 1.0e-3]}") + (

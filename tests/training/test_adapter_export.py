@@ -9,7 +9,6 @@ import pytest
 import torch
 from stage_parts import BASE, made_skill, shades, stage
 
-from lmmcl.checkpoint import load_checkpoint
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.models.encode import encode, pad
@@ -17,6 +16,7 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import pytest
 import torch
 from stage_parts import BASE, difference, made_skill, shades, stage, weights
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
-from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation
@@ -23,6 +21,8 @@ from lmmcl.spec.trained import trained_of
 from lmmcl.training.adapters import Adapted, attach, earlier_adapters
 from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
+from lmmcl.weights.delta import tensors_of
 
 LORA8: dict[str, Any] = {"lora": {"rank": 8, "alpha": 16}}
 
@@ -85,7 +85,7 @@ def test_merged_weights_compute_what_the_adapters_did(model: str, recipe: Any, t
 
 
 def _digests(model: Any) -> dict[str, str]:
-    from lmmcl.checkpoint import digest_tensors
+    from lmmcl.weights.checkpoint import digest_tensors
 
     return digest_tensors(named_tensors(model))
 

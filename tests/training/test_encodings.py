@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes import get_recipe
@@ -22,6 +21,7 @@ from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example, Message, Ski
 from lmmcl.training import collate
 from lmmcl.training.encodings import DiskCache, size_of
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 BASE = Pretrained(get_model("tiny-onevision"))
 

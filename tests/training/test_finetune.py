@@ -11,8 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
-from lmmcl.delta import DELTA, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.l2_sp import L2SP
@@ -25,6 +23,8 @@ from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
+from lmmcl.weights.delta import DELTA, tensors_of
 
 BASE = Pretrained(get_model("tiny-onevision"))
 NOISE = 5e-4

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation
@@ -24,6 +23,7 @@ from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Finetune, Pretrained
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -11,7 +11,6 @@ from made import SWEEP, write_sweep
 from peft.helpers import KappaTuneSelector
 from stage_parts import BASE, difference, made_skill, shades, stage, weights
 
-from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes import get_recipe
@@ -23,6 +22,7 @@ from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.adapters import attach
 from lmmcl.training.condition import condition_number
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.delta import tensors_of
 
 KAPPA: dict[str, Any] = {"kappatune": {"rank": 4, "share": 0.3}}
 PLACE = TrainingPlacement()
@@ -88,7 +88,7 @@ def test_each_stage_chooses_by_the_weights_that_it_starts_from_and_they_are_one_
 
 
 def load(step: Any, ledger: Ledger) -> Any:
-    from lmmcl.checkpoint import load_checkpoint
+    from lmmcl.weights.checkpoint import load_checkpoint
 
     return load_checkpoint(step, ledger, precision="fp32")
 

@@ -11,8 +11,6 @@ import torch
 from made import SWEEP, write_sweep
 from stage_parts import BASE, made_skill, shades, stage
 
-from lmmcl.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
-from lmmcl.delta import tensors_of
 from lmmcl.errors import UserError
 from lmmcl.evaluation.probes.layer_contribution import parts_of
 from lmmcl.ledger import Ledger
@@ -26,6 +24,8 @@ from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.spec.trained import trained_of
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.weights.delta import tensors_of
 
 TINY = get_model("tiny-onevision")
 MLPS = [f"model.language_model.layers.{n}.mlp" for n in range(3)]

@@ -9,13 +9,13 @@ import torch
 from bench.plain_script import load, train
 from made import SWEEP, write_sweep
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
 from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.training import trainer
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 
 @pytest.mark.parametrize("recipe", ["sa_proj", "llm"])

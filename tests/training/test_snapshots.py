@@ -10,14 +10,14 @@ import pytest
 import torch
 from stage_parts import stage
 
-from lmmcl.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
-from lmmcl.delta import tensors_of
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Checkpoint, Finetune, Snapshot
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
+from lmmcl.weights.delta import tensors_of
 
 PLACE = TrainingPlacement()
 

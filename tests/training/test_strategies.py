@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lmmcl.checkpoint import load_checkpoint, named_tensors
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
@@ -28,6 +27,7 @@ from lmmcl.tasks.base import Benchmark, Example, Skill, ask
 from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
 from lmmcl.training.strategies import check_strategy, deepspeed_config, describe, strategy_arguments, wanted
+from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 BASE = Pretrained(get_model("tiny-onevision"))
 TOLERANCE = 5e-4

@@ -31,7 +31,7 @@ class Transformers(Engine):
 def _open(
     checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement, precision: str
 ) -> Iterator[Transformers]:
-    from lmmcl.checkpoint import load_checkpoint
+    from lmmcl.weights.checkpoint import load_checkpoint
 
     device = "cuda" if placement.gpus else "cpu"
     model = load_checkpoint(checkpoint, ledger, precision=precision, device=device, attention=placement.attention)

@@ -88,7 +88,7 @@ class Vllm(Engine):
 
 @contextmanager
 def _open(checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement, precision: str) -> Iterator[Vllm]:
-    from lmmcl.checkpoint import export
+    from lmmcl.weights.checkpoint import export
 
     KIND.check()
     with tempfile.TemporaryDirectory(prefix="lmmcl-vllm-") as folder:

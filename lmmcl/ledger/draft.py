@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.claims import alive
-from lmmcl.record import RECORD, WEIGHTS, Record, differs, said_of, step_files
+from lmmcl.ledger.claims import alive
+from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, step_files
 from lmmcl.spec.steps import CheckpointStep, Step
 
 if TYPE_CHECKING:

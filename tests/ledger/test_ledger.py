@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from made import MadeModel, made_trial
 
-from lmmcl.draft import PARTIAL
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.record import RECORD
+from lmmcl.ledger.draft import PARTIAL
+from lmmcl.ledger.record import RECORD
 
 STEP = made_trial().stages[1].checkpoint
 STORES = ["local", "memory"]
@@ -76,7 +76,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
 def test_a_checkpoint_is_found_by_the_beginning_of_its_key_or_by_its_label(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmmcl.ledger.get_model", MadeModel)
+    monkeypatch.setattr("lmmcl.ledger.ledger.get_model", MadeModel)
     finish(ledger, step=made_trial().stages[0].checkpoint)
     finish(ledger)
     assert ledger.checkpoint(STEP.key[:6]).path == STEP.path

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmmcl.delta import CheckpointError, Delta, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import provenance
 from lmmcl.models.base import LMM
 from lmmcl.models.experts import grow
-from lmmcl.provenance import provenance
 from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Checkpoint, Pretrained
+from lmmcl.weights.delta import CheckpointError, Delta, tensors_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lmmcl.checkpoint import check_base, load_base, load_checkpoint, named_tensors
-from lmmcl.delta import DELTA, Chain, delta_metadata, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import MergeContext
-from lmmcl.provenance import provenance
 from lmmcl.spec.steps import Merge, skills_of
+from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
+from lmmcl.weights.delta import DELTA, Chain, delta_metadata, tensors_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from lmmcl import checkpoint
-from lmmcl.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
-from lmmcl.delta import DELTA, CheckpointError, save_delta, tensors_of
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.merging import merge
+from lmmcl.ledger.record import DamagedError
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.methods.wise_ft import WiseFT
 from lmmcl.models import get_model
 from lmmcl.models.encode import encode, pad
 from lmmcl.models.roles import select
-from lmmcl.record import DamagedError
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
 from lmmcl.tasks.base import Benchmark, Skill, ask
+from lmmcl.weights import checkpoint
+from lmmcl.weights.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.weights.delta import DELTA, CheckpointError, save_delta, tensors_of
+from lmmcl.weights.merging import merge
 
 MODEL = get_model("tiny-onevision")
 BASE = Pretrained(MODEL)

@@ -25,15 +25,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmmcl.claims import forgotten
-from lmmcl.draft import Draft, is_abandoned, private_folder, private_folders, publish, staged_whole
 from lmmcl.errors import UserError, unknown
+from lmmcl.ledger.claims import forgotten
+from lmmcl.ledger.draft import Draft, is_abandoned, private_folder, private_folders, publish, staged_whole
+from lmmcl.ledger.node import Node
+from lmmcl.ledger.reading import opened
+from lmmcl.ledger.record import RECORD, WEIGHTS, Record
+from lmmcl.ledger.store import Store, full, is_full
 from lmmcl.models import get_model
-from lmmcl.node import Node
-from lmmcl.reading import opened
-from lmmcl.record import RECORD, WEIGHTS, Record
 from lmmcl.spec.steps import Recorded, Step
-from lmmcl.store import Store, full, is_full
 
 ASIDE = "record.damaged.json"
 

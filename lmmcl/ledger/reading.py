@@ -1,4 +1,4 @@
-"""A stored file as a local one, held to what its record says; downloaded or linked to this node's copy if the store is elsewhere."""
+"""A stored file as a local one, held to what its record says; fetched, or linked to this node's copy, if the store is elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.record import WEIGHTS, DamagedError, Record, differs, home_of
-from lmmcl.store import full, is_full
+from lmmcl.ledger.record import WEIGHTS, DamagedError, Record, differs, home_of
+from lmmcl.ledger.store import full, is_full
 
 if TYPE_CHECKING:
     from lmmcl.ledger import Ledger

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.store import Store
 from lmmcl.spec.cluster import ClaimSettings
-from lmmcl.store import Store
 
 FOLDER = "claims"
 RENEWALS = 3

@@ -14,12 +14,12 @@ import fsspec
 import pytest
 from made import made_trial
 
-from lmmcl import store as module
 from lmmcl.ledger import Ledger
-from lmmcl.record import RECORD, step_files
+from lmmcl.ledger import store as module
+from lmmcl.ledger.record import RECORD, step_files
+from lmmcl.ledger.store import Store, StoreError, is_full
 from lmmcl.runner import execute
 from lmmcl.spec.cluster import Cluster
-from lmmcl.store import Store, StoreError, is_full
 
 STEP = made_trial().stages[1].checkpoint
 
@@ -155,7 +155,7 @@ def test_a_damaged_copy_is_fetched_again_and_no_fault_of_the_store(ledger: Ledge
 
 def test_copies_that_were_not_used_for_longest_make_room(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr("lmmcl.node.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("lmmcl.ledger.node.shutil.disk_usage", lambda folder: usage)
     for number, at in enumerate(("old", "new")):
         folder = ledger.node.room("lmmcl-")
         (folder / "delta.safetensors").write_bytes(bytes(15))

@@ -10,11 +10,8 @@ import torch
 from made import made_trial
 from safetensors.torch import load_file, save_file
 
-from lmmcl.checkpoint import base_digest, load_checkpoint, named_tensors
-from lmmcl.delta import DELTA, CheckpointError, save_delta
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.merging import DeltaWriter, differing_bits, merge
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.methods.recipes import get_recipe
@@ -22,6 +19,9 @@ from lmmcl.models import get_model
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained, skills_of
 from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.weights.checkpoint import base_digest, load_checkpoint, named_tensors
+from lmmcl.weights.delta import DELTA, CheckpointError, save_delta
+from lmmcl.weights.merging import DeltaWriter, differing_bits, merge
 
 MODEL = get_model("tiny-onevision")
 BASE = Pretrained(MODEL)

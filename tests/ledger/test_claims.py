@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from lmmcl import claims as module
-from lmmcl.claims import FOLDER, Claim, Claims, alive
 from lmmcl.ledger import Ledger
+from lmmcl.ledger import claims as module
+from lmmcl.ledger.claims import FOLDER, Claim, Claims, alive
+from lmmcl.ledger.store import Store
 from lmmcl.spec.cluster import ClaimSettings
-from lmmcl.store import Store
 
 KEY = "0123456789abcdef"
 
@@ -87,7 +87,7 @@ def test_a_claim_can_be_left_to_the_next_who_works_on_the_step(store: Store) -> 
 
 def test_a_killed_process_of_this_machine_holds_nobody_up(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from lmmcl.claims import *; from lmmcl.store import Store; from lmmcl.spec.cluster import *\n"
+        "import sys, time; from lmmcl.ledger.claims import *; from lmmcl.ledger.store import Store; from lmmcl.spec.cluster import *\n"
         f"with Claims(Store({str(tmp_path)!r}), ClaimSettings()).held([{KEY!r}]): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -181,7 +181,7 @@ def test_a_file_system_without_links_serves_too(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("lmmcl.store.os.link", refuse)
+    monkeypatch.setattr("lmmcl.ledger.store.os.link", refuse)
     store = Store(str(tmp_path))
     assert store.create("claims/a.json", b"one")
     assert not store.create("claims/a.json", b"two")
