@@ -6,7 +6,6 @@ for them with transformers' own switches.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +20,6 @@ from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
 from lmmcl.models.encode import end_of_turn, pad
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example
-from lmmcl.tasks.metrics import Metric, get_metric
 
 BATCHES_PER_WINDOW = 8
 """Questions are sorted by length within this many batches: enough to pad little, few enough to hold in memory."""
@@ -53,13 +51,16 @@ def said(
 
 def scored(benchmark: Benchmark, answers: Iterable[tuple[Example, str]]) -> list[Sample]:
     """Answers with their scores, whoever gave them; raises UserError for a reference that the metric cannot read."""
-    metric = get_metric(benchmark.metric)
+    metric = benchmark.scoring()
     answered = [(text, example) for example, text in answers]
-    samples = [_sample(example, text, metric, benchmark) for text, example in answered]
-    if metric.together is None or not samples:
-        return samples
-    scores = metric.together(answered)
-    return [dataclasses.replace(sample, score=score) for sample, score in zip(samples, scores, strict=True)]
+    try:
+        if metric.together is None or not answered:
+            scores = [metric.score(text, example) for text, example in answered]
+        else:
+            scores = metric.together(answered)
+    except UserError as error:
+        raise error.at(file=f"benchmark {benchmark.name}") from error
+    return [_sample(example, text, score) for (text, example), score in zip(answered, scores, strict=True)]
 
 
 def answer_window(
@@ -143,10 +144,6 @@ def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
     return [text.strip() for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def _sample(example: Example, prediction: str, metric: Metric, benchmark: Benchmark) -> Sample:
-    try:
-        score = metric.score(prediction, example)
-    except UserError as error:
-        raise error.at(file=f"benchmark {benchmark.name}") from error
+def _sample(example: Example, prediction: str, score: float) -> Sample:
     question = "\n".join(message.content for message in example.prompt).replace(IMAGE_PLACEHOLDER, "").strip()
     return Sample(example.id, question, example.references, prediction, score, dict(example.metadata))

@@ -12,6 +12,8 @@ from lmmcl.spec.settings import Evaluation, Settings, Training
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
+BenchmarkName = Annotated[str, Field(min_length=1, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""A name, or `lmms_eval/<task>`."""
 
 
 class LocalBenchmarkEntry(Settings):
@@ -31,12 +33,24 @@ class LocalSkillEntry(LocalBenchmarkEntry):
     train: str = Field(description="training rows, in the same forms as test")
 
 
+class LmmsEvalEntry(Settings):
+    """Your own tasks for lmms-eval."""
+
+    include: str = Field(
+        description="folder of task YAML files, as lmms-eval's include_path; relative to the sweep file"
+    )
+
+
 class Benchmarks(Settings):
     """What is asked besides the skills' own benchmarks."""
 
-    held_out: list[Name] = Field(default_factory=list, description="names of benchmarks that ship, or of `own`")
+    held_out: list[BenchmarkName] = Field(
+        default_factory=list,
+        description="names of benchmarks that ship, of `own`, or `lmms_eval/<task>` with the extra `lmms-eval`",
+    )
     own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
-    tags: dict[Name, Mapping[str, Any]] = Field(
+    lmms_eval: LmmsEvalEntry | None = None
+    tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
         default_factory=dict,
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",

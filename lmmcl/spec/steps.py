@@ -291,7 +291,8 @@ class Evaluate(StepBase):
     @property
     def path(self) -> str:
         under = self.checkpoint.path.removeprefix("checkpoints/")
-        return f"scores/{under}/{self.label}-{self.key}"
+        name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
+        return f"scores/{under}/{name}-{self.key}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lmmcl.spec.steps import Finetune, Step
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.tasks.lmms_eval import is_lmms_eval, lmms_eval_benchmark
 from lmmcl.tasks.local import local_benchmark, local_skill
 from lmmcl.tasks.probes import Probe, get_probe
 from lmmcl.tasks.tags import tagged
@@ -131,8 +132,17 @@ class _Builder:
             if name in taught or name in self.entry.benchmarks.held_out[:i]:
                 why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
                 raise UserError(f"{name!r} {why}", file=str(self.path), place=place)
-            found.append(self._lookup("benchmark", name, self.own_benchmarks, benchmark_names(), get_benchmark, place))
+            if is_lmms_eval(name):
+                found.append(self._named(lmms_eval_benchmark, place, name, self._include()))
+            else:
+                known = benchmark_names()
+                found.append(self._lookup("benchmark", name, self.own_benchmarks, known, get_benchmark, place))
         return self._tagged(found, taught)
+
+    def _include(self) -> Path | None:
+        """The folder of the user's own tasks for lmms-eval."""
+        entry = self.entry.benchmarks.lmms_eval
+        return (self.path.parent / entry.include).absolute() if entry else None
 
     def _tagged(self, held_out: Sequence[Benchmark], taught: Collection[str]) -> tuple[Benchmark, ...]:
         found = {benchmark.name: benchmark for benchmark in held_out}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmmcl.registry import member, members
 from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.tasks.lmms_eval import is_lmms_eval, lmms_eval_benchmark
 
 __all__ = ["benchmark_names", "get_benchmark", "get_skill", "skill_names"]
 
@@ -14,7 +15,9 @@ def get_skill(name: str) -> Skill:
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The held-out benchmark called `name`; raises UserError with the nearest names."""
+    """The held-out benchmark called `name` (or task `lmms_eval/<task>`); raises UserError with the nearest names."""
+    if is_lmms_eval(name):
+        return lmms_eval_benchmark(name)
     return member(__name__, "BENCHMARKS", "benchmark", name)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from lmmcl.tasks.metrics import Metric
+
 Role = Literal["system", "user", "assistant"]
 IMAGE_PLACEHOLDER = "<image>"
 """Marks in a message where an image goes; each model family replaces it by what its chat template expects."""
@@ -89,11 +91,15 @@ class Benchmark:
     """Whether images and texts are like those that a skill is taught with: {"image": "ood", "text": "id"} whatever is taught,
     {"birds": {"image": "id", "text": "ood"}} relative to the skill `birds`, or both. For reports; no part of the identity."""
 
-    def identity(self) -> dict[str, Any]:
-        """What of this enters a step's key."""
+    def scoring(self) -> Metric:
+        """How answers are scored; another than the metric of that name where the questions bring their own."""
         from lmmcl.tasks.metrics import get_metric
 
-        metric = get_metric(self.metric)
+        return get_metric(self.metric)
+
+    def identity(self) -> dict[str, Any]:
+        """What of this enters a step's key."""
+        metric = self.scoring()
         return {
             "name": self.name,
             "version": self.version,

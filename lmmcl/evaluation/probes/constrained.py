@@ -19,7 +19,6 @@ from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.models.encode import IGNORED
 from lmmcl.tasks.base import Benchmark
-from lmmcl.tasks.metrics import get_metric
 from lmmcl.tasks.probes import Constrained
 
 
@@ -74,7 +73,7 @@ def answer_tokens(rows: Sequence[Row]) -> set[int]:
 
 def scores(benchmark: Benchmark, rows: Sequence[Row], subject: Subject, constraint: Forbid | None) -> list[float]:
     """The score in [0, 1] of each encoded question when it is answered under a constraint."""
-    score = get_metric(benchmark.metric).score
+    score = benchmark.scoring().score
     found = []
     for some in batches(rows, subject.batch_size):
         texts = say(some, benchmark.max_new_tokens, subject, constraint)
