@@ -114,3 +114,10 @@ def test_the_package_runs_as_a_module_too() -> None:
     done = subprocess.run([sys.executable, "-m", "lmmcl", "list", "recipe"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "did you mean 'recipes'" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["recipes", "mitigations", "skills", "benchmarks", "probes", "metrics"])
+def test_every_member_that_is_listed_says_what_it_is(kind: str) -> None:
+    rows = json.loads(answer("list", kind, "--json"))
+    assert len(rows) >= 8
+    assert [row["name"] for row in rows if not row["description"]] == []

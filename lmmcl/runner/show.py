@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from lmmcl.registry import members
 from lmmcl.runner.plan import BYTES_PER_PARAMETER
 from lmmcl.spec.trained import trained_of
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.metrics import metric_names
+from lmmcl.tasks.metrics import get_metric, metric_names
 from lmmcl.tasks.probes import probe_names
 
 KINDS = ("models", "recipes", "mitigations", "skills", "benchmarks", "probes", "metrics", "steps")
@@ -37,20 +38,25 @@ def catalogue(kind: str, ledger: Ledger) -> list[dict[str, str]]:
         else {},
         "recipes": {name: recipe.description for name, recipe in RECIPES.items()},
         "mitigations": {
-            name: _first_line(members("lmmcl.methods", "MITIGATIONS")[name]) for name in mitigation_names()
+            name: _module_line(members("lmmcl.methods", "MITIGATIONS")[name]) for name in mitigation_names()
         },
         "skills": {name: get_skill(name).description for name in skill_names()} if kind == "skills" else {},
         "benchmarks": {name: get_benchmark(name).description for name in benchmark_names()}
         if kind == "benchmarks"
         else {},
         "probes": {name: _first_line(members("lmmcl.tasks", "PROBES")[name]) for name in probe_names()},
-        "metrics": dict.fromkeys(metric_names(), ""),
+        "metrics": {name: _first_line(get_metric(name).score) for name in metric_names()},
     }[kind]
     return [{"name": name, "description": description} for name, description in named.items()]
 
 
 def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def _module_line(thing: Any) -> str:
+    """What the file of a class is for: its class tells the settings."""
+    return _first_line(sys.modules[thing.__module__])
 
 
 def catalogue_table(kind: str, rows: list[dict[str, str]]) -> Table:
