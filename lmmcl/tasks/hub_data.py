@@ -137,12 +137,20 @@ def missing(name: str, part: str, version: int) -> str | None:
 
 
 def check_prepared(tasks: Iterable[Skill | Benchmark]) -> None:
-    """Raises one UserError that names all data still to be fetched, and one command that fetches it."""
-    found = {task.name: why for task in tasks if (why := task.missing()) is not None}
-    if len(found) == 1:
-        raise UserError(next(iter(found.values())))
-    if found:
-        raise UserError(
-            f"the data of {len(found)} skills and benchmarks is not prepared: {', '.join(found)}; fetch it where there is "
-            f"a network with `lmmcl data prepare {' '.join(found)}` (LMMCL_DATA names the folder, now {data_folder()})"
-        )
+    """Raises one UserError that names all data still to be fetched, and one command that fetches it.
+
+    What that command does not fetch (the data of lmms-eval) is told in sentences of its own.
+    """
+    ours: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for task in tasks:
+        if (why := task.missing()) is not None:
+            (ours if isinstance(task, HubSkill | HubBenchmark) else others)[task.name] = why
+    said = list(ours.values())
+    if len(ours) > 1:
+        said = [
+            f"the data of {len(ours)} skills and benchmarks is not prepared: {', '.join(ours)}; fetch it where there is "
+            f"a network with `lmmcl data prepare {' '.join(ours)}` (LMMCL_DATA names the folder, now {data_folder()})"
+        ]
+    if said or others:
+        raise UserError("\n".join([*said, *others.values()]))

@@ -210,9 +210,9 @@ def _check(name: str, config: Mapping[str, Any]) -> None:
 
 def _problem(config: Mapping[str, Any]) -> str | None:
     """What of a task cannot be done here, as far as its settings tell."""
-    metrics = config.get("metric_list") or [{}]
-    metric, generation = metrics[0].get("metric"), config.get("generation_kwargs") or {}
-    judge = next((key for key in config.get("metadata") or {} if "gpt_eval" in str(key) or "judge" in str(key)), None)
+    first = (config.get("metric_list") or [None])[0] or {}
+    metric, generation = first.get("metric"), config.get("generation_kwargs") or {}
+    judge = _judge(config.get("metadata"))
     asks = {
         f"has output_type {config.get('output_type')}": config.get("output_type", "generate_until") != "generate_until",
         "is a task written as a Python class": "class" in config,
@@ -220,7 +220,7 @@ def _problem(config: Mapping[str, Any]) -> str | None:
         "only writes a file for a server to score": metric == "submission",
         f"is scored by a judge model ({judge or metric})": bool(judge)
         or re.search("gpt|judge", str(metric)) is not None,
-        f"is better when its {metric} is lower": not metrics[0].get("higher_is_better", True),
+        f"is better when its {metric} is lower": not first.get("higher_is_better", True),
         "is about video": bool((config.get("dataset_kwargs") or {}).get("video")),
         f"shows {config.get('num_fewshot')} examples in the prompt": bool(config.get("num_fewshot")),
         f"asks {config.get('repeats')} times": (config.get("repeats") or 1) > 1,
@@ -228,6 +228,13 @@ def _problem(config: Mapping[str, Any]) -> str | None:
         "searches with beams": (generation.get("num_beams") or 1) > 1,
     }
     return next((problem for problem, met in asks.items() if met), None)
+
+
+def _judge(metadata: Any) -> str | None:
+    """The setting by which a task's metadata names a judge model."""
+    several = metadata if isinstance(metadata, list) else [metadata]
+    settings = {str(key): value for each in several if isinstance(each, dict) for key, value in each.items()}
+    return next((key for key, value in settings.items() if value and re.search("gpt_eval|judge", key)), None)
 
 
 def folder_digest(folder: Path) -> str:

@@ -52,7 +52,8 @@ class Questions(Sequence[Example]):
         index = at + len(self) if at < 0 else at
         if not 0 <= index < len(self):
             raise IndexError(at)
-        doc = self.rows[index]
+        with _truncated_images(True):  # as in lmms-eval: NoCaps, for one, has such
+            doc = self.rows[index]
         answers = _answers(self.task, doc)
         messages, images = _dialogue(self.task.doc_to_messages(doc), self.name, index)
         return Example(str(index), (*messages, Message("assistant", answers[0])), tuple(images), answers)
@@ -76,8 +77,11 @@ def scoring(benchmark: LmmsEvalBenchmark) -> Metric:
 @lru_cache(maxsize=8)
 def load_task(task: str, folder: Path) -> Any:
     """lmms-eval's object of the task whose YAML lies in `folder`, with its data set; remembered by this process."""
-    from lmms_eval.tasks import TaskManager, get_task_dict
+    from PIL import ImageFile
     from tenacity import RetryError
+
+    with _truncated_images(ImageFile.LOAD_TRUNCATED_IMAGES):  # importing lmms-eval sets it for the whole process
+        from lmms_eval.tasks import TaskManager, get_task_dict
 
     manager = TaskManager(include_path=str(folder), include_defaults=False)  # all of its own would take ten seconds
     try:
@@ -218,6 +222,18 @@ def _together(benchmark: LmmsEvalBenchmark, answers: Sequence[tuple[str, Example
     if abs(mean - whole) > ROUNDING:
         raise _refused(benchmark, f"is {whole:.4f} over {len(scores)} answers whose own have the mean {mean:.4f}")
     return scores
+
+
+@contextmanager
+def _truncated_images(wanted: bool) -> Iterator[None]:
+    """Pillow set to read images that end too soon, or not to; put back after, as other benchmarks' images must not change."""
+    from PIL import ImageFile
+
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, wanted
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 @contextmanager

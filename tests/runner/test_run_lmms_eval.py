@@ -168,6 +168,13 @@ def test_a_guess_of_the_scoring_is_the_same_each_time_and_leaves_the_dice_alone(
     assert first == [score("no such colour", row) for row in rows]
 
 
+def test_images_of_other_benchmarks_are_read_as_before(tasks: Path) -> None:
+    from PIL import ImageFile
+
+    assert lmms_eval_benchmark("lmms_eval/own_colour", tasks).load()[0].open_images()
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
 def test_a_task_whose_folder_changed_after_planning_is_refused(tasks: Path) -> None:
     planned = lmms_eval_benchmark("lmms_eval/own_colour", tasks)
     note = tasks / "note.txt"

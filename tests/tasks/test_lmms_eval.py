@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,12 +104,26 @@ def test_a_group_is_answered_with_its_tasks(shipped: Path) -> None:
         ("max_new_tokens: 16", "do_sample: true", "samples its answers"),
         ("max_new_tokens: 16", "num_beams: 5", "searches with beams"),
         ("metric_list:", "other:", "names no metric"),
+        ("metadata: [{version: 0.0}]", "metadata: [{version: 0.0, use_judge: true}]", "judge model (use_judge)"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_can(shipped: Path, old: str, new: str, why: str) -> None:
     said = variant(shipped, old, new)
     assert why in said
     assert "Supported are tasks of lmms-eval that generate one answer to text and images" in said
+
+
+def test_a_judge_that_is_switched_off_is_none(shipped: Path) -> None:
+    file = shipped / "sights" / "sights.yaml"
+    file.write_text(SHIPPED.replace("{version: 0.0}", "{use_judge: false}"))
+    assert get_benchmark("lmms_eval/sights_val").metric == "sights_acc"
+
+
+def test_it_travels_to_workers(shipped: Path) -> None:
+    benchmark = get_benchmark("lmms_eval/sights_val")
+    sent = pickle.loads(pickle.dumps(benchmark))
+    assert sent == benchmark
+    assert sent.identity() == benchmark.identity()
 
 
 def test_settings_that_a_task_includes_count(shipped: Path) -> None:
@@ -166,10 +181,13 @@ def test_offline_a_data_set_in_no_cache_is_told_before_anything_starts(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LMMCL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     benchmark = lmms_eval_benchmark("lmms_eval/sights_val")
     with pytest.raises(UserError, match=r"lab/Sights of lmms_eval/sights_val is in no cache.*python -c"):
         check_prepared([benchmark])
+    with pytest.raises(UserError, match=r"fetch it with `lmmcl data prepare ai2d`\n.*lab/Sights"):
+        check_prepared([benchmark, get_benchmark("ai2d")])
     (tmp_path / "cache" / "lab___sights").mkdir(parents=True)
     assert benchmark.missing() is None
     assert replace(benchmark, data="parquet").missing() is None
