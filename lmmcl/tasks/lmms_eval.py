@@ -101,7 +101,7 @@ def lmms_eval_benchmark(name: str, include: Path | None = None) -> LmmsEvalBench
     """
     here = installed(name)
     task = name.removeprefix(PREFIX)
-    shipped, own = task_files(here.tasks), {} if include is None else _own_tasks(include)
+    shipped, own = _shipped(here.tasks), {} if include is None else _own_tasks(include)
     if task in shipped and task in own:
         raise UserError(
             f"{task!r} is the name of a task that ships with lmms-eval; choose another", file=str(own[task])
@@ -150,7 +150,6 @@ def installed(name: str = "lmms_eval") -> Installed:
     return Installed(importlib.metadata.version("lmms-eval"), Path(found.submodule_search_locations[0]) / "tasks")
 
 
-@cache
 def task_files(folder: Path) -> dict[str, Path]:
     """The YAML file of every task below a folder, by the task's name, from the text alone (a second for thousands)."""
     found: dict[str, Path] = {}
@@ -158,6 +157,9 @@ def task_files(folder: Path) -> dict[str, Path]:
         if named := _TASK.search(file.read_text(encoding="utf-8", errors="replace")):
             found.setdefault(named[1], file)
     return found
+
+
+_shipped = cache(task_files)  # nobody edits an installed package while it is used; own tasks are looked at anew
 
 
 def _own_tasks(folder: Path) -> dict[str, Path]:

@@ -64,7 +64,7 @@ def questions(benchmark: LmmsEvalBenchmark) -> Questions:
 
     Raises UserError where lmms-eval cannot load the task or its data, and for a scoring that is not supported.
     """
-    found = Questions(benchmark.name, load_task(benchmark.task, benchmark.file.parent))
+    found = Questions(benchmark.name, load_task(benchmark.task, benchmark.file.parent, benchmark.digest))
     _rehearse(benchmark, found)
     return found
 
@@ -75,8 +75,8 @@ def scoring(benchmark: LmmsEvalBenchmark) -> Metric:
 
 
 @lru_cache(maxsize=8)
-def load_task(task: str, folder: Path) -> Any:
-    """lmms-eval's object of the task whose YAML lies in `folder`, with its data set; remembered by this process."""
+def load_task(task: str, folder: Path, digest: str | None = None) -> Any:
+    """lmms-eval's object of the task whose YAML lies in `folder`, with its data set; remembered while `digest` is the same."""
     from PIL import ImageFile
     from tenacity import RetryError
 
@@ -208,7 +208,7 @@ def _score(benchmark: LmmsEvalBenchmark, said: str, example: Example) -> float:
 
 def _scores(benchmark: LmmsEvalBenchmark, answers: Sequence[tuple[str, Example]]) -> tuple[list[float], float]:
     """The score of each answer, and lmms-eval's own score of all of them."""
-    task = load_task(benchmark.task, benchmark.file.parent)
+    task = load_task(benchmark.task, benchmark.file.parent, benchmark.digest)
     aggregate = _aggregation(benchmark, task)
     values = [_value(benchmark, task, said, example) for said, example in answers]
     with _silent():  # aggregations report what they were given, which is one question at a time here
