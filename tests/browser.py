@@ -60,6 +60,7 @@ class Browser:
 
     def open(self, address: str, width: int = 1200, height: int = 900, *, phone: bool = False) -> None:
         """Show `address` in a window of this size, and wait until it is loaded."""
+        self.call("Page.bringToFront")  # a link may have opened a tab over this one, and what is behind is not drawn
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)

@@ -100,9 +100,9 @@ def test_a_row_that_comes_again_is_encoded_once_in_this_stage_and_the_next(
     encoded: list[str] = []
     encode = collate.encode
 
-    def note(processor: object, example: Example, *, with_answer: bool) -> object:
+    def note(processor: object, example: Example, **how: object) -> object:
         encoded.append(example.id)
-        return encode(processor, example, with_answer=with_answer)
+        return encode(processor, example, **how)
 
     monkeypatch.setattr(collate, "encode", note)
     small = [made_skill(name, shades(5, green)) for name, green in (("taught", 40), ("aside", 90))]

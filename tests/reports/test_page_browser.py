@@ -153,7 +153,9 @@ def test_everything_can_be_done_with_the_keyboard(tab: Browser, tmp_path: Path) 
     assert tab.run(CHOSEN) == order[0]
     tab.press("ArrowRight")
     assert tab.run(CHOSEN) == order[1] and order[1] in tab.run("document.querySelector('#scatter-told').textContent")
-    assert order[1] in tab.run("document.querySelector('#scatter .hoverlayer').textContent")
+    tab.wait(
+        f"document.querySelector('#scatter .hoverlayer').textContent.includes({order[1]!r})", 10
+    )  # drawn a little later
     tab.run("document.querySelector('.chip').focus()")
     tab.press(" ")
     assert tab.run(ROWS) == 2

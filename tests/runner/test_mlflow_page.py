@@ -54,17 +54,24 @@ def picture(tab: Browser, name: str, folder: Path) -> None:
     tab.picture(Path(os.environ.get("LMMCL_TEST_ARTEFACTS", folder)) / f"{name}.png")
 
 
-def follow(tab: Browser, text: str, part: str) -> str:
-    """Click the link of this text until a tab's address has this part, and return that address.
+TIP = "[...document.querySelectorAll('button')].find((each) => each.textContent.trim() === 'Got it')"
 
-    More than one click is for a tip of MLflow's own, which covers the page on a first visit and takes the first click.
-    """
+
+def put_tip_away(tab: Browser) -> None:
+    """MLflow shows a tip of its own on a first visit, which covers the page until a person has read it."""
+    if tab.run(f"Boolean({TIP})"):
+        tab.run(f"Object.assign({TIP}, {{ id: 'tip' }}).id")
+        tab.click("#tip")
+        tab.wait(f"!{TIP}", 30)
+
+
+def follow(tab: Browser, text: str, part: str) -> str:
+    """Click the link of this text until a tab's address has this part, and return that address."""
     find = f"[...document.querySelectorAll('a')].find((each) => each.textContent.trim() === {text!r})"
     tab.wait(f"Boolean({find})", 180)
     for _ in range(10):
-        tab.run(
-            f"Object.assign({find}, {{ id: 'wanted', target: '_self' }}).id"
-        )  # MLflow opens notes' links in a new tab
+        put_tip_away(tab)
+        tab.run(f"Object.assign({find}, {{ id: 'wanted' }}).id")
         tab.click("#wanted")
         end = time.monotonic() + 5
         while time.monotonic() < end:
