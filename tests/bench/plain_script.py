@@ -105,7 +105,6 @@ def main() -> None:
     parser.add_argument("model", help="a folder, or 'base'")
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)
     trial = load_sweep(given.sweep).trials[given.trial]
     if given.work == "train":
         train(trial, given.stage, given.model, given.out)

@@ -1,10 +1,11 @@
 """A grid by `lmmcl run` and by the script that people write now (`plain_script.py`): wall time, bytes, scores.
 
-    python tests/bench/versus_script.py [--sweep sweeps/quickstart.yaml] [--rates N] [--recipes N]
+    python tests/bench/versus_script.py [--sweep sweeps/quickstart.yaml] [--rates N] [--recipes N] [--side-by-side 2]
     python tests/bench/versus_script.py --exact
 
-The script is treated kindly: two of its trials run side by side on two cores, the pre-trained model is asked once, and
-nothing goes wrong that it would have to be run again for. Prints one JSON object.
+The script goes through the grid one process after another, each with all cores; the pre-trained model is asked once, and
+nothing goes wrong that it would have to be run again for. `--side-by-side 2` is kinder than what people do: two trials at a
+time, each with its share of the cores, as lmmcl schedules them. Prints one JSON object.
 
 What "the same scores" means. lmmcl computes the logits of the answers alone, the script those of all tokens: the same sum in
 another order, so the weights differ in their last bits (3e-8) after two updates, by 1e-5 after fifty, and now and then a question
@@ -37,16 +38,16 @@ from lmmcl.spec.sweep import Sweep, load_sweep
 HERE = Path(__file__).parent
 SAME = 0.99
 """Share of questions whose answers must be worth the same where only rounding differs."""
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
 
 
-def script(*words: object) -> None:
-    command = [sys.executable, str(HERE / "plain_script.py"), *map(str, words)]
-    subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def by_script(path: Path, sweep: Sweep, folder: Path, cores: int, side_by_side: int) -> None:
+    """Every stage a process, then its evaluation a process; so many trials side by side, with their share of the cores."""
+    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, cores // side_by_side))}
 
-
-def by_script(path: Path, sweep: Sweep, folder: Path, cores: int) -> None:
-    """Every stage a process, then its evaluation a process; `cores` trials side by side."""
+    def script(*words: object) -> None:
+        command = [sys.executable, str(HERE / "plain_script.py"), *map(str, words)]
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def walk(trial: int) -> None:
         parent: object = "base"
@@ -56,7 +57,7 @@ def by_script(path: Path, sweep: Sweep, folder: Path, cores: int) -> None:
             parent = out / "model"
             script("evaluate", path, trial, stage, parent, out)
 
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(side_by_side) as pool:
         base = pool.submit(script, "evaluate", path, 0, 0, "base", folder / "base")
         for walked in [pool.submit(walk, trial) for trial in range(len(sweep.trials))]:
             walked.result()
@@ -139,17 +140,18 @@ def timed(work: Any, *arguments: Any, **more: Any) -> tuple[float, float]:
     return time.monotonic() - start, used
 
 
-def compare(path: Path, folder: Path, cores: int, *, exact: bool) -> dict[str, Any]:
+def compare(path: Path, folder: Path, cores: int, side_by_side: int, *, exact: bool) -> dict[str, Any]:
     sweep, ledger = load_sweep(path), Ledger(str(folder / "store"))
     ours, our_cpu = timed(by_lmmcl, path, folder / "store", cores, exact=exact)
     print(f"lmmcl {ours:.0f} s", file=sys.stderr)
-    theirs, their_cpu = timed(by_script, path, sweep, folder / "script", cores)
+    theirs, their_cpu = timed(by_script, path, sweep, folder / "script", cores, side_by_side)
     deltas = size(folder / "store" / "checkpoints", "*.safetensors")
     models = sum(size(each) for each in (folder / "script").glob("*/model"))
     trainer = sum(size(each) for each in (folder / "script").glob("*/trainer"))
     return {
         "trials": len(sweep.trials),
         "cores": cores,
+        "side_by_side": side_by_side,
         "load_before": os.getloadavg()[0],
         "seconds": {"lmmcl": round(ours, 1), "script": round(theirs, 1), "ratio": round(theirs / ours, 2)},
         "cpu_seconds": {
@@ -174,10 +176,12 @@ def main() -> None:
     parser.add_argument("--rates", type=int, help="take the first N learning rates of each grid alone")
     parser.add_argument("--recipes", type=int, help="take the last N recipes of each grid alone")
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--side-by-side", type=int, default=1, help="trials of the script at a time")
     parser.add_argument("--exact", action="store_true", help="one trial, all logits: the scores must be equal")
     given = parser.parse_args()
     if given.exact:
         given.rates = given.recipes = 1
+        given.side_by_side = given.cores  # one thread, as in a stage of lmmcl: sums of several are in another order
     with tempfile.TemporaryDirectory(prefix="lmmcl-versus-") as folder:
         text = yaml.safe_load(given.sweep.read_text())
         for grid in text["grids"]:
@@ -185,7 +189,7 @@ def main() -> None:
             grid["recipe"] = grid["recipe"][-(given.recipes or 0) :]
         path = Path(folder, "sweep.yaml")
         path.write_text(yaml.safe_dump(text))
-        found = compare(path, Path(folder), given.cores, exact=given.exact)
+        found = compare(path, Path(folder), given.cores, given.side_by_side, exact=given.exact)
     print(json.dumps(found, indent=1))
     if found["scores"]["share_of_the_same_worth"] < (1.0 if given.exact else SAME):
         sys.exit("the scores are not the same")
