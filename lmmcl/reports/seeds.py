@@ -36,14 +36,19 @@ def averaged(results: SweepResults) -> SweepResults:
 
 
 def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
-    """The mean over the finished seeds of a grid point; where none is finished, the seed that came furthest.
+    """The mean over the ended seeds of a grid point, done and stopped alike; where none has ended, the seed that came furthest.
 
-    It is done when one of its seeds is, and its axis `seeds` says how many are; `error` tells of those that failed.
+    Where a budget or a scheduler stopped a seed, the point is stopped as well: its mean is over all ended seeds up to the stage
+    that each of them reached, with the reason of the one stopped first. Without that the seeds that survive would stand for
+    the point alone. Seeds of walks of unequal length have no draws together: these are of different stages. The axis
+    `seeds` says how many are averaged; `error` tells of those that failed.
     """
-    done = [trial for trial in trials if trial.state == "done"]
-    used = done or [max(trials, key=lambda trial: len(trial.stages))]
-    first, failed = used[0], [trial for trial in trials if trial.state == "failed"]
-    axes = {name: value for name, value in first.axes.items() if name != "seed"} | {"seeds": len(done)}
+    ended = [trial for trial in trials if trial.state in ("done", "stopped")]
+    used = ended or [max(trials, key=lambda trial: len(trial.stages))]
+    failed = [trial for trial in trials if trial.state == "failed"]
+    first = min((each for each in used if each.state == "stopped"), key=lambda each: len(each.stages), default=used[0])
+    axes = {name: value for name, value in first.axes.items() if name != "seed"} | {"seeds": len(ended)}
+    alike = len({len(trial.stages) for trial in used}) == 1
     return TrialResult(
         key=first.key if len(trials) == 1 else _key(trials),
         name=first.name.removesuffix(f" · s{first.axes.get('seed')}"),
@@ -53,7 +58,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         stages=[mean_stage(stages) for stages in zip(*(trial.stages for trial in used), strict=False)],
         state=first.state,
         error="; ".join(f"seed {trial.axes.get('seed')}: {trial.error}" for trial in failed) or None,
-        draws=_mean_draws(used),
+        draws=_mean_draws(used) if alike else {},
         seeds=tuple(used) if len(trials) > 1 else (),
         stopped=first.stopped,
     )
@@ -77,8 +82,9 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
 
 
 def spread(trial: TrialResult, name: str) -> float | None:
-    """The standard deviation of a final measure over the seeds of an averaged trial; None for fewer than two."""
-    values = [value for each in trial.seeds if (value := each.measure(name)) is not None]
+    """The standard deviation of a measure over the seeds of an averaged trial, at its last stage; None for fewer than two."""
+    last = [each.stages[len(trial.stages) - 1] for each in trial.seeds if trial.stages]
+    values = [value for stage in last if (value := finite(stage.measures.get(name))) is not None]
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 

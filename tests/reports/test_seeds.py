@@ -8,9 +8,12 @@ import pytest
 from rich.console import Console
 from synthetic_results import make_sweep, make_trial
 
+from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 from lmmcl.reports.table import markdown_table, terminal_table
+from lmmcl.spec.search import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,35 @@ def test_a_seed_that_failed_is_left_out_and_told(sweep: SweepResults) -> None:
     (mean,) = averaged(SweepResults("s", [failed, *done])).trials
     assert mean.measure("learning") == pytest.approx(np.mean([trial.measure("learning") for trial in done]))
     assert (mean.state, mean.axes["seeds"], mean.error) == ("done", 3, "seed 9: out of memory")
+
+
+def test_a_point_of_which_a_seed_was_stopped_is_stopped_where_that_seed_was(sweep: SweepResults) -> None:
+    done, other, _ = of("full", sweep)
+    why = Stopped(2, "held_out_forgetting", -20.0, -10.0)
+    stopped = replace(other, stages=other.stages[:3], state="stopped", stopped=why)
+    (mean,) = averaged(SweepResults("s", [done, stopped])).trials
+    assert (mean.state, mean.stopped, mean.axes["seeds"], len(mean.stages)) == ("stopped", why, 2, 3)
+    values = [trial.stages[2].measures["learning"] for trial in (done, stopped)]
+    assert mean.measure("learning") == pytest.approx(np.mean(values))
+    assert spread(mean, "learning") == pytest.approx(np.std(values, ddof=1))
+    assert mean.draws == {}
+
+    results = SweepResults("s", [done, stopped, *of("sa_proj", sweep)])
+    points = averaged(results)
+    (kept,) = of("sa_proj", points)
+    assert on_front(points) == {kept.key}, "a stopped point is on no front, whatever its surviving seeds learnt"
+    assert [(each.finished, each.least_lost.key) for each in advise(points)] == [(1, kept.key)]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(terminal_table(results, 200))
+    assert "stopped 2/5" in console.file.getvalue() and str(why) in console.file.getvalue()
+
+
+def test_a_stopped_seed_alone_keeps_its_draws(sweep: SweepResults) -> None:
+    (one, *_) = of("full", sweep)
+    why = Stopped(2, "held_out_forgetting", -20.0, -10.0)
+    (mean,) = averaged(SweepResults("s", [replace(one, state="stopped", stopped=why)])).trials
+    assert (mean.state, mean.stopped, mean.axes["seeds"]) == ("stopped", why, 1)
+    assert set(mean.draws) == set(one.draws)
 
 
 def test_tables_show_the_mean_and_count_the_trials_that_were_run(sweep: SweepResults) -> None:
