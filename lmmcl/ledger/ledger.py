@@ -190,7 +190,7 @@ class Ledger:
 
     def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
         """The rows of a .jsonl file of the step in `path`; empty when the step has no such file."""
-        record = None if self.is_local else self.read(path)
+        record = self.read(path)
         try:
             text = self.files.read(f"{record.folder if record else path}/{name}").decode()
         except FileNotFoundError:

@@ -25,7 +25,8 @@ def opened(ledger: Ledger, path: str, name: str, *, put_aside: bool) -> Iterator
         with _fetched(ledger, record, home, inner, put_aside) as local:
             yield local
         return
-    local = ledger.files.at(f"{home}/{inner}")
+    # In a copy of an object store the files lie in a folder of their own, as they do there.
+    local = ledger.files.at(f"{record.folder if record else home}/{inner}")
     if record and inner in record.files:
         _verify(ledger, home, inner, local, record.files[inner], put_aside)
     yield local

@@ -95,3 +95,18 @@ def test_a_store_that_cannot_be_written_is_said_with_a_remedy(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--store"):
         Ledger(str(tmp_path / "file" / "store")).check_writable()
+
+
+def test_a_copy_of_an_object_store_on_a_disk_is_a_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bucket = Ledger(f"memory://{tmp_path.name}")
+    with bucket.writing(STEP) as draft:
+        (draft.folder / "curve.jsonl").write_text('{"update": 1}\n')
+        (draft.folder / "delta.safetensors").write_text("weights")
+        draft.commit({"value": 1})
+    bucket.files.fs.get(bucket.files.root, str(tmp_path / "copy"), recursive=True)
+    copy = Ledger(str(tmp_path / "copy"))
+    with copy.opened(STEP.path, "delta.safetensors") as path:
+        assert path.read_text() == "weights"
+    assert copy.read_lines(STEP.path, "curve.jsonl") == [{"update": 1}]
+    assert copy.holds(STEP), "the record was put aside"
