@@ -43,6 +43,7 @@ class Points:
             training = Training.model_validate({**self.training.model_dump(), **varied})
         except ValidationError as error:
             raise refusal(error, file=self.file, place=place) from error
+        varied = {name: getattr(training, name) for name in varied}  # as it is trained, not as YAML wrote it
         mitigation = point["mitigation"]
         axes = {
             "model": point["model"].name,

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from lmmcl.errors import UserError, unknown
 from lmmcl.methods import Mitigation, get_mitigation, get_recipe
 from lmmcl.models import get_model
-from lmmcl.spec.door import apply_overrides, join, read_yaml, validate
+from lmmcl.spec.door import apply_overrides, join, read_yaml, refusal, validate
 from lmmcl.spec.file import Grid, LocalBenchmarkEntry, LocalSkillEntry, SweepFile
 from lmmcl.spec.point import Points, Space
 from lmmcl.spec.search import Choice, Draw, Search, check_search
@@ -234,12 +236,21 @@ class _Builder:
         found: dict[Any, Any] = {}
         for i, value in enumerate(draw.choice or ()):
             where = join(place, axis, "choice", i)
-            made = self._value(axis, value, where)
+            made = self._typed(axis, self._value(axis, value, where), where)
             word = _word(axis, made)
             if word in found:
                 raise UserError(f"{word!r} is listed twice", file=str(self.path), place=where)
             found[word] = made
         return found
+
+    def _typed(self, axis: str, value: Any, place: str) -> Any:
+        """A chosen value of a training setting as the setting holds it: `1e-4` is a text to YAML, and 1 epoch is 1.0."""
+        if axis not in Training.model_fields:
+            return value
+        try:
+            return TypeAdapter(Training.model_fields[axis].rebuild_annotation()).validate_python(value)
+        except ValidationError as error:
+            raise refusal(error, file=str(self.path), place=place) from error
 
     def _check_draw(self, axis: str, draw: Draw | Choice, place: str) -> None:
         if self.entry.search.optuna is None:

@@ -64,6 +64,8 @@ def test_a_wrong_word_in_a_search_is_answered_with_place_and_remedy(
         ("learning_rate: {}", ["grids[0].learning_rate", "exactly one of log_uniform, uniform, int_uniform, choice"]),
         ("learning_rate: {choice: [1.0e-3]}", ["grids[0].learning_rate.choice", "at least 2"]),
         ("learning_rate: {choice: [1.0e-3, 1.0e-3]}", ["grids[0].learning_rate.choice[1]", "listed twice"]),
+        ('epochs: {choice: [1, "1"]}', ["grids[0].epochs.choice[1]", "1.0 is listed twice"]),
+        ("learning_rate: {choice: [1e-4, fast]}", ["grids[0].learning_rate.choice[1]", "valid number", "'fast'"]),
         ("warmup_ratio: {uniform: [0, 2]}", ["grids[0].warmup_ratio", "less than 1"]),
         ("global_batch_size: {uniform: [8, 16]}", ["grids[0].global_batch_size", "int_uniform"]),
         ("lr_scheduler_type: {choice: [cosine, cosin]}", ["grids[0].lr_scheduler_type", "cosin"]),
@@ -76,6 +78,14 @@ def test_a_wrong_range_is_answered_with_place_and_remedy(tmp_path: Path, axis: s
     assert "<" not in message
     for words in said:
         assert words in message, f"{words!r} is not in: {message}"
+
+
+def test_a_chosen_value_is_what_the_setting_holds_however_yaml_reads_it(tmp_path: Path) -> None:
+    axes = "learning_rate: {choice: [1e-4, 1.0e-3]}, epochs: {choice: [1, 2]}"
+    (space,) = load_sweep(write_sweep(tmp_path, SEARCH.replace(RATES, axes) + OPTUNA)).spaces
+    assert [dict(trial.axes)["learning_rate"] for trial in space.corners] == [1e-4, 1e-4, 1e-3, 1e-3]
+    (listed, *_) = load_sweep(write_sweep(tmp_path, SEARCH.replace(RATES, "learning_rate: [1e-4], epochs: [1]"))).trials
+    assert listed.name == space.corners[0].name and "epochs 1.0" in listed.name
 
 
 def test_a_range_without_a_search_is_told_what_to_add(tmp_path: Path) -> None:
