@@ -169,6 +169,7 @@ def report_against(
     from lmmcl.reports.published import hold_against
     from lmmcl.reports.published_view import published_table, published_text
 
+    sweep = with_proposals(sweep, ledger)
     results = collect(sweep, ledger)
     found = hold_against(sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:

@@ -13,6 +13,7 @@ from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.evaluation.measures import MEASURES
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.searches import Proposals
 from lmmcl.reports.collect import collect
 from lmmcl.reports.published import FOLDER, MEANS, hold_against, publications
 from lmmcl.reports.seeds import averaged
@@ -163,6 +164,19 @@ def test_what_is_not_recorded_yet_is_left_open_and_said(tmp_path: Path) -> None:
     read = json.loads(report(file, tmp_path, "published", "--format", "json"))
     assert {each["ours"] for each in read["trials"][0]["figures"]} == {None}
     assert "values of ours are not recorded yet" in report(file, tmp_path)
+
+
+def test_trials_that_a_search_proposed_are_held_against_figures_too(tmp_path: Path) -> None:
+    drawn = "{model: [llava-onevision-7b], recipe: [llm], learning_rate: {choice: [5.0e-6, 1.0e-6]}, seed: [0]}"
+    file = small(tmp_path, grids=drawn)
+    search = "search: {optuna: {trials: 2, objectives: {learning: max}}}\n"
+    file.write_text(file.read_text(encoding="utf-8") + search, encoding="utf-8")
+    (space,) = load_sweep(file).spaces
+    proposals = Proposals(space, Ledger(str(tmp_path / "store")))
+    for rate in (1e-6, 5e-6):
+        proposals.add({"learning_rate": rate})
+    other, same = json.loads(report(file, tmp_path / "store", "published", "--format", "json"))["trials"]
+    assert other["figures"] == [] and 31.8 in [each["published"] for each in same["figures"]]
 
 
 def test_a_sweep_without_any_is_refused_with_what_there_is(tmp_path: Path) -> None:
