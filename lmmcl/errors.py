@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -20,16 +20,16 @@ class UserError(Exception):
         self.file = file
         self.place = place
 
-    def at(self, *, file: str | None = None, place: str | None = None) -> UserError:
+    def at(self, *, file: str | None = None, place: str | None = None) -> Self:
         """The same error, told with the file and the place in it that the thrower did not know."""
-        return UserError(self.message, file=file or self.file, place=place or self.place)
+        return type(self)(self.message, file=file or self.file, place=place or self.place)
 
     def __reduce__(self) -> tuple:  # errors cross process borders (Ray), and the default loses the keywords
-        return (_rebuild, (self.message, self.file, self.place))
+        return (_rebuild, (type(self), self.message, self.file, self.place))
 
 
-def _rebuild(message: str, file: str | None, place: str | None) -> UserError:
-    return UserError(message, file=file, place=place)
+def _rebuild(kind: type[UserError], message: str, file: str | None, place: str | None) -> UserError:
+    return kind(message, file=file, place=place)
 
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:

@@ -17,10 +17,3 @@ class StageError(UserError):
     def of(cls, step: Finetune, message: str) -> StageError:
         """The error of `step`, told with its label and key."""
         return cls(message, place=f"{step.label} ({step.key})")
-
-    def __reduce__(self) -> tuple:
-        return (_rebuild, (self.message, self.file, self.place))
-
-
-def _rebuild(message: str, file: str | None, place: str | None) -> StageError:
-    return StageError(message, file=file, place=place)
