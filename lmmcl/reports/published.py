@@ -1,22 +1,25 @@
 """Our figures beside published ones: what papers report, matched to a sweep's trials by what they computed.
 
 The figures ship as data, one file a paper, each with where it stands and what it is of (`published_figures/`). A trial has a
-figure's counterpart when it taught the same skills, in the same order, to the same model with the same recipe,
-mitigation and learning rate; names that a sweep file chose for itself play no part. A figure is compared with ours at the
-stage that it is of, and with nothing before that stage is recorded.
+figure's counterpart when it taught the same skills, in the same order, to the same model with the same recipe (what it
+trains), mitigation and learning rate, and asked the same held-out benchmarks where the figure says which; names that a sweep
+file chose for itself play no part. A figure is compared with ours at the stage that it is of, and with nothing before that
+stage is recorded. A trial that taught or asked less than all there is says so in the note of its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.evaluation.measures import MEASURES
+from lmmcl.methods.recipes import Recipe, get_recipe
 from lmmcl.reports.results import Interval, StageResult, SweepResults, TrialResult, finite, finite_pair
 from lmmcl.spec.door import read_yaml, validate
 from lmmcl.spec.settings import Settings
@@ -40,6 +43,22 @@ class Of(Settings):
     learning_rates: Mapping[str, float] = Field(default_factory=dict, description="of roles with one of their own")
     mitigation: str | Mapping[str, Mapping[str, Any]] | None = None
     learning_rate: float | None = None
+    held_out: tuple[str, ...] | None = Field(default=None, description="the held-out benchmarks, in any order")
+
+    @model_validator(mode="after")
+    def _recipe_is_known(self) -> Of:
+        try:
+            _ = self.shipped
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @cached_property
+    def shipped(self) -> Recipe | None:
+        """The recipe by name with its settings; None where the figure's has no name."""
+        if self.recipe is None:
+            return None
+        return get_recipe({self.recipe: dict(self.settings)} if self.settings else self.recipe)
 
     @property
     def orders(self) -> tuple[tuple[str, ...], ...]:
@@ -50,17 +69,26 @@ class Of(Settings):
 
     def covers(self, trial: Trial) -> bool:
         """Whether `trial` computes what the figure is of."""
-        recipe, adapter = trial.recipe, trial.recipe.adapter
         return (
             trial.model.name in self.model
             and tuple(skill.name for skill in trial.skills) in self.orders
-            and (self.recipe is None or recipe.name.partition("(")[0] == self.recipe)
-            and dict(recipe.learning_rates) == dict(self.learning_rates)
-            and (self.trains is None or recipe.train == tuple(sorted(self.trains)))
-            and all(getattr(adapter, name, None) == value for name, value in self.settings.items())
+            and self._trains_like(trial.recipe)
             and (self.learning_rate is None or trial.training.learning_rate == self.learning_rate)
+            and (self.held_out is None or set(self.held_out) == {each.name for each in trial.held_out})
             and self._protects_like(trial)
         )
+
+    def _trains_like(self, recipe: Recipe) -> bool:
+        """Whether a recipe trains the same, whatever its name; one without a name has an adapter where it has settings."""
+        if dict(recipe.learning_rates) != dict(self.learning_rates):
+            return False
+        if self.trains is not None and recipe.train != tuple(sorted(set(self.trains))):
+            return False
+        if self.shipped is not None:
+            return (recipe.train, recipe.adapter) == (self.shipped.train, self.shipped.adapter)
+        if not self.settings:
+            return recipe.adapter is None or self.trains is None
+        return all(getattr(recipe.adapter, name, None) == value for name, value in self.settings.items())
 
     def _protects_like(self, trial: Trial) -> bool:
         if self.mitigation is None or trial.mitigation is None:
@@ -184,7 +212,8 @@ def _concerns(paper: Publication, sweep: Sweep) -> bool:
 
 def _nothing(papers: Sequence[Publication], claims: Sequence[str]) -> str:
     """Why there is nothing to compare with: what is claimed of this sweep, then all that has figures."""
-    lines = ["no trial of this sweep has a published figure (by model, skills, recipe, mitigation and learning rate)"]
+    asked = "model, skills, recipe, mitigation, learning rate and held-out benchmarks"
+    lines = [f"no trial of this sweep has a published figure (by {asked})"]
     lines += [f"  claimed without a figure: {claim}" for claim in claims]
     lines.append("there are figures of:")
     for paper in papers:
@@ -197,18 +226,29 @@ def _nothing(papers: Sequence[Publication], claims: Sequence[str]) -> str:
 def _rows(trial: Trial, result: TrialResult, papers: Sequence[Publication]) -> Iterator[Row]:
     last = len(trial.skills)
     reached = {stage.number: stage for stage in result.stages}
+    limited = _limited(trial)
     for paper in papers:
         for figure in paper.figures:
             if not figure.of.covers(trial):
                 continue
+            note = "; ".join(each for each in (figure.note, limited) if each)
             for name, published in figure.values.items():
                 quantity, _, number = name.partition("@")
                 stage = int(number) if number else last
                 ours, interval = _ours(quantity, reached[stage], result) if stage in reached else (None, None)
-                about = name in figure.approximate
-                yield Row(
-                    quantity, stage, published, about, ours, interval, f"{paper.source}: {figure.where}", figure.note
-                )
+                about, source = name in figure.approximate, f"{paper.source}: {figure.where}"
+                yield Row(quantity, stage, published, about, ours, interval, source, note)
+
+
+def _limited(trial: Trial) -> str:
+    """What of the skills and benchmarks a trial left out by its settings; empty for one that took all."""
+    limits = {
+        "training examples of each skill": trial.training.examples,
+        "updates of each stage": trial.training.max_steps,
+        "questions of each benchmark": trial.evaluation.limit,
+    }
+    told = [f"{number} {what}" for what, number in limits.items() if number is not None]
+    return f"ours is limited to {', '.join(told)}" if told else ""
 
 
 def _ours(quantity: str, stage: StageResult, trial: TrialResult) -> tuple[float | None, Interval | None]:

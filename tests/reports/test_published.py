@@ -103,6 +103,45 @@ def test_another_learning_rate_mitigation_or_order_is_another_setting(tmp_path: 
     assert {trial.order for trial in covered} == {"main"}
 
 
+def covered(sweep: Sweep) -> list[bool]:
+    """Whether a trial has a published figure, trial by trial."""
+    papers = publications()
+    return [any(figure.of.covers(trial) for paper in papers for figure in paper.figures) for trial in sweep.trials]
+
+
+def test_a_recipe_is_what_it_trains_whatever_a_sweep_calls_it(tmp_path: Path) -> None:
+    recipes = "{name: sa_proj, train: [llm.blocks.0]}, {name: mine, train: [llm.blocks.*.attention]}"
+    grids = f"{{model: [llava-onevision-7b], recipe: [{recipes}], seed: [0]}}"
+    assert covered(load_sweep(small(tmp_path, grids=grids))) == [False, True]
+    ranks = "{lora_all: {rank: 8, alpha: 16}}, {lora: {rank: 8, alpha: 16}}, {lora_all: {rank: 4, alpha: 16}}"
+    grids = f"{{model: [llava-1.5-7b], recipe: [{ranks}], learning_rate: [1.0e-4], seed: [0]}}"
+    assert covered(load_sweep(small(tmp_path, "easier", grids=grids))) == [True, False, False]
+    bare = "{name: a, train: [llm.blocks.last-12]}"
+    mixed = "{name: b, train: [llm.blocks.last-12], adapter: {kind: lora, targets: [llm.blocks.0.mlp]}}"
+    grids = f"{{model: [llava-1.5-7b], recipe: [{bare}, {mixed}], order: [okvqa], seed: [0]}}"
+    assert covered(load_sweep(small(tmp_path, "tailor", grids=grids))) == [True, False]
+
+
+def test_other_held_out_benchmarks_are_another_setting(tmp_path: Path) -> None:
+    file = small(tmp_path, grids="{model: [llava-onevision-7b], recipe: [llm], seed: [0]}")
+    text = file.read_text(encoding="utf-8")
+    for change, same in (("mmstar, ai2d, chartqa", True), ("ai2d, chartqa", False)):  # the order plays no part
+        file.write_text(text.replace("ai2d, chartqa", change).replace("scienceqa_img, mmstar", "scienceqa_img"))
+        assert covered(load_sweep(file)) == [same]
+
+
+def test_a_trial_that_taught_or_asked_less_says_so(tmp_path: Path) -> None:
+    file = small(tmp_path, grids="{model: [llava-onevision-7b], recipe: [llm], seed: [0]}")
+    text = file.read_text(encoding="utf-8")
+    assert "limited to" not in report(file, tmp_path / "store")
+    less = text.replace("training: {", "training: {examples: 100, max_steps: 7, ")
+    file.write_text(less.replace("evaluation: {", "evaluation: {limit: 20, "), encoding="utf-8")
+    said = "ours is limited to 100 training examples of each skill, 7 updates of each stage, 20 questions of each benchmark"
+    figures = json.loads(report(file, tmp_path / "store", "published", "--format", "json"))["trials"][0]["figures"]
+    assert figures and all(each["note"].endswith(said) for each in figures)
+    assert said in " ".join(report(file, tmp_path / "store").split())
+
+
 def test_the_mean_over_seeds_is_held_against_a_figure(tmp_path: Path) -> None:
     sweep = load_sweep(small(tmp_path, grids="{model: [llava-onevision-7b], recipe: [llm], seed: [0, 1]}"))
     fill(sweep, tmp_path / "store", questions=20)
@@ -194,6 +233,9 @@ def test_figures_of_one_s_own_are_read_from_a_file_and_checked(recorded: tuple[P
     assert "+12.5" in report(*recorded, str(own))
     own.write_text(text.replace("{learning: 31.8", "{lerning: 31.8"), encoding="utf-8")
     with pytest.raises(UserError, match=r"figures\[2\]\.values: unknown quantity 'lerning'; did you mean 'learning'"):
+        report(*recorded, str(own))
+    own.write_text(text.replace("recipe: gate_up", "recipe: gateup"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"figures\[1\]\.of: unknown recipe 'gateup'; did you mean 'gate_up'"):
         report(*recorded, str(own))
     with pytest.raises(UserError, match="did you mean 'published'"):
         report(*recorded, "publishd")
