@@ -215,15 +215,18 @@ class Draw(Settings):
 def check_search(
     search: Search, orders: Sequence[Sequence[Any]], held_out: Sequence[Any], draws: bool, file: str
 ) -> None:
-    """Refuse what could never act: measures that the sweep does not have, a search without ranges, a grace without end."""
+    """Refuse what could never act: measures that the sweep does not have or that come too late, a search without ranges, a
+    grace without end. `orders` are those that trials have."""
     shortest, longest = min(map(len, orders)), max(map(len, orders))
     named = [(join("search", "stop", name), name, longest) for name in search.stop]
+    acting = list(named)
     if search.asha:
-        place = join("search", "scheduler", "asha")
-        named.append((join(place, "metric"), search.asha.metric, shortest))
-        if not search.asha.rungs(longest):
+        place, metric = join("search", "scheduler", "asha"), search.asha.metric
+        named.append((join(place, "metric"), metric, shortest))
+        if not (rungs := search.asha.rungs(longest)):
             why = f"{search.asha.grace_stages} of at most {longest} stages leaves none to end a trial after"
             raise UserError(why, file=file, place=join(place, "grace_stages"))
+        acting.append((join(place, "metric"), metric, rungs[-1] + 1))
     if search.optuna:
         named += [(join("search", "optuna", "objectives", name), name, shortest) for name in search.optuna.objectives]
         if not draws:
@@ -237,6 +240,18 @@ def check_search(
             raise UserError(f"{name} needs benchmarks.held_out, which is empty", file=file, place=place)
         if name in NEEDS_TWO_SKILLS and skills < 2:
             raise UserError(f"{name} needs an order of two skills or more", file=file, place=place)
+    for place, name, stages in acting:
+        first = 2 if name in NEEDS_TWO_SKILLS else 1
+        if stages <= first:
+            raise UserError(_too_late(name, first, longest, place), file=file, place=place)
+
+
+def _too_late(name: str, first: int, longest: int, place: str) -> str:
+    """Why a measure ends no trial: it first exists where nothing is left to end, or where trials are compared no more."""
+    said = f"{name} exists from stage {first} on, "
+    if place.endswith("metric"):
+        return f"{said}and no stage from there to the last ({longest}) compares trials: name another metric"
+    return f"{said}and the longest order ends with stage {longest}: after the last stage there is nothing to end"
 
 
 def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
@@ -245,7 +260,10 @@ def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
     def which(given: Any) -> str:
         return DRAWN if isinstance(given, Mapping | Draw | Choice) else LISTED
 
-    return Annotated[Annotated[values, Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)], Discriminator(which)]
+    return Annotated[
+        Annotated[values, Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)],
+        Discriminator(which),
+    ]
 
 
 LISTED, DRAWN = "<list>", "<draw>"

@@ -89,7 +89,9 @@ class _Builder:
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
         self._check_updates(trials.values())
-        check_search(self.entry.search, [*self.orders.values()], self.held_out, bool(spaces), str(self.path))
+        used = {each.order for each in (*trials.values(), *(space.corners[0] for space in spaces.values()))}
+        orders = [self.orders[name] for name in used]
+        check_search(self.entry.search, orders, self.held_out, bool(spaces), str(self.path))
         search, kept = self.entry.search, tuple(spaces.values())
         return Sweep(self.entry.name, self.entry.description, str(self.path), tuple(trials.values()), search, kept)
 

@@ -80,6 +80,17 @@ def test_a_wrong_range_is_answered_with_place_and_remedy(tmp_path: Path, axis: s
         assert words in message, f"{words!r} is not in: {message}"
 
 
+@pytest.mark.parametrize(
+    ("axis", "value"),
+    [("recipe", "{lora: {rank: 8}}"), ("mitigation", "{wise_ft: {alpha: 0.5}}"), ("epochs", "{to: 3}")],
+)
+def test_forgotten_brackets_are_told_as_such(tmp_path: Path, axis: str, value: str) -> None:
+    text = SEARCH.replace("recipe: [sa_proj], ", "").replace(RATES, f"recipe: [sa_proj], {axis}: {value}")
+    text = text.replace("recipe: [sa_proj], recipe:", "recipe:")
+    message = refused(tmp_path, text)
+    assert f"grids[0].{axis}: every value is a list: `[…]`" in message and "allowed: choice" not in message
+
+
 def test_a_chosen_value_is_what_the_setting_holds_however_yaml_reads_it(tmp_path: Path) -> None:
     axes = "learning_rate: {choice: [1e-4, 1.0e-3]}, epochs: {choice: [1, 2]}"
     (space,) = load_sweep(write_sweep(tmp_path, SEARCH.replace(RATES, axes) + OPTUNA)).spaces
@@ -105,6 +116,31 @@ def test_a_measure_without_held_out_benchmarks_is_refused(tmp_path: Path, name: 
 def test_a_measure_over_earlier_skills_is_refused_where_there_are_none(tmp_path: Path, name: str) -> None:
     text = SEARCH.replace("[counting, clock, birds]", "[counting]") + f"search: {{stop: {{{name}: {{below: 0}}}}}}\n"
     assert "two skills" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("skills", "search", "said"),
+    [
+        ("[counting, clock]", "scheduler: {asha: {metric: target_forgetting}}", ["asha.metric", "from stage 2 on", "compares"]),
+        ("[counting, clock]", "stop: {bwt: {below: -1}}", ["search.stop.bwt", "from stage 2 on", "nothing to end"]),
+        ("[counting]", "stop: {learning: {below: -1}}", ["search.stop.learning", "from stage 1 on", "nothing to end"]),
+    ],
+)  # fmt: skip
+def test_a_measure_that_comes_too_late_to_end_a_trial_is_refused(
+    tmp_path: Path, skills: str, search: str, said: list[str]
+) -> None:
+    text = SEARCH.replace("[counting, clock, birds]", skills) + f"search: {{{search}}}\n"
+    message = refused(tmp_path, text)
+    assert all(words in message for words in said), message
+
+
+def test_an_order_that_no_grid_uses_is_not_asked_whether_a_search_could_act(tmp_path: Path) -> None:
+    orders = "{main: [counting, clock, birds], short: [counting]}"
+    text = SEARCH.replace("{main: [counting, clock, birds]}", orders).replace("recipe:", "order: [ORDER], recipe:")
+    text += "search: {scheduler: {asha: {metric: overall}}}\n"
+    assert orders in text and "ORDER" in text
+    assert load_sweep(write_sweep(tmp_path, text.replace("ORDER", "main"))).trials
+    assert "stages" in refused(tmp_path, text.replace("ORDER", "short"))
 
 
 def test_the_measures_that_may_be_named_are_those_that_are_reported_and_defined_where_said() -> None:
