@@ -5,11 +5,12 @@ None of it is identity: it decides which trials are walked and how far, never wh
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.spec.door import join
@@ -258,12 +259,23 @@ def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
     """The type of an axis: a list of `values`, or what a search draws from. A refusal tells of the one that was meant."""
 
     def which(given: Any) -> str:
-        return DRAWN if isinstance(given, Mapping | Draw | Choice) else LISTED
+        return DRAWN if isinstance(given, Draw | Choice) or (isinstance(given, Mapping) and _draws(given)) else LISTED
 
     return Annotated[
-        Annotated[values, Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)],
+        Annotated[values, BeforeValidator(_no_mapping), Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)],
         Discriminator(which),
     ]
+
+
+def _draws(given: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is meant as a draw: it is empty, or some key is (nearly) one of a draw."""
+    return not given or any(difflib.get_close_matches(str(key), Draw.model_fields, n=1) for key in given)
+
+
+def _no_mapping(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        raise ValueError(f"every value is a list: `[…]`, here `[{{{next(iter(given))}: …}}]`")
+    return given
 
 
 LISTED, DRAWN = "<list>", "<draw>"
