@@ -73,7 +73,7 @@ def finetune(
                     result = _fit(job, str(runs.parent))
             assert result.metrics is not None, "the loop's last report carries the fields of the record"
             fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
-            record = left.commit(step, ledger, fields) if left else draft.commit(fields)
+            record = left.commit(step, ledger, fields, placement.max_failures) if left else draft.commit(fields)
         resumable = False
     except PreemptedError:
         resumable = True  # it has saved where it is
@@ -94,11 +94,11 @@ def _fit(job: Job, storage: str) -> Result:
         try:
             return _trainer(job, storage).fit()
         except WorkerGroupError as error:
-            verdict, reason = judge_group([each for each in error.worker_failures.values() if each is not None])
-            if isinstance(reason, UserError):
-                raise reason from error
+            verdict, reason = judge_group(error)
             failures += verdict is Verdict.BROKE
             if verdict is Verdict.FINAL or failures > job.placement.max_failures:
+                if isinstance(reason, UserError):
+                    raise reason from error
                 raise
             log.warning("%s: the worker group is started again: %s", job.step.label, reason)
             time.sleep(pause_before(max(1, failures)))

@@ -7,10 +7,21 @@ an error of the surroundings may pass. An error that the same input brings again
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from ray.exceptions import NodeDiedError, RayActorError, RuntimeEnvSetupError, TaskCancelledError
+from ray.exceptions import (
+    NodeDiedError,
+    RayActorError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+    TaskUnschedulableError,
+)
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.store import FullError, StoreError
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
 LONGEST_PAUSE = 30.0
 
@@ -69,25 +80,34 @@ def root_of(error: BaseException) -> BaseException:
 def judge(error: BaseException) -> Verdict:
     """What `error`, of a task or of one worker of a group, deserves."""
     root = root_of(error)
-    if isinstance(root, (NodeDiedError, PreemptedError)):
+    if isinstance(root, (NodeDiedError, PreemptedError, TaskUnschedulableError)):  # the last: bound to a node that went
         return Verdict.LOST
     if isinstance(root, RayActorError):
         told = str(root).lower()
         return Verdict.LOST if root.preempted or any(words in told for words in GONE) else Verdict.BROKE
+    if is_away(root):
+        return Verdict.BROKE
     return Verdict.FINAL if isinstance(root, SAME_AGAIN) else Verdict.BROKE
 
 
-def judge_group(errors: list[BaseException]) -> tuple[Verdict, BaseException]:
-    """What the failure of a worker group deserves, and the error that decides it.
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store could not be reached, which passes, unlike a full one."""
+    root = root_of(error)
+    return isinstance(root, StoreError) and not isinstance(root, FullError)
+
+
+def judge_group(failure: WorkerGroupError) -> tuple[Verdict, BaseException]:
+    """What the failure of a worker group deserves, and the error that decides it: `failure` itself where no worker has one.
 
     When a worker is lost the others fail as well, of broken connections; and a row that one worker cannot read stops all.
     """
-    judged = [(judge(error), root_of(error)) for error in errors]
+    errors = [each for each in failure.worker_failures.values() if each is not None]
+    judged = [(judge(error), root_of(error)) for error in errors or [failure]]
     for verdict in (Verdict.LOST, Verdict.FINAL, Verdict.BROKE):
         for found, error in judged:
             if found is verdict:
                 return verdict, error
-    raise ValueError("a group that failed has an error")
+    raise AssertionError("every error has one of the verdicts")
 
 
 def pause_before(attempt: int) -> float:
