@@ -47,6 +47,10 @@ class StoreError(UserError):
     """A store that cannot be reached, or has no room left; nothing that was recorded is lost."""
 
 
+class FullError(StoreError):
+    """A disk (or a quota) without room: the same work written again would meet the same end."""
+
+
 class Store:
     """Files by their names below `uri`. Cheap to create, picklable; opens its file system when first used."""
 
@@ -190,14 +194,14 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def full(folder: Path, store: str) -> StoreError:
+def full(folder: Path, store: str) -> FullError:
     """What is told of a disk without room: where, and how to go on."""
     remedy = (
         "free some (`lmmcl gc SWEEP --dry-run` says which weights no step needs), or name another store with --store"
     )
     if not str(folder).startswith(store):
         remedy = "free some, or set TMPDIR to a larger disk"
-    return StoreError(f"no space is left; {remedy}; {KEPT}", file=str(folder))
+    return FullError(f"no space is left; {remedy}; {KEPT}", file=str(folder))
 
 
 def _line(error: BaseException) -> str:

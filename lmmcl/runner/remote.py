@@ -23,13 +23,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.store import StoreError
 from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
 from lmmcl.runner.flights import Flights
 from lmmcl.runner.processes import Where, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
-from lmmcl.training.retries import PreemptedError, Verdict, judge, pause_before, root_of
+from lmmcl.training.retries import PreemptedError, Verdict, is_away, judge, pause_before, root_of
 
 WAITING_CPUS = 0.001
 """What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
@@ -127,12 +128,15 @@ class RayLauncher:
         """Run `function` until all of `steps` are recorded, or its failure is one that another try will not change."""
         actor = ray.get_runtime_context().current_actor
         broken = 0
+        node: str | None = None
         while steps:
             if self._ending:
                 raise PreemptedError("the run is ending")
             try:
-                task = function.options(**options, **(_new_process() if broken else {}))
-                if node := await task.remote(steps, self._ledger, self._cluster, actor):
+                if node is None:
+                    task = function.options(**options, **(_new_process() if broken else {}))
+                    node = await task.remote(steps, self._ledger, self._cluster, actor)
+                if node:
                     # Its weights wait there for their upload; whoever had the GPU goes on with other work.
                     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
                     await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
@@ -143,10 +147,20 @@ class RayLauncher:
                 if self._ending or verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
                     raise await self._reason(error, steps[0], broken) from None
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
+                if not is_away(error):  # else what waits on its node is uploaded again, not computed again
+                    node = None
                 await asyncio.sleep(pause_before(max(1, broken)))
-                steps = [step for step in steps if not await asyncio.to_thread(self._ledger.holds, step)]
+                steps = await asyncio.to_thread(self._missing, steps)
         for step in steps:
             self.where.pop(step.key, None)
+
+    def _missing(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """Those that are not recorded; all where the store is away, for who tries them looks as well."""
+        try:
+            return [step for step in steps if not self._ledger.holds(step)]
+        except StoreError as error:
+            log.warning("what is recorded cannot be told: %s", error)
+            return steps
 
     async def _reason(self, error: Exception, step: Step, tries: int) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""

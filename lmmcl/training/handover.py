@@ -7,6 +7,8 @@ upload them again. So rank 0 reports only where they are; once the group has gon
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,10 +19,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.spec.steps import Step
+from lmmcl.training.retries import is_away, pause_before
 
 LEFT = "left.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,22 @@ class Left:
     node: str
     folder: str
 
-    def commit(self, step: Step, ledger: Ledger, fields: Mapping[str, Any]) -> Record:
-        """Record the folder as `step`, from where it is; raises what Ray does when that node is gone."""
+    def commit(self, step: Step, ledger: Ledger, fields: Mapping[str, Any], tries: int = 0) -> Record:
+        """Record the folder as `step`, from where it is; raises what Ray does when that node is gone.
+
+        A store that is away is asked again `tries` times: what was trained is not trained again for that.
+        """
         there = NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
         plain = Ledger(ledger.store)
-        ray.get(_commit.options(scheduling_strategy=there).remote(step, plain, self.folder, dict(fields)))
+        for attempt in range(1, tries + 2):
+            try:
+                ray.get(_commit.options(scheduling_strategy=there).remote(step, plain, self.folder, dict(fields)))
+                break
+            except Exception as error:
+                if attempt > tries or not is_away(error):
+                    raise
+                log.warning("%s is uploaded again: %s", step.label, explain(error))
+                time.sleep(pause_before(attempt))
         record = plain.find(step)
         assert record is not None, f"{step.path} was recorded a moment ago"
         return record
@@ -42,6 +59,9 @@ class Left:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _commit(step: Any, ledger: Ledger, folder: str, fields: dict[str, Any]) -> None:
+    if ledger.is_staged(step):  # a try before this failed while it uploaded
+        ledger.upload(step)
+        return
     with ledger.writing(step, folder=Path(folder)) as draft:
         draft.commit(fields)
 
