@@ -119,6 +119,7 @@ def _stage_result(trial: Trial, number: int, matrix: ScoreMatrix, read: Reading)
         probes=_probes(stage.probes, read),
         cells=measure_cells(trial, number, matrix),
         probe_curve=_probe_curve(trial, number, read),
+        trained_key=trained.key if trained else None,
     )
 
 

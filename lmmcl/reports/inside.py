@@ -20,20 +20,24 @@ START, END = "start", "end"
 def inside_rows(results: SweepResults) -> tuple[list[str], list[tuple[str, str, dict[str, float]]]]:
     """(columns, rows): the columns `start`, updates and `end`; a row is skill, probe value, and its mean by column.
 
-    A trial counts once for each time that it is taught the skill, a checkpoint that trials share once.
+    A trial counts once for each time that it is taught the skill; a fine-tune that trials share, or merge in several ways,
+    counts once.
     """
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     updates: set[int] = set()
-    seen: set[str] = set()
+    seen: set[tuple[str, str, str]] = set()
     for stage in (stage for trial in results.trials for stage in trial.stages):
-        if not stage.probe_curve or stage.skill is None or stage.checkpoint_key in seen:
+        if not stage.probe_curve or stage.skill is None:
             continue
-        seen.add(stage.checkpoint_key)
+        trained = stage.trained_key or stage.checkpoint_key
         last = max((int(row["update"]) for row in stage.curve), default=None)
         for row in stage.probe_curve:
             column = _column(int(row["update"]), last)
             updates |= {int(column)} if column.isdigit() else set()
             for name, value in _summaries(row).items():
+                if (trained, column, name) in seen:  # value by value: a merge's end is not the end of its fine-tune
+                    continue
+                seen.add((trained, column, name))
                 found.setdefault((stage.skill, name), {}).setdefault(column, []).append(value)
     means = [
         (skill, name, {column: sum(values) / len(values) for column, values in columns.items()})

@@ -71,6 +71,7 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
     return replace(
         stages[0],
         checkpoint_key=_key(stages, lambda stage: stage.checkpoint_key),
+        trained_key=_key(stages, lambda stage: stage.trained_key or "") if stages[0].trained_key else None,
         scores=_means(stage.scores for stage in stages),
         measures=_means(stage.measures for stage in stages),
         intervals=_intervals(stages),
