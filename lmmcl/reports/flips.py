@@ -28,6 +28,7 @@ from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark, Example
 from lmmcl.tasks.draw import Examples as Drawn
 from lmmcl.tasks.hub_data import HubBenchmark
+from lmmcl.tasks.lmms_eval import LmmsEvalBenchmark
 
 ANSWERED = 0.5
 """A score from which a question counts as answered: metrics may give a part of a point."""
@@ -239,14 +240,14 @@ class Pictures:
 
 
 class Questions:
-    """The questions of a benchmark by id, read (or drawn) no further than asked for; none where they lie on a hub, or in
-    files that have gone since."""
+    """The questions of a benchmark by id, read (or drawn) no further than asked for; none where they lie on a hub, where
+    lmms-eval would fetch them, or in files that have gone since: a report neither downloads nor imports lmms-eval."""
 
     def __init__(self, benchmark: Benchmark) -> None:
         self._seen: dict[str, Example] = {}
         self._drawn: Drawn | None = None
         self._rest: Iterator[Example] = iter(())
-        if isinstance(benchmark, HubBenchmark):
+        if isinstance(benchmark, HubBenchmark | LmmsEvalBenchmark):
             return
         with suppress(UserError, OSError):
             examples = benchmark.load()

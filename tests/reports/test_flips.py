@@ -17,6 +17,7 @@ from lmmcl.reports.flips import Pictures, Questions, page_flips, sweep_flips
 from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.base import Benchmark, Example, ask
+from lmmcl.tasks.lmms_eval import LmmsEvalBenchmark
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,14 @@ def test_of_local_files_no_more_is_read_than_the_question_that_is_looked_for() -
     assert read == [0, 1]
     assert questions.find("0") is not None and read == [0, 1]
     assert questions.find("9") is None and read == [0, 1, 2, 3, 4]
+
+
+def test_of_a_task_of_lmms_eval_nothing_is_loaded_for_a_report(tmp_path: Path) -> None:
+    def load() -> Iterator[Example]:
+        raise AssertionError("imports lmms-eval, and may download")
+
+    task = LmmsEvalBenchmark(
+        "lmms_eval/made", 1, "exact_match", load=load, task="made", release="0.3", file=tmp_path / "made.yaml"
+    )  # type: ignore[arg-type]
+    assert Questions(task).find("0") is None
+    assert Pictures(10_000).of(task, "0") is None
