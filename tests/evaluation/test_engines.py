@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lmmcl.cli import app
 from lmmcl.errors import UserError
-from lmmcl.evaluation.engines import engine_names, get_engine
+from lmmcl.evaluation.engines import get_engine
 from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.evaluation.parity import compare_engines
 from lmmcl.evaluation.samples import Sample
@@ -95,7 +95,7 @@ def swept(folder: Path, settings: dict[str, Any]) -> tuple[Ledger, Any]:
 
 
 def test_there_are_two_engines_and_a_wrong_name_is_answered_with_the_near_ones(tmp_path: Path) -> None:
-    assert engine_names() == ["transformers", "vllm"]
+    assert [get_engine(name).name for name in ("transformers", "vllm")] == ["transformers", "vllm"]
     with pytest.raises(UserError, match=r"evaluation\.engine: unknown evaluation engine 'vlm'; did you mean 'vllm'"):
         swept(tmp_path, {"evaluation": {"engine": "vlm"}})
 

@@ -2,7 +2,7 @@
 
 An engine is where and how, as an attention kernel is, and in no key: the same questions are asked in the same tokens and
 answered greedily, and scored by the same code. Kernels round differently, so near ties may fall otherwise:
-`lmmcl eval STEP --benchmark NAME --parity vllm` tells how often, and each record names its engine.
+`lmmcl eval STEP --benchmark NAME --engine vllm --parity` tells how often, and each record names its engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.registry import member, members
+from lmmcl.registry import member
 from lmmcl.spec.cluster import EvaluationPlacement
 from lmmcl.spec.steps import Checkpoint
 from lmmcl.tasks.base import Benchmark, Example
@@ -65,8 +65,3 @@ class EngineKind:
 def get_engine(name: str) -> EngineKind:
     """The engine called `name`; raises UserError with the nearest names."""
     return member(__name__, "ENGINES", "evaluation engine", name)
-
-
-def engine_names() -> list[str]:
-    """Names of all engines."""
-    return sorted(members(__name__, "ENGINES"))

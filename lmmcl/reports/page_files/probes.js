@@ -3,7 +3,7 @@
 function drawProbes() {
   by("probe-section").hidden = !data.probes.length;
   if (!data.probes.length) return;
-  const place = data.probes.indexOf(by("probe").value), seen = new Set();
+  const place = data.probes.indexOf(by("probe").value);
   const traces = grouped(visible(), (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()).map((group) => {
     const trace = { x: [], y: [], text: [], customdata: [], mode: "markers", hovertemplate: "%{text}<br>%{x:.4~g}: %{y:+.1f}<extra></extra>",
       marker: { size: 9, color: colourOf(group[0]), symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), opacity: 0.8 } };
