@@ -33,13 +33,14 @@ from lmmcl.training.adapters import attach, earlier_adapters
 from lmmcl.training.auto_batch import choose
 from lmmcl.training.collate import Batches, Collator, StageData, encode_row, limited, row_order
 from lmmcl.training.encodings import DiskCache
+from lmmcl.training.errors import StageError
 from lmmcl.training.handover import output_folder
 from lmmcl.training.memory import peak_bytes, start_peak
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
-from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, whole_checkpoint
+from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, update_of, whole_checkpoint
 from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
 from lmmcl.weights.delta import save_delta
 
@@ -121,7 +122,12 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()
     with heeding_sigterm(trainer):
-        trainer.train_from(_resume_point(runs))
+        trainer.train_from(_resume_point(runs, before=job.snapshot.update if job.snapshot else None))
+    updates = trainer.state.global_step
+    if job.snapshot and updates != job.snapshot.update:
+        raise StageError.of(
+            step, f"was trained for {updates} updates to make its snapshot of update {job.snapshot.update}"
+        )
     strategy = describe(trainer, job.placement)
     if job.placement.micro_batch_size == "auto":
         strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}
@@ -153,7 +159,6 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
     )
     curve = trainer.curve()
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
-    updates = trainer.state.global_step
     return {
         "precision": training.precision,
         **size_trained,
@@ -299,8 +304,11 @@ def _context(
     )
 
 
-def _resume_point(runs: Path) -> Path | None:
-    """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`."""
+def _resume_point(runs: Path, *, before: int | None = None) -> Path | None:
+    """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`.
+
+    Of those before the update `before` alone: training always makes one update more, and must end at that one.
+    """
     reported = ray.train.get_checkpoint()
     if reported is not None:
         folder = Path(reported.to_directory(runs / "reported"))
@@ -308,7 +316,8 @@ def _resume_point(runs: Path) -> Path | None:
             return None  # of a run that came to its end but was not recorded
         update = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
         folder.rename(runs / f"checkpoint-{update}")
-    return whole_checkpoint(list(runs.glob("checkpoint-*")))
+    left = [folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before]
+    return whole_checkpoint(left)
 
 
 class ReportCheckpoint(TrainerCallback):

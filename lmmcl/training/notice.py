@@ -37,8 +37,8 @@ class SaveAtNotice(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not self._noticed or state.global_step >= state.max_steps:
-            return
+        if not self._noticed or control.should_training_stop or state.global_step >= state.max_steps:
+            return  # or this update is the last, of a snapshot too: it comes to its end
         self._saved = True
         if not self._in_group:
             raise PreemptedError(f"told to end; saved after update {state.global_step}")

@@ -273,4 +273,9 @@ class LogLastUpdate(TrainerCallback):
 def whole_checkpoint(folders: Sequence[Path]) -> Path | None:
     """The newest Trainer checkpoint that was written to its end: the state file comes last."""
     whole = [folder for folder in folders if (folder / TRAINER_STATE_NAME).is_file() and (folder / TRAINED).is_file()]
-    return max(whole, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+    return max(whole, key=update_of, default=None)
+
+
+def update_of(folder: Path) -> int:
+    """After which update a Trainer checkpoint was written, by its folder's name."""
+    return int(folder.name.rsplit("-", 1)[1])

@@ -15,7 +15,11 @@ from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Checkpoint, Finetune, Snapshot
+from lmmcl.training import loop
+from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
+from lmmcl.training.notice import SaveAtNotice
+from lmmcl.training.snapshots import StopAfter
 from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
 from lmmcl.weights.delta import tensors_of
 
@@ -104,6 +108,46 @@ def test_a_snapshot_holds_the_trained_tensors_alone_and_its_record_knows_the_way
     found = ledger.checkpoint(snapshot.key)
     assert (found.label, found.depth, found.parents[0].key) == (snapshot.label, step.depth, step.parent.key)
     assert same(weights(found, ledger), weights(snapshot, ledger))
+
+
+def test_a_try_that_had_saved_the_update_of_a_snapshot_does_not_lead_beyond_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, torn = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "torn"))
+    snapshot = Snapshot(wanting(), 2)
+    finetune(snapshot, whole, PLACE)
+    saving = PLACE.model_copy(update={"save_every": 1, "max_failures": 0})
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise KeyError("once")
+
+    with monkeypatch.context() as patched, pytest.raises(Exception, match="once"):
+        patched.setattr(loop, "prove", breaks)
+        finetune(snapshot, torn, saving)
+    assert list((tmp_path / "torn" / "runs").glob("*/checkpoint-2")), "it lies there"
+    assert finetune(snapshot, torn, saving)["updates"] == 2
+    assert same(weights(snapshot, torn), weights(snapshot, whole))
+
+
+def test_a_snapshot_that_was_trained_to_another_update_is_not_recorded(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = Snapshot(wanting(), 2)
+    monkeypatch.setattr(loop, "StopAfter", lambda update: StopAfter(update + 1))
+    with pytest.raises(StageError, match="3 updates .* of update 2"):
+        finetune(snapshot, ledger, PLACE)
+    assert ledger.find(snapshot) is None
+
+
+def test_a_notice_in_the_last_update_of_a_snapshot_lets_it_end(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(SaveAtNotice):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            if state.global_step == 2:
+                self.notice()
+            super().on_step_end(args, state, control, **more)
+
+    monkeypatch.setattr(loop, "SaveAtNotice", Late)
+    assert finetune(Snapshot(wanting(), 2), ledger, PLACE)["updates"] == 2
 
 
 def test_what_the_ledger_has_is_not_written_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
