@@ -8,11 +8,11 @@ import pytest
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.record import DamagedError
-from lmmcl.ledger.store import StoreError
+from lmmcl.ledger.store import FullError, StoreError
 from lmmcl.training.errors import StageError
 from lmmcl.weights.delta import CheckpointError
 
-KINDS = [UserError, DamagedError, StoreError, StageError, CheckpointError]
+KINDS = [UserError, DamagedError, StoreError, FullError, StageError, CheckpointError]
 
 
 def test_all_kinds_are_looked_at() -> None:
