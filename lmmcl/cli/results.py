@@ -18,6 +18,7 @@ from lmmcl.cli.options import (
     print_json,
     wide_console,
 )
+from lmmcl.errors import UserError
 from lmmcl.spec.cluster import load_cluster
 from lmmcl.spec.sweep import load_sweep
 
@@ -30,11 +31,16 @@ def report(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    format_: Annotated[str, typer.Option("--format", help="table, json, md, csv, parquet or html")] = "table",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="the same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
-    budget: Annotated[float, typer.Option("--budget", min=0, help="points of held-out forgetting to accept")] = 2.0,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=0, help="points of held-out forgetting to accept", show_default="2.0"),
+    ] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
     ] = None,
@@ -43,13 +49,17 @@ def report(
     ] = None,
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""
+    from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
+    given = {"--mlflow": mlflow, "--pictures": pictures, "--budget": budget, "--csv": csv or None}
+    given |= {"--format": format_, "--to": to, "--against": against}
+    _check_together({name for name, value in given.items() if value is not None}, format_)
     place = load_cluster(cluster)
     ledger = open_ledger(store, place)
     console = wide_console()
-    format_ = "csv" if csv else format_
-    if against:
+    format_ = "csv" if csv else format_ or "table"
+    if against is not None:
         report_against(load_sweep(sweep, set_), ledger, against, format=format_, to=to, console=console)
         return
     report_sweep(
@@ -59,9 +69,26 @@ def report(
         to=to,
         mlflow=mlflow,
         console=console,
-        budget=budget,
+        budget=BUDGET if budget is None else budget,
         pictures=pictures,
     )
+
+
+def _check_together(given: set[str], format: str | None) -> None:
+    """Raises UserError for options of `report` of which one would go without effect."""
+    if "--csv" in given and format not in (None, "csv"):
+        raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
+    alone = {
+        "--against": (["--mlflow", "--pictures", "--budget", "--csv"], "--format table, json or md, and --to"),
+        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow"),
+    }
+    for option, (others, allowed) in alone.items():
+        if option in given and (wrong := [each for each in others if each in given]):
+            raise UserError(f"{option} does not go with {', '.join(wrong)}; it goes with {allowed}")
+    shape = "csv" if "--csv" in given else format
+    if "--budget" in given and shape in ("csv", "parquet", "html"):
+        why = "where its reader sets it" if shape == "html" else "which recommends nothing"
+        raise UserError(f"--budget does not go with {shape}, {why}; it goes with table, json and md")
 
 
 @app.command()
