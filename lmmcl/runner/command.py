@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 OFF = "off"
 """The tracking URI that means none."""
+BESIDE = "lmmcl-reports"
+"""Where pages go if the store is elsewhere."""
 FORMATS = ("table", "json", "md", "csv", "parquet", "html")
 
 
@@ -53,7 +55,7 @@ def run_and_report(
     """Run `sweep`, print its table, write its page, bring MLflow up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
-    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))  # `lmmcl show` tells from it who wants a step
+    keep_sweep(with_proposals(sweep, ledger), ledger)
     uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
     files: list[Path] = []
@@ -61,6 +63,7 @@ def run_and_report(
     try:
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
         sweep = with_proposals(sweep, ledger)
+        keep_sweep(sweep, ledger)
         files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
         if tracker:
             logged = [*files, *write_tables(sweep, ledger, outcome.results)]
@@ -96,8 +99,13 @@ def artifact_location(uri: str, ledger: Ledger) -> str | None:
 
 def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
     """Where a run writes its page: in a local store, else beside the work."""
-    root = Path(ledger.store) if ledger.is_local else Path("lmmcl-reports")
+    root = Path(ledger.store if ledger.is_local else BESIDE)
     return root / "reports" / sweep.name
+
+
+def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
+    """Write the sweep as understood beside its report: `lmmcl show` tells from it who wants a step."""
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
 
 
 def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
@@ -202,10 +210,10 @@ def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, conso
 def write_tables(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[Path]:
     """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
     folder = report_folder(ledger, sweep)
-    understood = folder / "sweep.json"
-    understood.write_text(resolved(sweep), encoding="utf-8")
+    keep_sweep(sweep, ledger if ledger.is_local else Ledger(BESIDE))
     answers = write_answers(sweep, ledger, results, folder / "answers", front_keys(results))
-    return [understood, *([Path(sweep.file)] if Path(sweep.file).is_file() else []), *([answers] if answers else [])]
+    file = Path(sweep.file)
+    return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
 
 
 def evaluate_checkpoint(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import decisions_of, with_proposals
 from lmmcl.reports.collect import collect, trial_result
@@ -22,6 +24,8 @@ from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -65,9 +69,12 @@ class Following:
 
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:
         """`trial` ended before its last stage; the traceback is kept in the store."""
-        self._ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\n{why}\n\n{details}")
         self.failures[trial.key] = why
         self._display.trial_failed(trial, why, details)
+        try:
+            self._ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\n{why}\n\n{details}")
+        except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials go on
+            log.warning("the traceback of %s could not be kept: %s", trial.name, error)
         self._track(trial)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -90,7 +97,8 @@ def run_sweep(
 ) -> Outcome:
     """Compute every step that the trials of `sweep` walk and `ledger` lacks, those of the trials that it searches for too.
 
-    A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent.
+    A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
+    that the store can be written is the caller's to ask (`Ledger.check_writable`), who writes into it first.
     """
     listed, sweep = sweep.trials, with_proposals(sweep, ledger)
     decisions = decisions_of(sweep, ledger)
@@ -99,7 +107,6 @@ def run_sweep(
     searching = make_searching(sweep, ledger, walks, decisions)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
-    ledger.check_writable()
     ledger.remove_abandoned()
     with Display(unfinished, console, searching.coming_stages) as display:
         following = Following(sweep, display, tracker, ledger, walks)

@@ -55,6 +55,9 @@ def test_as_many_trials_as_asked_for_are_proposed_walked_and_reported(tmp_path: 
     assert all(1e-6 <= rate <= 1e-3 and float(f"{rate:.3g}") == rate for rate in rates(trials))
     assert told("status", sweep)["searches"][0]["proposed"] == 6
     assert "6 of 6 points proposed" in lmmcl("plan", sweep, "--store", tmp_path / "store").output
+    key = with_proposals(load_sweep(sweep), Ledger(str(tmp_path / "store"))).trials[-1].stages[-1].checkpoint.key
+    wanted = json.loads(lmmcl("show", key, "--store", tmp_path / "store", "--json").output)["wanted_by"]
+    assert len(wanted) == 1, "a proposed trial is known to want its steps"
 
 
 def test_a_rerun_of_a_finished_search_computes_and_proposes_nothing(
