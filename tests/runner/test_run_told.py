@@ -1,0 +1,36 @@
+"""Telling of a failed trial ends no sweep, though the store that broke it takes no text either."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import made_trial
+from rich.console import Console
+
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.store import StoreError
+from lmmcl.reports.walked import Walks
+from lmmcl.runner.display import Display
+from lmmcl.runner.run import Following
+from lmmcl.spec.sweep import Sweep
+
+
+@pytest.mark.parametrize("error", [StoreError("cannot be reached"), OSError(28, "No space left on device")])
+def test_a_failure_whose_text_cannot_be_kept_is_shown_and_remembered(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Ledger, "keep_text", refuse)
+    ledger, trial, out = Ledger(str(tmp_path)), made_trial(), io.StringIO()
+    with Display([trial], Console(file=out, width=140)) as display, caplog.at_level(logging.WARNING):
+        following = Following(Sweep("made", "", "made.yaml", (trial,)), display, None, ledger, Walks(ledger.find, {}))
+        following.trial_failed(trial, "the loss is not finite", "traceback")
+    assert following.failures == {trial.key: "the loss is not finite"}
+    assert "the loss is not finite" in out.getvalue()
+    assert str(error) in caplog.text
