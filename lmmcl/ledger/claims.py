@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -121,36 +121,41 @@ class Claims:
         content = json.dumps(vars(mine)).encode()
         if self.store.create(_name(key), content):
             return True
-        theirs = self._read(key)
-        if theirs is not None:
-            if not self._is_void(key, theirs):
-                return False
-            self._remove(key, theirs)
+        try:
+            theirs = _parsed(self.store.read(_name(key)))
+        except FileNotFoundError:  # given back just now
+            return self.store.create(_name(key), content)
+        if theirs is not None and not self._is_void(key, theirs):
+            return False
+        self._remove(key, theirs)
         return self.store.create(_name(key), content)
 
     def _release(self, key: str, mine: Claim) -> None:
         with suppress(UserError):  # a store that is away: the process is gone soon, or the claim expires
             self._remove(key, mine)
 
-    def _remove(self, key: str, claim: Claim) -> None:
-        """Delete a claim if it is still this one. On a file system even of two who do so at once none deletes another's."""
-        name = _name(key)
+    def _remove(self, key: str, claim: Claim | None) -> None:
+        """Delete a claim if it is still this one (None: one that cannot be read).
+
+        On a file system even of two who do so at once none deletes another's.
+        """
+        name, token = _name(key), claim.token if claim else None
         if not self.store.is_local:
-            now = self._read(key)
-            if now is not None and now.token == claim.token:
-                with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
+                now = _parsed(self.store.read(name))
+                if (now.token if now else None) == token:
                     self.store.remove(name)
             return
         taken = self.store.at(f"{name}.{uuid.uuid4().hex}")
         try:
             self.store.at(name).rename(taken)
-        except FileNotFoundError:
+            found = _parsed(taken.read_bytes())
+        except FileNotFoundError:  # or swept
             return
-        found = _parsed(taken.read_bytes())
-        if found is not None and found.token != claim.token:
+        if found is not None and found.token != token:
             with suppress(FileExistsError):
                 os.link(taken, self.store.at(name))
-        taken.unlink()
+        taken.unlink(missing_ok=True)
 
     def _read(self, key: str) -> Claim | None:
         try:
@@ -186,11 +191,16 @@ class Claims:
 
 
 def forgotten(store: Store) -> list[str]:
-    """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again."""
+    """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again.
+
+    Also of those that who removed them was killed over (see `Claims._remove`), and those that cannot be read.
+    """
     found = []
-    for name in store.matches(f"{FOLDER}/*.json"):
+    for name in store.matches(f"{FOLDER}/*.json*"):
         with suppress(FileNotFoundError):
             claim = _parsed(store.read(name))
+            if claim is None and name.startswith(f"{FOLDER}/."):
+                continue  # being written
             if claim is None or time.time() - claim.until > FORGOTTEN:
                 found.append(name)
     return found
@@ -201,9 +211,10 @@ def _name(key: str) -> str:
 
 
 def _parsed(content: bytes) -> Claim | None:
-    """A claim that cannot be read is none: it was cut, or is of another version."""
+    """A claim that cannot be read is none: it was cut. What a later version says besides is passed over."""
     try:
-        return Claim(**json.loads(content))
+        said = json.loads(content)
+        return Claim(**{each.name: said[each.name] for each in fields(Claim) if each.name in said})
     except (ValueError, TypeError):
         return None
 

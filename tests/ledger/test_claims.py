@@ -157,6 +157,29 @@ def test_a_claim_that_was_cut_is_none(store: Store) -> None:
     store.write(f"{FOLDER}/{KEY}.json", b'{"token": "a')
     waiting = of(store)
     assert waiting.holder(KEY) is None
+    with waiting.held([KEY]) as held:
+        assert held.keys == {KEY}, "it stands in nobody's way"
+        assert of(store, "other").holder(KEY) is not None
+    assert store.sizes(FOLDER) == {}
+
+
+def test_a_claim_of_a_later_version_counts_by_what_is_known_of_it(store: Store) -> None:
+    claim = elsewhere(store)
+    store.write(f"{FOLDER}/{KEY}.json", json.dumps({**vars(claim), "mood": "new"}).encode())
+    assert of(store).holder(KEY) == claim
+    with of(store).held([KEY]) as held:
+        assert not held.keys
+
+
+def test_a_claim_whose_remover_was_killed_is_swept(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    claim = elsewhere(ledger.files)
+    ledger.files.write(f"{FOLDER}/{KEY}.json.0a", json.dumps(vars(replace(claim, until=1.0))).encode())
+    ledger.files.write(f"{FOLDER}/{KEY}.json.0b", b"")
+    ledger.files.write(f"{FOLDER}/{KEY}.json.0c", json.dumps(vars(claim)).encode())
+    ledger.files.write(f"{FOLDER}/.{KEY}.json.0d", b"")
+    ledger.remove_abandoned()
+    assert set(ledger.sizes(FOLDER)) == {f"{KEY}.json", f"{KEY}.json.0c", f".{KEY}.json.0d"}, "at work, or a moment ago"
 
 
 def test_claims_of_long_ago_are_swept_and_others_are_not(tmp_path: Path) -> None:
