@@ -68,8 +68,9 @@ class StepsActor:
         self._flights.begin(step)
 
     async def note(self, key: str, shown: dict[str, Any]) -> None:
-        """Keep what is to be shown of a running step."""
-        self._notes[key] = shown
+        """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
+        if key in self._flights.keys:
+            self._notes[key] = shown
 
     async def started(self, key: str, where: Where) -> None:
         """Keep which process computes a step."""
@@ -81,7 +82,9 @@ class StepsActor:
 
     async def running(self) -> dict[str, dict[str, Any]]:
         """The latest note of each step in flight, by key; empty for one that waits for its turn."""
-        return {key: self._notes.get(key, {}) for key in self._flights.keys}
+        keys = self._flights.keys
+        self._notes = {key: self._notes[key] for key in keys if key in self._notes}  # of steps that are done no more
+        return {key: self._notes.get(key, {}) for key in keys}
 
 
 class RayLauncher:
@@ -136,23 +139,24 @@ class RayLauncher:
                 if node is None:
                     task = function.options(**options, **(_new_process() if broken else {}))
                     node = await task.remote(steps, self._ledger, self._cluster, actor)
+                    self.where.pop(steps[0].key, None)
                 if node:
                     # Its weights wait there for their upload; whoever had the GPU goes on with other work.
                     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
                     await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
                 break
             except Exception as error:  # noqa: BLE001 - each kind is judged
+                # Not to be signalled any more: the number of a process that went may be given again.
+                where = self.where.pop(steps[0].key, None)
                 verdict = judge(error)
                 broken += verdict is Verdict.BROKE
                 if self._ending or verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
-                    raise await self._reason(error, steps[0], broken) from None
+                    raise await self._reason(error, steps[0], broken, where) from None
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
                 if not is_away(error):  # else what waits on its node is uploaded again, not computed again
                     node = None
                 await asyncio.sleep(pause_before(max(1, broken)))
                 steps = await asyncio.to_thread(self._missing, steps)
-        for step in steps:
-            self.where.pop(step.key, None)
 
     def _missing(self, steps: Sequence[Step]) -> Sequence[Step]:
         """Those that are not recorded; all where the store is away, for who tries them looks as well."""
@@ -162,14 +166,14 @@ class RayLauncher:
             log.warning("what is recorded cannot be told: %s", error)
             return steps
 
-    async def _reason(self, error: Exception, step: Step, tries: int) -> Exception:
+    async def _reason(self, error: Exception, step: Step, tries: int, where: Where | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
         root = root_of(error)
         if isinstance(root, UserError):
             return root
         if not isinstance(root, RayError):
             return error
-        lines = await log_end(self.where.pop(step.key, None))
+        lines = await log_end(where)
         told = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
         return StepLostError(told + (f"\nthe end of its log:\n{lines}" if lines else ""))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +77,11 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
         output = ledger.node.room(f"lmmcl-{key}-left-")
         left = Left(ray.get_runtime_context().get_node_id(), str(output))
         Path(folder, LEFT).write_text(json.dumps(asdict(left)), encoding="utf-8")
-        yield output, Path(folder)
+        try:
+            yield output, Path(folder)
+        except BaseException:
+            shutil.rmtree(output, ignore_errors=True)  # nobody is told of it
+            raise
 
 
 def left_in(reported: Path) -> Left | None:
