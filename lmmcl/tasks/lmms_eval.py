@@ -6,7 +6,8 @@ and paired tests. What the task's YAML tells is refused at the door; what only i
 (lmms_eval_rows.py). Answers are our own generator's (greedy, the task's `max_new_tokens`), prompts and scores are lmms-eval's.
 
 A key holds the task's name and lmms-eval's version, which settle prompt and scoring; of the data set that it names lmms-eval
-pins no revision. A task of the sweep's own folder (`benchmarks.lmms_eval.include`) enters by the content of that folder.
+pins no revision. A task of the sweep's own folder (`benchmarks.lmms_eval.include`) enters by the content of that folder, and
+what it reads from elsewhere on this machine is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import yaml
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.base import Benchmark, Example
 from lmmcl.tasks.digest import DigestCache, state_of
+from lmmcl.tasks.lmms_eval_inside import BUILDERS, check_inside, is_seen
 
 if TYPE_CHECKING:
     from lmmcl.tasks.metrics import Metric
@@ -40,7 +42,6 @@ MAX_NEW_TOKENS = 1024
 
 _TASK = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'#\[]+)""", re.MULTILINE)
 _GROUPS = re.compile(r"""^["']?(?:group|tag)["']?[ \t]*:.*(?:\n[ \t]*-.*)*""", re.MULTILINE)
-_LOCAL = ("arrow", "csv", "imagefolder", "json", "pandas", "parquet", "text")
 
 
 class Installed(NamedTuple):
@@ -78,7 +79,7 @@ class LmmsEvalBenchmark(Benchmark):
             os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON")
             for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
         )
-        if not off or self.data is None or self.data in _LOCAL or Path(self.data).exists():
+        if not off or self.data is None or self.data in BUILDERS or Path(self.data).exists():
             return None
         name = self.data.replace("/", "___")
         if any((folder / each).is_dir() for folder in _caches() for each in (name, name.lower())):
@@ -111,6 +112,8 @@ def lmms_eval_benchmark(name: str, include: Path | None = None) -> LmmsEvalBench
     file = own.get(task) or shipped[task]
     config = task_config(file)
     _check(name, config)
+    if include is not None and task in own:
+        check_inside(file, config, include, here.tasks)
     generation = config.get("generation_kwargs") or {}
     metric = config["metric_list"][0]
     digest = folder_digest(include) if include is not None and task in own else None
@@ -241,12 +244,7 @@ def _judge(metadata: Any) -> str | None:
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 that stands for the names and bytes of all files below a folder (compiled and hidden ones apart)."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
-    ]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_seen(path.relative_to(folder))]
     digests = DigestCache().digests([state_of(path) for path in files])
     named = [(path.relative_to(folder).as_posix(), digest) for path, digest in zip(files, digests, strict=True)]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()

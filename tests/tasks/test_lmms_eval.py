@@ -147,6 +147,56 @@ def test_own_tasks_enter_by_the_content_of_their_folder(shipped: Path, tmp_path:
         second.load()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("rows.parquet", "FOLDER/away/rows.parquet", "dataset_kwargs.data_files"),
+        ("rows.parquet", "../away/rows.parquet", "dataset_kwargs.data_files"),
+        ("rows.parquet", "../away/*.parquet", "dataset_kwargs.data_files"),
+        ("rows.parquet", ".cache/rows.parquet", "dataset_kwargs.data_files"),
+        ("rows.parquet", "linked/rows.parquet", "dataset_kwargs.data_files"),
+        ("rows.parquet", "away/rows.parquet", "dataset_kwargs.data_files"),
+        ("data_files: {test: rows.parquet}", "data_dir: FOLDER/away", "dataset_kwargs.data_dir"),
+        ("dataset_path: parquet", "dataset_path: FOLDER/away", "dataset_path"),
+        ("dataset_path: parquet", "dataset_path: away", "dataset_path"),
+        ("dataset_path", "include: ../away/more\ndataset_path", "include"),
+    ],
+)  # fmt: skip
+def test_what_an_own_task_reads_from_outside_its_folder_is_refused(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, place: str
+) -> None:
+    own, away = write_tasks(tmp_path / "own"), tmp_path / "away"
+    away.mkdir()
+    (away / "rows.parquet").touch()
+    (away / "more").write_text("num_fewshot: 0\n")
+    (own / "linked").symlink_to(away)
+    monkeypatch.chdir(tmp_path)
+    base = own / "_base"
+    base.write_text(base.read_text().replace(old, new.replace("FOLDER", str(tmp_path)), 1))
+    with pytest.raises(UserError, match="put it into the folder") as caught:
+        lmms_eval_benchmark("lmms_eval/own_colour", own)
+    assert f": {place}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rows.parquet", "parts/*.parquet"),
+        ("rows.parquet", "OWN/rows.parquet"),
+        ("rows.parquet", "https://lab.example/rows.parquet"),
+        ("dataset_path: parquet", "dataset_path: lab/Sights"),
+        ("dataset_path", "include: SHIPPED/sights/sights.yaml\ndataset_path"),
+    ],
+)
+def test_what_an_own_task_reads_from_its_folder_the_hub_or_lmms_eval_is_not(
+    shipped: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    own = write_tasks(tmp_path / "own")
+    base = own / "_base"
+    base.write_text(base.read_text().replace(old, new.replace("OWN", str(own)).replace("SHIPPED", str(shipped)), 1))
+    assert lmms_eval_benchmark("lmms_eval/own_colour", own).digest
+
+
 def test_a_folder_of_own_tasks_leaves_the_shipped_ones_as_they_are(shipped: Path, tmp_path: Path) -> None:
     alone = lmms_eval_benchmark("lmms_eval/sights_val")
     beside = lmms_eval_benchmark("lmms_eval/sights_val", write_tasks(tmp_path / "own"))
