@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmmcl.spec.steps import Evaluate, Finetune, Step
+from lmmcl.spec.steps import CheckpointStep, Evaluate, Finetune, Step
 from lmmcl.spec.sweep import Sweep
 
 #: From a step to the chance of a right answer, 0 to 1.
@@ -38,7 +38,7 @@ def fill(
         }
         if isinstance(step, Evaluate):
             record |= _answers(step, folder, questions, wanted(step), samples)
-        else:
+        elif isinstance(step, CheckpointStep):
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
             record["provenance"] = {"lmmcl": "0.1.0", "torch": "2.13.0", "commit": "0123abc", "host": "there"}
         if isinstance(step, Finetune):

@@ -20,7 +20,6 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports import words
 from lmmcl.spec.sweep import load_sweep
 
-CHECKPOINTS = ("pretrained", "finetune", "merge")
 KINDS = ("checkpoints", "scores", "probes")
 
 
@@ -33,11 +32,13 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     path = _find(ledger, wanted)
     record = ledger.read(path)
     assert record is not None, "found a moment ago"
-    with ledger.opened(path, "step.json") as file:
-        identity = json.loads(file.read_text(encoding="utf-8"))
+    identity = _identity(ledger, path)
+    is_checkpoint = path.startswith("checkpoints/")
     chain = _chain(ledger, path)
     kind, key = str(record["kind"]), str(record["key"])
-    sweeps = _wanted_by(ledger, key if kind in CHECKPOINTS else chain[0]["key"])
+    of = {"path": path, "key": key, "kind": kind} if is_checkpoint else chain[0]
+    # A snapshot is wanted by who wants its stage: sweeps tell the keys at the ends of stages.
+    sweeps = _wanted_by(ledger, _identity(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
     store = shlex.quote(ledger.store)
     return {
         "step": path,
@@ -48,10 +49,16 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         "record": dict(record.fields),
         "identity": identity,
         "scores": _scores(ledger, path),
-        "scores_before": _scores(ledger, chain[0]["path"]) if kind in CHECKPOINTS and chain else {},
+        "scores_before": _scores(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
         "reproduce": f"lmmcl run {shlex.quote(sweeps[0]['file'])} --store {store}" if sweeps else None,
-        "export": f"lmmcl export {key} --to DIR --store {store}" if kind in CHECKPOINTS else None,
+        "export": f"lmmcl export {key} --to DIR --store {store}" if is_checkpoint else None,
     }
+
+
+def _identity(ledger: Ledger, path: str) -> dict[str, Any]:
+    """What the key of the step in `path` is computed from."""
+    with ledger.opened(path, "step.json") as file:
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _find(ledger: Ledger, wanted: str) -> str:

@@ -12,6 +12,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.show_step import step_facts, step_table
 from lmmcl.runner.tracking_extras import resolved
+from lmmcl.spec.steps import Examine, Snapshot
 from lmmcl.spec.sweep import Sweep, load_sweep
 
 
@@ -83,3 +84,19 @@ def test_a_wrong_key_is_answered_with_the_near_ones(sweep: Sweep, ledger: Ledger
         step_facts(ledger, wrong)
     with pytest.raises(UserError, match="allowed"):
         step_facts(ledger, "no-such-label")
+
+
+def test_a_snapshot_is_a_checkpoint_that_the_trials_of_its_stage_want(tmp_path: Path) -> None:
+    inside = SWEEP + "probes: [{number_bias: {examples: 4, updates: [1]}}]\n"
+    sweep, ledger = load_sweep(write_sweep(tmp_path, inside)), Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    snapshot = next(step for step in sweep.steps.values() if isinstance(step, Snapshot))
+    facts = step_facts(ledger, snapshot.key)
+    wanted = {trial.name for trial in sweep.trials if snapshot.finetune.key in {s.checkpoint.key for s in trial.stages}}
+    assert {each["trial"] for each in facts["wanted_by"]} == wanted != set()
+    assert facts["export"].startswith(f"lmmcl export {snapshot.key}") and "lmmcl run" in facts["reproduce"]
+    text = shown(ledger, snapshot.key)
+    assert "changed since" not in text and "no sweep that was run" not in text
+    probe = next(s for s in sweep.steps.values() if isinstance(s, Examine) and s.checkpoint.key == snapshot.key)
+    assert step_facts(ledger, probe.key)["wanted_by"] == facts["wanted_by"]
