@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -149,15 +147,15 @@ def _fetch(result: Result, draft: Draft) -> Left | None:
 
 
 def _local_runs(ledger: Ledger, step: Finetune | Snapshot) -> Path:
-    """Where the Trainer's own checkpoints go in local mode: beside the store, or this host's temporary folder for a remote one."""
-    base = Path(ledger.store, "runs") if ledger.is_local else Path(tempfile.gettempdir(), "lmmcl-runs")
-    return base / step.key
+    """Where the Trainer's own checkpoints go in local mode: beside the store, or in this node's folder for a remote one."""
+    return Path(ledger.store if ledger.is_local else ledger.node.folder, "runs", step.key)
 
 
 def _remove_run(ledger: Ledger, step: Finetune | Snapshot) -> None:
-    """The record is there: what a resumed stage would have needed is not needed any more."""
+    """What a resumed stage would have needed is not needed any more. Its failure hides no error of the stage."""
     shutil.rmtree(_local_runs(ledger, step), ignore_errors=True)
     if not ledger.is_local:
-        system, root = fsspec.core.url_to_fs(ledger.store)
-        if system.exists(f"{root}/runs/{step.key}"):
-            system.rm(f"{root}/runs/{step.key}", recursive=True)
+        try:
+            ledger.remove_run(step.key)
+        except (UserError, OSError) as error:
+            log.warning("%s: what it kept for being resumed could not be removed: %s", step.label, error)
