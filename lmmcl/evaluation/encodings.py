@@ -11,7 +11,7 @@ import hashlib
 import json
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from threading import Lock
 from typing import TypeVar
@@ -121,7 +121,7 @@ def _encode(
     kept: list[Row] | None = []
     size = 0
     for index in range(count):
-        row = _row(processor, benchmark, examples[index], with_answer)
+        row = _row(processor, benchmark, question(benchmark, examples, index), with_answer)
         yield row
         size += sum(tensor.nbytes for tensor in row[1].values())
         if kept is not None and size <= cache.limit_bytes:
@@ -137,10 +137,19 @@ def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example, with
     return dataclasses.replace(example, images=()), encoded
 
 
+def question(benchmark: Benchmark, examples: Sequence[Example], index: int) -> Example:
+    """The example at `index`, which some benchmarks make (and decode) only now; a UserError that names both where it cannot be."""
+    return _told(benchmark, f"example at row {index}", lambda: examples[index])
+
+
 def read_question(benchmark: Benchmark, example: Example, read: Callable[[], T]) -> T:
     """What `read` makes of an example; a UserError that names benchmark and example where it cannot."""
+    return _told(benchmark, f"example {example.id}", read)
+
+
+def _told(benchmark: Benchmark, place: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: Pillow's word for a broken PNG
         said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
-        raise UserError(said, file=f"benchmark {benchmark.name}", place=f"example {example.id}") from error
+        raise UserError(said, file=f"benchmark {benchmark.name}", place=place) from error

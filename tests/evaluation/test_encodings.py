@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -112,3 +114,22 @@ def test_a_benchmark_left_half_read_is_not_taken_for_the_whole(processor) -> Non
     assert len(list(windows(processor, counted.benchmark, None, 2, cache))) == 3
     with pytest.raises(UserError, match="no questions"):
         list(windows(processor, Counted("none", rows=0).benchmark, None, 2, cache))
+
+
+class Lazy(Sequence):  # type: ignore[type-arg]
+    """Questions that are decoded when they are taken; the third cannot be."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, at):
+        if at == 2:
+            Image.open(io.BytesIO(b"no image"))
+        return ask(f"q{at}", "What is it?", "red", Image.new("RGB", (32, 32)))
+
+
+def test_a_question_that_is_decoded_late_and_cannot_be_is_told_with_its_benchmark(processor) -> None:
+    lazy = Benchmark("lazy", 1, "exact_match", load=Lazy)
+    with pytest.raises(UserError, match="benchmark lazy: example at row 2: cannot be read: cannot identify image"):
+        list(windows(processor, lazy, None, 2, EncodingCache(1 << 20)))
+    assert ids(windows(processor, lazy, 2, 2, EncodingCache(1 << 20))) == [["q0", "q1"]]

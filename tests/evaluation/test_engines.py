@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.evaluation.engines import get_engine
+from lmmcl.evaluation.engines.vllm import Vllm
 from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.evaluation.parity import compare_engines
 from lmmcl.evaluation.samples import Sample
@@ -28,6 +30,7 @@ from lmmcl.runner.run import run_sweep
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.sweep import load_sweep
 from lmmcl.tasks import get_benchmark
+from lmmcl.tasks.base import Benchmark, ask
 
 SWEEP = """
 name: engines
@@ -134,6 +137,30 @@ def test_a_sweep_evaluated_by_another_engine_has_the_same_keys_and_scores(tmp_pa
     assert len(FakeLLM.asked) == 4 * 6
     settings = FakeLLM.made[0]
     assert (settings["dtype"], settings["generation_config"], settings["max_num_seqs"]) == ("float32", "vllm", 4)
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        (lambda: [replace(ask("many", "Which?", "red"), images=(Path("none.png"),) * 9)], "example many: shows 9 images.* 8 a question"),
+        (lambda: Undecoded([0]), "example at row 0: cannot be read: broken"),
+    ],
+)  # fmt: skip
+def test_a_question_that_vllm_cannot_be_asked_is_told_with_its_benchmark(
+    tmp_path: Path, vllm: None, load: Any, said: str
+) -> None:
+    model = get_model("tiny-onevision")
+    model.load_model(precision="fp32").save_pretrained(tmp_path)
+    processor = model.load_processor()
+    processor.save_pretrained(tmp_path)
+    engine = Vllm(tmp_path, processor, Cluster().evaluation, "fp32")
+    with pytest.raises(UserError, match=f"benchmark odd: {said}"):
+        list(engine.answers(Benchmark("odd", 1, "exact_match", load=load), None))
+
+
+class Undecoded(list):  # type: ignore[type-arg]
+    def __getitem__(self, at: Any) -> Any:
+        raise OSError("broken")
 
 
 def test_probes_stay_with_transformers(tmp_path: Path, vllm: None) -> None:

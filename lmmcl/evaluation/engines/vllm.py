@@ -19,7 +19,7 @@ from transformers import GenerationConfig, ProcessorMixin
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from lmmcl.errors import UserError
-from lmmcl.evaluation.encodings import read_question
+from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import stop_tokens
 from lmmcl.ledger import Ledger
@@ -70,7 +70,7 @@ class Vllm(Engine):
             raise UserError("has no questions", file=f"benchmark {benchmark.name}")
         size = self.batch_size * WINDOWS
         for start in range(0, count, size):
-            window = [examples[row] for row in range(start, min(start + size, count))]
+            window = [question(benchmark, examples, row) for row in range(start, min(start + size, count))]
             yield from self._say(window, benchmark, settings)
 
     def _say(self, examples: Sequence[Example], benchmark: Benchmark, settings: Any) -> Iterator[tuple[Example, str]]:
@@ -81,6 +81,11 @@ class Vllm(Engine):
             yield example, text.strip()
 
     def _prompt(self, example: Example) -> dict[str, Any]:
+        if len(example.images) > MOST_IMAGES:
+            raise UserError(
+                f"shows {len(example.images)} images, and vLLM is given room for {MOST_IMAGES} a question; "
+                "`engine: transformers` asks it"
+            )
         prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids(self.processor, example)}
         images = example.open_images()
         return {**prompt, "multi_modal_data": {"image": images}} if images else prompt
