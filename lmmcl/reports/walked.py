@@ -15,7 +15,7 @@ from lmmcl.evaluation.measures import Run, all_measures
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.searches import Decisions, decisions_of
 from lmmcl.spec.search import Stopped, budget_broken
-from lmmcl.spec.steps import Step
+from lmmcl.spec.steps import Finetune, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
 
@@ -54,7 +54,13 @@ class Walks:
     def of(self, trial: Trial) -> Walk:
         """How far `trial` walks."""
         stopped = self._stopped(trial)
-        return Walk(trial, trial.stages[: stopped.stage + 1], stopped) if stopped else Walk(trial, trial.stages)
+        stages = trial.stages[: stopped.stage + 1] if stopped else trial.stages
+        return Walk(trial, tuple(trial.ending(stage, self._updates) for stage in stages), stopped)
+
+    def _updates(self, tuned: Finetune) -> int | None:
+        """How many updates a recorded fine-tune had."""
+        record = self._find(tuned)
+        return None if record is None else int(record["updates"])
 
     def _stopped(self, trial: Trial) -> Stopped | None:
         """The first reason to end before the last stage; a rule that only the last stage breaks ends nothing."""

@@ -22,6 +22,8 @@ from lmmcl.tasks.probes import Probe
 
 FIXED = ("model", "recipe", "mitigation", "order", "seed", "learning_rate")
 """Axes that have their own place in a trial's name."""
+LENGTH = ("epochs", "max_steps", "examples", "global_batch_size")
+"""Settings that decide how many updates a stage has."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,15 @@ class Space:
                 trial = self.trial(dict(zip(self.draws, point, strict=True)))
                 found.setdefault(trial.key, trial)
         return tuple(found.values())
+
+    def lengths(self) -> Iterator[Trial]:
+        """Trials with the fewest and the most updates that a stage may have: all ends of what decides that, together."""
+        values = []
+        for name, draw in self.draws.items():
+            ends = self._drawn(name, draw)
+            values.append(ends if name in LENGTH else ends[:1])
+        for point in itertools.product(*values):
+            yield self.trial(dict(zip(self.draws, point, strict=True)))
 
     @cached_property
     def key(self) -> str:

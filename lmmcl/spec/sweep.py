@@ -88,7 +88,7 @@ class _Builder:
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
-        self._check_updates(trials.values())
+        self._check_updates(trials.values(), spaces.values())
         used = {each.order for each in (*trials.values(), *(space.corners[0] for space in spaces.values()))}
         orders = [self.orders[name] for name in used]
         check_search(self.entry.search, orders, self.held_out, bool(spaces), str(self.path))
@@ -172,10 +172,11 @@ class _Builder:
             found[probe.name] = probe
         return tuple(found.values())
 
-    def _check_updates(self, trials: Iterable[Trial]) -> None:
+    def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""
         if not any(probe.updates for probe in self.probes):
             return
+        trials = [*trials, *(trial for space in spaces for trial in space.lengths())]
         lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
         known = [length for length in lengths if length is not None]
         for i, probe in enumerate(self.probes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -119,18 +119,30 @@ class Trial:
         tuned = Finetune(start, self.recipe, during, skill, self.training, self.seed)
         return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
 
-    def _updates(self, tuned: Finetune) -> list[int]:
+    def _updates(self, tuned: Finetune, last: int | None = None) -> list[int]:
         """The updates inside a stage after which some probe looks; what lies beyond its end is left out."""
-        asked = {update for probe in self.probes for update in probe.updates}
-        return sorted(update for update in asked if tuned.updates is None or update <= tuned.updates)
+        asked, last = {update for probe in self.probes for update in probe.updates}, last or tuned.updates
+        return sorted(update for update in asked if last is None or update <= last)
 
-    def _moments(self, tuned: Finetune) -> tuple[Moment, ...]:
+    def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[Moment, ...]:
         found = []
-        for update in self._updates(tuned):
-            checkpoint = tuned if update == tuned.updates else Snapshot(tuned, update)
+        for update in self._updates(tuned, last):
+            checkpoint = tuned if update == (last or tuned.updates) else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
             found.append(Moment(update, checkpoint, self._probes(checkpoint, probes)))
         return tuple(found)
+
+    def ending(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
+        """`stage` without moments beyond its end, where only `updates` (of a fine-tune that was made) knows that.
+
+        How many updates a fine-tune has depends on data, and those need not be on the machine that reads its results.
+        """
+        inside = [moment.checkpoint for moment in stage.moments if isinstance(moment.checkpoint, Snapshot)]
+        if not inside or inside[0].finetune.updates is not None:
+            return stage
+        tuned = inside[0].finetune
+        last = updates(tuned)
+        return stage if last is None else replace(stage, moments=self._moments(tuned, last))
 
     def _stage(
         self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[Moment, ...] = ()

@@ -87,6 +87,17 @@ def test_updates_that_no_stage_has_are_refused_at_the_door(tmp_path: Path, probe
     assert said in str(caught.value)
 
 
+def test_updates_that_no_drawn_trial_can_have_are_refused_at_the_door(tmp_path: Path) -> None:
+    axes = "epochs: {uniform: [1, 2]}, global_batch_size: {int_uniform: [32, 64]}"
+    text = (
+        LONGER.replace("learning_rate: [1.0e-3]", axes) + "search: {optuna: {trials: 3, objectives: {learning: max}}}\n"
+    )
+    assert axes in text
+    with pytest.raises(UserError, match=r"probes\[0\]: number_bias\.updates: no stage has 9 updates; allowed: 1 to 8"):
+        load_sweep(probed(tmp_path, "[{number_bias: {updates: [9]}}]", text))
+    assert load_sweep(probed(tmp_path, "[{number_bias: {updates: [8]}}]", text)).spaces, "2 epochs of 4 updates each"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
     """(sweep, store, kinds of checkpoints in the order in which they were computed)."""
@@ -113,6 +124,24 @@ def test_a_stage_writes_its_snapshots_in_the_one_pass_and_all_is_recorded(
     assert make_plan(sweep, ledger).is_done
     status = sweep_status(sweep, ledger)
     assert (status.recorded, status.trials[0].next) == (len(sweep.steps), None)
+
+
+def test_where_the_data_are_not_at_hand_no_moment_beyond_a_recorded_end_is_wanted(
+    finished: tuple[Path, Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store, _ = finished
+    monkeypatch.setattr("lmmcl.tasks.base.Skill.missing", lambda self: "its data are elsewhere")
+    sweep, ledger = load_sweep(path), Ledger(str(store))
+    assert {step.update for step in snapshots(sweep)} == {1, 3, 4, 100}, (
+        "the file alone does not tell how long a stage is"
+    )
+    assert make_plan(sweep, ledger).is_done
+    status = sweep_status(sweep, ledger)
+    assert (status.recorded, status.trials[0].next) == (status.wanted, None)
+    results = collect(sweep, ledger)
+    assert (results.recorded, results.trials[0].state) == (results.wanted, "done")
+    unmade = sweep_status(sweep, Ledger(str(store.parent / "empty")))
+    assert unmade.wanted == len(sweep.steps), "nothing is recorded, so any update may come"
 
 
 def test_the_report_tells_each_probe_from_the_start_of_a_stage_to_its_end(
