@@ -2,15 +2,17 @@
 
 Decoding and cutting up a large photograph takes longer than a GPU needs to learn from it. A file is named by the model with its
 processor, the skill with its data, the row and the versions of the code that encodes; nothing of the machine or the trial
-is in it. The folder is bounded: when it is full, what is not there is encoded each time.
+is in it. The folder is bounded: when it is full, or its disk is, what is not there is encoded each time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+log = logging.getLogger("lmmcl")
+
 Encoded = dict[str, Tensor]
 GB = 10**9
+PART = ".part"
 VERSION = 1
 """Raised when `encode` gives other tensors for the same example."""
 
@@ -48,11 +53,20 @@ class DiskCache:
         size = sum(tensor.nbytes for tensor in encoded.values())
         if size > self._room:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
-        save_file({name: tensor.contiguous() for name, tensor in encoded.items()}, name)
-        Path(name).replace(path)  # at once: another process may be about to read it
+        part: Path | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, suffix=PART)
+            os.close(handle)
+            part = Path(name)
+            save_file({name: tensor.contiguous() for name, tensor in encoded.items()}, part)
+            part.replace(path)  # at once: another process may be about to read it
+        except (OSError, SafetensorError) as error:  # a disk that is full, most often: a stage needs none of this
+            self._room = 0
+            log.warning("encoded examples are not kept any more below %s: %s", self.folder, error)
+            if part is not None:
+                part.unlink(missing_ok=True)
+            return
         self._room -= size
 
 
@@ -63,5 +77,9 @@ def _digest(key: str) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder, 0 when there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) if folder.is_dir() else 0
+    """Bytes of all encodings below a folder, those included that are (or were, by a killed process) half written."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            size += path.stat().st_size if path.suffix in (".safetensors", PART) else 0
+    return size

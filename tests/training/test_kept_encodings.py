@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
@@ -101,6 +102,31 @@ def test_the_folder_of_encodings_is_bounded_and_a_damaged_file_is_made_again(tmp
     assert ask_for(DiskCache(tmp_path, 1.0), 1) == 1.0
     assert made == [1, 2, 3, 3, 1]
     assert float(DiskCache(tmp_path, 1.0).get("other", 1, lambda: make(7))["x"][0]) == 7, "another skill or model"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: no space left")])
+def test_a_full_disk_ends_the_keeping_and_no_stage(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[Any] = []
+
+    def full(_: Any, path: Any) -> None:
+        asked.append(path)
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr("lmmcl.training.encodings.save_file", full)
+    cache = DiskCache(tmp_path, 1.0)
+    for row in range(3):
+        assert float(cache.get("key", row, lambda row=row: {"x": torch.full((1000,), float(row))})["x"][0]) == row
+    assert len(asked) == 1 and len(caplog.records) == 1, "told once, and not tried again"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_process_half_wrote_counts_as_taken(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.part").write_bytes(b"12345")
+    assert size_of(tmp_path) == 5 and size_of(tmp_path / "none") == 0
 
 
 # --- long examples -------------------------------------------------------------------------------------------------
