@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.evaluation.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.searches import search_states, with_proposals
 from lmmcl.reports.cells import measure_cells
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.reports.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.spec.steps import Checkpoint, Examine, Finetune, Merge, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial

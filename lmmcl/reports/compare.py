@@ -14,13 +14,13 @@ from rich.table import Table
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.evaluation.walked import walks_of
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
-from lmmcl.reports.walked import walks_of
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lmmcl.evaluation.walked import walks_of, wanted_steps
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import WEIGHTS
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
-from lmmcl.reports.walked import walks_of, wanted_steps
 from lmmcl.spec.steps import CheckpointStep, Step
 from lmmcl.spec.sweep import Sweep
 

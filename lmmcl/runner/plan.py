@@ -12,13 +12,14 @@ from rich.console import Group
 from rich.table import Table
 
 from lmmcl.errors import UserError
+from lmmcl.evaluation.walked import Walk, walks_of, wanted_steps
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.methods.adapters import KappaTune
 from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
-from lmmcl.reports.walked import Walk, walks_of, wanted_steps
 from lmmcl.runner.estimate import (
+    BYTES,
     NODE_GB,
     NODE_GPUS,
     Place,
@@ -36,7 +37,6 @@ from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trained import trained_of
 from lmmcl.spec.trial import Trial
 
-BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2, "fp16": 2}
 KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
 
 
@@ -205,7 +205,7 @@ def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
 
 
 def _stage_bytes(trial: Trial) -> int:
-    return trained_of(trial.recipe, trial.model).written * BYTES_PER_PARAMETER[trial.training.precision]
+    return trained_of(trial.recipe, trial.model).written * BYTES[trial.training.precision]
 
 
 def _checkpoint_bytes(step: Step) -> int:
@@ -216,7 +216,7 @@ def _checkpoint_bytes(step: Step) -> int:
         return _checkpoint_bytes(step.finetune)
     if not isinstance(step, Finetune):
         return 0
-    return trained_of(step.recipe, step.model).written * BYTES_PER_PARAMETER[step.training.precision]
+    return trained_of(step.recipe, step.model).written * BYTES[step.training.precision]
 
 
 def plan_table(plan: Plan) -> Group:

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.errors import UserError
+from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import decisions_of, with_proposals
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.walked import Walks
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
 from lmmcl.runner.inputs import check_inputs

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
+from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import Decisions, Proposals
-from lmmcl.reports.walked import Walks
 from lmmcl.spec.point import Space
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial

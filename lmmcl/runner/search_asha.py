@@ -14,8 +14,8 @@ from typing import Any, cast
 import numpy as np
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger.searches import Decisions
-from lmmcl.reports.walked import Walks
 from lmmcl.spec.search import Stopped
 from lmmcl.spec.trial import Trial
 

@@ -17,10 +17,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from lmmcl.evaluation.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import SearchState, search_states, with_proposals
 from lmmcl.reports import words
-from lmmcl.reports.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.spec.search import Stopped
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep

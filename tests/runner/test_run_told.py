@@ -11,9 +11,9 @@ import pytest
 from made import made_trial
 from rich.console import Console
 
+from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
-from lmmcl.reports.walked import Walks
 from lmmcl.runner.display import Display
 from lmmcl.runner.run import Following
 from lmmcl.spec.sweep import Sweep
