@@ -12,6 +12,8 @@ from lmmcl.errors import UserError
 
 RECORD = "record.json"
 WEIGHTS = ".safetensors"
+KINDS = ("checkpoints", "scores", "probes")
+"""The folders of a store that hold steps."""
 
 _VERIFIED: set[tuple[int, int, int, int]] = set()
 """Local files that this process found whole: device, inode, time of change, size. A link to one is as good."""

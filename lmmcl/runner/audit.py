@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
-from lmmcl.ledger.record import RECORD, DamagedError, Record
-
-KINDS = ("checkpoints", "scores", "probes")
+from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record
 
 
 @dataclass(frozen=True)

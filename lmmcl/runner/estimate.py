@@ -23,6 +23,7 @@ from lmmcl.spec.steps import Finetune
 from lmmcl.spec.trained import trained_of
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Of a parameter, by precision."""
 TEXT_TOKENS = 128
 """Tokens of an example beside those of its image."""
 ANSWER_TOKENS = 256

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import KINDS
 from lmmcl.spec.steps import Evaluate, Examine, Finetune, Merge, Step
 
 
@@ -51,7 +52,7 @@ def _names(step: Step) -> list[tuple[str, ...]]:
 
 def _measured(ledger: Ledger) -> Mapping[tuple[str, ...], float]:
     found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for kind in ("checkpoints", "scores", "probes"):
+    for kind in KINDS:
         for path in ledger.paths(kind):
             record = ledger.read(path)
             if record is None or "seconds" not in record.fields:

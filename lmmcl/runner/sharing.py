@@ -1,8 +1,9 @@
 """Steps that several runs want, on one machine or on clusters that share a store: one computes each, the others wait for it.
 
-A launcher is asked only for what nobody else computes, so whoever waits holds no GPU; the computation itself claims its
-steps when it begins (`turn`), and leaves alone what another was faster to claim. A run that vanishes is found out (see
-`lmmcl.ledger.claims`), and its steps are computed by one that waits.
+A launcher is asked only for what nobody else computes, so whoever waits holds no GPU; the task of a step claims it when that
+task begins (`turn`), and leaves alone what another was faster to claim. With `workers: 0` that is when the work begins; the
+task of a worker group claims when it begins to wait for the group's place, so a stage that queues for GPUs is held by the run
+that queued first. A run that vanishes is found out (see `lmmcl.ledger.claims`), and its steps are computed by one that waits.
 """
 
 from __future__ import annotations

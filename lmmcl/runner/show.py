@@ -17,7 +17,7 @@ from lmmcl.methods import RECIPES, mitigation_names
 from lmmcl.models import get_model, model_names
 from lmmcl.models.roles import summary
 from lmmcl.registry import members
-from lmmcl.runner.plan import BYTES_PER_PARAMETER
+from lmmcl.runner.estimate import BYTES
 from lmmcl.spec.trained import trained_of
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.metrics import get_metric, metric_names
@@ -87,7 +87,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
 
 def _size(parameters: int) -> dict[str, int]:
-    return {"parameters": parameters, "bytes": parameters * BYTES_PER_PARAMETER["bf16"]}
+    return {"parameters": parameters, "bytes": parameters * BYTES["bf16"]}
 
 
 def model_table(facts: dict[str, Any]) -> Group:

@@ -17,10 +17,9 @@ from rich.table import Table
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import KINDS
 from lmmcl.reports import words
 from lmmcl.spec.sweep import load_sweep
-
-KINDS = ("checkpoints", "scores", "probes")
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
