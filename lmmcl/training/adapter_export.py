@@ -22,6 +22,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.steps import Checkpoint
 from lmmcl.training.adapters import CONFIG, FOLDER, WEIGHTS
+from lmmcl.weights.checkpoint import exported_record
 from lmmcl.weights.delta import tensors_of
 
 KINDS = ("lora", "kappatune")
@@ -46,11 +47,7 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     the pre-trained model: another recipe's stage, a merge, several stages of DoRA.
     """
     directory = Path(directory)
-    record = ledger.find(step)
-    if record is None:
-        raise UserError(f"{step.label} has not been computed yet", file=step.path)
-    if directory.is_dir() and any(directory.iterdir()):
-        raise UserError("is not empty; name a new directory", file=str(directory))
+    exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)

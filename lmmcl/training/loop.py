@@ -16,9 +16,7 @@ from typing import Any
 import ray.train
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers import PreTrainedModel
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
@@ -38,9 +36,10 @@ from lmmcl.training.handover import output_folder
 from lmmcl.training.memory import peak_bytes, start_peak
 from lmmcl.training.notice import SaveAtNotice, heeding_sigterm
 from lmmcl.training.proof import prove
+from lmmcl.training.resume import ReportCheckpoint, resume_point
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.strategies import CheckStrategy, check_strategy, describe, make_whole
-from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments, update_of, whole_checkpoint
+from lmmcl.training.trainer import Progress, StageTrainer, answer_span, training_arguments
 from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
 from lmmcl.weights.delta import save_delta
 
@@ -122,7 +121,7 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         trainer.memory = step.mitigation.start(context)
     begun = time.perf_counter()
     with heeding_sigterm(trainer):
-        trainer.train_from(_resume_point(runs, before=job.snapshot.update if job.snapshot else None))
+        trainer.train_from(resume_point(runs, before=job.snapshot.update if job.snapshot else None))
     updates = trainer.state.global_step
     if job.snapshot and updates != job.snapshot.update:
         raise StageError.of(
@@ -302,36 +301,3 @@ def _context(
         forward=forward,
         earlier_adapters=lambda: earlier_adapters(job.step.parent, job.ledger),
     )
-
-
-def _resume_point(runs: Path, *, before: int | None = None) -> Path | None:
-    """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`.
-
-    Of those before the update `before` alone: training always makes one update more, and must end at that one.
-    """
-    reported = ray.train.get_checkpoint()
-    if reported is not None:
-        folder = Path(reported.to_directory(runs / "reported"))
-        if not (folder / TRAINER_STATE_NAME).is_file():
-            return None  # of a run that came to its end but was not recorded
-        update = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
-        folder.rename(runs / f"checkpoint-{update}")
-    left = [folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before]
-    return whole_checkpoint(left)
-
-
-class ReportCheckpoint(TrainerCallback):
-    """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker.
-
-    `every_worker`: each has a part of it, and Ray Train puts their files into one folder.
-    """
-
-    def __init__(self, *, every_worker: bool) -> None:
-        self._every_worker = every_worker
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        mine = state.is_world_process_zero or self._every_worker
-        ray.train.report(
-            {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if mine else None
-        )

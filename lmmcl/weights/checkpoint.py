@@ -140,6 +140,16 @@ def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
         return draft.commit(fields)
 
 
+def exported_record(step: Checkpoint, ledger: Ledger, directory: Path) -> Record:
+    """The record of a step that is to be exported; raises UserError when there is none, or `directory` holds files already."""
+    record = ledger.find(step)
+    if record is None:
+        raise UserError(f"{step.label} has not been computed yet", file=step.path)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError("is not empty; name a new directory", file=str(directory))
+    return record
+
+
 def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     """Write a plain `save_pretrained` directory of `step` (weights, configurations, processor, chat template).
 
@@ -148,11 +158,7 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     the model, as one with two experts in an MLP.
     """
     directory = Path(directory)
-    record = ledger.find(step)
-    if record is None:
-        raise UserError(f"{step.label} has not been computed yet", file=step.path)
-    if directory.is_dir() and any(directory.iterdir()):
-        raise UserError("is not empty; name a new directory", file=str(directory))
+    record = exported_record(step, ledger, directory)
     with tensors_of(step, ledger) as chain:
         if chain.experts:
             raise UserError(

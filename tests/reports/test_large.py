@@ -38,9 +38,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepResults, float
     folder = tmp_path_factory.mktemp("large")
     sweep = load_sweep(write_sweep(folder, SWEEP))
     fill(sweep, folder / "store", questions=200, updates=50)
-    started = time.process_time()
+    started = time.monotonic()
     results = collect(sweep, Ledger(str(folder / "store")))
-    return results, time.process_time() - started
+    return results, time.monotonic() - started
 
 
 def test_the_report_takes_less_than_a_minute_and_the_page_less_than_15_megabytes(
@@ -48,10 +48,10 @@ def test_the_report_takes_less_than_a_minute_and_the_page_less_than_15_megabytes
 ) -> None:
     results, seconds = large
     assert len(results.trials) == TRIALS and all(trial.state == "done" for trial in results.trials)
-    started = time.process_time()
+    started = time.monotonic()
     write_page(results, tmp_path / "page.html")
-    size, total = (tmp_path / "page.html").stat().st_size, seconds + time.process_time() - started
-    print(f"report {total:.0f} s of one core, page {size / 1e6:.1f} MB")
+    size, total = (tmp_path / "page.html").stat().st_size, seconds + time.monotonic() - started
+    print(f"report {total:.0f} s, page {size / 1e6:.1f} MB")
     assert total < 60 and size < 15_000_000
 
 
