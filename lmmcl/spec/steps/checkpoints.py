@@ -1,11 +1,4 @@
-"""Steps: units of work that are done once, named by a key that is computed from what they compute.
-
-Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds its parents' keys
-                ├─ Merge                  post-hoc mitigation of a stage, no training
-                └─ Snapshot               the stage's weights after some of its updates
-Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
-Examine(checkpoint, probe)                one per probe, likewise
-"""
+"""Steps that end in weights: the pre-trained model, a stage's fine-tune, a moment inside it, and merges of fine-tunes."""
 
 from __future__ import annotations
 
@@ -18,9 +11,8 @@ from lmmcl.methods.mitigation import MergeMitigation, TrainingMitigation
 from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.spec.keys import key_of
-from lmmcl.spec.settings import Evaluation, Training
-from lmmcl.tasks.base import Benchmark, Example, Skill
-from lmmcl.tasks.probes import Probe
+from lmmcl.spec.settings import Training
+from lmmcl.tasks.base import Example, Skill
 
 
 class StepBase:
@@ -249,89 +241,3 @@ class Recorded(CheckpointStep):
 
 
 Checkpoint = Pretrained | Finetune | Snapshot | Merge | Recorded
-
-
-def stages_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[Checkpoint]:
-    """The fine-tunes on the way to `checkpoint` (from `since` on), oldest first; of a merge its latest. A checkpoint that was
-    read back from the ledger stands for itself, for it knows no more."""
-    found: list[Checkpoint] = []
-    at = checkpoint
-    while at.parents and (since is None or at.key != since.key):
-        stage = at.tuned if isinstance(at, Merge) else at
-        found.append(stage)
-        at = stage.parents[0]
-    return found[::-1]
-
-
-def skills_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[Skill]:
-    """The skills taught on the way to `checkpoint` (from `since` on), oldest first."""
-    return [stage.skill for stage in stages_of(checkpoint, since) if isinstance(stage, Finetune)]
-
-
-@dataclass(frozen=True)
-class Evaluate(StepBase):
-    """Ask `benchmark` of `checkpoint`."""
-
-    checkpoint: Checkpoint
-    benchmark: Benchmark
-    evaluation: Evaluation
-    kind = "evaluate"
-
-    @property
-    def parents(self) -> tuple[Checkpoint, ...]:
-        return (self.checkpoint,)
-
-    def fields(self) -> dict[str, Any]:
-        return {"benchmark": self.benchmark.identity(), "evaluation": self.evaluation.identity()}
-
-    @property
-    def label(self) -> str:
-        return self.benchmark.name
-
-    @property
-    def path(self) -> str:
-        under = self.checkpoint.path.removeprefix("checkpoints/")
-        name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
-        return f"scores/{under}/{name}-{self.key}"
-
-
-@dataclass(frozen=True)
-class Examine(StepBase):
-    """Look into `checkpoint` with `probe`, on the questions of `benchmarks`."""
-
-    checkpoint: Checkpoint
-    probe: Probe
-    benchmarks: tuple[Benchmark, ...]
-    evaluation: Evaluation
-    kind = "examine"
-
-    @property
-    def base(self) -> Pretrained:
-        """The pre-trained model that the checkpoint comes from."""
-        return Pretrained(self.checkpoint.model)
-
-    @property
-    def parents(self) -> tuple[Checkpoint, ...]:
-        return (self.checkpoint, self.base) if self.probe.needs_base else (self.checkpoint,)
-
-    def fields(self) -> dict[str, Any]:
-        return {
-            "probe": self.probe.identity(),
-            "benchmarks": [benchmark.identity() for benchmark in self.benchmarks],
-            "precision": self.evaluation.precision,  # how many questions are asked is the probe's own setting
-        }
-
-    @property
-    def label(self) -> str:
-        return self.probe.name
-
-    @property
-    def path(self) -> str:
-        under = self.checkpoint.path.removeprefix("checkpoints/")
-        return f"probes/{under}/{self.label}-{self.key}"
-
-
-Asked = Evaluate | Examine
-"""What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""
-
-Step = Checkpoint | Evaluate | Examine

@@ -1,0 +1,40 @@
+"""Steps: units of work that are done once, named by a key that is computed from what they compute.
+
+Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds its parents' keys
+                ├─ Merge                  post-hoc mitigation of a stage, no training
+                └─ Snapshot               the stage's weights after some of its updates
+Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
+Examine(checkpoint, probe)                one per probe, likewise
+"""
+
+from lmmcl.spec.steps.asked import Asked, Evaluate, Examine
+from lmmcl.spec.steps.checkpoints import (
+    Checkpoint,
+    CheckpointStep,
+    Finetune,
+    Merge,
+    Pretrained,
+    Recorded,
+    Snapshot,
+    StepBase,
+)
+from lmmcl.spec.steps.lineage import skills_of, stages_of
+
+Step = Checkpoint | Asked
+
+__all__ = [
+    "Asked",
+    "Checkpoint",
+    "CheckpointStep",
+    "Evaluate",
+    "Examine",
+    "Finetune",
+    "Merge",
+    "Pretrained",
+    "Recorded",
+    "Snapshot",
+    "Step",
+    "StepBase",
+    "skills_of",
+    "stages_of",
+]
