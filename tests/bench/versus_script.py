@@ -1,7 +1,7 @@
 """A grid by `lmmcl run` and by the script that people write now (`plain_script.py`): wall time, bytes, scores.
 
     python tests/bench/versus_script.py [--sweep sweeps/quickstart.yaml] [--rates N] [--recipes N] [--side-by-side 2]
-    python tests/bench/versus_script.py --exact
+    python tests/bench/versus_script.py --exact [--rates N] [--recipes N]
 
 The script goes through the grid one process after another, each with all cores; the pre-trained model is asked once, and
 nothing goes wrong that it would have to be run again for. `--side-by-side 2` is kinder than what people do: two trials at a
@@ -9,8 +9,8 @@ time, each with its share of the cores, as lmmcl schedules them. Prints one JSON
 
 What "the same scores" means. lmmcl computes the logits of the answers alone, the script those of all tokens: the same sum in
 another order, so the weights differ in their last bits (3e-8) after two updates, by 1e-5 after fifty, and now and then a question
-whose two best words are nearly tied is answered otherwise. With `--exact` lmmcl computes all logits too, for the first
-trial of the sweep; then weights and scores are the script's to the last bit, in training (`tests/training/test_plain_trainer.py`)
+whose two best words are nearly tied is answered otherwise. With `--exact` lmmcl computes all logits too (for one
+trial, if no more rates or recipes are asked for); then weights and scores are the script's to the last bit, in training (`tests/training/test_plain_trainer.py`)
 as in evaluation, and every difference is an error. Without it, the answers to at least SAME of the questions must be worth the same.
 """
 
@@ -177,10 +177,10 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, help="take the last N recipes of each grid alone")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--side-by-side", type=int, default=1, help="trials of the script at a time")
-    parser.add_argument("--exact", action="store_true", help="one trial, all logits: the scores must be equal")
+    parser.add_argument("--exact", action="store_true", help="all logits: the scores must be equal")
     given = parser.parse_args()
     if given.exact:
-        given.rates = given.recipes = 1
+        given.rates, given.recipes = given.rates or 1, given.recipes or 1
         given.side_by_side = given.cores  # one thread, as in a stage of lmmcl: sums of several are in another order
     with tempfile.TemporaryDirectory(prefix="lmmcl-versus-") as folder:
         text = yaml.safe_load(given.sweep.read_text())
