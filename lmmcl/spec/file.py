@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
-from lmmcl.spec.search import Choice, Search, axis_of
+from lmmcl.spec.draws import Choice, axis_of
+from lmmcl.spec.search import Search
 from lmmcl.spec.settings import Evaluation, Settings, Training
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]

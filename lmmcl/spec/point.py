@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from lmmcl.errors import UserError
 from lmmcl.spec.door import join, refusal
+from lmmcl.spec.draws import Choice, Draw
 from lmmcl.spec.keys import key_of
-from lmmcl.spec.search import Choice, Draw, Limit, Optuna
+from lmmcl.spec.search import Limit, Optuna
 from lmmcl.spec.settings import Evaluation, Training
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark, Skill

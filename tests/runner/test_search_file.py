@@ -13,8 +13,9 @@ from pretended import SEARCH
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.evaluation.measures import MEASURES as EVALUATED
+from lmmcl.spec.draws import Draw
 from lmmcl.spec.file import SweepFile
-from lmmcl.spec.search import MEASURES, NEEDS_HELD_OUT, NEEDS_TWO_SKILLS, Draw
+from lmmcl.spec.search import MEASURES, NEEDS_HELD_OUT, NEEDS_TWO_SKILLS
 from lmmcl.spec.sweep import load_sweep
 
 RATES = "learning_rate: [1.0e-6, 1.0e-5, 1.0e-4, 1.0e-3]"
