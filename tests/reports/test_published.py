@@ -15,7 +15,8 @@ from lmmcl.evaluation.measures import MEASURES
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import Proposals
 from lmmcl.reports.collect import collect
-from lmmcl.reports.published import FOLDER, MEANS, hold_against, publications
+from lmmcl.reports.published import hold_against
+from lmmcl.reports.published_file import FOLDER, MEANS, publications
 from lmmcl.reports.seeds import averaged
 from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.tasks import benchmark_names, skill_names
