@@ -220,6 +220,26 @@ def test_a_trial_that_its_budget_ended_is_finished_and_says_why_until_it_goes_on
     assert run.data.tags["lmmcl.state"] == "done" and not run.data.tags["lmmcl.stopped"]
 
 
+def test_a_budget_that_is_set_afterwards_leaves_no_point_beyond_the_stage_that_broke_it(make: Any) -> None:
+    trial = make_trial(updates=3)
+    why = Stopped(2, "held_out_forgetting", -14.1, -10.0)
+    stopped = replace(trial, stages=trial.stages[:3], state="stopped", stopped=why)
+    before = make().log_trial(trial)
+    tracker = make()
+    run_id = tracker.log_trial(stopped)
+    (run,) = runs(tracker, "trial")
+    assert run.info.run_id == run_id != before and run.data.tags["lmmcl.replaces"] == before
+    assert run.data.metrics["learning"] == pytest.approx(trial.stages[2].measures["learning"])
+    assert max(step for step, _ in points(tracker, run_id, "learning")) == 2
+    assert sorted(each.data.tags["lmmcl.stage"] for each in runs(tracker, "stage")) == ["1", "2"]
+    assert json.loads(run.data.tags["lmmcl.stopped"]) == why.to_dict()
+    assert tracker._client.get_run(before).info.lifecycle_stage == "deleted", "in the trash: it can be restored"
+    seen = everything(tracker)
+    assert make().log_trial(stopped) == run_id and everything(make()) == seen
+    assert make().log_trial(trial) == run_id, "without the budget it goes on"
+    assert max(step for step, _ in points(tracker, run_id, "learning")) == len(SKILLS)
+
+
 def test_a_trial_that_was_stopped_is_not_shown_as_running(make: Any) -> None:
     tracker = make()
     tracker.log_trial(make_trial(stages=1, updates=0, state="partial"), running=False)
