@@ -19,8 +19,10 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
 from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.training.collate import cut_batches
-from lmmcl.training.loop import Job, _prepare, _unfreeze
+from lmmcl.training.batches import cut_batches
+from lmmcl.training.job import Job
+from lmmcl.training.loop import _unfreeze
+from lmmcl.training.preparation import prepare
 from lmmcl.training.trainer import StageTrainer
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
@@ -76,7 +78,7 @@ def parts(step: Finetune, tmp_path: Path, **placement: Any) -> Parts:
     roles = step.model.roles_of(name for name, _ in model.named_parameters())
     trained = sorted(select(roles, step.recipe.train, model=step.model.name))
     _unfreeze(model, trained, uniform=False)
-    return Parts(*_prepare(job, model, trained, tmp_path / "runs"))
+    return Parts(*prepare(job, model, trained, tmp_path / "runs"))
 
 
 def shake(model: torch.nn.Module, size: float = 0.02, seed: int = 0) -> None:

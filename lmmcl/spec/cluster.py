@@ -28,6 +28,12 @@ class TrainingPlacement(Settings):
     workers: int = Field(
         default=0, ge=0, description="Ray Train workers; 0 trains in the step's own process (Ray Train's local mode)"
     )
+    min_workers: int | None = Field(
+        default=None,
+        gt=0,
+        description="of ddp: a group starts, or goes on after a fault, with as many of `workers` as there is room for, "
+        "at least so many; default exactly `workers`",
+    )
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=0, ge=0)
     resources_per_worker: dict[str, float] = Field(default_factory=dict)
@@ -72,6 +78,11 @@ class TrainingPlacement(Settings):
         "lost nodes and preemptions are not counted, and what the same input brings again is not tried again",
     )
 
+    @property
+    def fewest_workers(self) -> int:
+        """What a group takes at least; 1 where there is none."""
+        return max(1, self.min_workers or self.workers)
+
     @model_validator(mode="after")
     def _fit_together(self) -> TrainingPlacement:
         """Refuse what one setting asks for and another cannot give."""
@@ -79,6 +90,10 @@ class TrainingPlacement(Settings):
             raise ValueError(f"strategy {self.strategy} needs workers: 1 or more (0 trains in the step's own process)")
         if self.strategy == "fsdp" and not self.gpus_per_worker:
             raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer would do ddp without a word")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers is at most workers, {self.workers}, not {self.min_workers}")
+        if self.min_workers is not None and self.strategy != "ddp":
+            raise ValueError(f"min_workers needs strategy ddp: what {self.strategy} divides fits one number of workers")
         if self.offload != "none" and self.strategy != "deepspeed":
             raise ValueError(f"offload: {self.offload} needs strategy: deepspeed")
         if self.offload == "parameters" and self.zero_stage != 3:

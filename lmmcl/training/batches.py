@@ -39,5 +39,24 @@ def cut_batches(training: Training, placement: TrainingPlacement) -> Batches:
     return Batches(workers, share // micro, micro)
 
 
+def worker_counts(training: Training, placement: TrainingPlacement) -> list[int]:
+    """Numbers of workers that a placement allows and that cut the global batch evenly, the fewest first.
+
+    Raises UserError when the most or the fewest that are allowed do not.
+    """
+    cut_batches(training, placement)
+    fewest = placement.min_workers or placement.workers
+    found = []
+    for number in range(fewest, placement.workers + 1):
+        try:
+            cut_batches(training, placement.model_copy(update={"workers": number}))
+        except UserError as error:
+            if number == fewest:
+                raise error.at(place="training.min_workers") from None
+            continue
+        found.append(number)
+    return found
+
+
 def _divisors(number: int) -> str:
     return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)

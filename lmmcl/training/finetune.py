@@ -12,28 +12,22 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    Result,
-    RunConfig,
-    ScalingConfig,
-    WorkerGroupError,
-)
-from ray.train.torch import TorchTrainer
+from ray.train import Result
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Draft, Ledger, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
-from lmmcl.training.collate import cut_batches
-from lmmcl.training.handover import Left, left_in
-from lmmcl.training.loop import Job, train_loop
-from lmmcl.training.retries import PreemptedError, Verdict, judge_group, pause_before
+from lmmcl.training.batches import cut_batches, worker_counts
+from lmmcl.training.group import finished, fit
+from lmmcl.training.handover import Left, is_gone, left_in
+from lmmcl.training.job import Job
+from lmmcl.training.retries import PreemptedError
 
 log = logging.getLogger(__name__)
 
@@ -48,30 +42,27 @@ def finetune(
     """Train `step` (its parent must be recorded) and record it; for a snapshot, up to that one's update.
 
     `progress` is called now and then with update, updates, updates_per_second and loss; only without workers, since a
-    worker group is in other processes. A stage that was killed goes on from its last checkpoint if `placement.save_every` was set.
+    worker group is in other processes. A stage that was killed goes on from its last checkpoint if `placement.save_every` was
+    set; one that a group had trained to its end, but that nobody recorded, is recorded.
 
     Raises UserError for what the user can mend (a batch that cannot be cut, a broken row), StageError when the loss
     or the weights are unusable. Nothing is recorded then.
     """
     started = time.time()
     stage, snapshot = (step.finetune, step) if isinstance(step, Snapshot) else (step, None)
-    batches = cut_batches(stage.training, placement)
-    resumable = bool(placement.save_every)
-    left: Left | None = None
+    job = Job(stage, ledger, placement, cut_batches(stage.training, placement), snapshot=snapshot)
+    worker_counts(stage.training, placement)
+    resumable = True
+    record = None
     try:
         with ledger.writing(step) as draft:
-            if placement.workers:
-                os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
-                result = _fit(Job(stage, ledger, placement, batches, snapshot=snapshot), f"{ledger.store}/runs")
-                left = _fetch(result, draft)
-            else:
-                runs = _local_runs(ledger, step)
-                with _quiet():
-                    job = Job(stage, ledger, placement, batches, draft.folder, runs, progress, snapshot)
-                    result = _fit(job, str(runs.parent))
-            assert result.metrics is not None, "the loop's last report carries the fields of the record"
-            fields = {**result.metrics, "seconds": time.time() - started, "provenance": provenance(started)}
-            record = left.commit(step, ledger, fields, placement.max_failures) if left else draft.commit(fields)
+            if placement.workers and (late := finished(job)):
+                record = _commit_late(job, late, draft, started)
+            if record is None:
+                resumable = bool(placement.save_every)
+                result = _group(job) if placement.workers else _here(job, draft, progress)
+                resumable = True  # where only recording it fails, it need not be trained again
+                record = _commit(job, result, draft, started)
         resumable = False
     except PreemptedError:
         resumable = True  # it has saved where it is
@@ -82,46 +73,37 @@ def finetune(
     return record
 
 
-def _fit(job: Job, storage: str) -> Result:
-    """Train to the end: a group that fails goes on from its last checkpoint, as often as its failure deserves.
-
-    Ray Train's own counter would give a row that cannot be read as many tries as a lost worker.
-    """
-    failures = 0
-    while True:
-        try:
-            return _trainer(job, storage).fit()
-        except WorkerGroupError as error:
-            verdict, reason = judge_group(error)
-            failures += verdict is Verdict.BROKE
-            if verdict is Verdict.FINAL or failures > job.placement.max_failures:
-                if isinstance(reason, UserError):
-                    raise reason from error
-                raise
-            log.warning("%s: the worker group is started again: %s", job.step.label, reason)
-            time.sleep(pause_before(max(1, failures)))
+def _group(job: Job) -> Result:
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
+    return fit(job, f"{job.ledger.store}/runs")
 
 
-def _trainer(job: Job, storage: str) -> TorchTrainer:
-    placement = job.placement
-    resources = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
-    if placement.gpus_per_worker:
-        resources["GPU"] = placement.gpus_per_worker
-    return TorchTrainer(
-        train_loop,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
-            num_workers=placement.workers,
-            use_gpu=bool(placement.workers and placement.gpus_per_worker),
-            resources_per_worker=resources if placement.workers else None,
-        ),
-        run_config=RunConfig(
-            name=job.key,
-            storage_path=storage,
-            failure_config=FailureConfig(max_failures=0),  # see _fit; nodes that are drained do not count
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
+def _here(job: Job, draft: Draft, progress: Callable[[dict[str, Any]], None] | None) -> Result:
+    runs = _local_runs(job.ledger, job.wanted)
+    with _quiet():
+        return fit(replace(job, output=draft.folder, runs=runs, progress=progress), str(runs.parent))
+
+
+def _commit_late(job: Job, result: Result, draft: Draft, started: float) -> Record | None:
+    """Record what a group had trained to its end in a try before; None where the node that held it has gone."""
+    try:
+        record = _commit(job, result, draft, started)
+    except Exception as error:
+        if not is_gone(error):
+            raise
+        log.warning("%s was trained, but the node that held it has gone: %s", job.step.label, explain(error))
+        return None
+    log.info("%s had been trained and not recorded: it is recorded now", job.step.label)
+    return record
+
+
+def _commit(job: Job, result: Result, draft: Draft, started: float) -> Record:
+    """Record what was trained: from here, or from the node on which a group left it."""
+    assert result.metrics is not None, "the loop's last report carries the fields of the record"
+    seconds = max(time.time() - started, result.metrics["seconds"])  # of training, if that was in a try before
+    fields = {**result.metrics, "seconds": seconds, "provenance": provenance(started)}
+    left = _fetch(result, draft) if job.placement.workers else None  # else it is in the draft already
+    return left.commit(job.wanted, job.ledger, fields, job.placement.max_failures) if left else draft.commit(fields)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.spec.steps import Step
-from lmmcl.training.retries import is_away, pause_before
+from lmmcl.training.retries import Verdict, is_away, judge, pause_before, root_of
 
 LEFT = "left.json"
 
@@ -88,3 +88,8 @@ def left_in(reported: Path) -> Left | None:
     """Where the results are, if `reported` only says so."""
     note = reported / LEFT
     return Left(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether an error of `Left.commit` says that the folder, or its node, is there no more."""
+    return judge(error) is Verdict.LOST or isinstance(root_of(error), FileNotFoundError)

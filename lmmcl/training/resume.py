@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import ray.train
 from transformers import TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.training.strategies import layout
 from lmmcl.training.trainer import update_of, whole_checkpoint
 
+UPDATE, LAYOUT = "update", "layout"
+"""What is told with a Trainer checkpoint; what a group hands over at its end comes with the fields of a record."""
+PATIENCE = 60.0
+"""Seconds after which what Ray Train knows of is taken as it is."""
 
-def resume_point(runs: Path, *, before: int | None = None) -> Path | None:
+
+def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None = None) -> Path | None:
     """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`.
 
-    Of those before the update `before` alone: training always makes one update more, and must end at that one.
+    Of those before the update `before` alone: training always makes one update more, and must end at that one. A newer one
+    that does not fit (what a group handed over at its end, what another strategy divided) is passed over.
     """
-    reported = ray.train.get_checkpoint()
-    if reported is not None:
-        folder = Path(reported.to_directory(runs / "reported"))
-        if not (folder / TRAINER_STATE_NAME).is_file():
-            return None  # of a run that came to its end but was not recorded
-        update = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
-        folder.rename(runs / f"checkpoint-{update}")
+    for reported in reversed(ray.train.get_all_reported_checkpoints(timeout_s=PATIENCE)):
+        told = reported.metrics
+        if told.get(LAYOUT) == layout(placement) and (before is None or told[UPDATE] < before):
+            reported.checkpoint.to_directory(runs / f"checkpoint-{told[UPDATE]}")
+            break
     left = [folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before]
     return whole_checkpoint(left)
 
@@ -33,15 +37,16 @@ def resume_point(runs: Path, *, before: int | None = None) -> Path | None:
 class ReportCheckpoint(TrainerCallback):
     """Hands each Trainer checkpoint to Ray Train, which gives it to the group that takes over after a lost worker.
 
-    `every_worker`: each has a part of it, and Ray Train puts their files into one folder.
+    Each worker has a part of it, of the model or only the state of its random numbers, and Ray Train puts their files into
+    one folder. What was handed over is deleted here: the Trainer would do so for the first worker alone.
     """
 
-    def __init__(self, *, every_worker: bool) -> None:
-        self._every_worker = every_worker
+    def __init__(self, placement: TrainingPlacement) -> None:
+        self._layout = layout(placement)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        mine = state.is_world_process_zero or self._every_worker
         ray.train.report(
-            {"update": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if mine else None
+            {UPDATE: state.global_step, LAYOUT: self._layout},
+            checkpoint=ray.train.Checkpoint.from_directory(Path(args.output_dir, f"checkpoint-{state.global_step}")),
+            delete_local_checkpoint_after_upload=True,
         )

@@ -28,6 +28,17 @@ def wanted(placement: TrainingPlacement) -> str:
     return f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
 
 
+def layout(placement: TrainingPlacement) -> str:
+    """How checkpoints inside a stage are written: what was written in one layout cannot be gone on with in another.
+
+    A whole model and its optimizer fit any number of workers; parts of a divided one belong to as many as divided it.
+    """
+    kind = wanted(placement)
+    if kind in ("single", "ddp"):
+        return "whole"
+    return f"{kind} by {placement.workers}, offload {placement.offload}"
+
+
 def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
     """What `TrainingArguments` are told of the strategy, of kernels and of compilation."""
     arguments: dict[str, Any] = {}

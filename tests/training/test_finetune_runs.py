@@ -37,7 +37,7 @@ def test_a_store_that_is_away_does_not_hide_why_a_stage_failed(
         raise RuntimeError("CUDA error")
 
     monkeypatch.setattr(Store, "remove_folder", away)
-    monkeypatch.setattr(module, "_fit", broken)
+    monkeypatch.setattr(module, "fit", broken)
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="CUDA error"):
         module.finetune(STEP, Ledger("memory://away"), TrainingPlacement(workers=0))
     assert "could not be removed: cannot be reached" in caplog.text

@@ -15,7 +15,7 @@ from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes import get_recipe
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Checkpoint, Finetune, Snapshot
-from lmmcl.training import loop
+from lmmcl.training import loop, preparation
 from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
 from lmmcl.training.notice import SaveAtNotice
@@ -146,7 +146,7 @@ def test_a_notice_in_the_last_update_of_a_snapshot_lets_it_end(ledger: Ledger, m
                 self.notice()
             super().on_step_end(args, state, control, **more)
 
-    monkeypatch.setattr(loop, "SaveAtNotice", Late)
+    monkeypatch.setattr(preparation, "SaveAtNotice", Late)
     assert finetune(Snapshot(wanting(), 2), ledger, PLACE)["updates"] == 2
 
 
