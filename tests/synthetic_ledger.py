@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from lmmcl.spec.steps import CheckpointStep, Evaluate, Finetune, Step
+from lmmcl.ledger import Ledger
+from lmmcl.spec.steps import CheckpointStep, Evaluate, Examine, Finetune, Step
 from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.trial import Stage
 
 #: From a step to the chance of a right answer, 0 to 1.
 Chance = Callable[[Evaluate], float]
@@ -41,8 +44,10 @@ def fill(
         elif isinstance(step, CheckpointStep):
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
             record["provenance"] = {"lmmcl": "0.1.0", "torch": "2.13.0", "commit": "0123abc", "host": "there"}
+        if isinstance(step, Examine):
+            record["values"] = {f"{step.label}/mean": int(step.key[:4], 16) / 2**16}
         if isinstance(step, Finetune):
-            record |= _cost(step)
+            record |= {**_cost(step), "updates": updates}
             rows = (
                 {"update": at, "loss": 2.0 / at, "learning_rate": 1e-3, "grad_norm": 1.0}
                 for at in range(1, updates + 1)
@@ -50,6 +55,12 @@ def fill(
             (folder / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         (folder / "step.json").write_text(json.dumps({"key": step.key, **step.identity()}), encoding="utf-8")
         (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def forget(ledger: Ledger, stage: Stage) -> None:
+    """Take a stage with its scores out of a local store."""
+    for step in (stage.checkpoint, *stage.asked):
+        shutil.rmtree(ledger.files.at(step.path))
 
 
 def plausible(step: Evaluate) -> float:

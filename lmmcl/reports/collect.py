@@ -16,8 +16,9 @@ from lmmcl.evaluation.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.searches import search_states, with_proposals
 from lmmcl.reports.cells import measure_cells
+from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.spec.steps import Checkpoint, Examine, Finetune, Merge, Step
+from lmmcl.spec.steps import Examine, Finetune, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
 
@@ -27,9 +28,12 @@ COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "
 def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = None) -> SweepResults:
     """All trials of `sweep`, and those that its searches proposed, as far as the ledger holds them.
 
-    `failures` are reasons by trial key; `wanted` counts the steps that these trials walk.
+    `failures` are reasons by trial key, without them those that the last run kept; `wanted` counts the steps that these
+    trials walk.
     """
-    failures, read, sweep = failures or {}, Reading(ledger), with_proposals(sweep, ledger)
+    read, sweep = Reading(ledger), with_proposals(sweep, ledger)
+    if failures is None:
+        failures = {key: failure.why for key, failure in kept_failures(ledger, sweep.trials).items()}
     walks = walks_of(sweep, ledger, read.find)
     trials = [trial_result(trial, read, walks, error=failures.get(trial.key)) for trial in sweep.trials]
     wanted = wanted_steps(sweep, walks)
@@ -85,7 +89,7 @@ def trial_result(
     read = ledger if isinstance(ledger, Reading) else Reading(ledger)
     walk = (walks or Walks(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
-    stages = [_stage_result(trial, number, matrix, read) for number in matrix.stages]
+    stages = [_stage_result(walk, number, matrix, read) for number in matrix.stages]
     finished = len(stages) == len(walk.stages) and not (error and _lacks_probes(walk, read))
     state: State = ("stopped" if walk.stopped else "done") if finished else "failed" if error else "partial"
     return TrialResult(
@@ -102,9 +106,9 @@ def trial_result(
     )
 
 
-def _stage_result(trial: Trial, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
-    stage = trial.stages[number]
-    trained = _training_of(stage.checkpoint)
+def _stage_result(walk: Walk, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
+    stage = walk.stages[number]
+    trained = stage.tuned
     asked = [step.benchmark.name for step in stage.evaluations]
     return StageResult(
         number=stage.number,
@@ -117,17 +121,10 @@ def _stage_result(trial: Trial, number: int, matrix: ScoreMatrix, read: Reading)
         curve=read.curve(trained) if trained else [],
         cost=_cost(trained, read),
         probes=_probes(stage.probes, read),
-        cells=measure_cells(trial, number, matrix),
-        probe_curve=_probe_curve(trial, number, read),
+        cells=measure_cells(walk.trial, number, matrix),
+        probe_curve=_probe_curve(walk, number, read),
         trained_key=trained.key if trained else None,
     )
-
-
-def _training_of(checkpoint: Checkpoint) -> Finetune | None:
-    """The fine-tune of a stage, also where a merge came after it."""
-    if isinstance(checkpoint, Merge):
-        return checkpoint.tuned
-    return checkpoint if isinstance(checkpoint, Finetune) else None
 
 
 def _lacks_probes(walk: Walk, read: Reading) -> bool:
@@ -139,14 +136,14 @@ def _probes(steps: Sequence[Examine], read: Reading) -> dict[str, float]:
     return {name: value for record in found for name, value in record["values"].items()}
 
 
-def _probe_curve(trial: Trial, number: int, read: Reading) -> list[dict[str, float]]:
+def _probe_curve(walk: Walk, number: int, read: Reading) -> list[dict[str, float]]:
     """What probes found at the moments inside a stage, and (of these probes) at its start and its end where those were asked."""
-    stage = trial.stages[number]
+    stage = walk.stages[number]
     inside = {step.probe.name for moment in stage.moments for step in moment.probes}
-    tuned = _training_of(stage.checkpoint)
+    tuned = stage.tuned
     if not inside or tuned is None:
         return []
-    ends = {each.checkpoint.key: each.probes for each in trial.stages}
+    ends = {each.checkpoint.key: each.probes for each in walk.stages}
     rows = {0: ends.get(tuned.parent.key, ())} | {moment.update: moment.probes for moment in stage.moments}
     if tuned.key in ends and (record := read.find(tuned)) is not None:
         rows[record["updates"]] = ends[tuned.key]

@@ -14,11 +14,12 @@ from rich.table import Table
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.evaluation.walked import walks_of
+from lmmcl.evaluation.walked import Walks, walks_of
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
 from lmmcl.reports.collect import Reading, score_matrix
+from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
 from lmmcl.spec.sweep import Sweep
@@ -131,15 +132,16 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     if one.key == other.key:
         raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
     read = Reading(ledger)
-    pairs = [(one, other)] if alone else _seeds(sweep, one, other, read)
-    matrices = [(score_matrix(a, read), score_matrix(b, read)) for a, b in pairs]
+    walks = walks_of(sweep, ledger, read.find)
+    pairs = [(one, other)] if alone else _seeds(sweep, one, other, read, walks)
+    matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
     for trial, matrix in zip((one, other), matrices[0], strict=True):
         if not matrix.stages:
-            raise UserError(f"{trial.name} has no score yet; `lmmcl status` says how far it is", file=sweep.file)
+            told = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; `lmmcl status` says how far it is"
+            raise UserError(told, file=sweep.file)
     stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
     if stages[0] != stages[1]:
-        walks = walks_of(sweep, ledger, read.find)
-        ended = [f"{trial.name} was stopped ({why})" for trial in (one, other) if (why := walks.of(trial).stopped)]
+        ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
         raise UserError(
             f"{one.name} has come to stage {stages[0]}, {other.name} to stage {stages[1]}; "
             + ("; ".join(ended) or "run the sweep on, then compare"),
@@ -157,14 +159,27 @@ def _named(sweep: Sweep, wanted: str) -> Trial:
     return next((trial for trial in sweep.trials if _without_seed(trial) == wanted), None) or sweep.trial(wanted)
 
 
-def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading) -> list[tuple[Trial, Trial]]:
+def _walked(trial: Trial, read: Reading, walks: Walks) -> ScoreMatrix:
+    return score_matrix(trial, read, walks.of(trial).stages)
+
+
+def _ended(trial: Trial, walks: Walks, ledger: Ledger) -> str | None:
+    """Why a trial came no further, where it is known: it was stopped, or failed when it was last run."""
+    walk = walks.of(trial)
+    if walk.stopped:
+        return f"{trial.name} was stopped ({walk.stopped})"
+    failed = kept_failures(ledger, [trial]).get(trial.key)
+    return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` tells more)" if failed else None
+
+
+def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: Walks) -> list[tuple[Trial, Trial]]:
     """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
     points = [{trial.seed: trial for trial in sweep.trials if _point(trial) == _point(named)} for named in (one, other)]
     if _point(one) == _point(other) or one.seed != other.seed:
         return [(one, other)]
     shared = sorted(set(points[0]) & set(points[1]), key=lambda seed: (seed != one.seed, seed))
     pairs = [(points[0][seed], points[1][seed]) for seed in shared]
-    done = [pair for pair in pairs if all(len(score_matrix(each, read).stages) == len(each.stages) for each in pair)]
+    done = [pair for pair in pairs if all(len(_walked(each, read, walks).stages) == len(each.stages) for each in pair)]
     return done if (one, other) in done else [(one, other)]
 
 

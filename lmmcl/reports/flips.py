@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,26 +13,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.errors import UserError, unknown
+from lmmcl.evaluation.walked import Walk, walks_of
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
+from lmmcl.reports.question_pictures import Pictures
 from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
 from lmmcl.spec.steps import Evaluate
 from lmmcl.spec.sweep import Sweep
-from lmmcl.spec.trial import Trial
-from lmmcl.tasks.base import Benchmark, Example
-from lmmcl.tasks.draw import Examples as Drawn
-from lmmcl.tasks.hub_data import HubBenchmark
-from lmmcl.tasks.lmms_eval import LmmsEvalBenchmark
+from lmmcl.tasks.base import Benchmark
 
 ANSWERED = 0.5
 """A score from which a question counts as answered: metrics may give a part of a point."""
 PAGE_TRIALS, PAGE_EACH, PAGE_BYTES = 6, 4, 2_000_000
 """In a page: trials, questions of each kind for a benchmark, and bytes of pictures altogether."""
-THUMBNAIL = 96
-"""Longest side of a picture in a page, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +72,21 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
     wanted = [sweep.trial(name) for name in trials]
-    cache: dict[str, list[dict[str, Any]]] = {}
-    found = [trial_flips(trial, ledger, benchmark, cache) for trial in wanted or sweep.trials]
+    walks, cache = walks_of(sweep, ledger), dict[str, list[dict[str, Any]]]()
+    found = [trial_flips(walks.of(trial), ledger, benchmark, cache) for trial in wanted or sweep.trials]
     for trial, flips in zip(wanted, found, strict=False):
         if flips is None:
             raise UserError(f"{trial.name} has no answers to {benchmark} after a stage yet", file=sweep.file)
     return [flips for flips in found if flips is not None]
 
 
-def trial_flips(
-    trial: Trial, ledger: Ledger, benchmark: str, cache: dict[str, list[dict[str, Any]]] | None = None
-) -> Flips | None:
-    """Answers after the last stage that has them against those before the first; None where one of them is missing."""
-    cache = {} if cache is None else cache
+def trial_flips(walk: Walk, ledger: Ledger, benchmark: str, cache: dict[str, list[dict[str, Any]]]) -> Flips | None:
+    """Answers after the last stage that a trial walks and that has them, against those before the first; None where one of
+    them is missing. `cache` holds the answers before the first stage, which trials share."""
+    trial = walk.trial
     answers = [
         (stage.number, _samples(step, ledger, cache))
-        for stage in trial.stages
+        for stage in walk.stages
         for step in stage.evaluations
         if step.benchmark.name == benchmark
     ]
@@ -183,11 +175,11 @@ def page_flips(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[dict
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
-    keys = front_keys(results)
+    keys, walks = front_keys(results), walks_of(sweep, ledger)
     pictures, cache, found = Pictures(PAGE_BYTES), dict[str, list[dict[str, Any]]](), []
-    for trial in (trial for trial in sweep.trials if trial.key in keys):
-        for benchmark in trial.benchmarks:
-            flips = trial_flips(trial, ledger, benchmark.name, cache)
+    for walk in (walks.of(trial) for trial in sweep.trials if trial.key in keys):
+        for benchmark in walk.trial.benchmarks:
+            flips = trial_flips(walk, ledger, benchmark.name, cache)
             if flips is not None and (flips.lost or flips.gained):
                 found.append(_for_page(flips, benchmark, pictures))
     return found
@@ -211,64 +203,3 @@ def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[st
         "lost": cards(flips.lost),
         "gained": cards(flips.gained),
     }
-
-
-class Pictures:
-    """Small pictures of questions, until `most` bytes (as data URIs) are spent."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._questions: dict[str, Questions] = {}
-
-    def of(self, benchmark: Benchmark, id: str) -> str | None:
-        """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
-        made = self.bytes_of(benchmark, id)
-        return f"data:image/{made[1]};base64,{base64.b64encode(made[0]).decode()}" if made else None
-
-    def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
-        """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""
-        if self._left <= 0:
-            return None
-        if benchmark.name not in self._questions:
-            self._questions[benchmark.name] = Questions(benchmark)
-        example = self._questions[benchmark.name].find(id)
-        if example is None or not example.images:
-            return None
-        content, kind = thumbnail(example)
-        self._left -= len(content) * 4 // 3
-        return (content, kind) if self._left >= 0 else None
-
-
-class Questions:
-    """The questions of a benchmark by id, read (or drawn) no further than asked for; none where they lie on a hub, where
-    lmms-eval would fetch them, or in files that have gone since: a report neither downloads nor imports lmms-eval."""
-
-    def __init__(self, benchmark: Benchmark) -> None:
-        self._seen: dict[str, Example] = {}
-        self._drawn: Drawn | None = None
-        self._rest: Iterator[Example] = iter(())
-        if isinstance(benchmark, HubBenchmark | LmmsEvalBenchmark):
-            return
-        with suppress(UserError, OSError):
-            examples = benchmark.load()
-            self._drawn = examples if isinstance(examples, Drawn) else None
-            self._rest = iter(examples)
-
-    def find(self, id: str) -> Example | None:
-        """The question called `id`, if it is there."""
-        if self._drawn is not None:
-            return self._drawn.find(id)
-        with suppress(UserError, OSError):
-            while id not in self._seen and (example := next(self._rest, None)) is not None:
-                self._seen[example.id] = example
-        return self._seen.get(id)
-
-
-def thumbnail(example: Example) -> tuple[bytes, str]:
-    """The first picture, made small: PNG where it is as small as drawn ones are, else JPEG."""
-    picture = example.open_images()[0]
-    kind = "png" if max(picture.size) <= THUMBNAIL else "jpeg"
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue(), kind

@@ -100,6 +100,8 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
     caption += [f"{trial.name}: {words.first_line(trial.error)}" for trial in trials if trial.error]
+    if any(trial.error for trial in trials):
+        caption.append("`lmmcl show` with a failed trial's name or key tells all of it.")
     caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
     caption += [f"search: {each}" for each in results.searches]
     return Sheet(title, caption, columns, rows)

@@ -7,6 +7,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import KINDS
 from lmmcl.reports import words
+from lmmcl.reports.failures import Failure, find_failure
 from lmmcl.spec.sweep import load_sweep
 
 
@@ -26,9 +28,12 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     """A recorded step by its key (or a beginning of it) or, for a checkpoint, by its label or folder name.
 
     `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model, `commands`
-    go on from it; `reproduce` is null where no sweep of the store is known to want it. Raises UserError with the near ones.
+    go on from it; `reproduce` is null where no sweep of the store is known to want it; `failed` says why the trial that ends
+    with it failed. One that failed before is found by its key or name: `trial`, `why` and `details`. Raises UserError.
     """
     path = _find(ledger, wanted)
+    if isinstance(path, Failure):
+        return asdict(path) | {"store": ledger.store}
     record = ledger.read(path)
     assert record is not None, "found a moment ago"
     identity = _identity(ledger, path)
@@ -36,7 +41,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     chain = _chain(ledger, path)
     kind, key = str(record["kind"]), str(record["key"])
     of = {"path": path, "key": key, "kind": kind} if is_checkpoint else chain[0]
-    # A snapshot is wanted by who wants its stage: sweeps tell the keys at the ends of stages.
+    # A snapshot is wanted by who wants its stage: sweeps tell the keys of fine-tunes and of what is evaluated.
     sweeps = _wanted_by(ledger, _identity(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
     store = shlex.quote(ledger.store)
     return {
@@ -49,6 +54,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         "identity": identity,
         "scores": _scores(ledger, path),
         "scores_before": _scores(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
+        "failed": asdict(failure) if (failure := find_failure(ledger, key)) else None,
         "reproduce": f"lmmcl run {shlex.quote(sweeps[0]['file'])} --store {store}" if sweeps else None,
         "export": f"lmmcl export {key} --to DIR --store {store}" if is_checkpoint else None,
     }
@@ -60,12 +66,14 @@ def _identity(ledger: Ledger, path: str) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _find(ledger: Ledger, wanted: str) -> str:
-    """The folder of a step of any kind; of checkpoints also by label."""
+def _find(ledger: Ledger, wanted: str) -> str | Failure:
+    """The folder of a step of any kind; of checkpoints also by label. Without one, the failure of the trial that is meant."""
     paths = [path for kind in KINDS for path in ledger.paths(kind)]
     hits = [path for path in paths if path.rsplit("-", 1)[1].startswith(wanted)]
     if len(hits) == 1:
         return hits[0]
+    if not hits and (failure := find_failure(ledger, wanted)):
+        return failure
     if any(path.startswith("checkpoints/") for path in paths) and (len(hits) > 1 or not _is_key(wanted)):
         return ledger.checkpoint(wanted).path
     near = difflib.get_close_matches(wanted, [path.rsplit("-", 1)[1] for path in paths], n=3)
@@ -99,7 +107,9 @@ def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
     for name in ledger.files.matches("reports/*/sweep.json"):
         sweep = json.loads(ledger.files.read(name))
         for trial in sweep["trials"]:
-            for stage in [int(number) for number, each in trial["steps"].items() if each == key]:
+            held = (trial.get(each, {}) for each in ("steps", "fine_tunes"))  # the second lacks in older stores
+            stages = {int(number) for steps in held for number, step in steps.items() if step == key}
+            for stage in sorted(stages):
                 told = {"trial": trial["name"], "trial_key": trial["key"], "stage": stage}
                 found.append({"sweep": sweep["name"], "file": sweep["file"], **told})
     return found
@@ -107,6 +117,8 @@ def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
 
 def step_table(facts: Mapping[str, Any]) -> Group:
     """For the terminal."""
+    if "why" in facts:
+        return Group(*(escape(facts[each]) for each in ("trial", "why", "details")))
     rows = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold")
@@ -128,6 +140,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("result", _result(record)),
         ("took", _took(record)),
         ("made by", ", ".join(f"{name} {each}" for name, each in _makers(record).items())),
+        ("failed", facts["failed"]["why"] if facts["failed"] else ""),
         ("again", _again(facts)),
         ("go on", facts["export"] or ""),
     ]

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,17 +20,19 @@ from lmmcl.evaluation.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import SearchState, search_states, with_proposals
 from lmmcl.reports import words
+from lmmcl.reports.failures import Failure, kept_failures
 from lmmcl.spec.search import Stopped
 from lmmcl.spec.steps import Step
 from lmmcl.spec.sweep import Sweep
-from lmmcl.spec.trial import Stage, Trial
+from lmmcl.spec.trial import Stage
 
 
 @dataclass(frozen=True)
 class TrialStatus:
     """One trial: stages with all their scores, the stage that is next, whether it is being computed now, why it failed.
 
-    `stages` are those that it walks; `stopped` says why these are not all.
+    `failed` is the whole reason, with the end of the log of a process that died. `stages` are those that it walks; `stopped`
+    says why these are not all.
     """
 
     name: str
@@ -80,10 +81,10 @@ def sweep_status(
     for key, step in steps.items():
         if key not in taken and (record := ledger.find(step)) is not None:
             taken[key] = float(record.fields.get("seconds") or 0.0)
-    now = ledger.being_written()
-    trials = [_trial(walks.of(trial), set(taken), now, _failure(trial, ledger)) for trial in sweep.trials]
-    recorded, left = sum(key in taken for key in steps), _seconds_left(steps, taken, trials)
-    return SweepStatus(sweep.name, len(steps), recorded, trials, left, search_states(sweep, ledger))
+    now, recorded, failed = ledger.being_written(), set(taken), kept_failures(ledger, sweep.trials)
+    trials = [_trial(walks.of(trial), recorded, now, failed.get(trial.key)) for trial in sweep.trials]
+    left = _seconds_left(steps, taken, trials)
+    return SweepStatus(sweep.name, len(steps), len(recorded & steps.keys()), trials, left, search_states(sweep, ledger))
 
 
 def _seconds_left(steps: Mapping[str, Step], taken: dict[str, float], trials: list[TrialStatus]) -> float | None:
@@ -104,15 +105,7 @@ def _likeness(step: Step) -> str:
     return f"{step.kind} {step.label if step.kind in ('evaluate', 'examine') else step.path.split('/')[1]}"
 
 
-def _failure(trial: Trial, ledger: Ledger) -> str | None:
-    """Why the trial failed when it was last run, as the runner kept it in a local store."""
-    file = Path(ledger.store, "failures", f"{trial.key}.txt")
-    if not ledger.is_local or not file.is_file():
-        return None
-    return words.first_line("\n".join(file.read_text(encoding="utf-8").splitlines()[1:2]))
-
-
-def _trial(walk: Walk, recorded: set[str], now: set[str], failed: str | None) -> TrialStatus:
+def _trial(walk: Walk, recorded: set[str], now: set[str], failed: Failure | None) -> TrialStatus:
     trial, done = walk.trial, 0
     for stage in walk.stages:
         if any(step.key not in recorded for step in (*stage.asked, *stage.examined)):
@@ -127,7 +120,7 @@ def _trial(walk: Walk, recorded: set[str], now: set[str], failed: str | None) ->
         stages_done=done,
         next=_called(following) if following else None,
         running=running,
-        failed=failed if following is not None and not running else None,
+        failed=failed.why if failed and following is not None and not running else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 
@@ -160,7 +153,7 @@ def _following(trial: TrialStatus) -> str:
     if trial.next is None:
         return f"stopped: {Stopped(**trial.stopped)}" if trial.stopped else "done"
     if trial.failed:
-        return f"{trial.next} failed: {trial.failed}"
+        return f"{trial.next} failed: {words.first_line(trial.failed)} (lmmcl show {trial.key[:8]})"
     return f"{trial.next} (running)" if trial.running else trial.next
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
-from lmmcl.reports.flips import ANSWERED, Pictures
+from lmmcl.reports.flips import ANSWERED
+from lmmcl.reports.question_pictures import Pictures
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
@@ -191,6 +192,7 @@ def resolved(sweep: Sweep) -> str:
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),
             "steps": {str(stage.number): stage.checkpoint.key for stage in trial.stages},
+            "fine_tunes": {str(stage.number): stage.tuned.key for stage in trial.stages if stage.tuned},
         }
         for trial in sweep.trials
     ]

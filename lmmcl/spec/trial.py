@@ -39,6 +39,12 @@ class Stage:
     moments: tuple[Moment, ...] = ()
 
     @property
+    def tuned(self) -> Finetune | None:
+        """The fine-tune of the stage, also where a merge came after it; None at stage 0."""
+        tuned = self.checkpoint.tuned if isinstance(self.checkpoint, Merge) else self.checkpoint
+        return tuned if isinstance(tuned, Finetune) else None
+
+    @property
     def asked(self) -> tuple[Asked, ...]:
         """All that is asked of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)

@@ -76,6 +76,12 @@ def test_the_table_shows_every_benchmark_and_says_it_in_words(sweep: Sweep, ledg
     assert "differs on 1 of 4 benchmarks" in sentence(found) and "loses" in sentence(found)
 
 
+def test_trials_that_a_budget_ends_are_compared_where_it_ends_them(sweep: Sweep, ledger: Ledger) -> None:
+    both = load_sweep(sweep.file, ["search.stop={learning: {below: 101}}"])
+    assert compare_trials(both, ledger, FIRST, SECOND).stages == (1, 1)
+    assert compare_trials(sweep, ledger, FIRST, SECOND).stages == (2, 2)
+
+
 def test_what_cannot_be_compared_is_refused(sweep: Sweep, ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="same trial"):
         compare_trials(sweep, ledger, FIRST, f"{FIRST} · s0")

@@ -13,7 +13,8 @@ from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
-from lmmcl.reports.flips import Pictures, Questions, page_flips, sweep_flips
+from lmmcl.reports.flips import page_flips, sweep_flips
+from lmmcl.reports.question_pictures import Pictures, Questions
 from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.base import Benchmark, Example, ask
@@ -46,6 +47,12 @@ def test_lost_and_gained_are_exactly_the_questions_whose_answer_turned(sweep: Sw
 
 def test_without_a_trial_all_of_them_are_compared(sweep: Sweep, ledger: Ledger) -> None:
     assert [each.trial for each in sweep_flips(sweep, ledger, "colour")] == [trial.name for trial in sweep.trials]
+
+
+def test_what_a_budget_ends_is_compared_after_the_last_stage_that_it_walks(sweep: Sweep, ledger: Ledger) -> None:
+    ended = load_sweep(sweep.file, ["search.stop={learning: {below: 101}}"])
+    assert [each.stage for each in sweep_flips(ended, ledger, "colour")] == [1] * 4
+    assert [each.stage for each in sweep_flips(sweep, ledger, "colour")] == [2] * 4
 
 
 def test_names_that_are_not_there_are_refused(sweep: Sweep, ledger: Ledger, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from made import write_sweep
 from synthetic_ledger import fill
 from synthetic_results import make_trial
@@ -54,3 +55,35 @@ def test_a_merge_s_stage_is_known_by_the_fine_tune_that_it_merged(tmp_path: Path
     assert llm.trained_key == llm.checkpoint_key == half.trained_key == most.trained_key
     assert len({stage.checkpoint_key for stage in (llm, sa_proj, half, most)}) == 4
     assert sa_proj.trained_key != llm.trained_key and trials[0].stages[0].trained_key is None
+
+
+INSIDE = "probes: [{number_bias: {examples: 4, updates: [1, 2, 9]}}]\n"
+TWO_UPDATES = "training: {examples: 64, global_batch_size: 32}\n"
+
+
+def test_where_the_data_are_elsewhere_a_merged_stage_is_told_to_its_last_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sweep(tmp_path, SWEEP + TWO_UPDATES + INSIDE)
+    fill(load_sweep(path), tmp_path / "store", questions=4, updates=2)
+    here = collect(load_sweep(path), Ledger(str(tmp_path / "store"))).trials
+    monkeypatch.setattr("lmmcl.tasks.base.Skill.missing", lambda self: "its data are elsewhere")
+    there = collect(load_sweep(path), Ledger(str(tmp_path / "store"))).trials
+    for trial, other in zip(here, there, strict=True):
+        assert [row["update"] for row in trial.stages[1].probe_curve] == [0, 1, 2]
+        assert trial.stages[1].probe_curve == other.stages[1].probe_curve
+
+
+def test_a_trial_that_a_budget_ends_afterwards_tells_only_the_stages_that_it_walks(tmp_path: Path) -> None:
+    longer = SWEEP.replace("[counting]", "[counting, clock, birds]") + TWO_UPDATES + INSIDE
+    path = write_sweep(tmp_path, longer)
+    fill(load_sweep(path), tmp_path / "store", questions=4, updates=2)
+    ledger = Ledger(str(tmp_path / "store"))
+    whole = collect(load_sweep(path), ledger)
+    assert {skill for skill, _, _ in inside_rows(whole)[1]} == {"counting", "clock", "birds"}
+    ended = collect(load_sweep(path, ["search.stop={learning: {below: 101}}"]), ledger)
+    assert [trial.state for trial in ended.trials] == ["stopped"] * 4
+    assert all([stage.number for stage in trial.stages] == [0, 1] for trial in ended.trials)
+    assert {skill for skill, _, _ in inside_rows(ended)[1]} == {"counting"}
+    for trial, other in zip(ended.trials, whole.trials, strict=True):
+        assert trial.stages[1].probe_curve == other.stages[1].probe_curve

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 from made import SWEEP, write_sweep
 from rich.console import Console
-from synthetic_ledger import fill
+from synthetic_ledger import fill, forget
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.reports.failures import keep_failure
 from lmmcl.runner.show_step import step_facts, step_table
 from lmmcl.runner.tracking_extras import resolved
 from lmmcl.spec.steps import Examine, Snapshot
@@ -100,3 +102,46 @@ def test_a_snapshot_is_a_checkpoint_that_the_trials_of_its_stage_want(tmp_path: 
     assert "changed since" not in text and "no sweep that was run" not in text
     probe = next(s for s in sweep.steps.values() if isinstance(s, Examine) and s.checkpoint.key == snapshot.key)
     assert step_facts(ledger, probe.key)["wanted_by"] == facts["wanted_by"]
+
+
+def test_a_fine_tune_under_a_merge_is_wanted_by_every_trial_that_merges_it(tmp_path: Path) -> None:
+    merged = SWEEP.replace("recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]", "recipe: [sa_proj], mitigation: "
+        "[{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.9}}]")  # fmt: skip
+    sweep, ledger = load_sweep(write_sweep(tmp_path, merged)), Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    first, second = sweep.trials
+    shared = first.stages[1].tuned
+    assert shared is not None and shared.key != first.stages[1].checkpoint.key
+    wanted = step_facts(ledger, shared.key)["wanted_by"]
+    assert [(each["trial"], each["stage"]) for each in wanted] == [(first.name, 1), (second.name, 1)]
+    text = shown(ledger, shared.key)
+    assert first.name in text and "lmmcl run" in text and "changed since" not in text
+    alone = step_facts(ledger, first.stages[2].checkpoint.key)["wanted_by"]
+    assert [(each["trial"], each["stage"]) for each in alone] == [(first.name, 2)]
+
+
+def test_a_sweep_that_an_earlier_version_wrote_down_tells_what_it_holds(sweep: Sweep, tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    fill(sweep, tmp_path, questions=5)
+    said = json.loads(resolved(sweep))
+    for trial in said["trials"]:
+        del trial["fine_tunes"]
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", json.dumps(said))
+    assert step_facts(ledger, sweep.trials[0].stages[1].checkpoint.key)["wanted_by"]
+
+
+def test_a_trial_that_failed_is_told_with_the_end_of_its_log_by_key_or_name(sweep: Sweep, tmp_path: Path) -> None:
+    ledger, trial = Ledger(str(tmp_path)), sweep.trials[0]
+    fill(sweep, tmp_path, questions=5)
+    why = "the worker died\nthe end of its log:\nKilled [9]"
+    keep_failure(ledger, trial, why, "Traceback (most recent call last)")
+    told = shown(ledger, trial.key)
+    assert "fine" in told and "Killed [9]" in told, "its last checkpoint is recorded: that is shown, with why it failed"
+    assert step_facts(ledger, trial.stages[1].checkpoint.key)["failed"] is None
+    forget(ledger, trial.stages[-1])
+    for wanted in (trial.key, trial.key[:8], trial.name):
+        assert step_facts(ledger, wanted)["why"] == why
+        text = shown(ledger, wanted)
+        assert trial.name in text and "Killed [9]" in text and "Traceback (most recent call last)" in text
+    assert step_facts(Ledger(str(tmp_path)), trial.stages[1].checkpoint.key)["kind"] == "finetune"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import pytest
 from made import SWEEP, write_sweep
 from rich.console import Console
-from synthetic_ledger import fill
+from synthetic_ledger import fill, forget
 
 from lmmcl.ledger import Ledger
+from lmmcl.reports.failures import keep_failure
 from lmmcl.runner.status import headline, status_table, sweep_status, watch
 from lmmcl.spec.sweep import Sweep, load_sweep
 
@@ -28,13 +28,6 @@ def ledger(sweep: Sweep) -> Ledger:
     return Ledger(str(Path(sweep.file).parent / "store"))
 
 
-def forget(sweep: Sweep, ledger: Ledger, trial: int, stage: int) -> None:
-    """Take a stage with its scores out of the store."""
-    gone = sweep.trials[trial].stages[stage]
-    for step in (gone.checkpoint, *gone.asked):
-        shutil.rmtree(Path(ledger.store, step.path))
-
-
 def drawn(status, most: int | None = None) -> str:
     console = Console(file=io.StringIO(), width=140)
     console.print(status_table(status, most))
@@ -46,7 +39,7 @@ def test_a_finished_sweep_has_no_time_left(sweep: Sweep, ledger: Ledger) -> None
 
 
 def test_time_left_is_what_like_steps_took(sweep: Sweep, ledger: Ledger) -> None:
-    forget(sweep, ledger, 0, 2)
+    forget(ledger, sweep.trials[0].stages[2])
     status = sweep_status(sweep, ledger)
     assert status.seconds_left == pytest.approx(60 + 4 * 1)  # a fine-tune and four benchmarks
     assert "about 1m04s left" in headline(status) and "●●○" in drawn(status)
@@ -59,21 +52,26 @@ def test_nothing_is_guessed_before_there_is_a_step_of_each_kind(sweep: Sweep, tm
 
 def test_a_failed_trial_says_why_until_it_is_done(sweep: Sweep, ledger: Ledger) -> None:
     for trial in sweep.trials[:2]:
-        ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\nout of memory [rank 0]\n\nTraceback")
-    forget(sweep, ledger, 0, 2)
+        keep_failure(ledger, trial, "out of memory [rank 0]\nthe end of its log: Killed", "Traceback")
+    forget(ledger, sweep.trials[0].stages[2])
     status = sweep_status(sweep, ledger)
-    assert [trial.failed for trial in status.trials] == ["out of memory [rank 0]", None, None, None]
-    assert "clock failed: out of memory [rank 0]" in drawn(status) and "1 failed" in headline(status)
+    assert [trial.failed for trial in status.trials] == [
+        "out of memory [rank 0]\nthe end of its log: Killed",
+        *[None] * 3,
+    ]
+    assert f"clock failed: out of memory [rank 0] (lmmcl show {sweep.trials[0].key[:8]})" in drawn(
+        status
+    ) and "1 failed" in headline(status)
 
 
 def test_a_long_sweep_shows_what_is_not_done_first(sweep: Sweep, ledger: Ledger) -> None:
-    forget(sweep, ledger, 3, 2)
+    forget(ledger, sweep.trials[3].stages[2])
     text = drawn(sweep_status(sweep, ledger), 1)
     assert sweep.trials[3].name in text and sweep.trials[0].name not in text and "3 more trials" in text
 
 
 def test_watching_tells_each_change_and_ends_with_the_sweep(sweep: Sweep, ledger: Ledger) -> None:
-    forget(sweep, ledger, 0, 2)
+    forget(ledger, sweep.trials[0].stages[2])
     console, waits = Console(file=io.StringIO(), width=140), []
 
     def sleep(seconds: float) -> None:

@@ -1,0 +1,53 @@
+"""A trial that fails for good, as a person meets it: in the run, in what reports say later, and when it is run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made import write_sweep
+from pretended import SEARCH, Pretence, lmmcl, pretence, run, told  # noqa: F401
+
+from lmmcl.errors import UserError
+from lmmcl.spec.steps import Checkpoint
+from lmmcl.spec.sweep import load_sweep
+
+WHY = "the worker died\nthe end of its log:\n  step 41\n\nKilled"
+
+
+def test_a_trial_that_fails_is_told_with_the_end_of_its_log_everywhere_and_no_more_once_it_is_run_again(
+    tmp_path: Path,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    path = write_sweep(tmp_path, SEARCH)
+    doomed, *others = load_sweep(path).trials
+    store = ("--store", str(tmp_path / "store"))
+
+    def breaks(step: Checkpoint) -> None:
+        if step.key == doomed.stages[2].checkpoint.key:
+            raise RuntimeError(WHY)
+
+    pretence.breaks = breaks
+    result = run(path)
+    assert result.exit_code == 1 and f"failed: {doomed.name}: RuntimeError: {WHY}" in result.output
+    assert "1 trials" in result.output and "tracebacks in" in result.output
+
+    reported = {trial["key"]: trial for trial in told("report", path)["trials"]}
+    assert (reported[doomed.key]["state"], reported[doomed.key]["error"]) == ("failed", f"RuntimeError: {WHY}")
+    assert {reported[trial.key]["state"] for trial in others} == {"done"}
+    status = {trial["key"]: trial for trial in told("status", path)["trials"]}
+    assert status[doomed.key]["failed"] == f"RuntimeError: {WHY}" and status[doomed.key]["stages_done"] == 2
+    shown = lmmcl("show", doomed.key[:8], *store).stdout
+    assert (
+        "step 41" in shown and "Killed" in shown and "Traceback (most recent call last)" in shown and "breaks" in shown
+    )
+    with pytest.raises(UserError, match="failed: RuntimeError: the worker died"):
+        lmmcl("compare", path, doomed.name, others[0].name, *store)
+
+    def looks(step: Checkpoint) -> None:
+        assert told("status", path)["trials"][0]["failed"] is None, "it is run again: not failed yet"
+
+    pretence.breaks = looks
+    assert run(path).exit_code == 0
+    assert {trial["state"] for trial in told("report", path)["trials"]} == {"done"}
+    assert not list((tmp_path / "store" / "failures").iterdir())
