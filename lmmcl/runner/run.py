@@ -14,6 +14,7 @@ from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import decisions_of, with_proposals
 from lmmcl.reports.collect import collect, trial_result
+from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
@@ -72,7 +73,7 @@ class Following:
         self.failures[trial.key] = why
         self._display.trial_failed(trial, why, details)
         try:
-            self._ledger.keep_text(f"failures/{trial.key}.txt", f"{trial.name}\n{why}\n\n{details}")
+            keep_failure(self._ledger, trial, why, details)
         except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials go on
             log.warning("the traceback of %s could not be kept: %s", trial.name, error)
         self._track(trial)
@@ -108,6 +109,7 @@ def run_sweep(
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
     ledger.remove_abandoned()
+    forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:
         following = Following(sweep, display, tracker, ledger, walks)
         if unfinished or searching.proposers:
