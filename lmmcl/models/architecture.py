@@ -26,6 +26,8 @@ class Architecture:
     """What an image becomes: resolution, tiles, number of tokens."""
     tokens: int = 1024
     """Tokens of a photograph of 1024 × 768 pixels: what memory and hours are estimated with."""
+    patches: int | None = None
+    """Patches that the vision tower sees of that photograph; default as many as tokens."""
 
 
 def architectures() -> dict[str, Architecture]:

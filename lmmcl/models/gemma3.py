@@ -21,6 +21,7 @@ ARCHITECTURE = Architecture(
     chat="<start_of_turn>user … <end_of_turn>; a system turn is written into the first user turn",
     images="one view of 896 pixels, 256 tokens between start and end marks; tokens of an image see each other both ways",
     tokens=256,
+    patches=4096,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -25,6 +25,7 @@ ARCHITECTURE = Architecture(
     chat="none: the instruction alone, after the image; the Q-Former reads it too",
     images="one image an instruction, 224 pixels square: 32 query tokens",
     tokens=32,
+    patches=257,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -29,6 +29,7 @@ ARCHITECTURE = Architecture(
     chat="ChatML of Qwen2.5; images stand before the text of their turn",
     images="256 tokens for each of up to 12 tiles of 448 pixels and for a thumbnail",
     tokens=3328,
+    patches=13 * 1025,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

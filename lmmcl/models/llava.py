@@ -18,6 +18,7 @@ ARCHITECTURE = Architecture(
     chat="USER: … ASSISTANT: …; images stand before the text of their turn; an answer ends with the end-of-text token",
     images="one view of 336 pixels, cut out of the middle: 576 tokens; the tower's last layer is not used",
     tokens=576,
+    patches=577,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -19,6 +19,7 @@ ARCHITECTURE = Architecture(
     images="576 tokens for the whole picture, and up to 4 tiles of 336 pixels in the grid that wastes least; the tower's "
     "last layer is not used (features are taken before it) and gets no gradient",
     tokens=2340,
+    patches=5 * 577,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -24,6 +24,7 @@ ARCHITECTURE = Architecture(
     images="729 tokens for the whole picture, and tiles of 384 pixels (anyres_max_9: more than 9 tiles' worth is scaled "
     "down); several images in a dialogue: one view of 729 tokens each",
     tokens=4671,
+    patches=7 * 729,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -30,6 +30,7 @@ ARCHITECTURE = Architecture(
     images="native resolution in patches of 14 pixels, 2 × 2 merged: a token for each 28 × 28 pixels; the checkpoint's "
     "limits (3,136 to 12,845,056 pixels) hold, so large pictures are long",
     tokens=999,
+    patches=4 * 999,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -26,6 +26,7 @@ ARCHITECTURE = Architecture(
     chat="ChatML without a system turn; images stand where they are in the text",
     images="native resolution in patches of 16 pixels, 2 × 2 merged: a token for each 32 × 32 pixels",
     tokens=768,
+    patches=4 * 768,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -21,6 +21,7 @@ ARCHITECTURE = Architecture(
     chat="'User:' and 'Assistant:' after one start mark; every turn ends with <end_of_utterance>",
     images="the longest side is scaled to 4 tiles, each tile and a thumbnail are 64 (500 M) or 81 (2.2 B) tokens",
     tokens=832,
+    patches=13 * 1024,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -20,7 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.models.base import LMM
 from lmmcl.models.hub import HubModel
 from lmmcl.models.linears import linear_shapes
-from lmmcl.runner.estimate import example_tokens
+from lmmcl.runner.activations import example_tokens
 from lmmcl.spec.settings import Training
 from lmmcl.spec.steps import Evaluate, Finetune, Step
 from lmmcl.spec.trained import trained_of

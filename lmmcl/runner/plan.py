@@ -11,23 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
-from lmmcl.errors import UserError
 from lmmcl.evaluation.walked import Walk, walks_of, wanted_steps
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.methods.adapters import KappaTune
 from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
-from lmmcl.runner.estimate import (
-    BYTES,
-    NODE_GB,
-    NODE_GPUS,
-    Place,
-    check_memory,
-    check_strategy,
-    smallest_place,
-    stage_memory,
-)
+from lmmcl.runner.estimate import BYTES, asked_memory, stage_memory
+from lmmcl.runner.fits import NODE_GB, NODE_GPUS, Place, refuse, smallest_place, unfit
 from lmmcl.runner.hours import Hours, estimate_hours
 from lmmcl.runner.pace import Pace, estimate_pace
 from lmmcl.runner.search_plan import SearchPlan, plan_searches
@@ -44,8 +35,9 @@ KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
 class TrialPlan:
     """One trial: how much of it is recorded, and what a stage of it trains, writes and needs.
 
-    `gpu_bytes` is what each GPU of the cluster file holds while a stage trains; `node` (without a cluster file, for models of the
-    hub) the fewest GPUs of a node of eight with 80 GB that it fits, and what each of them holds; None where eight do not do.
+    `gpu_bytes` is what each GPU of the cluster file holds while a stage trains, `asked_bytes` while a checkpoint is asked; `node`
+    (without a cluster file, for models of the hub) the fewest GPUs of a node of eight with 80 GB that a stage fits, and what each
+    of them holds; None where eight do not do.
     """
 
     name: str
@@ -56,6 +48,7 @@ class TrialPlan:
     trained_parameters: int
     bytes_per_stage: int
     gpu_bytes: dict[str, int] | None = None
+    asked_bytes: dict[str, int] | None = None
     node: Place | None = None
     stopped: dict[str, Any] | None = None
 
@@ -94,10 +87,7 @@ class Plan:
 
     def refuse_unfit(self) -> None:
         """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
-        if self.unfit:
-            raise UserError(
-                self.unfit[0] if len(self.unfit) == 1 else "\n" + "\n".join(f"- {each}" for each in self.unfit)
-            )
+        refuse(self.unfit)
 
 
 def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
@@ -122,34 +112,11 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
         trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
-        pace=estimate_pace(missing, ledger) if cluster else None,
+        pace=estimate_pace(missing, ledger, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
         hours=estimate_hours(missing),
-        unfit=_unfit([*missing, *_corners(sweep)], cluster) if cluster else (),
+        unfit=unfit(sweep, cluster, missing, lambda step: True) if cluster else (),
     )
-
-
-def _corners(sweep: Sweep) -> list[Step]:
-    """What searches may propose: the steps at the ends of their ranges."""
-    return [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
-
-
-def _unfit(missing: Sequence[Step], cluster: Cluster) -> tuple[str, ...]:
-    """What does not fit, or not go with the strategy, of the stages to be computed; once for each recipe and mitigation."""
-    found: dict[tuple[str, str, str | None], str] = {}
-    for step in missing:
-        stage = step.finetune if isinstance(step, Snapshot) else step
-        if isinstance(stage, Finetune) and (alike := _alike(stage)) not in found:
-            try:
-                check_strategy(stage, cluster.training)
-                check_memory(stage, cluster)
-            except UserError as error:
-                found[alike] = str(error)
-    return tuple(found.values())
-
-
-def _alike(stage: Finetune) -> tuple[str, str, str | None]:
-    return stage.model.name, stage.recipe.label, stage.mitigation.name if stage.mitigation else None
 
 
 def _notes(trial: Trial) -> Iterator[str]:
@@ -190,6 +157,7 @@ def _trial_plan(walk: Walk, recorded: set[str], stage_bytes: int, cluster: Clust
         trained_parameters=trial.trained_parameters(),
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
+        asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
         node=smallest_place(_first(trial)) if cluster is None and isinstance(trial.model, HubModel) else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
@@ -202,6 +170,12 @@ def _first(trial: Trial) -> Finetune:
 
 def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
     return stage_memory(_first(trial), cluster.training).to_dict()
+
+
+def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
+    """Of the last stage, by what takes most of it."""
+    needs = [asked_memory(step, cluster.evaluation) for step in trial.stages[-1].asked]
+    return max(needs, key=lambda need: need.total).to_dict()
 
 
 def _stage_bytes(trial: Trial) -> int:
@@ -227,13 +201,14 @@ def plan_table(plan: Plan) -> Group:
     for kind in KINDS:
         if plan.wanted[kind]:
             steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
-    more = ["about, on each GPU"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    more = ["each GPU, about"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    more += ["to be asked"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
     more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
     trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
     for trial in plan.trials:
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
-        size = [words.size(trial.gpu_bytes["total"])] if trial.gpu_bytes else []
+        size = [words.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]
         size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
         trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())
@@ -242,12 +217,5 @@ def plan_table(plan: Plan) -> Group:
     if plan.hours:
         lines.append(f"GPU hours: {plan.hours}")
     if plan.pace:
-        lines.append(_pace_text(plan.pace))
+        lines.append(str(plan.pace))
     return Group(steps, trials, *lines)
-
-
-def _pace_text(pace: Pace) -> str:
-    if not pace.steps and pace.unmeasured:
-        return "time: nothing like these steps is recorded yet"
-    more = f", and {pace.unmeasured} steps that nothing like is recorded of" if pace.unmeasured else ""
-    return f"time: {pace.seconds / 3600:.2f} h of work one step after the other, as recorded steps took{more}"

@@ -12,7 +12,8 @@ from made import made_trial, write_sweep
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports import words
-from lmmcl.runner.estimate import smallest_place, stage_memory
+from lmmcl.runner.estimate import stage_memory
+from lmmcl.runner.fits import smallest_place
 from lmmcl.runner.hours import estimate_hours
 from lmmcl.runner.plan import make_plan
 from lmmcl.spec.cluster import TrainingPlacement

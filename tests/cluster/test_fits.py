@@ -1,0 +1,114 @@
+"""What cannot be on a cluster is refused before anything is spent, by a plan as by a run, with settings that would do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made import write_sweep
+from pretended import SEARCH, Pretence, lmmcl, pretence, run  # noqa: F401 - pretence is a fixture
+
+from lmmcl.errors import UserError
+from lmmcl.runner.fits import check_asked, check_stage
+from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.steps import Evaluate, Finetune
+from lmmcl.spec.sweep import load_sweep
+
+BIG = """
+name: big
+orders: {main: [counting]}
+benchmarks: {held_out: [colour]}
+grids:
+  - {model: [llava-onevision-7b], recipe: [RECIPE]}
+"""
+ONE_GPU = {"workers": 1, "gpus_per_worker": 1, "micro_batch_size": 1}
+
+
+def step(folder: Path, kind: type = Finetune, recipe: str = "full") -> Any:
+    sweep = load_sweep(write_sweep(folder, BIG.replace("RECIPE", recipe), f"{recipe}.yaml"))
+    return next(each for each in sweep.steps.values() if isinstance(each, kind))
+
+
+def cluster(gb: float = 80, **training: Any) -> Cluster:
+    return Cluster.model_validate({"training": {**ONE_GPU, **training}, "gpu_memory_gb": gb})
+
+
+@pytest.mark.parametrize("recipe", ["full", "llm", "gate_up"])
+def test_what_the_refusal_names_does_fit(recipe: str, tmp_path: Path) -> None:
+    stage = step(tmp_path, recipe=recipe)
+    with pytest.raises(UserError, match=r"and there are 80\.0 GB") as refused:
+        check_stage(stage, cluster())
+    remedies = re.findall(r"\{.*?\}", refused.value.message)
+    assert any("deepspeed" in each for each in remedies)
+    for remedy in remedies:
+        check_stage(stage, cluster(**yaml.safe_load(remedy)))
+
+
+def test_attention_of_a_7b_trains_on_one_gpu_and_so_does_its_lora(tmp_path: Path) -> None:
+    check_stage(step(tmp_path, recipe="sa_proj"), cluster())
+    check_stage(step(tmp_path, recipe="lora"), cluster(gradient_checkpointing=True))
+
+
+def test_a_part_of_a_gpu_has_so_much_of_its_memory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there are 40\.0 GB"):
+        check_stage(step(tmp_path, recipe="sa_proj"), cluster(gpus_per_worker=0.5))
+
+
+def test_a_stage_that_nothing_makes_fit_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trains less, or GPUs with more memory"):
+        check_stage(step(tmp_path), cluster(gb=4))
+
+
+def test_too_many_questions_at_a_time_are_refused_with_how_many_would_do(tmp_path: Path) -> None:
+    asked = step(tmp_path, Evaluate)
+    settings = {"evaluation": {"gpus": 1, "batch_size": 64}, "gpu_memory_gb": 24}
+    with pytest.raises(UserError, match=r"batch_size: \d") as refused:
+        check_asked(asked, Cluster.model_validate(settings))
+    [size] = re.findall(r"\{batch_size: (\d+)\}", refused.value.message)
+    for batch_size, fits in ((int(size), True), (int(size) + 1, False)):
+        place = Cluster.model_validate({**settings, "evaluation": {"gpus": 1, "batch_size": batch_size}})
+        if fits:
+            check_asked(asked, place)
+        else:
+            with pytest.raises(UserError):
+                check_asked(asked, place)
+    with pytest.raises(UserError, match="One question at a time does not fit either"):
+        check_asked(asked, Cluster.model_validate({**settings, "gpu_memory_gb": 12}))
+
+
+def plan(folder: Path, recipe: str, **training: Any) -> dict[str, Any]:
+    (folder / "node.yaml").write_text(yaml.safe_dump(cluster(**training).model_dump(mode="json", exclude_unset=True)))
+    sweep = write_sweep(folder, BIG.replace("RECIPE", recipe), f"{recipe}.yaml")
+    return json.loads(lmmcl("plan", sweep, "--cluster", folder / "node.yaml", "--store", folder, "--json").stdout)
+
+
+def test_a_plan_with_a_cluster_file_says_memory_and_refuses(tmp_path: Path) -> None:
+    [trial] = plan(tmp_path, "sa_proj")["trials"]
+    assert 20e9 < trial["gpu_bytes"]["total"] < 80e9
+    with pytest.raises(UserError, match="needs about"):
+        plan(tmp_path, "full")
+
+
+def test_a_batch_that_cannot_be_cut_is_told_by_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be shared by 3 workers; allowed numbers of workers: 1, 2, 4"):
+        plan(tmp_path, "sa_proj", workers=3)
+
+
+TIGHT = "training: {gpus_per_worker: 1}\nevaluation: {gpus: 1}\ngpu_memory_gb: 0.5\n"
+
+
+def test_a_run_refuses_what_its_plan_refuses_and_not_what_is_recorded(tmp_path: Path, pretence: Pretence) -> None:  # noqa: F811
+    sweep = write_sweep(tmp_path, SEARCH)
+    (tmp_path / "tight.yaml").write_text(TIGHT)
+    with pytest.raises(UserError, match="leave out gpu_memory_gb to try all the same"):
+        run(sweep, "--cluster", str(tmp_path / "tight.yaml"))
+    assert not pretence.computed
+    (tmp_path / "tried.yaml").write_text(TIGHT.replace("gpu_memory_gb: 0.5\n", ""))
+    assert run(sweep, "--cluster", str(tmp_path / "tried.yaml")).exit_code == 0
+    assert pretence.computed
+    again = run(sweep, "--cluster", str(tmp_path / "tight.yaml"))
+    assert again.exit_code == 0, "nothing is left that could not fit"
