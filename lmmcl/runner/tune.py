@@ -187,7 +187,7 @@ def open_trials(cluster: Cluster, trials: int) -> int:
         return cluster.max_open_trials
     have = ray.cluster_resources()
     place = cluster.training
-    group = max(1, place.workers)
+    group = place.fewest_workers
     needs = {"CPU": place.cpus_per_worker, "GPU": place.gpus_per_worker, **place.resources_per_worker}
     fit = min(have.get(name, 0) / (amount * group) for name, amount in needs.items() if amount)
     least = 1 if ray_address(cluster) == "local" else LEAST_ON_JOINED
