@@ -62,19 +62,34 @@ def run(
 @app.command()
 def submit(
     sweep: SweepFile,
-    address: Annotated[str, typer.Option("--address", help="of the cluster: http://HOST:8265")],
+    address: Annotated[str, typer.Option("--address", help="of the cluster's dashboard: http://HOST:8265")],
     set_: Overrides = None,
-    store: Store = None,
-    cluster: ClusterFile = None,
-    mlflow: Annotated[str | None, typer.Option("--mlflow", help="tracking URI; 'off' for none")] = None,
-    working_dir: Annotated[Path, typer.Option("--working-dir", help="folder that is sent along")] = Path(),
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="for the job")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="URI, or folder that all nodes share; else LMMCL_STORE or the cluster file's"),
+    ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option("--cluster", help="where and how to run there; default: one CPU for each step")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="tracking URI, as the nodes see it; 'off' for none")
+    ] = None,
+    working_dir: Annotated[
+        Path, typer.Option("--working-dir", help="folder that is sent along; less what .gitignore and .rayignore name")
+    ] = Path(),
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="variable of the job; may be repeated")
+    ] = None,
     runtime_env: Annotated[
-        Path | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime env")
+        Path | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime environment: pip, env_vars, …")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="pass on the log until the job ends")] = True,
 ) -> None:
-    """Run a sweep as a job of a Ray cluster. Submit it again to resume, extend or repair."""
+    """Run a sweep as a job of a Ray cluster. Submit it again to resume, extend or repair.
+
+    Ctrl-C ends the following, not the job; `ray job stop` lets stages save and ends it. A cluster that wants a token: set
+    RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. The exit code is that of the job; 130 if it was stopped or is no longer followed.
+    """
     from lmmcl.runner import submit as job
 
     made = job.make_submission(

@@ -1,37 +1,27 @@
-"""A sweep as a job: what is sent, what is refused before it is sent, and a job that is stopped and sent again."""
+"""A sweep as a job: what is sent, what is refused before it is sent, and how it ended. Jobs that run: test_jobs.py."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import secrets
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from made import SWEEP, write_sweep
+from ray_head import free_ports
 
 from lmmcl.errors import UserError
-from lmmcl.ledger import Ledger
-from lmmcl.runner.submit import Submission, make_submission
+from lmmcl.runner.submit import STOP_SECONDS, Submission, make_submission, submit
 from lmmcl.runner.tune import ray_address
 from lmmcl.spec.cluster import Cluster, load_cluster
 from lmmcl.spec.sweep import load_sweep
 
-LMMCL = [sys.executable, "-c", "from lmmcl.cli import main; main()"]
-RAY = str(Path(sys.executable).with_name("ray"))
 
-
-def made(folder: Path, **more: object) -> Submission:
-    sweep = load_sweep(write_sweep(folder))
-    given = {"working_dir": folder, "cluster_file": None, "store": "s3://bucket/lmmcl", **more}
+def made(folder: Path, text: str = SWEEP, **more: object) -> Submission:
+    sweep = load_sweep(write_sweep(folder, text))
+    given = {"working_dir": folder, "cluster_file": None, "store": "s3://bucket/lmmcl", "mlflow": "off", **more}
     return make_submission(sweep, Cluster(), **given)  # type: ignore[arg-type]
 
 
@@ -39,20 +29,24 @@ def test_a_job_is_the_command_that_a_person_would_type(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("ray: {address: auto}\n")
     job = made(tmp_path, cluster_file=tmp_path / "node.yaml", set_=["training.epochs=2"], environment=["A=b c"])
     assert job.entrypoint == (
-        "lmmcl run small.yaml --cluster node.yaml --store s3://bucket/lmmcl --set training.epochs=2"
+        "lmmcl run small.yaml --cluster node.yaml --store s3://bucket/lmmcl --set training.epochs=2 --mlflow off"
     )
     assert job.runtime_env["working_dir"] == str(tmp_path)
-    assert job.runtime_env["env_vars"] == {"A": "b c"}
+    assert job.runtime_env["env_vars"] == {"A": "b c", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     assert "lmmcl-store" in job.runtime_env["excludes"]
     assert job.metadata["lmmcl.sweep"] == "small"
+    assert job.report == f"lmmcl report {tmp_path}/small.yaml --set training.epochs=2 --store s3://bucket/lmmcl"
 
 
 def test_more_of_the_runtime_environment_comes_from_a_file(tmp_path: Path) -> None:
     more = tmp_path / "env.yaml"
-    more.write_text(yaml.safe_dump({"pip": ["mine"], "env_vars": {"A": "file", "B": "file"}}))
+    more.write_text(yaml.safe_dump({"pip": ["mine"], "env_vars": {"A": "file", "RAY_JOB_STOP_WAIT_TIME_S": "5"}}))
     env = made(tmp_path, runtime_env=more, environment=["A=line"]).runtime_env
     assert env["pip"] == ["mine"]
-    assert env["env_vars"] == {"A": "line", "B": "file"}
+    assert env["env_vars"] == {"A": "line", "RAY_JOB_STOP_WAIT_TIME_S": "5"}
+    more.write_text("env_vars: {A: 1}\n")
+    with pytest.raises(UserError, match=r"env\.yaml: Ray does not take this environment"):
+        made(tmp_path, runtime_env=more)
 
 
 def test_what_would_not_reach_the_cluster_or_last_there_is_refused(tmp_path: Path) -> None:
@@ -63,6 +57,92 @@ def test_what_would_not_reach_the_cluster_or_last_there_is_refused(tmp_path: Pat
             made(tmp_path, store=store)
     with pytest.raises(UserError, match="NAME=VALUE"):
         made(tmp_path, environment=["NAME"])
+    with pytest.raises(UserError, match="--mlflow http://HOST:5000"):
+        made(tmp_path, mlflow=None)
+
+
+OWN = f"{SWEEP}skills:\n  mine: {{train: DATA/train.jsonl, test: DATA/test.jsonl, metric: exact_match}}\n"
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Callable[[str], Path]:
+    def write(folder: str) -> Path:
+        (data := tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        said = [{"from": "human", "value": "how many ?"}, {"from": "gpt", "value": "2"}]
+        for name in ("train", "test"):
+            (data / f"{name}.jsonl").write_text(json.dumps({"id": "a", "conversations": said}) + "\n")
+        return data
+
+    return write
+
+
+def test_data_of_a_sweep_goes_with_it_or_is_where_every_node_finds_it(
+    tmp_path: Path, own_data: Callable[[str], Path]
+) -> None:
+    own_data("home/data"), own_data("other")
+    home = tmp_path / "home"
+    assert made(home, OWN.replace("DATA", "data")).shared == ()
+    with pytest.raises(
+        UserError, match=r"other/train\.jsonl: is not in .*, the folder that is sent.*by an absolute path"
+    ):
+        made(home, OWN.replace("DATA", "../other"))
+    job = made(home, OWN.replace("DATA", f"{tmp_path}/other"), store="/shared/store")
+    assert job.shared == ("/shared/store", f"{tmp_path}/other/test.jsonl", f"{tmp_path}/other/train.jsonl")
+    (home / ".gitignore").write_text("data/\n")
+    with pytest.raises(UserError, match=r"data/train\.jsonl: is not sent: \.gitignore"):
+        made(home, OWN.replace("DATA", "data"))
+
+
+def test_a_folder_that_ray_does_not_take_is_refused_with_what_makes_it_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 3 * 2**20)
+    (tmp_path / "weights.bin").write_bytes(bytes(4 * 2**20))
+    with pytest.raises(
+        UserError, match=r"4 MiB would be sent, and Ray takes less than 3 MiB; .*weights\.bin \(4 MiB\)"
+    ):
+        made(tmp_path)
+    (tmp_path / ".rayignore").write_text("*.bin\n")
+    made(tmp_path)
+
+
+def test_an_address_is_asked_as_it_is_given_and_told_where_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, other = free_ports(2)
+    monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{other}")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{given}: no job can be sent there: .*:{given}"):
+        submit(made(tmp_path), f"http://127.0.0.1:{given}", follow=True, tell=print)
+    with pytest.raises(UserError, match=r"such as http://host:8265"):
+        submit(made(tmp_path), "host:8265", follow=True, tell=print)
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "message", "code", "told"),
+    [
+        ("SUCCEEDED", 0, "", 0, "what it found, here: lmmcl report"),
+        ("STOPPED", None, "", 130, "submit it again to go on"),
+        ("FAILED", 2, "a long log", 2, "exit code 2; its log tells why"),
+        ("FAILED", None, "no such package: mine", 1, "failed: no such package: mine"),
+        ("RUNNING", None, "", 1, "the job goes on; its log: ray job logs"),
+    ],
+)
+def test_how_a_job_ended_is_told_and_is_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, ended: int | None, message: str, code: int, told: str
+) -> None:
+    class Client:
+        async def tail_job_logs(self, job: str):  # type: ignore[no-untyped-def]
+            yield "a line\n\n"
+
+        def get_job_info(self, job: str) -> SimpleNamespace:
+            state = SimpleNamespace(value=status)
+            return SimpleNamespace(submission_id=job, status=state, driver_exit_code=ended, message=message)
+
+    monkeypatch.setattr("lmmcl.runner.submit._send", lambda submission, address: (Client(), "one"))
+    lines: list[str] = []
+    assert submit(made(tmp_path), "http://host:8265", follow=True, tell=lines.append) == code
+    assert "a line\n" in lines and told in lines[-1] and "a long log" not in lines[-1]
 
 
 def test_inside_a_job_the_running_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,122 +151,3 @@ def test_inside_a_job_the_running_cluster_is_joined(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert ray_address(load_cluster(None)) == "10.0.0.1:6379"
     assert ray_address(Cluster.model_validate({"ray": {"address": "auto"}})) == "auto"
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head of our own with token authentication: its address, and the environment that may talk to it."""
-    port, dashboard, agent = free_ports(3)
-    folder = tmp_path_factory.mktemp("ray")
-    mark = secrets.token_hex(16)
-    environment = {
-        **os.environ,
-        "LMMCL_TEST_MARK": mark,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_JOB_STOP_WAIT_TIME_S": "30",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    words = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    words += ["--num-cpus=2", '--resources={"head": 1}', f"--temp-dir={folder}", "--include-dashboard=true", "--block"]
-    with (folder / "head.log").open("w") as log:
-        started = subprocess.Popen(
-            [RAY, "start", *words], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{dashboard}"
-    end = time.monotonic() + 120
-    while subprocess.run([RAY, "job", "list", "--address", address], env=environment, capture_output=True).returncode:
-        assert started.poll() is None and time.monotonic() < end, (folder / "head.log").read_text()
-        time.sleep(1)
-    yield address, environment
-    started.send_signal(signal.SIGTERM)  # `ray stop` would also stop clusters that are not ours
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        started.wait(20)
-    for process in marked(mark):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
-def marked(mark: str) -> list[int]:
-    """Processes with a mark in their environment: those that we started, and theirs."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_job_that_is_stopped_and_sent_again_finishes(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    address, environment = head
-    write_sweep(
-        tmp_path,
-        SWEEP.replace("learning_rate: [1.0e-3, 3.0e-4]", "learning_rate: [1.0e-3]").replace(
-            "examples: 64", "examples: 640"
-        ),
-    )
-    (tmp_path / "node.yaml").write_text("driver: {resources: {head: 0.001}}\n")
-    store = tmp_path / "store"
-    words = [
-        "submit",
-        "small.yaml",
-        "--address",
-        address,
-        "--cluster",
-        "node.yaml",
-        "--store",
-        str(store),
-        "--mlflow",
-        "off",
-    ]
-
-    def submit(*more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*LMMCL, *words, *more],
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
-    wrong = subprocess.run(
-        [*LMMCL, *words], cwd=tmp_path, env={**environment, "RAY_AUTH_TOKEN": "0" * 64}, text=True, capture_output=True
-    )
-    assert wrong.returncode == 2 and "RAY_AUTH_TOKEN" in wrong.stderr, wrong.stderr
-
-    first = submit()
-    ledger, end = Ledger(str(store)), time.monotonic() + 240
-    while len(ledger.paths()) < 2:
-        assert first.poll() is None and time.monotonic() < end, first.communicate()[0]
-        time.sleep(0.5)
-    assert first.stdout is not None
-    job = next(found[1] for line in first.stdout if (found := re.match(r"job (\S+):", line)))
-    subprocess.run([RAY, "job", "stop", "--address", address, job], env=environment, check=True, capture_output=True)
-    output = first.communicate(timeout=120)[0]
-    assert first.returncode == 130, output
-    assert "goes on from there" in output, "it ended by itself, at the signal"
-    finished = {path: (store / path / "record.json").stat().st_mtime_ns for path in ledger.paths()}
-    assert any(ledger.find(step) is None for step in load_sweep(tmp_path / "small.yaml").steps.values())
-
-    second = submit()
-    output = second.communicate(timeout=300)[0]
-    assert second.returncode == 0, output
-    assert all(ledger.find(step) for step in load_sweep(tmp_path / "small.yaml").steps.values())
-    assert {path: (store / path / "record.json").stat().st_mtime_ns for path in finished} == finished
