@@ -18,6 +18,7 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
+from lmmcl.runner.fits import refuse, unfit
 from lmmcl.runner.inputs import check_inputs
 from lmmcl.runner.search import Searching, is_finished, make_searching
 from lmmcl.runner.tracking_thread import BackgroundTracker
@@ -107,6 +108,8 @@ def run_sweep(
     unfinished = [trial for trial in listed if not is_finished(trial, ledger, walks)]
     searching = make_searching(sweep, ledger, walks, decisions)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
+    steps = (step for trial in unfinished for step in walks.of(trial).steps().values())
+    refuse(unfit(sweep, cluster, steps, lambda step: ledger.find(step) is None))
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
