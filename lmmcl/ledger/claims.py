@@ -21,11 +21,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.owners import alive, born_at, place
 from lmmcl.ledger.store import Store
 from lmmcl.spec.cluster import ClaimSettings
 
@@ -105,6 +104,14 @@ class Claims:
             return None
         return claim
 
+    def living(self) -> dict[str, Claim]:
+        """Who else computes what now, by key."""
+        keys = [
+            name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
+        ]
+        found = self._each(self.holder, keys)
+        return {key: claim for key, claim in found if claim is not None}
+
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:
         """`do` for each key; side by side where each takes a round trip."""
         if self.store.is_local or len(keys) < 2:
@@ -114,7 +121,7 @@ class Claims:
 
     def _new(self) -> Claim:
         pid, expiry = os.getpid(), self.settings.expiry_s
-        born, until = _born(pid) or "", time.time() + expiry
+        born, until = born_at(pid) or "", time.time() + expiry
         return Claim(uuid.uuid4().hex, socket.gethostname(), place(), pid, born, self.run, until, expiry)
 
     def _take(self, key: str, mine: Claim) -> bool:
@@ -125,6 +132,8 @@ class Claims:
             theirs = _parsed(self.store.read(_name(key)))
         except FileNotFoundError:  # given back just now
             return self.store.create(_name(key), content)
+        if theirs is not None and theirs.token == mine.token:
+            return True  # the answer to the first try was lost
         if theirs is not None and not self._is_void(key, theirs):
             return False
         self._remove(key, theirs)
@@ -217,34 +226,3 @@ def _parsed(content: bytes) -> Claim | None:
         return Claim(**{each.name: said[each.name] for each in fields(Claim) if each.name in said})
     except (ValueError, TypeError):
         return None
-
-
-@cache
-def place() -> str:
-    """This machine since it was started, and the room of processes (container) on it: where a process number means the same."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)
-
-
-def alive(pid: int, born: str = "") -> bool:
-    """Whether the process is there, is no zombie, and (where the system tells) is the one that was started at `born`."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    now = _born(pid)
-    return now is None or (now != "" and born in ("", now))
-
-
-def _born(pid: int) -> str | None:
-    """When a process was started, in ticks since the machine was; empty for a zombie, None where the system does not tell."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return "" if after_name[0] in "ZX" else after_name[19]

@@ -6,10 +6,8 @@ and the record after them, at once or, where a GPU would wait for the network, l
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -17,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.ledger.claims import alive
-from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, step_files
+from lmmcl.ledger.owners import private_name
+from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, sealed, step_files, unsealed
 from lmmcl.spec.steps import CheckpointStep, Step
 
 if TYPE_CHECKING:
@@ -45,8 +43,8 @@ class Draft:
             about["at"] = uuid.uuid4().hex[:12]  # no upload ever writes over another's files
         record = {**about, **fields}
         partial = self.folder / f"{RECORD}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False))
+        with partial.open("wb") as file:
+            file.write(sealed(record))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(self.folder / RECORD)
@@ -58,12 +56,12 @@ class Draft:
 
 def private_folder(ledger: Ledger, step: Step) -> Path:
     """A new folder on the file system where the step will lie: a rename there is atomic and moves no bytes."""
-    owner = f"{step.key}-{socket.gethostname()}-{os.getpid()}-"
+    name = private_name(step.key)
     if not ledger.is_local:
-        return ledger.node.room(f"lmmcl-{owner}")
+        return ledger.node.room(f"lmmcl-{name}")
     parent = ledger.files.at(PARTIAL)
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=owner, dir=parent))
+    return Path(tempfile.mkdtemp(prefix=name, dir=parent))
 
 
 def private_folders(ledger: Ledger) -> list[Path]:
@@ -73,26 +71,30 @@ def private_folders(ledger: Ledger) -> list[Path]:
     return list(parent.iterdir())
 
 
-def is_abandoned(folder: Path) -> bool:
-    """Whether a private folder is of a process of this host that is gone."""
-    here = f"-{socket.gethostname()}-"
-    return here in folder.name and not alive(int(folder.name.split(here)[1].split("-")[0]))
-
-
 def publish(ledger: Ledger, step: Step, folder: Path) -> Record:
     """Move a private folder that holds a record into its place; when another was first, keep that one."""
     if ledger.is_local:
         _rename(ledger, step, folder)
     elif not ledger.holds(step):
-        at = _record_in(folder)["at"]
-        for path in step_files(folder):
-            ledger.files.put(path, f"{step.path}/{at}/{path.relative_to(folder).as_posix()}")
-        ledger.files.put(folder / RECORD, f"{step.path}/{RECORD}")
-        if any(folder.glob(f"*{WEIGHTS}")):
-            ledger.node.keep(at, folder)
+        _upload(ledger, step, folder)
     record = ledger.find(step)
     assert record is not None, f"{step.path} was published a moment ago"
     return record
+
+
+def _upload(ledger: Ledger, step: Step, folder: Path) -> None:
+    """The files, then the record if there is none: children may lie over the weights of whoever was first."""
+    at, name = _record_in(folder)["at"], f"{step.path}/{RECORD}"
+    for path in step_files(folder):
+        ledger.files.put(path, f"{step.path}/{at}/{path.relative_to(folder).as_posix()}")
+    content = (folder / RECORD).read_bytes()
+    if not ledger.files.create(name, content):
+        if ledger.holds(step):
+            ledger.files.remove_folder(f"{step.path}/{at}")
+            return
+        ledger.files.write(name, content)  # it was cut, or its weights were dropped
+    if any(folder.glob(f"*{WEIGHTS}")):
+        ledger.node.keep(at, folder)
 
 
 def _rename(ledger: Ledger, step: Step, folder: Path) -> None:
@@ -120,7 +122,7 @@ def staged_whole(folder: Path, step: Step) -> bool:
 
 
 def _record_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return unsealed((folder / RECORD).read_bytes())
 
 
 def _about(step: Step) -> dict[str, Any]:

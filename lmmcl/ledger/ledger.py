@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError, unknown
-from lmmcl.ledger.claims import forgotten
-from lmmcl.ledger.draft import Draft, is_abandoned, private_folder, private_folders, publish, staged_whole
+from lmmcl.ledger.draft import Draft, private_folder, private_folders, publish, staged_whole
+from lmmcl.ledger.leftovers import tidy, tidy_node
 from lmmcl.ledger.node import Node
-from lmmcl.ledger.reading import opened
-from lmmcl.ledger.record import RECORD, WEIGHTS, Record
+from lmmcl.ledger.owners import is_written, key_of
+from lmmcl.ledger.reading import lines, opened
+from lmmcl.ledger.record import RECORD, WEIGHTS, Record, sealed, unsealed
 from lmmcl.ledger.store import Store, full, is_full
 from lmmcl.models import get_model
 from lmmcl.spec.steps import Recorded, Step
@@ -92,14 +93,19 @@ class Ledger:
                 f"cannot be written ({error}); name another with --store or LMMCL_STORE", file=f"store {self.store}"
             ) from error
 
+    def check_exists(self) -> None:
+        """Raise UserError when there is no such store; one is made by its first run."""
+        if not self.files.exists():
+            raise UserError("there is none; name another with --store or LMMCL_STORE", file=f"store {self.store}")
+
     def find(self, step: Step) -> Record | None:
         """The record of `step`, or None when it has not been computed."""
         return self.read(step.path)
 
     def read(self, path: str) -> Record | None:
-        """The record in the folder `path` below the store, or None; one that is no JSON was never finished or is damaged."""
+        """The record in the folder `path` below the store, or None; one that was cut or changed is none."""
         try:
-            return Record(path, json.loads(self.files.read(f"{path}/{RECORD}")))
+            return Record(path, unsealed(self.files.read(f"{path}/{RECORD}")))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -115,6 +121,7 @@ class Ledger:
         `folder` is one of this node's that holds files of the step already. Left without a commit (an error, say),
         everything written is removed. Raises StoreError when there is no room left to write.
         """
+        tidy_node(self)
         folder = folder or private_folder(self, step)
         draft = Draft(self, step, folder)
         try:
@@ -134,7 +141,7 @@ class Ledger:
         if self.is_local:
             return False
         for folder in self.node.rooms(step.key):
-            if is_abandoned(folder) and staged_whole(folder, step):  # killed while it uploaded
+            if is_written(folder) is False and staged_whole(folder, step):  # killed while it uploaded
                 self.node.stage(step.key, folder)
         return staged_whole(self.node.staged(step.key), step)
 
@@ -156,8 +163,8 @@ class Ledger:
         """The file `name` of the step in `path` as a local file, for the time of the `with`.
 
         Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `put_aside`;
-        without, what the store itself holds is looked at, and no copy on this node). A file that the step never had, or
-        whose weights were dropped, is a path where nothing is.
+        without, what the store itself holds is looked at, and no copy on this node), or DroppedError when `lmmcl gc` dropped
+        it. A file that the step never had is a path where nothing is.
         """
         return opened(self, path, name, put_aside=put_aside)
 
@@ -172,9 +179,12 @@ class Ledger:
         if record is None:
             return 0
         left = {name: said for name, said in record.files.items() if not name.endswith(WEIGHTS)}
-        fields = {**record.fields, "files": left, "dropped": record.fields.get("dropped", time.time())}
+        gone = sorted({*record.dropped, *record.files} - left.keys())
+        when = record.fields.get("dropped", time.time())
         # Said first: a file is never missing without a word.
-        self.files.write(f"{path}/{RECORD}", json.dumps(fields, allow_nan=False).encode())
+        self.files.write(
+            f"{path}/{RECORD}", sealed({**record.fields, "files": left, "dropped": when, "dropped_files": gone})
+        )
         weights = {name: size for name, size in self.sizes(path).items() if name.endswith(WEIGHTS)}
         for name in weights:
             self.files.remove(f"{path}/{name}")
@@ -189,13 +199,11 @@ class Ledger:
         return self.files.sizes(path)
 
     def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
-        """The rows of a .jsonl file of the step in `path`; empty when the step has no such file."""
-        record = self.read(path)
-        try:
-            text = self.files.read(f"{record.folder if record else path}/{name}").decode()
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in text.splitlines() if line]
+        """The rows of a .jsonl file of the step in `path`; empty where that is not recorded or has no such file.
+
+        Raises DamagedError when the file is not what was recorded; reading rows puts no record aside.
+        """
+        return lines(self, path, name)
 
     def keep_text(self, name: str, text: str) -> None:
         """Write a text beside the records, such as why a trial failed; it is no record and may be deleted."""
@@ -229,20 +237,9 @@ class Ledger:
         return Recorded(model, record["depth"], record["key"], path, record["label"], parents)
 
     def being_written(self) -> set[str]:
-        """Keys of the steps whose private folder is in the store: being computed now (or killed in the middle)."""
-        return {folder.name.split("-")[0] for folder in private_folders(self)}
+        """Keys of the steps whose private folder is in the store, but for those of this machine's processes that are gone."""
+        return {key_of(folder) for folder in private_folders(self) if is_written(folder) is not False}
 
-    def remove_abandoned(self) -> int:
-        """Delete private folders of this host's processes that are gone (killed in the middle of a step); returns how many.
-
-        Claims that were left a day ago go too.
-        """
-        if not self.is_local:
-            self.node.tidy()
-        for name in forgotten(self.files):
-            with suppress(FileNotFoundError):
-                self.files.remove(name)
-        dead = [folder for folder in private_folders(self) if is_abandoned(folder)]
-        for folder in dead:
-            shutil.rmtree(folder, ignore_errors=True)
-        return len(dead)
+    def remove_abandoned(self) -> None:
+        """Delete what killed processes left (see `lmmcl.ledger.leftovers`)."""
+        tidy(self)

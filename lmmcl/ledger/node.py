@@ -11,15 +11,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 SHARE = 0.25
 """Of the disk's free space (copies counted as free): what copies may take."""
-STALE = 7 * 24 * 3600.0
-"""Seconds after which what was staged and never uploaded is taken for forgotten."""
 
 
 class Node:
@@ -62,7 +59,7 @@ class Node:
     def keep(self, at: str, folder: Path) -> None:
         """Make a folder that was uploaded a copy, where there is room; else delete it."""
         target = self.folder / "copies" / at
-        if target.exists() or not self._make_room(_bytes(folder)):
+        if target.exists() or not self._make_room(bytes_in(folder)):
             shutil.rmtree(folder, ignore_errors=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,19 +78,16 @@ class Node:
         """Delete a copy that is not what was uploaded."""
         (self.folder / "copies" / at / name).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Delete what was staged, or left by a killed process, and forgotten."""
-        for folder in (*self.folder.glob("staged/*"), *self.folder.glob("lmmcl-*")):
-            with suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > STALE:
-                    shutil.rmtree(folder, ignore_errors=True)
+    def leavings(self) -> list[Path]:
+        """Everything but copies: what is written here, waits for its upload, or for its stage to be gone on with."""
+        return [path for pattern in ("lmmcl-*", "staged/*", "runs/*") for path in self.folder.glob(pattern)]
 
     def _make_room(self, needed: int) -> bool:
         """Delete the copies that were not used for longest until `needed` bytes more are within the share."""
         ages = []
         for folder in self.folder.glob("copies/*"):
             with suppress(FileNotFoundError):
-                ages.append((folder.stat().st_mtime, _bytes(folder), folder))
+                ages.append((folder.stat().st_mtime, bytes_in(folder), folder))
         taken = sum(size for _, size, _ in ages)
         limit = SHARE * (shutil.disk_usage(self.folder).free + taken)
         for _, size, folder in sorted(ages):
@@ -104,7 +98,8 @@ class Node:
         return taken + needed <= limit
 
 
-def _bytes(folder: Path) -> int:
+def bytes_in(folder: Path) -> int:
+    """Of all files below `folder`, which others may be writing or deleting."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):

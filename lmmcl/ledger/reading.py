@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -9,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.ledger.record import WEIGHTS, DamagedError, Record, differs, home_of
+from lmmcl.ledger.record import WEIGHTS, DamagedError, DroppedError, Record, differs, home_of
 from lmmcl.ledger.store import full, is_full
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ def opened(ledger: Ledger, path: str, name: str, *, put_aside: bool) -> Iterator
     """See `Ledger.opened`."""
     home, inner = home_of(path, name)
     record = ledger.read(home)
+    if record and inner in record.dropped:
+        raise DroppedError(
+            "these weights were dropped by `lmmcl gc`; a run of a sweep that needs them computes them again",
+            file=f"{ledger.store}/{home}/{inner}",
+        )
     if not ledger.is_local:
         with _fetched(ledger, record, home, inner, put_aside) as local:
             yield local
@@ -81,3 +88,21 @@ def _verify(ledger: Ledger, path: str, name: str, local: Path, said: Mapping[str
         ledger.put_aside(path)
         remedy = "; its record was put aside, and the next run of its sweep computes the step again"
     raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
+
+
+def lines(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
+    """See `Ledger.read_lines`."""
+    record = ledger.read(path)
+    if record is None:
+        return []
+    content = b""
+    with suppress(FileNotFoundError):
+        content = ledger.files.read(f"{record.folder}/{name}")
+    said = record.files.get(name)
+    if said and said["sha256"] != hashlib.sha256(content).hexdigest():
+        raise DamagedError(
+            "is missing, or holds other bytes than were written; `lmmcl ledger check --repair` puts its record aside, "
+            "and the next run of its sweep computes the step again",
+            file=f"{ledger.store}/{record.folder}/{name}",
+        )
+    return [json.loads(line) for line in content.decode().splitlines() if line]

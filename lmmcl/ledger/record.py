@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,15 @@ _VERIFIED: set[tuple[int, int, int, int]] = set()
 """Local files that this process found whole: device, inode, time of change, size. A link to one is as good."""
 
 
+_SEAL = b', "seal": "'
+
+
 class DamagedError(UserError):
     """A stored file that is not what its record says: truncated, changed or missing."""
+
+
+class DroppedError(DamagedError):
+    """Weights that `lmmcl gc` dropped; as of what is damaged, who needs them has them computed again."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,31 @@ class Record:
         """Whether weights, if the step ends in some, are there still (see `lmmcl gc`)."""
         return "dropped" not in self.fields
 
+    @property
+    def dropped(self) -> Sequence[str]:
+        """Names of the files that `lmmcl gc` dropped."""
+        return self.fields.get("dropped_files", ())
+
+
+def sealed(fields: Mapping[str, Any]) -> bytes:
+    """A record as it is stored: JSON with the SHA-256 of all that comes before as its last entry."""
+    said = json.dumps(fields, allow_nan=False).encode()[:-1]
+    return said + _SEAL + hashlib.sha256(said).hexdigest().encode() + b'"}'
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """What a record says; raises ValueError when it was cut or changed. One without a seal is taken at its word."""
+    try:
+        fields = json.loads(content)
+    except ValueError as error:
+        raise ValueError("was cut, or is no JSON") from error
+    if not isinstance(fields, dict) or not {"key", "kind", "parents"} <= fields.keys():
+        raise ValueError("is no record")
+    seal = fields.pop("seal", None)
+    if seal is not None and seal != hashlib.sha256(content.rpartition(_SEAL)[0]).hexdigest():
+        raise ValueError("holds other bytes than were written")
+    return fields
+
 
 def step_files(folder: Path) -> list[Path]:
     """All files of a step but its record."""
@@ -55,6 +88,7 @@ def step_files(folder: Path) -> list[Path]:
 
 
 def said_of(path: Path) -> dict[str, Any]:
+    """What a record says of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

@@ -77,6 +77,10 @@ class Store:
         """The path of a file; of local stores alone."""
         return Path(self.root, name)
 
+    def exists(self) -> bool:
+        """Whether there is anything here, or at least a folder."""
+        return self._patiently(self.fs.exists, self.root)
+
     def read(self, name: str) -> bytes:
         """All of a file; raises FileNotFoundError."""
         return self._patiently(self.fs.cat_file, f"{self.root}/{name}")
@@ -116,7 +120,7 @@ class Store:
         try:
             os.link(partial, self.at(name))
         except FileExistsError:
-            return False
+            return partial.stat().st_nlink > 1  # ours after all: over a network the answer to a first try may be lost
         except OSError:  # a file system without links
             try:
                 with self.at(name).open("xb") as file:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
-from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record
+from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, unsealed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        return {**asdict(self), "records": dict(self.records)}
 
     def summary(self) -> str:
         """One line."""
@@ -56,7 +56,11 @@ class Audit:
 
 
 def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
-    """Read every file of every record; with `repair`, damaged records are put aside, so that a run computes them again."""
+    """Read every file of every record; with `repair`, damaged records are put aside, so that a run computes them again.
+
+    Raises UserError where there is no store.
+    """
+    ledger.check_exists()
     audit = Audit(repaired=repair)
     for kind in KINDS:
         files = ledger.sizes(kind)
@@ -81,9 +85,12 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
 
 
 def _damages(ledger: Ledger, path: str) -> Iterator[str]:
-    record = ledger.read(path)
-    if record is None:
-        yield f"{RECORD} is no JSON"
+    try:
+        record = Record(path, unsealed(ledger.files.read(f"{path}/{RECORD}")))
+    except FileNotFoundError:  # put aside a moment ago, by a run
+        return
+    except ValueError as error:
+        yield f"{RECORD} {error}"
         return
     if not path.endswith(f"-{record['key']}"):
         yield f"its record is of {record['key']}"

@@ -1,20 +1,26 @@
 """Free space in a store: weights that no planned step still needs, and what killed stages left. Scores are never touched.
 
 A step that is still to be computed needs the weights of all checkpoints on its way (a delta lies over its parents').
-Dropped weights are computed again when something new asks for them.
+Dropped weights are computed again when something new asks for them, and when a run needed them that was not named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from lmmcl.errors import UserError
 from lmmcl.evaluation.walked import walks_of, wanted_steps
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.claims import Claim, Claims
+from lmmcl.ledger.leftovers import leftovers
+from lmmcl.ledger.node import bytes_in
 from lmmcl.ledger.record import WEIGHTS
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
+from lmmcl.spec.cluster import ClaimSettings
 from lmmcl.spec.steps import CheckpointStep, Step
 from lmmcl.spec.sweep import Sweep
 
@@ -23,17 +29,22 @@ RUNS = "runs"
 
 @dataclass
 class Freed:
-    """What was (or, in a dry run, would be) removed: bytes by folder below the store, and how many checkpoints keep theirs."""
+    """What was (or, in a dry run, would be) removed: bytes by folder, below the store if not on this node.
+
+    `weights` are of checkpoints, `runs` what stages kept for being resumed, `abandoned` what killed processes were writing;
+    `kept` is how many checkpoints keep their weights, `others` who computes steps of sweeps that were not named.
+    """
 
     weights: dict[str, int] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
-    abandoned: int = 0
+    abandoned: dict[str, int] = field(default_factory=dict)
     kept: int = 0
+    others: list[str] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
         """All together."""
-        return sum(self.weights.values()) + sum(self.runs.values())
+        return sum(sum(part.values()) for part in (self.weights, self.runs, self.abandoned))
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -50,17 +61,27 @@ def collect_garbage(
 ) -> Freed:
     """Drop the weights of the checkpoints of `sweeps` that none of their planned steps needs, and runs of recorded stages.
 
-    `everything` looks at all checkpoints of the store, not only at those of `sweeps`. `keep` names checkpoints (see
-    `Ledger.checkpoint`) to keep with all that they lie over. Raises UserError for a name that no checkpoint has.
+    `everything` looks at all checkpoints and runs of the store, not only at those of `sweeps`. `keep` names checkpoints (see
+    `Ledger.checkpoint`) to keep with all that they lie over. What is being computed now stays, with what it reads. Raises
+    UserError for a name that no checkpoint has, where there is no store, and when `everything` would take the ground from
+    under a sweep that runs and was not named.
     """
+    ledger.check_exists()
     sweeps = [with_proposals(sweep, ledger) for sweep in sweeps]
     steps = {key: step for sweep in sweeps for key, step in sweep.steps.items()}
     walked = {key: step for sweep in sweeps for key, step in wanted_steps(sweep, walks_of(sweep, ledger)).items()}
-    needed = needed_weights(walked.values(), ledger) | {
+    living = Claims(ledger.files, ClaimSettings()).living()
+    freed = Freed(others=_others(living, steps))
+    if freed.others and everything and not dry_run:
+        raise UserError(
+            f"{freed.others[0]} computes steps of a sweep that is not named; name that one too, or wait for its end",
+            file=f"store {ledger.store}",
+        )
+    running = {key: steps[key] for key in living if key in steps}
+    needed = needed_weights({**walked, **running}.values(), ledger, running=running) | {
         path for name in keep for path in _with_parents(ledger.checkpoint(name))
     }
     mine = {step.path for step in steps.values() if isinstance(step, CheckpointStep)}
-    freed = Freed()
     for path in ledger.paths():
         size = sum(size for name, size in ledger.sizes(path).items() if name.endswith(WEIGHTS))
         if not size or not (everything or path in mine):
@@ -69,17 +90,18 @@ def collect_garbage(
             freed.kept += 1
             continue
         freed.weights[path] = size if dry_run else ledger.drop_weights(path)
-    _finished_runs(ledger, freed, dry_run=dry_run)
+    _free_runs(ledger, freed, {*living, *ledger.being_written()}, walked, everything=everything, dry_run=dry_run)
+    freed.abandoned = {_name(ledger, folder): bytes_in(folder) for folder in leftovers(ledger)}
     if not dry_run:
-        freed.abandoned = ledger.remove_abandoned()
+        ledger.remove_abandoned()
     return freed
 
 
-def needed_weights(steps: Iterable[Step], ledger: Ledger) -> set[str]:
-    """Folders of the checkpoints whose weights the steps that are not recorded yet will read."""
+def needed_weights(steps: Iterable[Step], ledger: Ledger, *, running: Collection[str] = ()) -> set[str]:
+    """Folders of the checkpoints whose weights the steps that are not recorded yet, or are `running` (keys), will read."""
     needed: set[str] = set()
     for step in steps:
-        if ledger.find(step) is None:
+        if step.key in running or ledger.find(step) is None:
             for parent in step.parents:
                 needed |= _with_parents(parent)
     return needed
@@ -89,25 +111,43 @@ def _with_parents(step: CheckpointStep) -> set[str]:
     return {step.path}.union(*(_with_parents(parent) for parent in step.parents))
 
 
-def _finished_runs(ledger: Ledger, freed: Freed, *, dry_run: bool) -> None:
-    """Checkpoints inside a stage are for resuming it; once it is recorded, nobody asks for them."""
+def _others(living: Mapping[str, Claim], steps: Collection[str]) -> list[str]:
+    """Who computes what is not among `steps`."""
+    return sorted({str(claim) for key, claim in living.items() if key not in steps})
+
+
+def _free_runs(
+    ledger: Ledger, freed: Freed, running: Collection[str], wanted: Collection[str], *, everything: bool, dry_run: bool
+) -> None:
+    """Checkpoints inside a stage are for resuming it: once it is recorded, or no sweep asks for it, nobody will."""
     done = {path.rsplit("-", 1)[1] for path in ledger.paths()}
     sizes: dict[str, int] = {}
     for name, size in ledger.sizes(RUNS).items():
         run = name.split("/")[0]
         sizes[run] = sizes.get(run, 0) + size
-    for run in sorted(sizes.keys() & done):
-        freed.runs[f"{RUNS}/{run}"] = sizes[run]
-        if not dry_run:
-            ledger.remove_run(run)
+    for run in sorted(sizes.keys() - set(running)):
+        if run in done or (everything and run not in wanted):
+            freed.runs[f"{RUNS}/{run}"] = sizes[run]
+            if not dry_run:
+                ledger.remove_run(run)
+
+
+def _name(ledger: Ledger, folder: Path) -> str:
+    return str(folder.relative_to(ledger.store)) if ledger.is_local else str(folder)
 
 
 def freed_text(freed: Freed, *, dry_run: bool) -> str:
     """For the terminal: a line for each folder, then the sum."""
-    lines = [f"{words.size(size):>10}  {path}" for path, size in {**freed.weights, **freed.runs}.items()]
+    parts = {**freed.weights, **freed.runs, **freed.abandoned}
+    lines = [f"{words.size(size):>10}  {path}" for path, size in parts.items()]
+    lines += [
+        f"{other} computes steps of a sweep that is not named: what it needs of these, it computes again"
+        for other in freed.others
+        if freed.weights
+    ]
     verb = "would be freed" if dry_run else "freed"
     lines.append(
-        f"{words.size(freed.bytes)} {verb}: weights of {len(freed.weights)} checkpoints, {len(freed.runs)} runs; "
-        f"{freed.kept} checkpoints are still needed"
+        f"{words.size(freed.bytes)} {verb}: weights of {len(freed.weights)} checkpoints, {len(freed.runs)} runs, "
+        f"{len(freed.abandoned)} abandoned folders; {freed.kept} checkpoints are still needed"
     )
     return "\n".join(lines)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +21,10 @@ from typer.testing import CliRunner, Result
 from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.claims import FOLDER, RENEWALS, Claims
 from lmmcl.ledger.record import RECORD, DamagedError
 from lmmcl.runner.audit import check_store
+from lmmcl.spec.cluster import ClaimSettings
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import Sweep, load_sweep
 
@@ -92,15 +98,12 @@ def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(f"{bucket}/{tmp_path.name}")
-    put = ledger.files.fs.put_file
 
-    def die_at_the_record(local: str, remote: str, **more: Any) -> None:
-        if remote.endswith(RECORD):
-            raise KeyboardInterrupt
-        put(local, remote, **more)
+    def die(name: str, content: bytes) -> bool:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.files.fs, "put_file", die_at_the_record)
+        patch.setattr(ledger.files, "create", die)  # the record
         with pytest.raises(KeyboardInterrupt):
             finish(ledger, "lost")
     assert ledger.find(STEP) is None
@@ -110,22 +113,24 @@ def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
     assert content(ledger) == "kept"
 
 
-def test_two_that_upload_the_same_step_never_mix_their_files(bucket: str, tmp_path: Path) -> None:
+def test_of_two_that_upload_the_same_step_the_first_stays_whole(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(f"{bucket}/{tmp_path.name}")
-    put, calls = ledger.files.fs.put_file, []
+    create, calls = ledger.files.create, []
 
-    def meanwhile_another(local: str, remote: str, **more: Any) -> None:
-        if remote.endswith(RECORD) and not calls:
-            calls.append(remote)
+    def meanwhile_another(name: str, said: bytes) -> bool:
+        if not calls:
+            calls.append(name)
             finish(ledger, "the other's")
-        put(local, remote, **more)
+        return create(name, said)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger.files.fs, "put_file", meanwhile_another)
-        finish(ledger, "ours")
-    assert calls
+    monkeypatch.setattr(ledger.files, "create", meanwhile_another)
+    finish(ledger, "ours")
+    assert calls == [f"{STEP.path}/{RECORD}"]
     record = ledger.find(STEP)
-    assert record is not None and content(ledger) == record["value"]
+    assert record is not None and record["value"] == content(ledger) == "the other's"
+    assert {name.split("/")[0] for name in ledger.sizes(STEP.path)} == {RECORD, record["at"]}, "the late files are gone"
 
 
 @pytest.mark.parametrize("truncate", [True, False], ids=["truncated", "changed"])
@@ -159,6 +164,57 @@ def test_of_many_that_create_a_file_in_an_object_store_one_does(bucket: str, tmp
     with ThreadPoolExecutor(6) as pool:
         made = list(pool.map(lambda n: store.create("claims/a.json", str(n).encode()), range(6)))
     assert sum(made) == 1 and store.read("claims/a.json") == str(made.index(True)).encode()
+    assert not store.create("claims/a.json", b"late"), "the server refuses, and nobody else's word is overwritten"
+    assert store.read("claims/a.json") == str(made.index(True)).encode()
+
+
+def test_a_process_that_was_stopped_for_longer_than_its_claim_spoils_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    claims = ClaimSettings(expiry_s=1.0)
+    diary = tmp_path / "diary"
+    stopped = multiprocessing.get_context("spawn").Process(target=slow_step, args=(ledger.store, str(diary), claims))
+    stopped.start()
+    wait_for(lambda: diary.exists() and "begun" in diary.read_text())
+    assert stopped.pid is not None
+    os.kill(stopped.pid, signal.SIGSTOP)
+    waiting = Claims(ledger.files, claims, "another run")
+    begun = time.monotonic()
+    assert waiting.holder(STEP.key) is not None
+    wait_for(lambda: waiting.holder(STEP.key) is None)
+    assert time.monotonic() - begun >= claims.expiry_s
+    with waiting.held([STEP.key]) as held:
+        assert held.keys == {STEP.key}
+        os.kill(stopped.pid, signal.SIGCONT)  # both compute it now
+        wait_for(lambda: "again" in diary.read_text())
+        time.sleep(2 * claims.expiry_s / RENEWALS)
+        holder = Claims(ledger.files, claims, "a third").holder(STEP.key)
+        assert holder is not None and holder.pid == os.getpid(), "who was stopped does not take it back"
+        finish(ledger, "in time")
+    diary.write_text("go on")
+    stopped.join(60)
+    assert stopped.exitcode == 0
+    record = ledger.find(STEP)
+    assert record is not None and record["value"] == content(ledger) == "in time"
+    assert check_store(ledger).damages == [] and ledger.sizes(FOLDER) == {}
+
+
+def slow_step(store: str, diary: str, claims: ClaimSettings) -> None:
+    """A process that claims a step, and records it when its diary says that it may."""
+    note, ledger = Path(diary), Ledger(store)
+    with Claims(ledger.files, claims, "a run").held([STEP.key]):
+        note.write_text("begun")
+        while note.read_text() != "go on":
+            before = time.monotonic()
+            time.sleep(0.05)
+            if time.monotonic() - before > claims.expiry_s / 2:
+                note.write_text("again")
+        finish(ledger, "late")
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_sweep_in_an_object_store_is_computed_checked_repaired_freed_and_extended(

@@ -18,7 +18,8 @@ import pytest
 
 from lmmcl.ledger import Ledger
 from lmmcl.ledger import claims as module
-from lmmcl.ledger.claims import FOLDER, Claim, Claims, alive
+from lmmcl.ledger.claims import FOLDER, Claim, Claims
+from lmmcl.ledger.owners import alive, born_at
 from lmmcl.ledger.store import Store
 from lmmcl.spec.cluster import ClaimSettings
 
@@ -105,7 +106,7 @@ def test_a_killed_process_of_this_machine_holds_nobody_up(tmp_path: Path) -> Non
 
 
 def test_a_process_number_that_was_given_again_is_another_process() -> None:
-    born = module._born(os.getpid())
+    born = born_at(os.getpid())
     assert alive(os.getpid(), born or "")
     if born is not None:
         assert not alive(os.getpid(), "1")
@@ -190,6 +191,41 @@ def test_claims_of_long_ago_are_swept_and_others_are_not(tmp_path: Path) -> None
     elsewhere(ledger.files, until=time.time() - 48 * 3600)
     ledger.remove_abandoned()
     assert ledger.sizes(FOLDER) == {}
+
+
+def test_who_is_at_work_is_told_by_key_and_nobody_who_is_gone(store: Store) -> None:
+    mine = of(store, "one")
+    with mine.held(["a", "b"]):
+        elsewhere(store, until=time.time() - 3600)
+        assert set(of(store, "other").living()) == {"a", "b"}
+        assert mine.living() == {}, "others, that is"
+
+
+def test_a_claim_whose_answer_was_lost_on_the_way_is_had(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = store.create
+
+    def create(name: str, content: bytes) -> bool:
+        plain(name, content)
+        return False
+
+    monkeypatch.setattr(store, "create", create)
+    with of(store).held([KEY]) as held:
+        assert held.keys == {KEY}
+    assert store.sizes(FOLDER) == {}
+
+
+def test_a_link_whose_answer_was_lost_on_the_way_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = os.link
+
+    def link(source: Path, target: Path) -> None:
+        plain(source, target)
+        plain(source, target)  # the network file system asks once more, and is told that there is such a file
+
+    monkeypatch.setattr("lmmcl.ledger.store.os.link", link)
+    store = Store(str(tmp_path))
+    assert store.create("claims/a.json", b"one")
+    monkeypatch.undo()
+    assert not store.create("claims/a.json", b"two")
 
 
 def test_claims_can_be_switched_off(store: Store) -> None:

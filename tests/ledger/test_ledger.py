@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from made import MadeModel, made_trial
 
 from lmmcl.errors import UserError
-from lmmcl.ledger import Ledger
-from lmmcl.ledger.draft import PARTIAL
-from lmmcl.ledger.record import RECORD
+from lmmcl.ledger import ASIDE, Ledger
+from lmmcl.ledger.record import RECORD, DamagedError, DroppedError
 
 STEP = made_trial().stages[1].checkpoint
 STORES = ["local", "memory"]
@@ -26,6 +27,12 @@ def finish(ledger: Ledger, value: int = 1, step=STEP) -> None:
     with ledger.writing(step) as draft:
         (draft.folder / "curve.jsonl").write_text('{"update": 1}\n')
         draft.commit({"value": value})
+
+
+def finish_weights(ledger: Ledger) -> None:
+    with ledger.writing(STEP) as draft:
+        (draft.folder / "delta.safetensors").write_text("weights")
+        draft.commit({})
 
 
 def test_a_step_is_found_once_it_is_committed(ledger: Ledger) -> None:
@@ -62,15 +69,83 @@ def test_a_record_that_was_not_written_to_its_end_is_not_found(tmp_path: Path) -
     assert ledger.paths() == []
 
 
-def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
-    ledger = Ledger(str(tmp_path))
-    with ledger.writing(STEP) as draft:
-        dead = draft.folder.with_name(draft.folder.name.replace(str(os.getpid()), "999999999"))
-        dead.mkdir()
-        assert ledger.remove_abandoned() == 1
-        assert draft.folder.exists()
-        assert ledger.being_written() == {STEP.key}
-    assert not any((tmp_path / PARTIAL).iterdir())
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[:-20],
+    "a digit changed": lambda content: content.replace(b'"value": 1', b'"value": 7'),
+    "its end written over": lambda content: content[:-3] + b'0"}',
+    "no record": lambda content: b"[]",
+    "empty": lambda content: b"",
+    "not even text": lambda content: bytes(range(128, 256)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_record_that_was_cut_or_changed_is_none_and_is_written_again(ledger: Ledger, damage: str) -> None:
+    finish(ledger)
+    name = f"{STEP.path}/{RECORD}"
+    ledger.files.write(name, DAMAGES[damage](ledger.files.read(name)))
+    assert ledger.find(STEP) is None
+    finish(ledger, value=2)
+    record = ledger.find(STEP)
+    assert record is not None and record["value"] == 2
+
+
+def test_a_record_without_a_seal_is_taken_at_its_word(ledger: Ledger) -> None:
+    finish(ledger)
+    name = f"{STEP.path}/{RECORD}"
+    said = json.loads(ledger.files.read(name))
+    assert re.fullmatch("[0-9a-f]{64}", said.pop("seal"))
+    ledger.files.write(name, json.dumps({**said, "value": 3}).encode())
+    record = ledger.find(STEP)
+    assert record is not None and record["value"] == 3 and "seal" not in record.fields
+
+
+def test_of_two_that_upload_at_once_the_first_record_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(f"memory://{tmp_path.name}")
+    put, others = ledger.files.put, []
+
+    def meanwhile_another(local: Path, name: str) -> None:
+        put(local, name)
+        if not others:
+            others.append(name)
+            finish(ledger, value=1)
+
+    monkeypatch.setattr(ledger.files, "put", meanwhile_another)
+    finish(ledger, value=2)
+    record = ledger.find(STEP)
+    assert record is not None and record["value"] == 1, "children may lie over its weights"
+    assert {name.split("/")[0] for name in ledger.sizes(STEP.path)} == {RECORD, record["at"]}, "the other's are gone"
+
+
+def test_weights_that_were_dropped_are_told_and_their_record_stays(ledger: Ledger) -> None:
+    finish_weights(ledger)
+    assert ledger.drop_weights(STEP.path) == len("weights")
+    with pytest.raises(DroppedError, match="lmmcl gc"), ledger.opened(STEP.path, "delta.safetensors"):
+        pass
+    with ledger.opened(STEP.path, "never.safetensors") as path:
+        assert not path.exists(), "it never had this one"
+    record = ledger.find(STEP)
+    assert record is not None and not record.has_weights
+    assert ledger.drop_weights(STEP.path) == 0
+    finish_weights(ledger)
+    with ledger.opened(STEP.path, "delta.safetensors") as path:
+        assert path.read_text() == "weights"
+
+
+def test_rows_are_what_was_recorded_or_told_and_reading_them_changes_nothing(ledger: Ledger) -> None:
+    finish(ledger)
+    record = ledger.find(STEP)
+    assert record is not None
+    ledger.files.write(f"{record.folder}/curve.jsonl", b'{"update": 9}\n')
+    with pytest.raises(DamagedError, match=r"curve.jsonl: .*other bytes.*ledger check --repair"):
+        ledger.read_lines(STEP.path, "curve.jsonl")
+    assert ledger.find(STEP) is not None
+    ledger.files.remove(f"{record.folder}/curve.jsonl")
+    with pytest.raises(DamagedError, match="missing"):
+        ledger.read_lines(STEP.path, "curve.jsonl")
+    ledger.put_aside(STEP.path)
+    assert ledger.read_lines(STEP.path, "curve.jsonl") == []
+    assert ASIDE in ledger.sizes(STEP.path)
 
 
 def test_a_checkpoint_is_found_by_the_beginning_of_its_key_or_by_its_label(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from made import made_trial
 
 from lmmcl.ledger import Ledger
 from lmmcl.ledger import store as module
+from lmmcl.ledger.owners import private_name
 from lmmcl.ledger.record import RECORD, step_files
 from lmmcl.ledger.store import Store, StoreError, is_full
 from lmmcl.runner import execute
@@ -110,7 +110,8 @@ def test_what_a_process_was_uploading_when_it_was_killed_is_uploaded_by_the_next
     deferring = ledger.deferring(STEP)
     finish(deferring)
     staged = ledger.node.staged(STEP.key)
-    staged.rename(ledger.node.folder / f"lmmcl-{STEP.key}-{socket.gethostname()}-999999999-abc")
+    killed = private_name(STEP.key).replace(f"-{os.getpid()}-", "-999999999-")
+    staged.rename(ledger.node.folder / f"lmmcl-{killed}abc")
     assert ledger.is_staged(STEP)
     assert ledger.upload(STEP)["value"] == "weights"
 
