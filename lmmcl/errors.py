@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+MOST_NAMES = 100
+"""Allowed names that a message lists: a store may hold thousands of checkpoints."""
+FORMS = {
+    "missing": "is missing",
+    "list_type": "a list is expected",
+    "tuple_type": "a list is expected",
+    "dict_type": "a mapping is expected",
+    "mapping_type": "a mapping is expected",
+    "model_type": "a mapping is expected",
+    "string_type": "a text is expected",
+    "string_pattern_mismatch": "letters, digits and _ . - are expected, a letter or digit first",
+}
+"""Pydantic's problems in the words of YAML, by their type."""
+
 
 class UserError(Exception):
     """Bad input. The command line prints it as one message and exits with code 2; nothing finished is lost."""
@@ -34,10 +48,11 @@ def _rebuild(kind: type[UserError], message: str, file: str | None, place: str |
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     """'unknown recipe 'sa_prj'; did you mean 'sa_proj'? allowed: full, gate_up, …'"""
-    names = sorted(allowed)
-    near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+    names = sorted(set(allowed))
+    near = difflib.get_close_matches(str(word), names, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
-    return f"unknown {kind} {word!r}{hint} allowed: {', '.join(names) or '(none)'}"
+    shown = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else names
+    return f"unknown {kind} {word!r}{hint} allowed: {', '.join(shown) or '(none)'}"
 
 
 def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> UserError:
@@ -51,10 +66,24 @@ def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> Use
     field = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     if field is not None and first["type"] == "literal_error" and isinstance(first["input"], str):
         return UserError(f"{where}: {unknown('value', first['input'], map(str, get_args(field.annotation)))}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("value_error", "missing") else f", not {first['input']!r}"
     span = _span(field.metadata) if field is not None else ""
-    return UserError(f"{where}: {message}{given}{f'; allowed: {span}' if span else ''}")
+    return UserError(f"{where}: {sentence(first)}{f'; allowed: {span}' if span else ''}")
+
+
+def sentence(problem: Any) -> str:
+    """One of pydantic's problems as a person reads it: what is expected, and what was given."""
+    message, given = problem["msg"].removeprefix("Value error, "), problem["input"]
+    if problem["type"] in ("missing", "value_error"):
+        return FORMS.get(problem["type"], message)
+    if problem["type"] == "too_short":
+        least = problem["ctx"]["min_length"]
+        message = f"at least {least} value{'s' if least > 1 else ''} expected"
+    hint = f", such as [{given}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
+    return f"{FORMS.get(problem['type'], message)}{hint}, not {given!r}"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _span(limits: Iterable[Any]) -> str:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from lmmcl.errors import UserError
+from lmmcl.errors import MOST_NAMES, UserError, unknown
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.store import FullError, StoreError
 from lmmcl.training.errors import StageError
@@ -45,3 +45,10 @@ def test_an_error_that_ray_carried_out_of_a_task_is_of_its_kind_at_the_bottom() 
     carried = RayTaskError("f", "traceback", DamagedError("is cut", file="delta"))
     root = root_of(pickle.loads(pickle.dumps(carried)).as_instanceof_cause())
     assert type(root) is DamagedError and root.args == ("delta: is cut",)
+
+
+def test_a_wrong_name_among_thousands_is_answered_with_the_near_ones_and_some() -> None:
+    names = [f"step-{number:04d}" for number in range(5000)]
+    told = unknown("step", "step-49999", names)
+    assert "did you mean 'step-4999'" in told and told.endswith(f"and {5000 - MOST_NAMES} more")
+    assert told.count("step-00") == MOST_NAMES and len(told) < 2000

@@ -47,7 +47,9 @@ class Recipe(BaseModel):
     @field_validator("learning_rates", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
-        return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping | tuple | list):
+            raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {value!r}")
+        return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _trains_something(self) -> Recipe:

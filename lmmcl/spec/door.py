@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, sentence, unknown
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -20,6 +20,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):  # `{{ name }}`, most often: a template that nobody filled in
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a plain word, not a list or a mapping", key_node.start_mark
+                )
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
@@ -40,6 +44,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
         raise UserError(f"not valid YAML: {error.problem}", file=str(path), place=place) from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date that is on no calendar
+        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", file=str(path)) from error
     if not isinstance(data, dict):
         raise UserError("a mapping of settings is expected at the top", file=str(path))
     return data
@@ -64,7 +70,7 @@ def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> M
 
 def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
     """A pydantic error as one message: a line for each problem."""
-    problems = [(join(place, *filter(_in_file, each["loc"])), _sentence(each)) for each in error.errors()]
+    problems = [(join(place, *filter(_in_file, each["loc"])), sentence(each)) for each in error.errors()]
     if len(problems) == 1:
         return UserError(problems[0][1], file=file, place=problems[0][0] or None)
     return UserError("\n" + "\n".join(f"  {where}: {what}" for where, what in problems), file=file)
@@ -72,14 +78,7 @@ def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
 
 def _in_file(part: str | int) -> bool:
     """Whether a part of pydantic's place stands in the file; `<list>` tells which of two forms was meant."""
-    return not (isinstance(part, str) and part.startswith("<"))
-
-
-def _sentence(problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in ("missing", "value_error"):
-        return message
-    return f"{message}, not {problem['input']!r}"
+    return not (isinstance(part, str) and (part.startswith("<") or part == "[key]"))
 
 
 def join(place: str, *parts: str | int) -> str:
@@ -101,7 +100,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         parts = path.replace("[", ".").replace("]", "").split(".")
         try:
             value = yaml.load(text, Loader=_StrictLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"the value of {path} is not valid YAML: {text!r}", place="--set") from error
         _set(data, parts, value, pair)
     return data

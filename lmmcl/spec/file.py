@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from lmmcl.spec.draws import Choice, axis_of
 from lmmcl.spec.search import Search
@@ -58,18 +58,25 @@ class Benchmarks(Settings):
     )
 
 
+def _name_or_mapping(given: Any) -> Any:
+    if not isinstance(given, str | Mapping):
+        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {given!r}")
+    return given
+
+
 RecipeEntry = Annotated[
-    str | Mapping[str, Any],
+    str | Mapping[Any, Any],
+    BeforeValidator(_name_or_mapping),
     Field(
         description="`name`, `a+b` (both), `{lora: {rank: 8}}` (one that ships, settings changed) or `{name: …, train: [role "
         "selectors], adapter: {kind, targets, …}, learning_rates: {role selector: rate}}`"
     ),
 ]
 
-MitigationEntry = str | Mapping[str, Mapping[str, Any] | None] | None
+MitigationEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)] | None
 """`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
 
-ProbeEntry = str | Mapping[str, Mapping[str, Any] | None]
+ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
 
 _SETTING_AXES: dict[str, Any] = {
@@ -86,7 +93,7 @@ Grid = create_model(  # every value is a list; the grid is their product
     recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
     mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
-    seed=(Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)], [0]),
+    seed=(Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)], [0]),
     **_SETTING_AXES,
 )
 

@@ -42,7 +42,10 @@ class Sweep:
     def trial(self, wanted: str) -> Trial:
         """The trial with this key (or an unambiguous beginning of it) or name; raises UserError with the near ones."""
         hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
-        if len(hits) != 1:
+        if len(hits) > 1:
+            several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
+            raise UserError(f"trial {wanted!r} may be any of {several}; give more of the key", file=self.file)
+        if not hits:
             raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
         return hits[0]
 
@@ -142,7 +145,7 @@ class _Builder:
         if self.entry.search.optuna is None:
             raise UserError(
                 f"{draw.kind} leaves the values to a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
-                "max, held_out_forgetting: max}}}}}}`, or list them",
+                "max, held_out_forgetting: max}}}`, or list them",
                 file=self.file,
                 place=place,
             )

@@ -68,7 +68,7 @@ def test_an_exponent_without_a_dot_is_still_a_number(tmp_path: Path) -> None:
         ("[colour, shape]", "[color, shape]", ["benchmarks.held_out[0]", "did you mean 'colour'"]),
         ("[colour, shape]", "[colour, colour]", ["benchmarks.held_out[1]", "listed twice"]),
         ("[colour, shape]", "[colour, counting]", ["benchmarks.held_out[1]", "counting"]),
-        ("recipe: [sa_proj, gate_up]", "recipe: []", ["grids[0].recipe", "at least 1"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: []", ["grids[0].recipe", "at least 1 value expected"]),
         ("recipe: [sa_proj, gate_up]", "recip: [sa_proj]", ["grids[0]", "recip", "did you mean 'recipe'"]),
         ("[1.0e-3, 3.0e-4]", "[fast]", ["grids[0].learning_rate[0]", "fast"]),
         ("[1.0e-3, 3.0e-4]", "[-1]", ["grids[0].learning_rate[0]", "greater than 0"]),
@@ -76,13 +76,28 @@ def test_an_exponent_without_a_dot_is_still_a_number(tmp_path: Path) -> None:
         ("epochs: 1", "epoch: 1", ["training", "did you mean 'epochs'"]),
         ("precision: fp32}\nevaluation", "precision: fp64}\nevaluation", ["training.precision", "fp64", "fp32"]),
         ("grids:", "grid:", ["grid", "did you mean 'grids'"]),
-        ("name: small", "name: a/b", ["name", "pattern"]),
+        ("name: small", "name: a/b", ["name: letters, digits and _ . - are expected", "not 'a/b'"]),
         ("learning_rate: [", "order: [mian], learning_rate: [", ["grids[0].order[0]", "did you mean 'main'"]),
         ("learning_rate: [", "mitigation: [wise], learning_rate: [", ["grids[0].mitigation[0]", "did you mean 'wise_ft'"]),
         ("learning_rate: [", "mitigation: [{wise_ft: {alfa: 1}}], learning_rate: [", ["mitigation[0]", "alfa", "alpha"]),
         ("learning_rate: [", "mitigation: [{wise_ft: {alpha: 2}}], learning_rate: [", ["mitigation[0]", "alpha", "2"]),
         ("recipe: [sa_proj, gate_up]", "recipe: [{name: mine, train: [llm.blocks.90.mlp]}]", ["grids[0].recipe", "llm.blocks.90.mlp", "llm.blocks.*.mlp"]),
         ("name: small", "name: small\nname: twice", ["line", "given twice"]),
+        ("name: small", "name: {{ name }}", ["line 2, column 8", "a key is a plain word"]),
+        ("name: small", "name: sma\x07l", ["not valid YAML", "unacceptable character"]),
+        ("name: small", "name: 2026-02-30", ["not valid YAML", "day is out of range"]),
+        ("name: small\n", "", ["small.yaml: name: is missing"]),
+        ("[counting, clock]", "counting", ["orders.main: a list is expected, such as [counting], not 'counting'"]),
+        ("epochs: 1, ", "epochs: [1], ", ["training.epochs", "not [1]"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: [[sa_proj]]", ["grids[0].recipe[0]: a name, or {name: {setting: value}}, is expected, not ['sa_proj']"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: [{name: mine, train: llm}]", ["recipe[0]: recipe mine.train: a list is expected, such as [llm]"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: [{llm: {learning_rates: {1: 1.0, llm: 1.0}}}]", ["grids[0].recipe[0]"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: [{llm: {learning_rates: 1.0}}]", ["learning rates are a mapping such as"]),
+        ("learning_rate: [", "mitigation: [{wise_ft: 0.5}], learning_rate: [", ["mitigation[0]: settings of wise_ft are a mapping"]),
+        ("learning_rate: [", "mitigation: [{wise_ft: {1: 0.5}}], learning_rate: [", ["mitigation[0]: unknown setting of wise_ft 1"]),
+        ("learning_rate: [", "seed: [4294967296], learning_rate: [", ["grids[0].seed[0]", "less than 4294967296"]),
+        ("[1.0e-3, 3.0e-4]", "{log_uniform: [1.0e-4, 1.0e-2]}", ["{learning: max, held_out_forgetting: max}}}`, or list them"]),
+        ("grids:", "search: {stop: {held_out_forgeting: {below: 1}}}\ngrids:", ["search.stop.held_out_forgeting: unknown measure"]),
         ("orders:", "orders: [", ["line", "not valid YAML"]),
     ],
 )  # fmt: skip
@@ -99,6 +114,13 @@ def test_a_file_that_is_not_there_is_answered_with_the_near_ones(tmp_path: Path)
         load_sweep(tmp_path / "smal.yaml")
 
 
+def test_a_key_that_may_be_of_several_trials_is_told_with_those(tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path))
+    assert sweep.trial(sweep.trials[1].key[:12]) is sweep.trials[1]
+    with pytest.raises(UserError, match=f"may be any of .*{sweep.trials[3].key}.*more of the key"):
+        sweep.trial("")
+
+
 def test_an_override_is_an_edit(tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     by_hand = load_sweep(write_sweep(tmp_path, SWEEP.replace("epochs: 1", "epochs: 2"), "other.yaml"))
@@ -108,7 +130,8 @@ def test_an_override_is_an_edit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", ["training.epochs", "grids[7].seed=[1]", "name.deeper=1", "training.epochz=1", "training.epochs=["]
+    "pair",
+    ["training.epochs", "grids[7].seed=[1]", "name.deeper=1", "training.epochz=1", "training.epochs=[", "name={{ x }}"],
 )
 def test_an_override_that_cannot_be_is_refused(tmp_path: Path, pair: str) -> None:
     with pytest.raises(UserError):
