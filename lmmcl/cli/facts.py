@@ -15,12 +15,12 @@ app = typer.Typer()
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="a step's key, or the word 'model'")],
+    what: Annotated[str, typer.Argument(help="a step's key, a failed trial's key or name, or the word 'model'")],
     name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a recorded step (what, why, from what, where, how long, how to get it again), or a model's roles and recipes."""
+    """Show a recorded step (what, why, from what, where, how long, how to get it again), why a trial failed, or a model."""
     from lmmcl.runner.show import model_facts, model_table
     from lmmcl.runner.show_step import step_facts, step_table
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmcl.reports import words
 from lmmcl.reports.paired import from_variances
 from lmmcl.reports.results import Cell, Interval, StageResult, SweepResults, TrialResult, finite, finite_pair, identity
 
@@ -41,7 +42,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
     Where a budget or a scheduler stopped a seed, the point is stopped as well: its mean is over all ended seeds up to the stage
     that each of them reached, with the reason of the one stopped first. Without that the seeds that survive would stand for
     the point alone. Seeds of walks of unequal length have no draws together: these are of different stages. The axis
-    `seeds` says how many are averaged; `error` tells of those that failed.
+    `seeds` says how many are averaged; `error` tells of those that failed, each in a line of its reason.
     """
     ended = [trial for trial in trials if trial.state in ("done", "stopped")]
     used = ended or [max(trials, key=lambda trial: len(trial.stages))]
@@ -57,7 +58,8 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         held_out=first.held_out,
         stages=[mean_stage(stages) for stages in zip(*(trial.stages for trial in used), strict=False)],
         state=first.state,
-        error="; ".join(f"seed {trial.axes.get('seed')}: {trial.error}" for trial in failed) or None,
+        error="; ".join(f"seed {each.axes.get('seed')}: {words.first_line(each.error or '')}" for each in failed)
+        or None,
         draws=_mean_draws(used) if alike else {},
         seeds=tuple(used) if len(trials) > 1 else (),
         stopped=first.stopped,

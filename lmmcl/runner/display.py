@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lmmcl.reports import words
 from lmmcl.spec.search import Stopped
 from lmmcl.spec.trial import Stage, Trial
 
@@ -55,9 +56,13 @@ class Display:
             self._line(trial, report)
 
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:
-        """`trial` ended before its last stage; the traceback (`details`) is for the store, not for the terminal."""
+        """`trial` ended before its last stage; the traceback (`details`) is for the store, not for the terminal.
+
+        A step that trials share fails them all: the end of its log is told once.
+        """
+        told = f"{words.first_line(why)} (told above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
-        self._console.print(Text(f"failed: {trial.name}: {why}", style="red"), soft_wrap=True)
+        self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""

@@ -59,7 +59,7 @@ def test_the_interval_widens_with_what_the_seeds_differ_by(sweep: SweepResults) 
 
 
 def test_a_seed_that_failed_is_left_out_and_told(sweep: SweepResults) -> None:
-    failed = make_trial("full", 1e-5, seed=9, stages=2, state="failed", error="out of memory", updates=2)
+    failed = make_trial("full", 1e-5, seed=9, stages=2, state="failed", error="out of memory\nKilled", updates=2)
     done = of("full", sweep)
     (mean,) = averaged(SweepResults("s", [failed, *done])).trials
     assert mean.measure("learning") == pytest.approx(np.mean([trial.measure("learning") for trial in done]))

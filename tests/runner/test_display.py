@@ -48,3 +48,13 @@ def test_a_failed_trial_is_told_at_once_by_name_and_reason() -> None:
     )
     assert "failed: llm · s1: row 3 broke" in text
     assert "traceback" not in text
+
+
+def test_the_end_of_a_log_that_failed_several_trials_is_told_once() -> None:
+    def story(display: Display, trials: list) -> None:
+        for trial in trials:
+            display.trial_failed(trial, "its process died\nthe end of its log:\nKilled", "traceback")
+
+    text = shown(terminal=False, story=story)
+    assert text.count("Killed") == 1
+    assert "failed: llm · s1: its process died (told above)" in text
