@@ -32,7 +32,7 @@ def eval_(
     as_json: AsJson = False,
 ) -> None:
     """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
-    from lmmcl.runner.command import compare_engine, evaluate_checkpoint
+    from lmmcl.runner.by_hand import compare_engine, evaluate_checkpoint
 
     place = load_cluster(cluster)
     if engine:

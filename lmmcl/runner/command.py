@@ -1,4 +1,4 @@
-"""What the command line calls: a run with its report, a report alone, one checkpoint asked by hand."""
+"""What the command line calls: a run with its report, a report alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from rich.console import Console
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
-from lmmcl.models import get_model, model_names
-from lmmcl.models.local import is_path
 from lmmcl.reports import export
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
@@ -24,23 +22,16 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import terminal_table
-from lmmcl.runner.engines import check_engine, engine_parity
 from lmmcl.runner.run import run_sweep
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.settings import Evaluation
-from lmmcl.spec.steps import Checkpoint, Evaluate, Pretrained
 from lmmcl.spec.sweep import Sweep
-from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.base import Benchmark
-from lmmcl.tasks.hub_data import check_prepared
-from lmmcl.tasks.lmms_eval import is_lmms_eval
 
 if TYPE_CHECKING:
-    from lmmcl.evaluation.parity import Parity
+    pass
 
 OFF = "off"
 """The tracking URI that means none."""
@@ -80,7 +71,9 @@ def run_and_report(
     if delivery:
         lines.append(delivery.message(sweep.file) or f"MLflow  mlflow ui --backend-store-uri {uri}")
     if outcome.failures:
-        lines.append(f"failed  {len(outcome.failures)} trials; tracebacks in {ledger.store}/failures")
+        lines.append(
+            f"failed  {len(outcome.failures)} trials; the same command tries them again; tracebacks in {ledger.store}/failures"
+        )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return bool(outcome.failures)
@@ -214,48 +207,3 @@ def write_tables(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[Pa
     answers = write_answers(sweep, ledger, results, folder / "answers", front_keys(results))
     file = Path(sweep.file)
     return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
-
-
-def evaluate_checkpoint(
-    wanted: str, names: Sequence[str], ledger: Ledger, cluster: Cluster, *, limit: int | None, precision: str
-) -> dict[str, float]:
-    """Scores in points by benchmark; what is recorded is read, what is missing computed here and recorded."""
-    from lmmcl.runner.inline import InlineSteps
-
-    check_engine(cluster, here=True)
-    steps = _asked_by_hand(wanted, names, ledger, limit, precision)
-    check_prepared(step.benchmark for step in steps if ledger.find(step) is None)
-    records = InlineSteps(ledger, cluster, lambda key, shown: None).ensure_all(steps)
-    return {record["label"]: record["score"] for record in records}
-
-
-def compare_engine(
-    wanted: str, names: Sequence[str], ledger: Ledger, cluster: Cluster, *, limit: int | None, precision: str
-) -> list[Parity]:
-    """The cluster's engine beside transformers on the same questions; nothing is recorded but the checkpoint itself."""
-    from lmmcl.runner.execute import compute_checkpoint
-
-    check_engine(cluster, here=True)
-    steps = _asked_by_hand(wanted, names, ledger, limit, precision)
-    check_prepared(step.benchmark for step in steps)
-    if ledger.find(steps[0].checkpoint) is None:
-        compute_checkpoint(steps[0].checkpoint, ledger, cluster, lambda key, shown: None)
-    return engine_parity(steps, ledger, cluster)
-
-
-def _asked_by_hand(
-    wanted: str, names: Sequence[str], ledger: Ledger, limit: int | None, precision: str
-) -> list[Evaluate]:
-    is_model = wanted in model_names() or is_path(wanted)
-    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
-    settings = Evaluation.model_validate({"limit": limit, "precision": precision})
-    return [Evaluate(checkpoint, _asked(name), settings) for name in names]
-
-
-def _asked(name: str) -> Benchmark:
-    if is_lmms_eval(name):
-        return get_benchmark(name)
-    known = [*skill_names(), *benchmark_names()]
-    if name not in known:
-        raise UserError(unknown("benchmark", name, known))
-    return get_skill(name).benchmark if name in skill_names() else get_benchmark(name)

@@ -32,8 +32,6 @@ from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
 from lmmcl.training.retries import PreemptedError, Verdict, is_away, judge, pause_before, root_of
 
-WAITING_CPUS = 0.001
-"""What the driver of a trial asks for where there is nothing but CPUs: Tune accepts no 0."""
 NOTE_SECONDS = 0.5
 QUESTIONS = 10_000
 """Drivers that may wait for the actor at once."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lmmcl.runner import tune
+from lmmcl.runner import room, tune
 from lmmcl.spec.cluster import Cluster
 
 
 def open_on(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], trials: int = 100, **settings: object) -> int:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(tune.ray, "cluster_resources", lambda: resources)
-    return tune.open_trials(Cluster.model_validate(settings), trials)
+    monkeypatch.setattr(room.ray, "cluster_resources", lambda: resources)
+    return room.open_trials(Cluster.model_validate(settings), trials)
 
 
 def test_twice_as_many_trials_are_open_as_fine_tunes_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_on_a_joined_cluster_without_nodes_enough_trials_wait_to_make_it_grow(mo
 def test_the_count_is_taken_again_as_the_cluster_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     resources = {"CPU": 1.0}
-    monkeypatch.setattr(tune.ray, "cluster_resources", lambda: resources)
-    monkeypatch.setattr(tune, "RECOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(room.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(room, "RECOUNT_SECONDS", 0.0)
     grid = tune._Grid(Cluster(), 100)
     seen = [grid.max_concurrent]
     for cpus in (5.0, 2.0):
