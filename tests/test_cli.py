@@ -15,6 +15,7 @@ from own_data import write_receipts
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.errors import UserError
 
 
 def ask(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,6 +57,30 @@ def test_the_store_is_named_by_option_else_by_environment_else_beside_the_work(
     monkeypatch.setenv("LMMCL_STORE", str(tmp_path / "named"))
     assert open_ledger(None).store == str(tmp_path / "named")
     assert open_ledger("s3://bucket/folder").store == "s3://bucket/folder"
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "report"])
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("small.yaml", "is a file; a store is a folder or a URI"),
+        ("nowhere://bucket/x", "nowhere:// is no kind of store"),
+        ("adl://bucket/x", "needs a package for its kind of store"),
+    ],
+)
+def test_what_cannot_be_a_store_is_told_and_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, store: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        answer(command, write_sweep(tmp_path), "--store", store)
+
+
+def test_a_file_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = ask("report", write_sweep(tmp_path), "--store", tmp_path / "store", "--to", tmp_path / "taken" / "table.md")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.startswith("error: ") and "taken" in done.stderr
 
 
 def test_a_plan_counts_steps_parameters_and_bytes(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import pickle
 import pytest
 
 from lmmcl.errors import MOST_NAMES, UserError, unknown
-from lmmcl.ledger.record import DamagedError
+from lmmcl.ledger.record import DamagedError, DroppedError
 from lmmcl.ledger.store import FullError, StoreError
 from lmmcl.training.errors import StageError
 from lmmcl.weights.delta import CheckpointError
 
-KINDS = [UserError, DamagedError, StoreError, FullError, StageError, CheckpointError]
+KINDS = [UserError, DamagedError, DroppedError, StoreError, FullError, StageError, CheckpointError]
 
 
 def test_all_kinds_are_looked_at() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from fsspec.registry import get_filesystem_class
 from rich.console import Console
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import Cluster
 
@@ -30,7 +32,27 @@ Checkpoint = Annotated[
 def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
     """The store that is named on the command line, in LMMCL_STORE, in the cluster file, or beside the work."""
     named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
-    return Ledger(named or "lmmcl-store")
+    ledger = Ledger(named or "lmmcl-store")
+    _check(ledger.store)
+    return ledger
+
+
+def _check(store: str) -> None:
+    """Raises UserError for what cannot be a store; one that is not there yet is empty."""
+    if "://" not in store:
+        if Path(store).exists() and not Path(store).is_dir():
+            raise UserError("is a file; a store is a folder or a URI", file=f"store {store}")
+        return
+    kind = store.split("://")[0]
+    try:
+        get_filesystem_class(kind)
+    except ValueError:
+        raise UserError(f"{kind}:// is no kind of store that fsspec knows", file=f"store {store}") from None
+    except ImportError as error:
+        raise UserError(
+            f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
+            file=f"store {store}",
+        ) from error
 
 
 def wide_console() -> Console:
