@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # A sweep on Slurm: a Ray cluster over the job's nodes for as long as the job runs. Submit it again to go on after the time limit.
 #   sbatch cluster/slurm.sh sweeps/quickstart.yaml --store /shared/lmmcl-store
+#   sbatch cluster/slurm.sh SWEEP --store /shared/lmmcl-store --cluster FILE      (a file with `ray: {address: auto}`, instead of the one below)
 # Idle, it costs nothing: nodes are held only while the sweep runs. Edit the marked lines.
 #SBATCH --job-name=lmmcl
 #SBATCH --nodes=2                       # edit
+#SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8               # edit
 #SBATCH --cpus-per-task=64              # edit
@@ -14,29 +16,45 @@ set -euo pipefail
 
 # edit: source /path/to/venv/bin/activate
 cluster_file=$(mktemp)
-trap 'rm -f "$cluster_file"' EXIT
+trap 'rm -f "$cluster_file"; jobs -p | xargs -r kill 2> /dev/null || true' EXIT
 cat > "$cluster_file" <<'YAML'
 ray: {address: auto}
 driver: {resources: {head: 0.001}}
 training: {workers: 1, cpus_per_worker: 6, gpus_per_worker: 1, micro_batch_size: 2, gradient_checkpointing: true, save_every: 100}
 evaluation: {cpus: 4, gpus: 1, batch_size: 32}
-max_open_trials: 32
 YAML
 
-export RAY_USAGE_STATS_ENABLED=0
+# Without a token, whoever reaches the head's ports could run programs as you.
+export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 port=6379
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-    ray start --head --node-ip-address="$address" --port="$port" --resources='{"head": 1}' --block &
-sleep 15
+# `srun` takes no --cpus-per-task from the job by itself, and Ray would count the cores of the whole node
+on_each=(srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap)
+"${on_each[@]}" --nodes=1 --nodelist="$head" ray start --head --node-ip-address="$address" --port="$port" \
+    --num-cpus="$SLURM_CPUS_PER_TASK" --resources='{"head": 1}' --block &
+for _ in {1..60}; do
+    ray health-check --address "$address:$port" > /dev/null 2>&1 && started=yes && break
+    sleep 2
+done
+if [ -z "${started:-}" ]; then
+    echo "Ray's head did not start on $head within two minutes" >&2
+    exit 1
+fi
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --overlap \
-        ray start --address="$address:$port" --block &
+    "${on_each[@]}" --nodes=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" ray start --address="$address:$port" \
+        --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
 
-RAY_ADDRESS="$address:$port" lmmcl run "$@" --cluster "$cluster_file" &
+RAY_ADDRESS="$address:$port" lmmcl run --cluster "$cluster_file" "$@" &
 sweep=$!
-trap 'kill -TERM "$sweep"; wait "$sweep"' TERM
-wait "$sweep"
+trap 'kill -TERM "$sweep"' TERM
+code=0
+wait "$sweep" || code=$?
+if kill -0 "$sweep" 2> /dev/null; then # TERM ended the waiting; the sweep still saves
+    code=0
+    wait "$sweep" || code=$?
+fi
+exit "$code"

@@ -6,6 +6,7 @@ The same by hand: `ray job submit --address … --working-dir . -- lmmcl run SWE
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import time
@@ -133,6 +134,7 @@ def submit(submission: Submission, address: str, *, follow: bool, tell: Callable
     """
     from aiohttp import ClientError
 
+    tell(f"sending {submission.runtime_env['working_dir']} to {address}")
     client, job = _send(submission, address)
     tell(f"job {job}: {submission.entrypoint}")
     if submission.shared:
@@ -161,6 +163,8 @@ def _send(submission: Submission, address: str) -> tuple[Any, str]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell of packages and sockets
     if "://" not in address:
         raise UserError(
             f"an address is that of Ray's dashboard, such as http://{address or 'HOST:8265'}", place="--address"

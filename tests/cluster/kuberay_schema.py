@@ -1,8 +1,36 @@
-"""What KubeRay's and Kubernetes' resources may hold, as far as ours use them: a field that is not here is a typo."""
+"""What KubeRay's and Kubernetes' resources may hold, as far as ours use them (a field that is not here is a typo); and ours."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+MANIFESTS = sorted((Path(__file__).parents[2] / "cluster" / "kuberay").glob("*.yaml"))
+
+
+def resources() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in MANIFESTS:
+        for resource in yaml.safe_load_all(path.read_text()):
+            yield f"{path.name}:{resource['kind']}/{resource['metadata']['name']}", resource
+
+
+RESOURCES = dict(resources())
+"""What ships, by `file:kind/name`."""
+
+
+def pods(value: Any) -> Iterator[dict[str, Any]]:
+    """All pod specifications below `value`."""
+    if isinstance(value, dict):
+        if "containers" in value:
+            yield value
+        for below in value.values():
+            yield from pods(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from pods(below)
 
 
 def obj(required: str = "", **properties: Any) -> dict[str, Any]:
@@ -30,6 +58,11 @@ PORT = obj("name containerPort", name=NAME, containerPort={"type": "integer", "m
 VARIABLE = obj(
     "name", name=TEXT, value=TEXT, valueFrom=obj("secretKeyRef", secretKeyRef=obj("name key", name=NAME, key=TEXT))
 )
+PROBE = obj(
+    exec=obj("command", command=many(TEXT)),
+    httpGet=obj("path port", path={"type": "string", "pattern": "^/"}, port=TEXT),
+    periodSeconds=COUNT,
+)
 CONTAINER = obj(
     "name image resources",
     name=NAME,
@@ -38,6 +71,7 @@ CONTAINER = obj(
     args=many(TEXT),
     ports=many(PORT),
     env=many(VARIABLE),
+    readinessProbe=PROBE,
     volumeMounts=many(obj("name mountPath", name=NAME, mountPath={"type": "string", "pattern": "^/"})),
     resources=obj("requests limits", requests=AMOUNTS, limits=AMOUNTS),
 )
@@ -73,6 +107,7 @@ RAY_PARAMS = {"type": "object", "additionalProperties": TEXT}  # KubeRay takes t
 RAY_CLUSTER = obj(
     "rayVersion headGroupSpec workerGroupSpecs",
     rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+    authOptions=obj("mode", mode={"enum": ["disabled", "token"]}),
     enableInTreeAutoscaling=FLAG,
     autoscalerOptions=obj(
         version={"enum": ["v1", "v2"]},
@@ -125,7 +160,7 @@ SPECS = {
     ("v1", "Service"): SERVICE,
     ("v1", "PersistentVolumeClaim"): CLAIM,
 }
-HEAD = {"apiVersion": TEXT, "kind": TEXT, "metadata": obj("name", name=NAME, labels=LABELS)}
+HEAD = {"apiVersion": TEXT, "kind": TEXT, "metadata": obj("name", name=NAME, labels=LABELS, annotations=LABELS)}
 PRIORITY = obj(
     "metadata value",
     **HEAD,
@@ -135,9 +170,10 @@ PRIORITY = obj(
 )
 
 
+WITHOUT_SPEC = {("scheduling.k8s.io/v1", "PriorityClass"): PRIORITY, ("v1", "ServiceAccount"): obj("metadata", **HEAD)}
+
+
 def schema_of(resource: dict[str, Any]) -> dict[str, Any]:
     """The schema of a resource; KeyError for a kind that is none of ours."""
     kind = (resource["apiVersion"], resource["kind"])
-    if kind == ("scheduling.k8s.io/v1", "PriorityClass"):
-        return PRIORITY
-    return obj("metadata spec", **HEAD, spec=SPECS[kind])
+    return WITHOUT_SPEC[kind] if kind in WITHOUT_SPEC else obj("metadata spec", **HEAD, spec=SPECS[kind])
