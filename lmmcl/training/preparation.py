@@ -24,6 +24,7 @@ from lmmcl.training.encodings import DiskCache
 from lmmcl.training.job import Job
 from lmmcl.training.notice import SaveAtNotice
 from lmmcl.training.resume import ReportCheckpoint
+from lmmcl.training.seal import SealCheckpoint
 from lmmcl.training.strategies import CheckStrategy
 from lmmcl.training.trainer import StageTrainer, answer_span, training_arguments
 
@@ -62,6 +63,7 @@ def prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
         data.processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
+    trainer.add_callback(SealCheckpoint())  # before what hands it over or ends
     if job.placement.workers:
         trainer.add_callback(ReportCheckpoint(job.placement))
     trainer.add_callback(SaveAtNotice(in_group=bool(job.placement.workers)))

@@ -10,8 +10,9 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.training.seal import fault_of, newest_whole
 from lmmcl.training.strategies import layout
-from lmmcl.training.trainer import update_of, whole_checkpoint
+from lmmcl.training.trainer import update_of
 
 UPDATE, LAYOUT = "update", "layout"
 """What is told with a Trainer checkpoint; what a group hands over at its end comes with the fields of a record."""
@@ -23,15 +24,16 @@ def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None
     """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`.
 
     Of those before the update `before` alone: training always makes one update more, and must end at that one. A newer one
-    that does not fit (what a group handed over at its end, what another strategy divided) is passed over.
+    that does not fit (what a group handed over at its end, what another strategy divided) or is not whole is passed over.
     """
     for reported in reversed(ray.train.get_all_reported_checkpoints(timeout_s=PATIENCE)):
         told = reported.metrics
         if told.get(LAYOUT) == layout(placement) and (before is None or told[UPDATE] < before):
-            reported.checkpoint.to_directory(runs / f"checkpoint-{told[UPDATE]}")
-            break
+            folder = Path(reported.checkpoint.to_directory(runs / f"checkpoint-{told[UPDATE]}"))
+            if fault_of(folder) is None:
+                break
     left = [folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before]
-    return whole_checkpoint(left)
+    return newest_whole(left)
 
 
 class ReportCheckpoint(TrainerCallback):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
@@ -268,12 +267,6 @@ class LogLastUpdate(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == state.max_steps:
             control.should_log = True
-
-
-def whole_checkpoint(folders: Sequence[Path]) -> Path | None:
-    """The newest Trainer checkpoint that was written to its end: the state file comes last."""
-    whole = [folder for folder in folders if (folder / TRAINER_STATE_NAME).is_file() and (folder / TRAINED).is_file()]
-    return max(whole, key=update_of, default=None)
 
 
 def update_of(folder: Path) -> int:
