@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Validatio
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks import get_skill, skill_names
-from lmmcl.tasks.base import Example, Skill
+from lmmcl.tasks.base import Example, Rows, Skill
 from lmmcl.tasks.formats import READER_VERSION
 from lmmcl.tasks.local import content_digest, load_unchanged
 
@@ -71,7 +71,7 @@ Sources = Annotated[tuple[Source, ...], BeforeValidator(_several)]
 
 
 @dataclass(frozen=True)
-class Mix(Sequence[Example]):
+class Mix(Rows):
     """Row `rows[i]` of source `which[i]`, for each i; nothing is read or drawn before it is asked for.
 
     `identities` tell what the sources are, so that an encoding of a row is found again in another mix; None is the stage's own.
@@ -85,11 +85,5 @@ class Mix(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.which)
 
-    @overload
-    def __getitem__(self, at: int) -> Example: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Example]: ...
-    def __getitem__(self, at: int | slice) -> Example | list[Example]:
-        if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(len(self)))]
-        return self.sources[int(self.which[at])][int(self.rows[at])]
+    def row(self, index: int) -> Example:
+        return self.sources[int(self.which[index])][int(self.rows[index])]

@@ -5,10 +5,11 @@ Nothing here is heavy: these objects are part of steps, enter keys, and travel t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +74,29 @@ def ask(id: str, question: str, answer: str, image: Image | Path | None = None, 
         images=() if image is None else (image,),
         **more,
     )
+
+
+class Rows(Sequence[Example]):
+    """Examples in a fixed order, each made when it is asked for: a subclass says how many there are, and makes one."""
+
+    @abstractmethod
+    def row(self, index: int) -> Example:
+        """The example at `index`, from 0 to one less than there are."""
+
+    @overload
+    def __getitem__(self, at: int) -> Example: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Example]: ...
+    def __getitem__(self, at: int | slice) -> Example | list[Example]:
+        if isinstance(at, slice):
+            return [self.row(index) for index in range(len(self))[at]]
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"there are {len(self)} examples, none at {at}")
+        return self.row(range(len(self))[at])
+
+    def __iter__(self) -> Iterator[Example]:
+        # Sequence's own would take an IndexError of `row` for the end
+        return (self.row(index) for index in range(len(self)))
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ pre-training. Two sets on different sides therefore cannot share a picture, what
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmmcl.tasks.base import Example
+from lmmcl.tasks.base import Example, Rows
 
 SIZE = 32
 """Width and height of every picture, in pixels."""
@@ -186,7 +186,7 @@ Maker = Callable[[np.random.Generator, str, Side], Example]
 
 
 @dataclass(eq=False)
-class Examples(Sequence[Example]):
+class Examples(Rows):
     """Examples in a fixed order, each drawn when it is first asked for.
 
     `make(rng, id, side)` draws one. Each has a seed of its own, so that the first N are the same whatever N is.
@@ -201,22 +201,10 @@ class Examples(Sequence[Example]):
     def __len__(self) -> int:
         return self.total
 
-    @overload
-    def __getitem__(self, at: int) -> Example: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Example]: ...
-    def __getitem__(self, at: int | slice) -> Example | list[Example]:
-        if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(self.total))]
-        index = at + self.total if at < 0 else at
-        if not 0 <= index < self.total:
-            raise IndexError(f"{self.name} has {self.total} examples, not one at {at}")
+    def row(self, index: int) -> Example:
         if index not in self._made:
             self._made[index] = self._draw(index)
         return self._made[index]
-
-    def __iter__(self) -> Iterator[Example]:
-        return (self[index] for index in range(self.total))
 
     @property
     def _prefix(self) -> str:

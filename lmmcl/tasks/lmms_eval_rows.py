@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message
+from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message, Rows
 from lmmcl.tasks.metrics import Metric
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ROUNDING = 1e-4
 """How far the mean of the questions' scores may be from lmms-eval's own score: its tasks round to four digits and more."""
 
 
-class Questions(Sequence[Example]):
+class Questions(Rows):
     """The rows of a task as Examples, made at each use; an id is the row's number, by which its score is found."""
 
     def __init__(self, name: str, task: Any) -> None:
@@ -42,16 +42,7 @@ class Questions(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, at: int) -> Example: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Example]: ...
-    def __getitem__(self, at: int | slice) -> Example | list[Example]:
-        if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(len(self)))]
-        index = at + len(self) if at < 0 else at
-        if not 0 <= index < len(self):
-            raise IndexError(at)
+    def row(self, index: int) -> Example:
         with _truncated_images(True):  # as in lmms-eval: NoCaps, for one, has such
             doc = self.rows[index]
         answers = _answers(self.task, doc)

@@ -11,13 +11,13 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.base import Example
+from lmmcl.tasks.base import Example, Rows
 from lmmcl.tasks.formats import EncodedImage, ParsedRow, parse_row
 
 ABOUT = b"lmmcl"
@@ -26,7 +26,7 @@ GROUP_ROWS, GROUP_BYTES = 128, 2 << 20
 HELD_GROUPS = 8
 
 
-class PreparedExamples(Sequence[Example]):
+class PreparedExamples(Rows):
     """The examples of a prepared file; images are decoded at each use, and only a few row groups are held.
 
     May be sent to other processes and used from several threads. Raises UserError for a file that cannot be read.
@@ -55,16 +55,7 @@ class PreparedExamples(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, at: int) -> Example: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Example]: ...
-    def __getitem__(self, at: int | slice) -> Example | list[Example]:
-        if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(len(self)))]
-        index = at + len(self) if at < 0 else at
-        if not 0 <= index < len(self):
-            raise IndexError(at)
+    def row(self, index: int) -> Example:
         group = bisect_right(self._ends, index)
         start = self._ends[group - 1] if group else 0
         parsed = ParsedRow(index + 1)
@@ -73,9 +64,6 @@ class PreparedExamples(Sequence[Example]):
             place, message = parsed.problems[0]
             raise UserError(message, file=str(self.path), place=f"row {index + 1}, {place}")
         return example
-
-    def __iter__(self) -> Iterator[Example]:
-        return (self[index] for index in range(len(self)))
 
     def _rows(self, group: int) -> list[dict[str, Any]]:
         if self._owner != os.getpid():

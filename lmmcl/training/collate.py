@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS
 from lmmcl.methods.mixing import Mix
 from lmmcl.models.encode import IGNORED, encode, pad
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.tasks.base import Example, Skill
+from lmmcl.tasks.base import Example, Rows, Skill
+from lmmcl.training.batches import Batches as Batches
+from lmmcl.training.batches import cut_batches as cut_batches
 from lmmcl.training.encodings import DiskCache, Encoded
 
 CACHE_BYTES = 512 * 2**20
@@ -27,41 +26,7 @@ CACHE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Batches:
-    """How a global batch is cut: `workers` × `accumulation` × `micro` examples."""
-
-    workers: int
-    accumulation: int
-    micro: int
-
-
-def cut_batches(training: Training, placement: TrainingPlacement) -> Batches:
-    """Cut the global batch for a placement; raises UserError when it cannot be cut evenly."""
-    workers = max(placement.workers, 1)
-    share, left = divmod(training.global_batch_size, workers)
-    if left or not share:
-        raise UserError(
-            f"global_batch_size {training.global_batch_size} cannot be shared by {workers} workers; "
-            f"allowed numbers of workers: {_divisors(training.global_batch_size)}",
-            place="training.workers",
-        )
-    wanted = placement.micro_batch_size
-    micro = min(wanted, share) if isinstance(wanted, int) else share  # `auto` tries smaller ones (see auto_batch.py)
-    if share % micro:
-        raise UserError(
-            f"{share} examples a worker (global_batch_size {training.global_batch_size}) cannot be cut into batches of {micro}; "
-            f"allowed: {_divisors(share)}",
-            place="training.micro_batch_size",
-        )
-    return Batches(workers, share // micro, micro)
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
-
-
-@dataclass(frozen=True)
-class First(Sequence[Example]):
+class First(Rows):
     """The first examples of a skill, without drawing or reading them."""
 
     examples: Sequence[Example]
@@ -70,9 +35,8 @@ class First(Sequence[Example]):
     def __len__(self) -> int:
         return self.number
 
-    def __getitem__(self, row: Any) -> Any:
-        chosen = range(self.number)[row]
-        return self.examples[chosen] if isinstance(chosen, int) else [self.examples[at] for at in chosen]
+    def row(self, index: int) -> Example:
+        return self.examples[index]
 
 
 def limited(skill: Skill, count: int | None) -> Skill:
