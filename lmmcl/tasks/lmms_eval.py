@@ -12,10 +12,8 @@ what it reads from elsewhere on this machine is refused.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,8 +26,7 @@ import yaml
 
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.base import Benchmark, Example
-from lmmcl.tasks.digest import DigestCache, state_of
-from lmmcl.tasks.lmms_eval_inside import BUILDERS, check_inside, is_seen
+from lmmcl.tasks.lmms_eval_inside import BUILDERS, check_inside, folder_digest
 
 if TYPE_CHECKING:
     from lmmcl.tasks.metrics import Metric
@@ -240,14 +237,6 @@ def _judge(metadata: Any) -> str | None:
     several = metadata if isinstance(metadata, list) else [metadata]
     settings = {str(key): value for each in several if isinstance(each, dict) for key, value in each.items()}
     return next((key for key, value in settings.items() if value and re.search("gpt_eval|judge", key)), None)
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 that stands for the names and bytes of all files below a folder (compiled and hidden ones apart)."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_seen(path.relative_to(folder))]
-    digests = DigestCache().digests([state_of(path) for path in files])
-    named = [(path.relative_to(folder).as_posix(), digest) for path, digest in zip(files, digests, strict=True)]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def _caches() -> list[Path]:

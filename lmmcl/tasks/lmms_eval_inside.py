@@ -6,6 +6,8 @@ own functions open is theirs alone to know.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 
 from lmmcl.errors import UserError
+from lmmcl.tasks.digest import DigestCache, state_of
 
 BUILDERS = ("arrow", "csv", "imagefolder", "json", "pandas", "parquet", "text")
 """What `dataset_path` may be instead of the name of a data set: how local files are read."""
@@ -21,9 +24,17 @@ _INCLUDE = re.compile(r"""^["']?include["']?[ \t]*:[ \t]*(\S.*|(?:\n[ \t]*-.*)+)
 _GLOB = re.compile(r"[*?\[]")
 
 
-def is_seen(path: Path) -> bool:
+def _is_seen(path: Path) -> bool:
     """Whether the content of a file at `path`, relative to its folder, enters the folder's digest."""
     return not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 that stands for the names and bytes of all files below a folder (compiled and hidden ones apart)."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_seen(path.relative_to(folder))]
+    digests = DigestCache().digests([state_of(path) for path in files])
+    named = [(path.relative_to(folder).as_posix(), digest) for path, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def check_inside(file: Path, config: Mapping[str, Any], folder: Path, shipped: Path) -> None:
@@ -52,7 +63,7 @@ def _holds(folder: Path, path: Path) -> bool:
     """Whether `path` lies in `folder` by its place, not behind a link to a folder elsewhere, and enters the digest."""
     place = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     root = folder.resolve()
-    return place.is_relative_to(root) and is_seen(place.relative_to(root))
+    return place.is_relative_to(root) and _is_seen(place.relative_to(root))
 
 
 def _included(file: Path, known: set[Path]) -> Iterator[tuple[Path, Path]]:

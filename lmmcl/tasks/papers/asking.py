@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message
 from lmmcl.tasks.formats import EncodedImage
-from lmmcl.tasks.hub_data import HubSource, Row
+from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LETTER = "Answer with the option's letter from the given choices directly."
 PHRASE = "Answer the question using a single word or phrase."
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SEE_PAGE = "see the data set's page"
+"""For a licence that its owner states there alone."""
 
 
 def clean(text: str) -> str:
@@ -66,6 +68,11 @@ def options(choices: Sequence[object]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
+def lettered(question: str, choices: Sequence[object]) -> str:
+    """A question with its options below it, to be answered by a letter."""
+    return f"{question}\n{options(choices)}\n{LETTER}"
+
+
 def drawn(items: Iterable[str], key: str) -> list[str]:
     """The items in an order that looks random and is a function of `key` and the items alone, on every machine."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{key}\0{item}".encode()).digest())
@@ -76,7 +83,21 @@ def most_common(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]
 
 
+def with_image(row: Row, image: bytes | Mapping[str, Any] | None, why: str = "image not found") -> Row:
+    """The row with its image, as bytes or as the hub gives it; where there is none, with `why` it is left out."""
+    if image is None:
+        return {**row, "left_out": why}
+    return {**row, "image": {"bytes": image, "path": None} if isinstance(image, bytes) else image}
+
+
 def numbered_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     """Rows of a data set without ids, numbered from 0."""
     for number, row in enumerate(replace(source, rows=None).all_rows(hub)):
         yield {"id": number, **row}
+
+
+def short_answers(
+    name: str, version: int, metric: str, source: HubSource, description: str, **more: Any
+) -> HubBenchmark:
+    """A benchmark whose answers are a letter, a number or a few words, for which sixteen tokens are enough."""
+    return hub_benchmark(name, version, metric, source, max_new_tokens=16, description=description, **more)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import pictured
+from lmmcl.tasks.papers.asking import pictured, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -35,9 +35,7 @@ def flickr_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
         for row in csv.DictReader(file):
             if row["split"] != source.split:
                 continue
-            data = hub.named_image(f"flickr30k-images/{row['filename']}", images)
-            found = {"left_out": "image not found"} if data is None else {"image": {"bytes": data, "path": None}}
-            yield {**row, **found}
+            yield with_image(row, hub.named_image(f"flickr30k-images/{row['filename']}", images))
 
 
 def read_flickr(row: Row) -> Example:

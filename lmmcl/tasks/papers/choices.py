@@ -6,17 +6,27 @@ LMM-CL (arXiv 2510.08564), held-out benchmarks. Asked in the words of lmms-eval'
 from __future__ import annotations
 
 from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import LETTER, LETTERS, clean, numbered_rows, options, pictured
+from lmmcl.tasks.hub_data import HubSource, Row
+from lmmcl.tasks.papers.asking import (
+    LETTER,
+    LETTERS,
+    SEE_PAGE,
+    clean,
+    lettered,
+    numbered_rows,
+    pictured,
+    short_answers,
+)
 
 AI2D = "c83a9b9692933aff8349157c88a413df9d02c4e5"
 MMSTAR = "bc98d668301da7b14f648724866e57302778ab27"
+SCIENCEQA = "69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50"
 REALWORLDQA = "907c4e5228fd1703c710ed937601cb5f89ab8d5c"
 
 
 def read_ai2d(row: Row) -> Example:
     """A question about a diagram; `answer` is the number of the right option, from 0."""
-    text = f"{row['question']}\n{options(row['options'])}\n{LETTER}"
+    text = lettered(row["question"], row["options"])
     return pictured(row["id"], text, LETTERS[int(row["answer"])], row["image"])
 
 
@@ -25,7 +35,7 @@ def read_seedbench(row: Row) -> Example | None:
     if row["data_type"] != "image":
         return None
     choices = [row[f"choice_{letter}"] for letter in "abcd"]
-    text = f"{row['question']}\n{options(choices)}\n{LETTER}"
+    text = lettered(row["question"], choices)
     kind = str(row["question_type_id"])
     return pictured(row["question_id"], text, row["answer"], row["image"], question_type=kind)
 
@@ -35,7 +45,7 @@ def read_scienceqa(row: Row) -> Example | None:
     if row["image"] is None:
         return None
     context = f"Context: {row['hint']}\n" if row["hint"] else ""
-    text = f"{context}{row['question']}\n{options(row['choices'])}\n{LETTER}"
+    text = lettered(f"{context}{row['question']}", row["choices"])
     return pictured(row["id"], text, LETTERS[int(row["answer"])], row["image"], subject=row["subject"])
 
 
@@ -52,23 +62,21 @@ def read_realworldqa(row: Row) -> Example:
 
 
 BENCHMARKS = (
-    hub_benchmark(
+    short_answers(
         "ai2d",
         1,
         "letter",
         HubSource("lmms-lab/ai2d", "test", read_ai2d, revision=AI2D, licence="CC BY-SA 4.0", rows=numbered_rows),
-        max_new_tokens=16,
-        description="diagrams of school science",
+        "diagrams of school science",
     ),
-    hub_benchmark(
+    short_answers(
         "seedbench",
         1,
         "letter",
         HubSource("lmms-lab/SEED-Bench", "test", read_seedbench, licence="CC BY-NC 4.0"),
-        max_new_tokens=16,
-        description="SEED-Bench, its questions about single images",
+        "SEED-Bench, its questions about single images",
     ),
-    hub_benchmark(
+    short_answers(
         "scienceqa_img",
         1,
         "letter",
@@ -76,36 +84,28 @@ BENCHMARKS = (
             "lmms-lab/ScienceQA",
             "test",
             read_scienceqa,
-            revision="69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50",
+            revision=SCIENCEQA,
             config="ScienceQA-IMG",
             licence="CC BY-NC-SA 4.0",
             rows=numbered_rows,
         ),
-        max_new_tokens=16,
-        description="ScienceQA, its questions with an image",
+        "ScienceQA, its questions with an image",
     ),
-    hub_benchmark(
+    short_answers(
         "mmstar",
         1,
         "letter",
-        HubSource("Lin-Chen/MMStar", "val", read_mmstar, revision=MMSTAR, licence="see the data set's page"),
-        max_new_tokens=16,
+        HubSource("Lin-Chen/MMStar", "val", read_mmstar, revision=MMSTAR, licence=SEE_PAGE),
+        "MMStar: mean over its second-level categories",
         balance="l2_category",
-        description="MMStar: mean over its second-level categories",
     ),
-    hub_benchmark(
+    short_answers(
         "realworldqa",
         1,
         "letter_or_text",
         HubSource(
-            "lmms-lab/RealWorldQA",
-            "test",
-            read_realworldqa,
-            revision=REALWORLDQA,
-            licence="CC BY 4.0",
-            rows=numbered_rows,
+            "lmms-lab/RealWorldQA", "test", read_realworldqa, REALWORLDQA, licence="CC BY 4.0", rows=numbered_rows
         ),
-        max_new_tokens=16,
-        description="what a driver or passer-by sees",
+        "what a driver or passer-by sees",
     ),
 )

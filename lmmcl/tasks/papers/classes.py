@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import LETTER, LETTERS, drawn, options, pictured
+from lmmcl.tasks.papers.asking import LETTERS, SEE_PAGE, drawn, lettered, pictured
 from lmmcl.tasks.papers.clip_names import nearest
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def read_class(row: Row) -> Example:
     """One question; options and their order follow from the row's id."""
     right, key = row["class"], row["id"]
     choices = drawn([right, *drawn(row["similar"], key)[:WRONG]], f"{key}/order")
-    text = f"{QUESTION}\n{options(choices)}\n{LETTER}"
-    return pictured(key, text, LETTERS[choices.index(right)], image_of(row), class_name=right)
+    return pictured(key, lettered(QUESTION, choices), LETTERS[choices.index(right)], image_of(row), class_name=right)
 
 
 def image_of(row: Row) -> Mapping:
@@ -88,9 +87,7 @@ BENCHMARKS = (
         "ImageNetV2, the same question",
     ),
     *(
-        benchmark(
-            name, classes(name, hub, "test", hub, "see the data set's page"), "ood", f"{title}, the same question"
-        )
+        benchmark(name, classes(name, hub, "test", hub, SEE_PAGE), "ood", f"{title}, the same question")
         for name, hub, title in (
             ("flowers102", "clip-benchmark/wds_vtab-flowers", "Flowers102"),
             ("caltech101", "clip-benchmark/wds_vtab-caltech101", "Caltech101"),

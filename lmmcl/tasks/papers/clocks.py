@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import numbered_rows, pictured
+from lmmcl.tasks.papers.asking import SEE_PAGE, numbered_rows, pictured, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
 
 QUESTION = "What time does the clock show in this image?"
 FORMAT = "Answer with the time in HH:MM format. For example, for a quarter to four answer 03:45."
-LICENCE = "see the data set's page"
 _TIME = re.compile(r"(\d{1,2})[-_.:h](\d{2})")
 
 
@@ -44,13 +43,12 @@ def folder_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     times = sorted(each for each in (folder / source.split).iterdir() if each.is_dir())
     for time in times:
         for image in sorted(time.iterdir()):
-            row = {"id": f"{time.name}/{image.stem}", "time": time.name}
-            yield {**row, "image": {"bytes": image.read_bytes(), "path": None}}
+            yield with_image({"id": f"{time.name}/{image.stem}", "time": time.name}, image.read_bytes())
 
 
 def clock(name: str, hub: str, description: str) -> HubBenchmark:
     """A benchmark of clocks; the authors' data sets keep their test questions in a split called train."""
-    source = HubSource(hub, "train", read_test, licence=LICENCE, rows=numbered_rows)
+    source = HubSource(hub, "train", read_test, licence=SEE_PAGE, rows=numbered_rows)
     return hub_benchmark(name, 1, "clock", source, max_new_tokens=32, description=description)
 
 
@@ -63,7 +61,7 @@ SKILLS = (
             "gpiosenka/time-image-datasetclassification",
             "train",
             read_training,
-            licence=LICENCE,
+            licence=SEE_PAGE,
             note="taken for the paper's training images because all numbers agree; the paper does not name them",
             elsewhere=True,
             rows=folder_rows,

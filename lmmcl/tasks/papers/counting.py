@@ -14,8 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import numbered_rows, pictured
+from lmmcl.tasks.hub_data import HubSource, Row, hub_skill
+from lmmcl.tasks.papers.asking import SEE_PAGE, numbered_rows, pictured, short_answers, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -32,16 +32,14 @@ def linked_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     rows = iter(replace(source, rows=None).all_rows(hub))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while batch := list(islice(rows, 8 * AT_ONCE)):
-            yield from map(with_image, batch, pool.map(hub.image, [row["image_url"] for row in batch]))
+            yield from map(with_linked, batch, pool.map(hub.image, [row["image_url"] for row in batch]))
 
 
-def with_image(row: Row, data: bytes | None) -> Row:
+def with_linked(row: Row, data: bytes | None) -> Row:
     """The row with its image, or with why it has none."""
-    if data is None:
-        return {**row, "left_out": "dead link"}
-    if hashlib.sha256(data).hexdigest() != row["image_sha256"]:
-        return {**row, "left_out": "image was replaced"}
-    return {**row, "image": {"bytes": data, "path": None}}
+    if data is not None and hashlib.sha256(data).hexdigest() != row["image_sha256"]:
+        return with_image(row, None, "image was replaced")
+    return with_image(row, data, "dead link")
 
 
 def read_linked(row: Row) -> Example:
@@ -67,13 +65,12 @@ def read_countbench(row: Row) -> Example:
 
 
 LICENCE = "annotations ODC-BY 1.0; each image by its own licence"
-BENCHMARK = hub_benchmark(
+BENCHMARK = short_answers(
     "pixmo_count",
     1,
     "integer",
     HubSource("Jessemel/pixmocount-test", "train", read_test, licence=LICENCE, rows=numbered_rows),
-    max_new_tokens=16,
-    description="how many things of a kind there are (540 questions)",
+    "how many things of a kind there are (540 questions)",
 )
 SKILLS = (
     hub_skill(
@@ -85,7 +82,7 @@ SKILLS = (
     ),
 )
 BENCHMARKS = (
-    hub_benchmark(
+    short_answers(
         "countbench",
         1,
         "integer",
@@ -94,10 +91,9 @@ BENCHMARKS = (
             "test",
             read_countbench,
             revision=COUNTBENCH,
-            licence="see the data set's page",
+            licence=SEE_PAGE,
             rows=numbered_rows,
         ),
-        max_new_tokens=16,
-        description="CountBench: counting two to ten things",
+        "CountBench: counting two to ten things",
     ),
 )

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import LETTER, LETTERS, drawn, numbered_rows, options, pictured
+from lmmcl.tasks.hub_data import HubSource, Row, hub_skill
+from lmmcl.tasks.papers.asking import LETTER, LETTERS, drawn, numbered_rows, options, pictured, short_answers
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -58,13 +58,12 @@ def read_test(row: Row) -> Example:
 
 
 LICENCE = "images of CUB-200-2011: non-commercial research and education"
-BENCHMARK = hub_benchmark(
+BENCHMARK = short_answers(
     "cub200",
     1,
     "letter",
     HubSource("Jessemel/cub200-test", "train", read_test, licence=LICENCE, rows=numbered_rows),
-    max_new_tokens=16,
-    description="species of a bird among 26 lettered ones (5,794 questions)",
+    "species of a bird among 26 lettered ones (5,794 questions)",
 )
 SKILLS = (
     hub_skill(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import PHRASE, numbered_rows, pictured
+from lmmcl.tasks.papers.asking import PHRASE, SEE_PAGE, numbered_rows, pictured, short_answers
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
 DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"
@@ -39,13 +39,12 @@ def docvqa(config: str) -> HubSource:
 
 
 BENCHMARKS = (
-    hub_benchmark(
+    short_answers(
         "chartqa",
         1,
         "relaxed_accuracy",
         HubSource("lmms-lab/ChartQA", "test", read_chartqa, revision=CHARTQA, licence="GPL-3.0", rows=numbered_rows),
-        max_new_tokens=16,
-        description="charts, numbers within 5 %",
+        "charts, numbers within 5 %",
     ),
     hub_benchmark(
         "docvqa",
@@ -72,7 +71,7 @@ BENCHMARKS = (
             "test",
             read_ocrbench,
             revision=OCRBENCH,
-            licence="see the data set's page",
+            licence=SEE_PAGE,
             rows=numbered_rows,
         ),
         max_new_tokens=128,

@@ -16,7 +16,7 @@ from lmmcl.tasks.base import Example, Message
 from lmmcl.tasks.dialogue import ROLES
 from lmmcl.tasks.hub_data import HubSource, Row, hub_skill
 from lmmcl.tasks.papers import choices
-from lmmcl.tasks.papers.asking import picture
+from lmmcl.tasks.papers.asking import picture, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -28,15 +28,8 @@ def mixture_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     """The dialogues with their images."""
     file = hub.file(source.hub, FILE, revision=source.revision)
     for row in json.loads(file.read_text(encoding="utf-8")):
-        yield with_named_image(hub, row)
-
-
-def with_named_image(hub: Hub, row: Row) -> Row:
-    """The row with the image that it names, if it names one, or with why it has none."""
-    if not row.get("image"):
-        return {**row, "image": None}
-    data = hub.named_image(row["image"])
-    return {**row, "left_out": "image not found"} if data is None else {**row, "image": {"bytes": data, "path": None}}
+        named = row.get("image")
+        yield with_image(row, hub.named_image(named)) if named else {**row, "image": None}
 
 
 def read_dialogue(row: Row) -> Example:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import LETTER, PHRASE, options, pictured
+from lmmcl.tasks.hub_data import HubSource, Row
+from lmmcl.tasks.papers.asking import LETTER, PHRASE, SEE_PAGE, lettered, options, pictured, short_answers, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -26,10 +26,7 @@ def wiki_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     folder = hub.folder(source.hub, f"git clone https://github.com/{source.hub}")
     for line in (folder / "data" / f"{source.split}.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        data = hub.named_image(row["image"])
-        yield (
-            {**row, "left_out": "image not found"} if data is None else {**row, "image": {"bytes": data, "path": None}}
-        )
+        yield with_image(row, hub.named_image(row["image"]))
 
 
 def read_wiki(row: Row) -> Example:
@@ -39,9 +36,9 @@ def read_wiki(row: Row) -> Example:
 
 def read_mmmu(row: Row) -> Example:
     """A college question. Its images stand before the text, which names them `<image 1>` …, as lmms-eval has it."""
-    lettered = row["question_type"] == "multiple-choice"
     choices = ast.literal_eval(row["options"]) if isinstance(row["options"], str) else list(row["options"])
-    text = f"{row['question']}\n{options(choices)}\n{LETTER}" if lettered else f"{row['question']}\n{PHRASE}"
+    several = row["question_type"] == "multiple-choice"
+    text = lettered(row["question"], choices) if several else f"{row['question']}\n{PHRASE}"
     shown = sorted({int(number) for number in re.findall(r"<image (\d)>", text)}) or [1]
     images = [row[f"image_{number}"] for number in shown]
     answers = accepted(row["answer"])
@@ -63,7 +60,7 @@ def read_vmcbench(row: Row) -> Example:
 
 
 BENCHMARKS = (
-    hub_benchmark(
+    short_answers(
         "image_wiki_qa",
         1,
         "letter",
@@ -76,26 +73,23 @@ BENCHMARKS = (
             note="a repository of code; images by `--images`, a folder with ImageNet's val/<class>/<file>",
             rows=wiki_rows,
         ),
-        max_new_tokens=16,
-        description="ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
+        "ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
         tags={"imagenet_vqa": {"image": "id", "text": "ood"}},
     ),
-    hub_benchmark(
+    short_answers(
         "mmmu",
         1,
         "letter_or_text",
         HubSource("lmms-lab/MMMU", "validation", read_mmmu, licence="Apache-2.0"),
-        max_new_tokens=16,
-        description="MMMU validation: college questions",
+        "MMMU validation: college questions",
         tags={"image": "ood", "text": "ood"},
     ),
-    hub_benchmark(
+    short_answers(
         "vmcbench",
         1,
         "letter",
-        HubSource("suyc21/VMCBench", "dev", read_vmcbench, licence="see the data set's page"),
-        max_new_tokens=16,
-        description="VMCBench dev: twenty benchmarks as multiple choice",
+        HubSource("suyc21/VMCBench", "dev", read_vmcbench, licence=SEE_PAGE),
+        "VMCBench dev: twenty benchmarks as multiple choice",
         tags={"image": "ood", "text": "ood"},
     ),
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lmmcl.errors import UserError
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSkill, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import pictured
+from lmmcl.tasks.papers.asking import pictured, with_image
 from lmmcl.tasks.papers.instructions import read_dialogue
 
 if TYPE_CHECKING:
@@ -30,16 +30,8 @@ def domain_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     folder = hub.archive(source.hub, f"{source.config}.tar.gz", revision=source.revision)
     file = found_below(folder, f"{source.split}.json")
     for number, row in enumerate(json.loads(file.read_text(encoding="utf-8"))):
-        data = hub.named_image(row["image"], file.parent)
         named = {**row, "id": row.get("id", row.get("question_id", number))}
-        yield (
-            {**named, "left_out": "image not found"}
-            if data is None
-            else {
-                **named,
-                "image": {"bytes": data, "path": None},
-            }
-        )
+        yield with_image(named, hub.named_image(row["image"], file.parent))
 
 
 def found_below(folder: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.base import Example
 from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import PHRASE, most_common, pictured
+from lmmcl.tasks.papers.asking import PHRASE, SEE_PAGE, most_common, pictured, short_answers, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub_client import Hub
@@ -40,8 +40,7 @@ def gqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     pictures = hub.rows(source.hub, source.split, config=config, revision=source.revision)
     images = {row["id"]: row["image"] for row in pictures}
     for row in replace(source, rows=None).all_rows(hub):
-        image = images.get(row["imageId"])
-        yield {**row, "left_out": "image not found"} if image is None else {**row, "image": image}
+        yield with_image(row, images.get(row["imageId"]))
 
 
 def read_gqa(row: Row) -> Example:
@@ -57,13 +56,12 @@ def ocr_vqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
             yield {"id": id, "question": question, "answer": answer, "image": book["image"]}
 
 
-BENCHMARK = hub_benchmark(
+BENCHMARK = short_answers(
     "okvqa",
     1,
     "vqa_soft",
-    HubSource("lmms-lab/OK-VQA", "val2014", read_annotated, licence="see the data set's page"),
-    max_new_tokens=16,
-    description="OKVQA: questions that need outside knowledge (5,046)",
+    HubSource("lmms-lab/OK-VQA", "val2014", read_annotated, licence=SEE_PAGE),
+    "OKVQA: questions that need outside knowledge (5,046)",
 )
 SKILLS = (
     hub_skill(
@@ -74,7 +72,7 @@ SKILLS = (
             "train",
             read_annotated,
             revision="78e937b0afc333cfe8fee21c4d56aa405b4d0682",
-            licence="see the data set's page",
+            licence=SEE_PAGE,
             note="its columns are taken to be those of lmms-lab/OK-VQA",
         ),
         BENCHMARK,
@@ -82,7 +80,7 @@ SKILLS = (
     ),
 )
 BENCHMARKS = (
-    hub_benchmark(
+    short_answers(
         "gqa",
         1,
         "exact_match",
@@ -94,31 +92,28 @@ BENCHMARKS = (
             licence="CC BY 4.0",
             rows=gqa_rows,
         ),
-        max_new_tokens=16,
-        description="GQA: compositional questions (balanced testdev)",
+        "GQA: compositional questions (balanced testdev)",
     ),
     hub_benchmark(
         "ocr_vqa",
         1,
         "exact_match",
-        HubSource("howard-hou/OCR-VQA", "test", read_gqa, licence="see the data set's page", rows=ocr_vqa_rows),
+        HubSource("howard-hou/OCR-VQA", "test", read_gqa, licence=SEE_PAGE, rows=ocr_vqa_rows),
         max_new_tokens=32,
         description="OCR-VQA: book covers (test)",
     ),
-    hub_benchmark(
+    short_answers(
         "vizwiz",
         1,
         "vqa_soft",
         HubSource("lmms-lab/VizWiz-VQA", "val", read_vizwiz, licence="CC BY 4.0"),
-        max_new_tokens=16,
-        description="VizWiz: photographs by blind people (validation)",
+        "VizWiz: photographs by blind people (validation)",
     ),
-    hub_benchmark(
+    short_answers(
         "vqav2",
         1,
         "vqa_soft",
         HubSource("lmms-lab/VQAv2", "validation", read_annotated, licence="CC BY 4.0"),
-        max_new_tokens=16,
-        description="VQAv2 (validation)",
+        "VQAv2 (validation)",
     ),
 )
