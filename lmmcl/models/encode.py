@@ -9,9 +9,10 @@ by `leading_ids(images)` and `extra_inputs(prompt)` (see `processors.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message
@@ -26,6 +27,7 @@ IGNORED = -100
 _MARK = "\ue000"  # a private-use character: no text of a user contains it
 _FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "token_type_ids": 0}
 _PER_TOKEN = {"input_ids", *_FILL}
+_KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see _once
 _TILED = {"pixel_values": 5, "pixel_attention_mask": 4}  # dimensions of (examples or images, tiles, …)
 
 
@@ -116,6 +118,7 @@ def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tenso
     empty list.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     if not encoded:
         raise ValueError("nothing to pad")
@@ -124,9 +127,10 @@ def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tenso
     for key in dict.fromkeys(key for one in encoded for key in one):
         parts = [one[key] for one in encoded if key in one]
         if key in fills:
-            batch[key] = _rows(parts, fills[key], left=True)
+            batch[key] = pad_sequence(parts, batch_first=True, padding_value=fills[key], padding_side="left")
         elif key.startswith("qformer_"):
-            batch[key] = _rows(parts, _qformer_fill(processor, key), left=False)
+            fill = processor.qformer_tokenizer.pad_token_id if key == "qformer_input_ids" else 0
+            batch[key] = pad_sequence(parts, batch_first=True, padding_value=fill)
         else:
             batch[key] = torch.cat(_same_tiles(parts, _TILED.get(key)))
     return batch
@@ -139,20 +143,12 @@ def end_of_turn(processor: Any) -> int | None:
     return tokens[-1] if tokens else None
 
 
-def _rows(parts: Sequence[Tensor], fill: int, *, left: bool) -> Tensor:
-    """Vectors of different lengths as the rows of a matrix."""
-    import torch
-
-    longest = max(len(part) for part in parts)
-    rows = torch.full((len(parts), longest), fill, dtype=parts[0].dtype)
-    for row, part in zip(rows, parts, strict=True):
-        start = longest - len(part) if left else 0
-        row[start : start + len(part)] = part
-    return rows
-
-
-def _qformer_fill(processor: Any, key: str) -> int:
-    return processor.qformer_tokenizer.pad_token_id if key == "qformer_input_ids" else 0
+def _once(processor: Any, what: str, find: Callable[[], Any]) -> Any:
+    """What is the same for every example that a processor encodes, and takes it long to say."""
+    known = _KNOWN.setdefault(processor, {})
+    if what not in known:
+        known[what] = find()
+    return known[what]
 
 
 def _leading(processor: Any, text: str, images: int) -> list[int]:
@@ -160,9 +156,9 @@ def _leading(processor: Any, text: str, images: int) -> list[int]:
     if hasattr(processor, "leading_ids"):
         return processor.leading_ids(images)
     tokenizer = processor.tokenizer
-    begins = tokenizer("")["input_ids"][:1]
+    begins: list[int] = _once(processor, "begins", lambda: tokenizer("")["input_ids"][:1])
     written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-    return begins if begins == [tokenizer.bos_token_id] and not written else []
+    return [*begins] if begins == [tokenizer.bos_token_id] and not written else []
 
 
 def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
@@ -189,11 +185,14 @@ def _end_of_turns(processor: Any, messages: Sequence[Message], answers: Sequence
 
 def _end_of_turn(processor: Any, after: str) -> str:
     """The special token at the beginning of `after` with the space before it; the end of the text when there is none."""
-    specials = [str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+    tokenizer = processor.tokenizer
+    specials: list[str] = _once(
+        processor, "specials", lambda: [str(each) for each in tokenizer.added_tokens_decoder.values() if each.special]
+    )
     begun = after.lstrip()
     found = max((token for token in specials if begun.startswith(token)), key=len, default="")
     if not found or found == processor.image_token:
-        return processor.tokenizer.eos_token
+        return tokenizer.eos_token
     return after[: after.index(found) + len(found)]
 
 
@@ -219,7 +218,7 @@ def _images(processor: Any, example: Example) -> tuple[dict[str, Tensor], list[s
     """The image tensors of an example, and for each image the text that stands for it."""
     if not example.images:
         return {}, []
-    settings = processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
+    settings = _once(processor, "settings", lambda: processor._merge_kwargs(return_tensors="pt")["images_kwargs"])
     processed, replacements = processor._process_images([example.open_images()], **settings)
     dropped = getattr(processor, "input_names_dropped", processor.unused_input_names)
     return {key: value for key, value in processed.items() if key not in dropped}, replacements

@@ -123,6 +123,8 @@ def test_a_batch_scores_as_single_examples_do(family, directories, cache):
 def test_a_model_reads_what_the_family_s_own_processor_makes(family, directories, cache):
     processor: Any = get_model(str(directories(family))).load_processor()
     example = questions()[1]
+    for other in questions():  # what a processor is asked once must serve every example alike
+        encode(processor, other, with_answer=True)
     ours = pad(processor, [encode(processor, example, with_answer=False)])
     turns = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": example.messages[0].content[8:]}]}
