@@ -13,8 +13,8 @@ from made import SWEEP, write_sweep
 from ray_head import free_ports
 
 from lmmcl.errors import UserError
+from lmmcl.runner.ray_start import ray_address
 from lmmcl.runner.submit import STOP_SECONDS, Submission, make_submission, submit
-from lmmcl.runner.tune import ray_address
 from lmmcl.spec.cluster import Cluster, load_cluster
 from lmmcl.spec.sweep import load_sweep
 
