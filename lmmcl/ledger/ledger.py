@@ -32,7 +32,7 @@ from lmmcl.ledger.node import Node
 from lmmcl.ledger.owners import is_written, key_of
 from lmmcl.ledger.reading import lines, opened
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, sealed, unsealed
-from lmmcl.ledger.store import Store, full, is_full
+from lmmcl.ledger.store import Store, full, met_no_room
 from lmmcl.models import get_model
 from lmmcl.spec.steps import Recorded, Step
 
@@ -130,7 +130,7 @@ class Ledger:
             )
             yield draft
         except Exception as error:
-            if is_full(error):
+            if met_no_room(error, folder):
                 raise full(folder, self.store) from error
             raise
         finally:

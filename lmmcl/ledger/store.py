@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -38,6 +39,8 @@ FINAL = (
 )
 HOPELESS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
 """Errors of object stores' clients that waiting does not mend, by name: the clients may not be installed."""
+LEAST_ROOM = 2**20
+"""Bytes of a disk below which it counts as full."""
 KEPT = "everything finished is kept, and the same command goes on from there"
 
 logger = logging.getLogger("lmmcl")
@@ -110,9 +113,15 @@ class Store:
 
     def _written(self, name: str, content: bytes) -> Path:
         path = self.at(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        partial.write_bytes(content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if is_full(error):
+                raise full(path.parent, self.root) from error
+            raise
         return partial
 
     def _linked(self, name: str, content: bytes) -> bool:
@@ -159,6 +168,10 @@ class Store:
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
+    def changed(self, name: str) -> float:
+        """When a file was written, in seconds since 1970."""
+        return self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp()
+
     def matches(self, pattern: str) -> list[str]:
         """Names of the files that a glob pattern names, sorted."""
         found = self._patiently(self.fs.glob, f"{self.root}/{pattern}")
@@ -196,6 +209,11 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def met_no_room(error: Exception, folder: Path) -> bool:
+    """Whether an error of who wrote into `folder` is that its disk is full; torch's writer says only "unexpected pos"."""
+    return is_full(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < LEAST_ROOM)
 
 
 def full(folder: Path, store: str) -> FullError:

@@ -18,7 +18,7 @@ from ray.exceptions import (
 )
 
 from lmmcl.errors import UserError
-from lmmcl.ledger.store import FullError, StoreError
+from lmmcl.ledger.store import FullError, StoreError, is_full
 
 if TYPE_CHECKING:
     from ray.train.v2.api.exceptions import WorkerGroupError
@@ -87,7 +87,7 @@ def judge(error: BaseException) -> Verdict:
         return Verdict.LOST if root.preempted or any(words in told for words in GONE) else Verdict.BROKE
     if is_away(root):
         return Verdict.BROKE
-    return Verdict.FINAL if isinstance(root, SAME_AGAIN) else Verdict.BROKE
+    return Verdict.FINAL if isinstance(root, SAME_AGAIN) or is_full(root) else Verdict.BROKE
 
 
 def is_away(error: BaseException) -> bool:

@@ -197,6 +197,32 @@ def test_a_full_disk_is_told_with_a_remedy_and_nothing_finished_is_lost(
     assert ledger.being_written() == set(), "what was half written is not in the way"
 
 
+def test_an_error_that_names_no_reason_is_told_as_a_full_disk_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(str(tmp_path / "store"))
+    for free, told in {0: StoreError, 10**9: RuntimeError}.items():
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
+        with (
+            pytest.raises(told, match="no space is left" if told is StoreError else "unexpected pos"),
+            ledger.writing(STEP),
+        ):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+
+def test_a_claim_that_finds_no_room_is_told_with_a_remedy_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    with pytest.raises(StoreError, match=r"no space is left; .*lmmcl gc"):
+        Store(str(tmp_path)).create("claims/a.json", b"{}")
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
 def test_a_full_disk_is_known_by_number_and_by_word() -> None:
     assert is_full(OSError(errno.EDQUOT, "over quota"))
     assert is_full(RuntimeError("I/O error: No space left on device (os error 28)"))

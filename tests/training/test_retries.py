@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_what_may_pass_is_tried_again_a_few_times(error: Exception) -> None:
         in_task(full(Path("/somewhere"), "/somewhere")),
         in_task(KeyError("x")),
         in_task(ZeroDivisionError()),
+        in_task(OSError(errno.ENOSPC, "No space left on device")),
         in_task(ModuleNotFoundError("no module")),
         TaskCancelledError(),
     ],
