@@ -18,6 +18,7 @@ from lmmcl.ledger.searches import search_states, with_proposals
 from lmmcl.reports.cells import measure_cells
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.rows import rows_of
 from lmmcl.spec.steps import Examine, Finetune, Step
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Stage, Trial
@@ -66,7 +67,7 @@ class Reading:
     def curve(self, step: Step) -> list[dict[str, Any]]:
         """The rows of a fine-tune's curve; empty when it has none."""
         if step.path not in self._curves:
-            self._curves[step.path] = self._ledger.read_lines(step.path, "curve.jsonl")
+            self._curves[step.path] = rows_of(self._ledger, step.path, "curve.jsonl")
         return self._curves[step.path]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -20,6 +21,7 @@ from lmmcl.reports import words
 from lmmcl.reports.question_pictures import Pictures
 from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults
+from lmmcl.reports.rows import rows_of
 from lmmcl.reports.seeds import averaged
 from lmmcl.spec.steps import Evaluate
 from lmmcl.spec.sweep import Sweep
@@ -65,32 +67,48 @@ class Flips:
 def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[str] = ()) -> list[Flips]:
     """The flips of the named trials (none: of all that have a stage after the first) on one benchmark.
 
-    Raises UserError for an unknown trial or benchmark, and for a named trial that has not been asked yet.
+    Raises UserError for an unknown trial or benchmark, for a named trial that has not been asked yet, and for damaged answers.
     """
     sweep = with_proposals(sweep, ledger)
     names = list(dict.fromkeys(each.name for trial in sweep.trials for each in trial.benchmarks))
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
     wanted = [sweep.trial(name) for name in trials]
-    walks, cache = walks_of(sweep, ledger), dict[str, list[dict[str, Any]]]()
-    found = [trial_flips(walks.of(trial), ledger, benchmark, cache) for trial in wanted or sweep.trials]
+    walks, answers = walks_of(sweep, ledger), AnswerRows(ledger.read_lines)
+    found = [trial_flips(walks.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
     for trial, flips in zip(wanted, found, strict=False):
         if flips is None:
             raise UserError(f"{trial.name} has no answers to {benchmark} after a stage yet", file=sweep.file)
     return [flips for flips in found if flips is not None]
 
 
-def trial_flips(walk: Walk, ledger: Ledger, benchmark: str, cache: dict[str, list[dict[str, Any]]]) -> Flips | None:
+class AnswerRows:
+    """What was answered, by step; answers of the model before the first stage are the same for all trials, and kept."""
+
+    def __init__(self, rows: Callable[[str, str], list[dict[str, Any]]]) -> None:
+        self._rows = rows
+        self._base: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, step: Evaluate) -> list[dict[str, Any]]:
+        """The rows of a step; empty where it is not recorded."""
+        if step.checkpoint.depth:
+            return self._rows(step.path, "samples.jsonl")
+        if step.path not in self._base:
+            self._base[step.path] = self._rows(step.path, "samples.jsonl")
+        return self._base[step.path]
+
+
+def trial_flips(walk: Walk, benchmark: str, answers: AnswerRows) -> Flips | None:
     """Answers after the last stage that a trial walks and that has them, against those before the first; None where one of
-    them is missing. `cache` holds the answers before the first stage, which trials share."""
+    them is missing."""
     trial = walk.trial
-    answers = [
-        (stage.number, _samples(step, ledger, cache))
+    found = [
+        (stage.number, answers.of(step))
         for stage in walk.stages
         for step in stage.evaluations
         if step.benchmark.name == benchmark
     ]
-    answered = [(number, rows) for number, rows in answers if rows]
+    answered = [(number, rows) for number, rows in found if rows]
     if len(answered) < 2 or answered[0][0] != 0:
         return None
     (_, before), (stage, after) = answered[0], answered[-1]
@@ -100,16 +118,6 @@ def trial_flips(walk: Walk, ledger: Ledger, benchmark: str, cache: dict[str, lis
     gained = [_flip(a, b) for a, b in pairs if a["score"] < ANSWERED <= b["score"]]
     wrong = [_flip(a, b) for a, b in pairs if b["score"] < ANSWERED]
     return Flips(trial.name, trial.key, benchmark, stage, len(pairs), lost, gained, wrong)
-
-
-def _samples(step: Evaluate, ledger: Ledger, cache: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The answers of a step. Those of the model before the first stage are the same for all trials, and kept."""
-    if step.path not in cache:
-        rows = ledger.read_lines(step.path, "samples.jsonl")
-        if step.checkpoint.depth:
-            return rows
-        cache[step.path] = rows
-    return cache[step.path]
 
 
 def _flip(before: Mapping[str, Any], after: Mapping[str, Any]) -> Flip:
@@ -175,12 +183,14 @@ def page_flips(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[dict
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
-    keys, walks = front_keys(results), walks_of(sweep, ledger)
-    pictures, cache, found = Pictures(PAGE_BYTES), dict[str, list[dict[str, Any]]](), []
+    keys, walks, answers = front_keys(results), walks_of(sweep, ledger), AnswerRows(partial(rows_of, ledger))
+    pictures, found = Pictures(PAGE_BYTES), []
     for walk in (walks.of(trial) for trial in sweep.trials if trial.key in keys):
         for benchmark in walk.trial.benchmarks:
-            flips = trial_flips(walk, ledger, benchmark.name, cache)
-            if flips is not None and (flips.lost or flips.gained):
+            flips = trial_flips(walk, benchmark.name, answers)
+            if flips is None or flips.stage != walk.stages[-1].number:  # its last answers are damaged
+                continue
+            if flips.lost or flips.gained:
                 found.append(_for_page(flips, benchmark, pictures))
     return found
 

@@ -12,6 +12,7 @@ from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.question_pictures import Pictures
 from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.reports.rows import rows_of
 from lmmcl.spec.sweep import Sweep
 from lmmcl.spec.trial import Trial
 from lmmcl.tasks.base import Benchmark
@@ -119,9 +120,9 @@ class Answers:
             if step.benchmark.name == benchmark.name
         ]
         if paths[0] not in self._base:
-            self._base[paths[0]] = self._ledger.read_lines(paths[0], "samples.jsonl")
+            self._base[paths[0]] = rows_of(self._ledger, paths[0], "samples.jsonl")
         before = {row["id"]: row["prediction"] for row in self._base[paths[0]]}
-        after = self._ledger.read_lines(paths[1], "samples.jsonl")
+        after = rows_of(self._ledger, paths[1], "samples.jsonl")
         wrong = [row for row in after[FIRST:] if row["score"] < ANSWERED][:WRONG]
         return [
             [
