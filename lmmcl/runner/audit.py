@@ -77,7 +77,7 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
             record = ledger.read(path)
             if record and kind == "checkpoints" and not folders.issuperset(record["parents"]):
                 audit.orphans.append(path)
-            audit.records[record["kind"] if record else kind] += 1
+            audit.records[record["kind"] if record else "unreadable"] += 1
             audit.dropped += bool(record and not record.has_weights)
             if found and repair:
                 ledger.put_aside(path)

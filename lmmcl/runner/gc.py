@@ -6,6 +6,7 @@ Dropped weights are computed again when something new asks for them, and when a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.claims import Claim, Claims
 from lmmcl.ledger.leftovers import leftovers
 from lmmcl.ledger.node import bytes_in
+from lmmcl.ledger.owners import STALE
 from lmmcl.ledger.record import WEIGHTS
 from lmmcl.ledger.searches import with_proposals
 from lmmcl.reports import words
@@ -81,20 +83,29 @@ def collect_garbage(
     needed = needed_weights({**walked, **running}.values(), ledger, running=running) | {
         path for name in keep for path in _with_parents(ledger.checkpoint(name))
     }
-    mine = {step.path for step in steps.values() if isinstance(step, CheckpointStep)}
-    for path in ledger.paths():
-        size = sum(size for name, size in ledger.sizes(path).items() if name.endswith(WEIGHTS))
-        if not size or not (everything or path in mine):
-            continue
-        if path in needed:
-            freed.kept += 1
-            continue
-        freed.weights[path] = size if dry_run else ledger.drop_weights(path)
+    mine = None if everything else {step.path for step in steps.values() if isinstance(step, CheckpointStep)}
+    _free_weights(ledger, freed, needed, mine, dry_run=dry_run)
     _free_runs(ledger, freed, {*living, *ledger.being_written()}, walked, everything=everything, dry_run=dry_run)
-    freed.abandoned = {_name(ledger, folder): bytes_in(folder) for folder in leftovers(ledger)}
+    freed.abandoned |= {_name(ledger, folder): bytes_in(folder) for folder in leftovers(ledger)}
     if not dry_run:
         ledger.remove_abandoned()
     return freed
+
+
+def _free_weights(
+    ledger: Ledger, freed: Freed, needed: Collection[str], mine: Collection[str] | None, *, dry_run: bool
+) -> None:
+    """Those of the checkpoints `mine` (None: of all) that are not `needed`."""
+    for path in ledger.paths():
+        size = sum(size for name, size in ledger.sizes(path).items() if name.endswith(WEIGHTS))
+        if not size or not (mine is None or path in mine):
+            continue
+        if path not in needed:
+            freed.weights[path] = size if dry_run else ledger.drop_weights(path)
+            continue
+        freed.kept += 1
+        if not ledger.is_local:
+            _free_late_uploads(ledger, freed, path, dry_run=dry_run)
 
 
 def needed_weights(steps: Iterable[Step], ledger: Ledger, *, running: Collection[str] = ()) -> set[str]:
@@ -132,22 +143,44 @@ def _free_runs(
                 ledger.remove_run(run)
 
 
+def _free_late_uploads(ledger: Ledger, freed: Freed, path: str, *, dry_run: bool) -> None:
+    """Files of a step in an object store that its record does not mean: of an upload that was cut off, and then made again.
+
+    Only after a week, for one may be on its way.
+    """
+    record, sizes = ledger.read(path), ledger.sizes(path)
+    for at in sorted({name.split("/")[0] for name in sizes if "/" in name}):
+        names = [name for name in sizes if name.startswith(f"{at}/")]
+        if record is None or record.folder == f"{path}/{at}":
+            continue
+        if time.time() - max(ledger.files.changed(f"{path}/{name}") for name in names) > STALE:
+            freed.abandoned[f"{path}/{at}"] = sum(sizes[name] for name in names)
+            if not dry_run:
+                ledger.files.remove_folder(f"{path}/{at}")
+
+
 def _name(ledger: Ledger, folder: Path) -> str:
     return str(folder.relative_to(ledger.store)) if ledger.is_local else str(folder)
 
 
 def freed_text(freed: Freed, *, dry_run: bool) -> str:
     """For the terminal: a line for each folder, then the sum."""
-    parts = {**freed.weights, **freed.runs, **freed.abandoned}
-    lines = [f"{words.size(size):>10}  {path}" for path, size in parts.items()]
+    sizes = {**freed.weights, **freed.runs, **freed.abandoned}
+    lines = [f"{words.size(size):>10}  {path}" for path, size in sizes.items()]
     lines += [
         f"{other} computes steps of a sweep that is not named: what it needs of these, it computes again"
         for other in freed.others
         if freed.weights
     ]
-    verb = "would be freed" if dry_run else "freed"
-    lines.append(
-        f"{words.size(freed.bytes)} {verb}: weights of {len(freed.weights)} checkpoints, {len(freed.runs)} runs, "
-        f"{len(freed.abandoned)} abandoned folders; {freed.kept} checkpoints are still needed"
-    )
+    of = [
+        f"{len(part)} {what}{'' if len(part) == 1 else 's'}"
+        for what, part in {
+            "checkpoint": freed.weights,
+            "unfinished run": freed.runs,
+            "abandoned folder": freed.abandoned,
+        }.items()
+        if part
+    ]
+    verb, parts = "would be freed" if dry_run else "freed", f" ({', '.join(of)})" if of else ""
+    lines.append(f"{words.size(freed.bytes)} {verb}{parts}; checkpoints still needed: {freed.kept}")
     return "\n".join(lines)

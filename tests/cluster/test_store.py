@@ -91,6 +91,7 @@ def test_files_are_found_where_their_record_says(ledger: Ledger) -> None:
     with ledger.opened(STEP.path, "never.safetensors") as path:
         assert not path.exists()
     assert ledger.paths() == [STEP.path]
+    assert abs(time.time() - ledger.files.changed(f"{STEP.path}/{RECORD}")) < 600
     assert check_store(ledger).damages == []
 
 

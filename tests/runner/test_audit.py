@@ -67,6 +67,7 @@ def test_damage_is_told_changes_nothing_and_is_repaired_when_asked_for(ledger: L
     said = check(ledger)
     assert said.exit_code == 1
     assert f"{FIRST.path}: {told}" in said.output and "--repair" in said.output
+    assert ("1 unreadable" in said.output) is ("record.json" in told)
     assert ledger.sizes("") == before
     assert [each["path"] for each in json.loads(check(ledger, "--json").output)["damages"]] == [FIRST.path]
     repaired = check(ledger, "--repair")

@@ -198,3 +198,26 @@ def test_a_checkpoint_whose_file_turns_out_damaged_is_computed_again_in_the_same
     assert walk(pretend, trial) == [3]
     repeated = {key for key, times in pretend.computed.items() if times > 1}
     assert repeated == {trial.stages[1].checkpoint.key}
+
+
+def test_weights_that_are_dropped_under_a_running_sweep_are_computed_again(tmp_path: Path) -> None:
+    trial = made_trial()
+
+    class Reading(Pretend):
+        async def _compute(self, step: Checkpoint | Evaluate) -> None:
+            for parent in step.parents:
+                if parent.label in self.damaged:
+                    self.damaged.discard(parent.label)
+                    self.ledger.drop_weights(parent.path)  # `lmmcl gc` of another sweep
+                with self.ledger.opened(parent.path, "delta.safetensors") as path:
+                    assert path.read_text() == parent.key
+            self.computed[step.key] += 1
+            with self.ledger.writing(step) as draft:
+                (draft.folder / "delta.safetensors").write_text(step.key)
+                draft.commit({"score": 100.0, "sample_scores": [1.0]})
+
+    pretend = Reading(Ledger(str(tmp_path)))
+    pretend.damaged = {trial.stages[1].checkpoint.label}
+    assert walk(pretend, trial) == [3]
+    repeated = {key for key, times in pretend.computed.items() if times > 1}
+    assert repeated == {trial.stages[1].checkpoint.key}
