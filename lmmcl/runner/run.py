@@ -84,8 +84,17 @@ class Following:
         self._display.running(notes)
 
     def _track(self, trial: Trial) -> None:
-        if self._tracker:
-            self._tracker.put(trial_result(trial, self._ledger, self._walks, error=self.failures.get(trial.key)))
+        if not self._tracker:
+            return
+        try:
+            result = trial_result(trial, self._ledger, self._walks, error=self.failures.get(trial.key))
+        except (
+            UserError,
+            OSError,
+        ) as error:  # a store that is away ends no run for MLflow's sake; the end logs all trials
+            log.warning("%s is shown in MLflow later: %s", trial.name, error)
+            return
+        self._tracker.put(result)
 
 
 def run_sweep(

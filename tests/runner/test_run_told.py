@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,3 +35,21 @@ def test_a_failure_whose_text_cannot_be_kept_is_shown_and_remembered(
     assert following.failures == {trial.key: "the loss is not finite"}
     assert "the loss is not finite" in out.getvalue()
     assert str(error) in caplog.text
+
+
+def test_a_store_that_is_away_when_mlflow_is_told_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise StoreError("cannot be reached")
+
+    ledger, trial, put = Ledger(str(tmp_path)), made_trial(), list[Any]()
+    tracker = SimpleNamespace(put=put.append)
+    with Display([trial], Console(file=io.StringIO())) as display, caplog.at_level(logging.WARNING):
+        following = Following(Sweep("made", "", "made.yaml", ()), display, tracker, ledger, Walks(ledger.find, {}))
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "find", away)
+            following.stage_done(trial, {"stage": 0})
+        assert put == [] and "cannot be reached" in caplog.text
+        following.stage_done(trial, {"stage": 0})
+    assert [result.key for result in put] == [trial.key]
