@@ -16,6 +16,7 @@ from lmmcl.reports.compare import compare_trials
 from lmmcl.reports.failures import find_failure, forget_failures, keep_failure, kept_failures
 from lmmcl.reports.table import make_sheet, markdown_table
 from lmmcl.reports.words import points_half
+from lmmcl.runner.status import sweep_status
 from lmmcl.spec.sweep import Sweep, load_sweep
 
 WHY = """2-clock-sa_proj (0123) was tried 4 times; the last time: the worker died
@@ -76,3 +77,13 @@ def test_a_comparison_that_cannot_be_made_says_which_trial_failed(sweep: Sweep, 
     keep_failure(empty, sweep.trials[0], "out of memory", "")
     with pytest.raises(UserError, match="failed: out of memory"):
         compare_trials(sweep, empty, sweep.trials[0].key, sweep.trials[1].key)
+
+
+def test_an_object_store_keeps_them_as_well(sweep: Sweep) -> None:
+    ledger, trial = Ledger("memory://failures-of-a-test"), sweep.trials[0]
+    assert kept_failures(ledger, sweep.trials) == {} and find_failure(ledger, trial.key) is None
+    keep_failure(ledger, trial, WHY, "Traceback")
+    assert kept_failures(ledger, sweep.trials)[trial.key].why == WHY
+    assert sweep_status(sweep, ledger).trials[0].failed == WHY
+    forget_failures(ledger, sweep.trials)
+    assert find_failure(ledger, trial.name) is None
