@@ -7,11 +7,14 @@ before it is made, so logging live, after a resume, or from the ledger is one co
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,9 +160,20 @@ def quiet_client(uri: str) -> MlflowClient:
     # MLflow reads the level when it is imported, and another library may have done that before us.
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     file = sqlite_file(uri)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri)
+    if file is None:
+        return MlflowClient(tracking_uri=uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file):
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """One process of this machine at a time: two runs that make the tables of one store at once fail each other."""
+    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:12]
+    with Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _logged(run: Run) -> dict[str, str]:

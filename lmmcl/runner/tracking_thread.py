@@ -142,6 +142,7 @@ class BackgroundTracker:
 
     def _attempt(self, action: Callable[[LogsTrials], object], trial: TrialResult | None = None) -> bool:
         """Whether the store took it, or will never take it; if it may later, the trial goes back among the waiting."""
+        from alembic.util import CommandError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -149,7 +150,8 @@ class BackgroundTracker:
             if self._tracker is None:
                 self._tracker = self._connect()
             action(self._tracker)
-        except (MlflowException, SQLAlchemyError, OSError, UserError) as error:  # requests' errors are OSErrors
+        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now.
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError) as error:
             self._tracker = None  # what it remembers may not be so any longer
             final = isinstance(error, MlflowException) and error.error_code in FINAL
             self._failed(_line(error), trial, final)

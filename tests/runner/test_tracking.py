@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -393,3 +395,22 @@ def test_the_experiment_has_a_view_of_the_trade_off_also_where_it_was_there_befo
     tracker._client.set_experiment_tag(tracker.experiment_id, "mlflow.sharedViewState.lmmcl", "old")
     tags = make()._client.get_experiment(tracker.experiment_id).tags
     assert "held_out_forgetting" in tags["mlflow.sharedViewState.lmmcl"]
+
+
+@pytest.mark.slow
+def test_processes_that_make_one_database_at_once_all_get_it(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+import mlflow, alembic
+from lmmcl.runner.tracking import Tracker
+folder = Path(sys.argv[1])
+Path(folder, sys.argv[2]).touch()
+while len(list(folder.glob("ready-*"))) < 3:
+    time.sleep(0.005)
+Tracker(f"sqlite:///{folder}/mlflow.db", "together")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    made = [subprocess.Popen([*command, f"ready-{number}"], stderr=subprocess.PIPE, text=True) for number in range(3)]
+    told = [process.communicate(timeout=200)[1] for process in made]
+    assert [process.returncode for process in made] == [0, 0, 0], "\n".join(told)[-2000:]
