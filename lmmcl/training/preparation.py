@@ -18,6 +18,7 @@ from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.steps import Finetune, skills_of
 from lmmcl.tasks.base import Example, Skill
 from lmmcl.training.adapters import earlier_adapters
+from lmmcl.training.arguments import training_arguments
 from lmmcl.training.auto_batch import choose
 from lmmcl.training.collate import Collator, StageData, encode_row, limited, row_order
 from lmmcl.training.encodings import DiskCache
@@ -26,7 +27,7 @@ from lmmcl.training.notice import SaveAtNotice
 from lmmcl.training.resume import ReportCheckpoint
 from lmmcl.training.seal import SealCheckpoint
 from lmmcl.training.strategies import CheckStrategy
-from lmmcl.training.trainer import StageTrainer, answer_span, training_arguments
+from lmmcl.training.trainer import StageTrainer, answer_span
 
 
 def ready(

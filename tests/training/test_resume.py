@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training.resume import LAYOUT, UPDATE, ReportCheckpoint, resume_point
+from lmmcl.training.seal import SEAL, seal
 from lmmcl.training.strategies import layout
 from lmmcl.training.trainer import TRAINED, update_of
 
@@ -33,6 +34,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         folder.mkdir()
         for name in (TRAINED, TRAINER_STATE_NAME) if UPDATE in told else ("delta.safetensors",):
             (folder / name).write_text(str(told))
+        seal(folder)
         return SimpleNamespace(checkpoint=ray.train.Checkpoint.from_directory(folder), metrics=told)
 
     def tell(*all_told: dict[str, Any]) -> None:
@@ -57,6 +59,13 @@ def test_what_a_group_handed_over_at_its_end_does_not_hide_the_checkpoint_before
     known(at(3), at(6), ENDED)
     point = resume_point(tmp_path, DDP)
     assert point is not None and update_of(point) == 6
+
+
+def test_one_that_is_not_whole_is_passed_over(known: Any, tmp_path: Path) -> None:
+    known(at(3), at(6))
+    (tmp_path / "reported-1" / f"{SEAL}0.json").unlink()
+    point = resume_point(tmp_path, DDP)
+    assert point is not None and update_of(point) == 3
 
 
 def test_a_snapshot_goes_on_from_before_its_update(known: Any, tmp_path: Path) -> None:
