@@ -17,6 +17,7 @@ from lmmcl.runner.trial import Watcher, walk
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint
 from lmmcl.spec.trial import Trial
+from lmmcl.training.errors import PreemptedError
 
 if TYPE_CHECKING:
     from lmmcl.runner.search_asha import Halving
@@ -77,6 +78,8 @@ def _advance(trial: Trial, stages: Iterator[dict[str, Any]], watcher: Watcher, h
     """One more stage of a walk; whether there may be another."""
     try:
         report = next(stages, None)
+    except PreemptedError as error:  # SIGTERM came while a stage trained: it has saved, and the run ends as on Ray
+        raise KeyboardInterrupt from error
     except Exception as error:  # noqa: BLE001 - one trial's failure is told and must not end the others
         watcher.trial_failed(trial, explain(error), traceback.format_exc())
         return False

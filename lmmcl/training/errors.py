@@ -1,4 +1,4 @@
-"""What is told when a stage cannot be finished although its input was well formed."""
+"""What is told when a stage cannot be finished although its input was well formed, and when it is not finished yet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from lmmcl.errors import UserError
 
 if TYPE_CHECKING:
     from lmmcl.spec.steps import Finetune
+
+
+class PreemptedError(Exception):
+    """A stage that was told to end (SIGTERM) and has saved where it is."""
 
 
 class StageError(UserError):

@@ -19,6 +19,7 @@ from ray.exceptions import (
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.store import FullError, StoreError, is_full
+from lmmcl.training.errors import PreemptedError
 
 if TYPE_CHECKING:
     from ray.train.v2.api.exceptions import WorkerGroupError
@@ -35,10 +36,6 @@ class Verdict(Enum):
     """May pass: try again a set number of times."""
     FINAL = "final"
     """The same again: tell it."""
-
-
-class PreemptedError(Exception):
-    """A stage that was told to end (SIGTERM) and has saved where it is."""
 
 
 SAME_AGAIN = (

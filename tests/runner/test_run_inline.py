@@ -16,6 +16,7 @@ from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.sweep import load_sweep
+from lmmcl.training.errors import PreemptedError
 
 
 def lmmcl(*arguments: str | Path) -> Result:
@@ -181,3 +182,15 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_runs(sweep: P
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--store"):
         run(sweep, tmp_path / "file" / "store")
+
+
+def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*_: object) -> bool:
+        raise PreemptedError("told to end; saved after update 3")
+
+    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", told)
+    ended = run(write_sweep(tmp_path), tmp_path / "store")
+    assert ended.exit_code == 130, ended.output
+    assert "goes on from there" in ended.output and "failed" not in ended.output
