@@ -13,7 +13,7 @@ from lmmcl.runner.estimate import GB, AskedMemory, StageMemory, asked_memory, st
 from lmmcl.spec.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.spec.steps import Asked, Evaluate, Examine, Finetune, Snapshot, Step
 from lmmcl.spec.sweep import Sweep
-from lmmcl.training.batches import cut_batches
+from lmmcl.training.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
 """The node that a plan without a cluster file is told for."""
@@ -122,7 +122,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
     check_strategy(step, place)
-    cut_batches(step.training, place)
+    worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return
     need, have = stage_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus_per_worker)
