@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, unknown
 from lmmcl.runner.fits import refuse, unfit
 from lmmcl.runner.sent import EXCLUDED, check_sent, files_of, inside
 from lmmcl.runner.tracking_store import default_tracking_uri
@@ -87,6 +87,9 @@ def _environment(file: Path | None, pairs: Sequence[str], working_dir: Path) -> 
     from ray.runtime_env import RuntimeEnv
 
     more = read_yaml(file) if file else {}
+    for key in more:
+        if key not in RuntimeEnv.known_fields:  # Ray would take it, and do nothing with it
+            raise UserError(unknown("setting", key, RuntimeEnv.known_fields), file=str(file))
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(more.get("env_vars") or {})}
     variables |= dict(_pair(pair) for pair in pairs)
     made = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}

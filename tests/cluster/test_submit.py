@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from aiohttp import ClientConnectionError
 from made import SWEEP, write_sweep
 from ray_head import free_ports
 
@@ -46,6 +47,9 @@ def test_more_of_the_runtime_environment_comes_from_a_file(tmp_path: Path) -> No
     assert env["env_vars"] == {"A": "line", "RAY_JOB_STOP_WAIT_TIME_S": "5"}
     more.write_text("env_vars: {A: 1}\n")
     with pytest.raises(UserError, match=r"env\.yaml: Ray does not take this environment"):
+        made(tmp_path, runtime_env=more)
+    more.write_text("pips: [mine]\n")
+    with pytest.raises(UserError, match=r"env\.yaml: unknown setting 'pips'; did you mean 'pip'"):
         made(tmp_path, runtime_env=more)
 
 
@@ -143,6 +147,20 @@ def test_how_a_job_ended_is_told_and_is_the_exit_code(
     lines: list[str] = []
     assert submit(made(tmp_path), "http://host:8265", follow=True, tell=lines.append) == code
     assert "a line\n" in lines and told in lines[-1] and "a long log" not in lines[-1]
+
+
+def test_a_connection_that_breaks_says_how_to_see_the_job_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        async def tail_job_logs(self, job: str):  # type: ignore[no-untyped-def]
+            yield "a line\n"
+            raise ClientConnectionError("gone")
+
+    monkeypatch.setattr("lmmcl.runner.submit._send", lambda submission, address: (Client(), "one"))
+    lines: list[str] = []
+    assert submit(made(tmp_path), "http://host:8265", follow=True, tell=lines.append) == 1
+    assert "gone" in lines[-1] and "ray job logs --follow --address http://host:8265 one" in lines[-1]
 
 
 def test_inside_a_job_the_running_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
