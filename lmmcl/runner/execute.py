@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.sharing import turn
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Snapshot
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
@@ -57,6 +58,12 @@ def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progr
             from lmmcl.training.finetune import finetune
 
             finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))
+        case Recorded():  # known by its record alone, which does not say how to make it
+            raise UserError(
+                "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of it "
+                "(a benchmark, a stage after it) computes them again",
+                file=f"{ledger.store}/{step.path}",
+            )
 
 
 def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
