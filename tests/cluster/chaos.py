@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,23 +18,26 @@ from store_watch import StoreWatch
 
 from lmmcl.ledger import Ledger
 from lmmcl.runner.audit import check_store
+from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import Sweep, load_sweep
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
 from processes import Command  # of tests/runner
 
-SWEEP = """
+SEED = int(os.environ.get("LMMCL_FAULTS_SEED") or random.SystemRandom().randrange(1_000_000))
+"""What all random moments of the suite are drawn from."""
+UPDATES, EVERY = 60, 10
+"""Updates of a stage, and between two checkpoints inside it."""
+SWEEP = f"""
 name: small
 orders:
   main: [counting, clock, digits]
-benchmarks: {held_out: [colour]}
-training: {max_steps: 60, examples: 320, global_batch_size: 16, precision: fp32}
-evaluation: {precision: fp32, limit: 12}
+benchmarks: {{held_out: [colour]}}
+training: {{max_steps: {UPDATES}, examples: 320, global_batch_size: 16, precision: fp32}}
+evaluation: {{precision: fp32, limit: 12}}
 grids:
-  - {model: [tiny-onevision], recipe: [sa_proj, gate_up], learning_rate: [1.0e-3]}
+  - {{model: [tiny-onevision], recipe: [sa_proj, gate_up], learning_rate: [1.0e-3]}}
 """
-EVERY = 10
-"""Updates between checkpoints inside a stage."""
 NODE = f"ray: {{cpus: 2}}\ntraining: {{save_every: {EVERY}, max_failures: 20}}\n"
 TITLES = {
     "worker": "ray::_compute_checkpoint",
@@ -43,7 +46,15 @@ TITLES = {
     "actor": "ray::StepsActor",
     "group worker": "ray::RayTrainWorker",
 }
-PATIENCE = 400.0
+KILLED = "SIGKILL at a random moment"
+SAME = "same scores; no finished step begun again; at most one interval of updates made again"
+EXACT = "same scores; no finished step begun again; no update made again"
+PATIENCE = 900.0
+
+
+def chance(*of: object) -> random.Random:
+    """Random numbers for one purpose, the same for the same LMMCL_FAULTS_SEED."""
+    return random.Random(f"{SEED} {of}")
 
 
 def scores(sweep: Sweep, ledger: Ledger) -> dict[str, list[float]]:
@@ -57,6 +68,8 @@ class Table:
     """Faults and what came of them, for a person to read."""
 
     rows: list[tuple[str, str, int, str]] = field(default_factory=list)
+    made_again: list[int] = field(default_factory=list)
+    begun_again: int = 0
 
     def add(self, fault: str, how: str, times: int, outcome: str) -> None:
         self.rows.append((fault, how, times, outcome))
@@ -71,36 +84,128 @@ class Table:
             merged[fault, how, outcome] += times
         lines = ["| fault | how | times | outcome |", "|---|---|---|---|"]
         lines += [f"| {fault} | {how} | {times} | {outcome} |" for (fault, how, outcome), times in merged.items()]
-        return "\n".join([*lines, f"| **all** | | **{self.faults}** | |"])
+        lines += [f"| **all** | | **{self.faults}** | |", ""]
+        cost = f"{sum(self.made_again)} updates were made again (mean {self.mean:.1f} of an interval of {EVERY})"
+        lines += [
+            f"Unfinished steps begun again: {self.begun_again}. Stages gone on with: {len(self.made_again)}; {cost}."
+        ]
+        return "\n".join([*lines, f"`LMMCL_FAULTS_SEED={SEED}`"])
+
+    @property
+    def mean(self) -> float:
+        return sum(self.made_again) / max(1, len(self.made_again))
+
+
+TABLE = Table()
+STARTED: list[Command] = []
+"""Commands of the test that runs; what is left of them afterwards is ended."""
 
 
 class Victim:
     """A sweep that runs in a folder of its own, to be disturbed and watched."""
 
-    def __init__(self, folder: Path, *, sweep: str = SWEEP, cluster: str = NODE) -> None:
-        self.folder, self.store = folder, folder / "store"
+    def __init__(self, folder: Path, *, sweep: str = SWEEP, cluster: str = NODE, store: str | None = None) -> None:
+        self.folder = folder
+        self.ledger = Ledger(store or str(folder / "store"))
+        self.store = Path(self.ledger.store)
         self.sweep = load_sweep(write_sweep(folder, sweep))
         (folder / "node.yaml").write_text(cluster)
-        self.watch = StoreWatch(self.store).start()
+        self.watch = StoreWatch(self.store).start() if self.ledger.is_local else None
 
     def start(self, *more: str, mlflow: str = "off") -> Command:
-        words = ["run", "small.yaml", "--store", "store", "--cluster", "node.yaml", "--mlflow", mlflow]
-        return Command(*words, *more, cwd=self.folder)
+        words = ["run", "small.yaml", "--store", self.ledger.store, "--cluster", "node.yaml", "--mlflow", mlflow]
+        STARTED.append(Command(*words, *more, cwd=self.folder))
+        return STARTED[-1]
 
-    def ends_well(self, command: Command, expected: dict[str, list[float]], *, repeats: int = 0) -> str:
-        """Hold a sweep to the undisturbed one; returns what to write in the table."""
+    def ends_well(
+        self, command: Command, expected: dict[str, list[float]], *, interval: int = EVERY, anew: Collection[str] = ()
+    ) -> str:
+        """Hold a sweep to the undisturbed one; returns what to write in the table.
+
+        `interval` bounds the updates that a stage makes again after one fault; `anew` are keys of steps whose files were spoilt.
+        """
         assert command.wait(PATIENCE) == 0, command.output
-        self.watch.stop()
-        ledger = Ledger(str(self.store))
-        assert scores(self.sweep, ledger) == expected
-        assert check_store(ledger).damages == []
-        assert len(self.watch.repeated()) <= repeats, self.watch.repeated()
-        assert not list((self.store / "runs").glob("*")), "nothing is left to resume"
-        return "same scores; no finished step, and no saved update, done again"
+        assert scores(self.sweep, self.ledger) == expected
+        assert check_store(self.ledger).damages == []
+        assert self.ledger.sizes("runs") == {}, "nothing is left to resume"
+        if self.watch:
+            self.watch.stop()
+            assert set(self.watch.repeated()) <= set(anew), self.watch.events
+            TABLE.begun_again += self.watch.begun_again()
+        again = [updates for key, updates in self.made_again() if key not in anew]
+        assert all(0 <= updates <= interval for updates in again), (again, self.diary())
+        TABLE.made_again += again
+        return SAME if any(again) else EXACT
+
+    def diary(self) -> list[tuple[str, str, int]]:
+        """What processes wrote down: step key, try, update (0: the step begins)."""
+        file = Path(os.environ["LMMCL_TEST_DIARY"])
+        lines = [line.split("\t") for line in file.read_text().splitlines()] if file.exists() else []
+        return [(key, attempt, int(update)) for store, key, attempt, update in lines if store == self.ledger.store]
+
+    def made_again(self) -> list[tuple[str, int]]:
+        """For each try that went on with a stage: its key, and how many updates it made that had been made before."""
+        reached: dict[str, int] = {}
+        tries: set[str] = set()
+        found = []
+        for key, attempt, update in self.diary():
+            if update:
+                if key in reached and attempt not in tries:
+                    found.append((key, reached[key] + 1 - update))
+                tries.add(attempt)
+                reached[key] = max(update, reached.get(key, 0))
+        stages = {key for key, step in self.sweep.steps.items() if isinstance(step, Finetune)}
+        assert reached == dict.fromkeys(stages, UPDATES), "every update of every stage was told of"
+        return found
+
+    def update_of(self, process: int) -> int:
+        """The last update that a process made, 0 if it has begun something else since or not trained at all."""
+        return next((update for _, attempt, update in self.diary()[::-1] if attempt.startswith(f"{process}-")), 0)
+
+    def is_midway(self, process: int) -> bool:
+        """Whether a process trains just now, and will for a while."""
+        return 1 <= self.update_of(process) <= UPDATES - 15
 
     def training_saved(self) -> bool:
         """Whether a stage in training has written a checkpoint inside it."""
         return bool(list((self.store / "runs").glob("*/checkpoint-*/trainer_state.json")))
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to disturb."""
+        return self.ledger.is_local and all(
+            (self.store / step.path / "record.json").exists() for step in self.sweep.steps.values()
+        )
+
+    def strike(
+        self,
+        command: Command,
+        part: str,
+        deed: Callable[[int], object] = lambda process: os.kill(process, signal.SIGKILL),
+        *,
+        when: Callable[[int], bool] = lambda process: True,
+        delay: float = 0.0,
+    ) -> bool:
+        """Do `deed` to a process of this part once it was there, and `when` held of it, for `delay` seconds.
+
+        False: the sweep had all its steps before; that is no fault survived.
+        """
+        end = time.monotonic() + PATIENCE
+        since: dict[int, float] = {}
+        while time.monotonic() < end:
+            if command.process.poll() is not None or self.is_done():
+                return False
+            now = time.monotonic()
+            ready = [process for process in processes(command, TITLES[part]) if when(process)]
+            since = {process: since.get(process, now) for process in ready}
+            for process in ready:
+                if now - since[process] >= delay:
+                    try:
+                        deed(process)
+                    except ProcessLookupError:
+                        break
+                    return True
+            time.sleep(0.05)
+        raise AssertionError(f"no {part} came:\n{command.output}")
 
 
 def processes(command: Command, title: str) -> Iterator[int]:
@@ -114,47 +219,17 @@ def processes(command: Command, title: str) -> Iterator[int]:
             continue
 
 
-def strike(
-    command: Command,
-    part: str,
-    deed: Callable[[int], None] = lambda process: os.kill(process, signal.SIGKILL),
-    *,
-    when: Callable[[], bool] = lambda: True,
-    delay: float = 0.0,
-) -> bool:
-    """Do `deed` to a process of this part once it was there, and `when` held, for `delay` seconds. False: the sweep ended before."""
-    end = time.monotonic() + PATIENCE
-    since: dict[int, float] = {}
-    while time.monotonic() < end:
-        if command.process.poll() is not None:
-            return False
-        now = time.monotonic()
-        ready = list(processes(command, TITLES[part])) if when() else []
-        since = {process: since.get(process, now) for process in ready}
-        for process in ready:
-            if now - since[process] >= delay:
-                try:
-                    deed(process)
-                except ProcessLookupError:
-                    break
-                return True
-        time.sleep(0.05)
-    raise AssertionError(f"no {part} came:\n{command.output}")
+def end_started() -> None:
+    """End what is left of the commands of a test that failed."""
+    for command in STARTED:
+        for process in processes(command, ""):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    STARTED.clear()
 
 
-def no_memory(process: int) -> None:
-    """Let a process take no more memory for a while: the next allocation fails."""
-    size = int(Path(f"/proc/{process}/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.prlimit(process, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
-    time.sleep(3)
-    try:
-        resource.prlimit(process, resource.RLIMIT_AS, before)
-    except ProcessLookupError:
-        return  # it did not live through it
-
-
-def shuffled(parts: dict[str, int], seed: int) -> list[str]:
+def shuffled(parts: dict[str, int], draw: random.Random) -> list[str]:
     """Each part as often as given, in a random order."""
     order = [part for part, times in parts.items() for _ in range(times)]
-    random.Random(seed).shuffle(order)
+    draw.shuffle(order)
     return order

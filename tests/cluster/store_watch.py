@@ -1,4 +1,4 @@
-"""What happens in a local store, as the kernel tells it (inotify): which steps were started and recorded, which checkpoints saved.
+"""What happens in a local store, as the kernel tells it (inotify): which steps were begun and which were recorded.
 
 Polling would miss a folder that is there for milliseconds.
 """
@@ -13,24 +13,24 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CREATED, MOVED_AWAY, FOLDER = 0x100, 0x40, 0x40000000
+CREATED, MOVED_AWAY, LOST, FOLDER = 0x100, 0x40, 0x4000, 0x40000000
 EVENT = struct.Struct("iIII")
 
 
 @dataclass
 class StoreWatch:
-    """Follows a store from `start` to `stop`; `events` holds (start | record | save, step key, update or 0)."""
+    """Follows a store from `start` to `stop`; `events` holds (start | record, step key)."""
 
     store: Path
-    events: list[tuple[str, str, int]] = field(default_factory=list)
+    events: list[tuple[str, str]] = field(default_factory=list)
+    lost: bool = False
 
     def start(self) -> StoreWatch:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._inotify = self._libc.inotify_init1(os.O_NONBLOCK)
-        self._watched: dict[int, Path] = {}
-        for name in (".partial", "runs"):
-            (self.store / name).mkdir(parents=True, exist_ok=True)
-            self._watch(self.store / name)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._inotify = libc.inotify_init1(os.O_NONBLOCK)
+        folder = self.store / ".partial"
+        folder.mkdir(parents=True, exist_ok=True)
+        assert libc.inotify_add_watch(self._inotify, str(folder).encode(), CREATED | MOVED_AWAY) >= 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -41,11 +41,7 @@ class StoreWatch:
         self._ended.set()
         self._thread.join()
         os.close(self._inotify)
-
-    def _watch(self, folder: Path) -> None:
-        number = self._libc.inotify_add_watch(self._inotify, str(folder).encode(), CREATED | MOVED_AWAY)
-        if number >= 0:  # else it is gone already
-            self._watched[number] = folder
+        assert not self.lost, "the kernel told of more than was read"
 
     def _follow(self) -> None:
         while not self._ended.is_set():
@@ -56,39 +52,29 @@ class StoreWatch:
                 continue
             at = 0
             while at < len(read):
-                number, mask, _, length = EVENT.unpack_from(read, at)
+                _, mask, _, length = EVENT.unpack_from(read, at)
                 name = read[at + EVENT.size : at + EVENT.size + length].split(b"\0")[0].decode()
                 at += EVENT.size + length
-                if number in self._watched and mask & FOLDER:
-                    self._seen(self._watched[number], name, bool(mask & CREATED))
-
-    def _seen(self, folder: Path, name: str, created: bool) -> None:
-        if folder.name == ".partial":
-            if not name.endswith("-replaced"):
-                self.events.append(("start" if created else "record", name.split("-")[0], 0))
-        elif folder.name == "runs":
-            if created:
-                self._watch(folder / name)
-        elif created and name.startswith("checkpoint-"):
-            self.events.append(("save", folder.name, int(name.rsplit("-", 1)[1])))
+                self.lost |= bool(mask & LOST)
+                if mask & FOLDER and not name.endswith("-replaced"):
+                    self.events.append(("start" if mask & CREATED else "record", name.split("-")[0]))
 
     def starts(self) -> dict[str, int]:
-        """How often each step was started."""
-        keys = [key for what, key, _ in self.events if what == "start"]
+        """How often each step was begun."""
+        keys = [key for what, key in self.events if what == "start"]
         return {key: keys.count(key) for key in keys}
 
+    def begun_again(self) -> int:
+        """How often a step was begun that had been begun before."""
+        return sum(times - 1 for times in self.starts().values())
+
     def repeated(self) -> list[str]:
-        """Work that was done twice although it need not: a recorded step started again, a saved update trained again."""
+        """Keys of the steps that were recorded, and begun again all the same."""
         recorded: set[str] = set()
-        saved: dict[str, int] = {}
         found = []
-        for what, key, update in self.events:
+        for what, key in self.events:
             if what == "record":
                 recorded.add(key)
-            elif what == "start" and key in recorded:
-                found.append(f"{key} was recorded and started again")
-            elif what == "save":
-                if update <= saved.get(key, 0):
-                    found.append(f"{key} saved update {update} after {saved[key]}")
-                saved[key] = update
+            elif key in recorded:
+                found.append(key)
         return found

@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import EVERY, SWEEP, Victim, scores
-
-from lmmcl.ledger import Ledger
+from chaos import EVERY, Table, Victim
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -118,22 +116,17 @@ def workers(mark: str) -> set[str]:
     return {node for _, node, title in processes(mark) if node and node != HEAD and "/raylet/raylet " in title}
 
 
-def test_a_cluster_grows_for_a_grid_loses_a_node_and_shrinks_to_nothing(head: str, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    undisturbed = Victim(tmp_path / "alone")
-    alone = undisturbed.start("--inline")
-    assert alone.wait(400) == 0, alone.output
-    expected = scores(undisturbed.sweep, Ledger(str(undisturbed.store)))
-
+def test_a_cluster_grows_for_a_grid_loses_a_node_and_shrinks_to_nothing(
+    head: str, tmp_path: Path, undisturbed: dict[str, list[float]], table: Table
+) -> None:
     assert not workers(head), "it starts with no worker"
-    (tmp_path / "scaled").mkdir()
-    victim = Victim(tmp_path / "scaled", sweep=SWEEP, cluster=CLUSTER)
+    victim = Victim(tmp_path, cluster=CLUSTER)
     command = victim.start()
-    most, lost, end = 0, "", time.monotonic() + 900
+    most, lost, seen, end = 0, "", set[str](), time.monotonic() + 900
     while command.process.poll() is None:
         assert time.monotonic() < end, command.output
         now = workers(head)
-        most = max(most, len(now))
+        most, seen = max(most, len(now)), seen | now
         if not lost and len(now) == 2 and victim.training_saved():
             key = next((victim.store / "runs").glob("*/checkpoint-*/trainer_state.json")).parents[1].name
             [place] = (victim.store / ".partial").glob(f"{key}-*")
@@ -146,7 +139,15 @@ def test_a_cluster_grows_for_a_grid_loses_a_node_and_shrinks_to_nothing(head: st
         time.sleep(0.2)
     assert most == 2, f"at most {most} workers"
     assert lost, "no node was lost mid-stage"
-    victim.ends_well(command, expected)
+    assert len(seen) >= 3, f"none in the place of {lost}: {seen}"
+    outcome = victim.ends_well(command, undisturbed)
+    assert victim.made_again(), "the stage that trained there went on elsewhere"
+    table.add(
+        "node of an autoscaling cluster",
+        "its processes killed mid-stage; another comes; at last none is left",
+        1,
+        outcome,
+    )
     end = time.monotonic() + 180
     while left := workers(head):
         assert time.monotonic() < end, f"still there: {left}"
