@@ -33,6 +33,7 @@ from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
 from lmmcl.training.retries import PreemptedError, Verdict, is_away, judge, pause_before, root_of
 
 NOTE_SECONDS = 0.5
+"""Between two notes on a step, and between two looks at all of them: as often as a person can read."""
 QUESTIONS = 10_000
 """Drivers that may wait for the actor at once."""
 
@@ -206,7 +207,7 @@ def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, ac
 
 
 class _Notes:
-    """Passes notes to the actor, not more often than a person can read."""
+    """Passes notes to the actor, not too often."""
 
     def __init__(self, actor: Any) -> None:
         self._actor, self._last = actor, 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_start import ray_cluster, tune_storage
-from lmmcl.runner.remote import RemoteSteps, start_steps_actor
+from lmmcl.runner.remote import NOTE_SECONDS, RemoteSteps, start_steps_actor
 from lmmcl.runner.room import Room, driver_resources
 from lmmcl.runner.search import Searching
 from lmmcl.runner.search_tune import HalvingOnTune, Suggestions, trial_of
@@ -106,6 +107,7 @@ class _Follow(tune.Callback):
     ) -> None:
         self._trials, self._actor, self._watcher, self._scheduler = trials, actor, watcher, scheduler
         self._pending: Any = None
+        self._asked = float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:  # Tune saves its callbacks; a console and a database do not travel
         return {}
@@ -119,8 +121,11 @@ class _Follow(tune.Callback):
             self._watcher.stage_done(ours, {**result, "stopped": ended.to_dict()} if ended else result)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        """Tune's own loop turns several times a second; the notes are asked for without waiting for them."""
+        """Tune's own loop turns ten times a second; the notes are asked for less often, and without waiting for them."""
         if self._pending is None:
+            if time.monotonic() - self._asked < NOTE_SECONDS:
+                return
+            self._asked = time.monotonic()
             self._pending = self._actor.running.remote()
         ready, _ = ray.wait([self._pending], timeout=0)
         if ready:

@@ -2,9 +2,10 @@
 
     python tests/bench/orchestration.py [--trials 200] [--stages 6] [--gpus 64] [--scale 0.02] [--ray]
 
-Flights, walk, ledger and keys are the real ones; a step sleeps for the time that it would take, with as many at once as there
-are GPUs. Without --ray the drivers are coroutines of one process and show what the walk itself loses; with it, drivers are
-tasks of a real Ray cluster that ask one actor, which shows what Ray adds for each step. The clock runs once Ray has started.
+Flights, ledger and keys are the real ones; a step sleeps for the time that it would take, with as many at once as there are
+GPUs. Without --ray the drivers are coroutines of one process that do what a walk does, and show what flights and ledger lose;
+with it, drivers are tasks of a real Ray cluster that walk (`run_trial`) and ask one actor, which shows what Ray adds for each
+step. The clock runs once Ray has started.
 CPU and memory are those of our processes (the largest, for memory), not of Ray's own.
 
 The best packing is bounded from below by the sum of all work over the GPUs, and by the longest chain of one trial.
