@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -131,6 +132,8 @@ def samples(
         print_json([each.to_dict() for each in found])
     elif found:
         wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
-        typer.echo(f"with their pictures, for trials of the front: lmmcl report {sweep} --format html")
+        place = f" --store {shlex.quote(store)}" if store else ""
+        command = f"lmmcl report {shlex.quote(str(sweep))}{place} --format html"
+        typer.echo(f"with their pictures, for trials of the front: {command}")
     else:
         typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")

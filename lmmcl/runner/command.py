@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -69,7 +70,8 @@ def run_and_report(
         f"store   {ledger.store}",
     ]
     if delivery:
-        lines.append(delivery.message(sweep.file) or f"MLflow  mlflow ui --backend-store-uri {uri}")
+        sent = f"{shlex.quote(sweep.file)} --store {shlex.quote(ledger.store)}"
+        lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if outcome.failures:
         lines.append(
             f"failed  {len(outcome.failures)} trials; the same command tries them again; tracebacks in {ledger.store}/failures"

@@ -87,13 +87,14 @@ class Display:
             padding=(0, 2, 0, 0),
         )
         for heading in ("trial", "stages", "learning", "held-out", "now"):
-            table.add_column(heading, overflow="ellipsis", no_wrap=True)
+            table.add_column(heading, no_wrap=heading not in ("trial", "now"))  # a narrow terminal cuts these two
         for key, trial in self._trials.items():
             report = self._reports.get(key, {})
             reached = report.get("stage", -1)
             bar = "●" * (reached + 1) + "○" * (len(trial.stages) - reached - 1)
             now = "failed" if key in self._failures else self._now(trial, reached)
-            table.add_row(trial.name, bar, _points(report, "learning"), _points(report, "held_out_forgetting"), now)
+            measures = (_points(report, "learning"), _points(report, "held_out_forgetting"))
+            table.add_row(_cut(trial.name), bar, *measures, _cut(now))
         return table
 
     def _now(self, trial: Trial, reached: int) -> str:
@@ -135,6 +136,11 @@ class Display:
         """How many stages a trial walks, as far as is known."""
         report = self._reports.get(key, {})
         return report["stage"] + 1 if "stopped" in report else len(self._trials[key].stages)
+
+
+def _cut(text: str) -> Text:
+    """One line, as much of it as there is room for; a name that a person chose is no markup."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _points(report: Mapping[str, Any], measure: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.evaluation.walked import Walk, walks_of, wanted_steps
@@ -210,7 +211,9 @@ def plan_table(plan: Plan) -> Group:
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [words.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]
         size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
-        trials.add_row(trial.name, recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size)
+        trials.add_row(
+            escape(trial.name), recorded, f"{trial.trained_parameters:,}", words.size(trial.bytes_per_stage), *size
+        )
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
     lines = [last + words.size(plan.bytes_to_write), *map(str, plan.searches), *plan.notes]

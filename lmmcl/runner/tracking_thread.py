@@ -7,6 +7,7 @@ While the store does not answer it waits and tries again; what is not delivered 
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections import OrderedDict
@@ -44,13 +45,13 @@ class Delivery:
     undelivered: int
     reason: str | None
 
-    def message(self, sweep_file: str) -> str | None:
-        """What to tell the user, or None when all is there."""
+    def message(self, sweep: str) -> str | None:
+        """What to tell the user, or None when all is there; `sweep` is the file, with options that are to be given again."""
         if not self.undelivered:
             return None
         return (
             f"MLflow at {self.uri} did not take {self.undelivered} of {self.trials} trials "
-            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep_file} --mlflow {self.uri} fills it"
+            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
         )
 
 

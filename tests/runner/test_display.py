@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 from made import made_trial
 from rich.console import Console
@@ -10,10 +12,11 @@ from rich.console import Console
 from lmmcl.runner.display import Display
 
 
-def shown(*, terminal: bool, story) -> str:
+def shown(*, terminal: bool, story, width: int = 140, name: str | None = None) -> str:
     out = io.StringIO()
     trials = [made_trial(seed=seed) for seed in (0, 1)]
-    with Display(trials, Console(file=out, force_terminal=terminal, width=140)) as display:
+    trials = [replace(trial, name=name) for trial in trials] if name else trials
+    with Display(trials, Console(file=out, force_terminal=terminal, width=width)) as display:
         story(display, trials)
     return out.getvalue()
 
@@ -40,6 +43,22 @@ def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far()
     assert "●●○" in text
     assert "second: update 30/94, 11.5/s" in text
     assert "+12.3" in text
+
+
+def test_a_narrow_terminal_cuts_names_and_no_numbers_and_takes_no_name_for_markup() -> None:
+    def story(display: Display, trials: list) -> None:
+        display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
+
+    text = shown(
+        terminal=True, story=story, width=60, name="late [/mlp] of a model with a name that is long · lr 0.001 · s0"
+    )
+    table = text.split("elapsed")[-1]
+    assert all(word in table for word in ("stages", "learning", "held-out", "+12.3", "-5.0", "●●○", "late [/mlp]"))
+    assert all(len(line) <= 60 for line in plain(table).splitlines())
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def test_a_failed_trial_is_told_at_once_by_name_and_reason() -> None:

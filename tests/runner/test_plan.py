@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made import made_trial, write_sweep
+from rich.console import Console
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports import words
 from lmmcl.runner.estimate import stage_memory
 from lmmcl.runner.fits import smallest_place
 from lmmcl.runner.hours import estimate_hours
-from lmmcl.runner.plan import make_plan
+from lmmcl.runner.plan import make_plan, plan_table
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune
 from lmmcl.spec.sweep import Sweep, load_sweep
@@ -55,6 +58,13 @@ def test_what_is_recorded_is_not_to_run(tmp_path: Path) -> None:
     assert not plan.is_done
     per_stage = trial.trained_parameters() * 2
     assert plan.bytes_to_write == per_stage, "bf16, one of two stages is there"
+
+
+def test_a_name_that_a_person_chose_is_no_markup(tmp_path: Path) -> None:
+    trial = replace(made_trial(), name="mlp [/b] of [mlp] · s0")
+    said = Console(record=True, width=120, file=io.StringIO())
+    said.print(plan_table(make_plan(Sweep("made", "", "made.yaml", (trial,)), Ledger(str(tmp_path)))))
+    assert trial.name in said.export_text()
 
 
 PAPERS = ("paper", "paper_orders", "easier", "tailor", "mllm_cl")
