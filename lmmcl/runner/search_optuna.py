@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from lmmcl.spec.point import Space
 from lmmcl.spec.draws import Choice, Draw
+from lmmcl.spec.point import Space
 
 WORST = 100.0
 """Points that a measure is told to be off by where a trial ended before it was defined."""
