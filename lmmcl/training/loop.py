@@ -127,8 +127,9 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
 
 def _train(job: Job, trainer: StageTrainer, runs: Path) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one, to the end, and make the model whole; returns what was in force."""
-    with heeding_sigterm(trainer):
-        trainer.train_from(resume_point(runs, job.placement, before=job.snapshot.update if job.snapshot else None))
+    before = job.snapshot.update if job.snapshot else None
+    with heeding_sigterm(trainer), resume_point(runs, job.placement, before=before) as checkpoint:
+        trainer.train_from(checkpoint)
     updates = trainer.state.global_step
     if job.snapshot and updates != job.snapshot.update:
         raise StageError.of(

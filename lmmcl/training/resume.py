@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ UPDATE, LAYOUT = "update", "layout"
 PATIENCE = 60.0
 """Seconds after which what Ray Train knows of is taken as it is."""
 
+log = logging.getLogger(__name__)
 
-def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None = None) -> Path | None:
+
+@contextmanager
+def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None = None) -> Iterator[Path | None]:
     """The Trainer checkpoint to go on from: the group's newest (Ray Train), or what a killed process left in `runs`.
 
     Of those before the update `before` alone: training always makes one update more, and must end at that one. A newer one
@@ -28,12 +34,18 @@ def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None
     """
     for reported in reversed(ray.train.get_all_reported_checkpoints(timeout_s=PATIENCE)):
         told = reported.metrics
-        if told.get(LAYOUT) == layout(placement) and (before is None or told[UPDATE] < before):
-            folder = Path(reported.checkpoint.to_directory(runs / f"checkpoint-{told[UPDATE]}"))
-            if fault_of(folder) is None:
-                break
-    left = [folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before]
-    return newest_whole(left)
+        if told.get(LAYOUT) != layout(placement) or (before is not None and told[UPDATE] >= before):
+            continue
+        with (
+            reported.checkpoint.as_directory() as folder
+        ):  # no copy of a shared folder, else one for all workers of a node
+            if (fault := fault_of(Path(folder))) is None:
+                point = runs / f"from-{told[UPDATE]}"
+                point.symlink_to(folder)
+                yield point
+                return
+            log.warning("%s is passed over: %s", folder, fault)
+    yield newest_whole([folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before])
 
 
 class ReportCheckpoint(TrainerCallback):

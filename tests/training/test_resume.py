@@ -48,35 +48,37 @@ def at(update: int, placement: TrainingPlacement = DDP) -> dict[str, Any]:
     return {UPDATE: update, LAYOUT: layout(placement)}
 
 
+def goes_on_from(runs: Path, placement: TrainingPlacement, **more: Any) -> int | None:
+    with resume_point(runs, placement, **more) as point:
+        return update_of(point) if point else None
+
+
 def test_a_group_goes_on_from_the_newest_checkpoint(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
-    point = resume_point(tmp_path, DDP)
-    assert point is not None and update_of(point) == 6
-    assert (point / TRAINER_STATE_NAME).read_text() == str(at(6))
+    with resume_point(tmp_path, DDP) as point:
+        assert point is not None and update_of(point) == 6
+        assert (point / TRAINER_STATE_NAME).read_text() == str(at(6))
 
 
 def test_what_a_group_handed_over_at_its_end_does_not_hide_the_checkpoint_before_it(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6), ENDED)
-    point = resume_point(tmp_path, DDP)
-    assert point is not None and update_of(point) == 6
+    assert goes_on_from(tmp_path, DDP) == 6
 
 
 def test_one_that_is_not_whole_is_passed_over(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
     (tmp_path / "reported-1" / f"{SEAL}0.json").unlink()
-    point = resume_point(tmp_path, DDP)
-    assert point is not None and update_of(point) == 3
+    assert goes_on_from(tmp_path, DDP) == 3
 
 
 def test_a_snapshot_goes_on_from_before_its_update(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
-    point = resume_point(tmp_path, DDP, before=6)
-    assert point is not None and update_of(point) == 3
+    assert goes_on_from(tmp_path, DDP, before=6) == 3
 
 
 def test_a_run_that_has_reported_no_checkpoint_starts_at_its_beginning(known: Any, tmp_path: Path) -> None:
     known(ENDED)
-    assert resume_point(tmp_path, DDP) is None
+    assert goes_on_from(tmp_path, DDP) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_parts_of_a_divided_model_are_for_those_who_divide_it_in_the_same_way(
     wrote: TrainingPlacement, reads: TrainingPlacement, fits: bool, known: Any, tmp_path: Path
 ) -> None:
     known(at(3, wrote))
-    assert (resume_point(tmp_path, reads) is not None) == fits
+    assert goes_on_from(tmp_path, reads) == (3 if fits else None)
 
 
 def test_each_worker_hands_over_its_part_and_keeps_no_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
