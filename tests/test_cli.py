@@ -76,6 +76,12 @@ def test_what_cannot_be_a_store_is_told_and_not_taken_for_an_empty_one(
         answer(command, write_sweep(tmp_path), "--store", store)
 
 
+def test_a_precision_that_is_none_is_one_message(tmp_path: Path) -> None:
+    done = ask("eval", "tiny-onevision", "-b", "colour", "--precision", "fp8", "--store", tmp_path / "store")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "'fp8' is not one of 'fp32', 'bf16', 'fp16'" in " ".join(done.stderr.replace("│", "").split())
+
+
 def test_a_file_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     done = ask("report", write_sweep(tmp_path), "--store", tmp_path / "store", "--to", tmp_path / "taken" / "table.md")

@@ -9,6 +9,7 @@ import typer
 
 from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json
 from lmmcl.spec.cluster import load_cluster
+from lmmcl.spec.settings import Precision
 
 app = typer.Typer()
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
@@ -24,7 +25,7 @@ def eval_(
     store: Store = None,
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="of weights and arithmetic")] = "fp32",
     engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
     parity: Annotated[
         bool, typer.Option("--parity", help="ask transformers too, and tell where the engine says other words")
