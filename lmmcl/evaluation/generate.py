@@ -21,8 +21,11 @@ from lmmcl.evaluation.samples import Sample
 from lmmcl.models.encode import end_of_turn, pad
 from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example
 
-BATCHES_PER_WINDOW = 8
-"""Questions are sorted by length within this many batches: enough to pad little, few enough to hold in memory."""
+BATCHES_PER_WINDOW, WINDOW = 8, 512
+"""Questions are sorted by length within so many batches, or so many questions where these are fewer: enough to pad little, few
+enough to hold their images in memory."""
+CPU_TOKENS = 16_384
+"""Tokens that a CPU reads at once: it reads more no faster, and a photograph takes thousands."""
 
 
 def answer(
@@ -30,9 +33,9 @@ def answer(
 ) -> list[Sample]:
     """The scored answers to the first `limit` questions (None: all), in the benchmark's order.
 
-    `batch_size` says how many are answered at once and changes no answer (in half precision, up to a tie of two words
-    within rounding). Raises UserError that names benchmark and
-    example for a question that cannot be read or a reference that the metric cannot.
+    `batch_size` says how many are answered at once, on a CPU at most (CPU_TOKENS), and changes no answer (in half precision,
+    up to a tie of two words within rounding). Raises UserError that names benchmark and example for a question that cannot
+    be read or a reference that the metric cannot.
     """
     return scored(benchmark, said(model, processor, benchmark, limit=limit, batch_size=batch_size))
 
@@ -44,7 +47,8 @@ def said(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     with answering(model, processor):
-        for window in windows(processor, benchmark, limit, batch_size * BATCHES_PER_WINDOW):
+        size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
+        for window in windows(processor, benchmark, limit, size):
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
 
@@ -67,15 +71,23 @@ def answer_window(
     model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[Row], max_new_tokens: int, batch_size: int
 ) -> list[str]:
     """The answers to encoded questions, in their order; longest questions first, so that memory peaks at once."""
-    by_length = sorted(range(len(rows)), key=lambda index: -len(rows[index][1]["input_ids"]))
+    lengths = [len(encoded["input_ids"]) for _, encoded in rows]
     texts = [""] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        chosen = by_length[start : start + batch_size]
+    for chosen in _batches(lengths, batch_size, CPU_TOKENS if model.device.type == "cpu" else None):
         batch = pad(processor, [rows[index][1] for index in chosen])
         new = new_tokens(greedy(model, batch, max_new_tokens), batch)
         for index, text in zip(chosen, decode(processor, new), strict=True):
             texts[index] = text
     return texts
+
+
+def _batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None) -> Iterator[list[int]]:
+    """Places of questions, longest first, in lists of at most `batch_size`, and of `most_tokens` tokens when they are padded."""
+    places = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    while places:
+        size = batch_size if most_tokens is None else min(batch_size, max(1, most_tokens // lengths[places[0]]))
+        yield places[:size]
+        places = places[size:]
 
 
 @contextmanager

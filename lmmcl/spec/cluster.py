@@ -109,7 +109,11 @@ class EvaluationPlacement(Settings):
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
     resources: dict[str, float] = Field(default_factory=dict)
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: int = Field(
+        default_factory=lambda given: 64 if given.get("gpus") else 128,
+        gt=0,
+        description="questions asked at once; 64 on a GPU, on a CPU 128, or fewer where they are long",
+    )
     engine: str = Field(
         default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
     )

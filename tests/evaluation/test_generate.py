@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from lmmcl.errors import UserError
+from lmmcl.evaluation import generate
 from lmmcl.evaluation.encodings import CACHE, windows
 from lmmcl.evaluation.evaluate import score_benchmarks
 from lmmcl.evaluation.generate import answer, answering, greedy, new_tokens
@@ -98,6 +99,27 @@ def test_answers_come_in_the_order_of_the_questions_whatever_their_lengths(
     assert [(sample.id, sample.metadata["i"]) for sample in samples] == [(f"q{i}", i) for i in range(9)]
     for example, sample in zip(mixed().load(), samples, strict=True):
         assert answer(model, processor, asking(example, name=example.id), limit=None, batch_size=1) == [sample]
+
+
+def test_a_cpu_reads_no_more_tokens_at_once_than_it_is_faster_for(
+    loaded: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = loaded["tiny-next"]
+    expected = answer(model, processor, mixed(), limit=None, batch_size=100)
+    longest = max(len(encoded["input_ids"]) for rows in windows(processor, mixed(), None, 9) for _, encoded in rows)
+    shapes: list[tuple[int, int]] = []
+
+    def watched(model: Any, batch: dict[str, torch.Tensor], *more: Any) -> Any:
+        shapes.append(tuple(batch["input_ids"].shape))
+        return greedy(model, batch, *more)
+
+    monkeypatch.setattr(generate, "greedy", watched)
+    for most, batches in ((2 * longest, 2), (1, 9)):
+        shapes.clear()
+        monkeypatch.setattr(generate, "CPU_TOKENS", most)
+        assert answer(model, processor, mixed(), limit=None, batch_size=100) == expected
+        assert all(rows == 1 or rows * tokens <= most for rows, tokens in shapes)
+        assert sum(rows for rows, _ in shapes) == 9 and len(shapes) >= batches
 
 
 @pytest.mark.parametrize("name", FAMILIES)

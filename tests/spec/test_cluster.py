@@ -29,3 +29,12 @@ def test_a_misspelt_setting_is_refused_with_the_near_one(tmp_path: Path) -> None
     path = write_sweep(tmp_path, "training: {worker: 2}\n", "cluster.yaml")
     with pytest.raises(UserError, match=r"cluster\.yaml: training: .*did you mean 'workers'"):
         load_cluster(path)
+
+
+def test_a_cpu_is_asked_more_questions_at_once_than_a_gpu_unless_the_file_says_how_many() -> None:
+    asked = [
+        Cluster.model_validate({"evaluation": each}).evaluation.batch_size for each in ({}, {"gpus": 1}, {"gpus": 0.5})
+    ]
+    assert asked == [128, 64, 64]
+    for gpus in (0, 1):
+        assert Cluster.model_validate({"evaluation": {"gpus": gpus, "batch_size": 7}}).evaluation.batch_size == 7
