@@ -162,9 +162,9 @@ class Victim:
         """The last update that a process made, 0 if it has begun something else since or not trained at all."""
         return next((update for _, attempt, update in self.diary()[::-1] if attempt.startswith(f"{process}-")), 0)
 
-    def is_midway(self, process: int) -> bool:
-        """Whether a process trains just now, and will for a while."""
-        return 1 <= self.update_of(process) <= UPDATES - 15
+    def is_midway(self, process: int, least: int = 1) -> bool:
+        """Whether a process trains just now, has made so many updates of a stage, and will go on for a while."""
+        return least <= self.update_of(process) <= UPDATES - 15
 
     def training_saved(self) -> bool:
         """Whether a stage in training has written a checkpoint inside it."""

@@ -82,8 +82,12 @@ def test_a_notice_before_preemption_saves_a_stage_which_goes_on_from_there_howev
 ) -> None:
     victim = Victim(tmp_path, cluster=SPARSE.replace("max_failures: 20", "max_failures: 0"))
     command = victim.start()
+    draw = chance("notice")
     for _ in range(4):
-        assert victim.strike(command, "worker", lambda process: os.kill(process, signal.SIGTERM), when=victim.is_midway)
+        least = draw.randint(1, 30)
+        notify = lambda process: os.kill(process, signal.SIGTERM)  # noqa: E731
+        there = lambda process, least=least: victim.is_midway(process, least)  # noqa: E731
+        assert victim.strike(command, "worker", notify, when=there)
         time.sleep(2)
     outcome = victim.ends_well(command, undisturbed, interval=0)
     assert len(victim.made_again()) == 4, "each ended a try"
