@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.spec.cluster import Cluster
 
 DRIVER = "lmmcl_driver"
 """A resource of clusters started here, for drivers alone."""
+ANSWER_SECONDS = 10
+"""How long a cluster that is to be joined may take to answer."""
 
 
 @contextmanager
@@ -54,12 +59,45 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
         if here
         else {}
     )
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    _join(address, started)
     _end_on_sigterm()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, started: dict[str, Any]) -> None:
+    """`ray.init`; raises UserError where no cluster answers (Ray would try for minutes), or none gets up on this machine."""
+    try:
+        _wait_for(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error}); start one (`ray start --head`), name the one that runs, or take local",
+            place="ray.address",
+        ) from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray has no class for it
+            raise
+        raise UserError(
+            "Ray did not get up within the 30 seconds that it gives itself: this machine is too busy. Run the same command "
+            "again when it is less so, or with --inline, in one process without Ray"
+        ) from error
+
+
+def _wait_for(address: str) -> None:
+    """Return when something listens at `address` (host:port; others are Ray's to look for); raises OSError if nothing does."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + ANSWER_SECONDS
+    while port.isdigit() and "/" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+            return
+        except ConnectionError:  # its head may have been started a moment ago
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
 
 
 def _end_on_sigterm() -> None:
