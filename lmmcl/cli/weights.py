@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,7 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed tells on standard output when it has to find out
     ledger = open_ledger(store)
     if adapter:
         from lmmcl.training.adapter_export import export_adapter
