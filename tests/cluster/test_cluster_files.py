@@ -54,8 +54,26 @@ def test_rays_launcher_takes_it_and_workers_are_spot_from_none(path: Path) -> No
     assert worker["min_workers"] == 0 < worker["max_workers"] <= config["max_workers"]
     assert worker["resources"]["GPU"] >= 1
     assert "spot" in str(worker["node_config"]).lower() and "spot" not in str(head["node_config"]).lower()
+    assert config["provider"]["cache_stopped_nodes"] is False, "a stopped node's disk costs while the cluster idles"
     started = "\n".join(config["head_start_ray_commands"])
     assert "--autoscaling-config" in started and "postgresql+psycopg:///mlflow?host=" in started
+
+
+def test_amazon_takes_the_nodes_that_it_is_asked_for() -> None:
+    botocore = pytest.importorskip("botocore.session", reason="comes with the extra s3")
+    from botocore.validate import ParamValidator
+
+    asked = botocore.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    for name, node in yaml.safe_load((CLUSTER / "launch" / "aws.yaml").read_text())["available_node_types"].items():
+        report = ParamValidator().validate({**node["node_config"], "MinCount": 1, "MaxCount": 1}, asked)
+        assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_google_is_asked_for_spot_nodes_that_leave_no_disk_behind() -> None:
+    types = yaml.safe_load((CLUSTER / "launch" / "gcp.yaml").read_text())["available_node_types"]
+    scheduling = types["gpu_spot"]["node_config"]["scheduling"]
+    assert scheduling["provisioningModel"] == "SPOT" and scheduling["instanceTerminationAction"] == "DELETE"
+    assert all(disk["autoDelete"] for node in types.values() for disk in node["node_config"]["disks"])
 
 
 @pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.stem)
