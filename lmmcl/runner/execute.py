@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.sharing import turn
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
+
+log = logging.getLogger("lmmcl")
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
@@ -25,7 +28,14 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
         if not mine.steps:
             return False
         if not ledger.is_staged(step):  # by a try whose upload failed
-            _compute(step, ledger, cluster, progress)
+            try:
+                _compute(step, ledger, cluster, progress)
+            except Exception as error:
+                # Who was thought gone, and ended first, has deleted what both kept for being resumed.
+                if not ledger.holds(step):
+                    raise
+                log.warning("%s: another run was faster (this one ended with %s)", step.label, explain(error))
+                return False
         elif ledger.defers != step.key:
             ledger.upload(step)
         waits = not ledger.is_local and ledger.defers == step.key

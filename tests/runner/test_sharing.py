@@ -65,6 +65,22 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
     assert ledger.holds(step)
 
 
+def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, (first, second) = Ledger(str(tmp_path)), (stage.checkpoint for stage in made_trial().stages[:2])
+
+    def stumble(step: Step, ledger: Ledger, *_: object) -> None:
+        if step.key == first.key:
+            commit(step, ledger)
+        raise FileNotFoundError("runs/checkpoint-10: the other has ended, and deleted it")
+
+    monkeypatch.setattr(execute, "_compute", stumble)
+    assert execute.compute_checkpoint(first, ledger, Cluster(), lambda *_: None) is False
+    assert ledger.holds(first)
+    with pytest.raises(FileNotFoundError):
+        execute.compute_checkpoint(second, ledger, Cluster(), lambda *_: None)
+    assert not ledger.sizes("claims")
+
+
 def commit(step: Step, ledger: Ledger) -> None:
     with ledger.writing(step) as draft:
         draft.commit({})
