@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -23,16 +23,13 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import terminal_table
-from lmmcl.runner.run import run_sweep
+from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
 from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.runner.tracking_thread import BackgroundTracker
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.sweep import Sweep
-
-if TYPE_CHECKING:
-    pass
 
 OFF = "off"
 """The tracking URI that means none."""
@@ -55,10 +52,8 @@ def run_and_report(
     try:
         outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
         sweep = with_proposals(sweep, ledger)
-        keep_sweep(sweep, ledger)
-        files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
+        files, logged, unwritten = _write(sweep, ledger, outcome, tables=tracker is not None)
         if tracker:
-            logged = [*files, *write_tables(sweep, ledger, outcome.results)]
             for trial in outcome.results.trials:
                 tracker.put(trial)
     finally:
@@ -66,7 +61,7 @@ def run_and_report(
     print_table(outcome.results, console)
     lines = [
         f"{outcome.computed} steps computed, {outcome.before} recorded before; {time.monotonic() - started:.0f} s",
-        f"page    {files[0]}",
+        f"page    {unwritten or files[0]}",
         f"store   {ledger.store}",
     ]
     if delivery:
@@ -79,6 +74,23 @@ def run_and_report(
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return bool(outcome.failures)
+
+
+def _write(
+    sweep: Sweep, ledger: Ledger, outcome: Outcome, *, tables: bool
+) -> tuple[list[Path], list[Path], UserError | OSError | None]:
+    """The files of the report, and those for MLflow.
+
+    Where trials failed, what keeps these from being written (the same full disk, say) is returned and hides no failure.
+    """
+    try:
+        keep_sweep(sweep, ledger)
+        files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
+        return files, [*files, *write_tables(sweep, ledger, outcome.results)] if tables else [], None
+    except (UserError, OSError) as error:
+        if not outcome.failures:
+            raise
+        return [], [], error
 
 
 def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -194,3 +195,14 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 130, ended.output
     assert "goes on from there" in ended.output and "failed" not in ended.output
+
+
+def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> bool:
+        monkeypatch.setattr("lmmcl.runner.command.write_report", no_room)
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", no_room)
+    ended = run(write_sweep(tmp_path), tmp_path / "store")
+    assert ended.exit_code == 1, ended.output
+    assert "failed  4 trials" in ended.output and "page    [Errno 28] No space left on device" in ended.output
