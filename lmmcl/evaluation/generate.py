@@ -71,23 +71,31 @@ def answer_window(
     model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[Row], max_new_tokens: int, batch_size: int
 ) -> list[str]:
     """The answers to encoded questions, in their order; longest questions first, so that memory peaks at once."""
-    lengths = [len(encoded["input_ids"]) for _, encoded in rows]
-    texts = [""] * len(rows)
-    for chosen in _batches(lengths, batch_size, CPU_TOKENS if model.device.type == "cpu" else None):
-        batch = pad(processor, [rows[index][1] for index in chosen])
-        new = new_tokens(greedy(model, batch, max_new_tokens), batch)
-        for index, text in zip(chosen, decode(processor, new), strict=True):
-            texts[index] = text
-    return texts
+    order = sorted(range(len(rows)), key=lambda index: -_length(rows[index]))
+    texts: list[str] = []
+    for some in batches([rows[index] for index in order], model, batch_size):
+        batch = pad(processor, [encoded for _, encoded in some])
+        texts += decode(processor, new_tokens(greedy(model, batch, max_new_tokens), batch))
+    return [text for _, text in sorted(zip(order, texts, strict=True))]
 
 
-def _batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None) -> Iterator[list[int]]:
-    """Places of questions, longest first, in lists of at most `batch_size`, and of `most_tokens` tokens when they are padded."""
-    places = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    while places:
-        size = batch_size if most_tokens is None else min(batch_size, max(1, most_tokens // lengths[places[0]]))
-        yield places[:size]
-        places = places[size:]
+def batches(rows: Iterable[Row], model: PreTrainedModel, batch_size: int) -> Iterator[list[Row]]:
+    """Rows in order, in lists of at most `batch_size`, and of at most CPU_TOKENS tokens (padded) where a CPU reads them."""
+    most = CPU_TOKENS if model.device.type == "cpu" else None
+    batch: list[Row] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, _length(row))
+        if batch and (len(batch) == batch_size or (most is not None and (len(batch) + 1) * longest > most)):
+            yield batch
+            batch, longest = [], _length(row)
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _length(row: Row) -> int:
+    return len(row[1]["input_ids"])
 
 
 @contextmanager

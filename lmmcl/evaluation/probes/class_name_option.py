@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmmcl.evaluation.probes.questions import batches, rows_of, say
+from lmmcl.evaluation.generate import batches
+from lmmcl.evaluation.probes.questions import rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.class_name import TRAP
@@ -30,7 +31,7 @@ def shares(benchmark: Benchmark, count: int, subject: Subject) -> tuple[float, f
     """(share of the answers that state the trap's letter, share that is right, answers by id)."""
     score = get_metric(benchmark.metric).score
     picked, right, answers = [], [], {}
-    for some in batches(rows_of(subject.processor, benchmark, count), subject.batch_size):
+    for some in batches(rows_of(subject.processor, benchmark, count), subject.model, subject.batch_size):
         for (example, _), text in zip(some, say(some, benchmark.max_new_tokens, subject), strict=True):
             picked.append(float(stated_letter(text) == example.metadata[TRAP]))
             right.append(score(text, example))

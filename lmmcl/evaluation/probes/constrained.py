@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from lmmcl.evaluation.encodings import Row
-from lmmcl.evaluation.probes.questions import batches, not_about, rows_of, say
+from lmmcl.evaluation.generate import batches
+from lmmcl.evaluation.probes.questions import not_about, rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.models.encode import IGNORED
@@ -75,7 +76,7 @@ def scores(benchmark: Benchmark, rows: Sequence[Row], subject: Subject, constrai
     """The score in [0, 1] of each encoded question when it is answered under a constraint."""
     score = benchmark.scoring().score
     found = []
-    for some in batches(rows, subject.batch_size):
+    for some in batches(rows, subject.model, subject.batch_size):
         texts = say(some, benchmark.max_new_tokens, subject, constraint)
         found += [score(text, example) for text, (example, _) in zip(texts, some, strict=True)]
     return found

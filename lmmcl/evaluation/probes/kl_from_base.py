@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lmmcl.evaluation.probes.questions import batches, rows_of
+from lmmcl.evaluation.generate import batches
+from lmmcl.evaluation.probes.questions import rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.teacher import answers, forward, per_row
 from lmmcl.tasks.base import Benchmark
@@ -20,7 +21,7 @@ def measure(probe: KLFromBase, benchmarks: Sequence[Benchmark], subject: Subject
     for benchmark in benchmarks:
         found: dict[str, float] = {}
         rows = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
-        for some in batches(rows, subject.batch_size):
+        for some in batches(rows, subject.model, subject.batch_size):
             given = answers(subject.processor, some)
             divergence = kl(forward(subject.base, given), forward(subject.model, given)).cpu()
             means = per_row(divergence, given.row, len(some)).tolist()

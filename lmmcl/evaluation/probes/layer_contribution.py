@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmmcl.evaluation.probes.questions import batches, rows_of
+from lmmcl.evaluation.generate import batches
+from lmmcl.evaluation.probes.questions import rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.teacher import Answers, answers, forward, per_row
 from lmmcl.models.base import LMM
@@ -39,7 +40,7 @@ def measure(probe: LayerContribution, benchmarks: Sequence[Benchmark], subject: 
     for benchmark in benchmarks:
         found: dict[Place, list[float]] = defaultdict(list)
         rows = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
-        for some in batches(rows, subject.batch_size):
+        for some in batches(rows, subject.model, subject.batch_size):
             given = answers(subject.processor, some)
             before, after = outputs(subject.base, modules, given), outputs(subject.model, modules, given)
             for place in modules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from transformers import LogitsProcessor, LogitsProcessorList, ProcessorMixin
 
@@ -18,12 +18,6 @@ from lmmcl.tasks.base import Benchmark
 def rows_of(processor: ProcessorMixin, benchmark: Benchmark, count: int, *, with_answer: bool = False) -> list[Row]:
     """The first `count` questions of a benchmark, encoded; with their answers for teacher forcing."""
     return [row for window in windows(processor, benchmark, count, count, with_answer=with_answer) for row in window]
-
-
-def batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in lists of at most `size`, in order."""
-    for start in range(0, len(rows), size):
-        yield list(rows[start : start + size])
 
 
 def not_about(processor: ProcessorMixin, rows: Sequence[Row], tokens: Collection[int], share: float) -> list[int]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lmmcl.evaluation.encodings import Row
-from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
-from lmmcl.evaluation.probes.questions import batches, not_about, nothing_left, rows_of
+from lmmcl.evaluation.generate import answering, batches, decode, greedy, new_tokens
+from lmmcl.evaluation.probes.questions import not_about, nothing_left, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.models.encode import pad
@@ -52,7 +52,7 @@ def measure(probe: TokenBias, benchmarks: Sequence[Benchmark], subject: Subject)
         rows = rows_of(subject.processor, benchmark, probe.examples)
         rows = [rows[place] for place in not_about(subject.processor, rows, tokens, probe.share)]
         limit = probe.max_new_tokens or benchmark.max_new_tokens
-        for batch in batches(rows, subject.batch_size):
+        for batch in batches(rows, subject.model, subject.batch_size):
             samples += [{"benchmark": benchmark.name, **sample} for sample in _watch(batch, tokens, limit, subject)]
     if not samples:
         raise nothing_left(probe.name, probe.tokens, benchmarks)
