@@ -8,8 +8,9 @@ The store is a local folder, NFS, or any fsspec URI (`s3://bucket/folder`). A st
 system this is renamed into place whole, on an object store the record is uploaded last, after files in a folder of
 their own. So a half-written step is never taken for done, and of two that computed the same step one stays, whole.
 
-A record holds size and SHA-256 of each file. A file is held to them when it is opened; one that differs is told, and its
-record put aside (`record.damaged.json`), so that the next run computes the step again.
+A record holds size and SHA-256 of each file, and ends with that of itself; one that was cut or changed is none. A file is
+held to its record when it is opened; one that differs is told, and the record put aside (`record.damaged.json`), so that the
+next run computes the step again.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
         ledger.remove_abandoned()
         assert draft.folder.exists() and not dead.exists()
     assert not any((tmp_path / PARTIAL).iterdir())
+    dead.mkdir()
+    assert ledger.being_written() == set(), "what was killed is not shown as running"
 
 
 def test_what_another_machine_writes_is_swept_a_week_after_its_last_change_unless_it_is_claimed(tmp_path: Path) -> None:
