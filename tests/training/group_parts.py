@@ -62,16 +62,28 @@ class DieOnce(TrainingMitigation):
     at: int = 5
 
     def optimizer(self, memory: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
-        def live(*_: Any) -> None:
-            if os.environ.get("RANK", "0") != "0":
-                return
-            with Path(self.diary).open("a") as diary:
-                diary.write("update\n")
-            if updates(self.diary) == self.at:
-                time.sleep(5)  # what was reported within two seconds of a death may be lost
-                os._exit(1)
+        optimizer.register_step_post_hook(lambda *_: self.live())
 
-        optimizer.register_step_post_hook(live)
+    def live(self) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return
+        with Path(self.diary).open("a") as diary:
+            diary.write("update\n")
+        if updates(self.diary) == self.at:
+            time.sleep(5)  # what was reported within two seconds of a death may be lost
+            os._exit(1)
+
+
+class DieOnceDivided(TrainingMitigation):
+    """The same where the optimizer is divided, which no mitigation may look at: counts batches, one an update and one ahead."""
+
+    name = "die_once_divided"
+    version = 1
+    diary: str
+
+    def batch(self, memory: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        DieOnce(diary=self.diary).live()
+        return batch
 
 
 def updates(diary: str | Path) -> int:

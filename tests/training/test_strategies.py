@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from group_parts import TOLERANCE, DieOnce, apart, difference, losses, stage, two_cpus, updates
+from group_parts import TOLERANCE, DieOnceDivided, apart, difference, losses, stage, two_cpus, updates
 from ray.train import WorkerGroupError
 
 from lmmcl.errors import UserError
@@ -181,7 +181,7 @@ def test_a_divided_stage_goes_on_from_its_last_checkpoint(
     number: int, workers: int, plain: Ledger, tmp_path: Path
 ) -> None:
     ledger, diary = Ledger(str(tmp_path / "store")), tmp_path / "diary"
-    step = stage(recipe="sa_proj", mitigation=DieOnce(diary=str(diary)), max_steps=8)
+    step = stage(recipe="sa_proj", mitigation=DieOnceDivided(diary=str(diary)), max_steps=8)
     record = finetune(step, ledger, zero(number, workers=workers, save_every=3, max_failures=1))
     assert record["updates"] == 8
     assert updates(diary) == 5 + 5, "updates 1 to 5, then 4 to 8"
@@ -197,7 +197,7 @@ def test_a_stage_that_another_strategy_takes_over_goes_on_only_from_what_it_can_
     first: str, then: str, made: int, plain: Ledger, tmp_path: Path
 ) -> None:
     ledger, diary = Ledger(str(tmp_path / "store")), tmp_path / "diary"
-    step = stage(recipe="sa_proj", mitigation=DieOnce(diary=str(diary)), max_steps=8)
+    step = stage(recipe="sa_proj", mitigation=DieOnceDivided(diary=str(diary)), max_steps=8)
     with pytest.raises(WorkerGroupError):
         finetune(step, ledger, PLACES[first].model_copy(update={"save_every": 3, "max_failures": 0}))
     finetune(step, ledger, PLACES[then].model_copy(update={"save_every": 3}))
