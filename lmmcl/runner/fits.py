@@ -47,7 +47,7 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
             tried += [(workers, f"ZeRO-{stage}", {**zero, "zero_stage": stage}) for stage in (2, 3)]
     for number, strategy, change in tried:
         place = one.model_copy(update=change)
-        if _goes_with(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
+        if _can_be(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
             return Place(number, strategy, memory)
     return None
 
@@ -58,11 +58,14 @@ def refuse(found: Sequence[str]) -> None:
         raise UserError(found[0] if len(found) == 1 else "\n" + "\n".join(f"- {each}" for each in found))
 
 
-def unfit(sweep: Sweep, cluster: Cluster, steps: Iterable[Step], is_missing: Callable[[Step], bool]) -> tuple[str, ...]:
+def unfit(
+    sweep: Sweep, cluster: Cluster, steps: Iterable[Step], is_missing: Callable[[Step], bool], *, of_all: bool = True
+) -> tuple[str, ...]:
     """What of `steps` is still to be computed, or may be proposed by a search, and cannot be on this cluster, with what would help.
 
     Told once for each model, recipe and mitigation, and for what a model is asked. The store is asked (`is_missing`) only about
-    what does not fit.
+    what does not fit. Without `of_all`, mitigations that the strategy cannot have are left out: their trials end by
+    themselves as soon as they begin to train, and the others are not to wait for that.
     """
     corners = [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
     coming = {step.key for step in corners}
@@ -73,17 +76,18 @@ def unfit(sweep: Sweep, cluster: Cluster, steps: Iterable[Step], is_missing: Cal
         if not isinstance(checked, Finetune | Evaluate | Examine) or (alike := _alike(checked)) in found:
             continue
         if alike not in fits or not fits[alike]:
-            why = _why_not(checked, cluster)
+            why = _why_not(checked, cluster, of_all)
             fits[alike] = why is None
             if why and (step.key in coming or is_missing(step)):
                 found[alike] = why
     return tuple(dict.fromkeys(found.values()))
 
 
-def _why_not(step: Finetune | Asked, cluster: Cluster) -> str | None:
+def _why_not(step: Finetune | Asked, cluster: Cluster, of_all: bool) -> str | None:
     try:
         if isinstance(step, Finetune):
-            check_stage(step, cluster)
+            if of_all or _goes_with(step, cluster.training):
+                check_stage(step, cluster)
         else:
             check_asked(step, cluster)
     except UserError as error:
@@ -109,13 +113,21 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
-    """Whether a stage's batch can be cut so, and its mitigation reads nothing that the strategy divides."""
+    """Whether the mitigation of a stage reads nothing that the strategy divides."""
     try:
         check_strategy(step, placement)
-        cut_batches(step.training, placement)
     except UserError:
         return False
     return True
+
+
+def _can_be(step: Finetune, placement: TrainingPlacement) -> bool:
+    """Whether also the global batch can be cut so."""
+    try:
+        cut_batches(step.training, placement)
+    except UserError:
+        return False
+    return _goes_with(step, placement)
 
 
 def check_stage(step: Finetune, cluster: Cluster) -> None:
@@ -174,7 +186,7 @@ def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
         for change in kind:
             new = {name: value for name, value in change.items() if getattr(placement, name) != value}
             changed = placement.model_copy(update=new)
-            if new and _goes_with(step, changed) and stage_memory(step, changed).total <= have:
+            if new and _can_be(step, changed) and stage_memory(step, changed).total <= have:
                 words = [
                     f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in new.items()
                 ]

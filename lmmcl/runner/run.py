@@ -118,7 +118,7 @@ def run_sweep(
     searching = make_searching(sweep, ledger, walks, decisions)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in walks.of(trial).steps().values())
-    refuse(unfit(sweep, cluster, steps, lambda step: ledger.find(step) is None))
+    refuse(unfit(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)

@@ -59,7 +59,8 @@ def make_submission(
     Raises UserError for files that would not be sent, a store that would go with the job, no place for MLflow's records, a
     folder that is too large to send, or a stage that fits no GPU.
     """
-    refuse(unfit(sweep, cluster, sweep.steps.values(), lambda step: True))  # the store may be out of reach from here
+    # what is recorded is not known here: the store may be out of reach
+    refuse(unfit(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
     lasting = _lasting(store or cluster.store)
     if not (mlflow or cluster.tracking):
         default_tracking_uri(lasting)  # the job would refuse it as well, but only after it was sent and started

@@ -13,7 +13,7 @@ from made import write_sweep
 from pretended import SEARCH, Pretence, lmmcl, pretence, run  # noqa: F401 - pretence is a fixture
 
 from lmmcl.errors import UserError
-from lmmcl.runner.fits import check_asked, check_stage
+from lmmcl.runner.fits import check_asked, check_stage, unfit
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Evaluate, Finetune
 from lmmcl.spec.sweep import load_sweep
@@ -112,3 +112,29 @@ def test_a_run_refuses_what_its_plan_refuses_and_not_what_is_recorded(tmp_path: 
     assert pretence.computed
     again = run(sweep, "--cluster", str(tmp_path / "tight.yaml"))
     assert again.exit_code == 0, "nothing is left that could not fit"
+
+
+def test_a_mitigation_that_the_strategy_cannot_have_is_told_by_the_plan_and_holds_up_no_other_trial(
+    tmp_path: Path,
+) -> None:
+    text = BIG.replace("recipe: [RECIPE]", "recipe: [sa_proj], mitigation: [null, l2_sp]")
+    sweep = load_sweep(write_sweep(tmp_path, text))
+    divided = cluster(workers=8, strategy="deepspeed", zero_stage=3)
+    [told] = unfit(sweep, divided, sweep.steps.values(), lambda step: True)
+    assert "l2_sp reads weights or gradients" in told
+    assert unfit(sweep, divided, sweep.steps.values(), lambda step: True, of_all=False) == ()
+    too_small = divided.model_copy(update={"gpu_memory_gb": 4.0})
+    [told] = unfit(sweep, too_small, sweep.steps.values(), lambda step: True, of_all=False)
+    assert "needs about" in told
+
+
+def test_the_store_is_asked_only_about_what_does_not_fit(tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path, BIG.replace("RECIPE", "sa_proj, full")))
+    asked: list[str] = []
+
+    def is_missing(step: Any) -> bool:
+        asked.append(step.label)
+        return False
+
+    assert unfit(sweep, cluster(), sweep.steps.values(), is_missing) == ()
+    assert asked == ["1-counting-full-lr5e-06-s0"]
