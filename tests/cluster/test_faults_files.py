@@ -112,9 +112,10 @@ def test_a_disk_that_is_full_ends_the_run_with_a_remedy_and_the_same_command_goe
             except OSError:
                 return
 
-    for part in ("worker", "evaluation"):
+    update = chance("disk").randint(1, UPDATES - 10)
+    for part, when in {"worker": lambda process: victim.update_of(process) >= update, "evaluation": bool}.items():
         command = victim.start()
-        assert victim.strike(command, part, fill, delay=chance("disk", part).uniform(0, 1.5))
+        assert victim.strike(command, part, fill, when=when)
         assert command.wait(200) == 1, command.output
         assert "no space is left" in command.output.lower() and "goes on from there" in command.output, command.output
         filler.unlink()
