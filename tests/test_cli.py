@@ -14,6 +14,7 @@ from made import SWEEP, write_sweep
 from own_data import write_receipts
 from typer.testing import CliRunner
 
+import lmmcl
 from lmmcl.cli import app
 from lmmcl.errors import UserError
 
@@ -76,6 +77,58 @@ def test_what_cannot_be_a_store_is_told_and_not_taken_for_an_empty_one(
         answer(command, write_sweep(tmp_path), "--store", store)
 
 
+READING = ("status", "report", "compare", "samples", "show", "list", "export", "gc", "ledger check")
+
+
+def reading(command: str, sweep: Path) -> list[object]:
+    """The words of a command that reads a store, without the store's name."""
+    more = {
+        "compare": [sweep, "one", "other"],
+        "samples": [sweep, "-b", "colour"],
+        "show": ["0123456789abcdef"],
+        "list": ["steps"],
+        "export": ["0123456789abcdef", "--to", sweep.parent / "exported"],
+        "ledger check": [],
+    }
+    return [*command.split(), *more.get(command, [sweep])]
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_store_that_is_not_there_is_told_by_all_that_read_one(tmp_path: Path, command: str) -> None:
+    with pytest.raises(UserError, match="stroe: there is none; name another with --store"):
+        answer(*reading(command, write_sweep(tmp_path)), "--store", tmp_path / "stroe")
+    assert not (tmp_path / "stroe").exists()
+
+
+@pytest.mark.parametrize("command", READING)
+def test_all_that_read_a_store_take_the_one_that_a_cluster_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("LMMCL_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lmmcl-store").mkdir()
+    (tmp_path / "cluster.yaml").write_text(f"store: {tmp_path / 'named'}\n")
+    with pytest.raises(UserError, match="named: there is none"):
+        answer(*reading(command, write_sweep(tmp_path)), "--cluster", "cluster.yaml")
+
+
+def test_a_command_that_is_told_repeats_what_was_given(tmp_path: Path) -> None:
+    from lmmcl.cli.options import given_again
+
+    words = given_again(["training.epochs=2", "name=a b"], "my store", Path("c.yaml"))
+    assert words == " --set training.epochs=2 --set 'name=a b' --store 'my store' --cluster c.yaml"
+    assert given_again(None, None, None) == ""
+
+
+def test_a_second_word_is_the_name_of_a_model_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'x' is one word too many.*in quotes"):
+        answer("show", "birds", "x", "--store", tmp_path)
+
+
+def test_the_version_is_told() -> None:
+    assert answer("--version") == f"lmmcl {lmmcl.__version__}\n"
+
+
 def test_a_precision_that_is_none_is_one_message(tmp_path: Path) -> None:
     done = ask("eval", "tiny-onevision", "-b", "colour", "--precision", "fp8", "--store", tmp_path / "store")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
@@ -84,6 +137,7 @@ def test_a_precision_that_is_none_is_one_message(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
+    (tmp_path / "store").mkdir()
     done = ask("report", write_sweep(tmp_path), "--store", tmp_path / "store", "--to", tmp_path / "taken" / "table.md")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert done.stderr.startswith("error: ") and "taken" in done.stderr

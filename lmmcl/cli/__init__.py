@@ -6,11 +6,12 @@ A module a subject, each with an `app` of its own; its functions are the command
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from lmmcl import __version__
 from lmmcl.cli import data, facts, results, store, sweeps, weights
 from lmmcl.errors import UserError
 
@@ -24,6 +25,21 @@ Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 for subject in (sweeps, results, facts, weights, store, data):
     app.add_typer(subject.app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lmmcl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="say which version this is")
+    ] = False,
+) -> None:
+    """Options that stand before a command. What `--help` says of them all is HELP."""
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmmcl.cli.options import AsJson, Store, open_ledger, print_json, wide_console
+from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json, read_ledger, wide_console
 from lmmcl.errors import UserError
 from lmmcl.spec.cluster import Cluster
 
@@ -18,6 +18,7 @@ def show(
     what: Annotated[str, typer.Argument(help="a step's key, a failed trial's key or name, or the word 'model'")],
     name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
     store: Store = None,
+    cluster: ClusterFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a recorded step (what, why, from what, where, how long, how to get it again), why a trial failed, or a model."""
@@ -28,8 +29,12 @@ def show(
         if name is None:
             raise UserError("show model needs a name; `lmmcl list models` has them")
         facts, table = model_facts(name), model_table
+    elif name is not None:
+        raise UserError(
+            f"{name!r} is one word too many: a second one names a model (`lmmcl show model NAME`); a trial's name goes in quotes"
+        )
     else:
-        facts, table = step_facts(open_ledger(store), what), step_table
+        facts, table = step_facts(read_ledger(store, cluster), what), step_table
     print_json(facts) if as_json else wide_console().print(table(facts))
 
 
@@ -39,12 +44,13 @@ def list_(
         str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, probes, metrics or steps")
     ],
     store: Store = None,
+    cluster: ClusterFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List what there is of a kind, by name."""
     from lmmcl.runner.show import catalogue, catalogue_table
 
-    rows = catalogue(kind, open_ledger(store))
+    rows = catalogue(kind, read_ledger(store, cluster) if kind == "steps" else open_ledger(store))
     print_json(rows) if as_json else wide_console().print(catalogue_table(kind, rows))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.spec.cluster import Cluster
+from lmmcl.spec.cluster import Cluster, load_cluster
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
 Overrides = Annotated[
@@ -35,6 +37,21 @@ def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
     ledger = Ledger(named or "lmmcl-store")
     _check(ledger.store)
     return ledger
+
+
+def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
+    """The store of a command that only reads; raises UserError where there is none, for a wrong name is no empty store."""
+    ledger = open_ledger(store, load_cluster(cluster))
+    ledger.check_exists()
+    return ledger
+
+
+def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | None) -> str:
+    """The options of a command as words to paste behind another that is told: ` --set training.epochs=2 --store DIR`."""
+    words = [word for each in set_ or () for word in ("--set", each)]
+    words += ["--store", store] if store else []
+    words += ["--cluster", str(cluster)] if cluster else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _check(store: str) -> None:

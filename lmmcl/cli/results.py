@@ -15,8 +15,10 @@ from lmmcl.cli.options import (
     Store,
     SweepFile,
     TrialName,
+    given_again,
     open_ledger,
     print_json,
+    read_ledger,
     wide_console,
 )
 from lmmcl.errors import UserError
@@ -56,8 +58,8 @@ def report(
     given = {"--mlflow": mlflow, "--pictures": pictures, "--budget": budget, "--csv": csv or None}
     given |= {"--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
-    place = load_cluster(cluster)
-    ledger = open_ledger(store, place)
+    # What was published can be looked at before the first run.
+    ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
     console = wide_console()
     format_ = "csv" if csv else format_ or "table"
     if against is not None:
@@ -99,13 +101,14 @@ def compare(
     second: TrialName,
     set_: Overrides = None,
     store: Store = None,
+    cluster: ClusterFile = None,
     alone: Annotated[bool, typer.Option("--alone", help="these two trials, not their other seeds")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two trials of a sweep: paired differences, benchmark by benchmark, with intervals and p-values."""
     from lmmcl.reports.compare import compare_trials, comparison_table
 
-    found = compare_trials(load_sweep(sweep, set_), open_ledger(store), first, second, alone=alone)
+    found = compare_trials(load_sweep(sweep, set_), read_ledger(store, cluster), first, second, alone=alone)
     print_json(found.to_dict()) if as_json else wide_console().print(comparison_table(found))
 
 
@@ -122,18 +125,18 @@ def samples(
     most: Annotated[int, typer.Option("--most", min=1, help="list so many questions of each kind")] = 20,
     set_: Overrides = None,
     store: Store = None,
+    cluster: ClusterFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List questions that a model answered before it was taught and does not after, and the reverse."""
     from lmmcl.reports.flips import flips_view, sweep_flips
 
-    found = sweep_flips(load_sweep(sweep, set_), open_ledger(store), benchmark, trial or ())
+    found = sweep_flips(load_sweep(sweep, set_), read_ledger(store, cluster), benchmark, trial or ())
     if as_json:
         print_json([each.to_dict() for each in found])
     elif found:
         wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
-        place = f" --store {shlex.quote(store)}" if store else ""
-        command = f"lmmcl report {shlex.quote(str(sweep))}{place} --format html"
+        command = f"lmmcl report {shlex.quote(str(sweep))}{given_again(set_, store, cluster)} --format html"
         typer.echo(f"with their pictures, for trials of the front: {command}")
     else:
         typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")

@@ -120,6 +120,8 @@ def status(
     from lmmcl.runner import status as how_far
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
+    if not watch:  # who watches may have come before the run, which makes the store
+        ledger.check_exists()
     try:
         made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
     except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere goes on

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json
+from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json, read_ledger
 from lmmcl.spec.cluster import load_cluster
 from lmmcl.spec.settings import Precision
 
@@ -60,10 +60,11 @@ def export(
         bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")
     ] = False,
     store: Store = None,
+    cluster: ClusterFile = None,
 ) -> None:
     """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed tells on standard output when it has to find out
-    ledger = open_ledger(store)
+    ledger = read_ledger(store, cluster)
     if adapter:
         from lmmcl.training.adapter_export import export_adapter
 

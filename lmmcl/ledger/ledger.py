@@ -97,7 +97,9 @@ class Ledger:
     def check_exists(self) -> None:
         """Raise UserError when there is no such store; one is made by its first run."""
         if not self.files.exists():
-            raise UserError("there is none; name another with --store or LMMCL_STORE", file=f"store {self.store}")
+            raise UserError(
+                "there is none; name another with --store or LMMCL_STORE (a run makes it)", file=f"store {self.store}"
+            )
 
     def find(self, step: Step) -> Record | None:
         """The record of `step`, or None when it has not been computed."""
