@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import SEED, SWEEP, TABLE, Table, end_started, scores
+from chaos import PATIENCE, SEED, SWEEP, TABLE, Table, end_started, scores
 from inside.sitecustomize import DIARY
 from made import write_sweep
 from processes import Command
@@ -23,7 +23,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[floa
     folder = tmp_path_factory.mktemp("undisturbed")
     sweep = load_sweep(write_sweep(folder, SWEEP))
     alone = Command("run", "small.yaml", "--store", "store", "--mlflow", "off", "--inline", cwd=folder)
-    assert alone.wait(400) == 0, alone.output
+    assert alone.wait(PATIENCE) == 0, alone.output
     return scores(sweep, Ledger(str(folder / "store")))
 
 

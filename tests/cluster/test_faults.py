@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import EVERY, KILLED, NODE, SAME, SWEEP, UPDATES, Table, Victim, chance, scores, shuffled
+from chaos import EVERY, KILLED, NODE, PATIENCE, SAME, SWEEP, UPDATES, Table, Victim, chance, scores, shuffled
 
 from lmmcl.ledger import Ledger
 
@@ -140,7 +140,7 @@ def test_a_worker_group_that_loses_a_worker_goes_on(tmp_path: Path, table: Table
     (tmp_path / "quiet").mkdir()
     quiet = Victim(tmp_path / "quiet", sweep=text, cluster=group)
     alone = quiet.start()
-    assert alone.wait(400) == 0, alone.output
+    assert alone.wait(PATIENCE) == 0, alone.output
     (tmp_path / "torn").mkdir()
     victim = Victim(tmp_path / "torn", sweep=text, cluster=group)
     command = victim.start()

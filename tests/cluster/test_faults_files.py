@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import EVERY, UPDATES, Table, Victim, chance
+from chaos import EVERY, PATIENCE, UPDATES, Table, Victim, chance
 from s3 import damage
 
 from lmmcl.spec.steps import Finetune
@@ -23,7 +23,7 @@ def test_files_that_were_damaged_are_found_and_computed_again_in_the_same_run(
 ) -> None:
     victim = Victim(tmp_path)
     first = victim.start("--inline")
-    assert first.wait(400) == 0, first.output
+    assert first.wait(PATIENCE) == 0, first.output
     steps = list(victim.sweep.steps.values())
     hit = chance("files").sample([step for step in steps if isinstance(step, Finetune)], 4)
     asked = [step for step in steps if step.kind == "evaluate" and step.parents[0] in hit]
