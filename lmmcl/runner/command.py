@@ -65,7 +65,7 @@ def run_and_report(
         f"store   {ledger.store}",
     ]
     if delivery:
-        sent = f"{shlex.quote(sweep.file)} --store {shlex.quote(ledger.store)}"
+        sent = f"{sweep.words} --store {shlex.quote(ledger.store)}"
         lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if outcome.failures:
         lines.append(

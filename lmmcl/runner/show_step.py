@@ -55,7 +55,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         "scores": _scores(ledger, path),
         "scores_before": _scores(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
         "failed": asdict(failure) if (failure := find_failure(ledger, key)) else None,
-        "reproduce": f"lmmcl run {shlex.quote(sweeps[0]['file'])} --store {store}" if sweeps else None,
+        "reproduce": f"lmmcl run {shlex.join(_words(sweeps[0]))} --store {store}" if sweeps else None,
         "export": f"lmmcl export {key} --to DIR --store {store}" if is_checkpoint else None,
     }
 
@@ -111,8 +111,13 @@ def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
             stages = {int(number) for steps in held for number, step in steps.items() if step == key}
             for stage in sorted(stages):
                 told = {"trial": trial["name"], "trial_key": trial["key"], "stage": stage}
-                found.append({"sweep": sweep["name"], "file": sweep["file"], **told})
+                found.append({"sweep": sweep["name"], "file": sweep["file"], "set": sweep.get("set", []), **told})
     return found
+
+
+def _words(wanted: Mapping[str, Any]) -> list[str]:
+    """The sweep's file and what it was read with."""
+    return [wanted["file"], *(word for pair in wanted["set"] for word in ("--set", pair))]
 
 
 def step_table(facts: Mapping[str, Any]) -> Group:
@@ -184,14 +189,15 @@ def _again(facts: Mapping[str, Any]) -> str:
     """The command, and whether the sweep's file as it is now still says so."""
     if facts["reproduce"] is None:
         return ""
-    file, key = facts["wanted_by"][0]["file"], facts["record"]["key"]
+    wanted, key = facts["wanted_by"][0], facts["record"]["key"]
+    file = wanted["file"]
     if not Path(file).is_file():
         return f"{facts['reproduce']}\n({file} is not here)"
     try:
-        same = key in load_sweep(file).steps
+        same = key in load_sweep(file, wanted["set"]).steps
     except UserError:
         same = False
-    return facts["reproduce"] if same else f"{facts['reproduce']}\n({file} has changed since, or was run with --set)"
+    return facts["reproduce"] if same else f"{facts['reproduce']}\n({file} has changed since)"
 
 
 def _settings(identity: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
     if not trial.stages:
         return {}
     steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}
-    export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {store}"
+    at = shlex.quote(store)
+    export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
     lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
-    note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {store}", "```", "", *lines]
+    note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
     return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, "mlflow.note.content": "\n".join(note)}
 
 
@@ -198,6 +200,5 @@ def resolved(sweep: Sweep) -> str:
         for trial in sweep.trials
     ]
     search = sweep.search.model_dump(mode="json", exclude_none=True)
-    return json.dumps(
-        {"name": sweep.name, "file": sweep.file, "search": search, "trials": trials}, indent=1, default=str
-    )
+    said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
+    return json.dumps(said, indent=1, default=str)

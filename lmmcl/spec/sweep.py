@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,10 @@ from lmmcl.spec.trial import Trial
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was understood: its trials, all of them checked, and the spaces in which a search proposes more."""
+    """A sweep file that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
+
+    `overrides` are the `path=value` pairs that it was read with.
+    """
 
     name: str
     description: str
@@ -33,6 +37,12 @@ class Sweep:
     trials: tuple[Trial, ...]
     search: Search = field(default_factory=Search)
     spaces: tuple[Space, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The file and its overrides, as they stand in a command that can be pasted."""
+        return shlex.join([self.file, *(word for pair in self.overrides for word in ("--set", pair))])
 
     @cached_property
     def steps(self) -> dict[str, Step]:
@@ -53,9 +63,10 @@ class Sweep:
 def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Sweep:
     """Read, override, check and expand a sweep file. Raises UserError that names the file and the place in it."""
     path = Path(path)
-    data = apply_overrides(read_yaml(path), overrides or ())
+    overrides = tuple(overrides or ())
+    data = apply_overrides(read_yaml(path), overrides)
     entry = validate(SweepFile, data, file=str(path))
-    return _Builder(path, entry).sweep()
+    return replace(_Builder(path, entry).sweep(), overrides=overrides)
 
 
 class _Builder:

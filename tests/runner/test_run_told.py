@@ -1,4 +1,4 @@
-"""Telling of a failed trial ends no sweep, though the store that broke it takes no text either."""
+"""What is told of a run: failures in a store that takes no text, commands that can be pasted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made import made_trial
+from made import made_trial, write_sweep
+from pretended import Pretence, pretence, run  # noqa: F401 - a fixture
 from rich.console import Console
 
 from lmmcl.evaluation.walked import Walks
@@ -17,6 +18,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.display import Display
 from lmmcl.runner.run import Following
+from lmmcl.runner.tracking_thread import Delivery
 from lmmcl.spec.sweep import Sweep
 
 
@@ -53,3 +55,16 @@ def test_a_store_that_is_away_when_mlflow_is_told_ends_no_sweep(
         assert put == [] and "cannot be reached" in caplog.text
         following.stage_done(trial, {"stage": 0})
     assert [result.key for result in put] == [trial.key]
+
+
+def test_the_command_that_fills_mlflow_later_is_of_the_same_trials(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    sweep = write_sweep(tmp_path)
+    away = SimpleNamespace(put=lambda trial: None, close=lambda report: Delivery("http://away", 2, 2, "refused"))
+    monkeypatch.setattr("lmmcl.runner.command._background", lambda *_: away)
+    told = run(sweep, "--set", "grids[0].recipe=[sa_proj]", "--mlflow", "http://away").stdout
+    again = f"lmmcl report {sweep} --set 'grids[0].recipe=[sa_proj]' --store {tmp_path / 'store'} --mlflow http://away"
+    assert again in told

@@ -72,6 +72,16 @@ def test_a_file_that_no_longer_says_so_is_told(sweep: Sweep, ledger: Ledger, tmp
         file.write_text(before, encoding="utf-8")
 
 
+def test_a_sweep_that_was_run_with_set_is_run_so_again(tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path), ["training.epochs=2"])
+    fill(sweep, tmp_path / "store", questions=5)
+    ledger = Ledger(str(tmp_path / "store"))
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    text = shown(ledger, sweep.trials[0].key)
+    assert f"lmmcl run {sweep.file} --set training.epochs=2 --store {ledger.store}" in text.replace("\n", "")
+    assert "changed since" not in text
+
+
 def test_a_step_that_no_sweep_wants_has_no_command_to_get_it_again(sweep: Sweep, tmp_path: Path) -> None:
     fill(sweep, tmp_path, questions=5)
     facts = step_facts(Ledger(str(tmp_path)), sweep.trials[0].stages[1].checkpoint.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.flips import front_keys
-from lmmcl.runner.tracking_extras import Answers, resolved, shared_view, write_answers
+from lmmcl.runner.tracking_extras import Answers, resolved, shared_view, trial_tags, write_answers
 from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.tasks import get_benchmark
 
@@ -36,6 +37,12 @@ def test_a_trial_tells_its_steps_and_how_to_export_it(sweep: Sweep, ledger: Ledg
     assert json.loads(tags["lmmcl.steps"]) == {str(stage.number): stage.checkpoint.key for stage in trial.stages}
     assert tags["lmmcl.export"] == f"lmmcl export {trial.key} --to DIR --store {ledger.store}"
     assert all(stage.checkpoint.key in tags["mlflow.note.content"] for stage in trial.stages)
+
+
+def test_commands_hold_for_a_store_with_a_space_in_its_name(sweep: Sweep, ledger: Ledger) -> None:
+    tags = trial_tags(trial_result(sweep.trials[0], ledger), "/my data/store")
+    assert shlex.split(tags["lmmcl.export"])[-2:] == ["--store", "/my data/store"]
+    assert tags["mlflow.note.content"].count("--store '/my data/store'") == 2
 
 
 def test_a_trial_tells_the_commit_and_the_versions_that_made_it(sweep: Sweep, ledger: Ledger) -> None:
