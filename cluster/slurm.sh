@@ -33,14 +33,16 @@ address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | a
 
 # `srun` takes no --cpus-per-task from the job by itself, and Ray would count the cores of the whole node
 on_each=(srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap)
-"${on_each[@]}" --nodes=1 --nodelist="$head" ray start --head --node-ip-address="$address" --port="$port" \
-    --num-cpus="$SLURM_CPUS_PER_TASK" --resources='{"head": 1}' --block &
-for _ in {1..60}; do
+# no --block: it would end the cluster if Ray Client, which nobody here uses, is slow to start, as from a shared file system
+"${on_each[@]}" --nodes=1 --nodelist="$head" bash -c 'ray start --head "$@" && exec sleep infinity' ray \
+    --node-ip-address="$address" --port="$port" --dashboard-port=$((port + 1)) --num-cpus="$SLURM_CPUS_PER_TASK" \
+    --resources='{"head": 1}' &
+for _ in {1..40}; do
     ray health-check --address "$address:$port" > /dev/null 2>&1 && started=yes && break
-    sleep 2
+    sleep 5
 done
 if [ -z "${started:-}" ]; then
-    echo "Ray's head did not start on $head within two minutes" >&2
+    echo "Ray's head did not start on $head within minutes" >&2
     exit 1
 fi
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
