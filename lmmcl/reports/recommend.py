@@ -125,14 +125,14 @@ def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
         return [numbers]
     apart = choice.rivals - len(choice.ties)
     if not choice.ties:
-        return [numbers, f"It is told apart from all {choice.rivals} other finished trials."]
+        others = f"all {choice.rivals} other finished trials" if choice.rivals > 1 else "the other finished trial"
+        return [numbers, f"It is told apart from {others}."]
     named = "; ".join(_tie(results, tie) for tie in choice.ties[:MOST_TIES])
     more = len(choice.ties) - MOST_TIES
-    return [
-        numbers,
-        f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}. "
-        f"It is told apart from {apart or 'none'} of the {choice.rivals} other finished trials.",
-    ]
+    told = f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}."
+    if choice.rivals > 1:
+        told += f" It is told apart from {apart or 'none'} of the {choice.rivals} other finished trials."
+    return [numbers, told]
 
 
 def _tie(results: SweepResults, tie: Tie) -> str:

@@ -20,6 +20,7 @@ from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, Tria
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 
 STAR = "★"
+HALF = "± is half the width of the 95 % interval (both ends, where it lies unevenly: --format md)"
 Show = Callable[[float | None, Interval | None], str]
 
 
@@ -58,7 +59,7 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
     Seeds of one grid point are one row (see `lmmcl.reports.seeds`). With `width` (in characters) costs are left out until
     the table fits, and the caption names them.
     """
-    sheet = _fit(make_sheet(results, words.points_half, "± is half the width of the interval"), width)
+    sheet = _fit(make_sheet(results, words.points_half, HALF), width)
     caption = escape("\n".join(sheet.caption))
     table = Table(title=escape(sheet.title), caption=caption, title_justify="left", caption_justify="left")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
@@ -74,7 +75,7 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
 
 def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     """The sweep as Markdown, with both ends of every interval, what to take, and what its probes go with."""
-    sheet = make_sheet(results, words.points_range, "brackets hold the interval")
+    sheet = make_sheet(results, words.points_range, "brackets hold the 95 % interval")
     lines = [f"## {escape_markdown(sheet.title)}", "", _markdown_row(column.heading for column in sheet.columns)]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in sheet.columns) + "|")
     lines += [_markdown_row(row.cells) for row in sheet.rows]
@@ -196,7 +197,7 @@ def _title(results: SweepResults) -> str:
     states = [trial.state for trial in results.trials]
     counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
     steps = f"; {results.recorded} of {results.wanted} steps recorded" if results.wanted is not None else ""
-    return f"{results.name}: {len(states)} trials ({', '.join(counts) or 'none'}){steps}"
+    return f"{results.name}: {words.plural(len(states), 'trial')} ({', '.join(counts) or 'none'}){steps}"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

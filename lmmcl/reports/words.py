@@ -62,6 +62,11 @@ def points_range(value: float | None, interval: Interval | None) -> str:
     return f"{points(value)} [{points(interval[0])}, {points(interval[1])}]"
 
 
+def plural(number: int, thing: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def spread(value: float | None) -> str:
     """A standard deviation in points: `1.2`."""
     return "–" if value is None else f"{value:.1f}"

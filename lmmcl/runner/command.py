@@ -14,7 +14,7 @@ from rich.console import Console
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.searches import with_proposals
-from lmmcl.reports import export
+from lmmcl.reports import export, words
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.flips import front_keys, page_flips
@@ -60,7 +60,7 @@ def run_and_report(
         delivery = tracker.close(report=logged) if tracker else None
     print_table(outcome.results, console)
     lines = [
-        f"{outcome.computed} steps computed, {outcome.before} recorded before; {time.monotonic() - started:.0f} s",
+        f"{words.plural(outcome.computed, 'step')} computed, {outcome.before} recorded before; {time.monotonic() - started:.0f} s",
         f"page    {unwritten or files[0]}",
         f"store   {ledger.store}",
     ]
@@ -69,7 +69,8 @@ def run_and_report(
         lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if outcome.failures:
         lines.append(
-            f"failed  {len(outcome.failures)} trials; the same command tries them again; tracebacks in {ledger.store}/failures"
+            f"failed  {words.plural(len(outcome.failures), 'trial')}; the same command tries again; "
+            f"tracebacks in {ledger.store}/failures"
         )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -210,7 +211,7 @@ def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, conso
         tracker.log_trial(trial, running=False)
     files = write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results))
     tracker.log_report([*files, *write_tables(sweep, ledger, results)])
-    console.print(f"{len(results.trials)} trials are in {uri}", soft_wrap=True)
+    console.print(f"{words.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
     console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
 
 

@@ -36,7 +36,8 @@ class Display:
             self._live.start()
         elif self._trials:
             stages = sum(len(trial.stages) for trial in self._trials.values())
-            text = f"{len(self._trials)} trials to run, of {stages} stages in all; each stage is told when it has its scores"
+            some = words.plural(len(self._trials), "trial")
+            text = f"{some} to run, of {stages} stages in all; each stage is told when it has its scores"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         return self
 

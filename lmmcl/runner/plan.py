@@ -197,7 +197,12 @@ def _checkpoint_bytes(step: Step) -> int:
 def plan_table(plan: Plan) -> Group:
     """For the terminal: steps by kind, then a row for each trial."""
     steps = Table(
-        "steps", "wanted", "recorded", "to run", title=f"{plan.sweep}: {len(plan.trials)} trials", box=SIMPLE_HEAD
+        "steps",
+        "wanted",
+        "recorded",
+        "to run",
+        title=f"{plan.sweep}: {words.plural(len(plan.trials), 'trial')}",
+        box=SIMPLE_HEAD,
     )
     for kind in KINDS:
         if plan.wanted[kind]:

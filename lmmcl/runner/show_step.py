@@ -136,7 +136,7 @@ def step_table(facts: Mapping[str, Any]) -> Group:
 def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     record = facts["record"]
     wanted = [f"{each['sweep']}: {each['trial']}, stage {each['stage']}" for each in facts["wanted_by"]]
-    more = [f"and {len(wanted) - 3} more trials"] if len(wanted) > 3 else []
+    more = [f"and {words.plural(len(wanted) - 3, 'more trial')}"] if len(wanted) > 3 else []
     lines = [
         ("what", f"{facts['kind']} {record['label']}"),
         ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),

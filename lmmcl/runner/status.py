@@ -145,7 +145,7 @@ def status_table(status: SweepStatus, most: int | None = None) -> Table:
         bar = "●" * trial.stages_done + "○" * (trial.stages - trial.stages_done)
         table.add_row(escape(trial.name), bar, escape(_following(trial)), style="red" if trial.failed else "")
     if len(trials) < len(status.trials):
-        table.caption = f"{len(status.trials) - len(trials)} more trials"
+        table.caption = words.plural(len(status.trials) - len(trials), "more trial")
     return table
 
 
@@ -167,7 +167,7 @@ def headline(status: SweepStatus) -> str:
     }
     told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
-    parts += [f"{len(status.trials)} trials ({told})" if told else f"{len(status.trials)} trials"]
+    parts += [words.plural(len(status.trials), "trial") + (f" ({told})" if told else "")]
     parts += [f"search: {each.proposed} of {each.asked} points proposed" for each in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lmmcl.errors import UserError
+from lmmcl.reports import words
 from lmmcl.reports.results import TrialResult
 from lmmcl.runner.tracking import Tracker
 
@@ -50,7 +51,7 @@ class Delivery:
         if not self.undelivered:
             return None
         return (
-            f"MLflow at {self.uri} did not take {self.undelivered} of {self.trials} trials "
+            f"MLflow at {self.uri} did not take {self.undelivered} of {words.plural(self.trials, 'trial')} "
             f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
         )
 

@@ -36,6 +36,14 @@ def test_the_best_learner_within_the_budget_is_taken(budget: float, taken: str) 
     assert recommendation(SWEEP, budget)[0] == f"Take {taken}."
 
 
+def test_one_other_trial_is_one() -> None:
+    apart = SweepResults("s", [at("gate_up", 30, -1), at("lora", 20, -1)])
+    assert "It is told apart from the other finished trial." in " ".join(recommendation(apart, 2))
+    tied = SweepResults("s", [at("gate_up", 30, -1), at("mlp", 29.9, -1)])
+    text = " ".join(recommendation(tied, 2))
+    assert "Within noise of it: mlp" in text and "other finished" not in text
+
+
 def test_a_budget_that_no_trial_keeps_is_told_with_the_least_loss() -> None:
     lines = recommendation(SWEEP, 0.1)
     assert lines[0].startswith("No finished trial keeps within 0.1 points") and "sa_proj: -0.5" in lines[0]

@@ -23,6 +23,8 @@ def test_every_trial_has_a_row_with_points_and_half_the_interval() -> None:
     trial = results.trials[0]
     assert text.count("sa_proj") == text.count("full") == 2
     assert f"{trial.measure('learning'):+.1f} ±1.3" in text
+    caption = " ".join(text.split())
+    assert "± is half the width of the 95 % interval" in caption and "--format md" in caption
 
 
 def test_what_all_trials_share_stands_in_the_caption_once() -> None:

@@ -40,3 +40,8 @@ def test_times_are_short(value: float, text: str) -> None:
 def test_an_error_is_told_by_its_first_line() -> None:
     assert words.first_line("\n  out of memory\nTraceback …") == "out of memory"
     assert len(words.first_line("x" * 500)) == 200
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
+def test_one_thing_is_one(number: int, text: str) -> None:
+    assert words.plural(number, "trial") == text

@@ -30,7 +30,7 @@ def test_a_trial_that_fails_is_told_with_the_end_of_its_log_everywhere_and_no_mo
     pretence.breaks = breaks
     result = run(path)
     assert result.exit_code == 1 and f"failed: {doomed.name}: RuntimeError: {WHY}" in result.output
-    assert "1 trials" in result.output and "tracebacks in" in result.output
+    assert "failed  1 trial;" in result.output and "tracebacks in" in result.output
 
     reported = {trial["key"]: trial for trial in told("report", path)["trials"]}
     assert (reported[doomed.key]["state"], reported[doomed.key]["error"]) == ("failed", f"RuntimeError: {WHY}")
