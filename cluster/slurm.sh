@@ -28,26 +28,16 @@ YAML
 export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 port=${RAY_PORT:-6379}
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+address=$(hostname --ip-address | awk '{print $1}')
 
-# `srun` takes no --cpus-per-task from the job by itself, and Ray would count the cores of the whole node
-on_each=(srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap)
-# no --block: it would end the cluster if Ray Client, which nobody here uses, is slow to start, as from a shared file system
-"${on_each[@]}" --nodes=1 --nodelist="$head" bash -c 'ray start --head "$@" && exec sleep infinity' ray \
-    --node-ip-address="$address" --port="$port" --dashboard-port=$((port + 1)) --num-cpus="$SLURM_CPUS_PER_TASK" \
-    --resources='{"head": 1}' &
-for _ in {1..40}; do
-    ray health-check --address "$address:$port" > /dev/null 2>&1 && started=yes && break
-    sleep 5
-done
-if [ -z "${started:-}" ]; then
-    echo "Ray's head did not start on $head within minutes" >&2
-    exit 1
-fi
+# This script runs on the first node: its head. Ray would count the cores of the whole node, and `srun` takes no
+# --cpus-per-task from the job by itself.
+ray start --head --node-ip-address="$address" --port="$port" --dashboard-port=$((port + 1)) \
+    --num-cpus="$SLURM_CPUS_PER_TASK" --resources='{"head": 1}'
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-    "${on_each[@]}" --nodes=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" ray start --address="$address:$port" \
-        --num-cpus="$SLURM_CPUS_PER_TASK" --block &
+    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+        --exclude="$SLURMD_NODENAME" --overlap \
+        ray start --address="$address:$port" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
 
 RAY_ADDRESS="$address:$port" lmmcl run --cluster "$cluster_file" "$@" &

@@ -1,4 +1,4 @@
-"""The Slurm script, run as it is: what Slurm would do on two nodes is done by two programs of a few lines on this one."""
+"""The Slurm script, run as it is: what Slurm would do on two nodes is done by a program of two lines on this one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from lmmcl.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-# `srun OPTIONS COMMAND` runs the command; `scontrol show hostnames LIST` tells this machine.
-SRUN = 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"\n'
-SCONTROL = "hostname\n"
+SRUN = """#!/usr/bin/env bash
+while [[ "$1" == --* ]]; do shift; done
+exec "$@"
+"""
 
 
 @contextlib.contextmanager
 def job(tmp_path: Path, temporary: Path, *words: str | Path) -> Iterator[Begun]:
     """The script as a job with two nodes of one core each; afterwards its nodes are cleaned, as Slurm does."""
     mark = secrets.token_hex(16)
-    of_job = {"SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
+    of_job = {"SLURMD_NODENAME": "here", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
     made = environment(mark, **of_job, RAY_PORT=str(free_ports(1)[0]), RAY_TMPDIR=str(temporary))
     variables = {**made, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{made['PATH']}"}
     with ended(mark):
@@ -38,10 +39,8 @@ def test_a_job_is_ended_at_its_limit_and_submitted_again(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (tmp_path / "bin").mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        program = tmp_path / "bin" / name
-        program.write_text(f"#!/usr/bin/env bash\n{text}")
-        program.chmod(0o755)
+    (program := tmp_path / "bin" / "srun").write_text(SRUN)
+    program.chmod(0o755)
     write_sweep(tmp_path, SWEEP.replace("examples: 64", "examples: 640").replace("1.0e-3, 3.0e-4", "1.0e-3"))
     (tmp_path / "node.yaml").write_text("ray: {address: auto}\ndriver: {resources: {head: 0.001}}\n")
     words = ["small.yaml", "--cluster", "node.yaml", "--mlflow", "off", "--store", str(tmp_path / "store")]
