@@ -20,7 +20,8 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from lmmcl.models.encode import IGNORED
 from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.training.collate import Batches, StageData
+from lmmcl.training.batches import Batches
+from lmmcl.training.collate import StageData
 from lmmcl.training.errors import StageError
 
 if TYPE_CHECKING:

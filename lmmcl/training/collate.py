@@ -17,8 +17,6 @@ from lmmcl.methods.mitigation import ROWS
 from lmmcl.methods.mixing import Mix
 from lmmcl.models.encode import IGNORED, encode, pad
 from lmmcl.tasks.base import Example, Rows, Skill
-from lmmcl.training.batches import Batches as Batches
-from lmmcl.training.batches import cut_batches as cut_batches
 from lmmcl.training.encodings import DiskCache, Encoded
 
 CACHE_BYTES = 512 * 2**20

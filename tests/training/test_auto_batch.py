@@ -13,7 +13,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training.auto_batch import is_out_of_memory, sizes
-from lmmcl.training.collate import cut_batches
+from lmmcl.training.batches import cut_batches
 from lmmcl.training.errors import StageError
 from lmmcl.training.finetune import finetune
 from lmmcl.training.trainer import StageTrainer

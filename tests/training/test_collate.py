@@ -8,7 +8,8 @@ import torch
 from lmmcl.errors import UserError
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.settings import Training
-from lmmcl.training.collate import Batches, EncodingCache, cut_batches, row_order
+from lmmcl.training.batches import Batches, cut_batches
+from lmmcl.training.collate import EncodingCache, row_order
 
 
 @pytest.mark.parametrize(
