@@ -28,6 +28,8 @@ from lmmcl.training.strategies import (
     wanted,
 )
 
+pytestmark = pytest.mark.timeout(900)
+
 SHORT = stage(recipe="sa_proj")
 
 
