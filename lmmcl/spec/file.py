@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, create_model
 from lmmcl.spec.draws import Choice, axis_of
 from lmmcl.spec.search import Search
 from lmmcl.spec.settings import Evaluation, Settings, Training
+from lmmcl.tasks.local import ANSWER_TOKENS
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
@@ -25,7 +26,7 @@ class LocalBenchmarkEntry(Settings):
         default=None, description="folder that image names are relative to; default that of the file"
     )
     metric: str
-    max_new_tokens: int = Field(default=16, gt=0)
+    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0)
 
 
 class LocalSkillEntry(LocalBenchmarkEntry):

@@ -20,6 +20,9 @@ from lmmcl.tasks.base import Benchmark, Example, Skill
 from lmmcl.tasks.digest import DigestCache, FileState, state_of
 from lmmcl.tasks.formats import READER_VERSION, read_examples, sound_rows
 
+ANSWER_TOKENS = 16
+"""Tokens that an answer may have where a benchmark from files does not say, in YAML as in Python."""
+
 
 @dataclass(frozen=True)
 class LocalBenchmark(Benchmark):
@@ -49,7 +52,7 @@ def local_benchmark(
     test: str | Path,
     images: str | Path | None = None,
     metric: str,
-    max_new_tokens: int = 8,
+    max_new_tokens: int = ANSWER_TOKENS,
     description: str = "",
 ) -> LocalBenchmark:
     """A benchmark from a file of questions with answers; `images` is the folder of its images (default: the file's).
@@ -82,7 +85,7 @@ def local_skill(
     test: str | Path,
     images: str | Path | None = None,
     metric: str,
-    max_new_tokens: int = 8,
+    max_new_tokens: int = ANSWER_TOKENS,
     description: str = "",
 ) -> LocalSkill:
     """A skill from a file to be taught and a file to be asked; raises UserError as `local_benchmark` does.

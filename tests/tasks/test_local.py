@@ -15,6 +15,7 @@ from own_data import write_receipts
 from PIL import Image
 
 from lmmcl.errors import UserError
+from lmmcl.spec.file import LocalSkillEntry
 from lmmcl.tasks.local import LocalBenchmark, LocalSkill, content_digest, local_benchmark, local_skill
 
 
@@ -78,8 +79,13 @@ def test_an_image_that_no_row_names_does_not_matter(data: Path) -> None:
 
 
 def test_metric_and_length_of_the_answer_are_part_of_a_benchmark(data: Path) -> None:
-    identities = [benchmark(data), benchmark(data, metric="exact_match"), benchmark(data, max_new_tokens=16)]
+    identities = [benchmark(data), benchmark(data, metric="exact_match"), benchmark(data, max_new_tokens=8)]
     assert len({json.dumps(one.identity(), sort_keys=True) for one in identities}) == 3
+
+
+def test_one_declared_in_python_is_the_one_that_yaml_declares(data: Path) -> None:
+    entry = LocalSkillEntry(train="train.json", test="test.json", metric="anls")
+    assert skill(data).benchmark.max_new_tokens == benchmark(data).max_new_tokens == entry.max_new_tokens == 16
 
 
 def test_a_skill_travels_with_its_digest(data: Path) -> None:
