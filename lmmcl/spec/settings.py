@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from lmmcl.errors import unknown
 
@@ -34,6 +34,19 @@ class Settings(BaseModel):
                     meant = f" (here: {cls.elsewhere[key]})" if key in cls.elsewhere else ""
                     raise ValueError(unknown("key", str(key), cls.model_fields) + meant)
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth(cls, given: Any, info: ValidationInfo) -> Any:
+        """Pydantic would read `true` as the number 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if bool not in (kind, *get_args(kind)):
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, bool):
+                    raise ValueError(
+                        f"{str(value).lower()} is no value of this (YAML reads yes and on as true, no and off as false)"
+                    )
+        return given
 
 
 class Training(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.spec.door import apply_overrides, join, read_yaml, refusal, validate
 from lmmcl.spec.draws import Choice, Draw
 from lmmcl.spec.file import Grid, SweepFile
+from lmmcl.spec.keys import canonical_json
 from lmmcl.spec.names import Names
 from lmmcl.spec.point import Points, Space
 from lmmcl.spec.search import Search, check_search
@@ -125,11 +126,23 @@ class _Builder:
                 for name, values in axes.items()
                 if name not in drawn
             }
+            for name, values in listed.items():
+                self._check_once(name, values, join(place, name))
             for name in drawn:
                 self._check_draw(name, drawn[name], join(place, name))
             for values in itertools.product(*listed.values()):
                 point = dict(zip(listed, values, strict=True))
                 yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
+
+    def _check_once(self, axis: str, values: Sequence[Any], place: str) -> None:
+        """Refuse a value that a list holds twice: two seeds that are one are no two seeds."""
+        seen: dict[Any, int] = {}
+        for i, value in enumerate(values):
+            said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
+            if said in seen:
+                why = f"{_word(axis, value)!r} is listed already, at {axis}[{seen[said]}]"
+                raise UserError(why, file=self.file, place=join(place, i))
+            seen[said] = i
 
     def _choices(self, axis: str, draw: Draw | Choice, place: str) -> dict[Any, Any]:
         """The values of a choice by the plain words that a proposal holds."""
@@ -182,7 +195,7 @@ class _Builder:
 
 def _word(axis: str, value: Any) -> Any:
     """What a proposal holds of a chosen value."""
-    if axis == "recipe":
+    if axis in ("model", "recipe"):
         return value.name
     if axis == "mitigation":
         return value.label if value else "none"

@@ -10,6 +10,9 @@ import pytest
 from made import SWEEP, write_sweep
 
 from lmmcl.cli import main
+from lmmcl.errors import UserError
+from lmmcl.spec.cluster import load_cluster
+from lmmcl.spec.sweep import load_sweep
 
 GRID = "  - {model: [tiny-onevision], recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]}"
 
@@ -85,6 +88,33 @@ def test_recipes_that_do_not_fit(tmp_path: Path, recipe: str, said: str) -> None
     told = answer(tmp_path, f"model: [tiny-onevision], recipe: [{recipe}]")
     assert "small.yaml: grids[0].recipe" in told
     assert said in told
+
+
+@pytest.mark.parametrize(
+    ("grid", "place", "said"),
+    [
+        ("recipe: [llm], seed: [0, 1, 0]", "seed[2]", "0 is listed already, at seed[0]"),
+        ("recipe: [llm, llm]", "recipe[1]", "'llm' is listed already, at recipe[0]"),
+        ("recipe: [llm], learning_rate: [1e-4, 0.0001]", "learning_rate[1]", "0.0001 is listed already"),
+        ("recipe: [llm], mitigation: [null, none]", "mitigation[1]", "'none' is listed already"),
+        ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "listed already, at mitigation[0]"),
+        ("recipe: [llm], order: [main, main]", "order[1]", "'main' is listed already"),
+        ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is no value of this (YAML reads yes and on as true"),
+        ("recipe: [llm], seed: [0, off]", "seed", "false is no value of this"),
+        ("recipe: [llm], max_steps: [yes]", "max_steps", "true is no value of this"),
+    ],
+)  # fmt: skip
+def test_values_that_would_be_merged_or_read_as_numbers(tmp_path: Path, grid: str, place: str, said: str) -> None:
+    told = answer(tmp_path, f"model: [tiny-onevision], {grid}")
+    assert f"small.yaml: grids[0].{place}: " in told
+    assert said in told
+
+
+def test_truth_is_no_number_in_fixed_settings_either(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.epochs: true is no value"):
+        load_sweep(write_sweep(tmp_path), ["training.epochs=true"])
+    with pytest.raises(UserError, match=r"training\.workers: true is no value"):
+        load_cluster(write_sweep(tmp_path, "training: {workers: true, compile: true}", "cluster.yaml"))
 
 
 @pytest.mark.parametrize("model", ["tiny-onevision", "tiny-next", "tiny-qwen", "qwen2.5-vl-7b"])
