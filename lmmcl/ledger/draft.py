@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.ledger.owners import private_name
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, sealed, step_files, unsealed
-from lmmcl.spec.steps import CheckpointStep, Step
+from lmmcl.spec.steps import CheckpointStep, Step, alike
 
 if TYPE_CHECKING:
     from lmmcl.ledger import Ledger
@@ -131,6 +131,7 @@ def _about(step: Step) -> dict[str, Any]:
         "key": step.key,
         "kind": step.kind,
         "label": step.label,
+        "alike": alike(step),
         "parents": [parent.path for parent in step.parents],
     }
     if isinstance(step, CheckpointStep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import KINDS, Record
 from lmmcl.runner.hours import known_size, trained_examples
 from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Evaluate, Examine, Finetune, Snapshot, Step
+from lmmcl.spec.steps import Evaluate, Examine, Finetune, Snapshot, Step, alike
 from lmmcl.tasks.hub_data import HubSkill
 
 
@@ -67,9 +66,8 @@ def estimate_pace(missing: Sequence[Step], ledger: Ledger, cluster: Cluster | No
     taken: dict[str, float] = {}
     ends: dict[str, float] = {}
     for step in missing:
-        known = next(
-            (measured[name] for name in _names(step.kind, step_model(step), step.label) if name in measured), None
-        )
+        names = _names(step.kind, step_model(step), alike(step))
+        known = next((measured[name] for name in names if name in measured), None)
         if known is not None:
             taken[step.key] = _seconds(known, _units(step))
         begin = max((ends.get(parent.key, 0.0) for parent in step.parents), default=0.0)
@@ -94,10 +92,9 @@ def step_model(step: Step) -> str:
     return (step.checkpoint.model if isinstance(step, Evaluate | Examine) else step.model).label
 
 
-def _names(kind: str, model: str, label: str) -> list[tuple[str, ...]]:
+def _names(kind: str, model: str, work: Sequence[str]) -> list[tuple[str, ...]]:
     """What recorded steps a step may be compared with, the nearest first: any place in a trial, learning rate and seed."""
-    alike = re.sub(r"^\d+-|-lr[\d.e+-]+-s\d+", "", label) if kind != "evaluate" else label
-    return [(model, kind, alike), (model, kind)]
+    return [(model, kind, *work), (model, kind)] if work else [(model, kind)]
 
 
 def _units(step: Step) -> float | None:
@@ -128,7 +125,7 @@ def _measured(ledger: Ledger) -> Mapping[tuple[str, ...], list[_Taken]]:
         for path in ledger.paths(kind):
             record = ledger.read(path)
             if record is not None and "seconds" in record.fields:
-                for name in _names(record["kind"], path.split("/")[1], record["label"]):
+                for name in _names(record["kind"], path.split("/")[1], record.fields.get("alike", ())):
                     found[name].append(_taken(record))
     return found
 

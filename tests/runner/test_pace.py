@@ -46,6 +46,15 @@ def test_a_stage_takes_as_long_as_one_of_the_same_skill_and_recipe_whatever_its_
     assert estimate_pace([other], ledger).seconds == 70.0, "the median of the model's stages"
 
 
+def test_names_may_hold_what_labels_are_joined_with(ledger: Ledger) -> None:
+    """A label is a text in which `-lr1-s2` may be of a skill's name."""
+    rated, plain = finetunes(made_trial(skills=("bills-lr1-s2", "bills")))
+    record(ledger, rated, 40.0)
+    record(ledger, plain, 100.0)
+    again = finetunes(made_trial(skills=("bills", "bills-lr1-s2"), seed=4))
+    assert [estimate_pace([step], ledger).seconds for step in again] == [100.0, 40.0]
+
+
 def test_more_examples_take_longer_at_the_same_rate(ledger: Ledger) -> None:
     tried = finetunes(made_trial(max_steps=10))[0]
     record(ledger, tried, 15.0, train_seconds=5.0, examples=160)

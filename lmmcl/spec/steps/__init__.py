@@ -18,7 +18,7 @@ from lmmcl.spec.steps.checkpoints import (
     Snapshot,
     StepBase,
 )
-from lmmcl.spec.steps.lineage import skills_of, stages_of
+from lmmcl.spec.steps.lineage import alike, skills_of, stages_of
 
 Step = Checkpoint | Asked
 
@@ -35,6 +35,7 @@ __all__ = [
     "Snapshot",
     "Step",
     "StepBase",
+    "alike",
     "skills_of",
     "stages_of",
 ]

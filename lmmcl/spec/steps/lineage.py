@@ -1,8 +1,8 @@
-"""From a checkpoint back to where it came from: the stages and the skills on the way."""
+"""From a checkpoint back to where it came from: the stages and the skills on the way; which steps do alike work."""
 
 from __future__ import annotations
 
-from lmmcl.spec.steps.checkpoints import Checkpoint, Finetune, Merge
+from lmmcl.spec.steps.checkpoints import Checkpoint, Finetune, Merge, Snapshot, StepBase
 from lmmcl.tasks.base import Skill
 
 
@@ -21,3 +21,16 @@ def stages_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[C
 def skills_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[Skill]:
     """The skills taught on the way to `checkpoint` (from `since` on), oldest first."""
     return [stage.skill for stage in stages_of(checkpoint, since) if isinstance(stage, Finetune)]
+
+
+def alike(step: StepBase) -> list[str]:
+    """What a step shares with those that take as long: of a stage skill, recipe and mitigation; not its place, rate and seed."""
+    match step:
+        case Finetune():
+            protected = [step.mitigation.name] if step.mitigation else []
+            return [step.skill.name, step.recipe.label, *protected]
+        case Snapshot():
+            return [*alike(step.finetune), f"u{step.update}"]
+        case Merge():
+            return [*alike(step.tuned), step.rule.name]
+    return [step.label]
