@@ -23,6 +23,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.table import terminal_table
+from lmmcl.runner.plan import few_examples
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
@@ -47,6 +48,8 @@ def run_and_report(
     keep_sweep(with_proposals(sweep, ledger), ledger)
     uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
+    for note in dict.fromkeys(note for trial in sweep.trials for note in few_examples(trial)):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     files: list[Path] = []
     logged: list[Path] = []
     try:

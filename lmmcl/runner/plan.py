@@ -20,7 +20,7 @@ from lmmcl.models.hub import HubModel
 from lmmcl.reports import words
 from lmmcl.runner.estimate import BYTES, asked_memory, stage_memory
 from lmmcl.runner.fits import NODE_GB, NODE_GPUS, Place, refuse, smallest_place, unfit
-from lmmcl.runner.hours import Hours, estimate_hours
+from lmmcl.runner.hours import Hours, estimate_hours, known_size
 from lmmcl.runner.pace import Pace, estimate_pace
 from lmmcl.runner.search_plan import SearchPlan, plan_searches
 from lmmcl.spec.cluster import Cluster
@@ -125,6 +125,21 @@ def _notes(trial: Trial) -> Iterator[str]:
     if isinstance(trial.recipe.adapter, KappaTune):
         yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
     yield from _left_out(trial)
+    yield from few_examples(trial)
+
+
+def few_examples(trial: Trial) -> Iterator[str]:
+    """The skills of a trial that have fewer examples than an update takes: it takes them again, and an epoch is no epoch."""
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
+        size = stage.examples or known_size(stage.skill)
+        size = size and min(size, stage.training.examples or size)
+        batch = stage.training.global_batch_size
+        if size and size < batch:
+            updates = stage.training.updates(size)
+            yield (
+                f"{stage.skill.name} has {words.plural(size, 'training example')} and global_batch_size is {batch}: "
+                f"an update shows each {batch / size:.3g} times, and a stage has {words.plural(updates, 'update')}"
+            )
 
 
 def _left_out(trial: Trial) -> Iterator[str]:

@@ -67,6 +67,30 @@ def test_a_name_that_a_person_chose_is_no_markup(tmp_path: Path) -> None:
     assert trial.name in said.export_text()
 
 
+def test_a_batch_of_more_examples_than_there_are_is_told(tmp_path: Path) -> None:
+    def notes(**settings: int) -> tuple[str, ...]:
+        sweep = load_sweep(write_sweep(tmp_path), [f"training.{name}={value}" for name, value in settings.items()])
+        return make_plan(sweep, Ledger(str(tmp_path))).notes
+
+    assert notes(global_batch_size=64) == (), "64 examples are an update"
+    assert notes(global_batch_size=4096) == tuple(
+        f"{skill} has 64 training examples and global_batch_size is 4096: an update shows each 64 times, and a stage has 1 update"
+        for skill in ("counting", "clock")
+    )
+    assert "shows each 1.25 times, and a stage has 5 updates" in notes(global_batch_size=80, max_steps=5)[0]
+
+
+def test_that_is_told_of_data_that_are_not_here_yet_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMMCL_DATA", str(tmp_path))
+    text = "name: h\norders: {main: [cub200]}\ntraining: {global_batch_size: 8192}\n"
+    sweep = load_sweep(write_sweep(tmp_path, f"{text}grids: [{{model: [qwen2.5-vl-7b], recipe: [mlp]}}]\n"))
+    assert (
+        make_plan(sweep, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 5994 training examples and global_ba")
+    few = load_sweep(sweep.file, ["training.examples=100"])
+    assert make_plan(few, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 100 training examples")
+    )
+
+
 PAPERS = ("paper", "paper_orders", "easier", "tailor", "mllm_cl")
 
 

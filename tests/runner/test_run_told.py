@@ -57,6 +57,16 @@ def test_a_store_that_is_away_when_mlflow_is_told_ends_no_sweep(
     assert [result.key for result in put] == [trial.key]
 
 
+def test_a_run_tells_of_a_batch_of_more_examples_than_there_are(
+    tmp_path: Path,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    sweep = write_sweep(tmp_path)
+    told = run(sweep, "--set", "training.global_batch_size=128").stdout
+    assert told.count("note: counting has 64 training examples and global_batch_size is 128") == 1
+    assert "note:" not in run(sweep).stdout
+
+
 def test_the_command_that_fills_mlflow_later_is_of_the_same_trials(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -108,11 +108,17 @@ class Finetune(CheckpointStep):
         return (self.parent,)
 
     @cached_property
+    def examples(self) -> int | None:
+        """How many training examples it has; None where that depends on data which are not at hand."""
+        size = None if self.skill.missing() else _size(self.skill.load)
+        return size and min(size, self.training.examples or size)
+
+    @cached_property
     def updates(self) -> int | None:
         """How many updates it has; None where that depends on data which are not at hand."""
         if self.training.max_steps:
             return self.training.max_steps
-        return None if self.skill.missing() else self.training.updates(_size(self.skill.load))
+        return None if self.examples is None else self.training.updates(self.examples)
 
     def fields(self) -> dict[str, Any]:
         return {
