@@ -84,11 +84,9 @@ def test_that_is_told_of_data_that_are_not_here_yet_as_well(tmp_path: Path, monk
     monkeypatch.setenv("LMMCL_DATA", str(tmp_path))
     text = "name: h\norders: {main: [cub200]}\ntraining: {global_batch_size: 8192}\n"
     sweep = load_sweep(write_sweep(tmp_path, f"{text}grids: [{{model: [qwen2.5-vl-7b], recipe: [mlp]}}]\n"))
-    assert (
-        make_plan(sweep, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 5994 training examples and global_ba")
+    assert make_plan(sweep, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 5994 training examples and ")
     few = load_sweep(sweep.file, ["training.examples=100"])
-    assert make_plan(few, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 100 training examples")
-    )
+    assert make_plan(few, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 100 training examples and ")
 
 
 PAPERS = ("paper", "paper_orders", "easier", "tailor", "mllm_cl")
