@@ -154,8 +154,8 @@ class Victim:
                     found.append((key, reached[key] + 1 - update))
                 tries.add(attempt)
                 reached[key] = max(update, reached.get(key, 0))
-        stages = {key for key, step in self.sweep.steps.items() if isinstance(step, Finetune)}
-        assert reached == dict.fromkeys(stages, UPDATES), "every update of every stage was told of"
+        stages = {key: step.training.max_steps for key, step in self.sweep.steps.items() if isinstance(step, Finetune)}
+        assert reached == stages, "every update of every stage was told of"
         return found
 
     def update_of(self, process: int) -> int:
