@@ -7,21 +7,18 @@ before it is made, so logging live, after a resume, or from the ledger is one co
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.runner.tracking_names import matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
 from lmmcl.runner.tracking_runs import NOTE_TAG, Run, Runs
-from lmmcl.runner.tracking_store import sqlite_file
+from lmmcl.runner.tracking_store import alone, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,8 +60,9 @@ class Tracker:
         news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
         points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
         self._runs.log(run, points, trial_params(trial), {})
-        for stage in news:
-            self._log_curve(run, trial, stage)
+        curved = [stage for stage in news if stage.probe_curve or _rows(stage)]
+        for stage, nested in zip(curved, self._runs.nested(run, trial, curved), strict=True):
+            self._log_curve(nested, stage)
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
         tags["lmmcl.stopped"] = json.dumps(trial.stopped.to_dict()) if trial.stopped else ""
         if news:
@@ -129,12 +127,9 @@ class Tracker:
                 points += _metrics({name: value}, stage.number, after)
         return points
 
-    def _log_curve(self, parent: Run, trial: TrialResult, stage: StageResult) -> None:
+    def _log_curve(self, run: Run, stage: StageResult) -> None:
         """The loss curve of a stage, and what probes found inside it, in a run nested in its trial, from where it was left."""
-        rows = [row for row in stage.curve if finite(row.get("update")) is not None]
-        if not rows and not stage.probe_curve:
-            return
-        run = self._runs.nested(parent, trial, stage)
+        rows = _rows(stage)
         # Probes may be added to a stage that was logged before; a point that is there already adds nothing.
         points = [point for row in stage.probe_curve for point in _row_points(row, run.start, "probe/")]
         logged = int(run.tags.get(UPDATES_LOGGED, "-1"))
@@ -163,17 +158,8 @@ def quiet_client(uri: str) -> MlflowClient:
     if file is None:
         return MlflowClient(tracking_uri=uri)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file):
+    with alone(uri):
         return MlflowClient(tracking_uri=uri)
-
-
-@contextmanager
-def _alone(database: Path) -> Iterator[None]:
-    """One process of this machine at a time: two runs that make the tables of one store at once fail each other."""
-    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:12]
-    with Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _logged(run: Run) -> dict[str, str]:
@@ -201,6 +187,11 @@ def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]
     from mlflow.entities import Metric
 
     return [Metric(name, value, start + step, step) for name, value in values.items()]
+
+
+def _rows(stage: StageResult) -> list[Mapping[str, float]]:
+    """The points of a loss curve."""
+    return [row for row in stage.curve if finite(row.get("update")) is not None]
 
 
 def _row_points(row: Mapping[str, float], start: int, prefix: str = "") -> list[Metric]:

@@ -11,6 +11,7 @@ from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.runner.tracking_extras import VIEW_TAG, experiment_note, shared_view
 from lmmcl.runner.tracking_names import batches, metric_name
+from lmmcl.runner.tracking_store import alone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +33,7 @@ class Run:
     status: str
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    nested: dict[str, Run] | None = None
+    nested: dict[str, Run] = field(default_factory=dict)
 
 
 class Runs:
@@ -57,26 +58,32 @@ class Runs:
         key = metric_name(key)  # a quote would end the query's string
         if (kind, key) not in self._known:
             tag = KEY_TAGS[kind]
-            found = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
-            start = int((time.time() - since) * 1000)
-            self._known[kind, key] = found[0] if found else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
+            with alone(self._client.tracking_uri):  # two runs that share a store log the same trials
+                found = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
+                start = int((time.time() - since) * 1000)
+                self._known[kind, key] = (
+                    found[0] if found else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
+                )
         return self._known[kind, key]
 
-    def nested(self, parent: Run, trial: TrialResult, stage: StageResult) -> Run:
-        """The run of a stage. All runs of the trial are asked for at once, and not at all when it was made just now."""
-        if parent.nested is None:
-            found = self._search(f"tags.`mlflow.parentRunId` = '{parent.id}'", MOST_NESTED)
-            parent.nested = {
-                run.tags["lmmcl.stage_key"]: run for run in reversed(found) if "lmmcl.stage_key" in run.tags
-            }
-        key = f"{trial.key}/{stage.number}/{stage.checkpoint_key}"
-        if key not in parent.nested:
-            tags = {"mlflow.parentRunId": parent.id, "lmmcl.kind": "stage", "lmmcl.stage_key": key}
-            tags |= {"lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
-            tags["lmmcl.checkpoint_key"] = stage.checkpoint_key  # the same in every trial that shares the stage
-            name = f"{stage.number} {stage.skill or ''}".strip()
-            parent.nested[key] = self._create(name, tags, int(time.time() * 1000))
-        return parent.nested[key]
+    def nested(self, parent: Run, trial: TrialResult, stages: Sequence[StageResult]) -> list[Run]:
+        """The runs of stages, made where they are not there. Those of the trial are asked for at once, when one is not known."""
+        keys = [f"{trial.key}/{stage.number}/{stage.checkpoint_key}" for stage in stages]
+        if set(keys) - parent.nested.keys():
+            with alone(self._client.tracking_uri):
+                found = self._search(f"tags.`mlflow.parentRunId` = '{parent.id}'", MOST_NESTED)
+                there = {run.tags["lmmcl.stage_key"]: run for run in reversed(found) if "lmmcl.stage_key" in run.tags}
+                parent.nested = {**there, **parent.nested}
+                for key, stage in zip(keys, stages, strict=True):
+                    if key not in parent.nested:
+                        parent.nested[key] = self._make_nested(parent, key, trial, stage)
+        return [parent.nested[key] for key in keys]
+
+    def _make_nested(self, parent: Run, key: str, trial: TrialResult, stage: StageResult) -> Run:
+        tags = {"mlflow.parentRunId": parent.id, "lmmcl.kind": "stage", "lmmcl.stage_key": key}
+        tags |= {"lmmcl.trial_key": trial.key, "lmmcl.stage": str(stage.number)}
+        tags["lmmcl.checkpoint_key"] = stage.checkpoint_key  # the same in every trial that shares the stage
+        return self._create(f"{stage.number} {stage.skill or ''}".strip(), tags, int(time.time() * 1000))
 
     def remove(self, run: Run) -> None:
         """Move a run, after those nested in it, to MLflow's trash, from which a person may restore it."""
@@ -130,9 +137,7 @@ class Runs:
 
     def _create(self, name: str, tags: Mapping[str, str], start: int) -> Run:
         made = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self._sweep, **tags}, name)
-        run = _remember(made)
-        run.nested = {}
-        return run
+        return _remember(made)
 
 
 def _remember(run: MlflowRun) -> Run:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import ssl
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +54,19 @@ def sqlite_file(uri: str) -> Path | None:
         return None
     path = uri.split("://", 1)[1].removeprefix("/").split("?")[0]
     return Path(path) if path and path != ":memory:" else None
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """One process of this machine at a time at an MLflow store: for what two must not do at once, such as making its tables.
+
+    Processes of other machines are not held up.
+    """
+    file = sqlite_file(uri)
+    name = hashlib.sha256((str(file.resolve()) if file else uri).encode()).hexdigest()[:12]
+    with Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _local(store: str | Path) -> Path:

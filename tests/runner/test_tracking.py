@@ -4,7 +4,9 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.runner.tracking import Tracker
 from lmmcl.runner.tracking_names import batches, matrix_table, metric_name
+from lmmcl.runner.tracking_runs import Runs
 from lmmcl.spec.search import Stopped
 
 numbers = itertools.count()
@@ -136,6 +139,35 @@ def test_logging_twice_adds_nothing_even_from_another_process(make: Any) -> None
     second.log_trial(trial)
     assert len(before) == 6
     assert everything(second) == before
+
+
+def test_two_runs_that_log_the_same_trial_stage_by_stage_log_each_stage_once(make: Any) -> None:
+    trial = make_trial(updates=3)
+    trackers = [make(), make()]
+    for last in range(1, len(trial.stages) + 1):
+        for tracker in trackers:
+            tracker.log_trial(replace(trial, state="partial", stages=trial.stages[:last]))
+    stages = [run.data.tags["lmmcl.stage_key"] for run in runs(trackers[0], "stage")]
+    assert len(stages) == len(set(stages)) == len(trial.stages) - 1
+    once = make_trial(updates=3, seed=1)
+    trackers[0].log_trial(once)
+    lengths = {len(points(trackers[0], run.info.run_id, "loss")) for run in runs(trackers[0], "stage")}
+    assert lengths == {3}, "no point is there twice"
+
+
+def test_two_that_look_for_a_run_at_the_same_moment_make_one(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, trial, trackers = Runs._search, make_trial(updates=3), [make(), make()]
+
+    def slow(self: Runs, query: str, most: int) -> list[Any]:
+        found = search(self, query, most)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(Runs, "_search", slow)
+    with ThreadPoolExecutor(2) as pool:
+        ids = list(pool.map(lambda tracker: tracker.log_trial(trial), trackers))
+    assert ids[0] == ids[1] and len(runs(trackers[0], "trial")) == 1
+    assert len(runs(trackers[0], "stage")) == len(trial.stages) - 1
 
 
 def test_what_is_logged_already_costs_no_write(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +357,7 @@ def test_a_new_trial_takes_few_calls(make: Any, monkeypatch: pytest.MonkeyPatch)
         watched = lambda *args, name=name, method=method, **more: (calls.append(name), method(*args, **more))[1]  # noqa: E731
         monkeypatch.setattr(tracker._client, name, watched)
     tracker.log_trial(make_trial(updates=300))
-    assert calls.count("search_runs") == 1 and len(calls) <= 21
+    assert calls.count("search_runs") == 2 and len(calls) <= 22
 
 
 def test_batches_hold_everything_once_and_respect_every_limit() -> None:
