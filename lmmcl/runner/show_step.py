@@ -86,11 +86,11 @@ def _is_key(wanted: str) -> bool:
 
 
 def _chain(ledger: Ledger, path: str) -> list[dict[str, Any]]:
-    """The parents, nearest first, up to the pre-trained model; of a merge, that of what it merges."""
+    """The parents, nearest first, up to the pre-trained model; of a merge that of what it merges, of a probe what it looks into."""
     found = []
     record = ledger.read(path)
     while record is not None and record["parents"]:
-        path = record["parents"][-1]
+        path = record["parents"][-1 if record["kind"] == "merge" else 0]
         record = ledger.read(path)
         found.append({"path": path, "key": path.rsplit("-", 1)[1], "kind": record["kind"] if record else None})
     return found

@@ -114,6 +114,18 @@ def test_a_snapshot_is_a_checkpoint_that_the_trials_of_its_stage_want(tmp_path: 
     assert step_facts(ledger, probe.key)["wanted_by"] == facts["wanted_by"]
 
 
+def test_a_probe_that_looks_at_the_base_too_is_told_as_one_of_its_checkpoint(tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path, SWEEP + "probes: [{kl_from_base: {examples: 4}}]\n"))
+    ledger = Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    trial = sweep.trials[0]
+    probe = next(step for step in trial.stages[2].asked if isinstance(step, Examine))
+    facts = step_facts(ledger, probe.key)
+    assert [each["key"] for each in facts["chain"]] == [stage.checkpoint.key for stage in trial.stages[2::-1]]
+    assert [(each["trial"], each["stage"]) for each in facts["wanted_by"]] == [(trial.name, 2)]
+
+
 def test_a_fine_tune_under_a_merge_is_wanted_by_every_trial_that_merges_it(tmp_path: Path) -> None:
     merged = SWEEP.replace("recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]", "recipe: [sa_proj], mitigation: "
         "[{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.9}}]")  # fmt: skip
