@@ -72,7 +72,7 @@ def _join(address: str, started: dict[str, Any]) -> None:
     try:
         _wait_for(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except (ConnectionError, TimeoutError) as error:
         raise UserError(
             f"no Ray cluster answers at {address} ({error}); start one (`ray start --head`), name the one that runs, or take local",
             place="ray.address",
@@ -87,7 +87,7 @@ def _join(address: str, started: dict[str, Any]) -> None:
 
 
 def _wait_for(address: str) -> None:
-    """Return when something listens at `address` (host:port; others are Ray's to look for); raises OSError if nothing does."""
+    """Return when something listens at `address` (host:port; others are Ray's to look for); else raises ConnectionError."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + ANSWER_SECONDS
     while port.isdigit() and "/" not in address:
@@ -98,6 +98,8 @@ def _wait_for(address: str) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.5)
+        except OSError as error:  # no such name, no way there, no answer
+            raise ConnectionError(str(error)) from error
 
 
 def _end_on_sigterm() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_an_address_where_nothing_listens_is_refused_soon(monkeypatch: pytest.Mo
         port = free.getsockname()[1]
     with pytest.raises(UserError, match=rf"ray.address: no Ray cluster answers at 127.0.0.1:{port}"):
         start(f"127.0.0.1:{port}")
+
+
+def test_an_address_that_no_network_leads_to_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_route(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(ray_start.socket, "create_connection", no_route)
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379 .*No route to host"):
+        start("10.0.0.1:6379")
 
 
 def test_auto_without_a_cluster_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
