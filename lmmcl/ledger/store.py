@@ -213,7 +213,8 @@ def is_full(error: BaseException | None) -> bool:
 
 def met_no_room(error: Exception, folder: Path) -> bool:
     """Whether an error of who wrote into `folder` is that its disk is full; torch's writer says only "unexpected pos"."""
-    return is_full(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < LEAST_ROOM)
+    # `folder` itself may have been moved to where it waits for its upload.
+    return is_full(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder.parent).free < LEAST_ROOM)
 
 
 def full(folder: Path, store: str) -> FullError:

@@ -210,6 +210,16 @@ def test_an_error_that_names_no_reason_is_told_as_a_full_disk_where_there_is_no_
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
 
 
+def test_an_error_after_the_files_were_staged_is_told_as_it_is(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError("no such put")
+
+    monkeypatch.setattr(ledger.files, "create", refuse)
+    with pytest.raises(NotImplementedError, match="no such put"):
+        finish(ledger)
+    assert ledger.is_staged(STEP)
+
+
 def test_a_claim_that_finds_no_room_is_told_with_a_remedy_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
