@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.ledger.owners import private_name
+from lmmcl.ledger.provenance import computed_by
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, sealed, step_files, unsealed
 from lmmcl.spec.steps import CheckpointStep, Step, alike
 
@@ -132,6 +133,7 @@ def _about(step: Step) -> dict[str, Any]:
         "kind": step.kind,
         "label": step.label,
         "alike": alike(step),
+        "run": computed_by(),
         "parents": [parent.path for parent in step.parents],
     }
     if isinstance(step, CheckpointStep):

@@ -63,7 +63,7 @@ def run_and_report(
         delivery = tracker.close(report=logged) if tracker else None
     print_table(outcome.results, console)
     lines = [
-        f"{words.plural(outcome.computed, 'step')} computed, {outcome.before} recorded before; {time.monotonic() - started:.0f} s",
+        f"{outcome.counts()}; {time.monotonic() - started:.0f} s",
         f"page    {unwritten or files[0]}",
         f"store   {ledger.store}",
     ]

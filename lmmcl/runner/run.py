@@ -12,7 +12,9 @@ from rich.console import Console
 from lmmcl.errors import UserError
 from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.provenance import computed_by
 from lmmcl.ledger.searches import decisions_of, with_proposals
+from lmmcl.reports import words
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
@@ -32,12 +34,21 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """What came of a run: results of all trials, why some of them failed (by trial key), and what was there before."""
+    """What came of a run: results of all trials, why some of them failed (by trial key), and what was there before.
+
+    `elsewhere` are steps that other runs recorded in the same store meanwhile.
+    """
 
     results: SweepResults
     failures: dict[str, str] = field(default_factory=dict)
     before: int = 0
     computed: int = 0
+    elsewhere: int = 0
+
+    def counts(self) -> str:
+        """Who computed what, in a line."""
+        others = f", {self.elsewhere} by other runs meanwhile" if self.elsewhere else ""
+        return f"{words.plural(self.computed, 'step')} computed{others}, {self.before} recorded before"
 
 
 class Following:
@@ -50,6 +61,7 @@ class Following:
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
         self.before: set[str] = set()
+        self.runs = {computed_by()}
         for trial in sweep.trials:
             self._count(trial)
 
@@ -59,6 +71,13 @@ class Following:
         self.steps |= new
         self.before |= {key for key, step in new.items() if self._ledger.find(step) is not None}
 
+    def counts(self) -> tuple[int, int]:
+        """How many steps this run has recorded, and how many others have since it began."""
+        new = [self._ledger.find(step) for key, step in self.steps.items() if key not in self.before]
+        names = [record.fields.get("run") for record in new if record is not None]
+        mine = sum(name in self.runs for name in names)
+        return mine, len(names) - mine
+
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
         self._count(trial)
@@ -66,11 +85,13 @@ class Following:
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
+        self.runs.add(computed_by())  # what this run is called on Ray is known as long as Ray is there
         self._display.stage_done(trial, report)
         self._track(trial)
 
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:
         """`trial` ended before its last stage; the traceback is kept in the store."""
+        self.runs.add(computed_by())
         self.failures[trial.key] = why
         self._display.trial_failed(trial, why, details)
         try:
@@ -81,6 +102,7 @@ class Following:
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
+        self.runs.add(computed_by())
         self._display.running(notes)
 
     def _track(self, trial: Trial) -> None:
@@ -126,9 +148,8 @@ def run_sweep(
         following = Following(sweep, display, tracker, ledger, walks)
         if unfinished or searching.proposers:
             _run(unfinished, ledger, cluster, following, searching, inline=inline)
-    new = (step for key, step in following.steps.items() if key not in following.before)
-    computed = sum(ledger.find(step) is not None for step in new)
-    return Outcome(collect(sweep, ledger, following.failures), following.failures, len(following.before), computed)
+    results = collect(sweep, ledger, following.failures)
+    return Outcome(results, following.failures, len(following.before), *following.counts())
 
 
 def _run(

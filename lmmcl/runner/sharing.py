@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.claims import Claims, Held
+from lmmcl.ledger.provenance import this_run
 from lmmcl.runner.flights import Launcher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint
@@ -56,15 +56,6 @@ def unrecorded(steps: Sequence[AnyStep], ledger: Ledger) -> list[AnyStep]:
 
 def _claims(ledger: Ledger, cluster: Cluster) -> Claims:
     return Claims(ledger.files, cluster.claims, this_run())
-
-
-def this_run() -> str:
-    """What computes no step twice at a time: the Ray job, whose actor holds all flights; empty without Ray, for this process."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return ""
-    context = ray.get_runtime_context()
-    return f"{context.get_session_name()}/{context.get_job_id()}"
 
 
 class SharedLauncher:

@@ -57,6 +57,8 @@ def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_scores_of_one
     assert resumed.gone_within(30), resumed.left_behind()
     after = when_recorded(tmp_path, "store")
     assert {path: after[path] for path in finished} == finished, "a finished step was computed again"
+    counts = f"{len(after) - len(finished)} steps computed, {len(finished)} recorded before"
+    assert counts in resumed.output, "what tasks on Ray record is this run's"
     assert scores(tmp_path, "store") == scores(tmp_path, "alone")
     _mlflow_shows_every_trial_once(tmp_path)
 

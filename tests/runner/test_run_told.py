@@ -67,6 +67,25 @@ def test_a_run_tells_of_a_batch_of_more_examples_than_there_are(
     assert "note:" not in run(sweep).stdout
 
 
+def test_steps_that_another_run_recorded_meanwhile_are_not_counted_as_computed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    sweep = write_sweep(tmp_path)
+    ledger = Ledger(str(tmp_path / "store"))
+
+    def another_is_faster(step: Any) -> None:
+        if step.kind == "finetune" and step.depth == 2:
+            with monkeypatch.context() as patch, ledger.writing(step) as draft:
+                patch.setattr("lmmcl.ledger.draft.computed_by", lambda: "another/1")
+                draft.commit({"seconds": 1.0})
+
+    pretence.breaks = another_is_faster
+    assert "41 steps computed, 4 by other runs meanwhile, 0 recorded before" in run(sweep).stdout
+    assert "0 steps computed, 45 recorded before" in run(sweep).stdout
+
+
 def test_the_command_that_fills_mlflow_later_is_of_the_same_trials(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
