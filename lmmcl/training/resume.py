@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.train.collective import broadcast_from_rank_zero
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -32,19 +33,21 @@ def resume_point(runs: Path, placement: TrainingPlacement, *, before: int | None
     Of those before the update `before` alone: training always makes one update more, and must end at that one. A newer one
     that does not fit (what a group handed over at its end, what another strategy divided) or is not whole is passed over.
     """
+    first = ray.train.get_context().get_world_rank() == 0
     for reported in reversed(ray.train.get_all_reported_checkpoints(timeout_s=PATIENCE)):
         told = reported.metrics
         if told.get(LAYOUT) != layout(placement) or (before is not None and told[UPDATE] >= before):
             continue
-        with (
-            reported.checkpoint.as_directory() as folder
-        ):  # no copy of a shared folder, else one for all workers of a node
-            if (fault := fault_of(Path(folder))) is None:
+        # No copy of a shared folder, else one for all workers of a node.
+        with reported.checkpoint.as_directory() as folder:
+            # One worker judges: all must go on from the same one, and each would have to read the parts of all.
+            fault = broadcast_from_rank_zero(fault_of(Path(folder)) if first else None)
+            if fault is None:
                 point = runs / f"from-{told[UPDATE]}"
                 point.symlink_to(folder)
                 yield point
                 return
-            log.warning("%s is passed over: %s", folder, fault)
+            log.warning("%s is passed over: %s", reported.checkpoint.path, fault)
     yield newest_whole([folder for folder in runs.glob("checkpoint-*") if before is None or update_of(folder) < before])
 
 

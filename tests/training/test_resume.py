@@ -12,6 +12,7 @@ import ray.train
 from transformers.trainer import TRAINER_STATE_NAME
 
 from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.training import resume
 from lmmcl.training.resume import LAYOUT, UPDATE, ReportCheckpoint, resume_point
 from lmmcl.training.seal import SEAL, seal
 from lmmcl.training.strategies import layout
@@ -41,7 +42,14 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         found = [reported(number, told) for number, told in enumerate(all_told)]
         monkeypatch.setattr(ray.train, "get_all_reported_checkpoints", lambda timeout_s: found)
 
+    worker(monkeypatch, 0, lambda said: said)
     return tell
+
+
+def worker(monkeypatch: pytest.MonkeyPatch, rank: int, told: Callable[[Any], Any]) -> None:
+    """Be this worker of a group, who is `told` what the first says of each checkpoint."""
+    monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_rank=lambda: rank))
+    monkeypatch.setattr(resume, "broadcast_from_rank_zero", told)
 
 
 def at(update: int, placement: TrainingPlacement = DDP) -> dict[str, Any]:
@@ -68,6 +76,15 @@ def test_what_a_group_handed_over_at_its_end_does_not_hide_the_checkpoint_before
 def test_one_that_is_not_whole_is_passed_over(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
     (tmp_path / "reported-1" / f"{SEAL}0.json").unlink()
+    assert goes_on_from(tmp_path, DDP) == 3
+
+
+def test_all_workers_go_on_from_the_one_that_the_first_of_them_took(
+    known: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(at(3), at(6))
+    of_the_first = iter(["its seal is cut", None])
+    worker(monkeypatch, 1, lambda said: next(of_the_first))
     assert goes_on_from(tmp_path, DDP) == 3
 
 
