@@ -24,10 +24,10 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.spec.steps import Finetune, Snapshot
 from lmmcl.training.batches import cut_batches, worker_counts
+from lmmcl.training.errors import PreemptedError
 from lmmcl.training.group import finished, fit
 from lmmcl.training.handover import Left, is_gone, left_in
 from lmmcl.training.job import Job
-from lmmcl.training.retries import PreemptedError
 
 log = logging.getLogger(__name__)
 

@@ -38,10 +38,8 @@ CURVE = "curve.jsonl"
 def train_loop(config: dict[str, Job]) -> None:
     """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
     job = config["job"]
-    if not job.placement.gpus_per_worker:
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # accelerate imports DeepSpeed, which else warns that it found no GPU
+    if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if job.output is not None and job.runs is not None:  # local mode: the caller's own folders
         _settle()
         fields = teach(job, job.output, job.runs)

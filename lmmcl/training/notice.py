@@ -16,7 +16,7 @@ import ray.train
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.training.retries import PreemptedError
+from lmmcl.training.errors import PreemptedError
 
 
 class SaveAtNotice(TrainerCallback):
