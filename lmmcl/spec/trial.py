@@ -127,7 +127,9 @@ class Trial:
 
     def _updates(self, tuned: Finetune, last: int | None = None) -> list[int]:
         """The updates inside a stage after which some probe looks; what lies beyond its end is left out."""
-        asked, last = {update for probe in self.probes for update in probe.updates}, last or tuned.updates
+        asked = {update for probe in self.probes for update in probe.updates}
+        if asked:  # else the training data need not be read, to be counted, by every command
+            last = last or tuned.updates
         return sorted(update for update in asked if last is None or update <= last)
 
     def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[Moment, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -154,3 +155,11 @@ def test_the_published_schema_accepts_what_ships_and_refuses_a_misspelt_key() ->
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**yaml.safe_load(SWEEP), "grid": []}, schema)
     json.dumps(schema)
+
+
+def test_a_sweep_is_understood_without_reading_what_is_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(load: Any) -> int:
+        raise AssertionError("a file of a million dialogues takes a minute, in every command")
+
+    monkeypatch.setattr("lmmcl.spec.steps.checkpoints._size", read)
+    assert load_sweep(write_sweep(tmp_path, SWEEP)).steps
