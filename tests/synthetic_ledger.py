@@ -9,14 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from made import SWEEP, write_sweep
 
 from lmmcl.ledger import Ledger
 from lmmcl.spec.steps import CheckpointStep, Evaluate, Examine, Finetune, Step
-from lmmcl.spec.sweep import Sweep
+from lmmcl.spec.sweep import Sweep, load_sweep
 from lmmcl.spec.trial import Stage
 
 #: From a step to the chance of a right answer, 0 to 1.
 Chance = Callable[[Evaluate], float]
+
+
+def finished_sweep(folder: Path) -> Sweep:
+    """The small sweep in `folder`, finished, with its store beside it."""
+    sweep = load_sweep(write_sweep(folder, SWEEP))
+    fill(sweep, folder / "store", questions=4)
+    return sweep
 
 
 def fill(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made import SWEEP, write_sweep
-from synthetic_ledger import fill, forget
+from synthetic_ledger import fill, finished_sweep, forget
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
@@ -17,7 +16,7 @@ from lmmcl.reports.failures import find_failure, forget_failures, keep_failure, 
 from lmmcl.reports.table import make_sheet, markdown_table
 from lmmcl.reports.words import points_half
 from lmmcl.runner.status import sweep_status
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.spec.sweep import Sweep
 
 WHY = """2-clock-sa_proj (0123) was tried 4 times; the last time: the worker died
 the end of its log:
@@ -28,9 +27,7 @@ Killed"""
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    loaded = load_sweep(write_sweep(tmp_path, SWEEP))
-    fill(loaded, tmp_path / "store", questions=4)
-    return loaded
+    return finished_sweep(tmp_path)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from made import SWEEP, write_sweep
-from synthetic_ledger import fill
+from synthetic_ledger import finished_sweep
 
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
@@ -16,14 +15,12 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.flips import page_flips, sweep_flips
 from lmmcl.runner.tracking_extras import Answers
 from lmmcl.spec.steps import Step
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.spec.sweep import Sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    loaded = load_sweep(write_sweep(tmp_path, SWEEP))
-    fill(loaded, tmp_path / "store", questions=4)
-    return loaded
+    return finished_sweep(tmp_path)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ def test_twice_as_many_trials_are_open_as_fine_tunes_fit(monkeypatch: pytest.Mon
     group = {"workers": 4, "gpus_per_worker": 1, "cpus_per_worker": 6}
     assert open_on(monkeypatch, {"CPU": 96, "GPU": 8}, training=group) == 4
     assert open_on(monkeypatch, {"CPU": 96, "GPU": 8}, trials=3, training=group) == 3
-    assert open_on(monkeypatch, {"CPU": 96, "GPU": 8}, training={**group, "min_workers": 2}) == 8, "groups may be smaller"
+    assert open_on(monkeypatch, {"CPU": 96, "GPU": 8}, training={**group, "min_workers": 2}) == 8, (
+        "groups may be smaller"
+    )
     assert open_on(monkeypatch, {"CPU": 96, "GPU": 8}, training=group, max_open_trials=16) == 16
 
 

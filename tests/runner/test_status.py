@@ -6,21 +6,18 @@ import io
 from pathlib import Path
 
 import pytest
-from made import SWEEP, write_sweep
 from rich.console import Console
-from synthetic_ledger import fill, forget
+from synthetic_ledger import fill, finished_sweep, forget
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports.failures import keep_failure
 from lmmcl.runner.status import headline, status_table, sweep_status, watch
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.spec.sweep import Sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    loaded = load_sweep(write_sweep(tmp_path, SWEEP))
-    fill(loaded, tmp_path / "store", questions=4)
-    return loaded
+    return finished_sweep(tmp_path)
 
 
 @pytest.fixture
