@@ -28,6 +28,7 @@ from lmmcl.training.errors import PreemptedError
 from lmmcl.training.group import finished, fit
 from lmmcl.training.handover import Left, is_gone, left_in
 from lmmcl.training.job import Job
+from lmmcl.training.seal import SEAL
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def _fetch(result: Result, draft: Draft) -> Left | None:
     with result.checkpoint.as_directory() as folder:
         left = left_in(Path(folder))
         if left is None:
-            shutil.copytree(folder, draft.folder, dirs_exist_ok=True)
+            shutil.copytree(folder, draft.folder, ignore=shutil.ignore_patterns(f"{SEAL}*"), dirs_exist_ok=True)
         return left
 
 

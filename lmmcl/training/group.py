@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import ray
 from ray.train import CheckpointConfig, Result, RunConfig, ScalingConfig, WorkerGroupError
@@ -22,8 +23,8 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
 from lmmcl.training.loop import train_loop
-from lmmcl.training.resume import LAYOUT
 from lmmcl.training.retries import Verdict, judge_group, pause_before
+from lmmcl.training.seal import fault_of
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's list of what a run has reported, in the run's folder."""
@@ -122,4 +123,11 @@ def finished(job: Job) -> Result | None:
         log.warning("%s is trained anew; what was kept for being resumed is damaged: %s", job.step.label, error)
         ledger.remove_run(job.key)
         return None
-    return result if result.metrics and "proof" in result.metrics and LAYOUT not in result.metrics else None
+    if not result.metrics or "proof" not in result.metrics or result.checkpoint is None:
+        return None
+    with result.checkpoint.as_directory() as folder:
+        fault = fault_of(Path(folder))
+    if fault is not None:
+        log.warning("%s was trained, but what its group handed over is not whole: %s", job.step.label, fault)
+        return None
+    return result

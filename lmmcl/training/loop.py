@@ -26,6 +26,7 @@ from lmmcl.training.notice import heeding_sigterm
 from lmmcl.training.preparation import ready
 from lmmcl.training.proof import prove
 from lmmcl.training.resume import resume_point
+from lmmcl.training.seal import seal
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.strategies import check_strategy, describe, make_whole
 from lmmcl.training.trainer import StageTrainer
@@ -52,6 +53,8 @@ def train_loop(config: dict[str, Job]) -> None:
         tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
     ):
         fields = teach(job, output, Path(runs))
+        if first:
+            seal(reported)  # a later run may be the one that records it
         ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(reported) if first else None)
 
 

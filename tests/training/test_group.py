@@ -29,6 +29,7 @@ from lmmcl.training.finetune import finetune
 from lmmcl.training.handover import LEFT
 from lmmcl.training.job import Job
 from lmmcl.training.resume import LAYOUT, UPDATE
+from lmmcl.training.seal import seal
 
 STEP = stage()
 GROUP = TrainingPlacement(workers=1, max_failures=0)
@@ -71,6 +72,7 @@ def report(ledger: Ledger, folder: Path, told: dict[str, Any], *, number: int = 
     async def register() -> None:
         manager = CheckpointManager(CheckpointConfig(num_to_keep=2), storage)
         kept = storage.persist_current_checkpoint(Checkpoint.from_directory(folder), f"checkpoint_{number}")
+        seal(Path(kept.path))
         manager.after_report(_TrainingReport(kept, told, False), [told])
 
     asyncio.run(register())
@@ -89,6 +91,7 @@ def test_what_a_group_had_trained_is_recorded_without_training_it_again(trained:
         name: before[name] for name in FIELDS if name != "seconds"
     }
     assert record["seconds"] == before["seconds"], "what it took to train, not to record"
+    assert record["files"].keys() == before["files"].keys()
     for file in files.iterdir():
         assert (Path(ledger.store, STEP.path) / file.name).read_bytes() == file.read_bytes()
     assert not run.exists()
@@ -98,6 +101,19 @@ def test_a_checkpoint_inside_the_stage_is_not_taken_for_its_end(trained: Any, le
     report(ledger, trained[0], TRAINER)
     with pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP)
+
+
+@pytest.mark.parametrize("name", ["delta.safetensors", "seal-0.json"])
+def test_what_a_group_handed_over_is_not_recorded_where_it_is_not_whole(
+    name: str, trained: Any, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = report(ledger, trained[0], ended(trained[1]))
+    file = run / "checkpoint_1" / name
+    file.write_bytes(file.read_bytes()[:-64])
+    with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
+        finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
+    assert "handed over is not whole" in caplog.text
+    assert ledger.find(STEP) is None and run.exists()
 
 
 def test_where_only_recording_fails_the_next_run_records_what_was_trained(

@@ -19,6 +19,7 @@ from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training import group
 from lmmcl.training.finetune import finetune
 from lmmcl.training.handover import LEFT
+from lmmcl.training.seal import seal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -105,6 +106,7 @@ def test_where_the_node_of_a_group_that_ended_is_gone_the_stage_goes_on_from_its
     shutil.rmtree(last.parent)
     last.parent.mkdir()
     (last.parent / LEFT).write_text(json.dumps({"node": "0" * 56, "folder": "/nowhere"}))
+    seal(last.parent)
     record = finetune(step, torn, place)
     assert updates(diary) == 8, "the Trainer saves at the last update too"
     assert (record["updates"], len(losses(step, torn))) == (8, 8)
