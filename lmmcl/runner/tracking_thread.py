@@ -39,19 +39,22 @@ class LogsTrials(Protocol):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How the logging of a sweep ended."""
+    """How the logging of a sweep ended; `report` says whether its report, if it has one, arrived."""
 
     uri: str
     trials: int
     undelivered: int
     reason: str | None
+    report: bool = True
 
     def message(self, sweep: str) -> str | None:
         """What to tell the user, or None when all is there; `sweep` is the file, with options that are to be given again."""
-        if not self.undelivered:
+        left = [f"{self.undelivered} of {words.plural(self.trials, 'trial')}"] if self.undelivered else []
+        left += [] if self.report else ["the report"]
+        if not left:
             return None
         return (
-            f"MLflow at {self.uri} did not take {self.undelivered} of {words.plural(self.trials, 'trial')} "
+            f"MLflow at {self.uri} did not take {' and '.join(left)} "
             f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
         )
 
@@ -79,6 +82,7 @@ class BackgroundTracker:
         self._in_hand: str | None = None
         self._reason: str | None = None
         self._report: list[Path] = []
+        self._reported = False
         self._note = ""
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="lmmcl-mlflow", daemon=True)
@@ -106,7 +110,8 @@ class BackgroundTracker:
         self._thread.join(timeout)
         with self._changed:
             left = {*self._waiting, *self._refused, *([self._in_hand] if self._in_hand else [])}
-            return Delivery(self.uri, len(self._newest), len(left), next(iter(self._refused.values()), self._reason))
+            reason = next(iter(self._refused.values()), self._reason)
+            return Delivery(self.uri, len(self._newest), len(left), reason, not report or self._reported)
 
     def _work(self) -> None:
         wait = self._first_wait
@@ -130,6 +135,7 @@ class BackgroundTracker:
 
     def _log_report(self, tracker: LogsTrials) -> None:
         tracker.log_report(self._report, self._note)
+        self._reported = True
 
     def _next(self) -> TrialResult | None:
         """The trial that has waited longest; None when all is delivered and no more will come."""

@@ -145,6 +145,21 @@ def test_a_trial_that_did_not_end_is_logged_as_stopped_and_the_report_follows(tm
     assert recorder.reports == ["page.html"]
 
 
+@pytest.mark.parametrize("error", [GONE, MlflowException("no such artifacts"), RuntimeError("a fault of our own")])
+def test_a_report_that_did_not_arrive_is_told_too(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+
+    def refuse(files: Sequence[Path], note: str = "") -> str:
+        raise error
+
+    monkeypatch.setattr(recorder, "log_report", refuse)
+    tracker = start(recorder)
+    tracker.put(make_trial(key="a", updates=0))
+    end = tracker.close(20, [Path("index.html")])
+    assert end.undelivered == 0
+    assert f"did not take the report ({error})" in str(end.message("x.yaml"))
+
+
 def test_a_fault_of_our_own_is_told_and_does_not_reach_the_sweep(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         tracker = start(Recorder(forever=ZeroDivisionError("oops")))
