@@ -22,6 +22,7 @@ Shapes = Mapping[str, list[tuple[int, int]]]
 """Role → (outputs, inputs) of each linear layer's weight, in the model's order."""
 
 
+@cache
 def linear_shapes(lmm: LMM) -> Shapes:
     """The shapes of `lmm`, for each of its roles that has linear layers. Raises UserError for a model that has no configuration."""
     folded = _shipped().get(lmm.name)
@@ -36,7 +37,6 @@ def _shipped() -> dict[str, dict[str, list[list[int]]]]:
     return json.loads(SHIPPED.read_text(encoding="utf-8"))
 
 
-@cache
 def _of_configuration(lmm: LMM) -> Shapes:
     from lmmcl.models.inventory import meta_model
     from lmmcl.models.pretrained import PretrainedLMM

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import cache
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.models.linears import Shapes, linear_shapes
 from lmmcl.models.roles import select
@@ -58,11 +61,10 @@ def training_activations(step: Finetune, examples: int, *, checkpointing: bool, 
     For blocks whose attention is not kept this is within a third of the per-layer count of arXiv 2205.05198 (section 4.1). What
     lies below everything that trains keeps nothing.
     """
-    shapes = _shapes(step.model)
-    if shapes is None:
+    if _shapes(step.model) is None:
         return 0
-    language, vision = _tower(shapes, "llm"), _tower(shapes, "vision")
-    trained = _trained_roles(step)
+    language, vision = _tower(step.model, "llm"), _tower(step.model, "vision")
+    trained = _trained_roles(step.recipe, step.model)
     sees = any(role.startswith(("vision.blocks.", "vision.embeddings")) for role in trained)
     kept = example_tokens(step.model) * language.kept(0 if sees else _lowest(trained), checkpointing)
     if sees:
@@ -74,23 +76,13 @@ def training_activations(step: Finetune, examples: int, *, checkpointing: bool, 
 
 def cache_bytes(lmm: LMM, new_tokens: int, precision: int) -> int:
     """Bytes of keys and values of one question and `new_tokens` of its answer; 0 for a model that does not tell its layers."""
-    shapes = _shapes(lmm) or {}
-    outputs = sum(
-        rows
-        for role, layers in shapes.items()
-        if re.match(r"llm\.blocks\.\d+\.attention\.[kv]$", role)
-        for rows, _ in layers
-    )
-    return (example_tokens(lmm) + new_tokens) * outputs * precision
+    return (example_tokens(lmm) + new_tokens) * _kept_by_a_token(lmm) * precision
 
 
 def passing_bytes(lmm: LMM, precision: int) -> int:
     """Bytes of one question in the block where it takes most: nothing is kept for a way back."""
-    shapes = _shapes(lmm)
-    if shapes is None:
-        return 0
-    seen = example_patches(lmm) * _tower(shapes, "vision").block
-    return max(seen, example_tokens(lmm) * _tower(shapes, "llm").block) * precision
+    seen = example_patches(lmm) * _tower(lmm, "vision").block
+    return max(seen, example_tokens(lmm) * _tower(lmm, "llm").block) * precision
 
 
 def _shapes(lmm: LMM) -> Shapes | None:
@@ -100,10 +92,18 @@ def _shapes(lmm: LMM) -> Shapes | None:
         return None
 
 
-def _tower(shapes: Shapes, name: str) -> Tower:
+@cache
+def _kept_by_a_token(lmm: LMM) -> int:
+    """Numbers of keys and values, over all blocks."""
+    keeps = re.compile(r"llm\.blocks\.\d+\.attention\.[kv]$")
+    return sum(rows for role, layers in (_shapes(lmm) or {}).items() if keeps.match(role) for rows, _ in layers)
+
+
+@cache
+def _tower(lmm: LMM, name: str) -> Tower:
     blocks: dict[int, int] = {}
     widths: list[int] = []
-    for role, layers in shapes.items():
+    for role, layers in (_shapes(lmm) or {}).items():
         if match := re.match(rf"{name}\.blocks\.(\d+)", role):
             number = int(match[1])
             blocks[number] = blocks.get(number, 0) + sum(outputs + inputs for outputs, inputs in layers)
@@ -111,13 +111,14 @@ def _tower(shapes: Shapes, name: str) -> Tower:
     return Tower(tuple(blocks[number] for number in sorted(blocks)), min(widths, default=0))
 
 
-def _trained_roles(step: Finetune) -> set[str]:
-    roles = {role: role for role in step.model.role_counts()}
-    adapter = step.recipe.adapter
-    return select(roles, [*step.recipe.train, *(adapter.targets if adapter else ())], model=step.model.name)
+@cache
+def _trained_roles(recipe: Recipe, lmm: LMM) -> frozenset[str]:
+    roles = {role: role for role in lmm.role_counts()}
+    targets = recipe.adapter.targets if recipe.adapter else ()
+    return frozenset(select(roles, [*recipe.train, *targets], model=lmm.name))
 
 
-def _lowest(trained: set[str]) -> int:
+def _lowest(trained: Set[str]) -> int:
     """The first block of the language model that the way back reaches: 0 where something before the blocks trains."""
     found = [re.match(r"llm\.blocks\.(\d+)\.", role) for role in trained if role not in ("llm.norm", "llm.head")]
     return min((int(match[1]) if match else 0 for match in found), default=10**6)

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from lmmcl.methods.adapters import OSF
-from lmmcl.methods.recipes import Recipe
 from lmmcl.models.base import LMM
 from lmmcl.models.roles import select
 from lmmcl.runner.activations import cache_bytes, passing_bytes, training_activations
 from lmmcl.spec.cluster import EvaluationPlacement, TrainingPlacement
-from lmmcl.spec.steps import Asked, Evaluate, Examine, Finetune, stages_of
+from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, stages_of
 from lmmcl.spec.trained import trained_of
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -155,18 +154,18 @@ def _largest_block(lmm: LMM) -> int:
     return max(sizes.values(), default=0)
 
 
-def _experts(recipe: Recipe, lmm: LMM) -> int:
-    """Parameters that a recipe leaves in the model beside its own."""
-    return trained_of(recipe, lmm).written if recipe.adapter and recipe.adapter.kind == "moe" else 0
+def grown_by(checkpoint: Checkpoint) -> int:
+    """Parameters (of experts) that its stages left in the model beside its own."""
+    recipes = [stage.recipe for stage in stages_of(checkpoint) if isinstance(stage, Finetune)]
+    moe = [recipe for recipe in recipes if recipe.adapter and recipe.adapter.kind == "moe"]
+    return max((trained_of(recipe, checkpoint.model).written for recipe in moe), default=0)
 
 
 def asked_memory(step: Asked, placement: EvaluationPlacement) -> AskedMemory:
     """What asking `step` of its checkpoint needs on a GPU; another engine than transformers holds its cache to what is left."""
     precision = BYTES[step.evaluation.precision]
     lmm = step.checkpoint.model
-    recipes = [stage.recipe for stage in stages_of(step.checkpoint) if isinstance(stage, Finetune)]
-    grown = max((_experts(recipe, lmm) for recipe in recipes), default=0)
-    weights = precision * (sum(lmm.role_counts().values()) + grown)
+    weights = precision * (sum(lmm.role_counts().values()) + grown_by(step.checkpoint))
     if isinstance(step, Examine) and step.probe.needs_base:
         weights *= 2
     if placement.engine != "transformers":

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
-from lmmcl.runner.estimate import GB, AskedMemory, StageMemory, asked_memory, stage_memory
+from lmmcl.runner.estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.spec.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.spec.steps import Asked, Evaluate, Examine, Finetune, Snapshot, Step
 from lmmcl.spec.sweep import Sweep
@@ -17,6 +17,8 @@ from lmmcl.training.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
 """The node that a plan without a cluster file is told for."""
+TOLD = 8
+"""Refusals that are read by a person."""
 ANYWAY = "leave out gpu_memory_gb to try all the same"
 
 
@@ -53,9 +55,11 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
 
 
 def refuse(found: Sequence[str]) -> None:
-    """Raises UserError with what was `found` not to fit, if anything."""
+    """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
+    more = [f"{len(found) - TOLD} more (`lmmcl plan --json` has all)"] if len(found) > TOLD else []
     if found:
-        raise UserError(found[0] if len(found) == 1 else "\n" + "\n".join(f"- {each}" for each in found))
+        told = [*found[:TOLD], *more]
+        raise UserError(told[0] if len(told) == 1 else "\n" + "\n".join(f"- {each}" for each in told))
 
 
 def unfit(
@@ -69,17 +73,16 @@ def unfit(
     """
     corners = [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
     coming = {step.key for step in corners}
-    fits: dict[tuple[str, ...], bool] = {}
+    whys: dict[tuple[str, ...], str | None] = {}
     found: dict[tuple[str, ...], str] = {}
     for step in (*steps, *corners):
         checked = step.finetune if isinstance(step, Snapshot) else step
         if not isinstance(checked, Finetune | Evaluate | Examine) or (alike := _alike(checked)) in found:
             continue
-        if alike not in fits or not fits[alike]:
-            why = _why_not(checked, cluster, of_all)
-            fits[alike] = why is None
-            if why and (step.key in coming or is_missing(step)):
-                found[alike] = why
+        if alike not in whys:
+            whys[alike] = _why_not(checked, cluster, of_all)
+        if whys[alike] and (step.key in coming or is_missing(step)):
+            found[alike] = str(_why_not(checked, cluster, of_all))  # in words of this step: the first may be recorded
     return tuple(dict.fromkeys(found.values()))
 
 
@@ -101,7 +104,7 @@ def _alike(step: Finetune | Asked) -> tuple[str, ...]:
         mitigation = step.mitigation.name if step.mitigation else ""
         training = step.training
         return step.model.name, step.recipe.label, mitigation, str(training.global_batch_size), training.precision
-    grown = step.checkpoint.label if step.checkpoint.depth else ""
+    grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
     return step.checkpoint.model.name, grown, step.kind, asked, step.evaluation.precision
 

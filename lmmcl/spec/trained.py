@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from lmmcl.errors import UserError
 from lmmcl.methods.recipes import Recipe
@@ -19,6 +20,7 @@ class Trained:
     written: int
 
 
+@cache
 def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
     """How much `recipe` trains of `lmm` and writes at each stage.
 

@@ -13,7 +13,7 @@ from made import write_sweep
 from pretended import SEARCH, Pretence, lmmcl, pretence, run  # noqa: F401 - pretence is a fixture
 
 from lmmcl.errors import UserError
-from lmmcl.runner.fits import check_asked, check_stage, unfit
+from lmmcl.runner.fits import check_asked, check_stage, refuse, unfit
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Evaluate, Finetune
 from lmmcl.spec.sweep import load_sweep
@@ -138,3 +138,29 @@ def test_the_store_is_asked_only_about_what_does_not_fit(tmp_path: Path) -> None
 
     assert unfit(sweep, cluster(), sweep.steps.values(), is_missing) == ()
     assert asked == ["1-counting-full-lr5e-06-s0"]
+
+
+def test_a_kind_of_step_is_judged_once_however_many_steps_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = "learning_rate: [1.0e-5, 2.0e-5, 3.0e-5], seed: [0, 1]"
+    text = BIG.replace("recipe: [RECIPE]", f"recipe: [llm, full], {axes}")
+    sweep = load_sweep(write_sweep(tmp_path, text))
+    judged: list[str] = []
+    check = check_stage
+
+    def counted(step: Finetune, place: Cluster) -> None:
+        judged.append(step.recipe.name)
+        check(step, place)
+
+    monkeypatch.setattr("lmmcl.runner.fits.check_stage", counted)
+    assert len(sweep.trials) == 12
+    assert unfit(sweep, cluster(), sweep.steps.values(), lambda step: False) == ()
+    assert judged == ["llm", "full"]
+
+
+def test_of_many_refusals_the_first_are_told() -> None:
+    with pytest.raises(UserError) as refused:
+        refuse([f"stage {number}" for number in range(30)])
+    assert "stage 7" in str(refused.value) and "stage 8" not in str(refused.value)
+    assert "22 more (`lmmcl plan --json` has all)" in str(refused.value)
