@@ -112,21 +112,6 @@ def _end_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, interrupt)
 
 
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """Keep Tune from counting which loggers a run has, for which it imports MLflow, W&B and Comet's integrations: two seconds
-    before the first trial starts, also where usage is not reported."""
-    from ray.air._internal import usage as told
-
-    usage: Any = told
-    counting = getattr(usage, "tag_callbacks", None)
-    usage.tag_callbacks = lambda callbacks: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = counting
-
-
 def _quiet_environment() -> None:
     """Ray reads these when it starts; a person's own settings win."""
     for name, value in {

@@ -15,7 +15,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
-from lmmcl.runner.ray_start import ray_cluster, tune_storage, uncounted
+from lmmcl.runner.ray_start import ray_cluster, tune_storage
 from lmmcl.runner.remote import NOTE_SECONDS, RemoteSteps, start_steps_actor
 from lmmcl.runner.room import Room, driver_resources
 from lmmcl.runner.search import Searching
@@ -66,8 +66,7 @@ def run_on_ray(
             ),
         )
         try:
-            with uncounted():
-                follow.tell_lost(tuner.fit())
+            follow.tell_lost(tuner.fit())
         except KeyboardInterrupt:
             _save_stages(actor)
             raise

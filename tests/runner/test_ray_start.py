@@ -10,7 +10,7 @@ import pytest
 
 from lmmcl.errors import UserError
 from lmmcl.runner import ray_start
-from lmmcl.runner.ray_start import ray_cluster, uncounted
+from lmmcl.runner.ray_start import ray_cluster
 from lmmcl.spec.cluster import Cluster
 
 
@@ -65,16 +65,3 @@ def test_a_machine_too_busy_for_ray_is_told_so_and_other_errors_are_not_hidden(m
         failing(monkeypatch, error)
         with pytest.raises(type(error)):
             start("local")
-
-
-def test_tune_counts_no_loggers_of_ours_and_those_of_others_again_after() -> None:
-    from ray.air._internal import usage
-    from ray.tune import tune
-
-    assert tune.air_usage is usage, "Tune asks this module"
-    counting = usage.tag_callbacks
-    with pytest.raises(KeyboardInterrupt), uncounted():
-        assert usage.tag_callbacks([]) is False
-        assert usage.tag_callbacks is not counting
-        raise KeyboardInterrupt
-    assert usage.tag_callbacks is counting
