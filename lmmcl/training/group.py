@@ -45,7 +45,8 @@ def fit(job: Job, storage: str) -> Result:
         except ControllerError as error:
             if job.placement.min_workers is None or not isinstance(error.controller_failure, NO_PLACE):
                 raise
-            log.info("%s: %s", job.step.label, explain(error.controller_failure))  # there may be room for fewer now
+            log.info("%s: %s", job.step.label, explain(error.controller_failure))
+            time.sleep(pause_before(1))  # there may be room for fewer now
         except WorkerGroupError as error:
             verdict, reason = judge_group(error)
             failures += verdict is Verdict.BROKE
