@@ -30,7 +30,8 @@ from lmmcl.runner.processes import Where, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.spec.cluster import Cluster
 from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
-from lmmcl.training.retries import PreemptedError, Verdict, is_away, judge, pause_before, root_of
+from lmmcl.training.errors import PreemptedError
+from lmmcl.training.retries import Verdict, is_away, judge, pause_before, root_of
 
 NOTE_SECONDS = 0.5
 """Between two notes on a step, and between two looks at all of them: as often as a person can read."""
