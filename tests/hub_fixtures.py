@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmcl.tasks.hub_client import Hub
+from lmmcl.tasks.hub.client import Hub
 
 FIXTURES = Path(__file__).parent / "tasks" / "fixtures"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmmcl.tasks import get_benchmark
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER
 
 UTILS = """
 def doc_to_visual(doc):
@@ -95,7 +95,7 @@ def write_mmmu(folder: Path) -> None:
     """A task `own_mmmu`: that of lmms-eval called mmmu_val, with drawn rows in MMMU's own schema."""
     from datasets import Dataset, Features, Image, Value
 
-    from lmmcl.tasks.lmms_eval import installed
+    from lmmcl.tasks.lmms_eval.benchmark import installed
 
     examples = get_benchmark("colour").load()[:8]
     pictures = [example.open_images()[0] for example in examples]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lmmcl.config.settings import Evaluation, Training
 from lmmcl.methods import get_mitigation, get_recipe
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import RoleRule
-from lmmcl.spec.settings import Evaluation, Training
-from lmmcl.spec.trial import Trial
-from lmmcl.tasks.base import Benchmark, Skill, ask
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.skills import Benchmark, Skill
 
 
 class MadeModel(LMM):

@@ -12,11 +12,11 @@ from typing import Any
 
 from made import made_trial
 
+from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.runner import execute
 from lmmcl.runner.inline import InlineSteps
-from lmmcl.spec.cluster import ClaimSettings, Cluster
-from lmmcl.spec.steps import Step
+from lmmcl.steps import Step
 
 SETTINGS = ClaimSettings(poll_s=0.05)
 

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import StageContext, TrainingMitigation
-from lmmcl.methods.recipes import get_recipe
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
 from lmmcl.models.roles import select
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
-from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.training.batches import cut_batches
+from lmmcl.steps import Checkpoint, Finetune, Pretrained
+from lmmcl.tasks.examples import Example, ask
+from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.training.distributed.batches import cut_batches
 from lmmcl.training.job import Job
-from lmmcl.training.loop import _unfreeze
-from lmmcl.training.preparation import prepare
-from lmmcl.training.trainer import StageTrainer
+from lmmcl.training.stage.loop import _unfreeze
+from lmmcl.training.stage.preparation import prepare
+from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 BASE = Pretrained(get_model("tiny-onevision"))

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from made import SWEEP, write_sweep
 
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.spec.steps import CheckpointStep, Evaluate, Examine, Finetune, Step
-from lmmcl.spec.sweep import Sweep, load_sweep
-from lmmcl.spec.trial import Stage
+from lmmcl.steps import CheckpointStep, Evaluate, Examine, Finetune, Step
+from lmmcl.steps.trial import Stage
 
 #: From a step to the chance of a right answer, 0 to 1.
 Chance = Callable[[Evaluate], float]

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from lmmcl import __version__
-from lmmcl.cli import data, facts, results, store, sweeps, weights
+from lmmcl.cli import catalog_commands, data_commands, result_commands, store_commands, sweep_commands, weight_commands
 from lmmcl.errors import UserError
 
 HELP = """Teach a large multimodal model new skills, one after another, and measure what it forgets.
@@ -23,7 +23,7 @@ Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing 
 """
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
-for subject in (sweeps, results, facts, weights, store, data):
+for subject in (sweep_commands, result_commands, catalog_commands, weight_commands, store_commands, data_commands):
     app.add_typer(subject.app)
 
 

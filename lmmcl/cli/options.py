@@ -14,9 +14,9 @@ import typer
 from fsspec.registry import get_filesystem_class
 from rich.console import Console
 
+from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.spec.cluster import Cluster, load_cluster
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
 Overrides = Annotated[

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
-from lmmcl.models.encode import encode
-from lmmcl.tasks.base import Benchmark, Example
+from lmmcl.models.processing.encode import encode
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.skills import Benchmark
 
 T = TypeVar("T")
 Row = tuple[Example, dict[str, Tensor]]

@@ -13,8 +13,8 @@ from lmmcl.evaluation.engines.transformers import Transformers
 from lmmcl.evaluation.generate import answer, scored
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
-from lmmcl.spec.steps import Evaluate
-from lmmcl.tasks.base import Benchmark
+from lmmcl.steps import Evaluate
+from lmmcl.tasks.skills import Benchmark
 
 
 def score_benchmarks(

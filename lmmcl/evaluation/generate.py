@@ -18,8 +18,9 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
-from lmmcl.models.encode import end_of_turn, pad
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example
+from lmmcl.models.processing.encode import end_of_turn, pad
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
+from lmmcl.tasks.skills import Benchmark
 
 BATCHES_PER_WINDOW, WINDOW = 8, 512
 """Questions are sorted by length within so many batches, or so many questions where these are fewer: enough to pad little, few

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmmcl.evaluation.measures import Run, all_measures
+from lmmcl.measures import Run, all_measures
 
 HIGHEST = 10.0
 """The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
@@ -92,7 +92,7 @@ class ScoreMatrix:
     def summary(self, stage: int | None = None) -> dict[str, float]:
         """Every measure that is defined after `stage` (default: the last entered), in percentage points.
 
-        See `lmmcl.evaluation.measures` for what each means. Empty at stage 0.
+        See `lmmcl.measures` for what each means. Empty at stage 0.
         """
         run = Run(self.order, self.held_out, dict(self._means))
         return {name: float(value) for name, value in all_measures(run, self._stage(stage)).items()}

@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError, unknown
-from lmmcl.ledger.draft import Draft, private_folder, private_folders, publish, staged_whole
-from lmmcl.ledger.leftovers import tidy, tidy_node
 from lmmcl.ledger.node import Node
 from lmmcl.ledger.owners import is_written, key_of
+from lmmcl.ledger.pending_record import Draft, private_folder, private_folders, publish, staged_whole
 from lmmcl.ledger.reading import lines, opened
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, sealed, unsealed
+from lmmcl.ledger.stale_files import tidy, tidy_node
 from lmmcl.ledger.store import Store, full, met_no_room
 from lmmcl.models import get_model
-from lmmcl.spec.steps import Recorded, Step
+from lmmcl.steps import Recorded, Step
 
 ASIDE = "record.damaged.json"
 
@@ -244,5 +244,5 @@ class Ledger:
         return {key_of(folder) for folder in private_folders(self) if is_written(folder) is not False}
 
     def remove_abandoned(self) -> None:
-        """Delete what killed processes left (see `lmmcl.ledger.leftovers`)."""
+        """Delete what killed processes left (see `lmmcl.ledger.stale_files`)."""
         tidy(self)

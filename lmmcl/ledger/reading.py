@@ -9,17 +9,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.record import WEIGHTS, DamagedError, DroppedError, Record, differs, home_of
 from lmmcl.ledger.store import full, is_full
 
-if TYPE_CHECKING:
-    from lmmcl.ledger import Ledger
-
 
 @contextmanager
-def opened(ledger: Ledger, path: str, name: str, *, put_aside: bool) -> Iterator[Path]:
+def opened(ledger: LedgerAccess, path: str, name: str, *, put_aside: bool) -> Iterator[Path]:
     """See `Ledger.opened`."""
     home, inner = home_of(path, name)
     record = ledger.read(home)
@@ -40,7 +38,7 @@ def opened(ledger: Ledger, path: str, name: str, *, put_aside: bool) -> Iterator
 
 
 @contextmanager
-def _fetched(ledger: Ledger, record: Record | None, home: str, name: str, put_aside: bool) -> Iterator[Path]:
+def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, put_aside: bool) -> Iterator[Path]:
     room = ledger.node.room("lmmcl-read-")
     local = room / name
     try:
@@ -64,7 +62,7 @@ def _fetched(ledger: Ledger, record: Record | None, home: str, name: str, put_as
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _copied(ledger: Ledger, at: str, name: str, local: Path, said: Mapping[str, Any]) -> bool:
+def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, said: Mapping[str, Any]) -> bool:
     """Link `local` to this node's copy, which may be deleted meanwhile; whether there is one, whole."""
     copy = ledger.node.copy(at, name)
     if copy is None:
@@ -78,7 +76,7 @@ def _copied(ledger: Ledger, at: str, name: str, local: Path, said: Mapping[str, 
     return False
 
 
-def _verify(ledger: Ledger, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
+def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
     """Hold a file to what its record says of it."""
     why = differs(local, said)
     if why is None:
@@ -90,7 +88,7 @@ def _verify(ledger: Ledger, path: str, name: str, local: Path, said: Mapping[str
     raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
 
 
-def lines(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
+def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
     """See `Ledger.read_lines`."""
     record = ledger.read(path)
     if record is None:

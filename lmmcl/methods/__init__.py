@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from lmmcl.methods.mitigation import Mitigation, get_mitigation, mitigation_names
-from lmmcl.methods.recipes import RECIPES, Recipe, get_recipe
+from lmmcl.methods.recipes.recipe import RECIPES, Recipe, get_recipe
 
 __all__ = ["RECIPES", "Mitigation", "Recipe", "get_mitigation", "get_recipe", "mitigation_names"]

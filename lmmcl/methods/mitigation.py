@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmmcl.errors import UserError, bad_setting, unknown
-from lmmcl.methods.recipes import RECIPES, Recipe
+from lmmcl.methods.recipes.recipe import RECIPES, Recipe
 from lmmcl.registry import member, members
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from lmmcl.models.base import LMM
-    from lmmcl.tasks.base import Example, Skill
+    from lmmcl.models.lmm import LMM
+    from lmmcl.tasks.examples import Example
+    from lmmcl.tasks.skills import Skill
 
 
 ROWS = "rows"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmmcl.errors import UserError
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 from lmmcl.registry import member, members
 
 __all__ = ["LMM", "get_model", "model_names"]
@@ -16,7 +16,7 @@ def get_model(name: str, folder: Path | None = None) -> LMM:
 
     Raises UserError with the nearest names, or with what a directory lacks.
     """
-    from lmmcl.models.local import is_path, local_model
+    from lmmcl.models.local_model import is_path, local_model
 
     if is_path(name):
         return local_model(name, folder)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 
 if TYPE_CHECKING:
     from torch import Tensor

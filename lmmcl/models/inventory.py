@@ -1,7 +1,7 @@
 """Inventories: how many parameters each role of a model has, known without weights.
 
 `data/hub/<name>.json` ships the part of a checkpoint's configuration that fixes its architecture, and the inventory that
-follows from it. `python -m lmmcl.models.inventory` computes the inventories anew (on torch's meta device, without memory).
+follows from it. `python -m lmmcl.maintenance.inventories` computes the inventories again (on torch's meta device, without memory).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,22 +45,3 @@ def count_roles(roles: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str,
     for name, role in roles.items():
         counts[role] += sizes[name]
     return dict(counts)
-
-
-def compute(name: str) -> dict[str, int]:
-    """The inventory of a shipped model, from its shipped configuration."""
-    from lmmcl.models import get_model
-
-    sizes = parameter_counts(meta_model(shipped(name)["config"]))
-    return count_roles(get_model(name).roles_of(sizes), sizes)
-
-
-def write(names: Iterable[str]) -> None:
-    """Compute and write the inventories of `names`."""
-    for name in names:
-        text = json.dumps({"config": shipped(name)["config"], "roles": compute(name)}, indent=1)
-        (HUB / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(sorted(path.stem for path in HUB.glob("*.json")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import summary
 
 SHIPPED = Path(__file__).parent / "data" / "linears.json"
@@ -88,8 +88,8 @@ def compute(names: Iterable[str]) -> dict[str, Any]:
     """What ships of the models `names`, from their shipped configurations."""
     from lmmcl.models import get_model
     from lmmcl.models.inventory import meta_model, shipped
-    from lmmcl.models.tiny import TinyLMM
-    from lmmcl.models.tiny_config import configuration
+    from lmmcl.models.tiny.tiny import TinyLMM
+    from lmmcl.models.tiny.tiny_config import configuration
 
     found = {}
     for name in names:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.models.architecture import Architecture
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import RoleRule
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class PretrainedLMM(LMM):
 
     def load_processor(self) -> ProcessorMixin:
         self.check()
-        from lmmcl.models.processors import load_processor
+        from lmmcl.models.processing.processors import load_processor
 
         return load_processor(self.architecture, self.source())
 

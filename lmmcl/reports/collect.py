@@ -11,17 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.evaluation.walked import Walk, Walks, walks_of, wanted_steps
 from lmmcl.ledger import Ledger, Record
-from lmmcl.ledger.searches import search_states, with_proposals
-from lmmcl.reports.cells import measure_cells
 from lmmcl.reports.failures import kept_failures
+from lmmcl.reports.image_text_grid import measure_cells
+from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.reports.rows import rows_of
-from lmmcl.spec.steps import Examine, Finetune, Step
-from lmmcl.spec.sweep import Sweep
-from lmmcl.spec.trial import Stage, Trial
+from lmmcl.search.progress import Walk, Walks, walks_of, wanted_steps
+from lmmcl.search.search_state import search_states, with_proposals
+from lmmcl.steps import Examine, Finetune, Step
+from lmmcl.steps.trial import Stage, Trial
 
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from lmmcl.reports import words
+from lmmcl.reports import formatting
 from lmmcl.reports.results import SweepResults, finite
 
 FEWEST = 4
@@ -79,7 +79,8 @@ def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:
     """(probe, ρ, p, stages) as text; empty where the sweep has no probes or too few stages."""
     found = shown(probe_correlations(results))
     return [
-        (each.probe, f"{each.rho:+.2f}".replace("-", "−"), words.p_value(each.p), str(each.stages)) for each in found
+        (each.probe, f"{each.rho:+.2f}".replace("-", "−"), formatting.p_value(each.p), str(each.stages))
+        for each in found
     ]
 
 

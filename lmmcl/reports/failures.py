@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lmmcl.ledger import Ledger
-from lmmcl.reports import words
-from lmmcl.spec.trial import Trial
+from lmmcl.reports import formatting
+from lmmcl.steps.trial import Trial
 
 FOLDER = "failures"
 DETAILS = "\n\n--- traceback ---\n"
@@ -26,7 +26,7 @@ class Failure:
     @property
     def line(self) -> str:
         """The reason in one line."""
-        return words.first_line(self.why)
+        return formatting.first_line(self.why)
 
 
 def keep_failure(ledger: Ledger, trial: Trial, why: str, details: str) -> None:

@@ -13,19 +13,19 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
-from lmmcl.evaluation.walked import Walk, walks_of
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.searches import with_proposals
-from lmmcl.reports import words
-from lmmcl.reports.question_pictures import Pictures
+from lmmcl.reports import formatting
+from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.recommend import advise
+from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.rows import rows_of
 from lmmcl.reports.seeds import averaged
-from lmmcl.spec.steps import Evaluate
-from lmmcl.spec.sweep import Sweep
-from lmmcl.tasks.base import Benchmark
+from lmmcl.search.progress import Walk, walks_of
+from lmmcl.search.search_state import with_proposals
+from lmmcl.steps import Evaluate
+from lmmcl.tasks.skills import Benchmark
 
 ANSWERED = 0.5
 """A score from which a question counts as answered: metrics may give a part of a point."""
@@ -199,10 +199,10 @@ def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[st
     def cards(some: Sequence[Flip]) -> list[dict[str, Any]]:
         return [
             {
-                "question": words.first_line(" ".join(flip.question.split()), 400),
-                "references": [words.first_line(str(each)) for each in flip.references[:3]],
-                "before": words.first_line(flip.before),
-                "after": words.first_line(flip.after),
+                "question": formatting.first_line(" ".join(flip.question.split()), 400),
+                "references": [formatting.first_line(str(each)) for each in flip.references[:3]],
+                "before": formatting.first_line(flip.before),
+                "after": formatting.first_line(flip.after),
                 "image": pictures.of(benchmark, flip.id),
             }
             for flip in some[:PAGE_EACH]

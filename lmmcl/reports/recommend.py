@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lmmcl.reports import words
+from lmmcl.reports import formatting
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm
 from lmmcl.reports.pareto import comparable, fronts, place
 from lmmcl.reports.results import SweepResults, TrialResult
@@ -108,9 +108,9 @@ def short_name(results: SweepResults, trial: TrialResult) -> str:
     for axis in results.varying():
         value = trial.axes.get(axis)
         if value is not None and axis != "seeds":
-            text = words.axis_value(axis, value)
-            parts.append(text if isinstance(value, str) else f"{words.label(axis)} {text}")
-    order = sorted(parts, key=lambda part: part == words.axis_value("model", trial.axes.get("model")))
+            text = formatting.axis_value(axis, value)
+            parts.append(text if isinstance(value, str) else f"{formatting.label(axis)} {text}")
+    order = sorted(parts, key=lambda part: part == formatting.axis_value("model", trial.axes.get("model")))
     return " · ".join(order) or trial.name
 
 
@@ -139,7 +139,7 @@ def _tie(results: SweepResults, tie: Tie) -> str:
     parts = []
     for name, label in zip(TESTED, ("learning", "held-out"), strict=True):
         made = tie.differences[name]
-        parts.append(f"{label} {words.points_range(made.value, (made.low, made.high))}")
+        parts.append(f"{label} {formatting.points_range(made.value, (made.low, made.high))}")
     return f"{short_name(results, tie.trial)} ({', '.join(parts)})"
 
 
@@ -176,7 +176,7 @@ def _advice_lines(results: SweepResults, advice: Advice, budget: float) -> list[
         lines = [f"Take {short_name(results, choice.trial)}.", *choice_lines(results, choice)]
         low = (choice.trial.interval("held_out_forgetting") or (0.0, 0.0))[0]
         if low < -budget:
-            lines.append(f"Its loss may be beyond the budget: the interval reaches {words.points(low)}.")
+            lines.append(f"Its loss may be beyond the budget: the interval reaches {formatting.points(low)}.")
     if choice is not most:
         lines.append(
             f"Without a budget {short_name(results, most.trial)} learns most: {_range(most.trial, 'learning')}, "
@@ -190,11 +190,9 @@ def _advice_lines(results: SweepResults, advice: Advice, budget: float) -> list[
 
 def recommendation_markdown(results: SweepResults, budget: float = BUDGET) -> str:
     """The same as Markdown; empty where no trial is finished."""
-    from lmmcl.reports.table import escape_markdown
-
     lines = recommendation(results, budget)
     text = [f"### Which to take, with at most {budget:g} points of held-out forgetting", ""]
-    return "\n".join([*text, *(f"{escape_markdown(line)}  " for line in lines), ""]) if lines else ""
+    return "\n".join([*text, *(f"{formatting.escape_markdown(line)}  " for line in lines), ""]) if lines else ""
 
 
 def _value(trial: TrialResult, name: str) -> float:
@@ -204,4 +202,4 @@ def _value(trial: TrialResult, name: str) -> float:
 
 
 def _range(trial: TrialResult, name: str) -> str:
-    return words.points_range(trial.measure(name), trial.interval(name))
+    return formatting.points_range(trial.measure(name), trial.interval(name))

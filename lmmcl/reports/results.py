@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmmcl.ledger.searches import SearchState
-from lmmcl.spec.search import Stopped
+from lmmcl.config.search_settings import Stopped
+from lmmcl.search.search_state import SearchState
 
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
@@ -26,7 +26,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cell:
-    """One of the four cells of image × text, each like what was taught (`id`) or not (`ood`); see `lmmcl.reports.cells`.
+    """One of the four cells of image × text, each like what was taught (`id`) or not (`ood`); see `lmmcl.reports.image_text_grid`.
 
     `change` is the mean change of its `benchmarks` against the pre-trained model, in percentage points, with its bootstrap
     interval; None in a cell without benchmarks.

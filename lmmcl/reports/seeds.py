@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmcl.reports import words
+from lmmcl.reports import formatting
 from lmmcl.reports.paired import from_variances
 from lmmcl.reports.results import Cell, Interval, StageResult, SweepResults, TrialResult, finite, finite_pair, identity
 
@@ -58,7 +58,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         held_out=first.held_out,
         stages=[mean_stage(stages) for stages in zip(*(trial.stages for trial in used), strict=False)],
         state=first.state,
-        error="; ".join(f"seed {each.axes.get('seed')}: {words.first_line(each.error or '')}" for each in failed)
+        error="; ".join(f"seed {each.axes.get('seed')}: {formatting.first_line(each.error or '')}" for each in failed)
         or None,
         draws=_mean_draws(used) if alike else {},
         seeds=tuple(used) if len(trials) > 1 else (),

@@ -11,10 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.searches import with_proposals
-from lmmcl.reports import export, words
+from lmmcl.planning.plan import few_examples
+from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect
 from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.flips import front_keys, page_flips
@@ -22,15 +24,14 @@ from lmmcl.reports.inside import inside_table
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
-from lmmcl.reports.table import terminal_table
-from lmmcl.runner.plan import few_examples
+from lmmcl.reports.tables import export
+from lmmcl.reports.tables.table import terminal_table
 from lmmcl.runner.run import Outcome, run_sweep
-from lmmcl.runner.tracking import Tracker
-from lmmcl.runner.tracking_extras import Answers, resolved, view_address, write_answers
-from lmmcl.runner.tracking_store import check_reachable, default_artifact_location, default_tracking_uri
-from lmmcl.runner.tracking_thread import BackgroundTracker
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.sweep import Sweep
+from lmmcl.search.search_state import with_proposals
+from lmmcl.tracking.background import BackgroundTracker
+from lmmcl.tracking.database import check_reachable, default_artifact_location, default_tracking_uri
+from lmmcl.tracking.extras import Answers, resolved, view_address, write_answers
+from lmmcl.tracking.tracker import Tracker
 
 OFF = "off"
 """The tracking URI that means none."""
@@ -72,7 +73,7 @@ def run_and_report(
         lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if outcome.failures:
         lines.append(
-            f"failed  {words.plural(len(outcome.failures), 'trial')}; the same command tries again; "
+            f"failed  {formatting.plural(len(outcome.failures), 'trial')}; the same command tries again; "
             f"tracebacks in {ledger.store}/failures"
         )
     for line in lines:
@@ -121,8 +122,8 @@ def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
 
 def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
     """The page (with the questions of `flips`) and the picture of the trade-off."""
-    from lmmcl.reports.figures import write_scatter
-    from lmmcl.reports.page import write_page
+    from lmmcl.reports.page.page import write_page
+    from lmmcl.reports.plots import write_scatter
 
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / "index.html", folder / "tradeoff.png"
@@ -166,7 +167,7 @@ def report_sweep(
     elif format == "table" and to is None:
         print_table(results, console, budget)
     elif format == "html":
-        from lmmcl.reports.page import write_page
+        from lmmcl.reports.page.page import write_page
 
         flips = page_flips(sweep, ledger, results)
         page = to or write_report(results, report_folder(ledger, sweep), flips)[0]
@@ -184,9 +185,9 @@ def report_sweep(
 def report_against(
     sweep: Sweep, ledger: Ledger, against: str, *, format: str, to: Path | None, console: Console
 ) -> None:
-    """Show or write our figures beside published ones (see `lmmcl.reports.published`)."""
-    from lmmcl.reports.published import hold_against
-    from lmmcl.reports.published_view import published_table, published_text
+    """Show or write our figures beside published ones (see `lmmcl.reports.published.published`)."""
+    from lmmcl.reports.published.published import hold_against
+    from lmmcl.reports.published.published_view import published_table, published_text
 
     sweep = with_proposals(sweep, ledger)
     results = collect(sweep, ledger)
@@ -200,7 +201,7 @@ def report_against(
 
 
 def _draw(results: SweepResults, folder: Path, sweep: Sweep, ledger: Ledger, console: Console) -> None:
-    from lmmcl.runner.pictures import write_pictures
+    from lmmcl.maintenance.screenshots import write_pictures
 
     files, missing = write_pictures(results, folder, page_flips(sweep, ledger, results))
     for line in [*map(str, files), *missing]:
@@ -214,7 +215,7 @@ def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, conso
         tracker.log_trial(trial, running=False)
     files = write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results))
     tracker.log_report([*files, *write_tables(sweep, ledger, results)])
-    console.print(f"{words.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
+    console.print(f"{formatting.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
     console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
 
 

@@ -11,13 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lmmcl.reports import words
-from lmmcl.spec.search import Stopped
-from lmmcl.spec.trial import Stage, Trial
+from lmmcl.config.search_settings import Stopped
+from lmmcl.reports import formatting
+from lmmcl.steps.trial import Stage, Trial
 
 
 class Display:
-    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.trial`); use as a context manager.
+    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.trial_driver`); use as a context manager.
 
     `coming` is how many stages the trials have that a search will propose; time left counts them.
     """
@@ -36,7 +36,7 @@ class Display:
             self._live.start()
         elif self._trials:
             stages = sum(len(trial.stages) for trial in self._trials.values())
-            some = words.plural(len(self._trials), "trial")
+            some = formatting.plural(len(self._trials), "trial")
             text = f"{some} to run, of {stages} stages in all; each stage is told when it has its scores"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         return self
@@ -61,7 +61,7 @@ class Display:
 
         A step that trials share fails them all: the end of its log is told once.
         """
-        told = f"{words.first_line(why)} (told above)" if why in self._failures.values() else why
+        told = f"{formatting.first_line(why)} (told above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
         self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
 

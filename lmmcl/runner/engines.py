@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Evaluate
+from lmmcl.steps import Evaluate
 
 if TYPE_CHECKING:
-    from lmmcl.evaluation.parity import Parity
+    from lmmcl.evaluation.engines.parity import Parity
 
 DEFAULT = "transformers"
 
@@ -36,8 +36,8 @@ def engine_parity(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster) -
     Returns a `Parity` for each step. One engine is closed before the other is opened: a GPU has room for one.
     """
     from lmmcl.evaluation.engines import get_engine
+    from lmmcl.evaluation.engines.parity import compare_engines
     from lmmcl.evaluation.generate import scored
-    from lmmcl.evaluation.parity import compare_engines
 
     first = steps[0]
     said = []

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.sharing import turn
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
+from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
 
 log = logging.getLogger("lmmcl")
 

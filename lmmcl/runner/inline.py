@@ -7,20 +7,20 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
-from lmmcl.runner.flights import Flights
-from lmmcl.runner.search import Searching
+from lmmcl.runner.in_flight import Flights
 from lmmcl.runner.sharing import SharedLauncher
-from lmmcl.runner.trial import Watcher, walk
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint
-from lmmcl.spec.trial import Trial
-from lmmcl.training.errors import PreemptedError
+from lmmcl.runner.trial_driver import Watcher, walk
+from lmmcl.search.proposer import Searching
+from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps.trial import Trial
+from lmmcl.training.stage_errors import PreemptedError
 
 if TYPE_CHECKING:
-    from lmmcl.runner.search_asha import Halving
+    from lmmcl.search.asha import Halving
 
 
 class InlineLauncher:

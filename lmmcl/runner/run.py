@@ -9,25 +9,25 @@ from typing import Any
 
 from rich.console import Console
 
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
-from lmmcl.evaluation.walked import Walks
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.provenance import computed_by
-from lmmcl.ledger.searches import decisions_of, with_proposals
-from lmmcl.reports import words
+from lmmcl.planning.fits import refuse, unfit
+from lmmcl.planning.inputs import check_inputs
+from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
-from lmmcl.runner.fits import refuse, unfit
-from lmmcl.runner.inputs import check_inputs
-from lmmcl.runner.search import Searching, is_finished, make_searching
-from lmmcl.runner.tracking_thread import BackgroundTracker
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Step
-from lmmcl.spec.sweep import Sweep
-from lmmcl.spec.trial import Trial
+from lmmcl.search.progress import Walks
+from lmmcl.search.proposer import Searching, is_finished, make_searching
+from lmmcl.search.search_state import decisions_of, with_proposals
+from lmmcl.steps import Step
+from lmmcl.steps.trial import Trial
+from lmmcl.tracking.background import BackgroundTracker
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Outcome:
     def counts(self) -> str:
         """Who computed what, in a line."""
         others = f", {self.elsewhere} by other runs meanwhile" if self.elsewhere else ""
-        return f"{words.plural(self.computed, 'step')} computed{others}, {self.before} recorded before"
+        return f"{formatting.plural(self.computed, 'step')} computed{others}, {self.before} recorded before"
 
 
 class Following:
@@ -166,6 +166,6 @@ def _run(
 
         run_inline(trials, ledger, cluster, following, searching)
     else:
-        from lmmcl.runner.tune import run_on_ray
+        from lmmcl.runner.ray_backend.tune import run_on_ray
 
         run_on_ray(trials, ledger, cluster, following, searching)

@@ -3,7 +3,7 @@
 A launcher is asked only for what nobody else computes, so whoever waits holds no GPU; the task of a step claims it when that
 task begins (`turn`), and leaves alone what another was faster to claim. With `workers: 0` that is when the work begins; the
 task of a worker group claims when it begins to wait for the group's place, so a stage that queues for GPUs is held by the run
-that queued first. A run that vanishes is found out (see `lmmcl.ledger.claims`), and its steps are computed by one that waits.
+that queued first. A run that vanishes is found out (see `lmmcl.ledger.leases`), and its steps are computed by one that waits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.claims import Claims, Held
+from lmmcl.ledger.leases import Claims, Held
 from lmmcl.ledger.provenance import this_run
-from lmmcl.runner.flights import Launcher
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.steps import Asked, Checkpoint
+from lmmcl.runner.in_flight import Launcher
+from lmmcl.steps import Asked, Checkpoint
 
 TRIES = 20
 """How often a step may be computed by others in vain, or be left by a computation that found it claimed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lmmcl.registry import member, members
-from lmmcl.tasks.base import Benchmark, Skill
-from lmmcl.tasks.lmms_eval import is_lmms_eval, lmms_eval_benchmark
+from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
+from lmmcl.tasks.skills import Benchmark, Skill
 
 __all__ = ["benchmark_names", "get_benchmark", "get_skill", "skill_names"]
 

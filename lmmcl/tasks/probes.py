@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmmcl.errors import UserError, bad_setting, unknown
 from lmmcl.registry import member, members
-from lmmcl.tasks.base import Benchmark
-from lmmcl.tasks.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
+from lmmcl.tasks.skills import Benchmark
+from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
 
 TokenClass = Literal["number", "letter", "yes_no", "time"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmmcl.errors import UserError, unknown
-from lmmcl.tasks.base import Benchmark
+from lmmcl.tasks.skills import Benchmark
 
 SIDES = ("image", "text")
 LIKE = ("id", "ood")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.spec.steps import Checkpoint
-from lmmcl.training.adapters import CONFIG, FOLDER, WEIGHTS
+from lmmcl.steps import Checkpoint
+from lmmcl.training.stage.trainable import CONFIG, FOLDER, WEIGHTS
 from lmmcl.weights.checkpoint import exported_record
 from lmmcl.weights.delta import tensors_of
 

@@ -18,17 +18,17 @@ from typing import Any
 
 from ray.train import Result
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Draft, Ledger, Record
 from lmmcl.ledger.provenance import provenance
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune, Snapshot
-from lmmcl.training.batches import cut_batches, worker_counts
-from lmmcl.training.errors import PreemptedError
-from lmmcl.training.group import finished, fit
-from lmmcl.training.handover import Left, is_gone, left_in
+from lmmcl.steps import Finetune, Snapshot
+from lmmcl.training.distributed.batches import cut_batches, worker_counts
+from lmmcl.training.distributed.group import finished, fit
 from lmmcl.training.job import Job
-from lmmcl.training.seal import SEAL
+from lmmcl.training.recovery.checksums import SEAL
+from lmmcl.training.recovery.node_output import Left, is_gone, left_in
+from lmmcl.training.stage_errors import PreemptedError
 
 log = logging.getLogger(__name__)
 

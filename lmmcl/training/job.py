@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune, Snapshot
-from lmmcl.training.batches import Batches
-from lmmcl.training.trainer import Progress
+from lmmcl.steps import Finetune, Snapshot
+from lmmcl.training.distributed.batches import Batches
+from lmmcl.training.stage.trainer import Progress
 
 
 @dataclass(frozen=True)

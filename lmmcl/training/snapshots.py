@@ -14,14 +14,14 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune, Snapshot
-from lmmcl.training.adapters import Pupil
-from lmmcl.training.strategies import wanted
+from lmmcl.steps import Finetune, Snapshot
+from lmmcl.training.distributed.strategies import wanted
+from lmmcl.training.stage.trainable import Pupil
 from lmmcl.weights.checkpoint import base_digest, digest_tensors
 from lmmcl.weights.delta import save_delta
 

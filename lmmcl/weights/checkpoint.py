@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
-from lmmcl.models.base import LMM
 from lmmcl.models.experts import grow
-from lmmcl.spec.keys import canonical_json
-from lmmcl.spec.steps import Checkpoint, Pretrained
+from lmmcl.models.lmm import LMM
+from lmmcl.steps import Checkpoint, Pretrained
+from lmmcl.steps.keys import canonical_json
 from lmmcl.weights.delta import CheckpointError, Delta, tensors_of
 
 if TYPE_CHECKING:

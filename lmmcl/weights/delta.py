@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.spec.steps import Checkpoint
+from lmmcl.steps import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

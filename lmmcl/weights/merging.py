@@ -20,7 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import MergeContext
-from lmmcl.spec.steps import Merge, skills_of
+from lmmcl.steps import Merge, skills_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, Chain, delta_metadata, tensors_of
 

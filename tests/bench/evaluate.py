@@ -17,7 +17,7 @@ import pytest
 from lmmcl.evaluation.evaluate import score_benchmarks
 from lmmcl.models import get_model
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.hub_data import HubBenchmark
+from lmmcl.tasks.hub.hub_data import HubBenchmark
 
 QUESTIONS = 100
 BATCH = 128

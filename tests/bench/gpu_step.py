@@ -27,19 +27,20 @@ from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
-from lmmcl.methods.recipes import get_recipe
-from lmmcl.models import qwen2_5_vl
-from lmmcl.models.encode import encode, pad
+from lmmcl.methods.recipes.recipe import get_recipe
+from lmmcl.models.families import qwen2_5_vl
+from lmmcl.models.processing.encode import encode, pad
 from lmmcl.models.roles import select
-from lmmcl.models.tiny import TinyLMM
-from lmmcl.models.tiny_config import configuration
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Finetune, Pretrained
-from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.training.collate import row_order
+from lmmcl.models.tiny.tiny import TinyLMM
+from lmmcl.models.tiny.tiny_config import configuration
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.tasks.examples import Example, ask
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
+from lmmcl.training.stage.collate import row_order
 
 RECIPES = ("sa_proj", "gate_up", "llm")
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}

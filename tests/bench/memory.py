@@ -22,18 +22,19 @@ import pytest
 import torch
 from PIL import Image
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
-from lmmcl.methods.lwf import LwF
+from lmmcl.methods.losses.lwf import LwF
+from lmmcl.methods.losses.start_model import answer_logits
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
-from lmmcl.methods.recipes import get_recipe
-from lmmcl.methods.start_model import answer_logits
-from lmmcl.models import llava_onevision
-from lmmcl.models.tiny import TinyLMM
-from lmmcl.models.tiny_config import configuration
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Finetune, Pretrained
-from lmmcl.tasks.base import Benchmark, Skill, ask
+from lmmcl.methods.recipes.recipe import get_recipe
+from lmmcl.models.families import llava_onevision
+from lmmcl.models.tiny.tiny import TinyLMM
+from lmmcl.models.tiny.tiny_config import configuration
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 
 GOAL = 1.1

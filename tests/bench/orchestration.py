@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from made import made_trial
 
 from lmmcl.ledger import Ledger
-from lmmcl.runner.flights import Flights
-from lmmcl.runner.trial import run_trial
-from lmmcl.spec.steps import Asked, Checkpoint, Finetune, Step
-from lmmcl.spec.trial import Trial
+from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.trial_driver import run_trial
+from lmmcl.steps import Asked, Checkpoint, Finetune, Step
+from lmmcl.steps.trial import Trial
 
 FINETUNE, EVALUATE = (20.0, 60.0), (3.0, 8.0)
 """Minutes of a step, from to: drawn from its key, so that they are the same in every run."""
@@ -141,7 +141,7 @@ def in_one_process(trials: Sequence[Trial], ledger: Ledger, gpus: int, scale: fl
 def on_ray(trials: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, at_once: int, cpus: int) -> Walked:
     import ray
 
-    from lmmcl.runner.remote import RemoteSteps
+    from lmmcl.runner.ray_backend.steps_actor import RemoteSteps
 
     paths = ":".join(str(Path(__file__).parents[up]) for up in (1, 2))
     ray.init(

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
-from lmmcl.methods.recipes import get_recipe
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.encode import encode, pad
+from lmmcl.models.processing.encode import encode, pad
 from lmmcl.models.roles import select
-from lmmcl.spec.sweep import load_sweep
-from lmmcl.spec.trial import Trial
-from lmmcl.tasks.metrics import get_metric
-from lmmcl.training.collate import row_order
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.metrics.metric import get_metric
+from lmmcl.training.stage.collate import row_order
 
 
 def load(folder: str, name: str) -> Any:

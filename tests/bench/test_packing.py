@@ -12,9 +12,9 @@ import pytest
 from orchestration import Simulated, longest_chain, minutes, trials
 
 from lmmcl.ledger import Ledger
-from lmmcl.runner.flights import Flights
-from lmmcl.spec.steps import Step
-from lmmcl.spec.trial import Trial
+from lmmcl.runner.in_flight import Flights
+from lmmcl.steps import Step
+from lmmcl.steps.trial import Trial
 
 
 class Hurried(selectors.DefaultSelector):
@@ -69,7 +69,7 @@ class Watched(Simulated):
 
 
 async def walk(flights: Flights, trial: Trial, door: asyncio.Semaphore) -> None:
-    """As `lmmcl.runner.trial.walk`, whose calls `tests/runner/test_flights.py` holds to this order."""
+    """As `lmmcl.runner.trial_driver.walk`, whose calls `tests/runner/test_in_flight.py` holds to this order."""
     async with door:
         for stage, following in zip(trial.stages, [*trial.stages[1:], None], strict=True):
             if following:

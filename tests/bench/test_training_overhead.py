@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
-from lmmcl.methods.recipes import get_recipe
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.encode import encode, pad
+from lmmcl.models.processing.encode import encode, pad
 from lmmcl.models.roles import select
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Finetune, Pretrained
+from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks import get_skill
-from lmmcl.training.collate import row_order
 from lmmcl.training.finetune import finetune
+from lmmcl.training.stage.collate import row_order
 from lmmcl.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.bench

@@ -10,7 +10,7 @@ time, each with its share of the cores, as lmmcl schedules them. Prints one JSON
 What "the same scores" means. lmmcl computes the logits of the answers alone, the script those of all tokens: the same sum in
 another order, so the weights differ in their last bits (3e-8) after two updates, by 1e-5 after fifty, and now and then a question
 whose two best words are nearly tied is answered otherwise. With `--exact` lmmcl computes all logits too (for one
-trial, if no more rates or recipes are asked for); then weights and scores are the script's to the last bit, in training (`tests/training/test_plain_trainer.py`)
+trial, if no more rates or recipes are asked for); then weights and scores are the script's to the last bit, in training (`tests/training/stage/test_plain_trainer.py`)
 as in evaluation, and every difference is an error. Without it, the answers to at least SAME of the questions must be worth the same.
 """
 
@@ -32,8 +32,8 @@ from typing import Any
 import psutil
 import yaml
 
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.spec.sweep import Sweep, load_sweep
 
 HERE = Path(__file__).parent
 SAME = 0.99

@@ -16,13 +16,13 @@ from pathlib import Path
 from made import write_sweep
 from store_watch import StoreWatch
 
+from lmmcl.config.sweep import Sweep, load_sweep
+from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import Ledger
-from lmmcl.runner.audit import check_store
-from lmmcl.spec.steps import Finetune
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.steps import Finetune
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
-from processes import Command  # of tests/runner
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from processes import Command
 
 SEED = int(os.environ.get("LMMCL_FAULTS_SEED") or random.SystemRandom().randrange(1_000_000))
 """What all random moments of the suite are drawn from."""

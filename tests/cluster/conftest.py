@@ -13,8 +13,8 @@ from inside.sitecustomize import DIARY
 from made import write_sweep
 from processes import Command
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.spec.sweep import load_sweep
 
 
 @pytest.fixture(scope="session")

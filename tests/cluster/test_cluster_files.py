@@ -12,9 +12,9 @@ import pytest
 import yaml
 from kuberay_schema import MANIFESTS, RESOURCES
 
-from lmmcl.runner.submit import STOP_SECONDS
-from lmmcl.runner.tune import SAVE_SECONDS
-from lmmcl.spec.cluster import Cluster, load_cluster
+from lmmcl.config.cluster import Cluster, load_cluster
+from lmmcl.jobs.submit import STOP_SECONDS
+from lmmcl.runner.ray_backend.tune import SAVE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

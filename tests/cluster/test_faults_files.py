@@ -13,7 +13,7 @@ import pytest
 from chaos import EVERY, PATIENCE, UPDATES, Table, Victim, chance
 from s3 import damage
 
-from lmmcl.spec.steps import Finetune
+from lmmcl.steps import Finetune
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1800)]
 

@@ -12,10 +12,10 @@ import pytest
 from made import SWEEP, write_sweep
 from ray_head import BIN, ROOT, Begun, Head, token_head
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.spec.steps import Step
-from lmmcl.spec.sweep import load_sweep
-from lmmcl.spec.trial import Trial
+from lmmcl.steps import Step
+from lmmcl.steps.trial import Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 

@@ -9,11 +9,11 @@ import pytest
 from made import write_sweep
 from store_watch import StoreWatch
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.spec.sweep import load_sweep
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
-from processes import Command  # of tests/runner
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from processes import Command
 
 SWEEP = """
 name: NAME

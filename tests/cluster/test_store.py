@@ -19,14 +19,14 @@ from shared_runs import two_runs, wanted
 from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
+from lmmcl.config.cluster import ClaimSettings
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.claims import FOLDER, RENEWALS, Claims
+from lmmcl.ledger.leases import FOLDER, RENEWALS, Claims
 from lmmcl.ledger.record import RECORD, DamagedError
-from lmmcl.runner.audit import check_store
-from lmmcl.spec.cluster import ClaimSettings
-from lmmcl.spec.steps import Finetune
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.steps import Finetune
 
 ONE_TRIAL = """
 name: small

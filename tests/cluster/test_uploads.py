@@ -14,11 +14,11 @@ import pytest
 from made import write_sweep
 from s3 import s3_server
 
+from lmmcl.config.sweep import load_sweep
+from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import Record
-from lmmcl.runner.audit import check_store
-from lmmcl.spec.steps import Finetune
-from lmmcl.spec.sweep import load_sweep
+from lmmcl.steps import Finetune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

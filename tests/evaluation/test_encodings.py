@@ -13,7 +13,8 @@ from PIL import Image
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import EncodingCache, processor_token, windows
 from lmmcl.models import get_model
-from lmmcl.tasks.base import Benchmark, Example, ask
+from lmmcl.tasks.examples import Example, ask
+from lmmcl.tasks.skills import Benchmark
 
 
 class Counted:

@@ -17,20 +17,21 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.evaluation.engines import get_engine
+from lmmcl.evaluation.engines.parity import compare_engines
 from lmmcl.evaluation.engines.vllm import Vllm
 from lmmcl.evaluation.generate import answering, greedy
-from lmmcl.evaluation.parity import compare_engines
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
-from lmmcl.models.encode import encode, pad, prompt_ids
+from lmmcl.models.processing.encode import encode, pad, prompt_ids
 from lmmcl.runner.run import run_sweep
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.sweep import load_sweep
 from lmmcl.tasks import get_benchmark
-from lmmcl.tasks.base import Benchmark, ask
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.skills import Benchmark
 
 SWEEP = """
 name: engines

@@ -17,10 +17,11 @@ from lmmcl.evaluation.encodings import CACHE, windows
 from lmmcl.evaluation.evaluate import score_benchmarks
 from lmmcl.evaluation.generate import answer, answering, greedy, new_tokens
 from lmmcl.models import get_model
-from lmmcl.models.encode import pad
+from lmmcl.models.processing.encode import pad
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.base import Benchmark, Example, Message, ask
-from lmmcl.tasks.hub_data import HubBenchmark
+from lmmcl.tasks.examples import Example, Message, ask
+from lmmcl.tasks.hub.hub_data import HubBenchmark
+from lmmcl.tasks.skills import Benchmark
 
 FAMILIES = ["tiny-onevision", "tiny-next", "tiny-qwen"]
 QUESTIONS = ["What is it?", "Which of the two?", "What colour is the ring on the left of the red square?", "Word"]

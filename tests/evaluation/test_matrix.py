@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.evaluation.measures import MEASURES
+from lmmcl.measures import MEASURES
 
 # score in points:       a   b   c   h1   h2
 WORKED = {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from lmmcl.config.settings import Evaluation
 from lmmcl.errors import UserError
 from lmmcl.evaluation.probes import Findings, Subject, examine, record_probe
 from lmmcl.evaluation.probes.constrained import Forbid
@@ -23,13 +24,12 @@ from lmmcl.evaluation.probes.token_bias import _watch
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
-from lmmcl.models.encode import IGNORED
-from lmmcl.spec.settings import Evaluation
-from lmmcl.spec.steps import Examine, Pretrained
+from lmmcl.models.processing.encode import IGNORED
+from lmmcl.steps import Examine, Pretrained
 from lmmcl.tasks import get_benchmark
-from lmmcl.tasks.base import Benchmark
-from lmmcl.tasks.class_name import BIRD_PARTS, TRAP
 from lmmcl.tasks.probes import PROBES, get_probe
+from lmmcl.tasks.skills import Benchmark
+from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, TRAP
 
 FAMILIES = ["tiny-onevision", "tiny-next", "tiny-qwen"]
 HELD_OUT = tuple(get_benchmark(name) for name in ("colour", "size", "presence", "position"))

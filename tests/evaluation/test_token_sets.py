@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmmcl.evaluation.probes.token_sets import reference_tokens, token_set
 from lmmcl.models import get_model
-from lmmcl.tasks.base import ask
+from lmmcl.tasks.examples import ask
 
 NUMBERS = [
     "7",

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from stage_parts import difference, stage, weights
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger, Record
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune
+from lmmcl.steps import Finetune
 from lmmcl.training.finetune import finetune
 
 TESTS = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from same_stage import apart, here, learnt, losses, small
 
-from lmmcl.spec.cluster import TrainingPlacement
+from lmmcl.config.cluster import TrainingPlacement
 
 
 def test_stages_that_differ_are_told_apart(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from same_stage import apart, here, learnt, losses, ray_with, small
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
-from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training.finetune import finetune
 
 pytestmark = [
@@ -73,7 +73,7 @@ def test_liger_kernels_agree_with_transformers(tmp_path: Path) -> None:
     if find_spec("liger_kernel") is None:
         pytest.skip("needs the package liger-kernel")
     from lmmcl.models import get_model
-    from lmmcl.spec.steps import Pretrained
+    from lmmcl.steps import Pretrained
 
     step = small(precision="bf16", parent=Pretrained(get_model("tiny-qwen")))  # a family that Liger has kernels for
     record, liger = learnt(step, tmp_path / "liger", here(liger=True))

@@ -13,13 +13,13 @@ import fsspec
 import pytest
 from made import made_trial
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger import store as module
 from lmmcl.ledger.owners import private_name
 from lmmcl.ledger.record import RECORD, step_files
 from lmmcl.ledger.store import Store, StoreError, is_full
 from lmmcl.runner import execute
-from lmmcl.spec.cluster import Cluster
 
 STEP = made_trial().stages[1].checkpoint
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from stage_parts import BASE, made_skill, shades, stage
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation, get_recipe, mitigation_names
 from lmmcl.methods.mitigation import MergeMitigation
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune, Merge
+from lmmcl.steps import Finetune, Merge
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.merging import merge
 

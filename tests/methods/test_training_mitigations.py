@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from stage_parts import difference, made_skill, shades, stage, weights
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.registry import members
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune
+from lmmcl.steps import Finetune
 from lmmcl.training.finetune import finetune
 
 KINDS: dict[str, type[TrainingMitigation]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.models.architecture import get_architecture
-from lmmcl.models.tiny_processor import vocabulary
+from lmmcl.models.tiny.tiny_processor import vocabulary
 
 SIDE, PATCH = 32, 8
 PATCHES = (SIDE // PATCH) ** 2

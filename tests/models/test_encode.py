@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lmmcl.errors import UserError
-from lmmcl.models.encode import IGNORED, encode, pad
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example, Message, ask
+from lmmcl.models.processing.encode import IGNORED, encode, pad
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 
 
 def mixed(picture):

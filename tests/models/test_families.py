@@ -9,11 +9,11 @@ from functools import cache
 import pytest
 
 from lmmcl.errors import UserError
+from lmmcl.inspection.catalog import model_facts
 from lmmcl.models import get_model, model_names
 from lmmcl.models.architecture import architectures
 from lmmcl.models.hub import HubModel
 from lmmcl.models.inventory import HUB, count_roles, meta_model, parameter_counts, shipped
-from lmmcl.runner.show import model_facts
 
 NAMED = sorted(name for name in model_names() if isinstance(get_model(name), HubModel))
 ASKED_FOR = {
@@ -135,7 +135,7 @@ def test_a_name_means_one_commit_and_its_family_tells_how_it_talks_and_sees(name
 
 def test_showing_a_model_imports_neither_torch_nor_transformers_and_is_instant():
     code = (
-        "import sys, json\nfrom lmmcl.runner.show import model_facts\n"
+        "import sys, json\nfrom lmmcl.inspection.catalog import model_facts\n"
         f"facts = [model_facts(name) for name in {NAMED!r}]\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)), all({'roles', 'recipes'} <= set(f) for f in facts))"
     )
@@ -205,8 +205,8 @@ def test_a_named_model_is_loaded_from_what_the_cache_holds(monkeypatch, tmp_path
     import huggingface_hub
     from models.small_families import FAMILIES, save
 
-    from lmmcl.models.encode import encode
-    from lmmcl.tasks.base import ask
+    from lmmcl.models.processing.encode import encode
+    from lmmcl.tasks.examples import ask
 
     directory = save(tmp_path / "cached", *FAMILIES["llava"]())
 

@@ -9,15 +9,16 @@ import torch
 from models.small_families import FAMILIES, save
 from PIL import Image
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.evaluation.generate import answer
 from lmmcl.ledger import Ledger
-from lmmcl.methods.recipes import get_recipe
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.encode import IGNORED, encode, end_of_turn, pad
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Finetune, Pretrained
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Benchmark, Example, Message, Skill, ask
+from lmmcl.models.processing.encode import IGNORED, encode, end_of_turn, pad
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA

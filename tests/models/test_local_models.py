@@ -11,15 +11,15 @@ import pytest
 import torch
 from models.small_families import FAMILIES, language, llava, save, tokenizer
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.catalog import model_facts
 from lmmcl.models import get_model
-from lmmcl.models.encode import encode
-from lmmcl.models.generic import generic_roles
+from lmmcl.models.families.generic import generic_roles
+from lmmcl.models.processing.encode import encode
 from lmmcl.models.roles import summary
-from lmmcl.runner.show import model_facts
-from lmmcl.spec.steps import Pretrained
-from lmmcl.spec.sweep import load_sweep
-from lmmcl.tasks.base import ask
+from lmmcl.steps import Pretrained
+from lmmcl.tasks.examples import ask
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lmmcl.maintenance.tiny_train import role_counts
 from lmmcl.models import get_model, model_names
-from lmmcl.models.encode import encode, pad
-from lmmcl.models.tiny import WEIGHTS, untrained
-from lmmcl.models.tiny_config import configuration
-from lmmcl.models.tiny_processor import build_processor, build_tokenizer
-from lmmcl.models.tiny_train import role_counts
-from lmmcl.tasks import words
-from lmmcl.tasks.base import ask
+from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.tiny.tiny import WEIGHTS, untrained
+from lmmcl.models.tiny.tiny_config import configuration
+from lmmcl.models.tiny.tiny_processor import build_processor, build_tokenizer
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.synthetic import vocabulary
 
 
 def test_three_families_are_found_by_name():
@@ -90,7 +90,7 @@ def test_letters_digits_and_number_words_are_single_tokens():
 
 def test_every_word_of_the_drawn_tasks_is_a_single_token():
     tokenizer = build_tokenizer("llava")
-    assert [word for word in words.vocabulary() if len(tokenizer(word)["input_ids"]) != 1] == []
+    assert [word for word in vocabulary.vocabulary() if len(tokenizer(word)["input_ids"]) != 1] == []
 
 
 def test_two_updates_train_every_family(tiny, picture):

@@ -5,13 +5,13 @@ from itertools import islice
 import pytest
 import torch
 
-from lmmcl.models.encode import encode, pad
-from lmmcl.models.tiny import untrained
-from lmmcl.models.tiny_batches import Packer, TagTargets, batches, patch_pixels, pixels
-from lmmcl.models.tiny_grounding import Grounding
-from lmmcl.models.tiny_train import align, learn, mimetic, warm_cosine
-from lmmcl.tasks.base import ask
-from lmmcl.tasks.draw_streams import pretraining
+from lmmcl.maintenance.tiny_batches import Packer, TagTargets, batches, patch_pixels, pixels
+from lmmcl.maintenance.tiny_grounding import Grounding
+from lmmcl.maintenance.tiny_train import align, learn, mimetic, warm_cosine
+from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.tiny.tiny import untrained
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.synthetic.draw_streams import pretraining
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from synthetic_results import make_sweep
 
 from lmmcl.reports.correlation import correlation_table, probe_correlations
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.table import markdown_table
-from lmmcl.runner.tracking import stage_metrics
+from lmmcl.reports.tables.table import markdown_table
+from lmmcl.tracking.tracker import stage_metrics
 
 
 def probed(results: SweepResults) -> SweepResults:

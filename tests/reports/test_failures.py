@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from synthetic_ledger import fill, finished_sweep, forget
 
+from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.status import sweep_status
 from lmmcl.ledger import Ledger
-from lmmcl.reports import export
 from lmmcl.reports.collect import collect
-from lmmcl.reports.compare import compare_trials
 from lmmcl.reports.failures import find_failure, forget_failures, keep_failure, kept_failures
-from lmmcl.reports.table import make_sheet, markdown_table
-from lmmcl.reports.words import points_half
-from lmmcl.runner.status import sweep_status
-from lmmcl.spec.sweep import Sweep
+from lmmcl.reports.formatting import points_half
+from lmmcl.reports.tables import export
+from lmmcl.reports.tables.compare import compare_trials
+from lmmcl.reports.tables.table import make_sheet, markdown_table
 
 WHY = """2-clock-sa_proj (0123) was tried 4 times; the last time: the worker died
 the end of its log:

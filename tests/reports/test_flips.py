@@ -10,15 +10,16 @@ from synthetic_ledger import fill
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.flips import page_flips, sweep_flips
-from lmmcl.reports.question_pictures import Pictures, Questions
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.reports.page.question_pictures import Pictures, Questions
 from lmmcl.tasks import get_benchmark
-from lmmcl.tasks.base import Benchmark, Example, ask
-from lmmcl.tasks.lmms_eval import LmmsEvalBenchmark
+from lmmcl.tasks.examples import Example, ask
+from lmmcl.tasks.lmms_eval.benchmark import LmmsEvalBenchmark
+from lmmcl.tasks.skills import Benchmark
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from made import write_sweep
 from synthetic_ledger import fill
 from synthetic_results import make_trial
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.inside import inside_rows
 from lmmcl.reports.results import SweepResults, TrialResult
-from lmmcl.spec.sweep import load_sweep
 
 SWEEP = """
 name: merged
@@ -67,7 +67,7 @@ def test_where_the_data_are_elsewhere_a_merged_stage_is_told_to_its_last_update(
     path = write_sweep(tmp_path, SWEEP + TWO_UPDATES + INSIDE)
     fill(load_sweep(path), tmp_path / "store", questions=4, updates=2)
     here = collect(load_sweep(path), Ledger(str(tmp_path / "store"))).trials
-    monkeypatch.setattr("lmmcl.tasks.base.Skill.missing", lambda self: "its data are elsewhere")
+    monkeypatch.setattr("lmmcl.tasks.skills.Skill.missing", lambda self: "its data are elsewhere")
     there = collect(load_sweep(path), Ledger(str(tmp_path / "store"))).trials
     for trial, other in zip(here, there, strict=True):
         assert [row["update"] for row in trial.stages[1].probe_curve] == [0, 1, 2]

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.reports.compare import compare
 from lmmcl.reports.paired import estimate, holm, sign_flip_p
+from lmmcl.reports.tables.compare import compare
 
 TARGET, HELD_OUT = ["birds", "clock"], ["colour", "shape", "size", "chart"]
 QUESTIONS, SWEEPS = 80, 200

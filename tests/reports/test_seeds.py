@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from synthetic_results import make_sweep, make_trial
 
+from lmmcl.config.search_settings import Stopped
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import advise
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
-from lmmcl.reports.table import markdown_table, terminal_table
-from lmmcl.spec.search import Stopped
+from lmmcl.reports.tables.table import markdown_table, terminal_table
 
 
 @pytest.fixture(scope="module")

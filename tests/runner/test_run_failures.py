@@ -8,9 +8,9 @@ import pytest
 from made import write_sweep
 from pretended import SEARCH, Pretence, lmmcl, pretence, run, told  # noqa: F401
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
-from lmmcl.spec.steps import Checkpoint
-from lmmcl.spec.sweep import load_sweep
+from lmmcl.steps import Checkpoint
 
 WHY = "the worker died\nthe end of its log:\n  step 41\n\nKilled"
 

@@ -14,10 +14,10 @@ from own_data import write_receipts
 from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.spec.sweep import load_sweep
-from lmmcl.training.errors import PreemptedError
+from lmmcl.training.stage_errors import PreemptedError
 
 
 def lmmcl(*arguments: str | Path) -> Result:

@@ -12,12 +12,12 @@ from made import SWEEP, made_trial, write_sweep
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.runner import execute
-from lmmcl.runner.flights import Flights
-from lmmcl.spec.steps import Asked, Checkpoint
-from lmmcl.spec.sweep import load_sweep
+from lmmcl.runner.in_flight import Flights
+from lmmcl.steps import Asked, Checkpoint
 from lmmcl.tasks.probes import get_probe
 
 PROBES = "[{number_bias: {examples: 4}}, {kl_from_base: {examples: 4}}, {layer_contribution: {examples: 4}}, {constrained: {examples: 4}}]"

@@ -11,17 +11,17 @@ from made import SWEEP, write_sweep
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.gc import collect_garbage
+from lmmcl.inspection.status import sweep_status
 from lmmcl.ledger import Ledger
+from lmmcl.planning.plan import make_plan
 from lmmcl.reports.collect import collect
 from lmmcl.reports.inside import inside_markdown, inside_rows
 from lmmcl.runner import execute
-from lmmcl.runner.flights import Flights
-from lmmcl.runner.gc import collect_garbage
-from lmmcl.runner.plan import make_plan
-from lmmcl.runner.status import sweep_status
-from lmmcl.spec.steps import Finetune, Snapshot
-from lmmcl.spec.sweep import Sweep, load_sweep
+from lmmcl.runner.in_flight import Flights
+from lmmcl.steps import Finetune, Snapshot
 
 ONE_TRIAL = SWEEP.replace("[sa_proj, gate_up]", "[gate_up]").replace("[1.0e-3, 3.0e-4]", "[1.0e-3]")
 INSIDE = "[{number_bias: {examples: 4, updates: [3, 1, 100, 4]}}, {kl_from_base: {examples: 4}}]"
@@ -130,7 +130,7 @@ def test_where_the_data_are_not_at_hand_no_moment_beyond_a_recorded_end_is_wante
     finished: tuple[Path, Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, store, _ = finished
-    monkeypatch.setattr("lmmcl.tasks.base.Skill.missing", lambda self: "its data are elsewhere")
+    monkeypatch.setattr("lmmcl.tasks.skills.Skill.missing", lambda self: "its data are elsewhere")
     sweep, ledger = load_sweep(path), Ledger(str(store))
     assert {step.update for step in snapshots(sweep)} == {1, 3, 4, 100}, (
         "the file alone does not tell how long a stage is"

@@ -13,13 +13,13 @@ from made import made_trial, write_sweep
 from pretended import Pretence, pretence, run  # noqa: F401 - a fixture
 from rich.console import Console
 
-from lmmcl.evaluation.walked import Walks
+from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.display import Display
 from lmmcl.runner.run import Following
-from lmmcl.runner.tracking_thread import Delivery
-from lmmcl.spec.sweep import Sweep
+from lmmcl.search.progress import Walks
+from lmmcl.tracking.background import Delivery
 
 
 @pytest.mark.parametrize("error", [StoreError("cannot be reached"), OSError(28, "No space left on device")])
@@ -78,7 +78,7 @@ def test_steps_that_another_run_recorded_meanwhile_are_not_counted_as_computed(
     def another_is_faster(step: Any) -> None:
         if step.kind == "finetune" and step.depth == 2:
             with monkeypatch.context() as patch, ledger.writing(step) as draft:
-                patch.setattr("lmmcl.ledger.draft.computed_by", lambda: "another/1")
+                patch.setattr("lmmcl.ledger.pending_record.computed_by", lambda: "another/1")
                 draft.commit({"seconds": 1.0})
 
     pretence.breaks = another_is_faster

@@ -11,12 +11,12 @@ import pytest
 from made import made_trial
 from shared_runs import SETTINGS, two_runs, walk, wanted
 
+from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.claims import Claims
+from lmmcl.ledger.leases import Claims
 from lmmcl.runner import execute
 from lmmcl.runner.inline import InlineSteps
-from lmmcl.spec.cluster import ClaimSettings, Cluster
-from lmmcl.spec.steps import Step
+from lmmcl.steps import Step
 
 
 def test_two_processes_on_a_folder_compute_each_step_once(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
 ) -> None:
     ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.3, poll_s=0.05)
     step = made_trial().stages[0].checkpoint
-    monkeypatch.setattr("lmmcl.ledger.claims.place", lambda: "another machine")
+    monkeypatch.setattr("lmmcl.ledger.leases.place", lambda: "another machine")
     other = Claims(ledger.files, short, "another cluster")
     with other.held([step.key]) as held:
         held.keep()

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lmmcl.methods.mixing import Mix
+from lmmcl.methods.data.mixing import Mix
 from lmmcl.tasks import get_skill
-from lmmcl.tasks.base import Example, Rows, ask
-from lmmcl.tasks.draw import Examples
-from lmmcl.training.collate import First
+from lmmcl.tasks.examples import Example, Rows, ask
+from lmmcl.tasks.synthetic.draw import Examples
+from lmmcl.training.stage.collate import First
 
 
 class Numbered(Rows):

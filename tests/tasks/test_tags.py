@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from made import SWEEP, write_sweep
 
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
-from lmmcl.reports.cells import cell_of
-from lmmcl.spec.sweep import load_sweep
-from lmmcl.tasks import get_benchmark, neighbours
+from lmmcl.reports.image_text_grid import cell_of
+from lmmcl.tasks import get_benchmark
+from lmmcl.tasks.synthetic import neighbours
 
 
 def load(folder: Path, tags: str):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from stage_parts import BASE, made_skill, shades, stage
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.models.encode import encode, pad
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Finetune
+from lmmcl.models.processing.encode import encode, pad
+from lmmcl.steps import Finetune
 from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import load_checkpoint

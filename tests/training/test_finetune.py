@@ -11,18 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.methods.l2_sp import L2SP
+from lmmcl.methods.losses.l2_sp import L2SP
 from lmmcl.methods.mitigation import TrainingMitigation
-from lmmcl.methods.recipes import Recipe, get_recipe
+from lmmcl.methods.recipes.recipe import Recipe, get_recipe
 from lmmcl.models import get_model
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Checkpoint, Finetune, Pretrained
-from lmmcl.tasks.base import Benchmark, Example, Skill, ask
-from lmmcl.training.errors import StageError
+from lmmcl.steps import Checkpoint, Finetune, Pretrained
+from lmmcl.tasks.examples import Example, ask
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
+from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, tensors_of
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from made import made_trial
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import Store, StoreError
-from lmmcl.spec.cluster import TrainingPlacement
 from lmmcl.training import finetune as module
 
 STEP = made_trial().stages[1].checkpoint

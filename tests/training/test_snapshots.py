@@ -10,16 +10,16 @@ import pytest
 import torch
 from stage_parts import stage
 
+from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
-from lmmcl.methods.recipes import get_recipe
-from lmmcl.spec.cluster import TrainingPlacement
-from lmmcl.spec.steps import Checkpoint, Finetune, Snapshot
-from lmmcl.training import loop, preparation
-from lmmcl.training.errors import StageError
+from lmmcl.methods.recipes.recipe import get_recipe
+from lmmcl.steps import Checkpoint, Finetune, Snapshot
 from lmmcl.training.finetune import finetune
-from lmmcl.training.notice import SaveAtNotice
+from lmmcl.training.recovery.preemption import SaveAtNotice
 from lmmcl.training.snapshots import StopAfter
+from lmmcl.training.stage import loop, preparation
+from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
 from lmmcl.weights.delta import tensors_of
 

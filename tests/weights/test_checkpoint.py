@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
-from lmmcl.methods.recipes import get_recipe
-from lmmcl.methods.wise_ft import WiseFT
+from lmmcl.methods.merging.wise_ft import WiseFT
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.encode import encode, pad
+from lmmcl.models.processing.encode import encode, pad
 from lmmcl.models.roles import select
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained
-from lmmcl.tasks.base import Benchmark, Skill, ask
+from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.weights import checkpoint
 from lmmcl.weights.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, CheckpointError, save_delta, tensors_of

@@ -10,15 +10,15 @@ import torch
 from made import made_trial
 from safetensors.torch import load_file, save_file
 
+from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.mitigation import MergeMitigation
-from lmmcl.methods.recipes import get_recipe
+from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.spec.settings import Training
-from lmmcl.spec.steps import Checkpoint, Finetune, Merge, Pretrained, skills_of
-from lmmcl.tasks.base import Benchmark, Skill
+from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained, skills_of
+from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.weights.checkpoint import base_digest, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, CheckpointError, save_delta
 from lmmcl.weights.merging import DeltaWriter, differing_bits, merge

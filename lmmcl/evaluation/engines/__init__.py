@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import ClassVar, Protocol
 
+from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.registry import member
-from lmmcl.spec.cluster import EvaluationPlacement
-from lmmcl.spec.steps import Checkpoint
-from lmmcl.tasks.base import Benchmark, Example
+from lmmcl.steps import Checkpoint
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.skills import Benchmark
 
 
 class Engine(ABC):

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import said
 from lmmcl.ledger import Ledger
-from lmmcl.spec.cluster import EvaluationPlacement
-from lmmcl.spec.steps import Checkpoint
-from lmmcl.tasks.base import Benchmark, Example
+from lmmcl.steps import Checkpoint
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.skills import Benchmark
 
 
 class Transformers(Engine):

@@ -18,15 +18,16 @@ from typing import Any
 from transformers import GenerationConfig, ProcessorMixin
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import stop_tokens
 from lmmcl.ledger import Ledger
-from lmmcl.models.encode import prompt_ids
-from lmmcl.spec.cluster import EvaluationPlacement
-from lmmcl.spec.steps import Checkpoint
-from lmmcl.tasks.base import Benchmark, Example
+from lmmcl.models.processing.encode import prompt_ids
+from lmmcl.steps import Checkpoint
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.skills import Benchmark
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MOST_IMAGES = 8

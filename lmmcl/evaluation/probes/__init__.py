@@ -9,7 +9,7 @@ import time
 
 from lmmcl.evaluation.probes.subject import Findings, Subject
 from lmmcl.ledger import Ledger, Record
-from lmmcl.spec.steps import Examine
+from lmmcl.steps import Examine
 
 __all__ = ["DETAILS", "Findings", "Subject", "examine", "record_probe"]
 

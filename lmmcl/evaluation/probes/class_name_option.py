@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from lmmcl.evaluation.generate import batches
 from lmmcl.evaluation.probes.questions import rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
-from lmmcl.tasks.base import Benchmark
-from lmmcl.tasks.class_name import TRAP
-from lmmcl.tasks.metric_text import stated_letter
-from lmmcl.tasks.metrics import get_metric
+from lmmcl.tasks.metrics.metric import get_metric
+from lmmcl.tasks.metrics.parse_answer import stated_letter
 from lmmcl.tasks.probes import ClassNameOption
+from lmmcl.tasks.skills import Benchmark
+from lmmcl.tasks.synthetic.class_name import TRAP
 
 
 def measure(probe: ClassNameOption, benchmarks: Sequence[Benchmark], subject: Subject) -> Findings:

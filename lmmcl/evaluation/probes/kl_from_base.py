@@ -11,8 +11,8 @@ from lmmcl.evaluation.generate import batches
 from lmmcl.evaluation.probes.questions import rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.teacher import answers, forward, per_row
-from lmmcl.tasks.base import Benchmark
 from lmmcl.tasks.probes import KLFromBase
+from lmmcl.tasks.skills import Benchmark
 
 
 def measure(probe: KLFromBase, benchmarks: Sequence[Benchmark], subject: Subject) -> Findings:

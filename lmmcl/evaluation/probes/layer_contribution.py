@@ -22,10 +22,10 @@ from lmmcl.evaluation.generate import batches
 from lmmcl.evaluation.probes.questions import rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.teacher import Answers, answers, forward, per_row
-from lmmcl.models.base import LMM
 from lmmcl.models.experts import roles_in
-from lmmcl.tasks.base import Benchmark
+from lmmcl.models.lmm import LMM
 from lmmcl.tasks.probes import LayerContribution
+from lmmcl.tasks.skills import Benchmark
 
 PARTS = ("attention", "mlp")
 Place = tuple[str, int]

@@ -11,8 +11,8 @@ from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
 from lmmcl.evaluation.probes.subject import Subject
 from lmmcl.evaluation.probes.token_sets import reference_tokens
-from lmmcl.models.encode import pad
-from lmmcl.tasks.base import Benchmark
+from lmmcl.models.processing.encode import pad
+from lmmcl.tasks.skills import Benchmark
 
 
 def rows_of(processor: ProcessorMixin, benchmark: Benchmark, count: int, *, with_answer: bool = False) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from lmmcl.models.base import LMM
+from lmmcl.models.lmm import LMM
 
 
 @dataclass

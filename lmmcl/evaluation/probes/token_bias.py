@@ -18,9 +18,9 @@ from lmmcl.evaluation.generate import answering, batches, decode, greedy, new_to
 from lmmcl.evaluation.probes.questions import not_about, nothing_left, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
-from lmmcl.models.encode import pad
-from lmmcl.tasks.base import Benchmark
+from lmmcl.models.processing.encode import pad
 from lmmcl.tasks.probes import TokenBias
+from lmmcl.tasks.skills import Benchmark
 
 POSITIONS_SHOWN = 8
 """Positions with a value of their own; the details hold all."""

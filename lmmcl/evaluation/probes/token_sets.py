@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from lmmcl.tasks.base import Example
-from lmmcl.tasks.metric_text import NUMBER_WORDS
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.metrics.parse_answer import NUMBER_WORDS
 from lmmcl.tasks.probes import TokenClass
 
 _UNITS = "|".join(word for word, value in NUMBER_WORDS.items() if 0 < value < 10)

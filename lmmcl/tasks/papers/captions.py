@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import pictured, with_image
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
+from lmmcl.tasks.papers.prompts import pictured, with_image
 
 if TYPE_CHECKING:
-    from lmmcl.tasks.hub_client import Hub
+    from lmmcl.tasks.hub.client import Hub
 
 CAPTION = "Provide a one-sentence caption for the provided image."
 

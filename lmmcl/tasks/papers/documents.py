@@ -5,9 +5,9 @@ LMM-CL (arXiv 2510.08564), held-out benchmarks and an extra. Asked in the words 
 
 from __future__ import annotations
 
-from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.asking import PHRASE, SEE_PAGE, numbered_rows, pictured, short_answers
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark
+from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, numbered_rows, pictured, short_answers
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
 DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"

@@ -12,14 +12,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lmmcl.tasks.base import Example, Message
-from lmmcl.tasks.dialogue import ROLES
-from lmmcl.tasks.hub_data import HubSource, Row, hub_skill
-from lmmcl.tasks.papers import choices
-from lmmcl.tasks.papers.asking import picture, with_image
+from lmmcl.tasks.examples import Example, Message
+from lmmcl.tasks.files.dialogue import ROLES
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_skill
+from lmmcl.tasks.papers import multiple_choice
+from lmmcl.tasks.papers.prompts import picture, with_image
 
 if TYPE_CHECKING:
-    from lmmcl.tasks.hub_client import Hub
+    from lmmcl.tasks.hub.client import Hub
 
 FILE = "llava_v1_5_mix665k.json"
 
@@ -39,7 +39,7 @@ def read_dialogue(row: Row) -> Example:
     return Example(id=str(row["id"]), messages=messages, images=images)
 
 
-MMSTAR = next(each for each in choices.BENCHMARKS if each.name == "mmstar")
+MMSTAR = next(each for each in multiple_choice.BENCHMARKS if each.name == "mmstar")
 SKILLS = (
     hub_skill(
         "llava_665k",

@@ -5,7 +5,7 @@ What is prepared is counted (`lmmcl data list`), and may differ: rows are left o
 
 from __future__ import annotations
 
-from lmmcl.tasks.hub_data import TEST, TRAIN
+from lmmcl.tasks.hub.hub_data import TEST, TRAIN
 
 ABOUT: dict[tuple[str, str], int] = {
     ("cub200", TRAIN): 5_994,

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmmcl.tasks.base import Example
-from lmmcl.tasks.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.asking import PHRASE, SEE_PAGE, most_common, pictured, short_answers, with_image
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
+from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, most_common, pictured, short_answers, with_image
 
 if TYPE_CHECKING:
-    from lmmcl.tasks.hub_client import Hub
+    from lmmcl.tasks.hub.client import Hub
 
 UNANSWERABLE = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{PHRASE}"
 

@@ -50,7 +50,7 @@ def follow_ledger(module: Any) -> None:
 
 def follow_training(module: Any) -> None:
     """Tell of each update of a stage; of a worker group, one process does."""
-    from lmmcl.training.notice import SaveAtNotice  # which every stage has
+    from lmmcl.training.recovery.preemption import SaveAtNotice  # which every stage has
 
     teach, on_step_end = module.teach, SaveAtNotice.on_step_end
     now: dict[str, str] = {}
@@ -68,7 +68,7 @@ def follow_training(module: Any) -> None:
     module.teach, SaveAtNotice.on_step_end = teach_and_tell, tell_and_go_on  # type: ignore[method-assign]
 
 
-FOLLOWED = {"lmmcl.ledger.ledger": follow_ledger, "lmmcl.training.loop": follow_training}
+FOLLOWED = {"lmmcl.ledger.ledger": follow_ledger, "lmmcl.training.stage.loop": follow_training}
 
 
 class Follower(importlib.abc.MetaPathFinder):

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.tasks import get_benchmark, get_skill
-from lmmcl.tasks.data_check import check_file
-from lmmcl.tasks.formats import read_examples
-from lmmcl.tasks.hub_client import Hub, fetch, unpack
-from lmmcl.tasks.hub_data import check_prepared, prepared_file
-from lmmcl.tasks.hub_prepare import parts_of, prepare
-from lmmcl.tasks.prepared import PreparedExamples, about
+from lmmcl.tasks.files.check import check_file
+from lmmcl.tasks.files.formats import read_examples
+from lmmcl.tasks.files.prepared import PreparedExamples, about
+from lmmcl.tasks.hub.client import Hub, fetch, unpack
+from lmmcl.tasks.hub.hub_data import check_prepared, prepared_file
+from lmmcl.tasks.hub.prepare import parts_of, prepare
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_names_without_data_to_prepare_are_answered() -> None:
 
 
 def test_data_list_and_prepare_on_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmmcl.tasks.hub_client.Hub", lambda downloads, copies, images: FixtureHub(downloads))
+    monkeypatch.setattr("lmmcl.tasks.hub.client.Hub", lambda downloads, copies, images: FixtureHub(downloads))
     answer = CliRunner().invoke(app, ["data", "prepare", "ai2d", "cub200", "--to", str(folder)])
     assert answer.exit_code == 0, answer.output
     assert "cub200 train: 5 rows" in answer.output
@@ -179,7 +179,7 @@ def test_offline_the_hub_is_not_asked_and_the_remedy_is_told(tmp_path: Path) -> 
 
 def test_an_image_once_fetched_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([b"bytes", None])
-    monkeypatch.setattr("lmmcl.tasks.hub_client.fetch", lambda url: next(answers))
+    monkeypatch.setattr("lmmcl.tasks.hub.client.fetch", lambda url: next(answers))
     hub = Hub(tmp_path)
     assert [hub.image("https://a.invalid/1"), hub.image("https://a.invalid/1")] == [b"bytes", b"bytes"]
     assert hub.image("https://a.invalid/2") is None
@@ -203,7 +203,7 @@ def test_names_are_compared_by_the_text_side_of_clip(tmp_path: Path, monkeypatch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-    from lmmcl.tasks.papers import clip_names
+    from lmmcl.tasks.papers.easier import clip_names
 
     words = ["<pad>", "<end>", "a", "photo", "of", ".", "tench", "shark", "hen"]
     tokens = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<pad>"))

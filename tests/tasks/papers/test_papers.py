@@ -12,10 +12,10 @@ from hub_fixtures import FixtureHub
 from lmmcl.evaluation.evaluate import balanced
 from lmmcl.evaluation.samples import Sample
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.base import IMAGE_PLACEHOLDER, Example
-from lmmcl.tasks.hub_data import TEST, TRAIN, HubBenchmark, HubSkill
-from lmmcl.tasks.hub_prepare import Outcome, Part, converted, parts_of
-from lmmcl.tasks.metrics import get_metric
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
+from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill
+from lmmcl.tasks.hub.prepare import Outcome, Part, converted, parts_of
+from lmmcl.tasks.metrics.metric import get_metric
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prompts.json"
 TARGETS = ("cub200", "pixmo_count", "path_vqa", "text_vqa", "time_clock")
@@ -131,7 +131,7 @@ def test_questions_about_videos_and_without_images_are_not_asked(tmp_path: Path)
 
 
 def test_classes_are_asked_among_the_most_similar_ones(tmp_path: Path) -> None:
-    from lmmcl.tasks.papers.clip_names import nearest
+    from lmmcl.tasks.papers.easier.clip_names import nearest
 
     names = (
         (Path(__file__).parents[1] / "fixtures/files/clip-benchmark--wds_imagenet1k--classnames.txt")

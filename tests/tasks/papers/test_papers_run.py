@@ -8,14 +8,14 @@ import pytest
 from hub_fixtures import FixtureHub
 from rich.console import Console
 
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.sweep import load_sweep
 from lmmcl.evaluation.samples import read_samples
 from lmmcl.ledger import Ledger
 from lmmcl.runner.run import run_sweep
-from lmmcl.spec.cluster import Cluster
-from lmmcl.spec.sweep import load_sweep
 from lmmcl.tasks import get_benchmark
-from lmmcl.tasks.hub_prepare import prepare
-from lmmcl.tasks.metric_captions import all_cider
+from lmmcl.tasks.hub.prepare import prepare
+from lmmcl.tasks.metrics.cider import all_cider
 
 SWEEP = """
 name: small

@@ -1,0 +1,142 @@
+"""What a sweep found: report · compare · samples."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmmcl.cli.options import (
+    AsJson,
+    ClusterFile,
+    Overrides,
+    Store,
+    SweepFile,
+    TrialName,
+    given_again,
+    open_ledger,
+    print_json,
+    read_ledger,
+    wide_console,
+)
+from lmmcl.config.cluster import load_cluster
+from lmmcl.config.sweep import load_sweep
+from lmmcl.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    sweep: SweepFile,
+    set_: Overrides = None,
+    store: Store = None,
+    cluster: ClusterFile = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="the same as --format csv")] = False,
+    to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=0, help="points of held-out forgetting to accept", show_default="2.0"),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="instead, write PNGs of trade-off, page and MLflow to this folder")
+    ] = None,
+) -> None:
+    """Show the trade-off of learning against forgetting, from what the ledger holds."""
+    from lmmcl.reports.recommend import BUDGET
+    from lmmcl.runner.command import report_against, report_sweep
+
+    given = {"--mlflow": mlflow, "--pictures": pictures, "--budget": budget, "--csv": csv or None}
+    given |= {"--format": format_, "--to": to, "--against": against}
+    _check_together({name for name, value in given.items() if value is not None}, format_)
+    # What was published can be looked at before the first run.
+    ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
+    console = wide_console()
+    format_ = "csv" if csv else format_ or "table"
+    if against is not None:
+        report_against(load_sweep(sweep, set_), ledger, against, format=format_, to=to, console=console)
+        return
+    report_sweep(
+        load_sweep(sweep, set_),
+        ledger,
+        format=format_,
+        to=to,
+        mlflow=mlflow,
+        console=console,
+        budget=BUDGET if budget is None else budget,
+        pictures=pictures,
+    )
+
+
+def _check_together(given: set[str], format: str | None) -> None:
+    """Raises UserError for options of `report` of which one would go without effect."""
+    if "--csv" in given and format not in (None, "csv"):
+        raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
+    alone = {
+        "--against": (["--mlflow", "--pictures", "--budget", "--csv"], "--format table, json or md, and --to"),
+        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow"),
+    }
+    for option, (others, allowed) in alone.items():
+        if option in given and (wrong := [each for each in others if each in given]):
+            raise UserError(f"{option} does not go with {', '.join(wrong)}; it goes with {allowed}")
+    shape = "csv" if "--csv" in given else format
+    if "--budget" in given and shape in ("csv", "parquet", "html"):
+        why = "where its reader sets it" if shape == "html" else "which recommends nothing"
+        raise UserError(f"--budget does not go with {shape}, {why}; it goes with table, json and md")
+
+
+@app.command()
+def compare(
+    sweep: SweepFile,
+    first: TrialName,
+    second: TrialName,
+    set_: Overrides = None,
+    store: Store = None,
+    cluster: ClusterFile = None,
+    alone: Annotated[bool, typer.Option("--alone", help="these two trials, not their other seeds")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two trials of a sweep: paired differences, benchmark by benchmark, with intervals and p-values."""
+    from lmmcl.reports.tables.compare import compare_trials, comparison_table
+
+    found = compare_trials(load_sweep(sweep, set_), read_ledger(store, cluster), first, second, alone=alone)
+    print_json(found.to_dict()) if as_json else wide_console().print(comparison_table(found))
+
+
+@app.command()
+def samples(
+    sweep: SweepFile,
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep")],
+    trial: Annotated[
+        list[str] | None, typer.Option("--trial", help="name, key or beginning of a key; default: all trials")
+    ] = None,
+    flipped: Annotated[
+        bool, typer.Option("--flipped/--wrong", help="questions that teaching turned, or all that are wrong after it")
+    ] = True,
+    most: Annotated[int, typer.Option("--most", min=1, help="list so many questions of each kind")] = 20,
+    set_: Overrides = None,
+    store: Store = None,
+    cluster: ClusterFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List questions that a model answered before it was taught and does not after, and the reverse."""
+    from lmmcl.reports.flips import flips_view, sweep_flips
+
+    found = sweep_flips(load_sweep(sweep, set_), read_ledger(store, cluster), benchmark, trial or ())
+    if as_json:
+        print_json([each.to_dict() for each in found])
+    elif found:
+        wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
+        command = f"lmmcl report {shlex.quote(str(sweep))}{given_again(set_, store, cluster)} --format html"
+        typer.echo(f"with their pictures, for trials of the front: {command}")
+    else:
+        typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")

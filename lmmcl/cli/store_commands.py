@@ -1,0 +1,58 @@
+"""A store, kept small and whole: gc · ledger check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json
+from lmmcl.config.cluster import load_cluster
+from lmmcl.config.sweep import load_sweep
+
+app = typer.Typer()
+ledger_app = typer.Typer(no_args_is_help=True, help="What has been computed.")
+app.add_typer(ledger_app, name="ledger")
+
+
+@app.command()
+def gc(
+    sweeps: Annotated[list[Path], typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run")],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="also those of sweeps that are not named")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop weights that no planned step of the sweeps still needs. Records and scores always stay."""
+    from lmmcl.inspection.gc import collect_garbage, freed_text
+
+    loaded = [load_sweep(path) for path in sweeps]
+    ledger = open_ledger(store, load_cluster(cluster))
+    freed = collect_garbage(loaded, ledger, keep=keep or (), everything=everything, dry_run=dry_run)
+    print_json(freed.to_dict()) if as_json else typer.echo(freed_text(freed, dry_run=dry_run))
+
+
+@ledger_app.command("check")
+def ledger_check(
+    store: Store = None,
+    cluster: ClusterFile = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="put damaged records aside: a run computes them again")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of a store and report what is damaged. Exit code 1 when something is."""
+    from lmmcl.inspection.audit import check_store
+
+    audit = check_store(open_ledger(store, load_cluster(cluster)), repair=repair)
+    if as_json:
+        print_json(audit.to_dict())
+    else:
+        for damage in audit.damages:
+            typer.echo(str(damage))
+        typer.echo(audit.summary())
+    if audit.damages:
+        raise typer.Exit(1)

@@ -1,0 +1,87 @@
+"""Weights of one checkpoint: eval · export · tiny train."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json, read_ledger
+from lmmcl.config.cluster import load_cluster
+from lmmcl.config.settings import Precision
+
+app = typer.Typer()
+tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
+app.add_typer(tiny_app, name="tiny")
+
+
+@app.command("eval")
+def eval_(
+    step: Checkpoint,
+    benchmark: Annotated[
+        list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; more than one is fine")
+    ],
+    store: Store = None,
+    cluster: ClusterFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
+    precision: Annotated[Precision, typer.Option(help="of weights and arithmetic")] = "fp32",
+    engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="ask transformers too, and tell where the engine says other words")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
+    from lmmcl.runner.ad_hoc import compare_engine, evaluate_checkpoint
+
+    place = load_cluster(cluster)
+    if engine:
+        place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})
+    if parity:
+        ledger = open_ledger(store, place)
+        found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
+        print_json([each.to_dict() for each in found]) if as_json else typer.echo("\n".join(map(str, found)))
+        return
+    scores = evaluate_checkpoint(step, benchmark, open_ledger(store, place), place, limit=limit, precision=precision)
+    if as_json:
+        print_json(scores)
+    else:
+        for asked, score in scores.items():
+            typer.echo(f"{asked:20} {score:6.1f}")
+
+
+@app.command()
+def export(
+    step: Checkpoint,
+    to: Annotated[Path, typer.Option("--to", help="an empty folder")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")
+    ] = False,
+    store: Store = None,
+    cluster: ClusterFile = None,
+) -> None:
+    """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed tells on standard output when it has to find out
+    ledger = read_ledger(store, cluster)
+    if adapter:
+        from lmmcl.training.adapter_export import export_adapter
+
+        export_adapter(ledger.checkpoint(step), ledger, to)
+    else:
+        from lmmcl.weights import checkpoint
+
+        checkpoint.export(ledger.checkpoint(step), ledger, to)
+    typer.echo(f"exported {step} to {to}")
+
+
+@tiny_app.command("train")
+def tiny_train(
+    to: Annotated[Path, typer.Option("--to", help="folder for weights, processor and training.json")],
+    seed: Annotated[int | None, typer.Option(help="default: the seed of the weights that ship")] = None,
+) -> None:
+    """Make the embedded model's weights again: pre-train tiny-onevision on its eight general visual skills."""
+    from lmmcl.maintenance.tiny_train import pretrain
+
+    print_json(pretrain(to) if seed is None else pretrain(to, seed=seed))

@@ -1,0 +1,163 @@
+"""Where and how steps run: the files in `cluster/`. None of it enters a key: the same sweep is the same experiment anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lmmcl.config.settings import Settings
+from lmmcl.config.validation import read_yaml, validate
+
+
+class RaySettings(Settings):
+    """The Ray cluster that runs the sweep."""
+
+    address: str = Field(default="local", description="local starts one here; auto joins the running one; or host:port")
+    cpus: int | None = Field(
+        default=None, gt=0, description="logical CPUs of a cluster started here; default all cores"
+    )
+    resources: dict[str, float] = Field(default_factory=dict, description="custom resources of a cluster started here")
+    dashboard: bool = Field(default=False, description="start Ray's dashboard with a cluster started here")
+
+
+class TrainingPlacement(Settings):
+    """One `Finetune` step."""
+
+    workers: int = Field(
+        default=0, ge=0, description="Ray Train workers; 0 trains in the step's own process (Ray Train's local mode)"
+    )
+    min_workers: int | None = Field(
+        default=None,
+        gt=0,
+        description="of ddp: a group starts, or goes on after a fault, with as many of `workers` as there is room for, "
+        "at least so many; default exactly `workers`",
+    )
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    resources_per_worker: dict[str, float] = Field(default_factory=dict)
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
+        default="ddp",
+        description="how several workers share one model: ddp copies it, fsdp and deepspeed's ZeRO divide it",
+    )
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=2, description="of deepspeed: what is divided; 1 optimizer, 2 and gradients, 3 and weights"
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        default="none",
+        description="of deepspeed: keep the optimizer (and, in stage 3, weights too) in the host's memory",
+    )
+    micro_batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] | None = Field(
+        default=None,
+        description="examples per forward pass; default as many as fit the global batch; auto: as many as fit the memory",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again: less memory, a third slower"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
+    compile: bool = Field(default=False, description="torch.compile: slow to start, faster after")
+    loader_workers: int = Field(
+        default=0,
+        ge=0,
+        description="processes of each worker that read and encode examples ahead; 0 does so between updates",
+    )
+    encodings: str | None = Field(
+        default=None,
+        description="folder on each node that keeps encoded examples for other trials and stages; default none",
+    )
+    encodings_gb: float = Field(default=50.0, gt=0, description="the folder of encodings grows no larger than this")
+    save_every: int | None = Field(
+        default=None, gt=0, description="updates between checkpoints inside a stage; default none"
+    )
+    max_failures: int = Field(
+        default=2,
+        ge=0,
+        description="tries of a step, fine-tune or evaluation, after an error that may pass or a lost process; "
+        "lost nodes and preemptions are not counted, and what the same input brings again is not tried again",
+    )
+
+    @property
+    def fewest_workers(self) -> int:
+        """What a group takes at least; 1 where there is none."""
+        return max(1, self.min_workers or self.workers)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> TrainingPlacement:
+        """Refuse what one setting asks for and another cannot give."""
+        if self.strategy != "ddp" and not self.workers:
+            raise ValueError(f"strategy {self.strategy} needs workers: 1 or more (0 trains in the step's own process)")
+        if self.strategy == "fsdp" and not self.gpus_per_worker:
+            raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer would do ddp without a word")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers is at most workers, {self.workers}, not {self.min_workers}")
+        if self.min_workers is not None and self.strategy != "ddp":
+            raise ValueError(f"min_workers needs strategy ddp: what {self.strategy} divides fits one number of workers")
+        if self.offload != "none" and self.strategy != "deepspeed":
+            raise ValueError(f"offload: {self.offload} needs strategy: deepspeed")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError("offload: parameters needs zero_stage: 3")
+        if self.liger and not self.gpus_per_worker:
+            raise ValueError("liger needs gpus_per_worker: its kernels run on GPUs only")
+        return self
+
+
+class EvaluationPlacement(Settings):
+    """One task that asks the missing benchmarks of a checkpoint."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict)
+    batch_size: int = Field(
+        default_factory=lambda given: 64 if given.get("gpus") else 128,
+        gt=0,
+        description="questions asked at once; 64 on a GPU, on a CPU 128, or fewer where they are long",
+    )
+    engine: str = Field(
+        default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class DriverPlacement(Settings):
+    """The drivers of trials and the actor that holds the steps; they wait and hold no GPU."""
+
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="such as {head: 0.001} to stay off spot nodes"
+    )
+
+
+class ClaimSettings(Settings):
+    """Runs that share a store say in it what they compute, so that each step is computed once."""
+
+    enabled: bool = Field(default=True, description="whether to claim steps, and to wait for what others have claimed")
+    expiry_s: float = Field(
+        default=120, gt=0, description="seconds after which the claim of a machine that fell silent is void"
+    )
+    poll_s: float = Field(default=2, gt=0, description="seconds between two looks at what another run computes")
+
+
+class Cluster(Settings):
+    """One file of `cluster/`."""
+
+    ray: RaySettings = RaySettings()
+    training: TrainingPlacement = TrainingPlacement()
+    evaluation: EvaluationPlacement = EvaluationPlacement()
+    driver: DriverPlacement = DriverPlacement()
+    claims: ClaimSettings = ClaimSettings()
+    store: str | None = Field(default=None, description="local folder or URI (s3://…, gs://…) of the ledger")
+    tracking: str | None = Field(
+        default=None, description="MLflow tracking URI; default a sqlite database in the store"
+    )
+    gpu_memory_gb: float | None = Field(
+        default=None, gt=0, description="memory of one GPU in GB; with it `plan` refuses what cannot fit"
+    )
+    max_open_trials: int | None = Field(
+        default=None, gt=0, description="default: twice the fine-tunes that fit the cluster as it is now"
+    )
+
+
+def load_cluster(path: Path | None) -> Cluster:
+    """The cluster file, or the laptop's defaults; raises UserError that names file and place."""
+    return Cluster() if path is None else validate(Cluster, read_yaml(path), file=str(path))

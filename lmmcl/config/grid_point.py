@@ -1,0 +1,195 @@
+"""One point of a grid as a trial, and grids of which some axes are drawn: spaces in which a search proposes such points."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from lmmcl.config.draws import Choice, Draw
+from lmmcl.config.search_settings import Limit, Optuna
+from lmmcl.config.settings import Evaluation, Training
+from lmmcl.config.validation import join, refusal
+from lmmcl.errors import UserError
+from lmmcl.steps.keys import key_of
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.probes import Probe
+from lmmcl.tasks.skills import Benchmark, Skill
+
+FIXED = ("model", "recipe", "mitigation", "order", "seed", "learning_rate")
+"""Axes that have their own place in a trial's name."""
+LENGTH = ("epochs", "max_steps", "examples", "global_batch_size")
+"""Settings that decide how many updates a stage has."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What all points of a sweep share. Picklable: a search's points become trials wherever they are walked."""
+
+    file: str
+    training: Training
+    evaluation: Evaluation
+    orders: Mapping[str, tuple[Skill, ...]]
+    held_out: tuple[Benchmark, ...]
+    probes: tuple[Probe, ...]
+    stop: Mapping[str, Limit]
+
+    def trial(self, point: Mapping[str, Any], place: str) -> Trial:
+        """The trial at `point` (model, recipe, mitigation, order, seed, settings); raises UserError that names `place`."""
+        varied = {name: value for name, value in point.items() if name in Training.model_fields}
+        try:
+            training = Training.model_validate({**self.training.model_dump(), **varied})
+        except ValidationError as error:
+            raise refusal(error, file=self.file, place=place) from error
+        varied = {name: getattr(training, name) for name in varied}  # as it is trained, not as YAML wrote it
+        mitigation = point["mitigation"]
+        axes = {
+            "model": point["model"].name,
+            "recipe": point["recipe"].name,
+            "mitigation": mitigation.label if mitigation else None,
+            "order": point["order"],
+            "seed": point["seed"],
+            "learning_rate": training.learning_rate,
+            **varied,
+        }
+        trial = Trial(
+            model=point["model"],
+            recipe=point["recipe"],
+            mitigation=mitigation,
+            order=point["order"],
+            skills=self.orders[point["order"]],
+            held_out=self.held_out,
+            training=training,
+            evaluation=self.evaluation,
+            probes=self.probes,
+            seed=point["seed"],
+            axes=axes,
+            name=self._name(axes),
+            stop=self.stop,
+        )
+        self._check(trial, place)
+        return trial
+
+    def _check(self, trial: Trial, place: str) -> None:
+        try:
+            axis = "mitigation"
+            if trial.mitigation:
+                trial.mitigation.check_recipe(trial.recipe)
+            axis = "recipe"
+            trial.trained_parameters()
+        except UserError as error:
+            raise UserError(str(error), file=self.file, place=join(place, axis)) from error
+
+    def _name(self, axes: Mapping[str, Any]) -> str:
+        """`sa_proj · wise_ft(alpha=0.5) · lr 5e-06 · tiny-onevision · main · s0`: sorts by what differs most."""
+        parts = [axes["recipe"], axes["mitigation"], f"lr {axes['learning_rate']:g}", axes["model"]]
+        parts += [axes["order"]] if len(self.orders) > 1 else []
+        parts += [f"{name} {value}" for name, value in axes.items() if name not in FIXED]
+        return " · ".join(str(part) for part in [*parts, f"s{axes['seed']}"] if part is not None)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A grid with drawn axes, at one combination of the values that it lists: what one search proposes points of.
+
+    `choices` holds what a chosen word stands for, by axis: recipes and mitigations by their names.
+    """
+
+    points: Points
+    listed: Mapping[str, Any]
+    draws: Mapping[str, Draw | Choice]
+    choices: Mapping[str, Mapping[Any, Any]]
+    settings: Optuna
+    place: str
+
+    def trial(self, point: Mapping[str, Any]) -> Trial:
+        """The trial at a proposed point: plain values by drawn axis."""
+        drawn = {name: self.choices[name][value] if name in self.choices else value for name, value in point.items()}
+        return self.points.trial({**self.listed, **drawn}, self.place)
+
+    @cached_property
+    def asked(self) -> int:
+        """How many points the search makes: as many as the file asks for, or as there are."""
+        sizes = [self._size(name, draw) for name, draw in self.draws.items()]
+        return self.settings.trials if None in sizes else min(self.settings.trials, math.prod(filter(None, sizes)))
+
+    def _size(self, name: str, draw: Draw | Choice) -> int | None:
+        """How many values there are to draw; None for a range of numbers."""
+        if name in self.choices:
+            return len(self.choices[name])
+        assert isinstance(draw, Draw)
+        return int(draw.high - draw.low) + 1 if draw.kind == "int_uniform" else None
+
+    def every(self) -> Iterator[dict[str, Any]]:
+        """All points of a space of choices and whole numbers; none where a range is not countable."""
+        values = []
+        for name, draw in self.draws.items():
+            if name in self.choices:
+                values.append(list(self.choices[name]))
+            elif isinstance(draw, Draw) and draw.kind == "int_uniform":
+                values.append(list(range(int(draw.low), int(draw.high) + 1)))
+            else:
+                return
+        for point in itertools.product(*values):
+            yield dict(zip(self.draws, point, strict=True))
+
+    @cached_property
+    def corners(self) -> tuple[Trial, ...]:
+        """Trials at the lowest, then at the highest values of all ranges, for each combination of choices; different ones.
+
+        They stand for all that may be proposed: what is wrong there is told before anything is spent.
+        """
+        found: dict[str, Trial] = {}
+        for side in (0, 1):
+            values = [
+                list(self.choices[name]) if isinstance(draw, Choice) or draw.choice else [(draw.low, draw.high)[side]]
+                for name, draw in self.draws.items()
+            ]
+            for point in itertools.product(*values):
+                trial = self.trial(dict(zip(self.draws, point, strict=True)))
+                found.setdefault(trial.key, trial)
+        return tuple(found.values())
+
+    def lengths(self) -> Iterator[Trial]:
+        """Trials with the fewest and the most updates that a stage may have: all ends of what decides that, together."""
+        values = []
+        for name, draw in self.draws.items():
+            ends = self._drawn(name, draw)
+            values.append(ends if name in LENGTH else ends[:1])
+        for point in itertools.product(*values):
+            yield self.trial(dict(zip(self.draws, point, strict=True)))
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the search: what it draws, towards what, and the trials at its corners. More points change nothing."""
+        draws = {name: {draw.kind: self._drawn(name, draw)} for name, draw in self.draws.items()}
+        corners = [trial.key for trial in self.corners]
+        return key_of({"kind": "search", "draws": draws, "corners": corners, **self.settings.identity()})
+
+    def _drawn(self, name: str, draw: Draw | Choice) -> list[Any]:
+        return list(self.choices[name]) if isinstance(draw, Choice) or draw.choice else [draw.low, draw.high]
+
+    @property
+    def label(self) -> str:
+        """What is listed and what is drawn, in a line: `sa_proj · tiny-onevision · main · 0; learning_rate log_uniform …`."""
+        shown = [_called(axis, value) for axis, value in self.listed.items() if value is not None]
+        drawn = []
+        for name, draw in self.draws.items():
+            between = ", " if draw.kind == "choice" else " … "
+            drawn.append(f"{name} {draw.kind} {between.join(map(_short, self._drawn(name, draw)))}")
+        return f"{' · '.join(shown)}; {', '.join(drawn)}"
+
+
+def _called(axis: str, value: Any) -> str:
+    if axis in ("model", "recipe"):
+        return value.name
+    return value.label if axis == "mitigation" else value if axis == "order" else f"{axis} {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

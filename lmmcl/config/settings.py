@@ -1,0 +1,105 @@
+"""Settings that decide what is computed and therefore enter keys: training and evaluation.
+
+Names are those of Hugging Face's TrainingArguments where one says the same (`epochs` is its `num_train_epochs`). Where and
+how a step runs (GPUs, micro batch, strategy) is never here but in `lmmcl.config.cluster`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from lmmcl.errors import unknown
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Settings(BaseModel):
+    """Frozen settings that answer an unknown key with the near ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Keys that people know from other tools, and the one that is meant here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    meant = f" (here: {cls.elsewhere[key]})" if key in cls.elsewhere else ""
+                    raise ValueError(unknown("key", str(key), cls.model_fields) + meant)
+        return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth(cls, given: Any, info: ValidationInfo) -> Any:
+        """Pydantic would read `true` as the number 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if bool not in (kind, *get_args(kind)):
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, bool):
+                    raise ValueError(
+                        f"{str(value).lower()} is no value of this (YAML reads yes and on as true, no and off as false)"
+                    )
+        return given
+
+
+class Training(Settings):
+    """One stage's fine-tuning. Defaults are those of LMM-CL (arXiv 2510.08564): optimizer and schedule restart each stage."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "num_train_epochs": "epochs",
+        "per_device_train_batch_size": "global_batch_size, over all workers",
+        "train_batch_size": "global_batch_size, over all workers",
+        "gradient_accumulation_steps": "global_batch_size, over all workers",
+        "warmup_steps": "warmup_ratio",
+        "bf16": "precision: bf16",
+        "fp16": "precision: fp16",
+        "max_seq_length": "max_length",
+        "seed": "an axis of a grid",
+    }
+
+    learning_rate: float = Field(default=5e-6, gt=0, description="peak learning rate of AdamW")
+    epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
+    max_steps: int | None = Field(default=None, gt=0, description="optimizer updates; overrides epochs")
+    examples: int | None = Field(default=None, gt=0, description="use the first N training examples of each skill")
+    max_length: int | None = Field(
+        default=None,
+        gt=0,
+        description="tokens of an example, images included: longer dialogues lose their last turns, then the end of the "
+        "answer, never a part of an image; default no limit",
+    )
+    global_batch_size: int = Field(default=16, gt=0, description="examples per update, over all workers")
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the updates with rising learning rate")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key. A setting that came later is in it only where it is set."""
+        return self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
+
+    def updates(self, examples: int) -> int:
+        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than the first N."""
+        examples = min(examples, self.examples or examples)
+        return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
+
+
+class Evaluation(Settings):
+    """How every benchmark is asked; decoding is greedy."""
+
+    limit: int | None = Field(default=None, gt=0, description="ask the first N questions of each benchmark")
+    precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,202 @@
+"""From a sweep file to trials: names become things, grids become products, and what cannot be is refused at the door."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from lmmcl.config.draws import Choice, Draw
+from lmmcl.config.grid_point import Points, Space
+from lmmcl.config.name_lookup import Names
+from lmmcl.config.search_settings import Search, check_search
+from lmmcl.config.settings import Training
+from lmmcl.config.sweep_file import Grid, SweepFile
+from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
+from lmmcl.errors import UserError, unknown
+from lmmcl.steps import Finetune, Step
+from lmmcl.steps.keys import canonical_json
+from lmmcl.steps.trial import Trial
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
+
+    `overrides` are the `path=value` pairs that it was read with.
+    """
+
+    name: str
+    description: str
+    file: str
+    trials: tuple[Trial, ...]
+    search: Search = field(default_factory=Search)
+    spaces: tuple[Space, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The file and its overrides, as they stand in a command that can be pasted."""
+        return shlex.join([self.file, *(word for pair in self.overrides for word in ("--set", pair))])
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """All steps that the sweep needs, by key, parents before children; steps that trials share appear once."""
+        return {key: step for trial in self.trials for key, step in trial.steps().items()}
+
+    def trial(self, wanted: str) -> Trial:
+        """The trial with this key (or an unambiguous beginning of it) or name; raises UserError with the near ones."""
+        hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
+        if len(hits) > 1:
+            several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
+            raise UserError(f"trial {wanted!r} may be any of {several}; give more of the key", file=self.file)
+        if not hits:
+            raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
+        return hits[0]
+
+
+def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Sweep:
+    """Read, override, check and expand a sweep file. Raises UserError that names the file and the place in it."""
+    path = Path(path)
+    overrides = tuple(overrides or ())
+    data = apply_overrides(read_yaml(path), overrides)
+    entry = validate(SweepFile, data, file=str(path))
+    return replace(_Builder(path, entry).sweep(), overrides=overrides)
+
+
+class _Builder:
+    """Expands the grids of one file; every error says where it stands."""
+
+    def __init__(self, path: Path, entry: SweepFile) -> None:
+        self.file, self.entry, self.names = str(path), entry, Names(path, entry)
+        self.points = Points(
+            file=self.file,
+            training=entry.training,
+            evaluation=entry.evaluation,
+            orders=self.names.orders,
+            held_out=self.names.held_out,
+            probes=self.names.probes,
+            stop=entry.search.stop,
+        )
+
+    def sweep(self) -> Sweep:
+        trials: dict[str, Trial] = {}
+        spaces: dict[str, Space] = {}
+        for found in self._grids():  # grids may overlap; equal work is one trial, and one search
+            trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        self._check_updates(trials.values(), spaces.values())
+        used = {each.order for each in (*trials.values(), *(space.corners[0] for space in spaces.values()))}
+        orders = [self.names.orders[name] for name in used]
+        check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
+        search, kept = self.entry.search, tuple(spaces.values())
+        return Sweep(self.entry.name, self.entry.description, self.file, tuple(trials.values()), search, kept)
+
+    def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
+        """Refuse a probe that would look inside stages, but only after updates that no stage has."""
+        if not any(probe.updates for probe in self.names.probes):
+            return
+        trials = [*trials, *(trial for space in spaces for trial in space.lengths())]
+        lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
+        known = [length for length in lengths if length is not None]
+        for i, probe in enumerate(self.names.probes):
+            if probe.updates and known and len(known) == len(lengths) and max(known) < probe.updates[0]:
+                raise UserError(
+                    f"{probe.name}.updates: no stage has {probe.updates[0]} updates; allowed: 1 to {max(known)}",
+                    file=self.file,
+                    place=join("probes", i),
+                )
+
+    def _grids(self) -> Iterator[Trial | Space]:
+        for number, grid in enumerate(self.entry.grids):
+            place = join("grids", number)
+            axes = {name: values for name in Grid.model_fields if (values := getattr(grid, name)) is not None}
+            axes["order"] = axes.get("order") or self._only_order(place)
+            drawn = {name: values for name, values in axes.items() if isinstance(values, Draw | Choice)}
+            choices = {
+                name: self._choices(name, values, place) for name, values in drawn.items() if values.kind == "choice"
+            }
+            listed = {
+                name: [self.names.value(name, value, join(place, name, i)) for i, value in enumerate(values)]
+                for name, values in axes.items()
+                if name not in drawn
+            }
+            for name, values in listed.items():
+                self._check_once(name, values, join(place, name))
+            for name in drawn:
+                self._check_draw(name, drawn[name], join(place, name))
+            for values in itertools.product(*listed.values()):
+                point = dict(zip(listed, values, strict=True))
+                yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
+
+    def _check_once(self, axis: str, values: Sequence[Any], place: str) -> None:
+        """Refuse a value that a list holds twice: two seeds that are one are no two seeds."""
+        seen: dict[Any, int] = {}
+        for i, value in enumerate(values):
+            said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
+            if said in seen:
+                why = f"{_word(axis, value)!r} is listed already, at {axis}[{seen[said]}]"
+                raise UserError(why, file=self.file, place=join(place, i))
+            seen[said] = i
+
+    def _choices(self, axis: str, draw: Draw | Choice, place: str) -> dict[Any, Any]:
+        """The values of a choice by the plain words that a proposal holds."""
+        found: dict[Any, Any] = {}
+        for i, value in enumerate(draw.choice or ()):
+            where = join(place, axis, "choice", i)
+            made = self._typed(axis, self.names.value(axis, value, where), where)
+            word = _word(axis, made)
+            if word in found:
+                raise UserError(f"{word!r} is listed twice", file=self.file, place=where)
+            found[word] = made
+        return found
+
+    def _typed(self, axis: str, value: Any, place: str) -> Any:
+        """A chosen value of a training setting as the setting holds it: `1e-4` is a text to YAML, and 1 epoch is 1.0."""
+        if axis not in Training.model_fields:
+            return value
+        try:
+            return TypeAdapter(Training.model_fields[axis].rebuild_annotation()).validate_python(value)
+        except ValidationError as error:
+            raise refusal(error, file=self.file, place=place) from error
+
+    def _check_draw(self, axis: str, draw: Draw | Choice, place: str) -> None:
+        if self.entry.search.optuna is None:
+            raise UserError(
+                f"{draw.kind} leaves the values to a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
+                "max, held_out_forgetting: max}}}`, or list them",
+                file=self.file,
+                place=place,
+            )
+        whole = (
+            int in (kind := Training.model_fields[axis].annotation, *get_args(kind))
+            if axis in Training.model_fields
+            else False
+        )
+        if whole and draw.kind in ("uniform", "log_uniform"):
+            raise UserError(f"{axis} is a whole number: use int_uniform or choice", file=self.file, place=place)
+
+    def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
+        assert self.entry.search.optuna is not None, "draws were checked"
+        space = Space(self.points, listed, drawn, choices, self.entry.search.optuna, place)
+        assert space.corners, "building them checks both ends of every range"
+        return space
+
+    def _only_order(self, place: str) -> list[str]:
+        if len(self.names.orders) == 1:
+            return list(self.names.orders)
+        raise UserError(f"order is missing; allowed: {', '.join(self.names.orders)}", file=self.file, place=place)
+
+
+def _word(axis: str, value: Any) -> Any:
+    """What a proposal holds of a chosen value."""
+    if axis in ("model", "recipe"):
+        return value.name
+    if axis == "mitigation":
+        return value.label if value else "none"
+    return value

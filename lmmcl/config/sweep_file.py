@@ -1,0 +1,117 @@
+"""The form of a sweep file: what may be written in `sweeps/*.yaml`, checked at the door and published as a JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, create_model
+
+from lmmcl.config.draws import Choice, axis_of
+from lmmcl.config.search_settings import Search
+from lmmcl.config.settings import Evaluation, Settings, Training
+from lmmcl.tasks.files.local_files import ANSWER_TOKENS
+
+Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
+BenchmarkName = Annotated[str, Field(min_length=1, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""A name, or `lmms_eval/<task>`."""
+
+
+class LocalBenchmarkEntry(Settings):
+    """A held-out benchmark from local files."""
+
+    test: str = Field(description="LLaVA JSON or messages as .json, .jsonl or .parquet; relative to the sweep file")
+    images: str | None = Field(
+        default=None, description="folder that image names are relative to; default that of the file"
+    )
+    metric: str
+    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0)
+
+
+class LocalSkillEntry(LocalBenchmarkEntry):
+    """A skill from local files."""
+
+    train: str = Field(description="training rows, in the same forms as test")
+
+
+class LmmsEvalEntry(Settings):
+    """Your own tasks for lmms-eval."""
+
+    include: str = Field(
+        description="folder of task YAML files, as lmms-eval's include_path; relative to the sweep file"
+    )
+
+
+class Benchmarks(Settings):
+    """What is asked besides the skills' own benchmarks."""
+
+    held_out: list[BenchmarkName] = Field(
+        default_factory=list,
+        description="names of benchmarks that ship, of `own`, or `lmms_eval/<task>` with the extra `lmms-eval`",
+    )
+    own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
+    lmms_eval: LmmsEvalEntry | None = None
+    tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
+        "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
+    )
+
+
+def _name_or_mapping(given: Any) -> Any:
+    if not isinstance(given, str | Mapping):
+        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {given!r}")
+    return given
+
+
+RecipeEntry = Annotated[
+    str | Mapping[Any, Any],
+    BeforeValidator(_name_or_mapping),
+    Field(
+        description="`name`, `a+b` (both), `{lora: {rank: 8}}` (one that ships, settings changed) or `{name: …, train: [role "
+        "selectors], adapter: {kind, targets, …}, learning_rates: {role selector: rate}}`"
+    ),
+]
+
+MitigationEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)] | None
+"""`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
+
+ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
+"""`name` or `{name: {setting: value}}`."""
+
+_SETTING_AXES: dict[str, Any] = {
+    name: (axis_of(Annotated[list[field.rebuild_annotation()], Field(min_length=1)]) | None, None)  # type: ignore[misc]
+    for name, field in Training.model_fields.items()
+}
+
+Grid = create_model(  # every value is a list; the grid is their product
+    "Grid",
+    __base__=Settings,
+    __doc__="A product of axes; every value is a list. Any training setting may be an axis. With `search.optuna`, an axis may "
+    "be drawn instead: `{log_uniform: [1.0e-6, 1.0e-4]}`, `{uniform: …}`, `{int_uniform: …}` or `{choice: […]}`.",
+    model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
+    recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
+    mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
+    order=(Annotated[list[Name], Field(min_length=1)] | None, None),
+    seed=(Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)], [0]),
+    **_SETTING_AXES,
+)
+
+
+class SweepFile(Settings):
+    """One sweep: grids of trials over fixed settings."""
+
+    name: Name
+    description: str = ""
+    orders: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(min_length=1)
+    benchmarks: Benchmarks = Benchmarks()
+    probes: list[ProbeEntry] = Field(
+        default_factory=list,
+        description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
+    )
+    skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
+    search: Search = Field(default=Search(), description="which trials are walked and how far; enters no key")

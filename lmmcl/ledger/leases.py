@@ -1,0 +1,228 @@
+"""Who computes a step now, said in the store: runs that share one, on one machine or on two clusters, compute each step once.
+
+A claim is a small file, `claims/<key>.json`, which the first makes whole at once, renews while it works and removes at the
+end. It is advice and no lock: where one is lost or taken over too early work is done twice, and the records, which are
+written last and whole, do not suffer. Nobody needs to tidy up after a kill: a claim is void when
+
+- its process is gone, or it is of the same run, which asks again for a step only after it has lost it;
+- it was not renewed for its expiry, as the clock of the one who waits tells it: two machines' clocks need not agree;
+- it is another machine's and ended longer ago than its expiry, so that clocks which differ by less deceive nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lmmcl.config.cluster import ClaimSettings
+from lmmcl.errors import UserError
+from lmmcl.ledger.owners import alive, born_at, place
+from lmmcl.ledger.store import Store
+
+FOLDER = "claims"
+RENEWALS = 3
+"""How often a claim is renewed before it would expire."""
+
+FORGOTTEN = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who computes a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
+
+    token: str
+    host: str
+    place: str
+    pid: int
+    born: str
+    run: str
+    until: float
+    expiry: float
+    beat: int = 0
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@dataclass
+class Held:
+    """The keys that were got; `keep()` leaves their claims to the next who works on them in the same run."""
+
+    keys: set[str]
+    kept: bool = False
+
+    def keep(self) -> None:
+        """Do not remove the claims at the end: they go over to another process of this run, or expire."""
+        self.kept = True
+
+
+@dataclass
+class Claims:
+    """Claims of one run in one store. `run` names what computes no step twice at a time (empty: this process alone)."""
+
+    store: Store
+    settings: ClaimSettings
+    run: str = ""
+    _seen: dict[str, tuple[tuple[str, int], float]] = field(default_factory=dict)
+
+    @contextmanager
+    def held(self, keys: Iterable[str]) -> Iterator[Held]:
+        """Claim what nobody else has, for the time of the `with`; all keys where claims are switched off."""
+        if not self.settings.enabled:
+            yield Held(set(keys))
+            return
+        mine = self._new()
+        held = Held({key for key, got in self._each(lambda key: self._take(key, mine), list(keys)) if got})
+        done = threading.Event()
+        beat = threading.Thread(target=self._renew, args=(mine, held.keys, done), name="lmmcl-claims", daemon=True)
+        if held.keys:
+            beat.start()
+        try:
+            yield held
+        finally:
+            done.set()
+            if held.keys:
+                beat.join()
+            if not held.kept:
+                self._each(lambda key: self._release(key, mine), sorted(held.keys))
+
+    def holder(self, key: str) -> Claim | None:
+        """Who else computes `key` now, or None. Ask again and again: what is not renewed meanwhile becomes void."""
+        if not self.settings.enabled:
+            return None
+        claim = self._read(key)
+        if claim is None or self._is_void(key, claim):
+            return None
+        return claim
+
+    def living(self) -> dict[str, Claim]:
+        """Who else computes what now, by key."""
+        keys = [
+            name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
+        ]
+        found = self._each(self.holder, keys)
+        return {key: claim for key, claim in found if claim is not None}
+
+    def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:
+        """`do` for each key; side by side where each takes a round trip."""
+        if self.store.is_local or len(keys) < 2:
+            return [(key, do(key)) for key in keys]
+        with ThreadPoolExecutor(8) as pool:
+            return list(zip(keys, pool.map(do, keys), strict=True))
+
+    def _new(self) -> Claim:
+        pid, expiry = os.getpid(), self.settings.expiry_s
+        born, until = born_at(pid) or "", time.time() + expiry
+        return Claim(uuid.uuid4().hex, socket.gethostname(), place(), pid, born, self.run, until, expiry)
+
+    def _take(self, key: str, mine: Claim) -> bool:
+        content = json.dumps(vars(mine)).encode()
+        if self.store.create(_name(key), content):
+            return True
+        try:
+            theirs = _parsed(self.store.read(_name(key)))
+        except FileNotFoundError:  # given back just now
+            return self.store.create(_name(key), content)
+        if theirs is not None and theirs.token == mine.token:
+            return True  # the answer to the first try was lost
+        if theirs is not None and not self._is_void(key, theirs):
+            return False
+        self._remove(key, theirs)
+        return self.store.create(_name(key), content)
+
+    def _release(self, key: str, mine: Claim) -> None:
+        with suppress(UserError):  # a store that is away: the process is gone soon, or the claim expires
+            self._remove(key, mine)
+
+    def _remove(self, key: str, claim: Claim | None) -> None:
+        """Delete a claim if it is still this one (None: one that cannot be read).
+
+        On a file system even of two who do so at once none deletes another's.
+        """
+        name, token = _name(key), claim.token if claim else None
+        if not self.store.is_local:
+            with suppress(FileNotFoundError):
+                now = _parsed(self.store.read(name))
+                if (now.token if now else None) == token:
+                    self.store.remove(name)
+            return
+        taken = self.store.at(f"{name}.{uuid.uuid4().hex}")
+        try:
+            self.store.at(name).rename(taken)
+            found = _parsed(taken.read_bytes())
+        except FileNotFoundError:  # or swept
+            return
+        if found is not None and found.token != token:
+            with suppress(FileExistsError):
+                os.link(taken, self.store.at(name))
+        taken.unlink(missing_ok=True)
+
+    def _read(self, key: str) -> Claim | None:
+        try:
+            return _parsed(self.store.read(_name(key)))
+        except FileNotFoundError:
+            return None
+
+    def _is_void(self, key: str, claim: Claim) -> bool:
+        if self.run and claim.run == self.run:
+            return True
+        here = claim.place == place()
+        if here and not alive(claim.pid, claim.born):
+            return True
+        now = time.monotonic()
+        seen, since = self._seen.get(key, (None, now))
+        if seen != (claim.token, claim.beat):
+            self._seen[key] = ((claim.token, claim.beat), now)
+            since = now
+        return now - since > claim.expiry or (not here and time.time() - claim.until > claim.expiry)
+
+    def _renew(self, mine: Claim, keys: set[str], done: threading.Event) -> None:
+        beat, left = 0, set(keys)
+        while left and not done.wait(self.settings.expiry_s / RENEWALS):
+            beat += 1
+            for key in sorted(left):
+                with suppress(UserError, OSError):  # the store is away: the next beat may reach it
+                    now = self._read(key)
+                    if now is None or now.token != mine.token:  # taken over while this process was stopped, say
+                        left.discard(key)
+                        continue
+                    renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat}
+                    self.store.write(_name(key), json.dumps(renewed).encode())
+
+
+def forgotten(store: Store) -> list[str]:
+    """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again.
+
+    Also of those that who removed them was killed over (see `Claims._remove`), and those that cannot be read.
+    """
+    found = []
+    for name in store.matches(f"{FOLDER}/*.json*"):
+        with suppress(FileNotFoundError):
+            claim = _parsed(store.read(name))
+            if claim is None and name.startswith(f"{FOLDER}/."):
+                continue  # being written
+            if claim is None or time.time() - claim.until > FORGOTTEN:
+                found.append(name)
+    return found
+
+
+def _name(key: str) -> str:
+    return f"{FOLDER}/{key}.json"
+
+
+def _parsed(content: bytes) -> Claim | None:
+    """A claim that cannot be read is none: it was cut. What a later version says besides is passed over."""
+    try:
+        said = json.loads(content)
+        return Claim(**{each.name: said[each.name] for each in fields(Claim) if each.name in said})
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Mitigations that change the data of a stage."""

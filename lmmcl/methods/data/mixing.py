@@ -1,0 +1,90 @@
+"""Data of several sources in one sequence: skills named by a setting, and an order of (source, row) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo
+
+from lmmcl.errors import UserError, unknown
+from lmmcl.tasks import get_skill, skill_names
+from lmmcl.tasks.examples import Example, Rows
+from lmmcl.tasks.files.formats import READER_VERSION
+from lmmcl.tasks.files.local_files import content_digest, load_unchanged
+from lmmcl.tasks.skills import Skill
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """Training examples in a local file; `digest` stands for its content and that of its images."""
+
+    name: str
+    digest: str
+    load: Callable[[], Sequence[Example]] = field(compare=False)
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key: the content, wherever it lies and whatever it is called."""
+        return {"version": READER_VERSION, "data": self.digest}
+
+
+def _source(value: Any, info: ValidationInfo) -> Skill | DataFile:
+    """A skill by its name (the sweep's own or one that ships), or a file as {train: …, images: …}."""
+    if isinstance(value, Skill | DataFile):
+        return value
+    context = info.context or {}
+    if isinstance(value, str):
+        own = context.get("skills", {})
+        if value not in own and value not in skill_names():
+            raise UserError(unknown("skill", value, [*skill_names(), *own]), place=info.field_name)
+        return own[value] if value in own else get_skill(value)
+    if not isinstance(value, Mapping):
+        raise ValueError("a source is the name of a skill, or {train: file, images: folder}")
+    for key in value:
+        if key not in ("train", "images"):
+            raise UserError(unknown("key", str(key), ("train", "images")), place=info.field_name)
+    if not isinstance(value.get("train"), str) or not isinstance(value.get("images", ""), str):
+        raise ValueError("a file is {train: path} or {train: path, images: path of a folder}")
+    return _data_file(context.get("folder", Path()), value["train"], value.get("images"))
+
+
+def _data_file(folder: Path, train: str, images: str | None) -> DataFile:
+    file = (folder / train).absolute()
+    below = None if images is None else (folder / images).absolute()
+    digest = content_digest(file, below, unique_ids=False)
+    return DataFile(file.stem, digest, partial(load_unchanged, file, below, digest, unique_ids=False))
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Mapping | Skill | DataFile) else value
+
+
+Source = Annotated[Any, PlainValidator(_source), PlainSerializer(lambda source: source.identity())]
+"""A setting that names a skill or a file; it is a Skill or a DataFile, and enters the key by its identity."""
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_several)]
+"""A setting that names one or several; a single one may stand without brackets."""
+
+
+@dataclass(frozen=True)
+class Mix(Rows):
+    """Row `rows[i]` of source `which[i]`, for each i; nothing is read or drawn before it is asked for.
+
+    `identities` tell what the sources are, so that an encoding of a row is found again in another mix; None is the stage's own.
+    """
+
+    sources: Sequence[Sequence[Example]]
+    identities: Sequence[Mapping[str, Any] | None]
+    which: NDArray[np.integer]
+    rows: NDArray[np.integer]
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def row(self, index: int) -> Example:
+        return self.sources[int(self.which[index])][int(self.rows[index])]

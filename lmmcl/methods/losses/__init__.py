@@ -1,0 +1,1 @@
+"""Mitigations that change the loss of a stage."""

@@ -1,0 +1,1 @@
+"""Post-hoc mitigations: rules that merge checkpoints after a stage."""

@@ -1,0 +1,1 @@
+"""Recipes: which parameters train, and which adapters are added."""

@@ -1,0 +1,1 @@
+"""From dialogues and pictures to tensors: chat templates and processors."""

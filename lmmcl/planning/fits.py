@@ -1,0 +1,217 @@
+"""Whether what is to be computed fits the cluster file: memory of its GPUs, what its strategy divides, how a batch is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmmcl.config.cluster import Cluster, EvaluationPlacement, TrainingPlacement
+from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import check_divided
+from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
+from lmmcl.steps import Asked, Evaluate, Examine, Finetune, Snapshot, Step
+from lmmcl.training.distributed.batches import cut_batches, worker_counts
+
+NODE_GPUS, NODE_GB = 8, 80.0
+"""The node that a plan without a cluster file is told for."""
+TOLD = 8
+"""Refusals that are read by a person."""
+ANYWAY = "leave out gpu_memory_gb to try all the same"
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a stage fits a node: so many of its GPUs, shared in that way, and the memory that each needs."""
+
+    gpus: int
+    strategy: str
+    memory: StageMemory
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"gpus": self.gpus, "strategy": self.strategy, **self.memory.to_dict()}
+
+    def __str__(self) -> str:
+        shared = f" ({self.strategy})" if self.gpus > 1 else ""
+        return f"{_gb(self.memory.total)} on {self.gpus} GPU{'s' if self.gpus > 1 else ''}{shared}"
+
+
+def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -> Place | None:
+    """The fewest of `gpus` GPUs of `gb` gigabytes that a stage fits, with checkpointing and one example each; None if none do."""
+    one = TrainingPlacement(gpus_per_worker=1, micro_batch_size=1, gradient_checkpointing=True)
+    tried: list[tuple[int, str, dict[str, Any]]] = [(1, "one GPU", {})]
+    for workers in (2, 4, 8):
+        if workers <= gpus and step.training.global_batch_size % workers == 0:
+            zero = {"workers": workers, "strategy": "deepspeed"}
+            tried += [(workers, f"ZeRO-{stage}", {**zero, "zero_stage": stage}) for stage in (2, 3)]
+    for number, strategy, change in tried:
+        place = one.model_copy(update=change)
+        if _can_be(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
+            return Place(number, strategy, memory)
+    return None
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
+    more = [f"{len(found) - TOLD} more (`lmmcl plan --json` has all)"] if len(found) > TOLD else []
+    if found:
+        told = [*found[:TOLD], *more]
+        raise UserError(told[0] if len(told) == 1 else "\n" + "\n".join(f"- {each}" for each in told))
+
+
+def unfit(
+    sweep: Sweep, cluster: Cluster, steps: Iterable[Step], is_missing: Callable[[Step], bool], *, of_all: bool = True
+) -> tuple[str, ...]:
+    """What of `steps` is still to be computed, or may be proposed by a search, and cannot be on this cluster, with what would help.
+
+    Told once for each model, recipe and mitigation, and for what a model is asked. The store is asked (`is_missing`) only about
+    what does not fit. Without `of_all`, mitigations that the strategy cannot have are left out: their trials end by
+    themselves as soon as they begin to train, and the others are not to wait for that.
+    """
+    corners = [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
+    coming = {step.key for step in corners}
+    whys: dict[tuple[str, ...], str | None] = {}
+    found: dict[tuple[str, ...], str] = {}
+    for step in (*steps, *corners):
+        checked = step.finetune if isinstance(step, Snapshot) else step
+        if not isinstance(checked, Finetune | Evaluate | Examine) or (alike := _alike(checked)) in found:
+            continue
+        if alike not in whys:
+            whys[alike] = _why_not(checked, cluster, of_all)
+        if whys[alike] and (step.key in coming or is_missing(step)):
+            found[alike] = str(_why_not(checked, cluster, of_all))  # in words of this step: the first may be recorded
+    return tuple(dict.fromkeys(found.values()))
+
+
+def _why_not(step: Finetune | Asked, cluster: Cluster, of_all: bool) -> str | None:
+    try:
+        if isinstance(step, Finetune):
+            if of_all or _goes_with(step, cluster.training):
+                check_stage(step, cluster)
+        else:
+            check_asked(step, cluster)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _alike(step: Finetune | Asked) -> tuple[str, ...]:
+    """What decides whether a step fits."""
+    if isinstance(step, Finetune):
+        mitigation = step.mitigation.name if step.mitigation else ""
+        training = step.training
+        return step.model.name, step.recipe.label, mitigation, str(training.global_batch_size), training.precision
+    grown = str(grown_by(step.checkpoint))
+    asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
+    return step.checkpoint.model.name, grown, step.kind, asked, step.evaluation.precision
+
+
+def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
+    """Raises UserError when the mitigation of a stage reads what the strategy divides."""
+    divided = f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
+    check_divided(step.mitigation, divided)
+
+
+def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
+    """Whether the mitigation of a stage reads nothing that the strategy divides."""
+    try:
+        check_strategy(step, placement)
+    except UserError:
+        return False
+    return True
+
+
+def _can_be(step: Finetune, placement: TrainingPlacement) -> bool:
+    """Whether also the global batch can be cut so."""
+    try:
+        cut_batches(step.training, placement)
+    except UserError:
+        return False
+    return _goes_with(step, placement)
+
+
+def check_stage(step: Finetune, cluster: Cluster) -> None:
+    """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
+    place = cluster.training
+    check_strategy(step, place)
+    worker_counts(step.training, place)
+    if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
+        return
+    need, have = stage_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus_per_worker)
+    if need.total > have:
+        raise UserError(
+            f"{step.label} of {step.model.name} needs about {_told(need)} on each GPU, and there are {_gb(have)}. "
+            f"{_remedy(step, place, have)}; {ANYWAY}",
+            place="training",
+        )
+
+
+def check_asked(step: Asked, cluster: Cluster) -> None:
+    """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
+    place = cluster.evaluation
+    if cluster.gpu_memory_gb is None or not place.gpus:
+        return
+    need, have = asked_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus)
+    if place.engine != "transformers":  # it may divide a model over all of its GPUs
+        have = int(cluster.gpu_memory_gb * GB * place.gpus)
+    if need.total > have:
+        raise UserError(
+            f"asking {step.label} of {step.checkpoint.model.name}, {place.batch_size} questions at a time, needs about "
+            f"{_told(need)}, and there are {_gb(have)}. {_smaller_batch(step, place, have)}; {ANYWAY}",
+            place="evaluation",
+        )
+
+
+def _told(need: StageMemory | AskedMemory) -> str:
+    parts = {name: size for name, size in need.to_dict().items() if size and name != "total"}
+    return f"{_gb(need.total)} ({', '.join(f'{name} {_gb(size)}' for name, size in parts.items())})"
+
+
+def _have(gb: float, gpus: float) -> int:
+    """Bytes that one process may take: a part of a GPU is so much of its memory, and of several it uses one."""
+    return int(gb * GB * min(1.0, gpus))
+
+
+def _smaller_batch(step: Asked, place: EvaluationPlacement, have: int) -> str:
+    for size in range(place.batch_size - 1, 0, -1):
+        if asked_memory(step, place.model_copy(update={"batch_size": size})).total <= have:
+            return f"It would fit with {{batch_size: {size}}}"
+    return "One question at a time does not fit either: take GPUs with more memory"
+
+
+def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
+    """The smallest changes of the cluster file that make a stage fit, one of each kind."""
+    fitting = []
+    for kind in _changes(placement):
+        for change in kind:
+            new = {name: value for name, value in change.items() if getattr(placement, name) != value}
+            changed = placement.model_copy(update=new)
+            if new and _can_be(step, changed) and stage_memory(step, changed).total <= have:
+                words = [
+                    f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in new.items()
+                ]
+                fitting.append(f"{{{', '.join(words)}}}")
+                break
+    if fitting:
+        return f"It would fit with {' or '.join(fitting)}, or with a recipe that trains less"
+    return "No setting of the cluster file makes it fit: take a recipe that trains less, or GPUs with more memory"
+
+
+def _changes(placement: TrainingPlacement) -> Iterator[list[dict[str, Any]]]:
+    """Kinds of changes to a placement, the harmless first; of each kind, the smaller change first."""
+    saving = {"gradient_checkpointing": True, "micro_batch_size": 1}
+    yield [{"gradient_checkpointing": True}, {"micro_batch_size": 1}, saving]
+    if placement.strategy == "ddp" and placement.workers == 1:
+        yield [{"workers": 0}, {**saving, "workers": 0}]  # in the step's own process there are no buckets
+    zero = {**saving, "strategy": "deepspeed", "min_workers": None}
+    numbers = [workers for workers in (2, 4, 8) if workers >= placement.workers]
+    yield [{**zero, "workers": workers, "zero_stage": stage} for workers in numbers for stage in (2, 3)]
+    one = {**zero, "workers": max(1, placement.workers)}  # slow, and needs much of the host's memory
+    yield [{**one, "zero_stage": 2, "offload": "optimizer"}, {**one, "zero_stage": 3, "offload": "parameters"}]
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.1f} GB"

@@ -1,0 +1,39 @@
+"""What a run needs and may not have: models and prepared data. Told at once, in one message, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lmmcl.errors import UserError
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.hub.hub_data import check_prepared
+from lmmcl.tasks.skills import Benchmark, Skill
+
+
+def check_inputs(trials: Iterable[Trial]) -> None:
+    """Raises UserError that names every model and data set that these trials need and this machine lacks."""
+    trials = list(trials)
+    checks: list[Any] = [model.check for model in {trial.model.name: trial.model for trial in trials}.values()]
+    checks.append(lambda: check_prepared(task for trial in trials for task in tasks_of(trial)))
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise UserError("this machine lacks what the sweep needs:\n" + "\n".join(f"- {each}" for each in problems))
+
+
+def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
+    """All that is taught and asked in a trial, and the skills that its mitigation names."""
+    for skill in trial.skills:
+        yield skill
+        yield skill.benchmark
+    yield from trial.held_out
+    for value in vars(trial.mitigation).values() if trial.mitigation else ():
+        several = value if isinstance(value, tuple) else (value,)
+        yield from (each for each in several if isinstance(each, Skill))

@@ -1,0 +1,244 @@
+"""What a sweep wants, what the ledger has, what is to run. Instant: imports neither torch nor ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.sweep import Sweep
+from lmmcl.ledger import Ledger
+from lmmcl.methods.recipes.adapters import KappaTune
+from lmmcl.models.hub import HubModel
+from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Place, refuse, smallest_place, unfit
+from lmmcl.planning.flops import Hours, estimate_hours, known_size
+from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
+from lmmcl.planning.search_plan import SearchPlan, plan_searches
+from lmmcl.planning.throughput import Pace, estimate_pace
+from lmmcl.reports import formatting
+from lmmcl.search.progress import Walk, walks_of, wanted_steps
+from lmmcl.search.search_state import with_proposals
+from lmmcl.steps import Finetune, Merge, Snapshot, Step
+from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.trial import Trial
+
+KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial: how much of it is recorded, and what a stage of it trains, writes and needs.
+
+    `gpu_bytes` is what each GPU of the cluster file holds while a stage trains, `asked_bytes` while a checkpoint is asked; `node`
+    (without a cluster file, for models of the hub) the fewest GPUs of a node of eight with 80 GB that a stage fits, and what each
+    of them holds; None where eight do not do.
+    """
+
+    name: str
+    key: str
+    axes: dict[str, Any]
+    wanted: int
+    recorded: int
+    trained_parameters: int
+    bytes_per_stage: int
+    gpu_bytes: dict[str, int] | None = None
+    asked_bytes: dict[str, int] | None = None
+    node: Place | None = None
+    stopped: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
+
+    `hours` are GPU hours of what is to run, for models of the hub; `unfit` says which stages the cluster's GPUs cannot hold.
+    """
+
+    sweep: str
+    wanted: dict[str, int]
+    recorded: dict[str, int]
+    to_run: dict[str, int]
+    asked_by_trials: int
+    bytes_to_write: int
+    trials: list[TrialPlan]
+    pace: Pace | None = None
+    notes: tuple[str, ...] = ()
+    hours: Hours | None = None
+    unfit: tuple[str, ...] = ()
+    searches: tuple[SearchPlan, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to run, or to propose."""
+        return not any(self.to_run.values()) and not any(search.to_propose for search in self.searches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        trials = [{**asdict(each), "node": each.node.to_dict() if each.node else None} for each in self.trials]
+        searches = [each.to_dict() for each in self.searches]
+        hours = self.hours.to_dict() if self.hours else None
+        return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
+
+    def refuse_unfit(self) -> None:
+        """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
+        refuse(self.unfit)
+
+
+def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
+    """Compare the steps of `sweep` with the records of `ledger`.
+
+    With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `unfit` what does not fit.
+    """
+    sweep = with_proposals(sweep, ledger)
+    walks = walks_of(sweep, ledger)
+    steps = wanted_steps(sweep, walks)
+    recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
+    wanted = Counter(step.kind for step in steps.values())
+    done = Counter(steps[key].kind for key in recorded)
+    missing = [step for key, step in steps.items() if key not in recorded]
+    sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
+    return Plan(
+        sweep=sweep.name,
+        wanted={kind: wanted[kind] for kind in KINDS},
+        recorded={kind: done[kind] for kind in KINDS},
+        to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
+        asked_by_trials=sum(len(walks.of(trial).steps()) for trial in sweep.trials),
+        bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
+        trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
+        pace=estimate_pace(missing, ledger, cluster) if cluster else None,
+        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
+        hours=estimate_hours(missing),
+        unfit=unfit(sweep, cluster, missing, lambda step: True) if cluster else (),
+    )
+
+
+def _notes(trial: Trial) -> Iterator[str]:
+    """What the numbers of a plan do not tell of a trial."""
+    if isinstance(trial.recipe.adapter, KappaTune):
+        yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+    yield from _left_out(trial)
+    yield from few_examples(trial)
+
+
+def few_examples(trial: Trial) -> Iterator[str]:
+    """The skills of a trial that have fewer examples than an update takes: it takes them again, and an epoch is no epoch."""
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
+        size = stage.examples or known_size(stage.skill)
+        size = size and min(size, stage.training.examples or size)
+        batch = stage.training.global_batch_size
+        if size and size < batch:
+            updates = stage.training.updates(size)
+            yield (
+                f"{stage.skill.name} has {formatting.plural(size, 'training example')} and global_batch_size is {batch}: "
+                f"an update shows each {batch / size:.3g} times, and a stage has {formatting.plural(updates, 'update')}"
+            )
+
+
+def _left_out(trial: Trial) -> Iterator[str]:
+    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    if not any(probe.updates for probe in trial.probes):
+        return
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
+        for probe in trial.probes:
+            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+            if beyond:
+                yield (
+                    f"{probe.name} is not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
+                    f"a stage of it has {stage.updates}"
+                )
+            if probe.updates and stage.updates is None:
+                yield f"{probe.name}: how many updates {stage.skill.name} has is known when its data are there"
+
+
+def _numbers(some: Sequence[int]) -> str:
+    return ", ".join(map(str, some))
+
+
+def _trial_plan(walk: Walk, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
+    trial, steps = walk.trial, walk.steps()
+    return TrialPlan(
+        name=trial.name,
+        key=trial.key,
+        axes=dict(trial.axes),
+        wanted=len(steps),
+        recorded=len(recorded & set(steps)),
+        trained_parameters=trial.trained_parameters(),
+        bytes_per_stage=stage_bytes,
+        gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
+        asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
+        node=smallest_place(_first(trial)) if cluster is None and isinstance(trial.model, HubModel) else None,
+        stopped=walk.stopped.to_dict() if walk.stopped else None,
+    )
+
+
+def _first(trial: Trial) -> Finetune:
+    """The first stage; the later ones train the same parameters of the same model."""
+    return next(step for step in trial.steps().values() if isinstance(step, Finetune))
+
+
+def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
+    return stage_memory(_first(trial), cluster.training).to_dict()
+
+
+def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
+    """Of the last stage, by what takes most of it."""
+    needs = [asked_memory(step, cluster.evaluation) for step in trial.stages[-1].asked]
+    return max(needs, key=lambda need: need.total).to_dict()
+
+
+def _stage_bytes(trial: Trial) -> int:
+    return trained_of(trial.recipe, trial.model).written * BYTES[trial.training.precision]
+
+
+def _checkpoint_bytes(step: Step) -> int:
+    """A delta holds the trained tensors; a merge rewrites those of its fine-tune."""
+    if isinstance(step, Merge):
+        return _checkpoint_bytes(step.tuned)
+    if isinstance(step, Snapshot):
+        return _checkpoint_bytes(step.finetune)
+    if not isinstance(step, Finetune):
+        return 0
+    return trained_of(step.recipe, step.model).written * BYTES[step.training.precision]
+
+
+def plan_table(plan: Plan) -> Group:
+    """For the terminal: steps by kind, then a row for each trial."""
+    steps = Table(
+        "steps",
+        "wanted",
+        "recorded",
+        "to run",
+        title=f"{plan.sweep}: {formatting.plural(len(plan.trials), 'trial')}",
+        box=SIMPLE_HEAD,
+    )
+    for kind in KINDS:
+        if plan.wanted[kind]:
+            steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
+    more = ["each GPU, about"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    more += ["to be asked"] if any(trial.asked_bytes for trial in plan.trials) else []
+    of_a_node = any(trial.node for trial in plan.trials)
+    more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
+    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
+    for trial in plan.trials:
+        recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
+        size = [formatting.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]
+        size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
+        trials.add_row(
+            escape(trial.name), recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size
+        )
+    shared = plan.asked_by_trials - sum(plan.wanted.values())
+    last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
+    lines = [last + formatting.size(plan.bytes_to_write), *map(str, plan.searches), *plan.notes]
+    if plan.hours:
+        lines.append(f"GPU hours: {plan.hours}")
+    if plan.pace:
+        lines.append(str(plan.pace))
+    return Group(steps, trials, *lines)

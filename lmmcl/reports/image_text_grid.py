@@ -1,0 +1,66 @@
+"""The 2 × 2 of image × text (arXiv 2603.14493, section 3): where a model changed, among what is like the taught and what is not.
+
+A benchmark says of its images and of its texts whether they are like those of a skill (`id`) or not (`ood`), by its tags.
+After several skills, a side is `id` when it is like that of any skill taught so far, and `ood` when it is unlike all of
+them; a benchmark that does not say so of both sides is in no cell. A taught skill's own benchmark is in the cell of
+(id, id), one that is taught later in none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.reports.results import Cell, StageResult, TrialResult
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.skills import Benchmark
+
+__all__ = ["GRID", "Cell", "cell_of", "cells", "measure_cells"]
+
+SIDES = ("image", "text")
+GRID = (("id", "id"), ("ood", "id"), ("id", "ood"), ("ood", "ood"))
+"""(image, text) of the four cells, in the order in which they are listed: rows of texts, columns of images."""
+
+
+def cells(trial: TrialResult, stage: StageResult | int) -> list[Cell]:
+    """The four cells after a stage of `trial` (or the stage of that number), in the order of `GRID`.
+
+    Empty where the sweep's benchmarks have no tags, and at stage 0. Raises KeyError for a stage that was not reached.
+    """
+    if isinstance(stage, int):
+        stage = {each.number: each for each in trial.stages}[stage]
+    return list(stage.cells)
+
+
+def cell_of(benchmark: Benchmark, taught: Sequence[str]) -> tuple[str, str] | None:
+    """(image, text), each `id` or `ood`, of a benchmark relative to the skills `taught`; None where its tags do not say."""
+    found = []
+    for side in SIDES:
+        said = [benchmark.likeness(side, skill) for skill in taught]
+        found.append("id" if "id" in said else "ood" if said and set(said) == {"ood"} else None)
+    image, text = found
+    return (image, text) if image and text else None
+
+
+def measure_cells(trial: Trial, number: int, matrix: ScoreMatrix) -> tuple[Cell, ...]:
+    """The four cells after stage `number`; empty at stage 0, and where no held-out benchmark is in any."""
+    taught = trial.skills[:number]
+    names = [skill.name for skill in taught]
+    places = {each.name: place for each in trial.held_out if (place := cell_of(each, names))}
+    if not number or not places:
+        return ()
+    places = dict.fromkeys((skill.benchmark.name for skill in taught), GRID[0]) | places
+    return tuple(_cell(place, [name for name in places if places[name] == place], number, matrix) for place in GRID)
+
+
+def _cell(place: tuple[str, str], benchmarks: Sequence[str], number: int, matrix: ScoreMatrix) -> Cell:
+    """The mean change of `benchmarks`, each counting the same; the interval is over questions, paired with those at stage 0."""
+    asked = [name for name in benchmarks if matrix.has(number, name) and matrix.has(0, name)]
+    if not asked:
+        return Cell(*place, None, None, None, ())
+    now, base = matrix.score_draws(number), matrix.score_draws(0)
+    change = float(np.mean([matrix.score(number, name) - matrix.score(0, name) for name in asked]))
+    low, high = np.quantile(np.mean([now[name] - base[name] for name in asked], axis=0), (0.025, 0.975))
+    return Cell(*place, change, float(low), float(high), tuple(asked))

@@ -1,0 +1,227 @@
+"""What the HTML page draws from: a sweep's results as JSON values, rounded, with lists instead of names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmmcl.reports import formatting, plot_style
+from lmmcl.reports.correlation import probe_correlations
+from lmmcl.reports.pareto import comparable, on_front
+from lmmcl.reports.recommend import BUDGET, advise, caution, choice_lines, short_name
+from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
+from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.table import ranked, state_of
+
+#: Points of loss curves in the whole page; a thousand trials have coarser curves, so that the page stays below 15 MB.
+CURVE_POINTS = 200_000
+MOST_POINTS_A_CURVE = 200
+COSTS = {
+    "trained_parameters": formatting.count,
+    "checkpoint_bytes": formatting.size,
+    "seconds": formatting.duration,
+    "peak_memory_bytes": formatting.size,
+}
+
+
+def page_data(results: SweepResults) -> dict[str, Any]:
+    """What the scripts draw from; numbers rounded, lists instead of names where trials are many.
+
+    Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed.
+    """
+    points = averaged(results) if has_seeds(results) else results
+    data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
+    data["costTable"] = cost_table(points)
+    return data if points is results else data | {"single": _view(results)}
+
+
+def _view(results: SweepResults) -> dict[str, Any]:
+    trials = ranked(results.trials)
+    benchmarks = list(dict.fromkeys(name for trial in trials for name in trial.benchmarks()))
+    probes = list(dict.fromkeys(name for trial in trials for stage in trial.stages for name in stage.probes))
+    groups: dict[object, int] = {}
+    for trial in trials:
+        groups.setdefault(comparable(trial), len(groups))
+    places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
+    front = on_front(results)
+    stages = sum(len(trial.stages) for trial in trials)
+    points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
+    return {
+        "name": results.name,
+        "axes": [_axis(results, axis) for axis in results.axes()],
+        "colour": plot_style.colour_axis(results),
+        "marker": plot_style.marker_axis(results),
+        "measures": list(MEASURES),
+        "labels": {name: formatting.label(name) for name in (*MEASURES, *COSTS)},
+        "costs": list(COSTS),
+        "benchmarks": benchmarks,
+        "probes": probes,
+        "correlations": {
+            each.probe: f"Spearman ρ {each.rho:+.2f}, p {formatting.p_value(each.p)}, {each.stages} stages"
+            for each in (probe_correlations(results) if probes else [])
+        },
+        "trials": [
+            _trial(trial, places, benchmarks, probes, points)
+            | {"front": trial.key in front, "group": groups[comparable(trial)]}
+            for trial in trials
+        ],
+    }
+
+
+def _advice(results: SweepResults) -> dict[str, Any]:
+    """The choices of each front in words; the page picks among them by the reader's budget, as `Advice.under` does."""
+    places = {trial.key: place for place, trial in enumerate(ranked(results.trials))}
+    groups = []
+    for advice in advise(results):
+        least = advice.least_lost
+        choices = [
+            {
+                "trial": places[choice.trial.key],
+                "name": short_name(results, choice.trial),
+                "heldOut": choice.trial.measure("held_out_forgetting"),
+                "low": (choice.trial.interval("held_out_forgetting") or (None, None))[0],
+                "lines": choice_lines(results, choice),
+                "ties": [places[tie.trial.key] for tie in choice.ties],
+            }
+            for choice in advice.choices
+        ]
+        lost = formatting.points_range(least.measure("held_out_forgetting"), least.interval("held_out_forgetting"))
+        groups.append({"model": advice.model, "choices": choices, "least": f"{short_name(results, least)}: {lost}"})
+    return {"budget": BUDGET, "groups": groups, "caution": caution(results)}
+
+
+def _axis(results: SweepResults, axis: str) -> dict[str, Any]:
+    values = results.values(axis)
+    colours, markers = plot_style.colours(values), plot_style.markers(values)
+    return {
+        "name": axis,
+        "label": formatting.label(axis),
+        "values": [_axis_word(axis, value) for value in values],
+        "colours": [colours[identity(value)] for value in values],
+        "symbols": [markers[identity(value)][0] for value in values],
+    }
+
+
+def _axis_word(axis: str, value: Any) -> str:
+    return "none" if value is None else formatting.axis_value(axis, value)
+
+
+def _trial(
+    trial: TrialResult,
+    places: Mapping[str, Sequence[str]],
+    benchmarks: Sequence[str],
+    probes: Sequence[str],
+    points: int,
+) -> dict[str, Any]:
+    """One trial; its axes are given by the place of its value in `places`."""
+    return {
+        "name": trial.name,
+        "state": trial.state,
+        "reached": state_of(trial),
+        "error": trial.error,
+        "stopped": str(trial.stopped) if trial.stopped else None,
+        "axes": [values.index(identity(trial.axes.get(axis))) for axis, values in places.items()],
+        "mitigated": trial.axes.get("mitigation") is not None,
+        "skills": list(trial.skills),
+        "heldOut": list(trial.held_out),
+        "costs": [trial.cost(name) for name in COSTS],
+        "costWords": [show(trial.cost(name)) for name, show in COSTS.items()],
+        "stages": [_stage(stage, benchmarks, probes, points) for stage in trial.stages],
+    }
+
+
+def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str], points: int) -> dict[str, Any]:
+    curve = thinned(stage.curve, points)
+    return {
+        "number": stage.number,
+        "skill": stage.skill,
+        "scores": [_short(stage.scores.get(name)) for name in benchmarks],
+        "probes": [_short(stage.probes.get(name)) for name in probes],
+        "counts": [stage.sample_counts.get(name) for name in benchmarks],
+        "measures": [_short(stage.measures.get(name)) for name in MEASURES],
+        "intervals": [[_short(end) for end in stage.intervals.get(name, ())] for name in MEASURES],
+        "updates": [int(row["update"]) for row in curve],
+        "loss": [_short(row.get("loss")) for row in curve],
+        "cells": [_cell(cell, benchmarks) for cell in stage.cells],
+        "inside": _inside(stage, probes) if stage.probe_curve else None,
+    }
+
+
+def _inside(stage: StageResult, probes: Sequence[str]) -> dict[str, Any]:
+    """What probes saw inside a stage: updates, and the values of each probe (by its place) at them."""
+    rows = stage.probe_curve
+    used = [place for place, name in enumerate(probes) if any(name in row for row in rows)]
+    return {
+        "updates": [int(row["update"]) for row in rows],
+        "values": {place: [_short(row.get(probes[place])) for row in rows] for place in used},
+    }
+
+
+def _cell(cell: Cell, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """One of the four cells; image and text are told by its place."""
+    asked = [benchmarks.index(name) for name in cell.benchmarks if name in benchmarks]
+    return {name: _short(getattr(cell, name)) for name in ("change", "low", "high")} | {"benchmarks": asked}
+
+
+def cost_table(results: SweepResults) -> dict[str, Any]:
+    """What trials cost that differ in more than learning rate, order and seed: a row each, the cheapest to train first.
+
+    `columns` are [heading, whether numbers]; `rows` hold [mean as text, "least … most" or None] for each of them.
+    """
+    axes = [axis for axis in results.varying() if axis not in ("learning_rate", "order", "seed", "seeds")]
+    axes = axes or [axis for axis in ("model", "recipe") if results.values(axis) != [None]]
+    groups: dict[tuple[str, ...], list[TrialResult]] = {}
+    for trial in results.trials:
+        if trial.cost("seconds") is not None or trial.cost("trained_parameters") is not None:
+            groups.setdefault(tuple(_axis_word(axis, trial.axes.get(axis)) for axis in axes), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: _mean(group[1], "trained_parameters") or 0.0)
+    rows = [
+        [*([text, None] for text in names), [str(len(trials)), None], *(_cost_cell(trials, name) for name in COSTS)]
+        for names, trials in ordered
+    ]
+    numbers = [["trials", True], *([formatting.label(name), True] for name in COSTS)]
+    return {"columns": [*([formatting.label(axis), False] for axis in axes), *numbers], "rows": rows}
+
+
+def _mean(trials: Sequence[TrialResult], name: str) -> float | None:
+    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _cost_cell(trials: Sequence[TrialResult], name: str) -> list[str | None]:
+    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    show = COSTS[name]
+    ends = f"{show(min(found))} … {show(max(found))}" if found and show(min(found)) != show(max(found)) else None
+    return [show(_mean(trials, name)), ends]
+
+
+def thinned(rows: Sequence[Mapping[str, float]], points: int) -> list[Mapping[str, float]]:
+    """At most `points` rows, evenly spread, with the first and the last."""
+    if len(rows) <= points:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (points - 1))] for place in range(points)]
+
+
+def _facts(results: SweepResults) -> list[list[str]]:
+    """Lines of the header: [what, value]."""
+    states = [trial.state for trial in results.trials]
+    counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    facts = [["trials", f"{len(states)} ({', '.join(counted)})" if states else "none"]]
+    if results.wanted is not None:
+        facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
+    facts += [["search", str(each)] for each in results.searches]
+    if results.file:
+        facts.append(["file", results.file])
+    if len(results.trials) > 1:
+        facts += [
+            [formatting.label(axis), formatting.axis_value(axis, value)] for axis, value in results.constant().items()
+        ]
+    for name, value in results.provenance.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        facts.append([formatting.label(str(name)), text])
+    return facts
+
+
+def _short(value: Any) -> float | None:
+    number = finite(value)
+    return None if number is None else float(f"{number:.5g}")

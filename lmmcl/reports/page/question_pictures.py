@@ -1,0 +1,79 @@
+"""The pictures of questions, small enough for a page: of benchmarks that draw themselves or lie in local files."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+
+from lmmcl.errors import UserError
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.hub.hub_data import HubBenchmark
+from lmmcl.tasks.lmms_eval.benchmark import LmmsEvalBenchmark
+from lmmcl.tasks.skills import Benchmark
+from lmmcl.tasks.synthetic.draw import Examples as Drawn
+
+THUMBNAIL = 96
+"""Longest side of a picture, in pixels."""
+
+
+class Pictures:
+    """Small pictures of questions, until `most` bytes (as data URIs) are spent."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._questions: dict[str, Questions] = {}
+
+    def of(self, benchmark: Benchmark, id: str) -> str | None:
+        """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
+        made = self.bytes_of(benchmark, id)
+        return f"data:image/{made[1]};base64,{base64.b64encode(made[0]).decode()}" if made else None
+
+    def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
+        """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""
+        if self._left <= 0:
+            return None
+        if benchmark.name not in self._questions:
+            self._questions[benchmark.name] = Questions(benchmark)
+        example = self._questions[benchmark.name].find(id)
+        if example is None or not example.images:
+            return None
+        content, kind = thumbnail(example)
+        self._left -= len(content) * 4 // 3
+        return (content, kind) if self._left >= 0 else None
+
+
+class Questions:
+    """The questions of a benchmark by id, read (or drawn) no further than asked for; none where they lie on a hub, where
+    lmms-eval would fetch them, or in files that have gone since: a report neither downloads nor imports lmms-eval."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._seen: dict[str, Example] = {}
+        self._drawn: Drawn | None = None
+        self._rest: Iterator[Example] = iter(())
+        if isinstance(benchmark, HubBenchmark | LmmsEvalBenchmark):
+            return
+        with suppress(UserError, OSError):
+            examples = benchmark.load()
+            self._drawn = examples if isinstance(examples, Drawn) else None
+            self._rest = iter(examples)
+
+    def find(self, id: str) -> Example | None:
+        """The question called `id`, if it is there."""
+        if self._drawn is not None:
+            return self._drawn.find(id)
+        with suppress(UserError, OSError):
+            while id not in self._seen and (example := next(self._rest, None)) is not None:
+                self._seen[example.id] = example
+        return self._seen.get(id)
+
+
+def thumbnail(example: Example) -> tuple[bytes, str]:
+    """The first picture, made small: PNG where it is as small as drawn ones are, else JPEG."""
+    picture = example.open_images()[0]
+    kind = "png" if max(picture.size) <= THUMBNAIL else "jpeg"
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue(), kind

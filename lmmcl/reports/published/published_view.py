@@ -1,0 +1,123 @@
+"""A sweep beside published figures, for a reader: a table for the terminal, Markdown, JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from lmmcl.errors import UserError, unknown
+from lmmcl.reports import formatting
+from lmmcl.reports.formatting import escape_markdown
+from lmmcl.reports.published.published import Beside, Comparison, Row
+
+FORMATS = ("table", "json", "md")
+HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "where it stands")
+
+
+def published_text(comparison: Comparison, format: str) -> str:
+    """JSON or Markdown; raises UserError for another format."""
+    if format not in FORMATS[1:]:
+        raise UserError(unknown("format of --against", format, FORMATS))
+    if format == "json":
+        return json.dumps(published_dict(comparison), allow_nan=False, ensure_ascii=False, indent=2)
+    cells = [HEADINGS, ("---",) * len(HEADINGS), *_cells(comparison)]
+    lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in cells]
+    return "\n".join([*lines, "", *(f"- {escape_markdown(line)}" for line in _remarks(comparison))])
+
+
+def published_dict(comparison: Comparison) -> dict[str, Any]:
+    """JSON values; `ours` is null while the stage is not recorded, `low` and `high` where there is no interval."""
+    return {
+        "sweep": comparison.sweep,
+        "trials": [
+            {
+                "key": each.trial.key,
+                "name": each.trial.name,
+                "axes": dict(each.trial.axes),
+                "state": each.trial.state,
+                "figures": [_row_dict(row) for row in each.rows],
+            }
+            for each in comparison.trials
+        ],
+        "claims": list(comparison.claims),
+    }
+
+
+def _row_dict(row: Row) -> dict[str, Any]:
+    low, high = row.interval or (None, None)
+    return {
+        "quantity": row.quantity,
+        "stage": row.stage,
+        "ours": row.ours,
+        "low": low,
+        "high": high,
+        "published": row.published,
+        "approximate": row.approximate,
+        "difference": row.difference,
+        "source": row.source,
+        "note": row.note,
+    }
+
+
+def published_table(comparison: Comparison) -> Group:
+    """For the terminal: a line for each published value, and one for each trial without any."""
+    table = Table(title=escape(f"{comparison.sweep}: ours beside published"), box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in HEADINGS:
+        numeric = heading in ("ours", "published", "ours − published")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in _cells(comparison):
+        table.add_row(*map(escape, row))
+    return Group(table, *(escape(line) for line in _remarks(comparison)))
+
+
+def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    numbers = {note: number for number, note in enumerate(_notes(comparison), start=1)}
+    rows: list[tuple[str, ...]] = []
+    for each in comparison.trials:
+        if not each.rows:
+            rows.append((each.trial.name, "nothing published", "", "", "", "", ""))
+        before = ""
+        for row in each.rows:
+            where = f"{row.source} [{numbers[row.note]}]" if row.note else row.source
+            rows.append(("" if before else each.trial.name, *_values(each, row), "" if where == before else where))
+            before = where
+    return rows
+
+
+def _values(beside: Beside, row: Row) -> tuple[str, ...]:
+    """What, after which stage, ours, published, the difference. Changes have a sign, scores none."""
+    signed = not row.quantity.startswith(("score/", "held_out_mean", "mean_score", "h_score", "mf", "maa"))
+    show = formatting.points if signed else _plain
+    skills = beside.trial.skills
+    after = "base" if row.stage == 0 else f"{row.stage} {skills[row.stage - 1]}"
+    ours = formatting.points_half(row.ours, row.interval) if signed else _plain(row.ours)
+    published = f"{'≈ ' if row.approximate else ''}{show(row.published)}"
+    return (_named(row.quantity), after, ours, published, formatting.points(row.difference))
+
+
+def _named(quantity: str) -> str:
+    kind, _, rest = quantity.partition("/")
+    if kind == "cell":
+        image, _, text = rest.partition("/")
+        return f"change, {image} image and {text} text"
+    return rest if kind == "score" else formatting.label(quantity)
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(row.note for each in comparison.trials for row in each.rows if row.note))
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    notes = [f"[{number}] {note}" for number, note in enumerate(_notes(comparison), start=1)]
+    open_rows = sum(row.ours is None for each in comparison.trials for row in each.rows)
+    waiting = [f"{open_rows} values of ours are not recorded yet"] if open_rows else []
+    return [*notes, *waiting, *(f"claimed without a figure: {claim}" for claim in comparison.claims)]

@@ -1,0 +1,241 @@
+"""Two trials side by side: what differs, benchmark by benchmark, and whether the difference is more than luck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
+from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.ledger import Ledger
+from lmmcl.reports import formatting
+from lmmcl.reports.collect import Reading, score_matrix
+from lmmcl.reports.failures import kept_failures
+from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
+from lmmcl.reports.results import MEASURES, identity
+from lmmcl.search.progress import Walks, walks_of
+from lmmcl.search.search_state import with_proposals
+from lmmcl.steps.trial import Trial
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure or benchmark of both trials in points, and second − first with its interval and p-values.
+
+    `p` is of this row alone; `p_holm` is corrected for the number of benchmarks, and the same as `p` for a measure.
+    """
+
+    name: str
+    first: float
+    second: float
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is told apart from no difference, at 5 %."""
+        return self.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second − first after their last stages, over `seeds` training seeds (1: nothing is known of other seeds)."""
+
+    first: str
+    second: str
+    stages: tuple[int, int]
+    seeds: int
+    measures: list[Difference]
+    benchmarks: list[Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def compare(
+    first: Sequence[ScoreMatrix], second: Sequence[ScoreMatrix], samples: int = 2000
+) -> dict[str, list[Difference]]:
+    """{"measures": …, "benchmarks": …} of two trials at their last stages; one matrix a seed, paired by place.
+
+    Measures are compared where both trials were taught and asked the same. A benchmark has a percentile interval and an exact
+    or drawn permutation p-value; over several seeds, and for measures, both come from the variances over questions and seeds.
+    """
+    pairs = list(zip(first, second, strict=True))
+    alike = all(set(a.order) == set(b.order) and set(a.held_out) == set(b.held_out) for a, b in pairs)
+    names = [name for name in pairs[0][0].benchmarks if all(_asked(a, name) == _asked(b, name) != 0 for a, b in pairs)]
+    benchmarks = [_benchmark(name, pairs, samples) for name in names]
+    corrected = holm([each.p for each in benchmarks])
+    return {
+        "measures": _measures(pairs, samples) if alike else [],
+        "benchmarks": [replace(each, p_holm=p) for each, p in zip(benchmarks, corrected, strict=True)],
+    }
+
+
+Pairs = Sequence[tuple[ScoreMatrix, ScoreMatrix]]
+
+
+def _asked(matrix: ScoreMatrix, name: str) -> int:
+    """How many questions of a benchmark were answered at the last stage."""
+    stage = matrix.stages[-1]
+    return len(matrix.samples(stage, name)) if matrix.has(stage, name) else 0
+
+
+def _measures(pairs: Pairs, samples: int) -> list[Difference]:
+    values = [(a.summary(), b.summary()) for a, b in pairs]
+    draws = [(a.draws(samples=samples), b.draws(samples=samples)) for a, b in pairs]
+    found = []
+    for name in MEASURES:
+        if all(name in a and name in b for a, b in values):
+            made = estimate([b[name] - a[name] for a, b in values], [b[name] - a[name] for a, b in draws])
+            found.append(_difference(name, [a[name] for a, _ in values], [b[name] for _, b in values], made))
+    return found
+
+
+def _benchmark(name: str, pairs: Pairs, samples: int) -> Difference:
+    scores = [(a.score(a.stages[-1], name), b.score(b.stages[-1], name)) for a, b in pairs]
+    draws = [b.score_draws(samples=samples)[name] - a.score_draws(samples=samples)[name] for a, b in pairs]
+    made = estimate([b - a for a, b in scores], draws)
+    if len(pairs) == 1:
+        a, b = pairs[0]
+        low, high = np.quantile(draws[0], [ALPHA / 2, 1 - ALPHA / 2])
+        p = sign_flip_p(b.samples(b.stages[-1], name) - a.samples(a.stages[-1], name))
+        made = Estimate(made.value, float(low), float(high), p)
+    return _difference(name, [a for a, _ in scores], [b for _, b in scores], made)
+
+
+def _difference(name: str, first: Sequence[float], second: Sequence[float], made: Estimate) -> Difference:
+    return Difference(
+        name, float(np.mean(first)), float(np.mean(second)), made.value, made.low, made.high, made.p, made.p
+    )
+
+
+def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alone: bool = False) -> Comparison:
+    """Compare two trials of `sweep`, named by key (or its beginning) or name (with or without its seed).
+
+    Where the sweep has both grid points at several seeds, all finished seeds that both have are used, unless `alone`. Raises
+    UserError for a name that no trial has, one trial twice, and trials without a common stage or benchmark.
+    """
+    sweep = with_proposals(sweep, ledger)
+    one, other = _named(sweep, first), _named(sweep, second)
+    if one.key == other.key:
+        raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
+    read = Reading(ledger)
+    walks = walks_of(sweep, ledger, read.find)
+    pairs = [(one, other)] if alone else _seeds(sweep, one, other, read, walks)
+    matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
+    for trial, matrix in zip((one, other), matrices[0], strict=True):
+        if not matrix.stages:
+            told = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; `lmmcl status` says how far it is"
+            raise UserError(told, file=sweep.file)
+    stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
+    if stages[0] != stages[1]:
+        ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
+        raise UserError(
+            f"{one.name} has come to stage {stages[0]}, {other.name} to stage {stages[1]}; "
+            + ("; ".join(ended) or "run the sweep on, then compare"),
+            file=sweep.file,
+        )
+    found = compare([a for a, _ in matrices], [b for _, b in matrices])
+    if not found["benchmarks"]:
+        raise UserError(f"{one.name} and {other.name} were asked no question in common", file=sweep.file)
+    names = [_without_seed(trial) if len(pairs) > 1 else trial.name for trial in (one, other)]
+    return Comparison(names[0], names[1], stages, len(pairs), **found)
+
+
+def _named(sweep: Sweep, wanted: str) -> Trial:
+    """The trial of this name or key; of a name without its seed, the first seed."""
+    return next((trial for trial in sweep.trials if _without_seed(trial) == wanted), None) or sweep.trial(wanted)
+
+
+def _walked(trial: Trial, read: Reading, walks: Walks) -> ScoreMatrix:
+    return score_matrix(trial, read, walks.of(trial).stages)
+
+
+def _ended(trial: Trial, walks: Walks, ledger: Ledger) -> str | None:
+    """Why a trial came no further, where it is known: it was stopped, or failed when it was last run."""
+    walk = walks.of(trial)
+    if walk.stopped:
+        return f"{trial.name} was stopped ({walk.stopped})"
+    failed = kept_failures(ledger, [trial]).get(trial.key)
+    return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` tells more)" if failed else None
+
+
+def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: Walks) -> list[tuple[Trial, Trial]]:
+    """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
+    points = [{trial.seed: trial for trial in sweep.trials if _point(trial) == _point(named)} for named in (one, other)]
+    if _point(one) == _point(other) or one.seed != other.seed:
+        return [(one, other)]
+    shared = sorted(set(points[0]) & set(points[1]), key=lambda seed: (seed != one.seed, seed))
+    pairs = [(points[0][seed], points[1][seed]) for seed in shared]
+    done = [pair for pair in pairs if all(len(_walked(each, read, walks).stages) == len(each.stages) for each in pair)]
+    return done if (one, other) in done else [(one, other)]
+
+
+def _point(trial: Trial) -> str:
+    return identity(sorted((name, identity(value)) for name, value in trial.axes.items() if name != "seed"))
+
+
+def _without_seed(trial: Trial) -> str:
+    return trial.name.removesuffix(f" · s{trial.seed}")
+
+
+def comparison_table(found: Comparison) -> Group:
+    """For the terminal: measures, then benchmarks, those that are told apart from no difference in bold."""
+    parts = [f"first   {found.first}\nsecond  {found.second}"]
+    tables = [_table("measure", found.measures, corrected=False)] if found.measures else []
+    tables.append(_table("benchmark", found.benchmarks, corrected=len(found.benchmarks) > 1))
+    seeds = (
+        f"Over {found.seeds} seeds: intervals know of other questions and of other seeds."
+        if found.seeds > 1
+        else "One seed: intervals know of other questions, and nothing of other seeds."
+    )
+    note = f"Points after stage {found.stages[0]}; brackets are 95 % intervals. {seeds}"
+    return Group(*map(escape, parts), *tables, note, escape(sentence(found)))
+
+
+def _table(kind: str, rows: Sequence[Difference], *, corrected: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(kind)
+    for heading in ("first", "second", "second − first", "p", *(["p (Holm)"] if corrected else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    show = formatting.points if kind == "measure" else lambda value: f"{value:.1f}"
+    for row in rows:
+        cells = [formatting.label(row.name), show(row.first), show(row.second)]
+        cells += [formatting.points_range(row.value, (row.low, row.high)), formatting.p_value(row.p)]
+        cells += [formatting.p_value(row.p_holm)] if corrected else []
+        table.add_row(*map(escape, cells), style="bold" if row.significant else "")
+    return table
+
+
+def sentence(found: Comparison) -> str:
+    """The comparison in words: learning and held-out forgetting, then how many benchmarks differ."""
+    told: Mapping[str, Difference] = {each.name: each for each in found.measures}
+    parts = []
+    for name, more, less in (
+        ("learning", "learns {} points more", "learns {} points less"),
+        (
+            "held_out_forgetting",
+            "keeps {} points more of the held-out benchmarks",
+            "loses {} points more of the held-out benchmarks",
+        ),
+    ):
+        each = told.get(name)
+        if each is not None and each.significant:
+            parts.append((more if each.value > 0 else less).format(f"{abs(each.value):.1f}"))
+        elif each is not None:
+            parts.append(f"is within noise in {name.replace('_', ' ').replace('held out', 'held-out')}")
+    differ = sum(each.significant for each in found.benchmarks)
+    parts.append(f"differs on {differ} of {len(found.benchmarks)} benchmarks")
+    return f"The second {', '.join(parts[:-1])}{', and ' if parts[:-1] else ''}{parts[-1]}."

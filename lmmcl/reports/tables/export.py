@@ -1,0 +1,167 @@
+"""A sweep for other programs: JSON with all stages, and flat rows (CSV, Parquet), one for each trial."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lmmcl.errors import UserError, unknown
+from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import BUDGET
+from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
+from lmmcl.reports.tables.recommend_json import recommendation_dict
+from lmmcl.reports.tables.table import markdown_table
+
+FORMATS = ("json", "csv", "md", "parquet")
+COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
+
+
+def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> dict[str, Any]:
+    """The sweep as JSON values without NaN; scores are points (0 to 100), measures signed percentage points.
+
+    What is not known is null: the axes, the four measures and `seconds` are always there. `recommendation` is for `budget`
+    points of held-out forgetting (see `lmmcl.reports.tables.recommend_json`). `curves=True` adds the loss curves.
+    """
+    front = on_front(results)
+    return {
+        "sweep": results.name,
+        "file": results.file,
+        "wanted": results.wanted,
+        "recorded": results.recorded,
+        "provenance": _plain(results.provenance),
+        "searches": [_plain(each.to_dict()) for each in results.searches],
+        "recommendation": _plain(recommendation_dict(results, budget)),
+        "trials": [_trial(trial, trial.key in front, curves) for trial in results.trials],
+    }
+
+
+def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
+    """The text of `as_dict`, refused by no JSON reader."""
+    return json.dumps(as_dict(results, budget, curves=curves), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
+    """One flat row a trial: axes, measures with `_low` and `_high`, costs, `score/…` and `probe/…` at the last stage.
+
+    All rows have the same columns; an axis that holds a list or a mapping becomes JSON text.
+    """
+    front = on_front(results)
+    measures = _all(results, "measures")
+    benchmarks = _all(results, "scores")
+    return [_flat(results, trial, trial.key in front, measures, benchmarks) for trial in results.trials]
+
+
+def as_text(results: SweepResults, kind: str, budget: float = BUDGET) -> str:
+    """The sweep as `json`, `csv` or `md`."""
+    if kind == "csv":
+        return as_csv(results)
+    return as_json(results, budget) if kind == "json" else markdown_table(results, budget)
+
+
+def as_csv(results: SweepResults) -> str:
+    """`flat_rows` as CSV; what is not known is empty."""
+    rows = flat_rows(results)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["name"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write(results: SweepResults, path: Path, kind: str, budget: float = BUDGET) -> None:
+    """Write the sweep to `path` in one of FORMATS; raises UserError for another one."""
+    if kind not in FORMATS:
+        raise UserError(unknown("format", kind, FORMATS))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(flat_rows(results)), path)
+    else:
+        path.write_text(as_text(results, kind, budget), encoding="utf-8")
+
+
+def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any]:
+    return {
+        "key": trial.key,
+        "name": trial.name,
+        "state": trial.state,
+        "error": trial.error,
+        "stopped": _plain(trial.stopped.to_dict()) if trial.stopped else None,
+        **{axis: _plain(trial.axes.get(axis)) for axis in dict.fromkeys([*AXES, *trial.axes])},
+        "skills": list(trial.skills),
+        "held_out": list(trial.held_out),
+        **(_measures(trial.last) if trial.last else dict.fromkeys(MEASURES)),
+        "intervals": _intervals(trial.last) if trial.last else {},
+        "on_pareto_front": is_on_front,
+        **{name: trial.cost(name) for name in COSTS},
+        "stages": [_stage(stage, curves) for stage in trial.stages],
+    }
+
+
+def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
+    curve = {"curve": [_plain(row) for row in stage.curve]} if curves else {}
+    return {
+        "number": stage.number,
+        "skill": stage.skill,
+        "checkpoint_key": stage.checkpoint_key,
+        "scores": _plain(stage.scores),
+        "sample_counts": _plain(stage.sample_counts),
+        **_measures(stage),
+        "intervals": _intervals(stage),
+        "cost": _plain(stage.cost),
+        "probes": _plain(stage.probes),
+        "probe_curve": [_plain(row) for row in stage.probe_curve],
+        "cells": [_plain(asdict(cell)) for cell in stage.cells],
+        **curve,
+    }
+
+
+def _measures(stage: StageResult) -> dict[str, float | None]:
+    return {name: finite(stage.measures.get(name)) for name in dict.fromkeys([*MEASURES, *stage.measures])}
+
+
+def _intervals(stage: StageResult) -> dict[str, list[float]]:
+    return {name: list(pair) for name, found in stage.intervals.items() if (pair := finite_pair(found)) is not None}
+
+
+def _flat(
+    results: SweepResults, trial: TrialResult, is_on_front: bool, measures: list[str], benchmarks: list[str]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": trial.key, "name": trial.name, "state": trial.state}
+    for axis in results.axes():
+        value = _plain(trial.axes.get(axis))
+        row[axis] = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+    for name in measures:
+        row[name] = trial.measure(name)
+        low, high = trial.interval(name) or (None, None)
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    row |= {name: trial.cost(name) for name in COSTS}
+    scores, probes = (trial.last.scores, trial.last.probes) if trial.last else ({}, {})
+    row |= {f"score/{name}": finite(scores.get(name)) for name in benchmarks}
+    row |= {f"probe/{name}": finite(probes.get(name)) for name in _all(results, "probes")}
+    row |= {"stages": len(trial.stages), "on_pareto_front": is_on_front, "error": trial.error}
+    return row | {"stopped": str(trial.stopped) if trial.stopped else None}
+
+
+def _all(results: SweepResults, what: str) -> list[str]:
+    """Names used at any stage, in the order met, the four measures first."""
+    first = MEASURES if what == "measures" else ()
+    found = (name for trial in results.trials for stage in trial.stages for name in getattr(stage, what))
+    return list(dict.fromkeys([*first, *found]))
+
+
+def _plain(value: Any) -> Any:
+    """The value with JSON types only: no NaN, no tuple, no foreign number, no object."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return finite(value) if hasattr(value, "__float__") else str(value)

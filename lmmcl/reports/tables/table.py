@@ -1,0 +1,209 @@
+"""A sweep as one table: a row for each trial, in the terminal (rich) and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rich import box
+from rich.console import JustifyMethod
+from rich.markup import escape
+from rich.table import Table
+
+from lmmcl.reports import formatting
+from lmmcl.reports.correlation import correlation_markdown
+from lmmcl.reports.inside import inside_markdown
+from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import BUDGET, recommendation_markdown
+from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
+from lmmcl.reports.seeds import averaged, has_seeds, spread
+
+STAR = "★"
+HALF = "± is half the width of the 95 % interval (both ends, where it lies unevenly: --format md)"
+Show = Callable[[float | None, Interval | None], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and how a trial fills the cell below it. Measures are never folded into the caption."""
+
+    heading: str
+    cell: Callable[[TrialResult], str]
+    numeric: bool = False
+    folds: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one trial, with what decides how they are drawn."""
+
+    cells: list[str]
+    state: str
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table before it is drawn. What is the same in all rows stands in the caption, once."""
+
+    title: str
+    caption: list[str]
+    columns: list[Column]
+    rows: list[Row]
+
+
+def terminal_table(results: SweepResults, width: int | None = None) -> Table:
+    """The sweep for a terminal: rows of the Pareto front bold and starred, unfinished ones dim, failed ones red.
+
+    Seeds of one grid point are one row (see `lmmcl.reports.seeds`). With `width` (in characters) costs are left out until
+    the table fits, and the caption names them.
+    """
+    sheet = _fit(make_sheet(results, formatting.points_half, HALF), width)
+    caption = escape("\n".join(sheet.caption))
+    table = Table(title=escape(sheet.title), caption=caption, title_justify="left", caption_justify="left")
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+    for column in sheet.columns:
+        justify: JustifyMethod = "right" if column.numeric else "left"
+        heading = column.heading.replace(" ", "\n")
+        table.add_column(heading, justify=justify, no_wrap=column.numeric, overflow="fold", vertical="top")
+    for row in sheet.rows:
+        style = {"failed": "red", "partial": "dim", "stopped": "dim"}.get(row.state, "bold" if row.on_front else "")
+        table.add_row(*map(escape, row.cells), style=style)
+    return table
+
+
+def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
+    """The sweep as Markdown, with both ends of every interval, what to take, and what its probes go with."""
+    sheet = make_sheet(results, formatting.points_range, "brackets hold the 95 % interval")
+    lines = [
+        f"## {formatting.escape_markdown(sheet.title)}",
+        "",
+        _markdown_row(column.heading for column in sheet.columns),
+    ]
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in sheet.columns) + "|")
+    lines += [_markdown_row(row.cells) for row in sheet.rows]
+    table = "\n".join([*lines, "", *(f"{formatting.escape_markdown(line)}  " for line in sheet.caption), ""])
+    points = averaged(results) if has_seeds(results) else results
+    parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
+    return "\n".join(part for part in parts if part)
+
+
+def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
+    """The rows and columns of the table; `show` writes a value with its interval, `note` says how to read that."""
+    title = _title(results)
+    if has_seeds(results):
+        results, note = averaged(results), f"{note}, over questions and seeds"
+    front = on_front(results)
+    trials = ranked(results.trials)
+    columns, folded = _fold(_columns(results, front, show), trials)
+    rows = [Row([column.cell(trial) for column in columns], trial.state, trial.key in front) for trial in trials]
+    caption = [", ".join(f"{column.heading} {column.cell(trials[0])}" for column in folded)] if folded else []
+    caption.append(
+        "Percentage points against the model before the first stage" + (f"; {note}." if _any_interval(trials) else ".")
+    )
+    if front:
+        caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
+    caption += [f"{trial.name}: {formatting.first_line(trial.error)}" for trial in trials if trial.error]
+    if any(trial.error for trial in trials):
+        caption.append("`lmmcl show` with a failed trial's name or key tells all of it.")
+    caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
+    caption += [f"search: {each}" for each in results.searches]
+    return Sheet(title, caption, columns, rows)
+
+
+def ranked(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """Finished trials first and failed ones last; within each, those that learn most first."""
+
+    def rank(trial: TrialResult) -> tuple[int, float, float, str]:
+        learning, held_out = trial.measure("learning"), trial.measure("held_out_forgetting")
+        lost = float("inf")
+        return (
+            STATES.index(trial.state),
+            lost if learning is None else -learning,
+            lost if held_out is None else -held_out,
+            trial.name,
+        )
+
+    return sorted(trials, key=rank)
+
+
+def state_of(trial: TrialResult) -> str:
+    """`done`, or how far the trial came: `failed 2/5` failed after the second of five stages."""
+    if trial.state == "done":
+        return "done"
+    reached = trial.last.number if trial.last else 0
+    return f"{trial.state} {reached}/{len(trial.skills)}"
+
+
+def _columns(results: SweepResults, front: set[str], show: Show) -> list[Column]:
+    columns = [Column("", lambda trial: STAR if trial.key in front else "")]
+    for axis in results.axes():
+        if results.values(axis) != [None]:
+            columns.append(_axis_column(axis))
+    columns += [_measure_column(name, show) for name in MEASURES]
+    if any(trial.seeds for trial in results.trials):
+        columns.append(Column("seed spread", lambda trial: formatting.spread(spread(trial, "learning")), numeric=True))
+    columns += [
+        Column("trained", lambda trial: formatting.count(trial.cost("trained_parameters")), numeric=True, folds=True),
+        Column("on disk", lambda trial: formatting.size(trial.cost("checkpoint_bytes")), numeric=True, folds=True),
+        Column("time", lambda trial: formatting.duration(trial.cost("seconds")), numeric=True),
+    ]
+    if any(trial.state != "done" for trial in results.trials):
+        columns.append(Column("state", state_of))
+    return columns
+
+
+def _axis_column(axis: str) -> Column:
+    numeric = axis in ("learning_rate", "seed", "seeds")
+    return Column(
+        formatting.label(axis), lambda trial: formatting.axis_value(axis, trial.axes.get(axis)), numeric, folds=True
+    )
+
+
+def _measure_column(name: str, show: Show) -> Column:
+    return Column(formatting.label(name), lambda trial: show(trial.measure(name), trial.interval(name)), numeric=True)
+
+
+def _fold(columns: list[Column], trials: Sequence[TrialResult]) -> tuple[list[Column], list[Column]]:
+    """(columns to draw, columns that say the same of every trial); one trial alone keeps all of its columns."""
+    if len(trials) < 2:
+        return columns, []
+    same = [column for column in columns if column.folds and len({column.cell(trial) for trial in trials}) == 1]
+    return [column for column in columns if column not in same], same
+
+
+def _fit(sheet: Sheet, width: int | None) -> Sheet:
+    """The sheet without the costs that `width` characters have no room for."""
+    columns, dropped = list(sheet.columns), []
+    for heading in ("on disk", "trained", "seed spread", "time", formatting.label("overall")):
+        needed = 2 + sum(_needs(sheet, sheet.columns.index(column)) + 2 for column in columns)
+        if width is None or needed <= width:
+            break
+        dropped += [column.heading for column in columns if column.heading == heading]
+        columns = [column for column in columns if column.heading != heading]
+    if not dropped:
+        return sheet
+    kept = [sheet.columns.index(column) for column in columns]
+    rows = [replace(row, cells=[row.cells[place] for place in kept]) for row in sheet.rows]
+    return Sheet(sheet.title, [*sheet.caption, f"Left out for width: {', '.join(dropped)}."], columns, rows)
+
+
+def _needs(sheet: Sheet, place: int) -> int:
+    """Characters that a column takes; a heading may break at its spaces."""
+    heading = max(map(len, sheet.columns[place].heading.split()), default=0)
+    return max([heading, *(len(row.cells[place]) for row in sheet.rows)])
+
+
+def _any_interval(trials: Sequence[TrialResult]) -> bool:
+    return any(trial.interval(name) for trial in trials for name in MEASURES)
+
+
+def _title(results: SweepResults) -> str:
+    states = [trial.state for trial in results.trials]
+    counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    steps = f"; {results.recorded} of {results.wanted} steps recorded" if results.wanted is not None else ""
+    return f"{results.name}: {formatting.plural(len(states), 'trial')} ({', '.join(counts) or 'none'}){steps}"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(formatting.escape_markdown, cells)) + " |"

@@ -1,0 +1,130 @@
+"""Ray for one run: the cluster that its file names, started here or joined, and told to be quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+
+DRIVER = "lmmcl_driver"
+"""A resource of clusters started here, for drivers alone."""
+ANSWER_SECONDS = 10
+"""How long a cluster that is to be joined may take to answer."""
+
+
+@contextmanager
+def tune_storage(ledger: Ledger, cluster: Cluster) -> Iterator[str]:
+    """Where Tune keeps its own state. Nobody reads it afterwards, for the ledger says what is done: on this machine it is
+    removed again; several nodes need a place that all of them see."""
+    if ray_address(cluster) != "local":
+        yield f"{ledger.store}/.ray"
+        return
+    with tempfile.TemporaryDirectory(prefix="lmmcl-tune-") as folder:
+        yield folder
+
+
+def ray_address(cluster: Cluster) -> str:
+    """`local`, unless the file or, inside a job, Ray itself (RAY_ADDRESS) names a running cluster."""
+    return os.environ.get("RAY_ADDRESS", "local") if cluster.ray.address == "local" else cluster.ray.address
+
+
+@contextmanager
+def ray_cluster(cluster: Cluster) -> Iterator[None]:
+    """The cluster that the file names: started here for `local`, joined otherwise, and left as it was found."""
+    _quiet_environment()
+    if ray.is_initialized():  # inside a test's cluster
+        yield
+        return
+    address = ray_address(cluster)
+    here = address == "local"
+    started: dict[str, Any] = (
+        {
+            "num_cpus": cluster.ray.cpus or os.cpu_count(),
+            "resources": {**cluster.ray.resources, DRIVER: 1000},
+            "include_dashboard": cluster.ray.dashboard,
+        }
+        if here
+        else {}
+    )
+    _join(address, started)
+    _end_on_sigterm()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, started: dict[str, Any]) -> None:
+    """`ray.init`; raises UserError where no cluster answers (Ray would try for minutes), or none gets up on this machine."""
+    try:
+        _wait_for(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+    except (ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error}); start one (`ray start --head`), name the one that runs, or take local",
+            place="ray.address",
+        ) from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray has no class for it
+            raise
+        raise UserError(
+            "Ray did not get up within the 30 seconds that it gives itself: this machine is too busy. Run the same command "
+            "again when it is less so, or with --inline, in one process without Ray"
+        ) from error
+
+
+def _wait_for(address: str) -> None:
+    """Return when something listens at `address` (host:port; others are Ray's to look for); else raises ConnectionError."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + ANSWER_SECONDS
+    while port.isdigit() and "/" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+            return
+        except ConnectionError:  # its head may have been started a moment ago
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        except OSError as error:  # no such name, no way there, no answer
+            raise ConnectionError(str(error)) from error
+
+
+def _end_on_sigterm() -> None:
+    """`ray job stop`, Slurm and Kubernetes ask by SIGTERM: end as at Ctrl-C. After `ray.init`, which sets a handler of its own."""
+    if threading.current_thread() is threading.main_thread():
+
+        def interrupt(number: int, frame: Any) -> None:
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+def _quiet_environment() -> None:
+    """Ray reads these when it starts; a person's own settings win."""
+    for name, value in {
+        "RAY_worker_niceness": "0",  # the sweep is what the machine is for
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_WARN_THRESHOLD_S": "60",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+    # A trial's failure is told by us, in one line; Tune would print its traceback through four processes.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

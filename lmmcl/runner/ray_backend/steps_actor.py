@@ -1,0 +1,234 @@
+"""Steps on a Ray cluster: one small actor holds the flights of a sweep and starts a Ray task for each computation.
+
+A fine-tune with workers is a task that holds next to nothing and waits for the worker group that Ray Train places; one
+without (`workers: 0`) trains in the task's own process. Ray keeps the processes of finished tasks, so on a laptop the
+imports are paid once per core, not once per stage.
+
+The actor may be lost: Ray starts it again, what it had started ends with it, the drivers' questions are asked again, and
+the ledger says what is left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.errors import UserError, explain
+from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.store import StoreError
+from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
+from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
+from lmmcl.runner.sharing import SharedLauncher
+from lmmcl.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
+from lmmcl.training.recovery.retries import Verdict, is_away, judge, pause_before, root_of
+from lmmcl.training.stage_errors import PreemptedError
+
+NOTE_SECONDS = 0.5
+"""Between two notes on a step, and between two looks at all of them: as often as a person can read."""
+QUESTIONS = 10_000
+"""Drivers that may wait for the actor at once."""
+
+log = logging.getLogger(__name__)
+
+
+class StepLostError(RuntimeError):
+    """A step whose process died each time that it was tried."""
+
+
+def start_steps_actor(ledger: Ledger, cluster: Cluster) -> Any:
+    """The actor of a sweep, on the nodes that the cluster file keeps for drivers; it lives as long as the returned handle."""
+    options: dict[str, Any] = {"num_cpus": 0, "resources": cluster.driver.resources, "max_concurrency": QUESTIONS}
+    return ray.remote(StepsActor).options(**options, max_restarts=-1, max_task_retries=-1).remote(ledger, cluster)
+
+
+class StepsActor:
+    """Holds the flights, and the latest note on each step that is running."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
+        self._launcher = RayLauncher(ledger, cluster)
+        self._flights = Flights(ledger, SharedLauncher(self._launcher, ledger, cluster))
+        self._notes: dict[str, dict[str, Any]] = {}
+
+    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
+        """See `Flights.ensure_scores`."""
+        return await self._flights.ensure_scores(steps)
+
+    async def begin(self, step: Checkpoint) -> None:
+        """See `Flights.begin`."""
+        self._flights.begin(step)
+
+    async def note(self, key: str, shown: dict[str, Any]) -> None:
+        """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
+        if key in self._flights.keys:
+            self._notes[key] = shown
+
+    async def started(self, key: str, where: Where) -> None:
+        """Keep which process computes a step."""
+        self._launcher.where[key] = where
+
+    async def save(self, seconds: float) -> None:
+        """See `RayLauncher.save`."""
+        await self._launcher.save(seconds)
+
+    async def running(self) -> dict[str, dict[str, Any]]:
+        """The latest note of each step in flight, by key; empty for one that waits for its turn."""
+        keys = self._flights.keys
+        self._notes = {key: self._notes[key] for key in keys if key in self._notes}  # of steps that are done no more
+        return {key: self._notes.get(key, {}) for key in keys}
+
+
+class RayLauncher:
+    """Computes each step in a Ray task with the resources that the cluster file asks for; tries again what may pass."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
+        self._ledger, self._cluster = ledger, cluster
+        self.where: dict[str, Where] = {}
+        self._saveable: set[str] = set()
+        self._ending = False
+
+    async def save(self, seconds: float) -> None:
+        """The run ends: begin nothing more, and let stages that train in their steps' own processes save where they are."""
+        self._ending = True
+        told = {key for key in self._saveable if key in self.where}
+        for key in told:
+            await terminate(self.where[key])
+        end = time.monotonic() + seconds
+        while told & self._saveable and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+
+    async def checkpoint(self, step: Checkpoint) -> None:
+        place = self._cluster.training
+        trains = isinstance(step, Finetune | Snapshot)
+        trains_here = trains and place.workers == 0
+        if trains_here or (isinstance(step, Merge) and step.rule.needs_model):
+            options = _options(place.cpus_per_worker, place.gpus_per_worker, place.resources_per_worker)
+        elif trains:
+            options = _options(0, 0, self._cluster.driver.resources)
+        else:  # reads and writes weights: not on a head that has no CPUs to give
+            options = _options(self._cluster.evaluation.cpus, 0, self._cluster.evaluation.resources)
+        if trains_here:
+            self._saveable.add(step.key)
+        try:
+            await self._try(_compute_checkpoint, options, [step])
+        finally:
+            self._saveable.discard(step.key)
+
+    async def scores(self, steps: Sequence[Asked]) -> None:
+        place = self._cluster.evaluation
+        await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
+
+    async def _try(self, function: Any, options: dict[str, Any], steps: Sequence[Step]) -> None:
+        """Run `function` until all of `steps` are recorded, or its failure is one that another try will not change."""
+        actor = ray.get_runtime_context().current_actor
+        broken = 0
+        node: str | None = None
+        while steps:
+            if self._ending:
+                raise PreemptedError("the run is ending")
+            try:
+                if node is None:
+                    task = function.options(**options, **(_new_process() if broken else {}))
+                    node = await task.remote(steps, self._ledger, self._cluster, actor)
+                    self.where.pop(steps[0].key, None)
+                if node:
+                    # Its weights wait there for their upload; whoever had the GPU goes on with other work.
+                    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+                    await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
+                break
+            except Exception as error:  # noqa: BLE001 - each kind is judged
+                # Not to be signalled any more: the number of a process that went may be given again.
+                where = self.where.pop(steps[0].key, None)
+                verdict = judge(error)
+                broken += verdict is Verdict.BROKE
+                if self._ending or verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
+                    raise await self._reason(error, steps[0], broken, where) from None
+                log.warning("%s is tried again: %s", steps[0].label, explain(error))
+                if not is_away(error):  # else what waits on its node is uploaded again, not computed again
+                    node = None
+                await asyncio.sleep(pause_before(max(1, broken)))
+                steps = await asyncio.to_thread(self._missing, steps)
+
+    def _missing(self, steps: Sequence[Step]) -> Sequence[Step]:
+        """Those that are not recorded; all where the store is away, for who tries them looks as well."""
+        try:
+            return [step for step in steps if not self._ledger.holds(step)]
+        except StoreError as error:
+            log.warning("what is recorded cannot be told: %s", error)
+            return steps
+
+    async def _reason(self, error: Exception, step: Step, tries: int, where: Where | None) -> Exception:
+        """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
+        root = root_of(error)
+        if isinstance(root, UserError):
+            return root
+        if not isinstance(root, RayError):
+            return error
+        lines = await log_end(where)
+        told = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
+        return StepLostError(told + (f"\nthe end of its log:\n{lines}" if lines else ""))
+
+
+def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
+    return {"num_cpus": cpus, "num_gpus": gpus, "resources": resources, "max_retries": 0}
+
+
+def _new_process() -> dict[str, Any]:
+    """Options that keep a task out of processes that Ray has: what broke one (memory that ran out in an import) may stay in it."""
+    return {"runtime_env": {"env_vars": {"LMMCL_TRY": uuid.uuid4().hex}}}
+
+
+@ray.remote
+def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> str | None:
+    """Returns the node on which the step waits for its upload, if it does."""
+    (step,) = steps
+    actor.started.remote(step.key, this_process())
+    waits = compute_checkpoint(step, ledger.deferring(step), cluster, _Notes(actor))
+    return ray.get_runtime_context().get_node_id() if waits else None
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
+    upload_checkpoint(step, ledger, cluster)
+
+
+@ray.remote
+def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+    actor.started.remote(steps[0].key, this_process())
+    compute_scores(steps, ledger, cluster, _Notes(actor))
+
+
+class _Notes:
+    """Passes notes to the actor, not too often."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor, self._last = actor, 0.0
+
+    def __call__(self, key: str, shown: dict[str, Any]) -> None:
+        if time.monotonic() - self._last >= NOTE_SECONDS:
+            self._last = time.monotonic()
+            self._actor.note.remote(key, shown)
+
+
+class RemoteSteps:
+    """Records from the cluster."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+        """See `Steps.ensure_all`."""
+        return ray.get(self._actor.ensure_scores.remote(list(steps)))
+
+    def begin(self, step: Checkpoint) -> None:
+        """See `Steps.begin`."""
+        self._actor.begin.remote(step)

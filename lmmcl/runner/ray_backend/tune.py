@@ -1,0 +1,158 @@
+"""The grid on Ray Tune: a Tune trial is one of our trials, a driver that holds no GPU and walks its stages."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError, RayError
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.grid_point import Space
+from lmmcl.errors import explain
+from lmmcl.ledger import Ledger
+from lmmcl.runner.ray_backend.concurrency import Room, driver_resources
+from lmmcl.runner.ray_backend.searcher import HalvingOnTune, Suggestions, trial_of
+from lmmcl.runner.ray_backend.start import ray_cluster, tune_storage
+from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps, start_steps_actor
+from lmmcl.runner.trial_driver import Watcher, run_trial
+from lmmcl.search.proposer import Searching
+from lmmcl.steps.trial import Trial
+
+LOST_DRIVERS = 10
+"""How often the driver of a trial is started again after its process or node was lost."""
+
+SAVE_SECONDS = 20.0
+"""How long a run that is told to end waits for stages in training to save; Kubernetes kills after 30."""
+
+
+def run_on_ray(
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching | None = None
+) -> None:
+    """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
+
+    A trial that fails is told to `watcher`, and the others go on.
+    """
+    searching = searching or Searching()
+    with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
+        actor = start_steps_actor(ledger, cluster)
+        by_key = {trial.key: trial for trial in trials}
+        spaces = [proposer.space for proposer in searching.proposers]
+        ahead = searching.halving is None
+        driver = tune.with_resources(
+            tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
+            driver_resources(cluster),
+        )
+        scheduler = HalvingOnTune(searching.halving, by_key) if searching.halving else None
+        follow = _Follow(by_key, actor, watcher, scheduler)
+        grid, config = _tune_search(by_key, cluster, watcher, searching)
+        tuner = tune.Tuner(
+            driver,
+            param_space=grid,
+            tune_config=tune.TuneConfig(**config, scheduler=scheduler, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=storage,
+                callbacks=[follow],
+                verbose=0,
+                log_to_file=False,
+                failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
+            ),
+        )
+        try:
+            follow.tell_lost(tuner.fit())
+        except KeyboardInterrupt:
+            _save_stages(actor)
+            raise
+
+
+def _tune_search(
+    by_key: dict[str, Trial], cluster: Cluster, watcher: Watcher, searching: Searching
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tune's parameter space and the settings of its search: the grid, or a searcher that hands out proposed trials too."""
+    total = len(by_key) + searching.coming
+    if not searching.proposers:
+        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(cluster, total)}
+    suggestions = Suggestions(by_key, searching, Room(cluster, total), watcher.trial_opened)
+    return {}, {"search_alg": suggestions, "num_samples": total}
+
+
+def _save_stages(actor: Any) -> None:
+    """Let what trains save where it is; who asks a second time does not want to wait for it."""
+    with suppress(RayError):
+        ray.get(actor.save.remote(SAVE_SECONDS), timeout=SAVE_SECONDS + 5)
+
+
+def _drive(
+    config: dict[str, Any], trials: Mapping[str, Trial], spaces: Sequence[Space], actor: Any, ahead: bool
+) -> None:
+    """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
+    try:
+        run_trial(trial_of(config, trials, spaces), RemoteSteps(actor), tune.report, ahead=ahead)
+    except Exception as error:  # noqa: BLE001 - every reason why a trial ends is to be told
+        tune.report({"failed": explain(error), "details": traceback.format_exc()})
+
+
+class _Follow(tune.Callback):
+    """Passes Tune's events, and the steps actor's notes, to the watcher."""
+
+    def __init__(
+        self, trials: Mapping[str, Trial], actor: Any, watcher: Watcher, scheduler: HalvingOnTune | None
+    ) -> None:
+        self._trials, self._actor, self._watcher, self._scheduler = trials, actor, watcher, scheduler
+        self._pending: Any = None
+        self._asked = float("-inf")
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune saves its callbacks; a console and a database do not travel
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        ours = self._trials[trial.config["trial"]]
+        if "failed" in result:
+            self._watcher.trial_failed(ours, result["failed"], result["details"])
+        else:
+            ended = self._scheduler.ended.get(ours.key) if self._scheduler else None
+            self._watcher.stage_done(ours, {**result, "stopped": ended.to_dict()} if ended else result)
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tune's own loop turns ten times a second; the notes are asked for less often, and without waiting for them."""
+        if self._pending is None:
+            if time.monotonic() - self._asked < NOTE_SECONDS:
+                return
+            self._asked = time.monotonic()
+            self._pending = self._actor.running.remote()
+        ready, _ = ray.wait([self._pending], timeout=0)
+        if ready:
+            with suppress(RayActorError):
+                self._watcher.running(ray.get(self._pending))
+            self._pending = None
+
+    def tell_lost(self, results: tune.ResultGrid) -> None:
+        """Tell the watcher of trials whose driver was lost too often."""
+        for result in (results[number] for number in range(len(results))):
+            if result.error is not None and result.config is not None:
+                trial = self._trials[result.config["trial"]]
+                self._watcher.trial_failed(trial, f"its driver was lost: {result.error}", str(result.error))
+
+
+class _Grid(BasicVariantGenerator):
+    """The grid in its order; how many of its trials are open at once follows the cluster."""
+
+    def __init__(self, cluster: Cluster, trials: int) -> None:
+        self._room = Room(cluster, trials)
+        super().__init__()
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many trials may be open now."""
+        return self._room()
+
+    @max_concurrent.setter
+    def max_concurrent(self, given: int) -> None:
+        """What the base class is given (none): we count."""

@@ -1,0 +1,181 @@
+"""What decides while a sweep runs which trials there are and how far they walk: proposers of points, and a scheduler."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.config.grid_point import Space
+from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.search.progress import Walks
+from lmmcl.search.search_state import Decisions, Proposals
+from lmmcl.steps.trial import Trial
+
+if TYPE_CHECKING:
+    from lmmcl.search.asha import Halving
+    from lmmcl.search.optuna import Seeker
+
+ATTEMPTS = 20
+"""How often Optuna is asked again when it proposes a point that it proposed before."""
+MOST_FAILURES = 3
+"""Trials that may fail one after the other before no more points are proposed: what is broken would use them all up unlearnt."""
+MOST_LISTED = 100_000
+LEAST_BROKEN = 1e-6
+
+
+@dataclass
+class Searching:
+    """The searches of one run; without any, every trial is known beforehand and walks until its budget ends it."""
+
+    proposers: Sequence[Proposer] = ()
+    halving: Halving | None = None
+
+    @property
+    def coming(self) -> int:
+        """How many trials the proposers will hand out at most."""
+        return sum(proposer.coming for proposer in self.proposers)
+
+    @property
+    def coming_stages(self) -> int:
+        """How many stages those trials have."""
+        return sum(proposer.coming * len(proposer.space.corners[0].stages) for proposer in self.proposers)
+
+
+def make_searching(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisions | None) -> Searching:
+    """The searches of `sweep` (with what was proposed so far) that are not finished, and its scheduler.
+
+    Raises UserError when a point is to be proposed and Optuna is not installed.
+    """
+    proposers = [made for space in sweep.spaces if not (made := Proposer(space, ledger, walks)).finished]
+    if proposers:
+        check_optuna(sweep)
+    return Searching(proposers, _made_halving(sweep, ledger, walks, decisions) if decisions else None)
+
+
+def _made_halving(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisions) -> Halving:
+    """The scheduler, with the results of finished trials: they compete with those that are still to be walked."""
+    from lmmcl.search.asha import Halving
+
+    stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.corners[0] for space in sweep.spaces)]]
+    halving = Halving(decisions, max(stages))
+    finished = {trial.key for trial in sweep.trials if is_finished(trial, ledger, walks)}
+    halving.learn(sweep.trials, walks, finished)
+    return halving
+
+
+def check_optuna(sweep: Sweep) -> None:
+    """Raises UserError when Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError(
+            "needs the package optuna: pip install 'lmmcl[optuna]' (or take the search out: lists need nothing)",
+            file=sweep.file,
+            place="search.optuna",
+        )
+
+
+def is_finished(trial: Trial, ledger: Ledger, walks: Walks) -> bool:
+    """Whether everything that a trial walks is recorded."""
+    return all(ledger.find(step) is not None for step in walks.of(trial).steps().values())
+
+
+class Proposer:
+    """The points of one space as trials: those that were proposed before and are not finished, then new ones."""
+
+    def __init__(self, space: Space, ledger: Ledger, walks: Walks) -> None:
+        self.space, self._ledger, self._walks = space, ledger, walks
+        self._proposals = Proposals(space, ledger)
+        self._next = 0
+        self._open: dict[int, Trial] = {}
+        self._attempts: dict[int, int] = {}
+        self._failed_in_a_row = 0
+        self._seeker: Seeker | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every point was proposed, and walked."""
+        return not self._proposals.left and not self.coming
+
+    @property
+    def coming(self) -> int:
+        """How many trials will be handed out at most."""
+        known = self._proposals.known[self._next :]
+        return self._proposals.left + sum(not is_finished(each.trial, self._ledger, self._walks) for each in known)
+
+    def next(self) -> tuple[int, Trial] | None:
+        """The next trial to walk, with the number of its point; None when there are no more."""
+        if self._seeker is None:
+            self._seeker = self._made_seeker()
+        while self._next < len(self._proposals.known):
+            number = self._next
+            self._seeker.again(number)
+            self._next += 1
+            trial = self._proposals.known[number].trial
+            if not is_finished(trial, self._ledger, self._walks):
+                self._open[number] = trial
+                return number, trial
+            self._tell(self._seeker, number)
+        if not self._proposals.left or self._failed_in_a_row >= MOST_FAILURES:
+            return None
+        return self._propose()
+
+    def point(self, number: int) -> dict[str, Any]:
+        """The point of this number, by drawn axis."""
+        return dict(self._proposals.known[number].point)
+
+    def ended(self, number: int) -> None:
+        """The walk of a trial that was handed out is over: tell Optuna what the store says came of it."""
+        trial = self._open.pop(number)
+        came_through = is_finished(trial, self._ledger, self._walks)
+        self._failed_in_a_row = 0 if came_through else self._failed_in_a_row + 1
+        assert self._seeker is not None, "a trial was handed out"
+        self._tell(self._seeker, number)
+
+    def _propose(self) -> tuple[int, Trial] | None:
+        """A new point, kept in the store before anybody walks it."""
+        assert self._seeker is not None, "`next` made it"
+        number = self._next
+        seen = [each.point for each in self._proposals.known]
+        for attempt in range(ATTEMPTS):
+            point = self._seeker.propose(number, attempt)
+            if point not in seen:
+                self._attempts[number] = attempt
+                return self._take(point, expected=True)
+            self._seeker.drop(number, attempt)
+        left = [point for point in itertools.islice(self.space.every(), MOST_LISTED) if point not in seen]
+        return self._take(random.Random(number).choice(left), expected=False) if left else None
+
+    def _take(self, point: Mapping[str, Any], *, expected: bool) -> tuple[int, Trial]:
+        """Keep a point as the next; `expected` where Optuna proposed it."""
+        number, kept = self._next, self._proposals.add(point)
+        self._next, self._open[number] = number + 1, kept.trial
+        if not expected or kept.point != point:  # else another run was first, with a point of its own
+            self._seeker = self._made_seeker()
+        return number, kept.trial
+
+    def _made_seeker(self) -> Seeker:
+        """Optuna, told of all points so far and of what came of those that are not open."""
+        from lmmcl.search.optuna import Seeker
+
+        self._attempts.clear()
+        seeker = Seeker(self.space, [each.point for each in self._proposals.known])
+        for number in range(self._next):
+            seeker.again(number)
+            if number not in self._open:
+                self._tell(seeker, number)
+        return seeker
+
+    def _tell(self, seeker: Seeker, number: int) -> None:
+        trial = self._proposals.known[number].trial
+        stopped, measures = self._walks.of(trial).stopped, self._walks.measures(trial)
+        attempt = self._attempts.get(number, 0)
+        if stopped and len(measures) > stopped.stage:
+            broken_by = max(abs(stopped.value - stopped.limit), LEAST_BROKEN)
+            seeker.tell(number, attempt, measures[stopped.stage], broken_by)
+        else:
+            seeker.tell(number, attempt, measures[-1] if len(measures) == len(trial.stages) else None)

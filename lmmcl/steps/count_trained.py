@@ -1,0 +1,52 @@
+"""What a recipe trains of a model, told from the model's inventory alone: parameters, and what a stage then writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from lmmcl.errors import UserError
+from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.models.linears import linear_shapes
+from lmmcl.models.lmm import LMM
+from lmmcl.models.roles import select
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Numbers of parameters. An adapter trains few and, merged, changes many."""
+
+    trained: int
+    written: int
+
+
+@cache
+def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
+    """How much `recipe` trains of `lmm` and writes at each stage.
+
+    Raises UserError when a selector matches no role of the model, an adapter fits no layer or one that trains itself, or a
+    learning rate is for something that does not train.
+    """
+    counts = lmm.role_counts()
+    roles = {role: role for role in counts}
+    own = select(roles, recipe.train, model=lmm.name)
+    trained = written = sum(counts[role] for role in own)
+    targets: set[str] = set()
+    if recipe.adapter:
+        targets = select(roles, recipe.adapter.targets, model=lmm.name)
+        if both := own & targets:
+            raise UserError(
+                f"recipe {recipe.name}: {_some(both)} would train itself and have an adapter; allowed: one of them"
+            )
+        try:
+            added, changed = recipe.adapter.size(targets, counts, linear_shapes(lmm))
+        except UserError as error:
+            raise error.at(place=" ".join(filter(None, (lmm.name, error.place)))) from error
+        trained, written = trained + added, written + changed
+        targets = recipe.adapter.trained_roles(targets)
+    recipe.rates(own | targets, counts.keys() | targets, model=lmm.name)
+    return Trained(trained, written)
+
+
+def _some(roles: set[str]) -> str:
+    return ", ".join(sorted(roles)[:3])

@@ -1,0 +1,78 @@
+"""Steps that ask a checkpoint: the questions of a benchmark, and what a probe finds inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmmcl.config.settings import Evaluation
+from lmmcl.steps.checkpoints import Checkpoint, Pretrained, StepBase
+from lmmcl.tasks.probes import Probe
+from lmmcl.tasks.skills import Benchmark
+
+
+@dataclass(frozen=True)
+class Evaluate(StepBase):
+    """Ask `benchmark` of `checkpoint`."""
+
+    checkpoint: Checkpoint
+    benchmark: Benchmark
+    evaluation: Evaluation
+    kind = "evaluate"
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.checkpoint,)
+
+    def fields(self) -> dict[str, Any]:
+        return {"benchmark": self.benchmark.identity(), "evaluation": self.evaluation.identity()}
+
+    @property
+    def label(self) -> str:
+        return self.benchmark.name
+
+    @property
+    def path(self) -> str:
+        under = self.checkpoint.path.removeprefix("checkpoints/")
+        name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
+        return f"scores/{under}/{name}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Examine(StepBase):
+    """Look into `checkpoint` with `probe`, on the questions of `benchmarks`."""
+
+    checkpoint: Checkpoint
+    probe: Probe
+    benchmarks: tuple[Benchmark, ...]
+    evaluation: Evaluation
+    kind = "examine"
+
+    @property
+    def base(self) -> Pretrained:
+        """The pre-trained model that the checkpoint comes from."""
+        return Pretrained(self.checkpoint.model)
+
+    @property
+    def parents(self) -> tuple[Checkpoint, ...]:
+        return (self.checkpoint, self.base) if self.probe.needs_base else (self.checkpoint,)
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "probe": self.probe.identity(),
+            "benchmarks": [benchmark.identity() for benchmark in self.benchmarks],
+            "precision": self.evaluation.precision,  # how many questions are asked is the probe's own setting
+        }
+
+    @property
+    def label(self) -> str:
+        return self.probe.name
+
+    @property
+    def path(self) -> str:
+        under = self.checkpoint.path.removeprefix("checkpoints/")
+        return f"probes/{under}/{self.label}-{self.key}"
+
+
+Asked = Evaluate | Examine
+"""What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""

@@ -1,0 +1,190 @@
+"""A trial: one point of a grid, as stages of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from lmmcl.config.search_settings import Limit
+from lmmcl.config.settings import Evaluation, Training
+from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
+from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.models.lmm import LMM
+from lmmcl.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Snapshot, Step
+from lmmcl.steps.count_trained import trained_of
+from lmmcl.tasks.probes import Probe
+from lmmcl.tasks.skills import Benchmark, Skill
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and its probes."""
+
+    update: int
+    checkpoint: Snapshot | Finetune
+    probes: tuple[Examine, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A position in a trial: stage 0 is the pre-trained model, stage k follows the k-th skill."""
+
+    number: int
+    skill: Skill | None
+    checkpoint: Checkpoint
+    evaluations: tuple[Evaluate, ...]
+    probes: tuple[Examine, ...] = ()
+    moments: tuple[Moment, ...] = ()
+
+    @property
+    def tuned(self) -> Finetune | None:
+        """The fine-tune of the stage, also where a merge came after it; None at stage 0."""
+        tuned = self.checkpoint.tuned if isinstance(self.checkpoint, Merge) else self.checkpoint
+        return tuned if isinstance(tuned, Finetune) else None
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """All that is asked of the checkpoint: benchmarks, then probes."""
+        return (*self.evaluations, *self.probes)
+
+    @property
+    def examined(self) -> tuple[Examine, ...]:
+        """All probes: of the checkpoint, then of the moments inside the stage."""
+        return (*self.probes, *(step for moment in self.moments for step in moment.probes))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Model, recipe, mitigation, order of skills, hyper-parameters and seed; `axes` holds what to show of the grid point.
+
+    `stop` says after which stages the walk ends early; it enters no key.
+    """
+
+    model: LMM
+    recipe: Recipe
+    mitigation: Mitigation | None
+    order: str
+    skills: tuple[Skill, ...]
+    held_out: tuple[Benchmark, ...]
+    training: Training
+    evaluation: Evaluation
+    seed: int
+    axes: Mapping[str, Any]
+    name: str
+    probes: tuple[Probe, ...] = ()
+    stop: Mapping[str, Limit] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The key of the last checkpoint: a benchmark or probe that is added later leaves the trial what it was."""
+        return self.stages[-1].checkpoint.key
+
+    @cached_property
+    def benchmarks(self) -> tuple[Benchmark, ...]:
+        """What every stage is asked: each skill's own benchmark in the order of learning, then the held-out ones."""
+        own = {skill.name: skill.benchmark for skill in self.skills}
+        return (*own.values(), *self.held_out)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stage 0 (the pre-trained model) and one stage per skill."""
+        stages = [self._stage(0, None, Pretrained(self.model))]
+        taught: list[Finetune] = []
+        for number, skill in enumerate(self.skills, start=1):
+            tuned, asked = self._teach(stages[0].checkpoint, stages[-1].checkpoint, taught, skill)
+            taught.append(tuned)
+            stages.append(self._stage(number, skill, asked, self._moments(tuned)))
+        return tuple(stages)
+
+    def _teach(
+        self, base: Checkpoint, before: Checkpoint, taught: Sequence[Finetune], skill: Skill
+    ) -> tuple[Finetune, Checkpoint]:
+        """The fine-tune of a stage, and the checkpoint that is evaluated after it.
+
+        `before` is what was evaluated at the stage before, `taught` are the fine-tunes of all stages before.
+        """
+        last = taught[-1] if taught else base
+        if not isinstance(self.mitigation, MergeMitigation):
+            tuned = self._finetune(last, skill)
+            return tuned, tuned
+        match self.mitigation.continues_from:
+            case "merged":
+                tuned = self._finetune(before, skill)
+                return tuned, Merge(before, (tuned,), self.mitigation)
+            case "tuned":
+                tuned = self._finetune(last, skill)
+                return tuned, Merge(base, (tuned,), self.mitigation)
+            case "base":
+                tuned = self._finetune(base, skill)
+                return tuned, Merge(base, (*taught, tuned), self.mitigation)
+
+    def _finetune(self, start: Checkpoint, skill: Skill) -> Finetune:
+        during = self.mitigation if isinstance(self.mitigation, TrainingMitigation) else None
+        tuned = Finetune(start, self.recipe, during, skill, self.training, self.seed)
+        return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
+
+    def _updates(self, tuned: Finetune, last: int | None = None) -> list[int]:
+        """The updates inside a stage after which some probe looks; what lies beyond its end is left out."""
+        asked = {update for probe in self.probes for update in probe.updates}
+        if asked:  # else the training data need not be read, to be counted, by every command
+            last = last or tuned.updates
+        return sorted(update for update in asked if last is None or update <= last)
+
+    def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[Moment, ...]:
+        found = []
+        for update in self._updates(tuned, last):
+            checkpoint = tuned if update == (last or tuned.updates) else Snapshot(tuned, update)
+            probes = [probe for probe in self.probes if update in probe.updates]
+            found.append(Moment(update, checkpoint, self._probes(checkpoint, probes)))
+        return tuple(found)
+
+    def ending(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
+        """`stage` without moments beyond its end, where only `updates` (of a fine-tune that was made) knows that.
+
+        How many updates a fine-tune has depends on data, and those need not be on the machine that reads its results.
+        """
+        inside = [moment.checkpoint for moment in stage.moments if isinstance(moment.checkpoint, Snapshot)]
+        if not inside or inside[0].finetune.updates is not None:
+            return stage
+        tuned = inside[0].finetune
+        last = updates(tuned)
+        return stage if last is None else replace(stage, moments=self._moments(tuned, last))
+
+    def _stage(
+        self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[Moment, ...] = ()
+    ) -> Stage:
+        asked = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
+        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments)
+
+    def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[Examine, ...]:
+        """The probes of a checkpoint; the pre-trained model is not compared with itself."""
+        return tuple(
+            Examine(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
+            for probe in probes
+            if not (probe.needs_base and isinstance(checkpoint, Pretrained))
+        )
+
+    def steps(self, stages: Sequence[Stage] | None = None) -> dict[str, Step]:
+        """All steps that this trial (or some `stages` of it) needs, by key, parents before children."""
+        found: dict[str, Step] = {}
+
+        def add(step: Step) -> None:
+            if step.key not in found:
+                for parent in step.parents:
+                    add(parent)
+                found[step.key] = step
+
+        for stage in self.stages if stages is None else stages:
+            add(stage.checkpoint)
+            for asked in (*stage.asked, *stage.examined):
+                add(asked)
+        return found
+
+    def trained_parameters(self) -> int:
+        """How many parameters the recipe trains, from the model's inventory alone.
+
+        Raises UserError when the recipe does not fit the model (see `trained_of`).
+        """
+        return trained_of(self.recipe, self.model).trained

@@ -1,0 +1,1 @@
+"""Skills and benchmarks from local files: formats, checks, digests."""

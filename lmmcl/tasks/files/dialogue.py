@@ -1,0 +1,145 @@
+"""The turns of one row's dialogue, read into Messages; whoever calls is told everything that is wrong in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lmmcl.errors import unknown
+from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Message, Role
+from lmmcl.tasks.files.parse_rows import kind
+
+Complain = Callable[[str, str], Any]
+"""Told (field, message) for each thing that is wrong in a row; what it returns is None."""
+
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+TURN_FIELDS = {"conversations": ("from", "value"), "messages": ("role", "content")}
+
+
+class Turns:
+    """Reads one row's dialogue; remembers the images that parts of type 'image' name or number."""
+
+    def __init__(self, column: str, complain: Complain) -> None:
+        self.column = column
+        self.speaker, self.text = TURN_FIELDS[column]
+        self.complain = complain
+        self.inline: list[tuple[str, Any]] = []
+        self.order: list[tuple[str, int]] = []
+
+    def read(self, turns: Any) -> list[Message]:
+        if not isinstance(turns, list) or not turns:
+            self.complain(
+                self.column, f"is {'empty' if turns == [] else kind(turns)} where a list of turns is expected"
+            )
+            return []
+        messages = [message for index, turn in enumerate(turns) if (message := self.turn(index, turn)) is not None]
+        if len(messages) < len(turns):
+            return []
+        return messages if self.in_order(messages) else []
+
+    def turn(self, index: int, turn: Any) -> Message | None:
+        place = f"{self.column}[{index}]"
+        if not isinstance(turn, dict):
+            return self.complain(
+                place, f"is {kind(turn)} where an object with {self.speaker!r}, {self.text!r} is expected"
+            )
+        name = turn.get(self.speaker)
+        role = ROLES.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            self.complain(f"{place}.{self.speaker}", f"is {kind(name)} where one of {', '.join(ROLES)} is expected")
+        elif role is None:
+            self.complain(f"{place}.{self.speaker}", unknown("role", name[:40], ROLES))
+        content = self.content(f"{place}.{self.text}", turn.get(self.text))
+        if role is None or content is None:
+            return None
+        if not content.strip():
+            return self.complain(f"{place}.{self.text}", "is empty")
+        if role != "user" and IMAGE_PLACEHOLDER in content:
+            return self.complain(
+                f"{place}.{self.text}", f"holds {IMAGE_PLACEHOLDER}; only a user's turn shows an image"
+            )
+        return Message(role, content)
+
+    def content(self, place: str, value: Any) -> str | None:
+        """The text of a turn, its image parts turned into placeholders; None after a complaint."""
+        if isinstance(value, list) and self.column == "messages":
+            parts = [self.part(f"{place}[{index}]", part) for index, part in enumerate(value)]
+            return None if None in parts else _join([part for part in parts if part])
+        if isinstance(value, str):
+            return value if is_unicode(value, place, self.complain) else None
+        allowed = "a text or a list of parts" if self.column == "messages" else "a text"
+        return self.complain(place, f"is {kind(value)} where {allowed} is expected")
+
+    def part(self, place: str, part: Any) -> str | None:
+        if not isinstance(part, dict):
+            return self.complain(place, f"is {kind(part)} where an object with 'type' is expected")
+        sort = part.get("type")
+        if sort == "text" and isinstance(part.get("text"), str):
+            return part["text"] if is_unicode(part["text"], f"{place}.text", self.complain) else None
+        if sort == "text":
+            return self.complain(f"{place}.text", f"is {kind(part.get('text'))} where a text is expected")
+        if sort != "image":
+            told = unknown("part", sort[:40], ("image", "text")) if isinstance(sort, str) else f"is {kind(sort)}"
+            return self.complain(f"{place}.type", told)
+        for key in ("image", "path"):
+            if part.get(key) is not None:
+                self.inline.append((f"{place}.{key}", part[key]))
+                break
+        else:
+            if isinstance(part.get("index"), int) and not isinstance(part["index"], bool):
+                self.order.append((f"{place}.index", part["index"]))
+        return IMAGE_PLACEHOLDER
+
+    def in_order(self, messages: list[Message]) -> bool:
+        """Whether user and assistant take turns, the user first (after a system turn, if any) and the assistant last."""
+        start = 1 if messages[0].role == "system" else 0
+        for index, message in enumerate(messages[start:], start=start):
+            expected = "assistant" if (index - start) % 2 else "user"
+            if message.role != expected:
+                place = f"{self.column}[{index}].{self.speaker}"
+                self.complain(place, f"is the {message.role}'s turn where the {expected}'s is expected")
+                return False
+        if messages[-1].role != "assistant":
+            self.complain(
+                self.column, "does not end with the assistant's turn: what is taught, or the reference answer"
+            )
+            return False
+        return True
+
+
+def _join(parts: list[str]) -> str:
+    """Parts as one text, an image on a line of its own as LLaVA writes it; texts are joined as they are."""
+    joined = ""
+    for part in parts:
+        image = part == IMAGE_PLACEHOLDER or joined.endswith(IMAGE_PLACEHOLDER)
+        joined += f"\n{part}" if joined and image and not joined.endswith("\n") and not part.startswith("\n") else part
+    return joined
+
+
+def place_images(messages: list[Message], images: int, column: str, complain: Complain) -> list[Message]:
+    """The dialogue with as many placeholders as images; empty after a complaint."""
+    placeholders = sum(message.content.count(IMAGE_PLACEHOLDER) for message in messages)
+    if placeholders == images:
+        return messages
+    if placeholders:
+        complain(column, f"placeholders and images disagree: {placeholders} {IMAGE_PLACEHOLDER}, {images} in the row")
+        return []
+    first = next(index for index, message in enumerate(messages) if message.role == "user")
+    shown = Message("user", f"{IMAGE_PLACEHOLDER}\n" * images + messages[first].content)
+    return [*messages[:first], shown, *messages[first + 1 :]]
+
+
+def is_unicode(text: str, place: str, complain: Complain) -> bool:
+    """Whether a text can be written and tokenized: JSON may spell half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        complain(place, "holds a lone surrogate (half of a character)")
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Skills and benchmarks whose rows come from the Hugging Face hub."""

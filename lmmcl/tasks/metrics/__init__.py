@@ -1,0 +1,1 @@
+"""Metrics: how right a free-text answer is, from 0 to 1."""

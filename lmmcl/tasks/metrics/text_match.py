@@ -1,0 +1,55 @@
+"""Metrics on texts that are neither numbers nor letters alone: containment, and letters where options are named."""
+
+from __future__ import annotations
+
+import re
+
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.metrics.parse_answer import normalise, number_words, stated_letter, stated_number
+
+FORMULAS = "HME100k"
+"""The part of OCRBench that is formulas: spaces do not count there, and case does."""
+
+
+def contains(prediction: str, example: Example) -> float:
+    """1 if a reference occurs in the answer as whole words, case and punctuation at the edges apart."""
+    said = normalise(prediction)
+    return float(any(_word(normalise(reference), said) for reference in example.references))
+
+
+def _word(wanted: str, said: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
+
+
+def ocr_contains(prediction: str, example: Example) -> float:
+    """OCRBench (Liu et al. 2023): 1 if a reference occurs anywhere in the answer, case apart.
+
+    For handwritten formulas (`dataset` is HME100k) spaces do not count and case does. lmms-eval: full-width letters are plain
+    ones, and runs of spaces count.
+    """
+    if example.metadata.get("dataset") == FORMULAS:
+        said = "".join(prediction.split())
+        return float(any("".join(reference.split()) in said for reference in example.references))
+    said = " ".join(prediction.casefold().split())
+    return float(any(" ".join(reference.casefold().split()) in said for reference in example.references))
+
+
+def letter_or_text(prediction: str, example: Example) -> float:
+    """1 for the right option letter where the reference is one, else for the same text or the same number.
+
+    For benchmarks that mix lettered and open questions (RealWorldQA, MMMU). A reference is a letter when it is one capital.
+    lmms-eval: letters as for `letter`; open answers must be the same text, without number words, articles or final marks.
+    """
+    return float(any(_same(prediction, reference) for reference in example.references))
+
+
+def _same(prediction: str, reference: str) -> bool:
+    wanted = reference.strip()
+    if re.fullmatch(r"[A-Z]", wanted):
+        return stated_letter(prediction) == wanted
+    said, target = normalise(prediction), normalise(wanted)
+    if said == target:
+        return True
+    number = stated_number(target)
+    plain = number_words(target) is not None or re.fullmatch(r"[-−]?[\d,]*\.?\d+", target) is not None
+    return plain and number is not None and stated_number(prediction) == number

@@ -1,0 +1,35 @@
+"""TextVQA: reading the text in a photograph.
+
+LMM-CL (arXiv 2510.08564), target skill 4. The answer most annotators gave is taught; all ten are references. Recognised
+characters are not part of the prompt.
+"""
+
+from __future__ import annotations
+
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
+from lmmcl.tasks.papers.prompts import PHRASE, most_common, pictured
+
+
+def read(row: Row) -> Example:
+    """One question with its ten answers."""
+    answers = list(row["answers"])
+    question = f"{row['question'].capitalize()}\n{PHRASE}"
+    return pictured(row["question_id"], question, most_common(answers), row["image"], answers, image_id=row["image_id"])
+
+
+def source(split: str) -> HubSource:
+    """A split of TextVQA."""
+    return HubSource("lmms-lab/textvqa", split, read, licence="CC BY 4.0")
+
+
+BENCHMARK = hub_benchmark(
+    "text_vqa",
+    1,
+    "vqa_soft",
+    source("validation"),
+    max_new_tokens=64,
+    description="reading text in photographs (5,000 questions)",
+)
+BENCHMARKS = (BENCHMARK,)  # among the original tasks of Model Tailor
+SKILLS = (hub_skill("text_vqa", 1, source("train"), BENCHMARK, "reading text in photographs (34,602 questions)"),)

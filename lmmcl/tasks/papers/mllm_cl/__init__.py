@@ -1,0 +1,1 @@
+"""The five domains of MLLM-CL (arXiv 2506.05453)."""

@@ -1,0 +1,1 @@
+"""Skills and benchmarks drawn by code, for the embedded tiny model."""

@@ -1,0 +1,192 @@
+"""MLflow beside a running sweep: never waited for, never the reason that a sweep fails.
+
+A thread takes the newest result of each trial, imports MLflow (seconds; the first use of a database longer still), and logs.
+While the store does not answer it waits and tries again; what is not delivered at the end can be filled from the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from lmmcl.errors import UserError
+from lmmcl.reports import formatting
+from lmmcl.reports.results import TrialResult
+from lmmcl.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+#: Answers that another attempt will not change.
+FINAL = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "BAD_REQUEST", "FEATURE_DISABLED"}
+
+
+class LogsTrials(Protocol):
+    """What the thread needs of a Tracker."""
+
+    def log_trial(self, trial: TrialResult, *, running: bool = True) -> str: ...
+
+    def log_report(self, files: Sequence[Path], note: str = "") -> str: ...
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How the logging of a sweep ended; `report` says whether its report, if it has one, arrived."""
+
+    uri: str
+    trials: int
+    undelivered: int
+    reason: str | None
+    report: bool = True
+
+    def message(self, sweep: str) -> str | None:
+        """What to tell the user, or None when all is there; `sweep` is the file, with options that are to be given again."""
+        left = [f"{self.undelivered} of {formatting.plural(self.trials, 'trial')}"] if self.undelivered else []
+        left += [] if self.report else ["the report"]
+        if not left:
+            return None
+        return (
+            f"MLflow at {self.uri} did not take {' and '.join(left)} "
+            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
+        )
+
+
+class BackgroundTracker:
+    """Hands results to a Tracker on a thread of its own. `put` returns at once, whatever the store does."""
+
+    def __init__(
+        self,
+        uri: str,
+        sweep: str,
+        artifact_location: str | None = None,
+        *,
+        connect: Callable[[str, str, str | None], LogsTrials] = Tracker,
+        first_wait: float = FIRST_WAIT,
+    ) -> None:
+        self.uri = uri
+        self._connect = lambda: connect(uri, sweep, artifact_location)
+        self._first_wait = first_wait
+        self._tracker: LogsTrials | None = None
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[str, TrialResult] = OrderedDict()
+        self._newest: dict[str, TrialResult] = {}
+        self._refused: dict[str, str] = {}
+        self._in_hand: str | None = None
+        self._reason: str | None = None
+        self._report: list[Path] = []
+        self._reported = False
+        self._note = ""
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="lmmcl-mlflow", daemon=True)
+        self._thread.start()
+
+    def put(self, trial: TrialResult) -> None:
+        """Have the trial logged as it stands now; a result of the same trial that still waits is replaced."""
+        with self._changed:
+            self._newest[trial.key] = self._waiting[trial.key] = trial
+            self._refused.pop(trial.key, None)
+            self._changed.notify()
+
+    def close(self, timeout: float = 60.0, report: Sequence[Path] = (), note: str = "") -> Delivery:
+        """Wait at most `timeout` seconds for what is left, log the report's files, and say what did not arrive.
+
+        A trial that did not end by now is shown as KILLED. After the first failed attempt nothing more is tried.
+        """
+        with self._changed:
+            for key, trial in self._newest.items():
+                if trial.state == "partial":
+                    self._waiting.setdefault(key, trial)
+            self._report, self._note = list(report), note
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        with self._changed:
+            left = {*self._waiting, *self._refused, *([self._in_hand] if self._in_hand else [])}
+            reason = next(iter(self._refused.values()), self._reason)
+            return Delivery(self.uri, len(self._newest), len(left), reason, not report or self._reported)
+
+    def _work(self) -> None:
+        wait = self._first_wait
+        try:
+            while (trial := self._next()) is not None:
+                if self._attempt(partial(self._log, trial), trial):
+                    wait = self._first_wait
+                elif self._closing:
+                    return
+                else:
+                    self._pause(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+            if self._report:
+                self._attempt(self._log_report)
+        except Exception as error:  # a sweep of days does not end because of its bookkeeping
+            self._reason = _line(error)
+            log.exception("logging to MLflow has stopped; `lmmcl report SWEEP --mlflow URI` fills it later")
+
+    def _log(self, trial: TrialResult, tracker: LogsTrials) -> None:
+        tracker.log_trial(trial, running=not self._closing)
+
+    def _log_report(self, tracker: LogsTrials) -> None:
+        tracker.log_report(self._report, self._note)
+        self._reported = True
+
+    def _next(self) -> TrialResult | None:
+        """The trial that has waited longest; None when all is delivered and no more will come."""
+        with self._changed:
+            self._in_hand = None
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            if not self._waiting:
+                return None
+            self._in_hand, trial = self._waiting.popitem(last=False)
+            return trial
+
+    def _attempt(self, action: Callable[[LogsTrials], object], trial: TrialResult | None = None) -> bool:
+        """Whether the store took it, or will never take it; if it may later, the trial goes back among the waiting."""
+        from alembic.util import CommandError
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            if self._tracker is None:
+                self._tracker = self._connect()
+            action(self._tracker)
+        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now.
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError) as error:
+            self._tracker = None  # what it remembers may not be so any longer
+            final = isinstance(error, MlflowException) and error.error_code in FINAL
+            self._failed(_line(error), trial, final)
+            return final
+        return True
+
+    def _failed(self, reason: str, trial: TrialResult | None, final: bool) -> None:
+        if self._reason is None:
+            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", self.uri, reason)
+        with self._changed:
+            self._reason = reason
+            if trial is not None and final:
+                self._refused[trial.key] = reason
+            elif trial is not None:
+                self._waiting.setdefault(trial.key, trial)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; closing ends the wait."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while not self._closing and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, not too long; of a failed request, which tells its whole history, the cause."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "Caused by" in text:
+        text = text.rsplit("Caused by", 1)[1].rsplit(": ", 1)[-1].strip("()'\" ")
+    return text if len(text) <= 200 else f"{text[:199]}…"

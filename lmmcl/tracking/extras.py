@@ -1,0 +1,204 @@
+"""What a person finds beside the numbers in MLflow: where a run came from, its answers, and a chart one click away."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmmcl.config.sweep import Sweep
+from lmmcl.ledger import Ledger
+from lmmcl.reports.flips import ANSWERED
+from lmmcl.reports.page.question_pictures import Pictures
+from lmmcl.reports.record_rows import rows_of
+from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.search.search_state import with_proposals
+from lmmcl.steps.trial import Trial
+from lmmcl.tasks.skills import Benchmark
+
+FIRST, WRONG = 32, 32
+"""Rows of a benchmark in a table of answers: the first questions, and so many more that were answered wrongly."""
+PICTURE_BYTES = 20_000_000
+SAMPLES = "samples.json"
+VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
+WIDE = {"columns": 1, "cardHeight": 560}
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
+
+
+def shared_view() -> str:
+    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it.
+
+    The format is MLflow's own and undocumented; where a version does not know it, the page opens as it would have. Versions
+    with a menu of saved views list it there by its name; those before read the state itself, which is why it is there twice.
+    """
+    section = "lmmcl-trade-off"
+    chart = {
+        "type": "SCATTER",
+        "uuid": "lmmcl-scatter",
+        "metricSectionId": section,
+        "isGenerated": False,
+        "deleted": False,
+        "displayName": "held-out forgetting against learning",
+        "runsCountToCompare": 500,
+        "xaxis": {"key": "learning", "type": "METRIC"},
+        "yaxis": {"key": "held_out_forgetting", "type": "METRIC"},
+    }
+    state = {
+        "isAccordionReordered": True,  # else sections are sorted by name, and this one is far down
+        "searchFilter": "tags.`lmmcl.kind` = 'trial'",
+        "compareRunCharts": [chart],
+        "compareRunSections": [{"uuid": section, "name": "Trade-off", "display": True, "isReordered": False, **WIDE}],
+    }
+    saved = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    return json.dumps({**state, **saved})
+
+
+def view_address(experiment_id: str) -> str:
+    """The part after the server's address that opens the shared view."""
+    query = f"compareRunsMode=CHART&viewStateShareKey={VIEW}&workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def experiment_note(experiment_id: str) -> str:
+    """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
+    return f"Each run is a trial. Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
+
+
+def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
+    """Tags and the note (Markdown) of a trial's run: its steps' keys and the commands that go on from it."""
+    if not trial.stages:
+        return {}
+    steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}
+    at = shlex.quote(store)
+    export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
+    lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
+    note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
+    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, "mlflow.note.content": "\n".join(note)}
+
+
+class Answers:
+    """Tables of answers of one sweep, read from the ledger when they are logged."""
+
+    def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
+        self._sweep, self._ledger = sweep, ledger
+        self._trials = {trial.key: trial for trial in sweep.trials}
+        self._base: dict[str, list[dict[str, Any]]] = {}
+
+    def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
+        """(tags, tables by artifact name) of a trial; no table before its last stage has been asked."""
+        tags = trial_tags(result, self._ledger.store)
+        trial = self._trial(result.key)
+        tags |= self._made_by(trial, len(result.stages) - 1) if trial and result.stages else {}
+        if trial is None or (len(result.stages) < len(trial.stages) and not result.stopped):
+            return tags, {}
+        last = len(result.stages) - 1
+        rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark, last)]
+        return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
+
+    def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
+        """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
+        record = self._ledger.find(trial.stages[last].checkpoint)
+        made = dict(record.fields.get("provenance") or {}) if record else {}
+        tags = {"mlflow.source.git.commit": made.pop("commit", None) or ""}
+        versions = {name: each for name, each in made.items() if name not in ("host", "started", "finished")}
+        tags["lmmcl.versions"] = json.dumps(versions) if versions else ""
+        return {name: text for name, text in tags.items() if text}
+
+    def _trial(self, key: str) -> Trial | None:
+        """The trial of this key; one that is not known was proposed since."""
+        if key not in self._trials:
+            self._trials |= {trial.key: trial for trial in with_proposals(self._sweep, self._ledger).trials}
+        return self._trials.get(key)
+
+    def rows(self, trial: Trial, benchmark: Benchmark, last: int = -1) -> list[list[Any]]:
+        """The first questions and some of those answered wrongly: what was said before the first stage and after the `last`."""
+        paths = [
+            step.path
+            for stage in (trial.stages[0], trial.stages[last])
+            for step in stage.evaluations
+            if step.benchmark.name == benchmark.name
+        ]
+        if paths[0] not in self._base:
+            self._base[paths[0]] = rows_of(self._ledger, paths[0], "samples.jsonl")
+        before = {row["id"]: row["prediction"] for row in self._base[paths[0]]}
+        after = rows_of(self._ledger, paths[1], "samples.jsonl")
+        wrong = [row for row in after[FIRST:] if row["score"] < ANSWERED][:WRONG]
+        return [
+            [
+                benchmark.name,
+                row["id"],
+                row["question"],
+                " / ".join(map(str, row["references"])),
+                before.get(row["id"], ""),
+                row["prediction"],
+                row["score"],
+            ]
+            for row in [*after[:FIRST], *wrong]
+        ]
+
+
+def write_answers(
+    sweep: Sweep, ledger: Ledger, results: SweepResults, folder: Path, keys: Sequence[str]
+) -> Path | None:
+    """A folder of tables with pictures, one for each benchmark: what the trials of `keys` answered, side by side.
+
+    Picture paths are those of MLflow's tables, as seen from the artifacts of the run that holds the folder. None without answers.
+    """
+    answers, pictures = Answers(sweep, ledger), Pictures(PICTURE_BYTES)
+    trials = [trial for trial in sweep.trials if trial.key in keys]
+    for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
+        asked = [trial for trial in trials if benchmark.name in {each.name for each in trial.benchmarks}]
+        by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
+        rows = {id: row for found in by_trial.values() for id, row in found.items()}
+        if rows:
+            _write_table(folder, benchmark, rows, by_trial, pictures)
+    return folder if folder.is_dir() else None
+
+
+def _write_table(
+    folder: Path,
+    benchmark: Benchmark,
+    rows: Mapping[str, list[Any]],
+    by_trial: Mapping[str, Mapping[str, list[Any]]],
+    pictures: Pictures,
+) -> None:
+    label = benchmark.name.replace("/", ".")
+    images = folder / "images" / label
+    images.mkdir(parents=True, exist_ok=True)
+    data = []
+    for number, (id, row) in enumerate(rows.items()):
+        made = pictures.bytes_of(benchmark, id)
+        cell: Any = None
+        if made is not None:
+            content, kind = made
+            (images / f"{number}.{kind}").write_bytes(content)
+            path = f"{folder.name}/images/{label}/{number}.{kind}"
+            cell = {"type": "image", "filepath": path, "compressed_filepath": path}
+        said = [found[id][5] if id in found else None for found in by_trial.values()]
+        data.append([cell, *row[1:5], *said])
+    table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
+    (folder / f"{label}.json").write_text(json.dumps(table), encoding="utf-8")
+
+
+def resolved(sweep: Sweep) -> str:
+    """The sweep as it was understood, as JSON: every trial with its grid point, settings and the keys of its steps."""
+    trials = [
+        {
+            "name": trial.name,
+            "key": trial.key,
+            "axes": dict(trial.axes),
+            "skills": [skill.name for skill in trial.skills],
+            "held_out": [each.name for each in trial.held_out],
+            "training": trial.training.model_dump(mode="json"),
+            "evaluation": trial.evaluation.model_dump(mode="json"),
+            "steps": {str(stage.number): stage.checkpoint.key for stage in trial.stages},
+            "fine_tunes": {str(stage.number): stage.tuned.key for stage in trial.stages if stage.tuned},
+        }
+        for trial in sweep.trials
+    ]
+    search = sweep.search.model_dump(mode="json", exclude_none=True)
+    said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
+    return json.dumps(said, indent=1, default=str)

@@ -1,0 +1,1 @@
+"""How several workers train one stage: strategies, worker groups, micro-batches."""

@@ -1,0 +1,134 @@
+"""A worker group of Ray Train: how many workers start, how often again, and what an earlier one left that nobody recorded."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+from ray.train import CheckpointConfig, Result, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    CheckpointManagerInitializationError,
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+)
+from ray.train.v2.api.config import FailureConfig
+from ray.train.v2.api.exceptions import ControllerError
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError, explain
+from lmmcl.training.distributed.batches import cut_batches, worker_counts
+from lmmcl.training.job import Job
+from lmmcl.training.recovery.checksums import fault_of
+from lmmcl.training.recovery.retries import Verdict, judge_group, pause_before
+from lmmcl.training.stage.loop import train_loop
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of what a run has reported, in the run's folder."""
+NO_PLACE = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
+
+log = logging.getLogger(__name__)
+
+
+def fit(job: Job, storage: str) -> Result:
+    """Train to the end: a group that fails goes on from its last checkpoint, as often as its failure deserves.
+
+    Ray Train's own counter would give a row that cannot be read as many tries as a lost worker.
+    """
+    failures = 0
+    while True:
+        try:
+            return _trainer(sized(job), storage).fit()
+        except ControllerError as error:
+            if job.placement.min_workers is None or not isinstance(error.controller_failure, NO_PLACE):
+                raise
+            log.info("%s: %s", job.step.label, explain(error.controller_failure))
+            time.sleep(pause_before(1))  # there may be room for fewer now
+        except WorkerGroupError as error:
+            verdict, reason = judge_group(error)
+            failures += verdict is Verdict.BROKE
+            if verdict is Verdict.FINAL or failures > job.placement.max_failures:
+                if isinstance(reason, UserError):
+                    raise reason from error
+                raise
+            log.warning("%s: the worker group is started again: %s", job.step.label, reason)
+            time.sleep(pause_before(max(1, failures)))
+
+
+def sized(job: Job) -> Job:
+    """The job for as many workers as there is room for now, where its placement leaves that open.
+
+    Where there is room for too few, all are asked for: what waits makes an autoscaler grow. The global batch stays.
+    """
+    placement = job.placement
+    if placement.min_workers is None:
+        return job
+    room = _room(placement)
+    fitting = [number for number in worker_counts(job.step.training, placement) if number <= room]
+    number = max(fitting, default=placement.workers)
+    if number < placement.workers:
+        log.info("%s: trains with %d of %d workers", job.step.label, number, placement.workers)
+    placement = placement.model_copy(update={"workers": number})
+    return replace(job, placement=placement, batches=cut_batches(job.step.training, placement))
+
+
+def _room(placement: TrainingPlacement) -> int:
+    """How many workers the free part of the cluster holds, counted over all of it."""
+    free = ray.available_resources()
+    needs = worker_resources(placement)
+    return min(int(free.get(name, 0) / amount + 1e-6) for name, amount in needs.items() if amount)
+
+
+def worker_resources(placement: TrainingPlacement) -> dict[str, float]:
+    """What one worker takes of its node, in Ray's words."""
+    needs = {"CPU": placement.cpus_per_worker, **placement.resources_per_worker}
+    return {**needs, "GPU": placement.gpus_per_worker} if placement.gpus_per_worker else needs
+
+
+def _trainer(job: Job, storage: str) -> TorchTrainer:
+    placement = job.placement
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=bool(placement.workers and placement.gpus_per_worker),
+            resources_per_worker=worker_resources(placement) if placement.workers else None,
+        ),
+        run_config=RunConfig(
+            name=job.key,
+            storage_path=storage,
+            # See `fit`; nodes that are drained do not count. A group that finds no place waits, or is made smaller there.
+            failure_config=FailureConfig(
+                max_failures=0, controller_failure_limit=-1 if placement.min_workers is None else 0
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+
+
+def finished(job: Job) -> Result | None:
+    """What a group handed over at its end, where it was not recorded: who waited for it was killed, or its upload failed.
+
+    What was kept for being resumed and cannot be read (Ray Train writes its list in place) is removed with a warning.
+    """
+    ledger = job.ledger
+    if not ledger.files.matches(f"runs/{job.key}/{SNAPSHOT}"):
+        return None
+    try:
+        result = Result.from_path(f"{ledger.store}/runs/{job.key}")
+    except CheckpointManagerInitializationError as error:
+        log.warning("%s is trained anew; what was kept for being resumed is damaged: %s", job.step.label, error)
+        ledger.remove_run(job.key)
+        return None
+    if not result.metrics or "proof" not in result.metrics or result.checkpoint is None:
+        return None
+    with result.checkpoint.as_directory() as folder:
+        fault = fault_of(Path(folder))
+    if fault is not None:
+        log.warning("%s was trained, but what its group handed over is not whole: %s", job.step.label, fault)
+        return None
+    return result

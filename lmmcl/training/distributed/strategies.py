@@ -1,0 +1,165 @@
+"""How several workers share one model: DDP copies it, DeepSpeed's ZeRO and FSDP divide it. Asked for in the cluster file alone.
+
+What is asked for is checked before the first update against what the Trainer really did (its FSDP option silently becomes
+DDP on a CPU). After training, a divided model is made whole again, so that proof and delta know nothing of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import check_divided
+from lmmcl.steps import Finetune
+from lmmcl.training.stage_errors import StageError
+
+
+def wanted(placement: TrainingPlacement) -> str:
+    """The strategy that a placement asks for, in one word: single, ddp, fsdp, zero1, zero2 or zero3."""
+    if not placement.workers:
+        return "single"
+    return f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
+
+
+def layout(placement: TrainingPlacement) -> str:
+    """How checkpoints inside a stage are written: what was written in one layout cannot be gone on with in another.
+
+    A whole model and its optimizer fit any number of workers; parts of a divided one belong to as many as divided it.
+    """
+    kind = wanted(placement)
+    if kind in ("single", "ddp"):
+        return "whole"
+    return f"{kind} by {placement.workers}, offload {placement.offload}"
+
+
+def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
+    """What `TrainingArguments` are told of the strategy, of kernels and of compilation."""
+    arguments: dict[str, Any] = {}
+    if placement.gradient_checkpointing:
+        arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if placement.liger:
+        arguments["use_liger_kernel"] = True
+    if placement.compile:
+        arguments["torch_compile"] = True
+    if placement.workers and placement.strategy == "deepspeed":
+        arguments["deepspeed"] = deepspeed_config(placement)
+    if placement.workers and placement.strategy == "fsdp":
+        arguments |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2, "reshard_after_forward": True}}
+    return arguments
+
+
+def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
+    """DeepSpeed's settings; `auto` are those that the Trainer fills in. AdamW is torch's own, as in every other strategy."""
+    zero: dict[str, Any] = {"stage": placement.zero_stage, "contiguous_gradients": True}
+    if placement.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if placement.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
+    """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
+    kind = wanted(placement)
+    check_divided(step.mitigation, kind)
+    if kind == "fsdp" and not placement.gpus_per_worker:
+        raise UserError("fsdp needs GPUs: on a CPU the Trainer does ddp without a word", place="training.strategy")
+    if placement.liger:
+        from importlib.util import find_spec
+
+        if find_spec("liger_kernel") is None:
+            raise UserError("needs the package liger-kernel, which is not installed", place="training.liger")
+
+
+def applied(trainer: Trainer) -> str:
+    """What really shares the model among the workers, in the words of `wanted`."""
+    from torch.distributed.tensor import DTensor
+
+    wrapped: Any = trainer.model_wrapped
+    if trainer.is_deepspeed_enabled:
+        return f"zero{wrapped.zero_optimization_stage()}"
+    if any(isinstance(parameter, DTensor) for parameter in wrapped.parameters()):
+        return "fsdp"
+    return "ddp" if isinstance(wrapped, DistributedDataParallel) else "single"
+
+
+class CheckStrategy(TrainerCallback):
+    """Ends a stage before its first update when another strategy is in force than was asked for."""
+
+    def __init__(self, trainer: Any, placement: TrainingPlacement) -> None:
+        self._trainer, self._placement = trainer, placement
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        describe(self._trainer, self._placement)
+
+
+def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
+    """What is in force, for the record; raises StageError when it is not what was asked for."""
+    asked, found, workers = wanted(placement), applied(trainer), max(placement.workers, 1)
+    if found != asked or trainer.args.world_size != workers:
+        raise StageError.of(
+            trainer.step,
+            f"{asked} over {workers} was asked for, {found} over {trainer.args.world_size} applied",
+        )
+    distributed = torch.distributed.is_initialized() and placement.workers
+    told: dict[str, Any] = {
+        "name": found,
+        "workers": workers,
+        "backend": torch.distributed.get_backend() if distributed else None,
+        "device": str(trainer.args.device),
+    }
+    if placement.offload != "none":
+        engine = trainer.model_wrapped
+        if not engine.zero_cpu_offload():
+            raise StageError.of(trainer.step, f"offload of {placement.offload} was asked for, none applied")
+        told["offload"] = placement.offload
+    if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
+        raise StageError.of(
+            trainer.step, f"liger was asked for, but the package has no kernels for {model_type} models"
+        )
+    switches = ("gradient_checkpointing", "liger", "compile")
+    return told | {name: True for name in switches if getattr(placement, name)}
+
+
+def has_liger(model_type: str) -> bool:
+    """Whether Liger replaces anything in models of this type; for others the Trainer leaves it out without a word."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def make_whole(model: PreTrainedModel, placement: TrainingPlacement) -> None:
+    """Give every worker all of a divided model again (in the host's memory), one parameter at a time."""
+    kind = wanted(placement)
+    if kind == "zero3":
+        from deepspeed import zero
+
+        for parameter in model.parameters():
+            with zero.GatheredParameters([parameter]):
+                whole = parameter.detach().cpu().clone()
+            parameter.data = whole
+    elif kind == "fsdp":
+        made: dict[int, nn.Parameter] = {}
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if id(parameter) not in made:  # tied weights stay tied
+                    divided: Any = parameter
+                    full = divided.full_tensor().detach().cpu()
+                    made[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
+                setattr(module, name, made[id(parameter)])

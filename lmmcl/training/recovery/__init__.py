@@ -1,0 +1,1 @@
+"""How a stage survives faults: checksums, preemption, resume, retries, output on other nodes."""

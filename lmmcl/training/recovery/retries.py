@@ -1,0 +1,112 @@
+"""What a failed computation deserves: another try without limit, one of a few, or none.
+
+A node that goes (spot capacity taken back, a machine lost) says nothing about the work on it. A process that dies or
+an error of the surroundings may pass. An error that the same input brings again is told at once.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ray.exceptions import (
+    NodeDiedError,
+    RayActorError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+    TaskUnschedulableError,
+)
+
+from lmmcl.errors import UserError
+from lmmcl.ledger.store import FullError, StoreError, is_full
+from lmmcl.training.stage_errors import PreemptedError
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+LONGEST_PAUSE = 30.0
+
+
+class Verdict(Enum):
+    """What to do about a failure."""
+
+    LOST = "lost"
+    """Its node went, or was about to: try again, however often."""
+    BROKE = "broke"
+    """May pass: try again a set number of times."""
+    FINAL = "final"
+    """The same again: tell it."""
+
+
+SAME_AGAIN = (
+    UserError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ModuleNotFoundError,
+    NameError,
+    NotImplementedError,
+    ArithmeticError,
+    ValueError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
+"""Errors of input and program. Not RuntimeError: CUDA's and the network's are among them; nor ImportError: a library that is there
+cannot be loaded when memory runs out."""
+GONE = ("its node has died", "node was terminated", "node died", "preempt")
+"""How Ray says that an actor went with its node."""
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The error at the bottom: Ray wraps one for each process that it passes."""
+    while True:
+        inner = next(
+            (
+                found
+                for name in ("cause", "health_check_failure", "_base_exc")
+                if isinstance(found := getattr(error, name, None), BaseException) and found is not error
+            ),
+            None,
+        )
+        if inner is None:
+            return error.__cause__ if isinstance(error.__cause__, UserError) else error
+        error = inner
+
+
+def judge(error: BaseException) -> Verdict:
+    """What `error`, of a task or of one worker of a group, deserves."""
+    root = root_of(error)
+    if isinstance(root, (NodeDiedError, PreemptedError, TaskUnschedulableError)):  # the last: bound to a node that went
+        return Verdict.LOST
+    if isinstance(root, RayActorError):
+        told = str(root).lower()
+        return Verdict.LOST if root.preempted or any(words in told for words in GONE) else Verdict.BROKE
+    if is_away(root):
+        return Verdict.BROKE
+    return Verdict.FINAL if isinstance(root, SAME_AGAIN) or is_full(root) else Verdict.BROKE
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store could not be reached, which passes, unlike a full one."""
+    root = root_of(error)
+    return isinstance(root, StoreError) and not isinstance(root, FullError)
+
+
+def judge_group(failure: WorkerGroupError) -> tuple[Verdict, BaseException]:
+    """What the failure of a worker group deserves, and the error that decides it: `failure` itself where no worker has one.
+
+    When a worker is lost the others fail as well, of broken connections; and a row that one worker cannot read stops all.
+    """
+    errors = [each for each in failure.worker_failures.values() if each is not None]
+    judged = [(judge(error), root_of(error)) for error in errors or [failure]]
+    for verdict in (Verdict.LOST, Verdict.FINAL, Verdict.BROKE):
+        for found, error in judged:
+            if found is verdict:
+                return verdict, error
+    raise AssertionError("every error has one of the verdicts")
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before the try after the `attempt`-th failure: 1, 2, 4, … 30."""
+    return min(LONGEST_PAUSE, 2.0 ** (attempt - 1))

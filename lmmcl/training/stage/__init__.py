@@ -1,0 +1,1 @@
+"""What runs inside a stage: the loop, the Trainer, batches of examples, the proof of what trained."""

@@ -1,0 +1,77 @@
+"""A stage's settings in the words of the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
+from lmmcl.steps import Finetune
+from lmmcl.training.distributed.batches import Batches
+from lmmcl.training.distributed.strategies import strategy_arguments
+
+CURVE_POINTS = 100
+
+
+def training_arguments(
+    step: Finetune, placement: TrainingPlacement, batches: Batches, *, updates: int, folder: Path
+) -> TrainingArguments:
+    """Our settings in the Trainer's words; `folder` takes its checkpoints.
+
+    Raises UserError for fp16 on a CPU, or for GPUs that are not there.
+    """
+    training = step.training
+    on_cpu = not placement.gpus_per_worker
+    if on_cpu and training.precision == "fp16":
+        raise UserError(
+            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
+            place="training.precision",
+        )
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(
+            f"{placement.gpus_per_worker:g} GPUs are asked for, but this process sees none",
+            place="training.gpus_per_worker",
+        )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=updates,
+        per_device_train_batch_size=batches.micro,
+        gradient_accumulation_steps=batches.accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        # At least one update has a rate above 0; the first of a warm-up has none.
+        warmup_steps=min(-int(-training.warmup_ratio * updates // 1), updates - 1),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        optim="adamw_torch_fused",
+        bf16=training.precision == "bf16",
+        fp16=training.precision == "fp16",
+        seed=step.seed,
+        data_seed=step.seed,
+        train_sampling_strategy="sequential",  # the data set is in training order already
+        remove_unused_columns=False,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=True,
+        ddp_backend="gloo" if on_cpu and placement.workers else None,
+        use_cpu=on_cpu,
+        dataloader_num_workers=placement.loader_workers,
+        dataloader_pin_memory=not on_cpu,
+        logging_steps=max(1, updates // CURVE_POINTS),
+        logging_nan_inf_filter=False,
+        log_level="error",
+        save_strategy="steps" if placement.save_every else "no",
+        save_steps=placement.save_every or 500,
+        save_total_limit=2,
+        disable_tqdm=True,
+        report_to="none",
+        **strategy_arguments(placement),
+    )
+    if arguments.n_gpu > 1:  # several visible GPUs and one worker: one GPU is meant, not torch's DataParallel
+        arguments._n_gpu = 1
+    return arguments

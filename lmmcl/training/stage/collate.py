@@ -1,0 +1,169 @@
+"""From a skill's examples to batches: the order they come in, their encodings (kept between trials), and padding."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import ProcessorMixin
+
+from lmmcl.errors import UserError
+from lmmcl.methods.data.mixing import Mix
+from lmmcl.methods.mitigation import ROWS
+from lmmcl.models.processing.encode import IGNORED, encode, pad
+from lmmcl.tasks.examples import Example, Rows
+from lmmcl.tasks.skills import Skill
+from lmmcl.training.stage.encoding_cache import DiskCache, Encoded
+
+CACHE_BYTES = 512 * 2**20
+"""Encodings kept in a process, over all skills; the least recently taught skill goes first."""
+
+
+@dataclass(frozen=True)
+class First(Rows):
+    """The first examples of a skill, without drawing or reading them."""
+
+    examples: Sequence[Example]
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def row(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def limited(skill: Skill, count: int | None) -> Skill:
+    """The skill with no more than its first `count` training examples (None: all)."""
+    if count is None:
+        return skill
+
+    def load() -> Sequence[Example]:
+        examples = skill.load()
+        return First(examples, min(count, len(examples)))
+
+    return replace(skill, load=load)
+
+
+def row_order(examples: int, total: int, seed: int) -> list[int]:
+    """The first `total` rows of an endless stream of passes over `examples` rows, each pass shuffled anew.
+
+    Depends on nothing else, so it is the same for every recipe and any number of workers. Batches run on over the end of
+    a pass: every update sees a whole global batch.
+    """
+    passes = [
+        np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))
+    ]
+    return np.concatenate(passes)[:total].tolist()
+
+
+class EncodingCache:
+    """Encodings by skill and row. Bounded: when full, other skills are dropped; a skill larger than it is kept in part."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._skills: OrderedDict[str, dict[int, Encoded]] = OrderedDict()
+
+    def get(self, skill: str, row: int, make: Callable[[], Encoded]) -> Encoded:
+        """The encoding of a row; made, and kept where there is room, when it is not there."""
+        rows = self._skills.setdefault(skill, {})
+        self._skills.move_to_end(skill)
+        if row not in rows:
+            encoded = make()
+            size = _size(encoded)
+            while self.bytes + size > self.limit and len(self._skills) > 1:
+                _, dropped = self._skills.popitem(last=False)
+                self.bytes -= sum(_size(one) for one in dropped.values())
+            if self.bytes + size > self.limit:
+                return encoded
+            rows[row] = encoded
+            self.bytes += size
+        return rows[row]
+
+
+def _size(encoded: Encoded) -> int:
+    return sum(tensor.nbytes for tensor in encoded.values())
+
+
+CACHE = EncodingCache()
+
+
+@dataclass(frozen=True)
+class StageData(Dataset):
+    """The encoded examples of a stage in the order of `rows`.
+
+    `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings. If
+    `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,). `mix_keys` name the sources of a Mix in the
+    cache: rows that come again, here or in another stage, are encoded once.
+    """
+
+    skill: str
+    examples: Sequence[Example]
+    rows: Sequence[int]
+    processor: ProcessorMixin
+    cache_key: str
+    tells_rows: bool = False
+    mix_keys: Sequence[str] = ()
+    max_tokens: int | None = None
+    disk: DiskCache | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Encoded:
+        row = self.rows[position]
+        encoded = self.encoded(row)
+        return {**encoded, ROWS: torch.tensor([row])} if self.tells_rows else encoded
+
+    def encoded(self, row: int) -> Encoded:
+        """One row of `examples` as tensors."""
+        key, at = self.cache_key, row
+        if self.mix_keys and isinstance(self.examples, Mix):
+            key, at = self.mix_keys[self.examples.which[row]], int(self.examples.rows[row])
+
+        def make() -> Encoded:
+            return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
+
+        return CACHE.get(key, at, lambda: self.disk.get(key, at, make) if self.disk else make())
+
+
+def encode_row(
+    processor: ProcessorMixin, skill: str, examples: Sequence[Example], row: int, max_tokens: int | None = None
+) -> Encoded:
+    """Encode one training example; raises UserError with skill and row when it cannot be read or holds no answer."""
+    place = f"row {row}"
+    try:
+        example = examples[row]
+        place = f"row {example.id!r}"
+        encoded = encode(processor, example, with_answer=True, max_tokens=max_tokens)
+    except UserError as error:
+        raise error.at(file=f"skill {skill}", place=place) from error
+    except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
+        raise UserError(f"cannot be read: {error}", file=f"skill {skill}", place=place) from error
+    if not bool((encoded["labels"] != IGNORED).any()):
+        raise UserError("has no answer to learn", file=f"skill {skill}", place=place)
+    return encoded
+
+
+def told_by_loader(error: UserError) -> UserError:
+    """The error as it was before a loader process passed it on: torch wraps it into the text of its traceback."""
+    last = error.message.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
+    return UserError(last.strip()) if error.message.startswith("Caught UserError") else error
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted)."""
+
+    processor: ProcessorMixin
+    change: Callable[[Encoded], Encoded] | None = None
+
+    def __call__(self, encoded: Sequence[Encoded]) -> Encoded:
+        batch = pad(self.processor, encoded)
+        return self.change(batch) if self.change else batch

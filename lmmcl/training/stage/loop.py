@@ -1,0 +1,176 @@
+"""What each Ray Train worker runs for a stage: load the parent, train what the recipe names, prove it, hand back what moved."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from transformers import PreTrainedModel
+
+from lmmcl.models.experts import grown
+from lmmcl.training.distributed.strategies import check_strategy, describe, make_whole
+from lmmcl.training.job import Job
+from lmmcl.training.recovery.checksums import seal
+from lmmcl.training.recovery.node_output import output_folder
+from lmmcl.training.recovery.preemption import heeding_sigterm
+from lmmcl.training.recovery.resume import resume_point
+from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
+from lmmcl.training.stage.memory import peak_bytes, start_peak
+from lmmcl.training.stage.preparation import ready
+from lmmcl.training.stage.proof import prove
+from lmmcl.training.stage.trainable import Pupil, attach
+from lmmcl.training.stage.trainer import StageTrainer
+from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
+from lmmcl.weights.delta import save_delta
+
+CURVE = "curve.jsonl"
+
+
+def train_loop(config: dict[str, Job]) -> None:
+    """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
+    job = config["job"]
+    if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if job.output is not None and job.runs is not None:  # local mode: the caller's own folders
+        _settle()
+        fields = teach(job, job.output, job.runs)
+        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(job.output))
+        return
+    torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
+    first = ray.train.get_context().get_world_rank() == 0
+    with (
+        output_folder(job.ledger, job.key, first=first) as (output, reported),
+        tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
+    ):
+        fields = teach(job, output, Path(runs))
+        if first:
+            seal(reported)  # a later run may be the one that records it
+        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(reported) if first else None)
+
+
+@cache
+def _settle() -> None:
+    """Take what is imported by now out of garbage collection, which the Trainer forces at every start (0.25 s)."""
+    gc.collect()
+    gc.freeze()
+
+
+def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
+    """Train one stage in this process (one of `job.batches.workers`); returns the fields of its record."""
+    started = time.perf_counter()
+    step, training = job.step, job.step.training
+    check_strategy(step, job.placement)
+    start_peak()
+    pupil, before = _loaded(job)
+    dtypes = _unfreeze(pupil.model, pupil.trained, uniform=job.placement.strategy == "fsdp")
+    job, trainer, context = ready(job, pupil.model, pupil.trained, runs)
+    if job.snapshot:
+        trainer.add_callback(StopAfter(job.snapshot.update))
+    elif step.snapshots and can_write(step, pupil, job.placement):
+        trainer.add_callback(WriteSnapshots(step, job.ledger, pupil, before, dtypes))
+    trainer.rates = pupil.rates()
+    if step.mitigation:
+        trainer.memory = step.mitigation.start(context)
+
+    begun = time.perf_counter()
+    strategy = _train(job, trainer, runs)
+    train_seconds = time.perf_counter() - begun
+    fields = _hand_back(job, pupil, before, dtypes, output)
+    curve, updates = trainer.curve(), trainer.state.global_step
+    (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
+    return {
+        **fields,
+        "updates": updates,
+        "examples": updates * training.global_batch_size,
+        "train_seconds": train_seconds,
+        "seconds": time.perf_counter() - started,
+        "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
+        "peak_memory_bytes": peak_bytes(pupil.model.device),
+        "loss": curve[-1]["loss"],
+        "strategy": strategy,
+    }
+
+
+def _loaded(job: Job) -> tuple[Pupil, dict[str, str]]:
+    """The parent's model, ready to train, and digests of all its tensors."""
+    step, precision = job.step, job.step.training.precision
+    model = load_checkpoint(step.parent, job.ledger, precision=precision, attention=job.placement.attention)
+    before = digest_tensors(named_tensors(model))
+    pupil = attach(step, model)
+    own = named_tensors(model)
+    return pupil, before | digest_tensors({name: own[name] for name in pupil.additions})
+
+
+def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
+    """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had.
+
+    `uniform` makes the others fp32 too: FSDP divides only parameters of one dtype.
+    """
+    names = set(trained)
+    dtypes = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name in names or uniform:
+            dtypes[name] = parameter.dtype
+            parameter.data = parameter.data.float()
+    return dtypes
+
+
+def _train(job: Job, trainer: StageTrainer, runs: Path) -> dict[str, Any]:
+    """Train from the last checkpoint, if there is one, to the end, and make the model whole; returns what was in force."""
+    before = job.snapshot.update if job.snapshot else None
+    with heeding_sigterm(trainer), resume_point(runs, job.placement, before=before) as checkpoint:
+        trainer.train_from(checkpoint)
+    updates = trainer.state.global_step
+    if job.snapshot and updates != job.snapshot.update:
+        raise StageError.of(
+            job.step, f"was trained for {updates} updates to make its snapshot of update {job.snapshot.update}"
+        )
+    strategy = describe(trainer, job.placement)
+    if job.placement.micro_batch_size == "auto":
+        strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}
+    make_whole(trainer.taught, job.placement)
+    if job.step.mitigation:
+        with torch.no_grad():
+            job.step.mitigation.end(trainer.memory, trainer.taught)
+    return strategy
+
+
+def _hand_back(
+    job: Job, pupil: Pupil, before: Mapping[str, str], dtypes: Mapping[str, torch.dtype], output: Path
+) -> dict[str, Any]:
+    """Prove what moved and write it to `output`; returns what the record says of it."""
+    step, model, precision = job.step, pupil.model, job.step.training.precision
+    own = dict(model.named_parameters())
+    for name, dtype in dtypes.items():
+        own[name].data = own[name].data.to(dtype)
+    fields: dict[str, Any] = {
+        "precision": precision,
+        "trained_parameters": sum(own[name].numel() for name in pupil.trained),
+        "trained_tensors": len(pupil.trained),
+        "trained_bytes": sum(own[name].nbytes for name in pupil.trained),
+    }
+    fields |= pupil.settle(before, output)
+    own = dict(model.named_parameters())
+    after = digest_tensors(named_tensors(model))
+    # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
+    proof = prove(step, pupil.roles, pupil.stored, before, after, must_move=not job.snapshot)
+    size = save_delta(
+        output,
+        {name: own[name] for name in proof.moved},
+        parent_key=step.parent.key,
+        base_digest=base_digest(step.model, precision),
+        experts=grown(model),
+    )
+    total = sum(parameter.numel() for parameter in own.values())
+    return {**fields, "total_parameters": total, "checkpoint_bytes": size, "proof": proof.fields()}

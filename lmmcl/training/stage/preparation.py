@@ -1,0 +1,148 @@
+"""From a stage and its loaded model to a Trainer with its data, and to what the stage's mitigation is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
+from lmmcl.methods.data.mixing import Mix
+from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.steps import Finetune, skills_of
+from lmmcl.steps.keys import canonical_json
+from lmmcl.tasks.examples import Example
+from lmmcl.tasks.skills import Skill
+from lmmcl.training.distributed.auto_batch import choose
+from lmmcl.training.distributed.strategies import CheckStrategy
+from lmmcl.training.job import Job
+from lmmcl.training.recovery.checksums import SealCheckpoint
+from lmmcl.training.recovery.preemption import SaveAtNotice
+from lmmcl.training.recovery.resume import ReportCheckpoint
+from lmmcl.training.stage.arguments import training_arguments
+from lmmcl.training.stage.collate import Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.stage.encoding_cache import DiskCache
+from lmmcl.training.stage.trainable import earlier_adapters
+from lmmcl.training.stage.trainer import StageTrainer, answer_span
+
+
+def ready(
+    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
+) -> tuple[Job, StageTrainer, StageContext]:
+    """The job with batches that fit the memory, its Trainer, and what the mitigation is shown."""
+    if job.placement.micro_batch_size != "auto":
+        return job, *prepare(job, model, trained, runs)
+
+    def start(trainer: StageTrainer, context: StageContext) -> None:
+        if job.step.mitigation:
+            trainer.memory = job.step.mitigation.start(context)
+
+    batches, trainer, context = choose(
+        job.batches, job.placement, lambda batches: prepare(replace(job, batches=batches), model, trained, runs), start
+    )
+    return replace(job, batches=batches), trainer, context
+
+
+def prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path) -> tuple[StageTrainer, StageContext]:
+    """The Trainer with its data, and what the mitigation is shown; `trained` are names of parameters, `runs` takes checkpoints."""
+    step, mitigation = job.step, job.step.mitigation
+    earlier = [limited(skill, step.training.examples) for skill in skills_of(step.parent)]
+    data, updates = _data(job, earlier)
+    trainer = StageTrainer(
+        step,
+        model,
+        job.progress,
+        args=training_arguments(step, job.placement, job.batches, updates=updates, folder=runs),
+        train_dataset=data,
+    )
+    changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
+    trainer.data_collator = Collator(
+        data.processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
+    )
+    trainer.add_callback(CheckStrategy(trainer, job.placement))
+    trainer.add_callback(SealCheckpoint())  # before what hands it over or ends
+    if job.placement.workers:
+        trainer.add_callback(ReportCheckpoint(job.placement))
+    trainer.add_callback(SaveAtNotice(in_group=bool(job.placement.workers)))
+    return trainer, _context(job, trainer, trained, data, earlier)
+
+
+def _data(job: Job, earlier: Sequence[Skill]) -> tuple[StageData, int]:
+    """The examples of a stage, as its mitigation has them, in training order; and the number of updates."""
+    step, mitigation = job.step, job.step.mitigation
+    examples = limited(step.skill, step.training.examples).load()
+    if not examples:
+        raise UserError("has no training examples", file=f"skill {step.skill.name}")
+    updates = step.training.updates(len(examples))
+    mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
+    if mitigation is not None and mixes:
+        examples = mitigation.data(examples, earlier, step.seed)
+    own, *mixed = _cache_keys(step, examples, mixes)
+    data = StageData(
+        step.skill.name,
+        examples,
+        row_order(len(examples), updates * step.training.global_batch_size, step.seed),
+        step.model.load_processor(),
+        own,
+        tells_rows=bool(mitigation),
+        mix_keys=mixed,
+        max_tokens=step.training.max_length,
+        disk=_disk_cache(job.placement),
+    )
+    return data, updates
+
+
+def _cache_keys(step: Finetune, examples: Sequence[Example], mixes: bool) -> list[str]:
+    """Names of encodings in the cache: of `examples` as a whole, then of each source of a Mix."""
+
+    def key(skill: Any) -> str:
+        cut = {"max_length": step.training.max_length} if step.training.max_length else {}
+        return canonical_json({"model": step.model.identity(), "skill": skill, **cut})
+
+    if isinstance(examples, Mix):
+        return [key(step.key), *(key(identity or step.skill.identity()) for identity in examples.identities)]
+    return [key(step.key if mixes else step.skill.identity())]
+
+
+def _disk_cache(placement: TrainingPlacement) -> DiskCache | None:
+    if placement.encodings is None:
+        return None
+    writers = max(1, placement.workers) * max(1, placement.loader_workers)
+    return DiskCache(Path(placement.encodings).expanduser(), placement.encodings_gb, writers)
+
+
+def _context(
+    job: Job, trainer: StageTrainer, trained: Sequence[str], data: StageData, earlier: Sequence[Skill]
+) -> StageContext:
+    """What the mitigation is shown of a stage that is about to train."""
+    pad_batch = Collator(data.processor)
+
+    def collate(some: Sequence[Example]) -> dict[str, Tensor]:
+        rows = range(len(some))
+        return pad_batch([encode_row(data.processor, data.skill, some, row, data.max_tokens) for row in rows])
+
+    def forward(batch: Mapping[str, Tensor]) -> Any:
+        inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
+        if trainer.can_cut_logits:
+            inputs["logits_to_keep"] = answer_span(batch["labels"]) + 1
+        with trainer.accelerator.autocast():
+            return trainer.taught(**inputs)
+
+    return StageContext(
+        model=trainer.taught,
+        trained=trained,
+        examples=data.examples,
+        earlier=earlier,
+        collate=collate,
+        seed=job.step.seed,
+        rows=data.rows,
+        batch_of=lambda rows: pad_batch([data.encoded(row) for row in rows]),
+        batch_size=job.batches.micro,
+        forward=forward,
+        earlier_adapters=lambda: earlier_adapters(job.step.parent, job.ledger),
+    )

@@ -1,0 +1,242 @@
+"""From a recipe to a model that is ready to train, and back to the tensors that a checkpoint holds.
+
+A plain recipe trains the model's own tensors. An adapter (LoRA, OSF; through PEFT) is put into the model before the stage and
+merged into its weights after: the checkpoint is then one like any other, and evaluation, merges and export know no adapters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lmmcl.ledger import Ledger
+from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA, MoE
+from lmmcl.models.experts import grow, mlp_modules, roles_in
+from lmmcl.models.linears import linear_modules
+from lmmcl.models.roles import select
+from lmmcl.steps import Checkpoint, Finetune, Pretrained, stages_of
+from lmmcl.training.stage.condition import best_conditioned
+from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.checkpoint import digest_tensors, named_tensors
+
+FOLDER = "adapter"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_NAME = "default"
+_PEFT_PREFIX = "base_model.model."
+
+
+class Pupil:
+    """The model of a stage.
+
+    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `stored` the names of the
+    tensors that may differ when the stage is done.
+    """
+
+    def __init__(self, step: Finetune, model: PreTrainedModel) -> None:
+        self.step, self.model = step, model
+        self.roles = roles_in(step.model, model)
+        self.trained = sorted(select(self.roles, step.recipe.train, model=step.model.name))
+        self.stored = list(self.trained)
+        self.additions: list[str] = []
+        """Tensors that the model had not, and that stay in it."""
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates by parameter name, of those that have their own."""
+        trained = {self.roles[name] for name in self.trained}
+        rates = self.step.recipe.rates(trained, set(self.roles.values()), model=self.step.model.name)
+        return {name: rates[self.roles[name]] for name in self.trained if self.roles[name] in rates}
+
+    def settle(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
+        """Bring what was trained into the model's own tensors; returns fields for the record.
+
+        `before` are digests of all tensors at the stage's start. Files that belong to the step go to `output`.
+        """
+        return {}
+
+
+class Adapted(Pupil):
+    """A model with PEFT's adapters. Raises StageError when other layers were adapted than the recipe selects."""
+
+    def __init__(self, step: Finetune, model: PreTrainedModel, adapter: Adapter) -> None:
+        super().__init__(step, model)
+        self.adapter = adapter
+        chosen = select(self.roles, adapter.targets, model=step.model.name)
+        self.targets = {name: module for name, module in linear_modules(model).items() if name in chosen}
+        if isinstance(adapter, KappaTune):
+            self.targets = best_conditioned(self.targets, adapter.chosen(len(self.targets)))
+        self.config = _peft_config(adapter, [_module(name) for name in self.targets])
+        self.tuner = self._inject()
+        added = [name for name, _ in model.named_parameters() if _own_name(name) not in self.roles]
+        self._check({name for name, _ in model.named_parameters() if ".base_layer." in name})
+        self.roles |= {name: self._role(name) for name, _ in model.named_parameters()}
+        self.trained = sorted([*self.trained, *added])
+        self.added = added
+        self.stored = sorted([*self.stored, *self.targets])
+
+    def _inject(self) -> Any:
+        """Put fresh adapters in; what they start from depends on the seed and the number of the stage alone."""
+        from peft.tuners.lora import LoraModel
+        from peft.tuners.osf import OSFModel
+
+        kind = LoraModel if isinstance(self.adapter, LoRA) else OSFModel
+        seed = np.random.SeedSequence([self.step.seed, self.step.depth]).generate_state(1)[0]
+        with torch.random.fork_rng(devices=[]), _in_fp32(self.targets.values()):
+            torch.manual_seed(int(seed))
+            return kind(self.model, self.config, _NAME)
+
+    def _check(self, wrapped: set[str]) -> None:
+        adapted = {_own_name(name) for name in wrapped if name.endswith(".weight")}
+        if adapted != set(self.targets):
+            wrong = sorted(adapted ^ set(self.targets))
+            raise StageError.of(
+                self.step, f"{len(self.targets)} layers were to be adapted, {len(adapted)} are; {wrong[:3]}"
+            )
+
+    def _role(self, name: str) -> str:
+        """An adapter's parameters have the role of the weight that they are for."""
+        own = _own_name(name)
+        if own in self.roles:
+            return self.roles[own]
+        return next(self.roles[target] for target in self.targets if name.startswith(f"{_module(target)}."))
+
+    def settle(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
+        own = named_tensors(self.model)
+        self._check_untouched(before, own)
+        fields: dict[str, Any] = {"kind": self.adapter.kind, "layers": len(self.targets)}
+        if isinstance(self.adapter, KappaTune):
+            fields["chosen"] = sorted(self.targets)
+        fields["parameters"] = sum(own[name].numel() for name in self.added)
+        if isinstance(self.adapter, LoRA):
+            fields["bytes"] = self._save(output / FOLDER, own)
+        self._merge()
+        return {"adapter": fields}
+
+    def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
+        """Until the merge nothing but the adapter has moved: raises StageError otherwise."""
+        frozen = {_own_name(name): tensor for name, tensor in own.items() if name not in self.trained}
+        digests = digest_tensors({name: tensor for name, tensor in frozen.items() if name in before})
+        wrong = sorted(name for name, digest in digests.items() if digest != before[name])
+        if wrong:
+            raise StageError.of(self.step, f"{len(wrong)} tensors changed under their adapters: {', '.join(wrong[:3])}")
+
+    def _save(self, folder: Path, own: Mapping[str, Tensor]) -> int:
+        """Write the adapter, before its merge, as PEFT does; returns bytes. It fits the checkpoint that the stage started from."""
+        folder.mkdir()
+        tensors = {_saved_name(name): own[name].detach().float().cpu().contiguous() for name in self.added}
+        save_file(tensors, folder / WEIGHTS)
+        config = self.config.to_dict()
+        if isinstance(self.step.parent, Pretrained):
+            config["base_model_name_or_path"] = getattr(self.step.model, "hub", None)
+        config |= {"target_modules": sorted(config["target_modules"]), "inference_mode": True}
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
+        return (folder / WEIGHTS).stat().st_size
+
+    def _merge(self) -> None:
+        """Add the adapters to their weights in fp32, rounding once, and take them out of the model."""
+        with torch.no_grad():
+            for target in self.targets:
+                layer: Any = self.model.get_submodule(_module(target))
+                with _in_fp32([layer.get_base_layer()]):
+                    try:
+                        layer.merge(safe_merge=True)
+                    except ValueError as error:
+                        raise StageError.of(self.step, f"{target}: {error}") from error
+        self.tuner.unload()
+
+
+class Grown(Pupil):
+    """A model with two experts in some MLPs: those that its parent gave it, or fresh ones."""
+
+    def __init__(self, step: Finetune, model: PreTrainedModel, adapter: MoE) -> None:
+        had = set(named_tensors(model))
+        chosen = select(roles_in(step.model, model), adapter.targets, model=step.model.name)
+        grow(model, mlp_modules(roles_in(step.model, model), chosen))
+        super().__init__(step, model)
+        own = adapter.trained_roles({self.roles[name] for name in chosen})
+        self.trained = sorted([*self.trained, *(name for name, role in self.roles.items() if role in own)])
+        self.stored = list(self.trained)
+        self.additions = [name for name in named_tensors(model) if name not in had]
+
+
+@contextmanager
+def _in_fp32(layers: Iterable[Any]) -> Iterator[None]:
+    """Inside the `with`, the weights of some layers are fp32; afterwards they have the dtypes that they had."""
+    layers = list(layers)
+    dtypes = [layer.weight.dtype for layer in layers]
+    for layer in layers:
+        layer.weight.data = layer.weight.data.float()
+    try:
+        yield
+    finally:
+        for layer, dtype in zip(layers, dtypes, strict=True):
+            layer.weight.data = layer.weight.data.to(dtype)
+
+
+def attach(step: Finetune, model: PreTrainedModel) -> Pupil:
+    """`model` with what the recipe of `step` adds to it (in place). Raises UserError when a selector matches nothing."""
+    match step.recipe.adapter:
+        case None:
+            return Pupil(step, model)
+        case MoE() as experts:
+            return Grown(step, model, experts)
+        case adapter:
+            return Adapted(step, model, adapter)
+
+
+def _peft_config(adapter: Adapter, modules: list[str]) -> Any:
+    """Our settings in PEFT's words; `modules` are whole names, so that no other module ends like one."""
+    from peft import LoraConfig, OSFConfig
+
+    match adapter:
+        case LoRA():
+            return LoraConfig(
+                r=adapter.rank,
+                lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides by it whatever the type
+                lora_dropout=adapter.dropout,
+                use_dora=adapter.dora,
+                use_rslora=adapter.rslora,
+                target_modules=modules,
+            )
+        case OSF():
+            return OSFConfig(effective_rank=adapter.preserved, target_modules=modules)
+    raise TypeError(f"{type(adapter).__name__} is none of PEFT's adapters")
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _own_name(name: str) -> str:
+    """The name that a tensor has in the model without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
+def _saved_name(name: str) -> str:
+    """The name of an adapter's tensor in PEFT's files."""
+    return _PEFT_PREFIX + name.replace(f".lora_magnitude_vector.{_NAME}.weight", ".lora_magnitude_vector").replace(
+        f".{_NAME}.", "."
+    )
+
+
+def earlier_adapters(checkpoint: Checkpoint, ledger: Ledger) -> list[dict[str, Tensor]]:
+    """The LoRA adapters of the stages on the way to `checkpoint`, oldest first: lora_A and lora_B by the names that they have
+    while they train. Stages without one are left out."""
+    found: list[dict[str, Tensor]] = []
+    for stage in stages_of(checkpoint):
+        with suppress(FileNotFoundError), ledger.opened(f"{stage.path}/{FOLDER}", WEIGHTS) as path:
+            found.append({_trained_name(name): tensor for name, tensor in load_file(path).items()})
+    return found
+
+
+def _trained_name(name: str) -> str:
+    own = name.removeprefix(_PEFT_PREFIX)
+    return own.replace(".lora_A.", f".lora_A.{_NAME}.").replace(".lora_B.", f".lora_B.{_NAME}.")

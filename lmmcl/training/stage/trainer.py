@@ -1,0 +1,210 @@
+"""The Hugging Face Trainer with what a stage needs: a mitigation's hooks, checkpoints of trained tensors, a checked loss.
+
+What it leaves out is overhead that a tiny model would feel: no FLOP counts, no reports, no progress bars.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
+
+from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import ROWS, TrainingMitigation
+from lmmcl.models.processing.encode import IGNORED
+from lmmcl.steps import Finetune
+from lmmcl.training.stage.collate import told_by_loader
+from lmmcl.training.stage_errors import StageError
+
+TRAINED = "trained.safetensors"
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class StageTrainer(Trainer):
+    """Teaches one stage. `memory` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
+
+    def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
+        self.step = step
+        self.mitigation: TrainingMitigation | None = step.mitigation
+        self.memory: Any = None
+        self.rates: Mapping[str, float] = {}
+        self.taught = model
+        self.progress = progress
+        self._last_log = (0, time.perf_counter())
+        # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
+        kind = type(self.mitigation) if self.mitigation else TrainingMitigation
+        penalises = (kind.penalty, kind.token_penalty) != (TrainingMitigation.penalty, TrainingMitigation.token_penalty)
+        self.can_cut_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._keeps_few_logits = self.can_cut_logits and not (penalises and kind.needs_all_logits)
+        # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
+        # believes Qwen2.5-VL, which says that it cannot be told, and averages the means of the parts.
+        super().__init__(model=model, compute_loss_func=answer_loss, **more)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(LogLastUpdate())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross entropy over the answer tokens of the global batch, and the mitigation's term.
+
+        Raises StageError when it is not finite, or nothing that trains has a part in it.
+        """
+        labels = inputs["labels"]
+        given = {name: value for name, value in inputs.items() if name not in ("labels", ROWS)}
+        if self._keeps_few_logits:
+            given["logits_to_keep"] = answer_span(labels) + 1
+        outputs = model(**given)
+        num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
+        loss = answer_loss(outputs.logits, labels, num_items_in_batch)
+        if self.mitigation is not None:
+            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, inputs)
+            loss = loss if total is None else loss + total / num_items_in_batch
+        loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
+        if self.mitigation is not None:
+            penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
+            loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
+        if not loss.requires_grad:
+            raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
+        if not torch.isfinite(loss):
+            raise StageError.of(
+                self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
+            )
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over the trained parameters, shown to the mitigation."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.rates:
+            names = {id(parameter): name for name, parameter in self.taught.named_parameters()}
+            split_by_rate(optimizer, names, self.rates)
+        if is_new and self.mitigation is not None:
+            self.mitigation.optimizer(self.memory, self.taught, optimizer)
+        return optimizer
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: it walks over all parameters at every batch."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the pace, keep the row for the curve, tell who watches."""
+        update, now = self.state.global_step, time.perf_counter()
+        before, then = self._last_log
+        if "loss" in logs:
+            logs["updates_per_second"] = (update - before) / (now - then)
+            self._last_log = (update, now)
+            if self.progress and self.is_world_process_zero():
+                shown = {"update": update, "updates": self.state.max_steps, "loss": logs["loss"]}
+                self.progress({**shown, "updates_per_second": logs["updates_per_second"]})
+        super().log(logs, start_time)
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a Trainer checkpoint where there is one."""
+        begun = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint and "-" in checkpoint.name else 0
+        self._last_log = (begun, time.perf_counter())
+        if self.args.dataloader_num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UserError as error:
+            if (told := told_by_loader(error)) is not error:
+                raise told from None
+            raise
+
+    def curve(self) -> list[dict[str, float]]:
+        """Rows of update, loss (mean since the row before), learning rate, gradient norm before clipping, updates per second."""
+        return [
+            {
+                "update": row["step"],
+                "loss": row["loss"],
+                "learning_rate": row["learning_rate"],
+                "grad_norm": row["grad_norm"],
+                "updates_per_second": row["updates_per_second"],
+            }
+            for row in self.state.log_history
+            if "loss" in row
+        ]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer does; with DeepSpeed, whose own checkpoint holds the weights, only a sign that it was written."""
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({}, folder / TRAINED)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: p.detach().cpu().contiguous() for name, p in self.taught.named_parameters() if p.requires_grad},
+            folder / TRAINED,
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore(self.taught, load_file(Path(resume_from_checkpoint, TRAINED)))
+
+
+def answer_span(labels: Tensor) -> int:
+    """Columns from the first answer token of a left-padded batch, of shape (batch, tokens), to the end."""
+    return labels.shape[1] - int((labels != IGNORED).any(dim=0).int().argmax())
+
+
+def answer_loss(logits: Tensor, labels: Tensor, tokens: Tensor | int) -> Tensor:
+    """Sum of the cross entropies of the answer tokens, divided by `tokens`, those of the global batch.
+
+    `logits` (batch, kept, vocabulary) are those of the last `kept` columns of `labels` (batch, all tokens).
+    """
+    targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
+    taught = targets != IGNORED
+    return cross_entropy(logits[:, :-1][taught].float(), targets[taught], reduction="sum") / tokens
+
+
+def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
+    """Split a fresh optimizer's groups so that the parameters in `rates` have those; `names` are names by `id`.
+
+    The rates are peaks: the schedule scales each group's own. Groups with the trial's rate come first, for the curve shows theirs.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        by_rate: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
+        groups += [{**group, "params": some, "lr": rate} for rate, some in by_rate.items()]
+    usual = optimizer.defaults["lr"]
+    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)
+
+
+def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Set parameters by name, in place."""
+    own = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        own[name].data.copy_(tensor)
+
+
+class LogLastUpdate(TrainerCallback):
+    """The last update ends the curve, whatever the distance between its rows."""
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_log = True
+
+
+def update_of(folder: Path) -> int:
+    """After which update a Trainer checkpoint was written, by its folder's name."""
+    return int(folder.name.rsplit("-", 1)[1])

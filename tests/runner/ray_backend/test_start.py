@@ -1,0 +1,67 @@
+"""Where Ray does not answer, or does not get up, a person is told so soon and in words."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import pytest
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.errors import UserError
+from lmmcl.runner.ray_backend import start as module
+from lmmcl.runner.ray_backend.start import ray_cluster
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module, "_quiet_environment", lambda: None)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module.ray, "init", fail)
+
+
+def start(address: str) -> None:
+    with ray_cluster(Cluster.model_validate({"ray": {"address": address}})):
+        raise AssertionError("nothing is there")
+
+
+def test_an_address_where_nothing_listens_is_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match=rf"ray.address: no Ray cluster answers at 127.0.0.1:{port}"):
+        start(f"127.0.0.1:{port}")
+
+
+def test_an_address_that_no_network_leads_to_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_route(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(module.socket, "create_connection", no_route)
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379 .*No route to host"):
+        start("10.0.0.1:6379")
+
+
+def test_auto_without_a_cluster_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ConnectionError("Could not find any running Ray instance."))
+    with pytest.raises(UserError, match="no Ray cluster answers at auto"):
+        start("auto")
+
+
+def test_a_machine_too_busy_for_ray_is_told_so_and_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, Exception("The current node timed out during startup. This could happen because"))
+    with pytest.raises(UserError, match="--inline"):
+        start("local")
+    for error in (ValueError("no such resource"), PermissionError("/tmp/ray")):
+        failing(monkeypatch, error)
+        with pytest.raises(type(error)):
+            start("local")

@@ -1,0 +1,81 @@
+"""What the steps actor remembers of running steps: which process computes one, and what is told of it, and no longer than that."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from made import made_trial
+from ray.exceptions import WorkerCrashedError
+
+from lmmcl.config.cluster import Cluster
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.runner.ray_backend import steps_actor
+from lmmcl.runner.ray_backend.processes import Where
+from lmmcl.runner.ray_backend.steps_actor import RayLauncher, StepLostError, StepsActor
+
+STEP = made_trial().stages[1].checkpoint
+CLUSTER = Cluster.model_validate({"training": {"max_failures": 1}})
+
+
+class Task:
+    """A Ray task that says where it is and then fails with each of `errors`, or ends well where that is None."""
+
+    def __init__(self, launcher: RayLauncher, *errors: Exception | None) -> None:
+        self._launcher, self._errors = launcher, list(errors)
+        self.known: list[bool] = []
+
+    def options(self, **_: Any) -> Task:
+        return self
+
+    async def remote(self, steps: Any, *_: Any) -> None:
+        self.known.append(STEP.key in self._launcher.where)
+        self._launcher.where[STEP.key] = Where("node", 4711, "")
+        if (error := self._errors.pop(0)) is not None:
+            raise error
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayLauncher:
+    monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
+    monkeypatch.setattr(steps_actor, "pause_before", lambda attempt: 0.0)
+    return RayLauncher(Ledger(str(tmp_path)), CLUSTER)
+
+
+def test_a_process_is_forgotten_when_its_try_ends_well_or_not(launcher: RayLauncher) -> None:
+    task = Task(launcher, WorkerCrashedError(), None)
+    asyncio.run(launcher._try(task, {}, [STEP]))
+    assert task.known == [False, False], "the first try's process is no longer known in the second"
+    assert launcher.where == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [([UserError("bad row")], UserError), ([WorkerCrashedError(), WorkerCrashedError()], StepLostError)],
+)
+def test_a_process_is_forgotten_when_its_step_is_given_up(
+    errors: list[Exception], told: type[Exception], launcher: RayLauncher
+) -> None:
+    with pytest.raises(told):
+        asyncio.run(launcher._try(Task(launcher, *errors), {}, [STEP]))
+    assert launcher.where == {}
+
+
+def test_notes_go_with_their_steps(tmp_path: Path) -> None:
+    actor = StepsActor(Ledger(str(tmp_path)), CLUSTER)
+    flying = SimpleNamespace(keys=["one", "other"])
+    actor._flights = flying  # type: ignore[assignment]
+
+    async def live() -> None:
+        await actor.note("one", {"update": 1})
+        assert await actor.running() == {"one": {"update": 1}, "other": {}}
+        flying.keys = ["other"]
+        await actor.running()
+        await actor.note("one", {"update": 2})
+        assert actor._notes == {}
+
+    asyncio.run(live())

@@ -1,0 +1,223 @@
+"""Every step is computed once, whoever asks, and a failed one can be asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from made import made_trial
+
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import DamagedError
+from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.trial_driver import run_trial
+from lmmcl.steps import Checkpoint, Evaluate
+
+
+class Pretend:
+    """Computes nothing and records everything, in a little time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.computed: Counter[str] = Counter()
+        self.broken: set[str] = set()
+        self.damaged: set[str] = set()
+        self.at_once = self.most_at_once = 0
+
+    async def checkpoint(self, step: Checkpoint) -> None:
+        await self._compute(step)
+
+    async def scores(self, steps: Sequence[Evaluate]) -> None:
+        for step in steps:
+            await self._compute(step)
+
+    async def _compute(self, step: Checkpoint | Evaluate) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        await asyncio.sleep(0.005)
+        self.at_once -= 1
+        assert all(self.ledger.find(parent) for parent in step.parents), "a parent is missing"
+        for parent in step.parents:
+            if parent.label in self.damaged:
+                self.damaged.discard(parent.label)
+                self.ledger.put_aside(parent.path)
+                raise DamagedError("holds other bytes than were written", file=parent.path)
+        self.computed[step.key] += 1
+        if step.label in self.broken:
+            raise RuntimeError(f"{step.label} broke")
+        with self.ledger.writing(step) as draft:
+            draft.commit({"score": 100.0, "sample_scores": [1.0]})
+
+
+@pytest.fixture
+def pretend(tmp_path: Path) -> Pretend:
+    return Pretend(Ledger(str(tmp_path)))
+
+
+def walk(pretend: Pretend, *trials) -> list:
+    async def one(flights: Flights, trial) -> int:
+        for stage in trial.stages:
+            assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+        return len(trial.stages)
+
+    async def every() -> list:
+        flights = Flights(pretend.ledger, pretend)
+        done = await asyncio.gather(*(one(flights, trial) for trial in trials), return_exceptions=True)
+        assert flights.keys == []
+        return done
+
+    return asyncio.run(every())
+
+
+def test_asking_for_scores_brings_checkpoints_into_being_parents_first(pretend: Pretend) -> None:
+    assert walk(pretend, made_trial()) == [3]
+    assert set(pretend.computed.values()) == {1}
+    assert set(pretend.computed) == set(made_trial().steps())
+
+
+def test_trials_that_run_at_once_compute_shared_steps_once_and_the_rest_side_by_side(pretend: Pretend) -> None:
+    trials = [made_trial(seed=seed) for seed in range(4)] + [made_trial(skills=("first", "third"))]
+    walk(pretend, *trials)
+    assert set(pretend.computed.values()) == {1}
+    assert pretend.most_at_once >= 4
+
+
+def test_what_the_ledger_holds_is_not_computed_again(pretend: Pretend) -> None:
+    walk(pretend, made_trial())
+    pretend.computed.clear()
+    walk(pretend, made_trial(), made_trial(held_out=("kept", "new")))
+    assert {made_trial(held_out=("kept", "new")).steps()[key].label for key in pretend.computed} == {"new"}
+
+
+def test_a_broken_step_fails_those_that_need_it_and_no_others(pretend: Pretend) -> None:
+    bad = made_trial("sa_proj")
+    pretend.broken = {bad.stages[1].checkpoint.label}
+    failed, fine = walk(pretend, bad, made_trial("gate_up"))
+    assert "broke" in str(failed)
+    assert fine == 3
+
+
+def test_a_failed_step_can_be_asked_for_again(pretend: Pretend) -> None:
+    trial = made_trial()
+    pretend.broken = {trial.stages[1].checkpoint.label}
+    assert isinstance(walk(pretend, trial)[0], RuntimeError)
+    pretend.broken = set()
+    assert walk(pretend, trial) == [3]
+
+
+def test_a_waiter_that_goes_away_takes_no_flight_down(pretend: Pretend) -> None:
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        evaluations = made_trial().stages[0].evaluations
+        first = asyncio.create_task(flights.ensure_scores(evaluations))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(flights.ensure_scores(evaluations))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert len(await second) == len(evaluations)
+
+    asyncio.run(story())
+    assert set(pretend.computed.values()) == {1}
+
+
+def test_a_checkpoint_that_is_wished_for_is_computed_while_nobody_waits_and_once(pretend: Pretend) -> None:
+    trial = made_trial()
+
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        flights.begin(trial.stages[1].checkpoint)
+        flights.begin(trial.stages[1].checkpoint)
+        await flights.ensure_scores(trial.stages[0].evaluations)
+        while flights.keys:
+            await asyncio.sleep(0.005)
+        assert pretend.ledger.find(trial.stages[1].checkpoint)
+        await flights.ensure_scores(trial.stages[1].evaluations)
+
+    asyncio.run(story())
+    assert set(pretend.computed.values()) == {1}
+
+
+def test_a_wish_that_fails_is_told_to_who_asks_next_and_not_computed_again_for_it(pretend: Pretend) -> None:
+    trial = made_trial()
+    stage = trial.stages[1]
+    pretend.broken = {stage.checkpoint.label}
+
+    async def story() -> None:
+        flights = Flights(pretend.ledger, pretend)
+        flights.begin(stage.checkpoint)
+        await flights.ensure_scores(trial.stages[0].evaluations)
+        while flights.keys:
+            await asyncio.sleep(0.005)
+        with pytest.raises(RuntimeError, match="broke"):
+            await flights.ensure_scores(stage.evaluations)
+        assert pretend.computed[stage.checkpoint.key] == 1
+        pretend.broken = set()
+        assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+
+    asyncio.run(story())
+
+
+def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_scores_may_end_it(
+    pretend: Pretend,
+) -> None:
+    trial = made_trial()
+
+    class Asked:
+        def __init__(self) -> None:
+            self.order: list[str] = []
+
+        def begin(self, step: Checkpoint) -> None:
+            self.order.append(f"begin {step.label}")
+
+        def ensure_all(self, steps: Sequence[Evaluate]) -> list:
+            self.order.append(f"ask {steps[0].checkpoint.label}")
+            asyncio.run(Flights(pretend.ledger, pretend).ensure_scores(steps))
+            return [pretend.ledger.find(step) for step in steps]
+
+    labels = [stage.checkpoint.label for stage in trial.stages]
+    early, late = Asked(), Asked()
+    run_trial(trial, early, lambda report: None)
+    run_trial(trial, late, lambda report: None, ahead=False)
+    assert early.order == [
+        f"begin {labels[1]}",
+        f"ask {labels[0]}",
+        f"begin {labels[2]}",
+        f"ask {labels[1]}",
+        f"ask {labels[2]}",
+    ]
+    assert late.order == [f"ask {label}" for label in labels]
+
+
+def test_a_checkpoint_whose_file_turns_out_damaged_is_computed_again_in_the_same_run(pretend: Pretend) -> None:
+    trial = made_trial()
+    walk(pretend, made_trial(skills=("first",)))
+    pretend.damaged = {trial.stages[1].checkpoint.label}
+    assert walk(pretend, trial) == [3]
+    repeated = {key for key, times in pretend.computed.items() if times > 1}
+    assert repeated == {trial.stages[1].checkpoint.key}
+
+
+def test_weights_that_are_dropped_under_a_running_sweep_are_computed_again(tmp_path: Path) -> None:
+    trial = made_trial()
+
+    class Reading(Pretend):
+        async def _compute(self, step: Checkpoint | Evaluate) -> None:
+            for parent in step.parents:
+                if parent.label in self.damaged:
+                    self.damaged.discard(parent.label)
+                    self.ledger.drop_weights(parent.path)  # `lmmcl gc` of another sweep
+                with self.ledger.opened(parent.path, "delta.safetensors") as path:
+                    assert path.read_text() == parent.key
+            self.computed[step.key] += 1
+            with self.ledger.writing(step) as draft:
+                (draft.folder / "delta.safetensors").write_text(step.key)
+                draft.commit({"score": 100.0, "sample_scores": [1.0]})
+
+    pretend = Reading(Ledger(str(tmp_path)))
+    pretend.damaged = {trial.stages[1].checkpoint.label}
+    assert walk(pretend, trial) == [3]
+    repeated = {key for key, times in pretend.computed.items() if times > 1}
+    assert repeated == {trial.stages[1].checkpoint.key}

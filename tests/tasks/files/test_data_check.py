@@ -1,0 +1,110 @@
+"""A data check lists every bad row of a file by row number and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_data import llava_row, write_receipts
+
+from lmmcl.errors import UserError
+from lmmcl.tasks.files.check import Problem, check_file
+
+
+def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=5)
+    rows = json.loads(path.read_text())
+    rows.append({"conversations": [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]})
+    path.write_text(json.dumps(rows))
+    report = check_file(path)
+    assert report.to_dict() == {
+        "file": str(path),
+        "rows": 6,
+        "turns": 12,
+        "images": 5,
+        "text_only": 1,
+        "problems": [],
+        "bad_rows": 0,
+    }
+    assert report.summary() == f"{path}: 6 rows (1 without image), 12 turns, 5 images; no problems"
+
+
+def test_every_bad_row_is_listed_by_number_and_field(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=6)
+    rows: list[Any] = json.loads(path.read_text())
+    (tmp_path / rows[0]["image"]).unlink()
+    broken = tmp_path / rows[1]["image"]
+    broken.write_bytes(broken.read_bytes()[:60])
+    rows[2]["conversations"][0]["value"] = "no <image> or <image>"
+    rows[3]["conversations"][1]["value"] = ""
+    rows[3]["answers"] = [7]
+    rows[4]["id"] = rows[5]["id"]
+    rows.append("not a row")
+    path.write_text(json.dumps(rows))
+    report = check_file(path)
+    assert [(problem.row, problem.field) for problem in report.problems] == [
+        (1, "image"),
+        (2, "image"),
+        (3, "conversations"),
+        (4, "conversations[1].value"),
+        (4, "answers[0]"),
+        (6, "id"),
+        (7, "row"),
+    ]
+    assert report.rows == 7
+    assert report.bad_rows == 6
+    assert report.summary().endswith("; problems: 7, in 6 rows")
+    assert "no such file" in report.problems[0].message
+    assert "image" in report.problems[1].message
+    assert json.loads(json.dumps(report.to_dict()))["problems"][2]["row"] == 3
+
+
+def test_an_image_that_many_rows_show_is_named_in_each_of_them(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"GIF89a")
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([llava_row(str(number), "1.png", "?", "a") for number in range(3)]))
+    assert [(problem.row, problem.field) for problem in check_file(path).problems] == [(n, "image") for n in (1, 2, 3)]
+
+
+def test_lines_that_are_not_json_do_not_hide_the_lines_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps({"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]})
+    path.write_text(f"{good}\n{{\n{good}\n[\n")
+    report = check_file(path)
+    assert [problem.row for problem in report.problems] == [2, 4]
+    assert (report.rows, report.turns) == (4, 4)
+
+
+@pytest.mark.parametrize(("content", "field"), [("{}", "content"), ("[", "content"), ("[]", "rows")])
+def test_a_file_without_rows_is_a_problem_of_the_file_as_a_whole(tmp_path: Path, content: str, field: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    [problem] = check_file(path).problems
+    assert (problem.row, problem.field) == (None, field)
+    assert str(problem).startswith(f"file, {field}: ")
+
+
+def test_images_embedded_in_parquet_are_decoded_too(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]
+    good = (write_receipts(tmp_path, rows=1).parent / "images/train-0.png").read_bytes()
+    rows = [{"image": {"bytes": data, "path": None}, "messages": turns} for data in (good, good[:50], b"nonsense")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    report = check_file(tmp_path / "rows.parquet")
+    assert [(problem.row, problem.field) for problem in report.problems] == [(2, "image"), (3, "image")]
+
+
+def test_there_is_nothing_to_check_without_a_file_or_its_folder_of_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        check_file(tmp_path / "rows.json")
+    path = write_receipts(tmp_path, rows=1)
+    with pytest.raises(UserError, match="no such folder of images"):
+        check_file(path, tmp_path / "elsewhere")
+
+
+def test_a_problem_is_told_in_one_line() -> None:
+    assert str(Problem(3, "image", "no such file")) == "row 3, image: no such file"

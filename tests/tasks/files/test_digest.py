@@ -1,0 +1,101 @@
+"""Digests of files are remembered as long as the files stay as they were, and computed where nothing can be remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from lmmcl.tasks.files.digest import DigestCache, cache_folder, state_of
+
+OLD = (1_000_000_000, 1_000_000_000)
+
+
+def write(path: Path, content: bytes, *, old: bool = True) -> Path:
+    path.write_bytes(content)
+    if old:
+        os.utime(path, OLD)
+    return path
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_digest_is_the_sha256_of_the_bytes_in_the_order_asked(tmp_path: Path) -> None:
+    states = [state_of(write(tmp_path / name, name.encode())) for name in ("a", "b")]
+    cache = DigestCache(tmp_path / "cache")
+    assert cache.digests([*states, states[0]]) == [sha(b"a"), sha(b"b"), sha(b"a")]
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = state_of(write(tmp_path / "a", b"one"))
+    DigestCache(tmp_path / "cache").digests([state])
+    monkeypatch.setattr("lmmcl.tasks.files.digest.hash_file", lambda _: "read")
+    assert DigestCache(tmp_path / "cache").digests([state]) == [sha(b"one")]
+    larger, later = state._replace(size=4), state._replace(mtime_ns=state.mtime_ns + 1)
+    assert DigestCache(tmp_path / "cache").digests([larger, later]) == ["read", "read"]
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
+    """Its next change may fall into the same tick of the file system's clock."""
+    cache = DigestCache(tmp_path / "cache")
+    state = state_of(write(tmp_path / "a", b"one", old=False))
+    assert cache.digests([state]) == [sha(b"one")]
+    (tmp_path / "a").write_bytes(b"two")
+    assert cache.digests([state]) == [sha(b"two")]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        state_of(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_nothing_else_changes(tmp_path: Path) -> None:
+    state = state_of(write(tmp_path / "a", b"one"))
+    cache = DigestCache(tmp_path / "a")  # a file stands where the folder should be
+    with pytest.warns(RuntimeWarning, match="digests are not remembered"):
+        assert cache.digests([state]) == [sha(b"one")]
+    with pytest.warns(RuntimeWarning, match="digests are not remembered"):
+        assert cache.recall("key") is None
+
+
+def test_a_damaged_cache_is_said_and_nothing_else_changes(tmp_path: Path) -> None:
+    (tmp_path / "digests.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 10)
+    with pytest.warns(RuntimeWarning, match=r"digests\.sqlite"):
+        assert DigestCache(tmp_path).digests([state_of(write(tmp_path / "a", b"one"))]) == [sha(b"one")]
+
+
+def test_memos_are_kept(tmp_path: Path) -> None:
+    DigestCache(tmp_path).remember("key", "value")
+    assert DigestCache(tmp_path).recall("key") == "value"
+
+
+def _fill(folder: Path, names: list[str]) -> None:
+    for name in names:
+        DigestCache(folder / "cache").digests([state_of(folder / name)])
+
+
+def test_processes_share_a_cache(tmp_path: Path) -> None:
+    names = [str(number) for number in range(40)]
+    for name in names:
+        write(tmp_path / name, name.encode())
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_fill, args=(tmp_path, names[start::2])) for start in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    known = DigestCache(tmp_path / "cache")._known([state_of(tmp_path / name) for name in names])
+    assert len(known) == len(names)
+
+
+def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/lmmcl")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "lmmcl"

@@ -1,0 +1,207 @@
+"""A strategy divides a model among workers and changes nothing of what comes out; what was not applied is refused."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group_parts import TOLERANCE, DieOnceDivided, apart, difference, losses, stage, two_cpus, updates
+from ray.train import WorkerGroupError
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.methods import get_mitigation
+from lmmcl.training.distributed.strategies import (
+    CheckStrategy,
+    check_strategy,
+    deepspeed_config,
+    describe,
+    strategy_arguments,
+    wanted,
+)
+from lmmcl.training.finetune import finetune
+from lmmcl.training.stage_errors import StageError
+
+pytestmark = pytest.mark.timeout(900)
+
+SHORT = stage(recipe="sa_proj")
+
+
+def zero(number: int, **more: Any) -> TrainingPlacement:
+    return TrainingPlacement.model_validate({"workers": 1, "strategy": "deepspeed", "zero_stage": number, **more})
+
+
+PLACES = {
+    "single": TrainingPlacement(),
+    "ddp": TrainingPlacement(workers=1),
+    "two": TrainingPlacement(workers=2),
+    "zero2": zero(2),
+    "zero3": zero(3),
+}
+
+
+def test_a_placement_says_its_strategy_in_a_word() -> None:
+    assert wanted(TrainingPlacement()) == "single"
+    assert wanted(TrainingPlacement(workers=2)) == "ddp"
+    assert wanted(zero(3)) == "zero3"
+
+
+def test_switches_reach_the_trainer() -> None:
+    told = strategy_arguments(TrainingPlacement(gradient_checkpointing=True, compile=True))
+    assert told["gradient_checkpointing"] and told["torch_compile"] and "deepspeed" not in told
+    config = deepspeed_config(zero(3, offload="parameters"))
+    assert config["zero_optimization"]["offload_param"] == {"device": "cpu"}
+    assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
+    assert "offload_optimizer" not in deepspeed_config(zero(2))["zero_optimization"]
+
+
+def test_a_mitigation_that_reads_what_is_divided_is_refused() -> None:
+    penalty = stage(recipe="sa_proj", mitigation=get_mitigation({"l2_sp": {"weight": 1.0}}))
+    check_strategy(penalty, zero(2))
+    with pytest.raises(UserError, match=r"l2_sp reads weights.*zero3.*allowed with it"):
+        check_strategy(penalty, zero(3))
+    check_strategy(stage(), zero(3))
+
+
+def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
+    hidden = TrainingPlacement.model_construct(**{**TrainingPlacement(workers=2).model_dump(), "strategy": "fsdp"})
+    with pytest.raises(UserError, match="without a word"):
+        check_strategy(stage(), hidden)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (TrainingPlacement(workers=1), "ddp over 1 was asked for, single over 1 applied"),
+        (zero(3, workers=2), "zero3 over 2 was asked for, single over 1 applied"),
+    ],
+)
+def test_a_strategy_that_was_not_applied_ends_the_stage(asked: TrainingPlacement, said: str) -> None:
+    trainer = types.SimpleNamespace(
+        step=SHORT,
+        model_wrapped=torch.nn.Linear(1, 1),
+        is_deepspeed_enabled=False,
+        args=types.SimpleNamespace(world_size=1, device="cpu"),
+    )
+    assert describe(trainer, TrainingPlacement())["name"] == "single"
+    with pytest.raises(StageError, match=said):
+        CheckStrategy(trainer, asked).on_train_begin(None, None, None)  # type: ignore[arg-type]
+
+
+def test_kernels_that_would_replace_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = types.ModuleType("liger_kernel.transformers.monkey_patch")
+    kernels.MODEL_TYPE_TO_APPLY_LIGER_FN = {"qwen2_5_vl": print}  # type: ignore[attr-defined]
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    asked = TrainingPlacement.model_construct(**{**TrainingPlacement().model_dump(), "liger": True})
+
+    def trainer(model_type: str) -> Any:
+        config = types.SimpleNamespace(model_type=model_type)
+        model = torch.nn.Linear(1, 1)
+        return types.SimpleNamespace(
+            step=stage(),
+            taught=types.SimpleNamespace(config=config),
+            model_wrapped=model,
+            is_deepspeed_enabled=False,
+            args=types.SimpleNamespace(world_size=1, device="cuda:0"),
+        )
+
+    assert describe(trainer("qwen2_5_vl"), asked)["liger"]
+    with pytest.raises(StageError, match="no kernels for llava_onevision"):
+        describe(trainer("llava_onevision"), asked)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with two_cpus(tmp_path_factory.mktemp("ray")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    """Stages trained in one process without any strategy: two in a row, and one of eight updates."""
+    ledger = Ledger(str(tmp_path_factory.mktemp("plain")))
+    for step in (SHORT, stage(recipe="sa_proj", parent=SHORT), stage(recipe="sa_proj", max_steps=8)):
+        finetune(step, ledger, TrainingPlacement())
+    return ledger
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("number", "workers"), [(1, 2), (2, 1), (3, 1), (2, 2), (3, 2)])
+def test_zero_trains_the_same_weights_and_says_so(plain: Ledger, number: int, workers: int, tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    record = finetune(SHORT, ledger, zero(number, workers=workers))
+    assert record["strategy"]["name"] == f"zero{number}"
+    assert (record["strategy"]["workers"], record["strategy"]["backend"]) == (workers, "gloo")
+    before = plain.find(SHORT)
+    assert before is not None
+    assert record["proof"] == before["proof"], "the same tensors moved, all others are bit-identical"
+    assert record["checkpoint_bytes"] == before["checkpoint_bytes"]
+    assert difference(SHORT, plain, ledger) < TOLERANCE
+    assert losses(SHORT, ledger) == pytest.approx(losses(SHORT, plain), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("zero3", "single"), ("single", "zero3"), ("zero3", "ddp"), ("ddp", "zero2")],
+    ids=lambda value: value,
+)
+def test_what_one_strategy_saved_another_goes_on_from(first: str, then: str, plain: Ledger, tmp_path: Path) -> None:
+    ledger, after = Ledger(str(tmp_path)), stage(recipe="sa_proj", parent=SHORT)
+    finetune(SHORT, ledger, PLACES[first])
+    record = finetune(after, ledger, PLACES[then])
+    assert record["strategy"]["name"] == then
+    assert losses(after, ledger) == pytest.approx(losses(after, plain), rel=1e-3)
+    assert difference(after, plain, ledger) < 2 * TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_zero_offloads_the_optimizer_and_accumulates_in_half_precision(tmp_path: Path) -> None:
+    ledger, step = Ledger(str(tmp_path)), stage(recipe="sa_proj", precision="bf16")
+    record = finetune(step, ledger, zero(2, offload="optimizer", micro_batch_size=2, gradient_checkpointing=True))
+    assert record["strategy"]["offload"] == "optimizer" and record["strategy"]["gradient_checkpointing"]
+    whole = Ledger(str(tmp_path / "whole"))
+    finetune(step, whole, TrainingPlacement())
+    assert difference(step, whole, ledger) < 8e-3, "a unit in the last place of bf16 at 1, and two roundings"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("number", "workers"), [(2, 1), (3, 1), (3, 2)])
+def test_a_divided_stage_goes_on_from_its_last_checkpoint(
+    number: int, workers: int, plain: Ledger, tmp_path: Path
+) -> None:
+    ledger, diary = Ledger(str(tmp_path / "store")), tmp_path / "diary"
+    step = stage(recipe="sa_proj", mitigation=DieOnceDivided(diary=str(diary)), max_steps=8)
+    record = finetune(step, ledger, zero(number, workers=workers, save_every=3, max_failures=1))
+    assert record["updates"] == 8
+    assert updates(diary) == 5 + 5, "updates 1 to 5, then 4 to 8"
+    assert apart(step, ledger, stage(recipe="sa_proj", max_steps=8), plain) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("first", "then", "made"), [("zero2", "ddp", 5 + 8), ("ddp", "zero2", 5 + 8), ("ddp", "two", 10)]
+)
+def test_a_stage_that_another_strategy_takes_over_goes_on_only_from_what_it_can_read(
+    first: str, then: str, made: int, plain: Ledger, tmp_path: Path
+) -> None:
+    ledger, diary = Ledger(str(tmp_path / "store")), tmp_path / "diary"
+    step = stage(recipe="sa_proj", mitigation=DieOnceDivided(diary=str(diary)), max_steps=8)
+    with pytest.raises(WorkerGroupError):
+        finetune(step, ledger, PLACES[first].model_copy(update={"save_every": 3, "max_failures": 0}))
+    finetune(step, ledger, PLACES[then].model_copy(update={"save_every": 3}))
+    assert updates(diary) == made
+    assert apart(step, ledger, stage(recipe="sa_proj", max_steps=8), plain) < TOLERANCE
