@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmmcl.methods.mitigation import StageContext
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
