@@ -9,7 +9,7 @@ from typing import Any
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text; raises ValueError where a key is given twice (the last would silently win) or it is nested too deeply."""
+    """The value of a JSON text; raises ValueError for a key given twice (the last would silently win), or endless nesting."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except RecursionError:

@@ -97,7 +97,7 @@ def test_a_database_elsewhere_is_never_touched(damage: str, store: Path) -> None
 
 def test_a_database_with_runs_of_another_version_stays_and_is_told(store: Path) -> None:
     change(store / "mlflow.db", "UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(UserError, match="another version of MLflow.*mlflow db upgrade sqlite:///"):
+    with pytest.raises(UserError, match=r"another version of MLflow.*mlflow db upgrade sqlite:///"):
         quiet_client(default_tracking_uri(store), default_artifact_location(store))
 
 
