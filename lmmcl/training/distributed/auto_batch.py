@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from lmmcl.config.cluster import TrainingPlacement
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.stage.collate import StageData
 from lmmcl.training.stage_errors import StageError

@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerControl, Train
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
 from lmmcl.training.stage.collate import told_by_loader
