@@ -5,8 +5,6 @@ Where the cluster file asks for workers and torchrun started none, Ray Train pla
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +21,9 @@ from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.strategies import checkpoint_layout
 from lmmcl.training.distributed.workers import Workers, get_workers, is_under_torchrun, placed_on
 from lmmcl.training.job import Job
+from lmmcl.training.recovery.run_folder import remove_run, runs_folder
 from lmmcl.training.stage.loop import train_stage
 from lmmcl.training.stage_errors import PreemptedError
-
-log = logging.getLogger(__name__)
 
 
 def finetune(
@@ -96,18 +93,3 @@ def _resumable(job: Job, workers: Workers) -> Iterator[Path]:
         raise
     if workers.rank == 0:
         remove_run(job.ledger, job.wanted)
-
-
-def runs_folder(ledger: Ledger, step: Finetune | Snapshot) -> Path:
-    """Where the Trainer's own checkpoints go: beside the store, or in this node's folder for a remote one."""
-    return Path(ledger.store if ledger.is_local else ledger.node.folder, "runs", step.key)
-
-
-def remove_run(ledger: Ledger, step: Finetune | Snapshot) -> None:
-    """Delete what a resumed stage would have needed. A failure to do so hides no error of the stage."""
-    shutil.rmtree(runs_folder(ledger, step), ignore_errors=True)
-    if not ledger.is_local:
-        try:
-            ledger.remove_run(step.key)
-        except (UserError, OSError) as error:
-            log.warning("%s: what it kept for being resumed could not be removed: %s", step.label, error)
