@@ -30,7 +30,13 @@ from lmmcl.runner.in_flight import Flights
 from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
-from lmmcl.training.ray_train.failures import RetryPolicy, classify_error, is_store_unavailable, pause_before, root_of
+from lmmcl.training.ray_train.retry_policy import (
+    RetryPolicy,
+    classify_error,
+    is_store_unavailable,
+    pause_before,
+    root_of,
+)
 from lmmcl.training.stage_errors import PreemptedError
 
 NOTE_SECONDS = 0.5

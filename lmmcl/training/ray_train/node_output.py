@@ -23,7 +23,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.steps import Step
-from lmmcl.training.ray_train.failures import RetryPolicy, classify_error, is_store_unavailable, pause_before, root_of
+from lmmcl.training.ray_train.retry_policy import (
+    RetryPolicy,
+    classify_error,
+    is_store_unavailable,
+    pause_before,
+    root_of,
+)
 
 OUTPUT = "left.json"
 

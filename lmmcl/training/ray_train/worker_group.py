@@ -27,8 +27,8 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
-from lmmcl.training.ray_train.failures import RetryPolicy, classify_group_error, pause_before
 from lmmcl.training.ray_train.node_output import RemoteOutput, is_lost, read_remote_output
+from lmmcl.training.ray_train.retry_policy import RetryPolicy, classify_group_error, pause_before
 from lmmcl.training.ray_train.worker import train_loop
 from lmmcl.training.recovery.checksums import CHECKSUMS, find_corruption
 from lmmcl.training.recovery.run_folder import remove_run

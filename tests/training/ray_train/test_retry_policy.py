@@ -19,7 +19,7 @@ from ray.train.v2.api.exceptions import NCCLHangError, WorkerGroupError
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.store import StoreError, full
-from lmmcl.training.ray_train.failures import (
+from lmmcl.training.ray_train.retry_policy import (
     PreemptedError,
     RetryPolicy,
     classify_error,
