@@ -71,8 +71,8 @@ class Pretence:
 @pytest.fixture
 def pretence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     made = Pretence()
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", made.checkpoint)
-    monkeypatch.setattr("lmmcl.runner.inline.compute_scores", made.scores)
+    monkeypatch.setattr("lmmcl.runner.execute.compute_checkpoint", made.checkpoint)
+    monkeypatch.setattr("lmmcl.runner.execute.compute_scores", made.scores)
     # The page and the picture have tests of their own, and take seconds.
     monkeypatch.setattr("lmmcl.runner.command.write_report", lambda results, folder, *_: [folder / "index.html"])
     yield made

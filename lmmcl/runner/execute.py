@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.errors import UserError, explain
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.runner.sharing import turn
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
-
-log = logging.getLogger("lmmcl")
+from lmmcl.runner.step_leases import leased
+from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
+
+
+def compute(
+    steps: Sequence[Checkpoint] | Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> None:
+    """Compute what a scheduler asks for: one checkpoint, or several benchmarks and probes of one."""
+    if isinstance(steps[0], CheckpointStep):
+        compute_checkpoint(steps[0], ledger, cluster, progress)
+    else:
+        compute_scores(cast(Sequence[Asked], steps), ledger, cluster, progress)
 
 
 def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> bool:
@@ -24,20 +32,34 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
 
     Returns whether it waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
     """
-    with turn([step], ledger, cluster) as mine:
+    with leased([step], ledger, cluster) as mine:
         if not mine.steps:
             return False
-        if not ledger.is_staged(step):  # by a try whose upload failed
-            try:
-                _compute(step, ledger, cluster, progress)
-            except Exception as error:
-                # Who was thought gone, and ended first, has deleted what both kept for being resumed.
-                if not ledger.holds(step):
-                    raise
-                log.warning("%s: another run was faster (this one ended with %s)", step.label, explain(error))
-                return False
-        elif ledger.defers != step.key:
-            ledger.upload(step)
+        if ledger.is_staged(step):  # by a try whose upload failed
+            if ledger.defers != step.key:
+                ledger.upload(step)
+        else:
+            use_threads(cluster.training.cpus_per_worker)
+            match step:
+                case Finetune() | Snapshot():
+                    from lmmcl.training.finetune import finetune
+
+                    finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
+                case Pretrained():
+                    from lmmcl.weights.checkpoint import ensure_pretrained
+
+                    ensure_pretrained(step, ledger)
+                case Merge():
+                    from lmmcl.weights.merging import merge
+
+                    gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
+                    merge(step, ledger, device=pick_device(gpus))
+                case Recorded():  # known by its record alone, which does not say how to make it
+                    raise UserError(
+                        "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
+                        "it (a benchmark, a stage after it) computes them again",
+                        file=f"{ledger.store}/{step.path}",
+                    )
         waits = not ledger.is_local and ledger.defers == step.key
         if waits:
             mine.held.keep()
@@ -46,34 +68,9 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
 
 def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
     """Record what `compute_checkpoint` left on this node; needs nothing but the network."""
-    with turn([step], ledger, cluster) as mine:
+    with leased([step], ledger, cluster) as mine:
         if mine.steps:
             ledger.upload(step)
-
-
-def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    from lmmcl.weights import checkpoint
-
-    use_threads(cluster.training.cpus_per_worker)
-    match step:
-        case Pretrained():
-            checkpoint.ensure_pretrained(step, ledger)
-        case Merge():
-            from lmmcl.weights.merging import merge
-
-            merge(
-                step, ledger, device=pick_device(cluster.training.gpus_per_worker) if step.rule.needs_model else "cpu"
-            )
-        case Finetune() | Snapshot():
-            from lmmcl.training.finetune import finetune
-
-            finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))
-        case Recorded():  # known by its record alone, which does not say how to make it
-            raise UserError(
-                "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of it "
-                "(a benchmark, a stage after it) computes them again",
-                file=f"{ledger.store}/{step.path}",
-            )
 
 
 def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
@@ -81,7 +78,7 @@ def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, pro
 
     What another run asks is left to it.
     """
-    with turn(steps, ledger, cluster) as mine:
+    with leased(steps, ledger, cluster) as mine:
         if mine.steps:
             _ask(mine.steps, ledger, cluster, progress)
 

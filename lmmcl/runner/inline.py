@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import explain
-from lmmcl.ledger import Ledger, Record
-from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
-from lmmcl.runner.in_flight import Flights
-from lmmcl.runner.sharing import SharedLauncher
+from lmmcl.ledger import Ledger
+from lmmcl.runner.execute import Progress, compute
+from lmmcl.runner.scheduler import StepScheduler
 from lmmcl.runner.trial_driver import Watcher, walk
 from lmmcl.search.proposer import Searching
-from lmmcl.steps import Asked, Checkpoint
 from lmmcl.steps.trial import Trial
 from lmmcl.training.stage_errors import PreemptedError
 
@@ -23,31 +21,9 @@ if TYPE_CHECKING:
     from lmmcl.search.asha import Halving
 
 
-class InlineLauncher:
+def inline_scheduler(ledger: Ledger, cluster: Cluster, progress: Progress) -> StepScheduler:
     """Computes each step in the caller."""
-
-    def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-        self._ledger, self._cluster, self._progress = ledger, cluster, progress
-
-    async def checkpoint(self, step: Checkpoint) -> None:
-        compute_checkpoint(step, self._ledger, self._cluster, self._progress)
-
-    async def scores(self, steps: Sequence[Asked]) -> None:
-        compute_scores(steps, self._ledger, self._cluster, self._progress)
-
-
-class InlineSteps:
-    """Records from this process."""
-
-    def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-        self._flights = Flights(ledger, SharedLauncher(InlineLauncher(ledger, cluster, progress), ledger, cluster))
-
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
-        """See `Steps.ensure_all`."""
-        return asyncio.run(self._flights.ensure_scores(steps))
-
-    def begin(self, step: Checkpoint) -> None:
-        """Nothing: in one process there is no room beside what is asked for now."""
+    return StepScheduler(ledger, cluster, partial(compute, ledger=ledger, cluster=cluster, progress=progress))
 
 
 def run_inline(
@@ -57,7 +33,7 @@ def run_inline(
 
     With a scheduler the listed trials take turns, a stage each, so that it has something to compare.
     """
-    steps = InlineSteps(ledger, cluster, lambda key, shown: watcher.running({key: shown}))
+    steps = inline_scheduler(ledger, cluster, lambda key, shown: watcher.running({key: shown}))
     halving = searching.halving
     walks = [(trial, walk(trial, steps, ahead=False)) for trial in trials]
     while walks:

@@ -191,7 +191,7 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     def told(*_: object) -> bool:
         raise PreemptedError("told to end; saved after update 3")
 
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", told)
+    monkeypatch.setattr("lmmcl.runner.execute.compute_checkpoint", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 130, ended.output
     assert "goes on from there" in ended.output and "failed" not in ended.output
@@ -202,7 +202,7 @@ def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monk
         monkeypatch.setattr("lmmcl.runner.command.write_report", no_room)
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", no_room)
+    monkeypatch.setattr("lmmcl.runner.execute.compute_checkpoint", no_room)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 1, ended.output
     assert "failed  4 trials" in ended.output and "page    [Errno 28] No space left on device" in ended.output
