@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
@@ -19,75 +19,60 @@ Progress = Callable[[str, dict[str, Any]], None]
 
 def compute(
     steps: Sequence[Checkpoint] | Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress
-) -> None:
-    """Compute what a scheduler asks for: one checkpoint, or several benchmarks and probes of one."""
-    if isinstance(steps[0], CheckpointStep):
-        compute_checkpoint(steps[0], ledger, cluster, progress)
-    else:
-        compute_scores(cast(Sequence[Asked], steps), ledger, cluster, progress)
+) -> bool:
+    """Compute one checkpoint, or several benchmarks and probes of one, unless another run does; their parents are recorded.
 
-
-def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> bool:
-    """Bring the checkpoint of `step` into being, unless another run does; its parents are recorded already.
-
-    Returns whether it waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
+    Returns whether the checkpoint waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
     """
-    with leased([step], ledger, cluster) as mine:
-        if not mine.steps:
+    with leased(steps, ledger, cluster) as lease:
+        if not lease.steps:
             return False
-        if ledger.is_staged(step):  # by a try whose upload failed
-            if ledger.defers != step.key:
-                ledger.upload(step)
-        else:
-            use_threads(cluster.training.cpus_per_worker)
-            match step:
-                case Finetune() | Snapshot():
-                    from lmmcl.training.finetune import finetune
-
-                    finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
-                case Pretrained():
-                    from lmmcl.weights.checkpoint import ensure_pretrained
-
-                    ensure_pretrained(step, ledger)
-                case Merge():
-                    from lmmcl.weights.merging import merge
-
-                    gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
-                    merge(step, ledger, device=pick_device(gpus))
-                case Recorded():  # known by its record alone, which does not say how to make it
-                    raise UserError(
-                        "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
-                        "it (a benchmark, a stage after it) computes them again",
-                        file=f"{ledger.store}/{step.path}",
-                    )
+        step = lease.steps[0]
         waits = not ledger.is_local and ledger.defers == step.key
+        use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
+        match step:
+            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):  # by a try whose upload failed
+                if not waits:
+                    ledger.upload(step)
+            case Finetune() | Snapshot():
+                from lmmcl.training.finetune import finetune
+
+                finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
+            case Pretrained():
+                from lmmcl.weights.checkpoint import ensure_pretrained
+
+                ensure_pretrained(step, ledger)
+            case Merge():
+                from lmmcl.weights.merging import merge
+
+                merge(
+                    step, ledger, device=pick_device(cluster.training.gpus_per_worker if step.rule.needs_model else 0)
+                )
+            case Recorded():  # known by its record alone, which does not say how to make it
+                raise UserError(
+                    "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
+                    "it (a benchmark, a stage after it) computes them again",
+                    file=f"{ledger.store}/{step.path}",
+                )
+            case _:
+                _ask(lease.steps, ledger, cluster, progress)
         if waits:
-            mine.held.keep()
+            lease.held.keep()
         return waits
 
 
 def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
-    """Record what `compute_checkpoint` left on this node; needs nothing but the network."""
-    with leased([step], ledger, cluster) as mine:
-        if mine.steps:
+    """Record what `compute` left on this node; needs nothing but the network."""
+    with leased([step], ledger, cluster) as lease:
+        if lease.steps:
             ledger.upload(step)
 
 
-def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done.
-
-    What another run asks is left to it.
-    """
-    with leased(steps, ledger, cluster) as mine:
-        if mine.steps:
-            _ask(mine.steps, ledger, cluster, progress)
-
-
 def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 
-    use_threads(cluster.evaluation.cpus)
     first, name = steps[0], cluster.evaluation.engine
     if name != "transformers":
         steps = _ask_engine(name, steps, ledger, cluster, progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from lmmcl.config.cluster import Cluster
@@ -24,7 +25,7 @@ REPAIRS = 3
 ATTEMPTS = 20
 """How often a step may be computed without being recorded, as when other runs lease it and give it up in turn."""
 
-Compute = Callable[[Sequence[Any]], Awaitable[None] | None]
+Compute = Callable[[Sequence[Any]], Awaitable[None] | bool | None]
 """Computes steps whose parents are recorded: one checkpoint, or several scores of one. Done when it returns, or was awaited."""
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class StepScheduler:
                 )
             pause = self._cluster.claims.poll_s
             try:
-                if free and (computing := self._compute(free)) is not None:
+                if free and isawaitable(computing := self._compute(free)):
                     await computing
             except DamagedError as error:
                 repairs += 1

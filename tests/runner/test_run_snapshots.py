@@ -22,7 +22,7 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.inside import inside_markdown, inside_rows
 from lmmcl.runner import execute
 from lmmcl.runner.in_flight import ConcurrentScheduler
-from lmmcl.steps import Finetune, Snapshot
+from lmmcl.steps import CheckpointStep, Finetune, Snapshot
 
 ONE_TRIAL = SWEEP.replace("[sa_proj, gate_up]", "[gate_up]").replace("[1.0e-3, 3.0e-4]", "[1.0e-3]")
 INSIDE = "[{number_bias: {examples: 4, updates: [3, 1, 100, 4]}}, {kl_from_base: {examples: 4}}]"
@@ -104,14 +104,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list
     """(sweep, store, kinds of checkpoints in the order in which they were computed)."""
     folder = tmp_path_factory.mktemp("inside")
     computed: list[str] = []
-    real = execute.compute_checkpoint
+    real = execute.compute
 
-    def noting(step, *more):
-        computed.append(step.kind)
-        real(step, *more)
+    def noting(steps, **more):
+        if isinstance(steps[0], CheckpointStep):
+            computed.append(steps[0].kind)
+        real(steps, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmmcl.runner.execute.compute_checkpoint", noting)
+        patch.setattr("lmmcl.runner.inline.compute", noting)
         invoke("run", str(probed(folder)), "--store", str(folder / "store"), "--inline", "--mlflow", "off")
     return folder / "inside.yaml", folder / "store", computed
 

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
-from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
+from lmmcl.runner.execute import compute, upload_checkpoint
 from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
 from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Finetune, Merge, Snapshot, Step
@@ -194,7 +194,7 @@ def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cl
     """Returns the node on which the step waits for its upload, if it does."""
     (step,) = steps
     actor.started.remote(step.key, this_process())
-    waits = compute_checkpoint(step, ledger.deferring(step), cluster, _Notes(actor))
+    waits = compute(steps, ledger.deferring(step), cluster, _Notes(actor))
     return ray.get_runtime_context().get_node_id() if waits else None
 
 
@@ -206,7 +206,7 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
 @ray.remote
 def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     actor.started.remote(steps[0].key, this_process())
-    compute_scores(steps, ledger, cluster, _Notes(actor))
+    compute(steps, ledger, cluster, _Notes(actor))
 
 
 class _Notes:
