@@ -31,7 +31,9 @@ def compute(
         waits = not ledger.is_local and ledger.defers == step.key
         use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
         match step:
-            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):  # by a try whose upload failed
+            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(
+                step
+            ):  # by a try whose upload failed
                 if not waits:
                     ledger.upload(step)
             case Finetune() | Snapshot():
