@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
 from lmmcl.ledger import Ledger
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Evaluate, Finetune, Merge
+from lmmcl.steps import Checkpoint, CheckpointStep, Evaluate, Finetune, Merge, ScoringStep
 
 QUESTIONS = 50
 
@@ -59,7 +59,7 @@ class Pretence:
         else:
             self._answer(steps, ledger)
 
-    def _answer(self, steps: Sequence[Asked], ledger: Ledger) -> None:
+    def _answer(self, steps: Sequence[ScoringStep], ledger: Ledger) -> None:
         for step in steps:
             right = round(QUESTIONS * chance(step)) if isinstance(step, Evaluate) else 0
             scores = [1.0] * right + [0.0] * (QUESTIONS - right)

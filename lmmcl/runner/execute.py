@@ -11,14 +11,24 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.step_leases import leased
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
+from lmmcl.steps import (
+    Checkpoint,
+    CheckpointStep,
+    Evaluate,
+    Finetune,
+    Merge,
+    Pretrained,
+    Recorded,
+    ScoringStep,
+    Snapshot,
+)
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
 
 
 def compute(
-    steps: Sequence[Checkpoint] | Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress
+    steps: Sequence[Checkpoint] | Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
 ) -> bool:
     """Compute one checkpoint, or several benchmarks and probes of one, unless another run does; their parents are recorded.
 
@@ -28,7 +38,7 @@ def compute(
         if not lease.steps:
             return False
         step = lease.steps[0]
-        waits = not ledger.is_local and ledger.defers == step.key
+        waits = not ledger.is_local and ledger.deferred_key == step.key
         use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
         match step:
             case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(
@@ -70,7 +80,7 @@ def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> Non
             ledger.upload(step)
 
 
-def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
@@ -98,7 +108,9 @@ def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Pro
             record_probe(step, ledger, subject)
 
 
-def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> list[Asked]:
+def _ask_engine(
+    name: str, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> list[ScoringStep]:
     """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers."""
     from lmmcl.evaluation.engines import get_engine
     from lmmcl.evaluation.evaluate import record_answers
@@ -114,7 +126,7 @@ def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Clus
     return [step for step in steps if not isinstance(step, Evaluate)]
 
 
-def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
+def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
     from lmmcl.weights.checkpoint import load_checkpoint
 

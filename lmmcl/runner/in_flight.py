@@ -14,7 +14,7 @@ from typing import Any
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.scheduler import Compute, StepScheduler
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 
 
 class ConcurrentScheduler(StepScheduler):
@@ -31,12 +31,12 @@ class ConcurrentScheduler(StepScheduler):
         """What is being computed or waited for now."""
         return list(self._in_flight)
 
-    async def records(self, steps: Sequence[Asked]) -> list[Record]:
+    async def records(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `StepScheduler.ensure_all`."""
         await self.ensure(steps)
         return [await self._call(self._recorded, step) for step in steps]
 
-    async def ensure(self, steps: Sequence[Checkpoint | Asked]) -> None:
+    async def ensure(self, steps: Sequence[Checkpoint | ScoringStep]) -> None:
         """See `StepScheduler.ensure`; those that nobody has asked for yet are computed together.
 
         A waiter that is cancelled takes no computation down, for others may wait for it too.
@@ -64,7 +64,7 @@ class ConcurrentScheduler(StepScheduler):
                 self._prefetched.add(step.key)
                 self._launch([step])
 
-    def _launch(self, steps: Sequence[Checkpoint | Asked]) -> None:
+    def _launch(self, steps: Sequence[Checkpoint | ScoringStep]) -> None:
         keys = [step.key for step in steps]
         task = asyncio.ensure_future(super().ensure(steps))
         self._in_flight |= dict.fromkeys(keys, task)

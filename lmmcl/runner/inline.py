@@ -13,7 +13,7 @@ from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.execute import Progress, compute
 from lmmcl.runner.scheduler import StepScheduler
-from lmmcl.runner.trial_driver import Watcher, walk
+from lmmcl.runner.trial_driver import RunListener, walk
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 from lmmcl.training.stage_errors import PreemptedError
@@ -25,7 +25,7 @@ def inline_scheduler(ledger: Ledger, cluster: Cluster, progress: Progress) -> St
 
 
 def run_inline(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> None:
     """Walk `trials`, then those that `searching` proposes, one stage at a time (see `_turns`)."""
     scheduler = inline_scheduler(ledger, cluster, lambda key, note: watcher.running({key: note}))
@@ -51,7 +51,7 @@ class _Walking:
 
 
 def _turns(
-    trials: Sequence[Trial], scheduler: StepScheduler, watcher: Watcher, searching: Searching
+    trials: Sequence[Trial], scheduler: StepScheduler, watcher: RunListener, searching: Searching
 ) -> Iterator[_Walking]:
     """Whose stage is next, until all are over.
 
@@ -71,7 +71,7 @@ def _turns(
             proposer.ended(number)
 
 
-def _is_last(report: Mapping[str, Any], trial: Trial, watcher: Watcher, searching: Searching) -> bool:
+def _is_last(report: Mapping[str, Any], trial: Trial, watcher: RunListener, searching: Searching) -> bool:
     """Pass on what a stage reports; whether the scheduler ends the trial with it."""
     stopped = searching.halving.decide(trial, report) if searching.halving else None
     watcher.stage_done(trial, {**report, "stopped": stopped.to_dict()} if stopped else report)

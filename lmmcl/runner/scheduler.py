@@ -18,7 +18,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.step_leases import OtherRuns, missing_steps
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep
+from lmmcl.steps import Checkpoint, CheckpointStep, ScoringStep
 
 REPAIRS = 3
 """How many damaged files one step may meet on its way; more are a disk that is to be looked at."""
@@ -39,7 +39,7 @@ class StepScheduler:
         self._ledger, self._cluster, self._compute = ledger, cluster, compute
         self._others = OtherRuns(ledger, cluster)
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """The records of what is asked of one checkpoint, in the given order, computed where they are missing."""
         ensuring = self.ensure(steps)
         try:
@@ -51,7 +51,7 @@ class StepScheduler:
     def prefetch(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it: in one process there is no room."""
 
-    async def ensure(self, steps: Sequence[Checkpoint | Asked]) -> None:
+    async def ensure(self, steps: Sequence[Checkpoint | ScoringStep]) -> None:
         """Return when all of `steps` (one checkpoint, or what is asked of one) are recorded, and their parents with them.
 
         A file that turns out damaged has its record put aside by then: its step is missing again, and computed again.
@@ -91,14 +91,14 @@ class StepScheduler:
             if missing:
                 await self._pause(pause)
 
-    def _any_missing(self, steps: Sequence[Checkpoint | Asked]) -> bool:
+    def _any_missing(self, steps: Sequence[Checkpoint | ScoringStep]) -> bool:
         """Whether any is not recorded; also where the store cannot say: the error that is at hand tells more."""
         try:
             return bool(missing_steps(steps, self._ledger))
         except StoreError:
             return True
 
-    def _recorded(self, step: Asked) -> Record:
+    def _recorded(self, step: ScoringStep) -> Record:
         record = self._ledger.find(step)
         if record is None:
             raise RuntimeError(f"{step.path} was computed but its record is not in {self._ledger.store}")
@@ -115,11 +115,11 @@ class StepScheduler:
         time.sleep(seconds)
 
 
-def _parents(steps: Sequence[Checkpoint | Asked]) -> list[Checkpoint]:
+def _parents(steps: Sequence[Checkpoint | ScoringStep]) -> list[Checkpoint]:
     """What must be recorded before any of `steps` can be computed."""
     return list({parent.key: parent for step in steps for parent in step.parents}.values())
 
 
-def _bases(steps: Sequence[Checkpoint | Asked]) -> list[Checkpoint]:
+def _bases(steps: Sequence[Checkpoint | ScoringStep]) -> list[Checkpoint]:
     """The checkpoints that the deltas of recorded ones lie over: without them these cannot be loaded."""
     return [parent for step in steps if isinstance(step, CheckpointStep) for parent in step.parents[:1]]

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims, Held
+from lmmcl.ledger.leases import Held, Leases
 from lmmcl.ledger.provenance import this_run
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 
-AnyStep = TypeVar("AnyStep", bound=Checkpoint | Asked)
+AnyStep = TypeVar("AnyStep", bound=Checkpoint | ScoringStep)
 
 log = logging.getLogger("lmmcl")
 
@@ -29,9 +29,9 @@ log = logging.getLogger("lmmcl")
 def missing_steps(steps: Sequence[AnyStep], ledger: Ledger) -> list[AnyStep]:
     """Those that are still to be computed; looked for side by side where each look takes a round trip."""
     if ledger.is_local or len(steps) < 2:
-        return [step for step in steps if not ledger.holds(step)]
+        return [step for step in steps if not ledger.has_usable(step)]
     with ThreadPoolExecutor(8) as pool:
-        return [step for step, recorded in zip(steps, pool.map(ledger.holds, steps), strict=True) if not recorded]
+        return [step for step, recorded in zip(steps, pool.map(ledger.has_usable, steps), strict=True) if not recorded]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class OtherRuns:
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
-        self._claims: Claims | None = None
+        self._claims: Leases | None = None
         self._logged: set[str] = set()
 
     def free(self, steps: Sequence[AnyStep]) -> list[AnyStep]:
@@ -72,5 +72,5 @@ class OtherRuns:
         return free
 
 
-def _claims(ledger: Ledger, cluster: Cluster) -> Claims:
-    return Claims(ledger.files, cluster.claims, this_run())
+def _claims(ledger: Ledger, cluster: Cluster) -> Leases:
+    return Leases(ledger.files, cluster.claims, this_run())

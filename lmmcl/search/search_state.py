@@ -49,7 +49,7 @@ class Proposals:
     @property
     def left(self) -> int:
         """How many are still to be proposed."""
-        return self.space.asked - len(self._known)
+        return self.space.num_points - len(self._known)
 
     def read(self) -> None:
         """Look for points that were added since."""
@@ -105,7 +105,7 @@ class SearchState:
     key: str
     label: str
     objectives: Mapping[str, str]
-    asked: int
+    num_points: int
     proposed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,14 +113,18 @@ class SearchState:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.proposed} of {self.asked} points proposed of {self.label}"
+        return f"{self.proposed} of {self.num_points} points proposed of {self.label}"
 
 
 def search_states(sweep: Sweep, ledger: Ledger) -> list[SearchState]:
     """One for each space of `sweep`."""
     return [
         SearchState(
-            space.key, space.label, dict(space.settings.objectives), space.asked, len(Proposals(space, ledger).known)
+            space.key,
+            space.label,
+            dict(space.settings.objectives),
+            space.num_points,
+            len(Proposals(space, ledger).known),
         )
         for space in sweep.spaces
     ]

@@ -36,7 +36,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.runner.trial_driver import run_trial
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Finetune, Step
+from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, ScoringStep, Step
 from lmmcl.steps.trial import Trial
 
 FINETUNE, EVALUATE = (20.0, 60.0), (3.0, 8.0)
@@ -85,7 +85,7 @@ class SimulatedActor:
         self._simulated = Simulated(ledger, gpus, scale)
         self._scheduler = ConcurrentScheduler(ledger, Cluster(), self._simulated)
 
-    async def records(self, steps: Sequence[Asked]) -> list[Any]:
+    async def records(self, steps: Sequence[ScoringStep]) -> list[Any]:
         return await self._scheduler.records(steps)
 
     async def prefetch(self, step: Checkpoint) -> None:

@@ -18,7 +18,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.runner import execute
 from lmmcl.runner.in_flight import ConcurrentScheduler
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep
+from lmmcl.steps import Checkpoint, CheckpointStep, ScoringStep
 from lmmcl.tasks.probes import get_probe
 
 PROBES = "[{number_bias: {examples: 4}}, {kl_from_base: {examples: 4}}, {layer_contribution: {examples: 4}}, {constrained: {examples: 4}}]"
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.tasks = ledger, []
 
-    async def __call__(self, steps: list[Checkpoint] | list[Asked]) -> None:
+    async def __call__(self, steps: list[Checkpoint] | list[ScoringStep]) -> None:
         if not isinstance(steps[0], CheckpointStep):
             self.tasks.append([step.label for step in steps])
         for step in steps:

@@ -14,7 +14,7 @@ from shared_runs import SETTINGS, two_runs, walk, wanted
 
 from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims
+from lmmcl.ledger.leases import Leases
 from lmmcl.runner.scheduler import ATTEMPTS, StepScheduler
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import Step
@@ -54,7 +54,7 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
     ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.3, poll_s=0.05)
     step = made_trial().stages[0].checkpoint
     monkeypatch.setattr("lmmcl.ledger.leases.place", lambda: "another machine")
-    other = Claims(ledger.files, short, "another cluster")
+    other = Leases(ledger.files, short, "another cluster")
     with other.held([step.key]) as held:
         held.keep()
     monkeypatch.undo()

@@ -26,8 +26,8 @@ from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute, upload_checkpoint
 from lmmcl.runner.in_flight import ConcurrentScheduler
-from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
-from lmmcl.steps import Asked, Checkpoint, CheckpointStep, Finetune, Merge, Snapshot, Step
+from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
+from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
     RetryPolicy,
     classify_error,
@@ -63,7 +63,7 @@ class StepsActor:
         self._scheduler = ConcurrentScheduler(ledger, cluster, self._executor)
         self._notes: dict[str, dict[str, Any]] = {}
 
-    async def records(self, steps: Sequence[Asked]) -> list[Record]:
+    async def records(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `ConcurrentScheduler.records`."""
         return await self._scheduler.records(steps)
 
@@ -76,7 +76,7 @@ class StepsActor:
         if key in self._scheduler.keys:
             self._notes[key] = shown
 
-    async def started(self, key: str, where: Where) -> None:
+    async def started(self, key: str, where: ProcessLocation) -> None:
         """Keep which process computes a step."""
         self._executor.where[key] = where
 
@@ -96,7 +96,7 @@ class RayExecutor:
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
-        self.where: dict[str, Where] = {}
+        self.where: dict[str, ProcessLocation] = {}
         self._saveable: set[str] = set()
         self._ending = False
 
@@ -168,7 +168,7 @@ class RayExecutor:
                     node = None
                 await asyncio.sleep(pause_before(max(1, broken)))
 
-    async def _reason(self, error: Exception, step: Step, tries: int, where: Where | None) -> Exception:
+    async def _reason(self, error: Exception, step: Step, tries: int, where: ProcessLocation | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
         root = root_of(error)
         if isinstance(root, UserError):
@@ -204,7 +204,7 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
 
 
 @ray.remote
-def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     actor.started.remote(steps[0].key, this_process())
     compute(steps, ledger, cluster, _Notes(actor))
 
@@ -227,7 +227,7 @@ class RemoteSteps:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return ray.get(self._actor.records.remote(list(steps)))
 

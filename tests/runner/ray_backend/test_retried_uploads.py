@@ -98,7 +98,7 @@ def test_a_failed_upload_of_what_a_group_left_goes_on_from_what_was_staged(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ledger = Ledger(f"memory://{tmp_path.name}")
-    folder = ledger.node.room("left-")
+    folder = ledger.node.make_temp_dir("left-")
     (folder / "delta.safetensors").write_text("weights")
     upload = Ledger.upload
 
