@@ -60,7 +60,10 @@ def read_text(files: Store, name: str) -> str | None:
 
 def damaged(files: Store, name: str, why: str) -> DamagedError:
     """What is told of a file beside the records that cannot be used."""
-    remedy = "it counts as missing: a run of its sweep writes it again where it is needed, `lmmcl ledger check --repair` puts it aside"
+    remedy = (
+        "it counts as missing: a run of its sweep writes it again where it is needed, and "
+        "`lmmcl ledger check --repair` puts it aside"
+    )
     return DamagedError(f"{why}; {remedy}", file=f"{files.uri}/{name}")
 
 
