@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -90,6 +90,20 @@ class DigestCache:
     def remember(self, key: str, value: str) -> None:
         """Keeps a memo. The key must name all that the value was computed from."""
         self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", [(key, value)])
+
+    def recall_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """The memos under these keys, as far as there are any."""
+        query = "SELECT value FROM memos WHERE key = ?"
+
+        def look_up(connection: sqlite3.Connection) -> dict[str, str]:
+            rows = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] for key, row in rows if row is not None}
+
+        return self._transact(look_up, {})
+
+    def remember_many(self, memos: Mapping[str, str]) -> None:
+        """Keeps memos by their keys, as `remember` does."""
+        self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", list(memos.items()))
 
     def _known(self, states: Sequence[FileState]) -> dict[FileState, str]:
         query = "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"

@@ -144,7 +144,7 @@ def encode_row(
         encoded = encode(processor, example, with_answer=True, max_tokens=max_tokens)
     except UserError as error:
         raise error.at(file=f"skill {skill}", place=place) from error
-    except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", file=f"skill {skill}", place=place) from error
     if not bool((encoded["labels"] != IGNORED).any()):
         raise UserError("has no answer to learn", file=f"skill {skill}", place=place)
