@@ -135,6 +135,8 @@ def _opened(source: ImageSource) -> Iterator[Image]:
         raise _too_large(name, f"more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"{name}: no such file") from error
+    except pil.UnidentifiedImageError as error:
+        raise UserError(f"{name}: is not a readable image: no known format") from error
     except OSError as error:
         raise UserError(f"{name}: is not a readable image: {error.strerror or error}") from error
     except _BROKEN as error:
