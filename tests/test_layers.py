@@ -24,7 +24,7 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {"registry", "errors", "measures"},
+    {"registry", "errors", "measures", "environment"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

@@ -16,6 +16,7 @@ import ray.train
 import torch
 from transformers import PreTrainedModel
 
+from lmmcl.environment import neutral_environment
 from lmmcl.models.experts import grown
 from lmmcl.training.distributed.strategies import check_strategy, describe, make_whole
 from lmmcl.training.job import Job
@@ -49,6 +50,7 @@ def train_loop(config: dict[str, Job]) -> None:
     torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
     first = ray.train.get_context().get_world_rank() == 0
     with (
+        neutral_environment(launched=True),  # by Ray Train, which says in torchrun's variables who this worker is
         output_folder(job.ledger, job.key, first=first) as (output, reported),
         tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
     ):
