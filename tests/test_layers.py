@@ -24,7 +24,17 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {"registry", "errors", "measures", "environment"},
+    {
+        "registry",
+        "errors",
+        "environment",
+        "measures",
+        "masking",
+        "atomic_files",
+        "terminal",
+        "strict_json",
+        "temp_folder",
+    },
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

@@ -18,7 +18,8 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
-from lmmcl.models.processing.encode import end_of_turn, pad
+from lmmcl.models.processing.encode import end_of_turn
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.processing.position_limit import check_positions, position_limits
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
 from lmmcl.tasks.skills import Benchmark

@@ -33,7 +33,7 @@ from lmmcl.ledger.pending_record import Draft, private_folder, private_folders, 
 from lmmcl.ledger.reading import lines, opened
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, sealed, unsealed
 from lmmcl.ledger.stale_files import tidy, tidy_node
-from lmmcl.ledger.store import Store, full, met_no_room
+from lmmcl.ledger.store import Store, full, local_path, met_no_room
 from lmmcl.models import get_model
 from lmmcl.steps import Recorded, Step
 
@@ -51,8 +51,8 @@ class Ledger:
     defers: str = ""
 
     def __post_init__(self) -> None:
-        if "://" not in self.store:
-            object.__setattr__(self, "store", str(Path(self.store).expanduser().resolve()))
+        if (folder := local_path(self.store)) is not None:
+            object.__setattr__(self, "store", str(folder.expanduser().resolve()))
 
     def __reduce__(self) -> tuple:
         return (Ledger, (self.store, self.defers))

@@ -196,7 +196,8 @@ def accuracy(model: Any, benchmark: Benchmark, batch_size: int = 100) -> float:
     """Percent right of greedy answers."""
     import torch
 
-    from lmmcl.models.processing.encode import encode, pad
+    from lmmcl.models.processing.encode import encode
+    from lmmcl.models.processing.padding import pad
     from lmmcl.models.tiny.tiny_processor import build_processor
     from lmmcl.tasks.metrics.metric import get_metric
 

@@ -32,7 +32,8 @@ from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models.families import qwen2_5_vl
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select
 from lmmcl.models.tiny.tiny import TinyLMM
 from lmmcl.models.tiny.tiny_config import configuration

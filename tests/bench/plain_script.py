@@ -18,7 +18,8 @@ from lmmcl.config.sweep import load_sweep
 from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.metrics.metric import get_metric

@@ -14,7 +14,8 @@ from lmmcl.config.settings import Training
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks import get_skill

@@ -27,7 +27,8 @@ from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad, prompt_ids
+from lmmcl.models.processing.encode import encode, prompt_ids
+from lmmcl.models.processing.padding import pad
 from lmmcl.runner.run import run_sweep
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import ask

@@ -17,7 +17,7 @@ from lmmcl.evaluation.encodings import CACHE, windows
 from lmmcl.evaluation.evaluate import score_benchmarks
 from lmmcl.evaluation.generate import answer, answering, greedy, new_tokens
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import pad
+from lmmcl.models.processing.padding import pad
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.examples import Example, Message, ask
 from lmmcl.tasks.hub.hub_data import HubBenchmark

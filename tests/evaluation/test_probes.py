@@ -24,7 +24,7 @@ from lmmcl.evaluation.probes.token_bias import _watch
 from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Examine, Pretrained
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.probes import PROBES, get_probe

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lmmcl.errors import UserError
-from lmmcl.models.processing.encode import IGNORED, encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import IGNORED, pad
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 
 

@@ -15,7 +15,8 @@ from lmmcl.evaluation.generate import answer
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import IGNORED, encode, end_of_turn, pad
+from lmmcl.models.processing.encode import encode, end_of_turn
+from lmmcl.models.processing.padding import IGNORED, pad
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 from lmmcl.tasks.skills import Benchmark, Skill

@@ -57,7 +57,7 @@ def test_roles_of_a_seven_billion_checkpoint_have_the_papers_sizes(family, confi
     config = getattr(transformers, config_class)(**values)
     with torch.device("meta"):
         model = transformers.AutoModelForImageTextToText.from_config(config)
-    rules = importlib.import_module(f"lmmcl.models.{family}").RULES
+    rules = importlib.import_module(f"lmmcl.models.families.{family}").RULES
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     roles = assign_roles(rules, sizes)
     selectors = {

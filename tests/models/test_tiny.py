@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from lmmcl.maintenance.tiny_train import role_counts
 from lmmcl.models import get_model, model_names
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.tiny.tiny import WEIGHTS, untrained
 from lmmcl.models.tiny.tiny_config import configuration
 from lmmcl.models.tiny.tiny_processor import build_processor, build_tokenizer

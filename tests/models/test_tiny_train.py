@@ -8,7 +8,8 @@ import torch
 from lmmcl.maintenance.tiny_batches import Packer, TagTargets, batches, patch_pixels, pixels
 from lmmcl.maintenance.tiny_grounding import Grounding
 from lmmcl.maintenance.tiny_train import align, learn, mimetic, warm_cosine
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.tiny.tiny import untrained
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.synthetic.draw_streams import pretraining

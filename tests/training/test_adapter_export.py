@@ -12,7 +12,8 @@ from stage_parts import BASE, made_skill, shades, stage
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Finetune
 from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune

@@ -16,7 +16,8 @@ from lmmcl.ledger.record import DamagedError
 from lmmcl.methods.merging.wise_ft import WiseFT
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select
 from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
 from lmmcl.tasks.examples import ask

@@ -18,7 +18,7 @@ from lmmcl.evaluation.generate import batches
 from lmmcl.evaluation.probes.questions import not_about, rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 from lmmcl.tasks.probes import Constrained
 from lmmcl.tasks.skills import Benchmark
 

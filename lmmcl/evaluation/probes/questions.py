@@ -11,7 +11,7 @@ from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
 from lmmcl.evaluation.probes.subject import Subject
 from lmmcl.evaluation.probes.token_sets import reference_tokens
-from lmmcl.models.processing.encode import pad
+from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.skills import Benchmark
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.encodings import Row
-from lmmcl.models.processing.encode import IGNORED, pad
+from lmmcl.models.processing.padding import IGNORED, pad
 
 
 @dataclass(frozen=True)

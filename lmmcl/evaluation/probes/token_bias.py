@@ -18,7 +18,7 @@ from lmmcl.evaluation.generate import answering, batches, decode, greedy, new_to
 from lmmcl.evaluation.probes.questions import not_about, nothing_left, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
-from lmmcl.models.processing.encode import pad
+from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.probes import TokenBias
 from lmmcl.tasks.skills import Benchmark
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmmcl.methods.mitigation import StageContext
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +22,19 @@ def answer_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[
     """What predicts the answer tokens of a batch: (logits, tokens, how many of them each example has).
 
     Shapes: logits (batch, kept, vocabulary) of the last `kept` columns of labels (batch, length) → (answer tokens,
-    vocabulary) in fp32 and (answer tokens,), example after example. The logits at a position predict the token after it.
+    vocabulary) in fp32 (doubles stay doubles) and (answer tokens,), example after example. The logits at a position predict the
+    token after it.
     Raises ValueError when an answer token has no logits, or logits no label: a model then expanded its images by itself.
     """
+    import torch
+
     cut = labels.shape[1] - logits.shape[1] + 1
     if cut < 1 or bool((labels[:, 1:cut] != IGNORED).any()):
         raise ValueError(f"{logits.shape[1]} positions have logits, {labels.shape[1]} have labels")
     labels = labels[:, cut:].to(logits.device)
     taught = labels != IGNORED
-    return logits[:, :-1][taught].float(), labels[taught], taught.sum(dim=1).tolist()
+    spoken = logits[:, :-1][taught]
+    return spoken.to(torch.promote_types(spoken.dtype, torch.float32)), labels[taught], taught.sum(dim=1).tolist()
 
 
 def score_rows(context: StageContext, score: Callable[[Tensor, Tensor], Tensor]) -> dict[int, Tensor]:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from lmmcl.errors import UserError
 from lmmcl.methods.losses.start_model import score_rows
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
-from lmmcl.models.processing.encode import IGNORED
+from lmmcl.models.processing.padding import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor

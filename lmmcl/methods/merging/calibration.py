@@ -32,7 +32,8 @@ def calibration_examples(skills: Sequence[Skill], seen: int | None, samples: int
 
 def calibration_batches(lmm: LMM, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
     """The examples with their answers as padded CPU batches for `model(**batch)`."""
-    from lmmcl.models.processing.encode import encode, pad
+    from lmmcl.models.processing.encode import encode
+    from lmmcl.models.processing.padding import pad
 
     processor = lmm.load_processor()
     encoded = [encode(processor, example, with_answer=True) for example in examples]

@@ -2,33 +2,27 @@
 
 What the model reads before an answer is the same text in training and in generation: the template is rendered with a
 private mark in place of each assistant turn and cut there, and the answer begins after the template's own generation
-prompt. Answers are tokenised apart from the prompt, as generation does. Works for every processor that follows
-transformers' `ProcessorMixin`; one that puts tokens before the text, or feeds the prompt to another part of the model, says so
-by `leading_ids(images)` and `extra_inputs(prompt)` (see `processors.py`).
+prompt. Answers are tokenised apart from the prompt, as generation does. What is read is read by the processor's own `__call__`
+(see `splicing.py`), so every input that it makes from tokens or images reaches the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lmmcl.errors import UserError
+from lmmcl.models.processing.padding import IGNORED, PER_TOKEN
+from lmmcl.models.processing.splicing import ANSWER, SplicingTokenizer, is_begun, lend
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORED = -100
-"""The label of a token that is not taught (what torch's cross entropy ignores)."""
-
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
-_MARK = "\ue000"  # a private-use character: no text of a user contains it
-_FILL = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "token_type_ids": 0}
-_PER_TOKEN = {"input_ids", *_FILL}
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see _once
-_TILED = {"pixel_values": 5, "pixel_attention_mask": 4}  # dimensions of (examples or images, tiles, …)
 
 
 def encode(processor: Any, example: Example, *, with_answer: bool, max_tokens: int | None = None) -> dict[str, Tensor]:
@@ -71,7 +65,7 @@ def _cut_answer(encoded: dict[str, Tensor], max_tokens: int, example: Example) -
             f"example {example.id!r}: its question and images alone take {asked} tokens, and max_length is {max_tokens}; "
             "allow more, or leave the row out"
         )
-    return {name: tensor[:max_tokens] if name in _PER_TOKEN else tensor for name, tensor in encoded.items()}
+    return {name: tensor[:max_tokens] if PER_TOKEN.fullmatch(name) else tensor for name, tensor in encoded.items()}
 
 
 def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Tensor]:
@@ -80,26 +74,45 @@ def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Te
     marks = sum(message.content.count(IMAGE_PLACEHOLDER) for message in example.messages)
     if marks != len(example.images):
         raise UserError(f"example {example.id!r} has {marks} {IMAGE_PLACEHOLDER} for {len(example.images)} images")
-    tensors, expansions = _images(processor, example)
-    pending = iter(expansions)
     segments = _segments(processor, example.messages, with_answer=with_answer)
-    ids = _leading(processor, segments[0][0], len(example.images))
-    labels = [IGNORED] * len(ids)
-    for text, taught in segments:
-        # Only the template writes image tokens: an answer that spells one must not consume an image.
-        tokens = _tokens(processor, text if taught else _expand(processor, text, pending))
-        ids += tokens
-        labels += tokens if taught else [IGNORED] * len(tokens)
-    encoded = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long), **tensors}
-    if getattr(processor, "return_mm_token_type_ids", False):
-        name = "mm_token_type_ids" if "mm_token_type_ids" in processor.model_input_names else "token_type_ids"
-        encoded[name] = torch.isin(encoded["input_ids"], torch.tensor(processor.image_token_ids)).long()
-    if hasattr(processor, "extra_inputs"):
-        prompt = "".join(text for text, taught in segments if not taught)
-        encoded |= {key: torch.tensor(value) for key, value in processor.extra_inputs(prompt).items()}
+    last = _tokens(processor, segments.pop()[0]) if with_answer else None
+    answers = [_tokens(processor, text) for text, taught in segments if taught]
+    text = "".join(ANSWER if taught else piece for piece, taught in segments)
+    lent, spliced = lend(processor, answers, last, _beginning(processor))
+    read = _read(lent, text, example)
+    encoded = {
+        name: value[0] if PER_TOKEN.fullmatch(name) or name.startswith("qformer_") else value
+        for name, value in read.items()
+    }
     if with_answer:
-        encoded["labels"] = torch.tensor(labels)
+        encoded["labels"] = torch.tensor(_labels(spliced, encoded["input_ids"].tolist(), example))
     return encoded
+
+
+def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
+    """What the processor makes of a text and its images, as tensors with a first dimension of one row."""
+    import torch
+
+    takes = inputs_of(processor)
+    wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
+    images = [example.open_images()] if example.images else None
+    output = processor(text=[text], images=images, return_tensors="pt", **wants)
+    dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
+    read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}
+    if unlike := [name for name, value in read.items() if not isinstance(value, torch.Tensor)]:
+        raise UserError(f"{type(processor).__name__} returns {', '.join(unlike)} as lists, not as tensors")
+    return read
+
+
+def _labels(spliced: SplicingTokenizer, ids: list[int], example: Example) -> list[int]:
+    """For each token itself where it is taught, else IGNORED; what a processor puts before the text is not taught."""
+    own = [token for piece in spliced.pieces for token in piece.tokens]
+    if ids[len(ids) - len(own) :] != own:
+        raise UserError(f"example {example.id!r}: the processor changed the tokens, so answers cannot be found in them")
+    labels = [IGNORED] * (len(ids) - len(own))
+    for piece in spliced.pieces:
+        labels += piece.tokens if piece.taught else [IGNORED] * len(piece.tokens)
+    return labels
 
 
 def prompt_ids(processor: Any, example: Example) -> list[int]:
@@ -107,33 +120,6 @@ def prompt_ids(processor: Any, example: Example) -> list[int]:
     segments = _segments(processor, example.messages, with_answer=False)
     ids = list(_leading(processor, segments[0][0], len(example.images)))
     return ids + [token for text, _ in segments for token in _tokens(processor, text)]
-
-
-def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch for `model(**batch)` or `model.generate(**batch)`: tokens padded on the left, images concatenated.
-
-    What a Q-Former reads is padded on the right, as the encoder that it is.
-
-    Shapes: tokens (batch, longest); image tensors (all images or patches of the batch, …). Raises ValueError for an
-    empty list.
-    """
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    if not encoded:
-        raise ValueError("nothing to pad")
-    fills = {"input_ids": processor.tokenizer.pad_token_id, **_FILL}
-    batch: dict[str, Tensor] = {}
-    for key in dict.fromkeys(key for one in encoded for key in one):
-        parts = [one[key] for one in encoded if key in one]
-        if key in fills:
-            batch[key] = pad_sequence(parts, batch_first=True, padding_value=fills[key], padding_side="left")
-        elif key.startswith("qformer_"):
-            fill = processor.qformer_tokenizer.pad_token_id if key == "qformer_input_ids" else 0
-            batch[key] = pad_sequence(parts, batch_first=True, padding_value=fill)
-        else:
-            batch[key] = torch.cat(_same_tiles(parts, _TILED.get(key)))
-    return batch
 
 
 def end_of_turn(processor: Any) -> int | None:
@@ -155,16 +141,20 @@ def _leading(processor: Any, text: str, images: int) -> list[int]:
     """The tokens before the text: what marks its beginning, unless the template has written that."""
     if hasattr(processor, "leading_ids"):
         return processor.leading_ids(images)
+    return [] if is_begun(processor.tokenizer, text) else _beginning(processor)
+
+
+def _beginning(processor: Any) -> list[int]:
+    """The token that the tokenizer marks the beginning of a text with, if it does."""
     tokenizer = processor.tokenizer
     begins: list[int] = _once(processor, "begins", lambda: tokenizer("")["input_ids"][:1])
-    written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-    return [*begins] if begins == [tokenizer.bos_token_id] and not written else []
+    return begins if begins == [tokenizer.bos_token_id] else []
 
 
 def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
     """The rendered dialogue in pieces: (text, whether it is taught), in order."""
     answers = [message.content for message in messages if message.role == "assistant"]
-    prompt = _render(processor, messages[:-1], generation_prompt=True).split(_MARK)
+    prompt = _render(processor, messages[:-1], generation_prompt=True).split(ANSWER)
     taught = _end_of_turns(processor, messages, answers) if with_answer or len(prompt) > 1 else []
     segments = []
     for number, piece in enumerate(prompt):
@@ -177,7 +167,7 @@ def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool)
 
 def _end_of_turns(processor: Any, messages: Sequence[Message], answers: Sequence[str]) -> list[str]:
     """What the template writes after each answer up to the token that ends the turn (that token included)."""
-    after = _render(processor, messages, generation_prompt=False).split(_MARK)[1:]
+    after = _render(processor, messages, generation_prompt=False).split(ANSWER)[1:]
     if len(after) != len(answers):
         raise ValueError("the chat template does not show every assistant turn once")
     return [_end_of_turn(processor, text) for text in after]
@@ -197,14 +187,14 @@ def _end_of_turn(processor: Any, after: str) -> str:
 
 
 def _render(processor: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-    """The chat template's text, with _MARK for the words of the assistant."""
+    """The chat template's text, with ANSWER for the words of the assistant."""
     turns = [{"role": message.role, "content": _parts(message)} for message in messages]
     return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
     if message.role == "assistant":
-        return [{"type": "text", "text": _MARK}]
+        return [{"type": "text", "text": ANSWER}]
     parts: list[dict[str, Any]] = []
     for number, text in enumerate(message.content.split(IMAGE_PLACEHOLDER)):
         if number:
@@ -214,33 +204,15 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     return parts
 
 
-def _images(processor: Any, example: Example) -> tuple[dict[str, Tensor], list[str]]:
-    """The image tensors of an example, and for each image the text that stands for it."""
-    if not example.images:
-        return {}, []
-    settings = _once(processor, "settings", lambda: processor._merge_kwargs(return_tensors="pt")["images_kwargs"])
-    processed, replacements = processor._process_images([example.open_images()], **settings)
-    dropped = getattr(processor, "input_names_dropped", processor.unused_input_names)
-    return {key: value for key, value in processed.items() if key not in dropped}, replacements
-
-
-def _expand(processor: Any, text: str, replacements: Any) -> str:
-    """`text` with each image token repeated as often as the image has features."""
-    first, *rest = text.split(processor.image_token)
-    return first + "".join(next(replacements) + piece for piece in rest)
-
-
 def _tokens(processor: Any, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _same_tiles(parts: list[Tensor], dimensions: int | None) -> list[Tensor]:
-    """Tensors of shape (images, tiles, …), filled up with empty tiles to the largest number."""
-    import torch
+def hold(processor: Any, names: Iterable[str]) -> None:
+    """Hold a processor to its model: `names` are the inputs that the model's forward takes."""
+    processor.model_takes = tuple(names)
 
-    if parts[0].dim() != dimensions:
-        return parts
-    most = max(part.shape[1] for part in parts)
-    return [
-        torch.cat([part, part.new_zeros(len(part), most - part.shape[1], *part.shape[2:])], dim=1) for part in parts
-    ]
+
+def inputs_of(processor: Any) -> tuple[str, ...] | None:
+    """The inputs that the model of a processor takes; None where that is not known."""
+    return getattr(processor, "model_takes", None)

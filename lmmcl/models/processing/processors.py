@@ -213,6 +213,15 @@ INSTRUCTION = (
 """InstructBLIP has no chat template: it is asked the bare instruction."""
 
 
+class _ImageToken(str):
+    """A token's text, where transformers asks for an AddedToken's."""
+
+    @property
+    def content(self) -> str:
+        """The text itself."""
+        return str(self)
+
+
 @cache
 def _instructblip() -> type:
     from transformers import InstructBlipProcessor
@@ -224,27 +233,21 @@ def _instructblip() -> type:
             self, image_processor: Any, tokenizer: Any, qformer_tokenizer: Any, num_query_tokens: int | None = None
         ) -> None:
             super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens=num_query_tokens)
-            self.image_token: str = str(self.image_token)  # type: ignore[assignment]  # an AddedToken or its text
+            self.image_token = _ImageToken(str(self.image_token))  # type: ignore[assignment]  # an AddedToken or text
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.chat_template = INSTRUCTION
 
-        def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-            return self.image_token * self.num_query_tokens
+        def __call__(self, images: Any = None, text: Any = None, **more: Any) -> Any:
+            """Raises UserError unless there is one image: the Q-Former reads one with each instruction."""
+            self.leading_ids(sum(map(len, images or ())))
+            return super().__call__(images=images, text=text, **more)
 
         def leading_ids(self, images: int) -> list[int]:
-            """What stands before the instruction: the image's tokens come even before the start of the text.
-
-            Raises UserError unless there is one image: the Q-Former reads one with each instruction.
-            """
+            """What stands before the instruction: the image's tokens come even before the start of the text."""
             if images != 1:
                 raise UserError(f"InstructBLIP is asked about one image at a time, not {images}")
             start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
             return [self.image_token_id] * self.num_query_tokens + start
-
-        def extra_inputs(self, prompt: str) -> dict[str, list[int]]:
-            """The instruction in the words of the Q-Former, which reads it beside the image."""
-            encoded = getattr(self, "qformer_tokenizer")(prompt)  # noqa: B009  # set by name, which types do not see
-            return {f"qformer_{key}": encoded[key] for key in ("input_ids", "attention_mask")}
 
     return ChatInstructBlipProcessor
 

@@ -15,7 +15,8 @@ from transformers import ProcessorMixin
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS
-from lmmcl.models.processing.encode import IGNORED, encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import IGNORED, pad
 from lmmcl.models.processing.position_limit import check_positions
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Skill

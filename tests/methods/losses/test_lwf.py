@@ -59,10 +59,12 @@ def test_with_the_whole_vocabulary_value_and_gradient_are_those_of_two_models(
     weight: float, temperature: float, tmp_path: Path
 ) -> None:
     mitigation = LwF(weight=weight, temperature=temperature, top_k=None)
-    penalty, expected, found, wanted = compared(mitigation, parts(stage(mitigation, recipe="llm"), tmp_path))
+    made = parts(stage(mitigation, recipe="llm"), tmp_path)
+    made.model.double()  # the formulas are compared, not a processor's roundings: those of fp32 reach 1e-5 on some
+    penalty, expected, found, wanted = compared(mitigation, made)
     assert expected > 0.01
-    assert penalty == pytest.approx(expected, rel=1e-5)
-    assert (found - wanted).norm() < 1e-5 * wanted.norm()
+    assert penalty == pytest.approx(expected, rel=1e-9)
+    assert (found - wanted).norm() < 1e-9 * wanted.norm()
 
 
 def test_the_likeliest_tokens_and_one_tail_come_near_and_never_above(tmp_path: Path) -> None:

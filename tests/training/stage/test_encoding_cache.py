@@ -16,7 +16,8 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import IGNORED, encode
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 from lmmcl.tasks.skills import Benchmark, Skill

@@ -19,7 +19,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
 from lmmcl.models.experts import grow, grown, roles_in
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import summary
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import trained_of

@@ -15,7 +15,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Pretrained
 from lmmcl.steps.count_trained import trained_of
 from lmmcl.training.finetune import finetune

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode, pad
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.examples import ask
 from lmmcl.training.stage.trainer import answer_loss, answer_span
 
