@@ -86,10 +86,11 @@ def load_whole(source: Mapping[str, Any], *, place: str, **more: Any) -> Any:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report is ours to tell
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(  # a pair, because of output_loading_info
             **source, output_loading_info=True, ignore_mismatched_sizes=True, **more
         )
     finally:
         transformers_logging.set_verbosity(level)
+    model, info = loaded
     check_loaded(info, place=place)
     return model
