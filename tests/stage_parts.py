@@ -21,6 +21,7 @@ from lmmcl.steps import Checkpoint, Finetune, Pretrained
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.distributed.batches import cut_batches
+from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.stage.loop import _unfreeze
 from lmmcl.training.stage.preparation import prepare
@@ -79,7 +80,7 @@ def parts(step: Finetune, tmp_path: Path, **placement: Any) -> Parts:
     roles = step.model.roles_of(name for name, _ in model.named_parameters())
     trained = sorted(select(roles, step.recipe.train, model=step.model.name))
     _unfreeze(model, trained, uniform=False)
-    return Parts(*prepare(job, model, trained, tmp_path / "runs"))
+    return Parts(*prepare(job, model, trained, tmp_path / "runs", Workers()))
 
 
 def shake(model: torch.nn.Module, size: float = 0.02, seed: int = 0) -> None:

@@ -40,7 +40,7 @@ def test_an_error_that_is_told_its_place_keeps_its_kind(kind: type[UserError]) -
 def test_an_error_that_ray_carried_out_of_a_task_is_of_its_kind_at_the_bottom() -> None:
     from ray.exceptions import RayTaskError
 
-    from lmmcl.training.recovery.retries import root_of
+    from lmmcl.training.ray_train.retry_policy import root_of
 
     carried = RayTaskError("f", "traceback", DamagedError("is cut", file="delta"))
     root = root_of(pickle.loads(pickle.dumps(carried)).as_instanceof_cause())

@@ -26,7 +26,10 @@ class TrainingPlacement(Settings):
     """One `Finetune` step."""
 
     workers: int = Field(
-        default=0, ge=0, description="Ray Train workers; 0 trains in the step's own process (Ray Train's local mode)"
+        default=0,
+        ge=0,
+        description="processes that train a stage together, placed by Ray Train or started by torchrun; 0 trains in the step's own "
+        "process",
     )
     min_workers: int | None = Field(
         default=None,
@@ -82,6 +85,13 @@ class TrainingPlacement(Settings):
     def fewest_workers(self) -> int:
         """What a group takes at least; 1 where there is none."""
         return max(1, self.min_workers or self.workers)
+
+    @property
+    def strategy_name(self) -> str:
+        """How the workers share the model, in one word: single, ddp, fsdp, zero1, zero2 or zero3."""
+        if not self.workers:
+            return "single"
+        return f"zero{self.zero_stage}" if self.strategy == "deepspeed" else self.strategy
 
     @model_validator(mode="after")
     def _fit_together(self) -> TrainingPlacement:

@@ -15,6 +15,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from lmmcl.temp_folder import user_temp_folder
+
 SHARE = 0.25
 """Of the disk's free space (copies counted as free): what copies may take."""
 
@@ -24,7 +26,7 @@ class Node:
 
     def __init__(self, store: str) -> None:
         name = hashlib.sha256(store.encode()).hexdigest()[:12]
-        self.folder = Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}", name)
+        self.folder = user_temp_folder() / name
 
     def room(self, prefix: str) -> Path:
         """A new private folder."""

@@ -35,9 +35,9 @@ def _versions() -> dict[str, Any]:
     import subprocess
     from importlib.metadata import PackageNotFoundError, version
 
-    import lmmcl
+    from lmmcl.version import __version__
 
-    versions: dict[str, Any] = {"lmmcl": lmmcl.__version__}
+    versions: dict[str, Any] = {"lmmcl": __version__}
     for package in ("torch", "transformers", "ray"):
         try:
             versions[package] = version(package)

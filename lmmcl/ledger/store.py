@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -17,6 +18,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -65,10 +67,14 @@ class Store:
 
     @cached_property
     def fs(self) -> fsspec.AbstractFileSystem:
+        if local_path(self.uri) is not None:  # a folder's name may hold what has a meaning in URIs: `::`, `#`, `%20`
+            return LocalFileSystem()
         return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)[0]
 
     @cached_property
     def root(self) -> str:
+        if (folder := local_path(self.uri)) is not None:
+            return str(folder).rstrip("/")
         return fsspec.core.url_to_fs(self.uri)[1].rstrip("/")
 
     @cached_property
@@ -150,7 +156,12 @@ class Store:
 
     def move(self, name: str, other: str) -> None:
         """Rename a file; raises FileNotFoundError."""
-        self._patiently(self.fs.mv, f"{self.root}/{name}", f"{self.root}/{other}")
+        if self.is_local:
+            self.at(name).replace(self.at(other))
+            return
+        # fsspec's own `mv` would take `[` or `*` in a name for a pattern.
+        self._patiently(self.fs.cp_file, f"{self.root}/{name}", f"{self.root}/{other}")
+        self.remove(name)
 
     def remove(self, name: str) -> None:
         """Delete a file; raises FileNotFoundError (an object store may not)."""
@@ -158,9 +169,13 @@ class Store:
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and all below, if there is one."""
-        folder = f"{self.root}/{name}"
-        if self._patiently(self.fs.exists, folder):
-            self._patiently(lambda: self.fs.rm(folder, recursive=True))
+        if self.is_local:
+            if (folder := self.at(name)).exists():
+                shutil.rmtree(folder)
+            return
+        for file in self.sizes(name):  # fsspec's own `rm` would take `[` or `*` in a name for a pattern
+            with suppress(FileNotFoundError):
+                self.remove(f"{name}/{file}")
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
@@ -173,9 +188,17 @@ class Store:
         return self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp()
 
     def matches(self, pattern: str) -> list[str]:
-        """Names of the files that a glob pattern names, sorted."""
-        found = self._patiently(self.fs.glob, f"{self.root}/{pattern}")
-        return sorted(str(path).removeprefix(f"{self.root}/") for path in found)
+        """Names of the files that a pattern names, sorted: `*` stands for a part of a name, `**` for folders at any depth.
+
+        The store's own path is no pattern, whatever is in its name.
+        """
+        parts = pattern.split("/")
+        fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
+        depth = None if "**" in parts else len(parts) - fixed
+        folder = "/".join([self.root, *parts[:fixed]])
+        found = self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
+        names = (str(path).removeprefix(f"{self.root}/") for path in found)
+        return sorted(name for name in names if _pattern(pattern).fullmatch(name))
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call; an object store that is away is waited for, then StoreError is raised."""
@@ -198,6 +221,18 @@ class Store:
                 logger.warning("store %s cannot be reached (%s); trying again in %g s", self.uri, _line(error), wait)
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
+
+
+def local_path(store: str) -> Path | None:
+    """The folder that a store's name means, as it is written or as a `file://` URI, in which `%20` is a space; None for others."""
+    if store.startswith("file://"):
+        return Path(unquote(store.removeprefix("file://").removeprefix("localhost")))
+    return None if "://" in store else Path(store)
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    text = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return re.compile(text, re.DOTALL)
 
 
 def is_full(error: BaseException | None) -> bool:

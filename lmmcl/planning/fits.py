@@ -109,16 +109,10 @@ def _alike(step: Finetune | Asked) -> tuple[str, ...]:
     return step.checkpoint.model.name, grown, step.kind, asked, step.evaluation.precision
 
 
-def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
-    """Raises UserError when the mitigation of a stage reads what the strategy divides."""
-    divided = f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
-    check_divided(step.mitigation, divided)
-
-
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
     """Whether the mitigation of a stage reads nothing that the strategy divides."""
     try:
-        check_strategy(step, placement)
+        check_divided(step.mitigation, placement.strategy_name)
     except UserError:
         return False
     return True
@@ -136,7 +130,7 @@ def _can_be(step: Finetune, placement: TrainingPlacement) -> bool:
 def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
-    check_strategy(step, place)
+    check_divided(step.mitigation, place.strategy_name)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,6 +29,9 @@ from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.steps.count_trained import trained_of
 from lmmcl.steps.trial import Trial
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 KINDS = ("pretrained", "finetune", "snapshot", "merge", "evaluate", "examine")
 
@@ -85,6 +89,18 @@ class Plan:
         searches = [each.to_dict() for each in self.searches]
         hours = self.hours.to_dict() if self.hours else None
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=200)
+        with console.capture() as capture:
+            console.print(plan_table(self))
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def to_frame(self) -> DataFrame:
+        """One row a trial: steps wanted and recorded, parameters trained, bytes per stage."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_dict()["trials"])
 
     def refuse_unfit(self) -> None:
         """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,20 @@ def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
 def provenance() -> dict[str, Any]:
     """What made the numbers: versions, commit, command, machine, date."""
     return {
-        "versions": {name: version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
+        "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
         "python": platform.python_version(),
         "commit": git_commit(),
         "command": " ".join(["lmmcl", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version(package: str) -> str | None:
+    """None where the package is not installed: Ray is not needed for runs in one process."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:

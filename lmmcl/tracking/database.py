@@ -6,15 +6,16 @@ import fcntl
 import hashlib
 import os
 import ssl
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.store import local_path
+from lmmcl.temp_folder import user_temp_folder
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
@@ -22,7 +23,7 @@ SERVERS = ("http", "https")
 
 def default_tracking_uri(store: str | Path) -> str:
     """`sqlite:///<store>/mlflow.db`. Raises UserError when the store is no local folder: a database file needs one."""
-    return f"sqlite:///{_local(store).as_posix()}/mlflow.db"
+    return sqlite_uri(_local(store) / "mlflow.db")
 
 
 def default_artifact_location(store: str | Path) -> str:
@@ -52,8 +53,16 @@ def sqlite_file(uri: str) -> Path | None:
     """The file of a `sqlite:///…` URI; None for any other URI and for a database in memory."""
     if not urlsplit(uri).scheme.startswith("sqlite"):
         return None
-    path = uri.split("://", 1)[1].removeprefix("/").split("?")[0]
+    path = unquote(uri.split("://", 1)[1].removeprefix("/").split("?")[0])
     return Path(path) if path and path != ":memory:" else None
+
+
+def sqlite_uri(file: Path) -> str:
+    """`sqlite:///…` of a file, with what has a meaning in a URI quoted."""
+    path = file.as_posix()
+    for character in "%?#":
+        path = path.replace(character, f"%{ord(character):02X}")
+    return f"sqlite:///{path}"
 
 
 @contextmanager
@@ -64,21 +73,19 @@ def alone(uri: str) -> Iterator[None]:
     """
     file = sqlite_file(uri)
     name = hashlib.sha256((str(file.resolve()) if file else uri).encode()).hexdigest()[:12]
-    with Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}-{name}.lock").open("w") as lock:
+    with (user_temp_folder() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _local(store: str | Path) -> Path:
-    text = str(store)
-    if text.startswith("file://"):
-        text = urlsplit(text).path
-    if "://" in text:
+    folder = local_path(str(store))
+    if folder is None:
         raise UserError(
-            f"the store {text!r} is not a local folder, and MLflow's own database needs one; "
+            f"the store {str(store)!r} is not a local folder, and MLflow's own database needs one; "
             "name a tracking server: --mlflow http://HOST:5000"
         )
-    return Path(text).expanduser().resolve()
+    return folder.expanduser().resolve()
 
 
 def _check_sqlite(uri: str) -> None:

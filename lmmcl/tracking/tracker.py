@@ -19,6 +19,7 @@ from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.tracking.database import alone, sqlite_file
 from lmmcl.tracking.mlflow_names import matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
 from lmmcl.tracking.mlflow_runs import NOTE_TAG, Run, Runs
+from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,7 @@ class Tracker:
         self, uri: str, sweep: str, artifact_location: str | None = None, *, extras: Extras | None = None
     ) -> None:
         self.uri, self.sweep, self._extras = uri, sweep, extras or (lambda trial: ({}, {}))
-        self._client = quiet_client(uri)
+        self._client = quiet_client(uri, artifact_location)
         self._runs = Runs(self._client, sweep, artifact_location)
         self.experiment_id = self._runs.experiment_id
 
@@ -140,8 +141,11 @@ class Tracker:
         self._runs.set_status(run, "FINISHED")
 
 
-def quiet_client(uri: str) -> MlflowClient:
-    """A client that prints nothing, tells nobody, and gives up on a dead server soon; imports MLflow (seconds)."""
+def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient:
+    """A client that prints nothing, tells nobody, and gives up on a dead server soon; imports MLflow (seconds).
+
+    With `artifact_location` a database file is the store's own (see `prepare_database`).
+    """
     for name, value in {
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -157,8 +161,8 @@ def quiet_client(uri: str) -> MlflowClient:
     file = sqlite_file(uri)
     if file is None:
         return MlflowClient(tracking_uri=uri)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(uri):
+    with alone(uri), no_stray_folder(uri, file):
+        prepare_database(file, artifact_location)
         return MlflowClient(tracking_uri=uri)
 
 

@@ -20,7 +20,6 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
 from lmmcl.steps import Finetune, Snapshot
-from lmmcl.training.distributed.strategies import wanted
 from lmmcl.training.stage.trainable import Pupil
 from lmmcl.weights.checkpoint import base_digest, digest_tensors
 from lmmcl.weights.delta import save_delta
@@ -30,7 +29,7 @@ def can_write(step: Finetune, pupil: Pupil, placement: TrainingPlacement) -> boo
     """Whether the weights are as they would be stored after every update of the stage, and not only at its end."""
     settles = type(pupil).settle is not Pupil.settle
     ends = step.mitigation is not None and type(step.mitigation).end is not TrainingMitigation.end
-    return not (settles or ends) and wanted(placement) in ("single", "ddp")
+    return not (settles or ends) and placement.strategy_name in ("single", "ddp")
 
 
 class WriteSnapshots(TrainerCallback):

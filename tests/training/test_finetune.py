@@ -1,4 +1,4 @@
-"""One stage from parent to record, in Ray Train's local mode."""
+"""One stage from parent to record, in one process without Ray."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ STEP = made_trial().stages[1].checkpoint
 def test_two_stores_that_are_elsewhere_share_nothing_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     one, other = Ledger("memory://one"), Ledger("memory://other")
-    assert module._local_runs(one, STEP) != module._local_runs(other, STEP)
-    assert module._local_runs(one, STEP).is_relative_to(one.node.folder)
-    assert module._local_runs(Ledger(str(tmp_path)), STEP) == tmp_path / "runs" / STEP.key
+    assert module.runs_folder(one, STEP) != module.runs_folder(other, STEP)
+    assert module.runs_folder(one, STEP).is_relative_to(one.node.folder)
+    assert module.runs_folder(Ledger(str(tmp_path)), STEP) == tmp_path / "runs" / STEP.key
 
 
 def test_a_store_that_is_away_does_not_hide_why_a_stage_failed(
@@ -37,7 +37,7 @@ def test_a_store_that_is_away_does_not_hide_why_a_stage_failed(
         raise RuntimeError("CUDA error")
 
     monkeypatch.setattr(Store, "remove_folder", away)
-    monkeypatch.setattr(module, "fit", broken)
+    monkeypatch.setattr(module, "train_stage", broken)
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="CUDA error"):
         module.finetune(STEP, Ledger("memory://away"), TrainingPlacement(workers=0))
     assert "could not be removed: cannot be reached" in caplog.text

@@ -16,7 +16,7 @@ from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.steps import Checkpoint, Finetune, Snapshot
 from lmmcl.training.finetune import finetune
-from lmmcl.training.recovery.preemption import SaveAtNotice
+from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.snapshots import StopAfter
 from lmmcl.training.stage import loop, preparation
 from lmmcl.training.stage_errors import StageError
@@ -140,13 +140,13 @@ def test_a_snapshot_that_was_trained_to_another_update_is_not_recorded(
 
 
 def test_a_notice_in_the_last_update_of_a_snapshot_lets_it_end(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Late(SaveAtNotice):
+    class Late(SaveOnPreemption):
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             if state.global_step == 2:
                 self.notice()
             super().on_step_end(args, state, control, **more)
 
-    monkeypatch.setattr(preparation, "SaveAtNotice", Late)
+    monkeypatch.setattr(preparation, "SaveOnPreemption", Late)
     assert finetune(Snapshot(wanting(), 2), ledger, PLACE)["updates"] == 2
 
 

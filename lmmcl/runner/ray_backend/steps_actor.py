@@ -30,7 +30,13 @@ from lmmcl.runner.in_flight import Flights
 from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
 from lmmcl.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
-from lmmcl.training.recovery.retries import Verdict, is_away, judge, pause_before, root_of
+from lmmcl.training.ray_train.retry_policy import (
+    RetryPolicy,
+    classify_error,
+    is_store_unavailable,
+    pause_before,
+    root_of,
+)
 from lmmcl.training.stage_errors import PreemptedError
 
 NOTE_SECONDS = 0.5
@@ -148,12 +154,12 @@ class RayLauncher:
             except Exception as error:  # noqa: BLE001 - each kind is judged
                 # Not to be signalled any more: the number of a process that went may be given again.
                 where = self.where.pop(steps[0].key, None)
-                verdict = judge(error)
-                broken += verdict is Verdict.BROKE
-                if self._ending or verdict is Verdict.FINAL or broken > self._cluster.training.max_failures:
+                policy = classify_error(error)
+                broken += policy is RetryPolicy.LIMITED
+                if self._ending or policy is RetryPolicy.NEVER or broken > self._cluster.training.max_failures:
                     raise await self._reason(error, steps[0], broken, where) from None
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
-                if not is_away(error):  # else what waits on its node is uploaded again, not computed again
+                if not is_store_unavailable(error):  # else what waits on its node is uploaded again, not computed again
                     node = None
                 await asyncio.sleep(pause_before(max(1, broken)))
                 steps = await asyncio.to_thread(self._missing, steps)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from rapidfuzz.distance import Levenshtein
-
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.metrics.cider import all_cider, alone
@@ -132,6 +130,8 @@ def anls(prediction: str, example: Example) -> float:
     A distance of exactly half the length gives 0. Case and runs of spaces do not count. The best reference counts.
     lmms-eval: half the length gives 0.5, and spaces count in the length.
     """
+    from rapidfuzz.distance import Levenshtein
+
     said = _one_line(prediction)
     best = max(Levenshtein.normalized_similarity(said, _one_line(reference)) for reference in example.references)
     return best if best > 0.5 else 0.0

@@ -78,7 +78,7 @@ def choose(
 def _remedies(placement: TrainingPlacement) -> str:
     """What a person may change, the cheapest first. A divided model is tried whole: it is divided only when training starts."""
     found = [] if placement.gradient_checkpointing else ["training.gradient_checkpointing: true"]
-    if placement.strategy == "fsdp" or (placement.strategy == "deepspeed" and placement.zero_stage == 3):
+    if placement.strategy_name in ("fsdp", "zero3"):
         found.append("training.micro_batch_size as a number (auto tries a model whole, before it is divided)")
     else:
         found.append("training.strategy: deepspeed with zero_stage: 3, or a GPU with more memory")
@@ -164,9 +164,9 @@ def _anywhere(flag: bool, trainer: Any) -> bool:
     """Whether any worker says so: all must take the same size, or one would wait for another for ever."""
     if not torch.distributed.is_initialized() or trainer.args.world_size == 1:
         return flag
-    told = torch.tensor([float(flag)], device=trainer.args.device)
-    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-    return bool(told.item())
+    value = torch.tensor([float(flag)], device=trainer.args.device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return bool(value.item())
 
 
 def _free() -> None:

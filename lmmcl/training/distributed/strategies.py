@@ -21,22 +21,15 @@ from lmmcl.steps import Finetune
 from lmmcl.training.stage_errors import StageError
 
 
-def wanted(placement: TrainingPlacement) -> str:
-    """The strategy that a placement asks for, in one word: single, ddp, fsdp, zero1, zero2 or zero3."""
-    if not placement.workers:
-        return "single"
-    return f"zero{placement.zero_stage}" if placement.strategy == "deepspeed" else placement.strategy
-
-
-def layout(placement: TrainingPlacement) -> str:
-    """How checkpoints inside a stage are written: what was written in one layout cannot be gone on with in another.
+def checkpoint_layout(placement: TrainingPlacement) -> str:
+    """How checkpoints inside a stage are written: what was written in one layout cannot be resumed from in another.
 
     A whole model and its optimizer fit any number of workers; parts of a divided one belong to as many as divided it.
     """
-    kind = wanted(placement)
-    if kind in ("single", "ddp"):
+    name = placement.strategy_name
+    if name in ("single", "ddp"):
         return "whole"
-    return f"{kind} by {placement.workers}, offload {placement.offload}"
+    return f"{name} by {placement.workers}, offload {placement.offload}"
 
 
 def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
@@ -76,10 +69,9 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
-    kind = wanted(placement)
-    check_divided(step.mitigation, kind)
-    if kind == "fsdp" and not placement.gpus_per_worker:
-        raise UserError("fsdp needs GPUs: on a CPU the Trainer does ddp without a word", place="training.strategy")
+    check_divided(step.mitigation, placement.strategy_name)
+    if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
+        raise UserError("fsdp needs GPUs: on a CPU the Trainer silently falls back to DDP", place="training.strategy")
     if placement.liger:
         from importlib.util import find_spec
 
@@ -87,8 +79,8 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
             raise UserError("needs the package liger-kernel, which is not installed", place="training.liger")
 
 
-def applied(trainer: Trainer) -> str:
-    """What really shares the model among the workers, in the words of `wanted`."""
+def active_strategy(trainer: Trainer) -> str:
+    """What really shares the model among the workers, in the words of `TrainingPlacement.strategy_name`."""
     from torch.distributed.tensor import DTensor
 
     wrapped: Any = trainer.model_wrapped
@@ -111,15 +103,15 @@ class CheckStrategy(TrainerCallback):
 
 def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
     """What is in force, for the record; raises StageError when it is not what was asked for."""
-    asked, found, workers = wanted(placement), applied(trainer), max(placement.workers, 1)
-    if found != asked or trainer.args.world_size != workers:
+    expected, active, workers = placement.strategy_name, active_strategy(trainer), max(placement.workers, 1)
+    if active != expected or trainer.args.world_size != workers:
         raise StageError.of(
             trainer.step,
-            f"{asked} over {workers} was asked for, {found} over {trainer.args.world_size} applied",
+            f"{expected} over {workers} was asked for, {active} over {trainer.args.world_size} applied",
         )
     distributed = torch.distributed.is_initialized() and placement.workers
-    told: dict[str, Any] = {
-        "name": found,
+    strategy: dict[str, Any] = {
+        "name": active,
         "workers": workers,
         "backend": torch.distributed.get_backend() if distributed else None,
         "device": str(trainer.args.device),
@@ -128,38 +120,37 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         engine = trainer.model_wrapped
         if not engine.zero_cpu_offload():
             raise StageError.of(trainer.step, f"offload of {placement.offload} was asked for, none applied")
-        told["offload"] = placement.offload
+        strategy["offload"] = placement.offload
     if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
         raise StageError.of(
             trainer.step, f"liger was asked for, but the package has no kernels for {model_type} models"
         )
     switches = ("gradient_checkpointing", "liger", "compile")
-    return told | {name: True for name in switches if getattr(placement, name)}
+    return strategy | {name: True for name in switches if getattr(placement, name)}
 
 
 def has_liger(model_type: str) -> bool:
-    """Whether Liger replaces anything in models of this type; for others the Trainer leaves it out without a word."""
+    """Whether Liger replaces anything in models of this type; for others the Trainer silently leaves it out."""
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
-def make_whole(model: PreTrainedModel, placement: TrainingPlacement) -> None:
+def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> None:
     """Give every worker all of a divided model again (in the host's memory), one parameter at a time."""
-    kind = wanted(placement)
-    if kind == "zero3":
+    if placement.strategy_name == "zero3":
         from deepspeed import zero
 
         for parameter in model.parameters():
             with zero.GatheredParameters([parameter]):
                 whole = parameter.detach().cpu().clone()
             parameter.data = whole
-    elif kind == "fsdp":
-        made: dict[int, nn.Parameter] = {}
+    elif placement.strategy_name == "fsdp":
+        full_parameters: dict[int, nn.Parameter] = {}
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                if id(parameter) not in made:  # tied weights stay tied
-                    divided: Any = parameter
-                    full = divided.full_tensor().detach().cpu()
-                    made[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
-                setattr(module, name, made[id(parameter)])
+                if id(parameter) not in full_parameters:  # tied weights stay tied
+                    sharded: Any = parameter
+                    full = sharded.full_tensor().detach().cpu()
+                    full_parameters[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
+                setattr(module, name, full_parameters[id(parameter)])

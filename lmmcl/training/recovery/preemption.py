@@ -1,7 +1,7 @@
-"""A stage that is told that its machine goes: it saves where it is and ends, to be gone on with elsewhere.
+"""A stage whose machine is about to go saves where it is and ends, to be resumed elsewhere.
 
-In the step's own process the notice is SIGTERM. Workers of a group are told by Ray Train that one of their nodes is drained;
-they report a checkpoint, and Ray Train starts the group again.
+In a process of its own the notice is SIGTERM; under torchrun one process's notice is every process's. Workers of a group of Ray
+Train are told of a node that is drained; they report a checkpoint, and Ray Train starts the group again.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray.train
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.stage_errors import PreemptedError
 
 
-class SaveAtNotice(TrainerCallback):
-    """Saves after the update in which the notice came; in the step's own process, also ends."""
+class SaveOnPreemption(TrainerCallback):
+    """Saves after the update in which the notice came, and ends the stage unless the group is ended from outside."""
 
-    def __init__(self, *, in_group: bool) -> None:
-        self._in_group = in_group
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._noticed = self._saved = False
 
     def notice(self) -> None:
@@ -31,8 +31,7 @@ class SaveAtNotice(TrainerCallback):
         self._noticed = True
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._in_group:  # a collective call: every worker makes it after every update
-            self._noticed = ray.train.get_preemption_info() is not None
+        self._noticed = self._workers.is_preempted(self._noticed)
         if self._noticed and not self._saved and state.global_step < state.max_steps:
             control.should_save = True
 
@@ -40,18 +39,18 @@ class SaveAtNotice(TrainerCallback):
         if not self._noticed or control.should_training_stop or state.global_step >= state.max_steps:
             return  # or this update is the last, of a snapshot too: it comes to its end
         self._saved = True
-        if not self._in_group:
+        if self._workers.ends_when_preempted:
             raise PreemptedError(f"told to end; saved after update {state.global_step}")
 
 
 @contextmanager
-def heeding_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Give SIGTERM to the trainer's `SaveAtNotice` while it trains; only a process's main thread can."""
-    told = next(each for each in trainer.callback_handler.callbacks if isinstance(each, SaveAtNotice))
+def handle_sigterm(trainer: Trainer) -> Iterator[None]:
+    """Pass SIGTERM to the trainer's `SaveOnPreemption` while it trains; only a process's main thread can."""
+    callback = next(each for each in trainer.callback_handler.callbacks if isinstance(each, SaveOnPreemption))
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: told.notice())
+    before = signal.signal(signal.SIGTERM, lambda number, frame: callback.notice())
     try:
         yield
     finally:

@@ -1,27 +1,24 @@
-"""What each Ray Train worker runs for a stage: load the parent, train what the recipe names, prove it, hand back what moved."""
+"""A stage in this process, one of its workers: load the parent, train what the recipe names, prove it, hand back what moved."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from transformers import PreTrainedModel
 
 from lmmcl.models.experts import grown
-from lmmcl.training.distributed.strategies import check_strategy, describe, make_whole
+from lmmcl.training.distributed.strategies import check_strategy, describe, gather_full_model
+from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
-from lmmcl.training.recovery.checksums import seal
-from lmmcl.training.recovery.node_output import output_folder
-from lmmcl.training.recovery.preemption import heeding_sigterm
+from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.stage.memory import peak_bytes, start_peak
@@ -36,44 +33,28 @@ from lmmcl.weights.delta import save_delta
 CURVE = "curve.jsonl"
 
 
-def train_loop(config: dict[str, Job]) -> None:
-    """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
-    job = config["job"]
-    if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if job.output is not None and job.runs is not None:  # local mode: the caller's own folders
-        _settle()
-        fields = teach(job, job.output, job.runs)
-        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(job.output))
-        return
-    torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
-    first = ray.train.get_context().get_world_rank() == 0
-    with (
-        output_folder(job.ledger, job.key, first=first) as (output, reported),
-        tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
-    ):
-        fields = teach(job, output, Path(runs))
-        if first:
-            seal(reported)  # a later run may be the one that records it
-        ray.train.report(fields, checkpoint=ray.train.Checkpoint.from_directory(reported) if first else None)
-
-
 @cache
-def _settle() -> None:
+def _freeze_imports() -> None:
     """Take what is imported by now out of garbage collection, which the Trainer forces at every start (0.25 s)."""
     gc.collect()
     gc.freeze()
 
 
-def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
-    """Train one stage in this process (one of `job.batches.workers`); returns the fields of its record."""
+def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
+    """Train one stage in this process, one of `workers`; returns the fields of its record.
+
+    `output` takes the delta and the curve (the first worker's are kept), `runs` the Trainer's checkpoints.
+    """
     started = time.perf_counter()
-    step, training = job.step, job.step.training
+    step = job.step
+    if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    _freeze_imports()
     check_strategy(step, job.placement)
     start_peak()
     pupil, before = _loaded(job)
     dtypes = _unfreeze(pupil.model, pupil.trained, uniform=job.placement.strategy == "fsdp")
-    job, trainer, context = ready(job, pupil.model, pupil.trained, runs)
+    job, trainer, context = ready(job, pupil.model, pupil.trained, runs, workers)
     if job.snapshot:
         trainer.add_callback(StopAfter(job.snapshot.update))
     elif step.snapshots and can_write(step, pupil, job.placement):
@@ -83,15 +64,22 @@ def teach(job: Job, output: Path, runs: Path) -> dict[str, Any]:
         trainer.memory = step.mitigation.start(context)
 
     begun = time.perf_counter()
-    strategy = _train(job, trainer, runs)
+    stop = job.snapshot.update if job.snapshot else None
+    with (
+        handle_sigterm(trainer),
+        resume_point(workers, runs, job.placement, before=stop) as checkpoint,
+        trainer.resuming(checkpoint) as resume_from,
+    ):
+        trainer.train(resume_from_checkpoint=resume_from)
+    strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
-    fields = _hand_back(job, pupil, before, dtypes, output)
+    fields = _write_results(job, pupil, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
         "updates": updates,
-        "examples": updates * training.global_batch_size,
+        "examples": updates * step.training.global_batch_size,
         "train_seconds": train_seconds,
         "seconds": time.perf_counter() - started,
         "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
@@ -126,11 +114,8 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
     return dtypes
 
 
-def _train(job: Job, trainer: StageTrainer, runs: Path) -> dict[str, Any]:
-    """Train from the last checkpoint, if there is one, to the end, and make the model whole; returns what was in force."""
-    before = job.snapshot.update if job.snapshot else None
-    with heeding_sigterm(trainer), resume_point(runs, job.placement, before=before) as checkpoint:
-        trainer.train_from(checkpoint)
+def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
+    """Gather a divided model, and let the mitigation end; returns the strategy that was in force."""
     updates = trainer.state.global_step
     if job.snapshot and updates != job.snapshot.update:
         raise StageError.of(
@@ -139,14 +124,14 @@ def _train(job: Job, trainer: StageTrainer, runs: Path) -> dict[str, Any]:
     strategy = describe(trainer, job.placement)
     if job.placement.micro_batch_size == "auto":
         strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}
-    make_whole(trainer.taught, job.placement)
+    gather_full_model(trainer.taught, job.placement)
     if job.step.mitigation:
         with torch.no_grad():
             job.step.mitigation.end(trainer.memory, trainer.taught)
     return strategy
 
 
-def _hand_back(
+def _write_results(
     job: Job, pupil: Pupil, before: Mapping[str, str], dtypes: Mapping[str, torch.dtype], output: Path
 ) -> dict[str, Any]:
     """Prove what moved and write it to `output`; returns what the record says of it."""

@@ -19,11 +19,12 @@ from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Skill
 from lmmcl.training.distributed.auto_batch import choose
+from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import CheckStrategy
+from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
-from lmmcl.training.recovery.checksums import SealCheckpoint
-from lmmcl.training.recovery.preemption import SaveAtNotice
-from lmmcl.training.recovery.resume import ReportCheckpoint
+from lmmcl.training.recovery.checksums import WriteChecksums
+from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.stage.arguments import training_arguments
 from lmmcl.training.stage.collate import Collator, StageData, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
@@ -32,23 +33,26 @@ from lmmcl.training.stage.trainer import StageTrainer, answer_span
 
 
 def ready(
-    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
+    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path, workers: Workers
 ) -> tuple[Job, StageTrainer, StageContext]:
     """The job with batches that fit the memory, its Trainer, and what the mitigation is shown."""
     if job.placement.micro_batch_size != "auto":
-        return job, *prepare(job, model, trained, runs)
+        return job, *prepare(job, model, trained, runs, workers)
 
     def start(trainer: StageTrainer, context: StageContext) -> None:
         if job.step.mitigation:
             trainer.memory = job.step.mitigation.start(context)
 
-    batches, trainer, context = choose(
-        job.batches, job.placement, lambda batches: prepare(replace(job, batches=batches), model, trained, runs), start
-    )
+    def build(batches: Batches) -> tuple[StageTrainer, StageContext]:
+        return prepare(replace(job, batches=batches), model, trained, runs, workers)
+
+    batches, trainer, context = choose(job.batches, job.placement, build, start)
     return replace(job, batches=batches), trainer, context
 
 
-def prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path) -> tuple[StageTrainer, StageContext]:
+def prepare(
+    job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path, workers: Workers
+) -> tuple[StageTrainer, StageContext]:
     """The Trainer with its data, and what the mitigation is shown; `trained` are names of parameters, `runs` takes checkpoints."""
     step, mitigation = job.step, job.step.mitigation
     earlier = [limited(skill, step.training.examples) for skill in skills_of(step.parent)]
@@ -65,10 +69,9 @@ def prepare(job: Job, model: PreTrainedModel, trained: Sequence[str], runs: Path
         data.processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
-    trainer.add_callback(SealCheckpoint())  # before what hands it over or ends
-    if job.placement.workers:
-        trainer.add_callback(ReportCheckpoint(job.placement))
-    trainer.add_callback(SaveAtNotice(in_group=bool(job.placement.workers)))
+    # Checksums come before what hands a checkpoint over, or ends the stage.
+    for callback in (WriteChecksums(), *workers.callbacks(job.placement), SaveOnPreemption(workers)):
+        trainer.add_callback(callback)
     return trainer, _context(job, trainer, trained, data, earlier)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Finetune
+from lmmcl.training.distributed.workers import update_of
 from lmmcl.training.stage.collate import told_by_loader
 from lmmcl.training.stage_errors import StageError
 
@@ -109,17 +111,20 @@ class StageTrainer(Trainer):
                 self.progress({**shown, "updates_per_second": logs["updates_per_second"]})
         super().log(logs, start_time)
 
-    def train_from(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a Trainer checkpoint where there is one."""
-        begun = int(checkpoint.name.rsplit("-", 1)[-1]) if checkpoint and "-" in checkpoint.name else 0
-        self._last_log = (begun, time.perf_counter())
+    @contextmanager
+    def resuming(self, checkpoint: Path | None) -> Iterator[str | None]:
+        """Make ready to train from a Trainer checkpoint (where there is one), and give what `train` wants to know of it.
+
+        An error of a row that a loader process could not read comes out as it was raised there.
+        """
+        self._last_log = (update_of(checkpoint) if checkpoint else 0, time.perf_counter())
         if self.args.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
         try:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            yield str(checkpoint) if checkpoint else None
         except UserError as error:
-            if (told := told_by_loader(error)) is not error:
-                raise told from None
+            if (original := told_by_loader(error)) is not error:
+                raise original from None
             raise
 
     def curve(self) -> list[dict[str, float]]:
@@ -203,8 +208,3 @@ class LogLastUpdate(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == state.max_steps:
             control.should_log = True
-
-
-def update_of(folder: Path) -> int:
-    """After which update a Trainer checkpoint was written, by its folder's name."""
-    return int(folder.name.rsplit("-", 1)[1])

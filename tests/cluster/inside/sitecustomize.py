@@ -50,14 +50,14 @@ def follow_ledger(module: Any) -> None:
 
 def follow_training(module: Any) -> None:
     """Tell of each update of a stage; of a worker group, one process does."""
-    from lmmcl.training.recovery.preemption import SaveAtNotice  # which every stage has
+    from lmmcl.training.recovery.preemption import SaveOnPreemption  # which every stage has
 
-    teach, on_step_end = module.teach, SaveAtNotice.on_step_end
+    train_stage, on_step_end = module.train_stage, SaveOnPreemption.on_step_end
     now: dict[str, str] = {}
 
-    def teach_and_tell(job: Any, *arguments: Any) -> Any:
+    def train_and_tell(job: Any, *arguments: Any) -> Any:
         now.update(store=job.ledger.store, key=job.key, attempt=f"{os.getpid()}-{uuid.uuid4().hex}")
-        return teach(job, *arguments)
+        return train_stage(job, *arguments)
 
     def tell_and_go_on(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if state.is_world_process_zero:
@@ -65,7 +65,7 @@ def follow_training(module: Any) -> None:
             run_out("update")
         return on_step_end(self, args, state, control, **more)
 
-    module.teach, SaveAtNotice.on_step_end = teach_and_tell, tell_and_go_on  # type: ignore[method-assign]
+    module.train_stage, SaveOnPreemption.on_step_end = train_and_tell, tell_and_go_on  # type: ignore[method-assign]
 
 
 FOLLOWED = {"lmmcl.ledger.ledger": follow_ledger, "lmmcl.training.stage.loop": follow_training}

@@ -16,7 +16,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.ray_backend import steps_actor
-from lmmcl.training.recovery import node_output
+from lmmcl.training.ray_train import node_output
 
 STEP = made_trial().stages[1].checkpoint
 NODE, OTHER = "ab" * 28, "cd" * 28
@@ -96,7 +96,7 @@ def test_what_a_worker_group_left_is_uploaded_again(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(node_output.ray, "get", get)
     monkeypatch.setattr(node_output, "pause_before", lambda attempt: 0.0)
     monkeypatch.setattr(Ledger, "find", lambda *_: found)
-    left, ledger = node_output.Left(NODE, str(tmp_path)), Ledger(str(tmp_path))
+    left, ledger = node_output.RemoteOutput(NODE, str(tmp_path)), Ledger(str(tmp_path))
     assert left.commit(STEP, ledger, {}, tries=2) is found
     asked.clear()
     with pytest.raises(StoreError):

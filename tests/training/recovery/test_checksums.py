@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lmmcl.training.recovery.checksums import newest_whole, seal
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.training.distributed.workers import Workers
+from lmmcl.training.recovery.checksums import write_checksums
+from lmmcl.training.recovery.resume import resume_point
 
 FILES = {"trained.safetensors": "weights", "optimizer.pt": "moments", "trainer_state.json": '{"global_step": 1}'}
 
@@ -21,42 +24,51 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
         folder.mkdir()
         for name, text in FILES.items():
             (folder / name).write_text(text)
-        seal(folder)
+        write_checksums(folder)
     return folders
 
 
-def test_the_newest_is_taken(two: tuple[Path, Path]) -> None:
-    assert newest_whole(two) == two[1]
-    assert newest_whole([]) is None
+def newest(runs: Path) -> Path | None:
+    with resume_point(Workers(), runs, TrainingPlacement()) as folder:
+        return folder
+
+
+def test_the_newest_is_taken(two: tuple[Path, Path], tmp_path: Path) -> None:
+    assert newest(tmp_path) == two[1]
+    assert newest(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("text", ["", "moment", "momentS", None])
 def test_one_with_a_file_that_was_cut_changed_or_lost_is_passed_over(
-    name: str, text: str | None, two: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+    name: str, text: str | None, two: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (two[1] / name).unlink()
     if text is not None:
         (two[1] / name).write_text(text)
-    assert newest_whole(two) == two[0]
+    assert newest(tmp_path) == two[0]
     assert name in caplog.text
 
 
-def test_one_whose_seal_is_cut_or_was_never_written_is_passed_over(two: tuple[Path, Path]) -> None:
+def test_one_whose_checksums_are_cut_or_was_never_written_is_passed_over(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
     (two[1] / "seal-0.json").write_text('{"optimizer.pt": {"by')
-    assert newest_whole(two) == two[0]
+    assert newest(tmp_path) == two[0]
     shutil.rmtree(two[0])
     (two[1] / "seal-0.json").unlink()
-    assert newest_whole(two[1:]) is None
+    assert newest(tmp_path) is None
 
 
-def test_the_parts_of_a_groups_workers_are_held_each_to_its_own_seal(two: tuple[Path, Path], tmp_path: Path) -> None:
-    other = tmp_path / "part"
+def test_the_parts_of_a_groups_workers_are_held_each_to_its_own_checksums(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "rng_state_1.pth").write_text("numbers")
-    seal(other, 1)
+    write_checksums(other, 1)
     shutil.copytree(other, two[1], dirs_exist_ok=True)  # as Ray Train puts them into one folder
-    assert newest_whole(two) == two[1]
+    assert newest(tmp_path) == two[1]
     assert "rng_state_1.pth" in json.loads((two[1] / "seal-1.json").read_text())
     (two[1] / "rng_state_1.pth").write_text("number")
-    assert newest_whole(two) == two[0]
+    assert newest(tmp_path) == two[0]

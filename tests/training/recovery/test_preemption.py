@@ -21,7 +21,7 @@ from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
-from lmmcl.training.recovery.retries import PreemptedError
+from lmmcl.training.ray_train.retry_policy import PreemptedError
 
 
 class ToldAtThree(TrainingMitigation):

@@ -23,15 +23,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.steps import Step
-from lmmcl.training.recovery.retries import Verdict, is_away, judge, pause_before, root_of
+from lmmcl.training.ray_train.retry_policy import (
+    RetryPolicy,
+    classify_error,
+    is_store_unavailable,
+    pause_before,
+    root_of,
+)
 
-LEFT = "left.json"
+OUTPUT = "left.json"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Left:
+class RemoteOutput:
     """A folder on a node of the cluster."""
 
     node: str
@@ -49,7 +55,7 @@ class Left:
                 ray.get(_commit.options(scheduling_strategy=there).remote(step, plain, self.folder, dict(fields)))
                 break
             except Exception as error:
-                if attempt > tries or not is_away(error):
+                if attempt > tries or not is_store_unavailable(error):
                     raise
                 log.warning("%s is uploaded again: %s", step.label, explain(error))
                 time.sleep(pause_before(attempt))
@@ -75,8 +81,8 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
             yield Path(folder), Path(folder)
             return
         output = ledger.node.room(f"lmmcl-{key}-left-")
-        left = Left(ray.get_runtime_context().get_node_id(), str(output))
-        Path(folder, LEFT).write_text(json.dumps(asdict(left)), encoding="utf-8")
+        remote = RemoteOutput(ray.get_runtime_context().get_node_id(), str(output))
+        Path(folder, OUTPUT).write_text(json.dumps(asdict(remote)), encoding="utf-8")
         try:
             yield output, Path(folder)
         except BaseException:
@@ -84,12 +90,12 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
             raise
 
 
-def left_in(reported: Path) -> Left | None:
+def read_remote_output(reported: Path) -> RemoteOutput | None:
     """Where the results are, if `reported` only says so."""
-    note = reported / LEFT
-    return Left(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
+    note = reported / OUTPUT
+    return RemoteOutput(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
 
 
-def is_gone(error: BaseException) -> bool:
-    """Whether an error of `Left.commit` says that the folder, or its node, is there no more."""
-    return judge(error) is Verdict.LOST or isinstance(root_of(error), FileNotFoundError)
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of `RemoteOutput.commit` says that the folder, or its node, is there no more."""
+    return classify_error(error) is RetryPolicy.UNLIMITED or isinstance(root_of(error), FileNotFoundError)

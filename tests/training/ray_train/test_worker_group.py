@@ -23,14 +23,13 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Draft, Ledger, Record
 from lmmcl.ledger.store import StoreError
-from lmmcl.training.distributed import group
 from lmmcl.training.distributed.batches import cut_batches
 from lmmcl.training.finetune import finetune
 from lmmcl.training.job import Job
-from lmmcl.training.recovery import node_output
-from lmmcl.training.recovery.checksums import seal
-from lmmcl.training.recovery.node_output import LEFT
-from lmmcl.training.recovery.resume import LAYOUT, UPDATE
+from lmmcl.training.ray_train import node_output, worker_group
+from lmmcl.training.ray_train.node_output import OUTPUT
+from lmmcl.training.ray_train.worker import LAYOUT, UPDATE
+from lmmcl.training.recovery.checksums import write_checksums
 
 STEP = stage()
 GROUP = TrainingPlacement(workers=1, max_failures=0)
@@ -47,7 +46,7 @@ def _no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: Any) -> None:
         raise TrainsError
 
-    monkeypatch.setattr(group, "_trainer", start)
+    monkeypatch.setattr(worker_group, "_trainer", start)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def report(ledger: Ledger, folder: Path, told: dict[str, Any], *, number: int = 
     async def register() -> None:
         manager = CheckpointManager(CheckpointConfig(num_to_keep=2), storage)
         kept = storage.persist_current_checkpoint(Checkpoint.from_directory(folder), f"checkpoint_{number}")
-        seal(Path(kept.path))
+        write_checksums(Path(kept.path))
         manager.after_report(_TrainingReport(kept, told, False), [told])
 
     asyncio.run(register())
@@ -143,12 +142,12 @@ def test_where_the_node_that_held_it_is_gone_the_stage_is_trained_again(
         raise gone
 
     (tmp_path / "told").mkdir()
-    (tmp_path / "told" / LEFT).write_text(json.dumps({"node": "gone", "folder": str(tmp_path)}))
+    (tmp_path / "told" / OUTPUT).write_text(json.dumps({"node": "gone", "folder": str(tmp_path)}))
     run = report(ledger, tmp_path / "told", ended(trained[1]))
-    monkeypatch.setattr(node_output.Left, "commit", lost)
+    monkeypatch.setattr(node_output.RemoteOutput, "commit", lost)
     with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
-    assert "the node that held it has gone" in caplog.text
+    assert "the node that held it is lost" in caplog.text
     assert run.exists(), "checkpoints inside the stage are in it"
 
 
@@ -158,13 +157,13 @@ def test_a_run_whose_list_is_damaged_does_not_stop_its_stage_for_ever(
 ) -> None:
     run = report(ledger, trained[0], TRAINER)
     if harm == "cut list":
-        (run / group.SNAPSHOT).write_text((run / group.SNAPSHOT).read_text()[:80])
+        (run / worker_group.SNAPSHOT).write_text((run / worker_group.SNAPSHOT).read_text()[:80])
     else:
         shutil.rmtree(run / "checkpoint_1")
     with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
     assert "is trained anew" in caplog.text
-    assert not (run / group.SNAPSHOT).exists()
+    assert not (run / worker_group.SNAPSHOT).exists()
 
 
 def job(batch: int = 8, **placement: Any) -> Job:
@@ -180,16 +179,16 @@ def job(batch: int = 8, **placement: Any) -> Job:
 def test_as_many_workers_start_as_there_is_room_for_and_share_the_batch_evenly(
     cpus: float, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group.ray, "available_resources", lambda: {"CPU": cpus})
-    now = group.sized(job(workers=8, min_workers=2))
+    monkeypatch.setattr(worker_group.ray, "available_resources", lambda: {"CPU": cpus})
+    now = worker_group.sized(job(workers=8, min_workers=2))
     assert now.placement.workers == workers
     assert now.batches.workers * now.batches.accumulation * now.batches.micro == 8
 
 
 def test_the_scarcest_resource_says_how_much_room_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group.ray, "available_resources", lambda: {"CPU": 64.0, "GPU": 2.0})
-    assert group.sized(job(workers=8, min_workers=1, gpus_per_worker=1)).placement.workers == 2
-    assert group.sized(job(workers=8, gpus_per_worker=1)).placement.workers == 8, "nothing was left open"
+    monkeypatch.setattr(worker_group.ray, "available_resources", lambda: {"CPU": 64.0, "GPU": 2.0})
+    assert worker_group.sized(job(workers=8, min_workers=1, gpus_per_worker=1)).placement.workers == 2
+    assert worker_group.sized(job(workers=8, gpus_per_worker=1)).placement.workers == 8, "nothing was left open"
 
 
 @pytest.mark.parametrize(("workers", "fewest", "said"), [(8, 3, "min_workers"), (6, 2, "training.workers")])
@@ -226,7 +225,7 @@ def test_a_group_that_finds_no_place_is_sized_again(monkeypatch: pytest.MonkeyPa
                 raise ControllerError(WorkerGroupStartupTimeoutError(8))
             return "trained"
 
-    monkeypatch.setattr(group, "_trainer", Trainer)
-    monkeypatch.setattr(group.ray, "available_resources", lambda: {"CPU": room[len(started)]})
-    assert group.fit(job(workers=8, min_workers=2), "") == "trained"
+    monkeypatch.setattr(worker_group, "_trainer", Trainer)
+    monkeypatch.setattr(worker_group.ray, "available_resources", lambda: {"CPU": room[len(started)]})
+    assert worker_group.fit(job(workers=8, min_workers=2), "") == "trained"
     assert started == [8, 8, 4], "all are waited for until there is room for enough"

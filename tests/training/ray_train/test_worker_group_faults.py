@@ -16,10 +16,10 @@ from group_parts import TOLERANCE, DieOnce, difference, losses, stage, two_cpus,
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Draft, Ledger
 from lmmcl.ledger.store import StoreError
-from lmmcl.training.distributed import group
 from lmmcl.training.finetune import finetune
-from lmmcl.training.recovery.checksums import seal
-from lmmcl.training.recovery.node_output import LEFT
+from lmmcl.training.ray_train import worker_group
+from lmmcl.training.ray_train.node_output import OUTPUT
+from lmmcl.training.recovery.checksums import write_checksums
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -105,8 +105,8 @@ def test_where_the_node_of_a_group_that_ended_is_gone_the_stage_goes_on_from_its
     [last] = (tmp_path / "torn" / "runs" / step.key).glob("*/delta.safetensors")
     shutil.rmtree(last.parent)
     last.parent.mkdir()
-    (last.parent / LEFT).write_text(json.dumps({"node": "0" * 56, "folder": "/nowhere"}))
-    seal(last.parent)
+    (last.parent / OUTPUT).write_text(json.dumps({"node": "0" * 56, "folder": "/nowhere"}))
+    write_checksums(last.parent)
     record = finetune(step, torn, place)
     assert updates(diary) == 8, "the Trainer saves at the last update too"
     assert (record["updates"], len(losses(step, torn))) == (8, 8)
@@ -135,7 +135,7 @@ def test_a_group_goes_on_with_fewer_workers_where_there_is_no_room_for_all(
         other.__enter__()
         return 0.0
 
-    monkeypatch.setattr(group, "pause_before", wait)
+    monkeypatch.setattr(worker_group, "pause_before", wait)
     record = finetune(step, torn, TrainingPlacement(workers=2, min_workers=1, save_every=3, max_failures=1))
     other.__exit__(None, None, None)
     assert updates(diary) == 5 + 5

@@ -1,8 +1,10 @@
-"""A worker group of Ray Train: how many workers start, how often again, and what an earlier one left that nobody recorded."""
+"""A worker group of Ray Train: its size, its restarts, and what an earlier one trained that nobody recorded."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +22,52 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError, explain
+from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger.provenance import provenance
+from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
-from lmmcl.training.recovery.checksums import fault_of
-from lmmcl.training.recovery.retries import Verdict, judge_group, pause_before
-from lmmcl.training.stage.loop import train_loop
+from lmmcl.training.ray_train.node_output import RemoteOutput, is_lost, read_remote_output
+from lmmcl.training.ray_train.retry_policy import RetryPolicy, classify_group_error, pause_before
+from lmmcl.training.ray_train.worker import train_loop
+from lmmcl.training.recovery.checksums import CHECKSUMS, find_corruption
+from lmmcl.training.recovery.run_folder import remove_run
+from lmmcl.training.stage_errors import PreemptedError
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's list of what a run has reported, in the run's folder."""
 NO_PLACE = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 
 log = logging.getLogger(__name__)
+
+
+def finetune_in_group(step: Finetune | Snapshot, ledger: Ledger, placement: TrainingPlacement) -> Record:
+    """`lmmcl.training.finetune.finetune` in a worker group that Ray Train places: a run whose name is the step's key.
+
+    What an earlier group had trained to its end, and nobody recorded, is recorded.
+    """
+    started = time.time()
+    job = Job.of(step, ledger, placement)
+    resumable = True
+    record = None
+    try:
+        with ledger.writing(step) as pending:
+            if earlier := finished(job):
+                record = _commit_earlier(job, earlier, pending, started)
+            if record is None:
+                resumable = bool(placement.save_every)
+                os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of data mean the same in workers
+                result = fit(job, f"{ledger.store}/runs")
+                resumable = True  # where only recording it fails, it need not be trained again
+                record = _commit(job, result, pending, started)
+        resumable = False
+    except PreemptedError:
+        resumable = True  # it has saved where it is
+        raise
+    finally:
+        if not resumable:
+            remove_run(ledger, step)
+    return record
 
 
 def fit(job: Job, storage: str) -> Result:
@@ -48,9 +85,9 @@ def fit(job: Job, storage: str) -> Result:
             log.info("%s: %s", job.step.label, explain(error.controller_failure))
             time.sleep(pause_before(1))  # there may be room for fewer now
         except WorkerGroupError as error:
-            verdict, reason = judge_group(error)
-            failures += verdict is Verdict.BROKE
-            if verdict is Verdict.FINAL or failures > job.placement.max_failures:
+            policy, reason = classify_group_error(error)
+            failures += policy is RetryPolicy.LIMITED
+            if policy is RetryPolicy.NEVER or failures > job.placement.max_failures:
                 if isinstance(reason, UserError):
                     raise reason from error
                 raise
@@ -127,8 +164,43 @@ def finished(job: Job) -> Result | None:
     if not result.metrics or "proof" not in result.metrics or result.checkpoint is None:
         return None
     with result.checkpoint.as_directory() as folder:
-        fault = fault_of(Path(folder))
-    if fault is not None:
-        log.warning("%s was trained, but what its group handed over is not whole: %s", job.step.label, fault)
+        corruption = find_corruption(Path(folder))
+    if corruption is not None:
+        log.warning("%s was trained, but what its group handed over is not whole: %s", job.step.label, corruption)
         return None
     return result
+
+
+def _commit_earlier(job: Job, result: Result, pending: Draft, started: float) -> Record | None:
+    """Record what an earlier group had trained to its end; None where the node that held it is lost."""
+    try:
+        record = _commit(job, result, pending, started)
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        log.warning("%s was trained, but the node that held it is lost: %s", job.step.label, explain(error))
+        return None
+    log.info("%s had been trained and not recorded: it is recorded now", job.step.label)
+    return record
+
+
+def _commit(job: Job, result: Result, pending: Draft, started: float) -> Record:
+    """Record what was trained: from here, or from the node on which the group left it."""
+    assert result.metrics is not None, "the loop's last report carries the fields of the record"
+    seconds = max(time.time() - started, result.metrics["seconds"])  # of training, if that was in a try before
+    fields = {**result.metrics, "seconds": seconds, "provenance": provenance(started)}
+    remote = _fetch(result, pending)
+    return (
+        remote.commit(job.wanted, job.ledger, fields, job.placement.max_failures) if remote else pending.commit(fields)
+    )
+
+
+def _fetch(result: Result, pending: Draft) -> RemoteOutput | None:
+    """Copy what rank 0 reported to where it is recorded from; or return on which node it was left."""
+    assert result.checkpoint is not None, "rank 0 ends with a checkpoint"
+    with result.checkpoint.as_directory() as folder:
+        remote = read_remote_output(Path(folder))
+        if remote is None:
+            ignored = shutil.ignore_patterns(f"{CHECKSUMS}*")
+            shutil.copytree(folder, pending.folder, ignore=ignored, dirs_exist_ok=True)
+        return remote

@@ -19,7 +19,14 @@ from ray.train.v2.api.exceptions import NCCLHangError, WorkerGroupError
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.store import StoreError, full
-from lmmcl.training.recovery.retries import PreemptedError, Verdict, judge, judge_group, pause_before, root_of
+from lmmcl.training.ray_train.retry_policy import (
+    PreemptedError,
+    RetryPolicy,
+    classify_error,
+    classify_group_error,
+    pause_before,
+    root_of,
+)
 
 
 def group(*errors: Exception) -> WorkerGroupError:
@@ -37,7 +44,7 @@ def in_task(error: Exception) -> RayTaskError:
     [NodeDiedError("gone"), in_task(PreemptedError("told to end")), TaskUnschedulableError("the node is dead")],
 )
 def test_work_whose_node_went_is_tried_again_however_often(error: Exception) -> None:
-    assert judge(error) is Verdict.LOST
+    assert classify_error(error) is RetryPolicy.UNLIMITED
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,7 @@ def test_work_whose_node_went_is_tried_again_however_often(error: Exception) -> 
     ],
 )
 def test_what_may_pass_is_tried_again_a_few_times(error: Exception) -> None:
-    assert judge(error) is Verdict.BROKE
+    assert classify_error(error) is RetryPolicy.LIMITED
 
 
 @pytest.mark.parametrize(
@@ -70,7 +77,7 @@ def test_what_may_pass_is_tried_again_a_few_times(error: Exception) -> None:
     ],
 )
 def test_what_the_same_input_brings_again_is_told_at_once(error: Exception) -> None:
-    assert judge(error) is Verdict.FINAL
+    assert classify_error(error) is RetryPolicy.NEVER
 
 
 def test_an_error_of_ours_is_found_below_what_ray_wrapped_it_in() -> None:
@@ -83,15 +90,15 @@ def test_an_error_of_ours_is_found_below_what_ray_wrapped_it_in() -> None:
 def test_of_a_group_the_lost_worker_decides_then_the_broken_row_for_the_others_fail_of_them() -> None:
     reset = in_task(RuntimeError("connection reset by peer"))
     row = in_task(UserError("bad row"))
-    assert judge_group(group(reset, NodeDiedError("gone"), row))[0] is Verdict.LOST
-    verdict, reason = judge_group(group(reset, row))
-    assert verdict is Verdict.FINAL and isinstance(reason, UserError)
-    assert judge_group(group(reset))[0] is Verdict.BROKE
+    assert classify_group_error(group(reset, NodeDiedError("gone"), row))[0] is RetryPolicy.UNLIMITED
+    verdict, reason = classify_group_error(group(reset, row))
+    assert verdict is RetryPolicy.NEVER and isinstance(reason, UserError)
+    assert classify_group_error(group(reset))[0] is RetryPolicy.LIMITED
 
 
 def test_a_group_that_fails_without_a_failed_worker_is_judged_by_what_is_told_of_it() -> None:
     hang = NCCLHangError("a collective call hangs", worker_failures={})
-    assert judge_group(hang) == (Verdict.BROKE, hang)
+    assert classify_group_error(hang) == (RetryPolicy.LIMITED, hang)
 
 
 def test_pauses_grow_to_half_a_minute() -> None:

@@ -12,11 +12,13 @@ import ray.train
 from transformers.trainer import TRAINER_STATE_NAME
 
 from lmmcl.config.cluster import TrainingPlacement
-from lmmcl.training.distributed.strategies import layout
-from lmmcl.training.recovery import resume
-from lmmcl.training.recovery.checksums import SEAL, seal
-from lmmcl.training.recovery.resume import LAYOUT, UPDATE, ReportCheckpoint, resume_point
-from lmmcl.training.stage.trainer import TRAINED, update_of
+from lmmcl.training.distributed.strategies import checkpoint_layout
+from lmmcl.training.distributed.workers import update_of
+from lmmcl.training.ray_train import worker as ray_worker
+from lmmcl.training.ray_train.worker import LAYOUT, UPDATE, RayWorkers, ReportCheckpoint
+from lmmcl.training.recovery.checksums import CHECKSUMS, write_checksums
+from lmmcl.training.recovery.resume import resume_point
+from lmmcl.training.stage.trainer import TRAINED
 
 DDP = TrainingPlacement(workers=2)
 ENDED = {"updates": 8, "proof": {"moved": 3}}
@@ -35,7 +37,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         folder.mkdir()
         for name in (TRAINED, TRAINER_STATE_NAME) if UPDATE in told else ("delta.safetensors",):
             (folder / name).write_text(str(told))
-        seal(folder)
+        write_checksums(folder)
         return SimpleNamespace(checkpoint=ray.train.Checkpoint.from_directory(folder), metrics=told)
 
     def tell(*all_told: dict[str, Any]) -> None:
@@ -48,22 +50,24 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 def worker(monkeypatch: pytest.MonkeyPatch, rank: int, told: Callable[[Any], Any]) -> None:
     """Be this worker of a group, who is `told` what the first says of each checkpoint."""
-    monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_rank=lambda: rank))
-    monkeypatch.setattr(resume, "broadcast_from_rank_zero", told)
+    monkeypatch.setattr(
+        ray.train, "get_context", lambda: SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 2)
+    )
+    monkeypatch.setattr(ray_worker, "broadcast_from_rank_zero", told)
 
 
 def at(update: int, placement: TrainingPlacement = DDP) -> dict[str, Any]:
-    return {UPDATE: update, LAYOUT: layout(placement)}
+    return {UPDATE: update, LAYOUT: checkpoint_layout(placement)}
 
 
 def goes_on_from(runs: Path, placement: TrainingPlacement, **more: Any) -> int | None:
-    with resume_point(runs, placement, **more) as point:
+    with resume_point(RayWorkers(), runs, placement, **more) as point:
         return update_of(point) if point else None
 
 
 def test_a_group_goes_on_from_the_newest_checkpoint(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
-    with resume_point(tmp_path, DDP) as point:
+    with resume_point(RayWorkers(), tmp_path, DDP) as point:
         assert point is not None and update_of(point) == 6
         assert (point / TRAINER_STATE_NAME).read_text() == str(at(6))
 
@@ -75,7 +79,7 @@ def test_what_a_group_handed_over_at_its_end_does_not_hide_the_checkpoint_before
 
 def test_one_that_is_not_whole_is_passed_over(known: Any, tmp_path: Path) -> None:
     known(at(3), at(6))
-    (tmp_path / "reported-1" / f"{SEAL}0.json").unlink()
+    (tmp_path / "reported-1" / f"{CHECKSUMS}0.json").unlink()
     assert goes_on_from(tmp_path, DDP) == 3
 
 
@@ -83,7 +87,7 @@ def test_all_workers_go_on_from_the_one_that_the_first_of_them_took(
     known: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(at(3), at(6))
-    of_the_first = iter(["its seal is cut", None])
+    of_the_first = iter(["its checksums are truncated", None])
     worker(monkeypatch, 1, lambda said: next(of_the_first))
     assert goes_on_from(tmp_path, DDP) == 3
 

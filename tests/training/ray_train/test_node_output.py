@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmmcl.ledger import Ledger
-from lmmcl.training.recovery import node_output
-from lmmcl.training.recovery.node_output import left_in, output_folder
+from lmmcl.training.ray_train import node_output
+from lmmcl.training.ray_train.node_output import output_folder, read_remote_output
 
 
 @pytest.fixture
@@ -28,5 +28,5 @@ def test_the_results_of_training_that_fails_do_not_stay_on_the_node(ledger: Ledg
 
 def test_the_results_of_training_that_ends_well_stay_where_is_told(ledger: Ledger) -> None:
     with output_folder(ledger, "key", first=True) as (output, reported):
-        left = left_in(reported)
+        left = read_remote_output(reported)
     assert left is not None and Path(left.folder) == output and output.is_dir()

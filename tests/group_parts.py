@@ -32,7 +32,7 @@ def two_cpus(folder: Path) -> Iterator[None]:
     """A cluster of two logical CPUs, whose workers can import what these tests define."""
     import ray
 
-    paths = [str(Path(__file__).parents[3]), str(Path(__file__).parent)]
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
     ray.init(
         address="local",
         num_cpus=2,

@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 LONGEST_PAUSE = 30.0
 
 
-class Verdict(Enum):
+class RetryPolicy(Enum):
     """What to do about a failure."""
 
-    LOST = "lost"
+    UNLIMITED = "unlimited"
     """Its node went, or was about to: try again, however often."""
-    BROKE = "broke"
+    LIMITED = "limited"
     """May pass: try again a set number of times."""
-    FINAL = "final"
+    NEVER = "never"
     """The same again: tell it."""
 
 
-SAME_AGAIN = (
+NOT_TRANSIENT = (
     UserError,
     TypeError,
     LookupError,
@@ -54,7 +54,7 @@ SAME_AGAIN = (
 )
 """Errors of input and program. Not RuntimeError: CUDA's and the network's are among them; nor ImportError: a library that is there
 cannot be loaded when memory runs out."""
-GONE = ("its node has died", "node was terminated", "node died", "preempt")
+NODE_LOST = ("its node has died", "node was terminated", "node died", "preempt")
 """How Ray says that an actor went with its node."""
 
 
@@ -74,33 +74,37 @@ def root_of(error: BaseException) -> BaseException:
         error = inner
 
 
-def judge(error: BaseException) -> Verdict:
+def classify_error(error: BaseException) -> RetryPolicy:
     """What `error`, of a task or of one worker of a group, deserves."""
     root = root_of(error)
     if isinstance(root, (NodeDiedError, PreemptedError, TaskUnschedulableError)):  # the last: bound to a node that went
-        return Verdict.LOST
+        return RetryPolicy.UNLIMITED
     if isinstance(root, RayActorError):
         told = str(root).lower()
-        return Verdict.LOST if root.preempted or any(words in told for words in GONE) else Verdict.BROKE
-    if is_away(root):
-        return Verdict.BROKE
-    return Verdict.FINAL if isinstance(root, SAME_AGAIN) or is_full(root) else Verdict.BROKE
+        return (
+            RetryPolicy.UNLIMITED
+            if root.preempted or any(words in told for words in NODE_LOST)
+            else RetryPolicy.LIMITED
+        )
+    if is_store_unavailable(root):
+        return RetryPolicy.LIMITED
+    return RetryPolicy.NEVER if isinstance(root, NOT_TRANSIENT) or is_full(root) else RetryPolicy.LIMITED
 
 
-def is_away(error: BaseException) -> bool:
+def is_store_unavailable(error: BaseException) -> bool:
     """Whether an error says that the store could not be reached, which passes, unlike a full one."""
     root = root_of(error)
     return isinstance(root, StoreError) and not isinstance(root, FullError)
 
 
-def judge_group(failure: WorkerGroupError) -> tuple[Verdict, BaseException]:
+def classify_group_error(failure: WorkerGroupError) -> tuple[RetryPolicy, BaseException]:
     """What the failure of a worker group deserves, and the error that decides it: `failure` itself where no worker has one.
 
     When a worker is lost the others fail as well, of broken connections; and a row that one worker cannot read stops all.
     """
     errors = [each for each in failure.worker_failures.values() if each is not None]
-    judged = [(judge(error), root_of(error)) for error in errors or [failure]]
-    for verdict in (Verdict.LOST, Verdict.FINAL, Verdict.BROKE):
+    judged = [(classify_error(error), root_of(error)) for error in errors or [failure]]
+    for verdict in (RetryPolicy.UNLIMITED, RetryPolicy.NEVER, RetryPolicy.LIMITED):
         for found, error in judged:
             if found is verdict:
                 return verdict, error

@@ -1,0 +1,63 @@
+"""Files that a person opens, written whole: beside their place first, then renamed, so that an old one stays until then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or a folder to; renamed to `path` at the end of the `with`, removed on an error.
+
+    The folder above is made where it is missing. The permissions of a file that is replaced stay.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some writers choose the format by it.
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial{path.suffix}")
+    try:
+        yield partial
+        if partial.is_file():
+            _flush(partial)
+            if path.is_file():
+                shutil.copymode(path, partial)
+            partial.replace(path)
+        else:
+            _swap(partial, path)
+    finally:
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` (UTF-8) in the place of `path` at once."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` in the place of `path` at once."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def _flush(path: Path) -> None:
+    """Some file systems report a full disk only when the bytes have to reach it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _swap(partial: Path, path: Path) -> None:
+    """A folder cannot replace one that is not empty: the old one steps aside first."""
+    old = path.with_name(f".{uuid.uuid4().hex[:12]}.replaced")
+    if path.is_dir():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

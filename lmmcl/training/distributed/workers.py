@@ -1,0 +1,119 @@
+"""The processes that train one stage together, as each of them sees them: this process alone, or those that torchrun started.
+
+No Ray here: a worker of a group of Ray Train sees its group through `lmmcl.training.ray_train.worker`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A checkpoint of the Trainer inside a stage; `opened` gives its folder on this machine."""
+
+    update: int
+    name: str
+    opened: Callable[[], AbstractContextManager[Path]]
+
+
+class Workers:
+    """This process alone. Subclasses agree with others on what each method returns: every worker calls it at the same point."""
+
+    rank = 0
+    size = 1
+    ends_when_preempted = True
+    """Whether a preempted stage ends itself with an error, once it has saved; else whoever started the group ends it."""
+
+    def broadcast(self, value: T) -> T:
+        """What the first worker has."""
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set in any worker."""
+        return flag
+
+    def is_preempted(self, noticed: bool) -> bool:
+        """Whether the stage is to save and end; `noticed` says that this process was told to."""
+        return noticed
+
+    def callbacks(self, placement: TrainingPlacement) -> list[TrainerCallback]:
+        """Further callbacks of the Trainer, called once a checkpoint has its checksums."""
+        return []
+
+    def saved_checkpoints(self, runs: Path, placement: TrainingPlacement) -> Iterable[SavedCheckpoint]:
+        """Checkpoints that fit how the model is divided now, the newest first; `runs` is the Trainer's own folder."""
+        names = self.broadcast(
+            sorted((folder.name for folder in runs.glob("checkpoint-*")), key=update_of, reverse=True)
+        )
+        return [SavedCheckpoint(update_of(name), name, lambda name=name: nullcontext(runs / name)) for name in names]  # type: ignore[misc]
+
+
+class TorchrunWorkers(Workers):
+    """The processes that torchrun started: all of them call the same functions, and the first one writes."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+    def broadcast(self, value: T) -> T:
+        """See `Workers.broadcast`."""
+        box = [value]
+        distributed.broadcast_object_list(box, src=0, device=_device())
+        return box[0]
+
+    def any(self, flag: bool) -> bool:
+        """See `Workers.any`."""
+        value = torch.tensor(float(flag), device=_device())
+        distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
+        return bool(value.item())
+
+    def is_preempted(self, noticed: bool) -> bool:
+        """See `Workers.is_preempted`."""
+        return self.any(noticed)
+
+
+def is_under_torchrun() -> bool:
+    """Whether torchrun started this process, with others or alone."""
+    return distributed.is_available() and distributed.is_torchelastic_launched()
+
+
+def get_workers() -> Workers:
+    """Those of this process."""
+    return TorchrunWorkers() if is_under_torchrun() else Workers()
+
+
+def placed_on(placement: TrainingPlacement, workers: Workers) -> TrainingPlacement:
+    """The placement for these workers: under torchrun as many as that started; raises UserError where another number is set."""
+    if not isinstance(workers, TorchrunWorkers):
+        return placement
+    if placement.workers not in (0, workers.size):
+        raise UserError(
+            f"torchrun started {workers.size} processes, and the cluster file asks for {placement.workers} workers; set "
+            f"workers: {workers.size}, or leave it out",
+            place="training.workers",
+        )
+    return placement.model_copy(update={"workers": workers.size, "min_workers": None})
+
+
+def update_of(folder: Path | str) -> int:
+    """After which update a Trainer checkpoint was written, by its folder's name."""
+    return int(Path(folder).name.rsplit("-", 1)[1])
+
+
+def _device() -> torch.device:
+    """Where a collective call finds its tensors: NCCL knows those of GPUs alone."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
