@@ -57,12 +57,14 @@ class PretrainedLMM(LMM):
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()
         import torch
-        from transformers import AutoModelForImageTextToText
+        from transformers import AutoConfig
+
+        from lmmcl.models.model_class import attention_for, model_class
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            **self.source(), dtype=dtype, attn_implementation=attention
-        )
+        cls = model_class(AutoConfig.from_pretrained(**self.source()), f"model {self.reference}")
+        used = attention_for(cls, attention, f"model {self.reference}")
+        model: Any = cls.from_pretrained(**self.source(), dtype=dtype, attn_implementation=used)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.model_class import forward_inputs, model_class
 from lmmcl.models.processing import assembly, special_processors
+from lmmcl.models.processing.encode import hold
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -55,6 +57,7 @@ def load_processor(architecture: Architecture, source: dict[str, Any]) -> Proces
             parts[part] = transformers.AutoTokenizer.from_pretrained(**source, subfolder=part)
     processor = assembly.build(cls, {part: parts[part] for part in cls.get_attributes()}, settings)
     _complete(processor, settings, config)
+    hold(processor, forward_inputs(model_class(config, _place(source))))
     _check(processor, _place(source))
     return processor
 
