@@ -52,7 +52,7 @@ def small_processor(model_type: str, config: Any, **settings: Any) -> Any:
     parts = {"image_processor": _images(model_type, config), "tokenizer": words}
     for part in cls.get_attributes():
         parts.setdefault(part, tokenizer(eos="[SEP]", bos="[CLS]"))
-    takes = {name: value for name, value in {**_usual(config), **settings}.items()}
+    takes = {**_usual(config), **settings}
     processor = build(cls, {name: parts[name] for name in cls.get_attributes()}, takes)
     mark = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", "<image>"))
     processor.chat_template = CHATML.replace("IMAGE", str(mark))
@@ -71,7 +71,7 @@ def words_of(base: Any) -> Any:
     spelt = re.findall(r'"(<[^"<>\s{}]+>|\[[A-Z_]+\]|\|[A-Z]+\|)"', module)
     own = {"eos_token", "bos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"}
     tokens = {name: f"<{name.removesuffix('_token')}>" for name in sorted(named - own)}
-    del transformers
+
     return tokenizer(*CHATML_MARKS, *dict.fromkeys(["<image>", *spelt]), bos="<s>", eos="<|im_end|>", **tokens)
 
 
@@ -162,4 +162,4 @@ def _image_id(processor: Any) -> Any:
     return getattr(processor, "image_token_id", None) or (ids or [None])[0]
 
 
-del Architecture
+
