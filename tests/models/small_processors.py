@@ -160,6 +160,3 @@ def _image_id(processor: Any) -> Any:
     if type(processor).__name__.startswith(("Gemma3", "ShieldGemma2")):
         return processor.tokenizer.image_token_id
     return getattr(processor, "image_token_id", None) or (ids or [None])[0]
-
-
-
