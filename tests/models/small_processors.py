@@ -12,7 +12,6 @@ from typing import Any
 
 from models.small_families import CHATML, CHATML_MARKS, tokenizer
 
-from lmmcl.models.architecture import Architecture
 from lmmcl.models.families.generic import guess_architecture
 from lmmcl.models.processing.assembly import build
 from lmmcl.models.processing.processors import image_class_names, transformers_class
@@ -61,7 +60,6 @@ def small_processor(model_type: str, config: Any, **settings: Any) -> Any:
 
 def words_of(base: Any) -> Any:
     """A tokenizer with every special token that the source of a processor class names."""
-    import transformers
 
     source = "".join(inspect.getsource(one) for one in base.__mro__ if one.__module__.startswith("transformers.models"))
     module = inspect.getsource(inspect.getmodule(base))
