@@ -18,6 +18,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubModel
+from lmmcl.planning.data_notes import data_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
 from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
@@ -142,6 +143,7 @@ def _notes(trial: Trial) -> Iterator[str]:
         yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
     yield from _left_out(trial)
     yield from few_examples(trial)
+    yield from data_notes(trial)
 
 
 def few_examples(trial: Trial) -> Iterator[str]:
