@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lmmcl"
 LAYERS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "api"},
     {"runner"},
     {"jobs", "inspection", "maintenance"},
     {"planning", "tracking"},
@@ -24,7 +24,8 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder"},
+    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
+    | {"environment"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from lmmcl import __version__
 from lmmcl.cli import catalog_commands, data_commands, result_commands, store_commands, sweep_commands, weight_commands
 from lmmcl.errors import UserError
+from lmmcl.version import __version__
 
 HELP = """Teach a large multimodal model new skills, one after another, and measure what it forgets.
 

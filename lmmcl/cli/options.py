@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fsspec.registry import get_filesystem_class
 from rich.console import Console
 
-from lmmcl.config.cluster import Cluster, load_cluster
-from lmmcl.errors import UserError
+from lmmcl.config.cluster import load_cluster
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.named_store import open_ledger
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
 Overrides = Annotated[
@@ -29,14 +27,6 @@ TrialName = Annotated[str, typer.Argument(metavar="TRIAL", help="a trial: name, 
 Checkpoint = Annotated[
     str, typer.Argument(metavar="STEP", help="a checkpoint: key, beginning of a key, or folder name")
 ]
-
-
-def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
-    """The store that is named on the command line, in LMMCL_STORE, in the cluster file, or beside the work."""
-    named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
-    ledger = Ledger(named or "lmmcl-store")
-    _check(ledger.store)
-    return ledger
 
 
 def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
@@ -52,24 +42,6 @@ def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | N
     words += ["--store", store] if store else []
     words += ["--cluster", str(cluster)] if cluster else []
     return "".join(f" {shlex.quote(word)}" for word in words)
-
-
-def _check(store: str) -> None:
-    """Raises UserError for what cannot be a store; one that is not there yet is empty."""
-    if "://" not in store:
-        if Path(store).exists() and not Path(store).is_dir():
-            raise UserError("is a file; a store is a folder or a URI", file=f"store {store}")
-        return
-    kind = store.split("://")[0]
-    try:
-        get_filesystem_class(kind)
-    except ValueError:
-        raise UserError(f"{kind}:// is no kind of store that fsspec knows", file=f"store {store}") from None
-    except ImportError as error:
-        raise UserError(
-            f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
-            file=f"store {store}",
-        ) from error
 
 
 def wide_console() -> Console:

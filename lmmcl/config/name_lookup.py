@@ -22,11 +22,12 @@ from lmmcl.tasks.tags import tagged
 class Names:
     """Resolves the names of one file; every error says where the name stands.
 
-    `orders` are skills by the order's name; `held_out` benchmarks have the tags that the file gives them.
+    `file` is what messages call it, and `folder` what its paths are relative to. `orders` are skills by the order's name;
+    `held_out` benchmarks have the tags that the file gives them.
     """
 
-    def __init__(self, path: Path, entry: SweepFile) -> None:
-        self.path, self._entry = path, entry
+    def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
+        self._file, self._folder, self._entry = file, folder, entry
         self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
@@ -41,40 +42,38 @@ class Names:
             case "mitigation":
                 return self._mitigation(value, place)
             case "model":
-                return self._named(get_model, place, value, self.path.parent)
+                return self._named(get_model, place, value, self._folder)
             case "order" if value not in self.orders:
-                raise UserError(unknown("order", value, self.orders), file=str(self.path), place=place)
+                raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
         return value
 
     def _mitigation(self, value: Any, place: str) -> Mitigation | None:
         if value in (None, "none"):
             return None
-        return self._named(get_mitigation, place, value, skills=self._own_skills, folder=self.path.parent)
+        return self._named(get_mitigation, place, value, skills=self._own_skills, folder=self._folder)
 
     def _files(self, entry: LocalBenchmarkEntry, place: str) -> dict[str, Any]:
         """Paths of an entry, relative to the sweep file; a file that is not there is refused here."""
         names = {"test": entry.test, "images": entry.images}
         if isinstance(entry, LocalSkillEntry):
             names["train"] = entry.train
-        paths = {key: (self.path.parent / value).absolute() for key, value in names.items() if value is not None}
+        paths = {key: (self._folder / value).absolute() for key, value in names.items() if value is not None}
         for key, path in paths.items():
             if not path.exists():
-                raise UserError(f"{path} does not exist", file=str(self.path), place=join(place, key))
+                raise UserError(f"{path} does not exist", file=self._file, place=join(place, key))
         return {**paths, "metric": entry.metric, "max_new_tokens": entry.max_new_tokens}
 
     def _skill(self, name: str, entry: LocalSkillEntry) -> Skill:
         place = join("skills", name)
         if name in skill_names():
-            raise UserError(
-                f"{name!r} is the name of a skill that ships; choose another", file=str(self.path), place=place
-            )
+            raise UserError(f"{name!r} is the name of a skill that ships; choose another", file=self._file, place=place)
         return self._named(local_skill, place, name, **self._files(entry, place))
 
     def _benchmark(self, name: str, entry: LocalBenchmarkEntry) -> Benchmark:
         place = join("benchmarks", "own", name)
         if name in benchmark_names():
             raise UserError(
-                f"{name!r} is the name of a benchmark that ships; choose another", file=str(self.path), place=place
+                f"{name!r} is the name of a benchmark that ships; choose another", file=self._file, place=place
             )
         return self._named(local_benchmark, place, name, **self._files(entry, place))
 
@@ -91,7 +90,7 @@ class Names:
             place = join("benchmarks", "held_out", i)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
                 why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
-                raise UserError(f"{name!r} {why}", file=str(self.path), place=place)
+                raise UserError(f"{name!r} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))
             else:
@@ -102,19 +101,19 @@ class Names:
     def _include(self) -> Path | None:
         """The folder of the user's own tasks for lmms-eval."""
         entry = self._entry.benchmarks.lmms_eval
-        return (self.path.parent / entry.include).absolute() if entry else None
+        return (self._folder / entry.include).absolute() if entry else None
 
     def _tagged(self, held_out: Sequence[Benchmark], taught: Collection[str]) -> tuple[Benchmark, ...]:
         found = {benchmark.name: benchmark for benchmark in held_out}
         for name, tags in self._entry.benchmarks.tags.items():
             place = join("benchmarks", "tags", name)
             if name not in found:
-                raise UserError(unknown("held-out benchmark", name, found), file=str(self.path), place=place)
+                raise UserError(unknown("held-out benchmark", name, found), file=self._file, place=place)
             try:
                 found[name] = tagged(found[name], tags, sorted(taught))
             except UserError as error:
                 where = join(place, error.place) if error.place else place
-                raise UserError(error.message, file=str(self.path), place=where) from error
+                raise UserError(error.message, file=self._file, place=where) from error
         return tuple(found.values())
 
     def _probes(self) -> tuple[Probe, ...]:
@@ -123,7 +122,7 @@ class Names:
             place = join("probes", i)
             probe = self._named(get_probe, place, entry)
             if probe.name in found:
-                raise UserError(f"{probe.name!r} is listed twice", file=str(self.path), place=place)
+                raise UserError(f"{probe.name!r} is listed twice", file=self._file, place=place)
             self._named(probe.benchmarks, place, self.held_out)
             found[probe.name] = probe
         return tuple(found.values())
@@ -132,7 +131,7 @@ class Names:
         if name in own:
             return own[name]
         if name not in shipped:
-            raise UserError(unknown(kind, name, [*shipped, *own]), file=str(self.path), place=place)
+            raise UserError(unknown(kind, name, [*shipped, *own]), file=self._file, place=place)
         return get(name)
 
     def _named(self, make: Any, place: str, *args: Any, **more: Any) -> Any:
@@ -140,4 +139,4 @@ class Names:
         try:
             return make(*args, **more)
         except UserError as error:
-            raise UserError(str(error), file=str(self.path), place=place) from error
+            raise UserError(str(error), file=self._file, place=place) from error

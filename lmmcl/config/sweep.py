@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,9 @@ from lmmcl.steps.trial import Trial
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
+    """A sweep that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
 
-    `overrides` are the `path=value` pairs that it was read with.
+    `file` is where it was read, empty where it was built in Python; `overrides` are the `path=value` pairs that it was read with.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Sweep:
 
     @property
     def words(self) -> str:
-        """The file and its overrides, as they stand in a command that can be pasted."""
+        """The file and its overrides, as they stand in a command that can be pasted; `SWEEP` where there is no file."""
+        if not self.file:
+            return "SWEEP"
         return shlex.join([self.file, *(word for pair in self.overrides for word in ("--set", pair))])
 
     @cached_property
@@ -66,15 +68,22 @@ def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Swee
     path = Path(path)
     overrides = tuple(overrides or ())
     data = apply_overrides(read_yaml(path), overrides)
-    entry = validate(SweepFile, data, file=str(path))
-    return replace(_Builder(path, entry).sweep(), overrides=overrides)
+    return replace(build_sweep(data, file=str(path), folder=path.parent), overrides=overrides)
+
+
+def build_sweep(data: Mapping[str, Any], *, file: str = "", folder: Path = Path()) -> Sweep:
+    """Check and expand the settings of a sweep, as its YAML holds them. Raises UserError that names the place in them.
+
+    `file` is what messages call the sweep, and `folder` what its paths are relative to.
+    """
+    return _Builder(file, folder, validate(SweepFile, data, file=file)).sweep()
 
 
 class _Builder:
     """Expands the grids of one file; every error says where it stands."""
 
-    def __init__(self, path: Path, entry: SweepFile) -> None:
-        self.file, self.entry, self.names = str(path), entry, Names(path, entry)
+    def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
+        self.file, self.entry, self.names = file, entry, Names(file, folder, entry)
         self.points = Points(
             file=self.file,
             training=entry.training,

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
 from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, decode_record
+from lmmcl.ledger.side_files import find_damaged, quarantine
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Audit:
         if not self.damages:
             return ""
         if self.repaired:
-            return "; put aside: the next run of their sweeps computes them again"
-        return "; --repair puts damaged records aside, so that the next run of their sweeps computes them again"
+            return "; put aside: the next run of their sweeps computes or writes them again"
+        return "; --repair puts them aside, so that the next run of their sweeps computes or writes them again"
 
 
 def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
-    """Read every file of every record; with `repair`, damaged records are put aside, so that a run computes them again.
+    """Read every file of every record, and the sealed ones beside them; with `repair`, what is damaged is put aside.
 
     Raises UserError where there is no store.
     """
@@ -81,6 +82,10 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
             audit.dropped += bool(record and not record.has_weights)
             if found and repair:
                 ledger.quarantine(path)
+    for name, why in find_damaged(ledger.files):
+        audit.damages.append(Damage(name, why))
+        if repair:
+            quarantine(ledger.files, name)
     return audit
 
 

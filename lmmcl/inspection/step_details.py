@@ -19,7 +19,8 @@ from rich.table import Table
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.record import KINDS
+from lmmcl.ledger.record import KINDS, DamagedError
+from lmmcl.ledger.side_files import WARNINGS, read_object
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
 
@@ -105,7 +106,11 @@ def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
     """The trials that need this checkpoint, by what runs and reports of the store understood of their sweeps."""
     found = []
     for name in ledger.files.matches("reports/*/sweep.json"):
-        sweep = json.loads(ledger.files.read(name))
+        try:
+            sweep = read_object(ledger.files, name) or {"trials": []}
+        except DamagedError as error:
+            WARNINGS.say(error)
+            continue
         for trial in sweep["trials"]:
             held = (trial.get(each, {}) for each in ("steps", "fine_tunes"))  # the second lacks in older stores
             stages = {int(number) for steps in held for number, step in steps.items() if step == key}

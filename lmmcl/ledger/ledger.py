@@ -32,6 +32,7 @@ from lmmcl.ledger.owners import is_written, key_of
 from lmmcl.ledger.pending_record import PendingRecord, private_folder, private_folders, publish, staged_whole
 from lmmcl.ledger.reading import lines, opened
 from lmmcl.ledger.record import RECORD, WEIGHTS, Record, decode_record, encode_record
+from lmmcl.ledger.side_files import encode
 from lmmcl.ledger.stale_files import tidy, tidy_node
 from lmmcl.ledger.store import Store, full, local_path, met_no_room
 from lmmcl.models import get_model
@@ -209,8 +210,8 @@ class Ledger:
         return lines(self, path, name)
 
     def keep_text(self, name: str, text: str) -> None:
-        """Write a text beside the records, such as why a trial failed; it is no record and may be deleted."""
-        self.files.write(name, text.encode())
+        """Write a text beside the records, such as why a trial failed, with its checksum; it may be deleted."""
+        self.files.write(name, encode(name, text))
 
     def paths(self, kind: str = "checkpoints") -> list[str]:
         """Folders of all finished steps below `checkpoints`, `scores` or `probes`, sorted."""

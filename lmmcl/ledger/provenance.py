@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 
@@ -32,20 +31,14 @@ def computed_by() -> str:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, Any]:
-    import subprocess
     from importlib.metadata import PackageNotFoundError, version
 
-    import lmmcl
+    from lmmcl.version import __version__, source_commit
 
-    versions: dict[str, Any] = {"lmmcl": lmmcl.__version__}
+    versions: dict[str, Any] = {"lmmcl": __version__}
     for package in ("torch", "transformers", "ray"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return {**versions, "commit": None}
-    return {**versions, "commit": found.stdout.strip() if found.returncode == 0 else None}
+    return {**versions, "commit": source_commit()}

@@ -64,21 +64,34 @@ class Record:
 
 def encode_record(fields: Mapping[str, Any]) -> bytes:
     """A record as it is stored: JSON with the SHA-256 of all that comes before as its last entry."""
-    said = json.dumps(fields, allow_nan=False).encode()[:-1]
-    return said + _SEAL + hashlib.sha256(said).hexdigest().encode() + b'"}'
+    return seal_json(json.dumps(fields, allow_nan=False))
 
 
 def decode_record(content: bytes) -> dict[str, Any]:
     """What a record says; raises ValueError when it was cut or changed. One without a seal is taken at its word."""
+    fields = unseal_json(content)
+    if not {"key", "kind", "parents"} <= fields.keys():
+        raise ValueError("is not a valid record")
+    return fields
+
+
+def seal_json(text: str) -> bytes:
+    """The JSON text of an object with one more entry, its last: the SHA-256 of all that comes before."""
+    said = text.rstrip().removesuffix("}").rstrip().encode()
+    return said + _SEAL + hashlib.sha256(said).hexdigest().encode() + b'"}'
+
+
+def unseal_json(content: bytes) -> dict[str, Any]:
+    """The object that was sealed; raises ValueError when it was cut or changed. One without a seal is taken at its word."""
     try:
         fields = json.loads(content)
-    except ValueError as error:
-        raise ValueError("was cut, or is no JSON") from error
-    if not isinstance(fields, dict) or not {"key", "kind", "parents"} <= fields.keys():
-        raise ValueError("is no record")
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is truncated or not valid JSON") from error
+    if not isinstance(fields, dict):
+        raise ValueError("is not a JSON object")
     seal = fields.pop("seal", None)
     if seal is not None and seal != hashlib.sha256(content.rpartition(_SEAL)[0]).hexdigest():
-        raise ValueError("holds other bytes than were written")
+        raise ValueError("does not match its checksum")
     return fields
 
 

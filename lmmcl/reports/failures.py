@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import DamagedError
+from lmmcl.ledger.side_files import read_text
 from lmmcl.reports import formatting
 from lmmcl.steps.trial import Trial
 
@@ -67,8 +69,10 @@ def _kept(ledger: Ledger) -> set[str]:
 
 def _read(ledger: Ledger, key: str) -> Failure | None:
     try:
-        text = ledger.files.read(_file(key)).decode()
-    except FileNotFoundError:  # a run that begins forgets it
+        text = read_text(ledger.files, _file(key))
+    except DamagedError as error:
+        return Failure(key, "", f"the note that says why is damaged: {error}", "")
+    if text is None:  # a run that begins forgets it
         return None
     head, _, details = text.partition(DETAILS)
     trial, _, why = head.partition("\n")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.step_leases import leased
@@ -34,17 +35,15 @@ def compute(
 
     Returns whether the checkpoint waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
     """
-    with leased(steps, ledger, cluster) as lease:
+    with leased(steps, ledger, cluster) as lease, neutral_environment():
         if not lease.steps:
             return False
         step = lease.steps[0]
         waits = not ledger.is_local and ledger.deferred_key == step.key
         use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
         match step:
-            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(
-                step
-            ):  # by a try whose upload failed
-                if not waits:
+            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):
+                if not waits:  # a try before this computed it, and its upload failed
                     ledger.upload(step)
             case Finetune() | Snapshot():
                 from lmmcl.training.finetune import finetune
@@ -57,9 +56,8 @@ def compute(
             case Merge():
                 from lmmcl.weights.merging import merge
 
-                merge(
-                    step, ledger, device=pick_device(cluster.training.gpus_per_worker if step.rule.needs_model else 0)
-                )
+                gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
+                merge(step, ledger, device=pick_device(gpus))
             case Recorded():  # known by its record alone, which does not say how to make it
                 raise UserError(
                     "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "

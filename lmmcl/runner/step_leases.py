@@ -63,7 +63,7 @@ class OtherRuns:
             self._claims = _claims(self._ledger, self._cluster)
         free = []
         for step in steps:
-            owner = self._claims.holder(step.key)
+            owner = self._claims.owner(step.key)
             if owner is None:
                 free.append(step)
             elif step.key not in self._logged:

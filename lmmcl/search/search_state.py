@@ -10,19 +10,26 @@ a folder forgets the decisions of a search and no result.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from lmmcl.config.grid_point import Space
 from lmmcl.config.search_settings import Asha, Stopped
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import DamagedError
+from lmmcl.ledger.side_files import WARNINGS, damaged, encode, quarantine, read_object
+from lmmcl.ledger.store import Store
 from lmmcl.steps.keys import key_of
 from lmmcl.steps.trial import Trial
 
 FOLDER = "searches"
+T = TypeVar("T")
+
+log = logging.getLogger("lmmcl")
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,18 @@ class Proposals:
 
     def read(self) -> None:
         """Look for points that were added since."""
-        while self.left > 0 and (found := self._read(len(self._known))) is not None:
-            self._known.append(found)
+        try:
+            while self.left > 0 and (found := self._read(len(self._known))) is not None:
+                self._known.append(found)
+        except DamagedError as error:  # what comes after it is found again when it is replaced
+            WARNINGS.say(error)
 
     def add(self, point: Mapping[str, Any]) -> Proposal:
         """Keep one more point, and return what the store has in that place: another run may have been first."""
         number = len(self._known)
         trial = self.space.trial(point)
         text = json.dumps({"number": number, "point": dict(point), "trial": trial.key, "name": trial.name}, indent=1)
-        self._ledger.files.create(self._file(number), text.encode())
-        found = self._read(number)
+        found = _created(self._ledger.files, self._file(number), text, lambda: self._read(number))
         assert found is not None, f"{self._file(number)} was written a moment ago"
         self._known.append(found)
         return found
@@ -71,20 +80,33 @@ class Proposals:
         return f"{FOLDER}/{self.space.key}/{number:05d}.json"
 
     def _read(self, number: int) -> Proposal | None:
-        try:
-            text = self._ledger.files.read(self._file(number))
-        except FileNotFoundError:
+        files, name = self._ledger.files, self._file(number)
+        kept = read_object(files, name)
+        if kept is None:
             return None
         try:
-            point = json.loads(text)["point"]
+            point = kept["point"]
             if set(point) != set(self.space.draws):
                 raise ValueError(f"its point has {', '.join(point)}")
-            return Proposal(point, self.space.trial(point))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"is no point of {self.space.label} ({error}); delete it and those after it",
-                file=f"{self._ledger.store}/{self._file(number)}",
-            ) from error
+            trial = self.space.trial(point)
+        except (ValueError, KeyError, TypeError, UserError) as error:
+            raise damaged(files, name, f"is not a valid point of {self.space.label} ({error})") from error
+        if kept.get("trial") != trial.key:
+            raise damaged(files, name, f"its point belongs to trial {trial.key}, not to {kept.get('trial')}")
+        return Proposal(point, trial)
+
+
+def _created(files: Store, name: str, text: str, read: Callable[[], T | None]) -> T | None:
+    """Create a file unless there is one, and return what `read` finds in it; a damaged one is put aside first."""
+    content = encode(name, text)
+    files.create(name, content)
+    try:
+        return read()
+    except DamagedError as error:
+        log.warning("%s", error)
+        quarantine(files, name)
+        files.create(name, content)
+        return read()
 
 
 def with_proposals(sweep: Sweep, ledger: Ledger) -> Sweep:
@@ -143,7 +165,19 @@ class Decisions:
         """Look for decisions that were added since."""
         for name in self._ledger.files.matches(f"{self._folder}/*.json"):
             if name not in self._known:
-                self._known[name] = json.loads(self._ledger.files.read(name))
+                try:
+                    self._known |= {name: found} if (found := self._read(name)) is not None else {}
+                except DamagedError as error:
+                    WARNINGS.say(error)
+
+    def _read(self, name: str) -> Mapping[str, Any] | None:
+        kept = read_object(self._ledger.files, name)
+        if kept is None:
+            return None
+        whose = f"{kept.get('trial', name.rsplit('/', 1)[1].rsplit('-', 1)[0])}-{kept.get('stage')}"
+        if f"{self._folder}/{whose}.json" != name or not {"measure", "value", "limit", "goes_on"} <= kept.keys():
+            raise damaged(self._ledger.files, name, "is not the decision that its name says")
+        return kept
 
     def may_go_on(self, trial: Trial, stage: int) -> bool | None:
         """Whether the trial may go on beyond a stage; None where nothing was decided."""
@@ -161,12 +195,12 @@ class Decisions:
     def add(self, trial: Trial, stage: int, value: float, limit: float | None, *, goes_on: bool) -> bool:
         """Keep a decision; returns what the store has: another run may have decided first."""
         name = self._file(trial, stage)
-        said = {"measure": self.settings.metric, "value": value, "limit": limit, "goes_on": goes_on}
-        text = json.dumps({"name": trial.name, "stage": stage, **said}, indent=1)
-        if not self._ledger.files.create(name, text.encode()):
-            said = json.loads(self._ledger.files.read(name))
-        self._known[name] = said
-        return bool(said["goes_on"])
+        decision = {"measure": self.settings.metric, "value": value, "limit": limit, "goes_on": goes_on}
+        text = json.dumps({"name": trial.name, "trial": trial.key, "stage": stage, **decision}, indent=1)
+        kept = _created(self._ledger.files, name, text, lambda: self._read(name))
+        assert kept is not None, f"{name} was written a moment ago"
+        self._known[name] = kept
+        return bool(kept["goes_on"])
 
     def _file(self, trial: Trial, stage: int) -> str:
         return f"{self._folder}/{trial.key}-{stage}.json"

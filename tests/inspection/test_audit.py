@@ -43,9 +43,12 @@ def changed(name: str, change: Callable[[str], str]) -> Callable[[Path], object]
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a record that was cut": (changed(RECORD, lambda text: text[:40]), "record.json was cut, or is no JSON"),
-    "a score that was changed": (changed(RECORD, lambda text: text.replace("50.0", "60.0")), "record.json holds other"),
-    "a record of something else": (changed(RECORD, lambda _: '["a"]'), "record.json is no record"),
+    "a record that was cut": (changed(RECORD, lambda text: text[:40]), "record.json is truncated or not valid JSON"),
+    "a score that was changed": (
+        changed(RECORD, lambda text: text.replace("50.0", "60.0")),
+        "record.json does not match its checksum",
+    ),
+    "a record of something else": (changed(RECORD, lambda _: '["a"]'), "record.json is not a JSON object"),
     "the record of another step": (changed(RECORD, lambda _: SAID), f"its record is of {ASKED.key}"),
     "a file that was cut": (changed("delta.safetensors", lambda text: text[:3]), "delta.safetensors has 3 bytes, not"),
     "a file that was changed": (changed("rows.jsonl", lambda text: text.replace("1", "2")), "rows.jsonl holds other"),

@@ -53,7 +53,7 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
 ) -> None:
     ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.3, poll_s=0.05)
     step = made_trial().stages[0].checkpoint
-    monkeypatch.setattr("lmmcl.ledger.leases.place", lambda: "another machine")
+    monkeypatch.setattr("lmmcl.ledger.leases.host_id", lambda: "another machine")
     other = Leases(ledger.files, short, "another cluster")
     with other.held([step.key]) as held:
         held.keep()
@@ -62,7 +62,7 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
     begun = time.monotonic()
     asyncio.run(scheduler.ensure([step]))
     assert time.monotonic() - begun >= 0.3
-    assert ledger.holds(step)
+    assert ledger.has_usable(step)
 
 
 def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path) ->
 
     scheduler = StepScheduler(ledger, Cluster(), stumble)
     asyncio.run(scheduler.ensure([first]))
-    assert ledger.holds(first)
+    assert ledger.has_usable(first)
     with pytest.raises(FileNotFoundError):
         asyncio.run(scheduler.ensure([second]))
     assert not ledger.sizes("claims")

@@ -16,6 +16,7 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, rates, run, told  # noq
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import seal_json
 from lmmcl.search.search_state import Proposals, with_proposals
 
 DRAWN = SEARCH.replace("[1.0e-6, 1.0e-5, 1.0e-4, 1.0e-3]", "{log_uniform: [1.0e-6, 1.0e-3]}") + (
@@ -206,14 +207,37 @@ def test_proposed_trials_are_found_by_name(tmp_path: Path, pretence: Pretence) -
     assert json.loads(found.stdout)["first"] == first.name
 
 
-def test_a_file_that_is_no_point_is_named(tmp_path: Path) -> None:
+OTHERS_TRIAL = {"point": {"learning_rate": 1e-4}, "trial": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"point": {"epochs": 3}}', "is not a valid point of"),
+        ('{"point": {"learn', "is truncated or not valid JSON"),
+        (json.dumps(OTHERS_TRIAL), "its point belongs to trial"),
+        (seal_json(json.dumps(OTHERS_TRIAL)).decode().replace("0.0001", "0.0002"), "does not match its checksum"),
+    ],
+)
+def test_a_point_that_was_damaged_is_named_counts_as_missing_and_is_proposed_again(
+    tmp_path: Path,
+    pretence: Pretence,  # noqa: F811
+    content: str,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     sweep = write_sweep(tmp_path, DRAWN)
+    run(sweep)
     (space,) = load_sweep(sweep).spaces
-    folder = tmp_path / "store" / "searches" / space.key
-    folder.mkdir(parents=True)
-    (folder / "00000.json").write_text('{"point": {"epochs": 3}}')
-    with pytest.raises(UserError, match=r"00000\.json.*delete it"):
-        lmmcl("status", sweep, "--store", tmp_path / "store")
+    file = tmp_path / "store" / "searches" / space.key / "00001.json"
+    whole = json.loads(file.read_text())
+    file.write_text(content)
+    assert len(with_proposals(load_sweep(sweep), Ledger(str(tmp_path / "store"))).trials) == 1
+    assert f"{file}: {told}" in caplog.text
+    assert lmmcl("status", sweep, "--store", tmp_path / "store").exit_code == 0
+    run(sweep)
+    assert json.loads(file.read_text()) == whole, "the same point, from the same results"
+    assert file.with_name("00001.json.damaged").read_text() == content
 
 
 def test_without_optuna_the_run_says_what_to_install_and_spends_nothing(

@@ -1,0 +1,132 @@
+"""Plan and run from Python: what is printed, what is returned, clusters as mappings, and a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from made import write_sweep
+from pretended import SEARCH, Pretence, pretence  # noqa: F401
+
+import lmmcl
+from lmmcl.api.operations import _beside_event_loop
+from lmmcl.errors import UserError
+from lmmcl.steps import Checkpoint, Finetune
+
+ONE_STAGE = """
+name: small
+orders: {main: [counting]}
+benchmarks: {held_out: [colour]}
+training: {examples: 8, max_steps: 2, global_batch_size: 4, precision: fp32}
+evaluation: {precision: fp32, limit: 4}
+grids: [{model: [tiny-onevision], recipe: [sa_proj]}]
+"""
+
+
+def test_a_plan_prints_what_the_command_prints_and_is_a_table(tmp_path: Path) -> None:
+    plan = lmmcl.plan(write_sweep(tmp_path), store=tmp_path / "store")
+    assert plan.to_run["finetune"] == 8
+    assert "steps" in str(plan) and "sa_proj" in str(plan)
+    assert list(plan.to_frame()["recorded"]) == [0, 0, 0, 0]
+    assert not (tmp_path / "store").exists(), "a plan writes nothing"
+
+
+def test_a_plan_is_plain_text_in_a_terminal_with_colours_and_in_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lmmcl.plan(write_sweep(tmp_path), store=tmp_path / "store")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # as in a notebook, where rich would display HTML
+    assert "\x1b" not in str(plan) and "finetune" in str(plan)
+
+
+def test_a_cluster_is_a_file_or_a_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"store: {tmp_path / 'there'}\n", encoding="utf-8")
+    sweep = write_sweep(tmp_path)
+    settings = {"store": str(tmp_path / "there")}
+    assert lmmcl.plan(sweep, cluster=file).to_run == lmmcl.plan(sweep, cluster=settings).to_run
+    with pytest.raises(UserError, match=r"cluster: .*unknown key 'stor'; did you mean 'store'"):
+        lmmcl.plan(sweep, cluster={"stor": "x"})
+
+
+def test_a_run_computes_once_and_returns_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = lmmcl.load_sweep(write_sweep(tmp_path, ONE_STAGE))
+    results = lmmcl.run(sweep, store=tmp_path / "store", inline=True, mlflow="off", quiet=True)
+    assert list(results.trials()["state"]) == ["done"]
+    assert capsys.readouterr().out == ""
+    again = lmmcl.run(sweep, store=tmp_path / "store", inline=True, mlflow="off")
+    assert "0 steps computed" in capsys.readouterr().out
+    assert again.scores().equals(results.scores())
+    assert "1 done" in repr(again)
+
+
+def test_a_sweep_without_a_file_is_run_and_reported(tmp_path: Path) -> None:
+    import yaml
+
+    sweep = lmmcl.make_sweep(**yaml.safe_load(ONE_STAGE))
+    results = lmmcl.run(sweep, store=tmp_path / "store", inline=True, mlflow="off", quiet=True)
+    assert len(results.scores()) == 4
+    assert (tmp_path / "store" / "reports" / "small" / "index.html").is_file()
+
+
+def test_a_failed_trial_is_in_the_results_and_the_others_are_done(
+    tmp_path: Path,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    def breaks(step: Checkpoint) -> None:
+        if isinstance(step, Finetune) and step.training.learning_rate == 1e-5:
+            raise RuntimeError("out of luck")
+
+    pretence.breaks = breaks
+    file, store = write_sweep(tmp_path, SEARCH), tmp_path / "store"
+    results = lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True)
+    trials = results.trials().set_index("learning_rate")
+    assert dict(trials["state"]) == {1e-6: "done", 1e-5: "failed", 1e-4: "done", 1e-3: "done"}
+    assert results.failures == {trials["trial"][1e-5]: "RuntimeError: out of luck"}
+    assert lmmcl.results(file, store=store).failures == results.failures
+
+
+def test_a_notebook_has_an_event_loop_and_a_run_has_its_own(tmp_path: Path) -> None:
+    async def cell() -> list[str]:
+        file, store = write_sweep(tmp_path, ONE_STAGE), tmp_path / "store"
+        return list(lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True).trials()["state"])
+
+    assert asyncio.run(cell()) == ["done"]
+
+
+def test_an_error_beside_an_event_loop_reaches_the_caller() -> None:
+    async def cell() -> None:
+        _beside_event_loop(lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(cell())
+
+
+@pytest.mark.timeout(30)
+def test_an_interrupt_ends_the_work_beside_an_event_loop() -> None:
+    """The stop button of a notebook is SIGINT to its main thread; the work has to end, and not go on unseen."""
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+            raise
+
+    async def cell() -> None:
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        _beside_event_loop(work)
+
+    loop = asyncio.new_event_loop()  # asyncio.run would handle the signal itself, which a notebook's loop does not
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    loop.close()
+    assert ended == ["interrupted"]
