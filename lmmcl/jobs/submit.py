@@ -18,7 +18,7 @@ from typing import Any
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
 from lmmcl.config.validation import apply_overrides, read_yaml
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.jobs.package import EXCLUDED, check_sent, files_of, inside
 from lmmcl.planning.fits import refuse, unfit
 from lmmcl.tracking.database import default_tracking_uri
@@ -126,7 +126,7 @@ def _lasting(store: str | None) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"a variable is NAME=VALUE, not {text!r}", place="--env")
+        raise UserError(f"a variable is NAME=VALUE, not {shown(text)}", place="--env")
     return name, value
 
 
