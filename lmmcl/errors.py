@@ -95,7 +95,9 @@ def sentence(problem: Any) -> str:
     if problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]
         message = f"at least {least} value{'s' if least > 1 else ''} expected"
-    hint = f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
+    hint = (
+        f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
+    )
     return f"{FORMS.get(problem['type'], message)}{hint}, not {shown(given)}"
 
 

@@ -10,7 +10,9 @@ from lmmcl.yaml_text import MOST_LEVELS, MOST_NODES, parse_yaml
 GROWING = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
-MERGING = "m0: &m0 {x: 1, y: 2}\n" + "".join(f"m{n}: &m{n} {{z: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 9))
+MERGING = "m0: &m0 {x: 1, y: 2}\n" + "".join(
+    f"m{n}: &m{n} {{z: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 9)
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,10 @@ def test_what_has_no_end_is_refused(text: str, why: str) -> None:
 
 
 def test_aliases_and_lists_of_a_usual_size_are_read() -> None:
-    assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: 1}, e: 2}") == {"a": [1, 2], "b": [[1, 2]] * 2, "c": {"d": 1, "e": 2}}
+    assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: 1}, e: 2}") == {
+        "a": [1, 2],
+        "b": [[1, 2]] * 2,
+        "c": {"d": 1, "e": 2},
+    }
     assert len(parse_yaml("[" + ", ".join(["1"] * 50_000) + "]")) == 50_000
     assert parse_yaml("") is None

@@ -20,6 +20,7 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.config.validation import validate
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.planning.plan import Plan, make_plan
+from lmmcl.terminal import safe_console
 
 WIDTH = 200
 """Columns of what is printed where there is no terminal."""
@@ -95,7 +96,7 @@ def _text(store: str | Path | None) -> str | None:
 
 def _console() -> Console:
     """Plain lines on standard output: a notebook would draw a widget for each of rich's live displays."""
-    return Console(force_jupyter=False, width=None if sys.stdout.isatty() else WIDTH)
+    return safe_console(force_jupyter=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _beside_event_loop(work: Callable[[], T]) -> T:

@@ -66,7 +66,9 @@ class Names:
     def _skill(self, name: str, entry: LocalSkillEntry) -> Skill:
         place = join("skills", name)
         if name in skill_names():
-            raise UserError(f"{shown(name)} is the name of a skill that ships; choose another", file=self._file, place=place)
+            raise UserError(
+                f"{shown(name)} is the name of a skill that ships; choose another", file=self._file, place=place
+            )
         return self._named(local_skill, place, name, **self._files(entry, place))
 
     def _benchmark(self, name: str, entry: LocalBenchmarkEntry) -> Benchmark:

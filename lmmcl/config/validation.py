@@ -111,7 +111,10 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
             if not last:
                 data.setdefault(index, {})
         else:
-            raise UserError(f"{shown(pair)}: {'.'.join(parts[:depth])} holds {shown(data)}, which has no {shown(part)}", place="--set")
+            raise UserError(
+                f"{shown(pair)}: {'.'.join(parts[:depth])} holds {shown(data)}, which has no {shown(part)}",
+                place="--set",
+            )
         if last:
             data[index] = value
         else:

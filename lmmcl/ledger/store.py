@@ -24,6 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.errors import UserError
+from lmmcl.masking import mask
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before each further try. An object store's own client tries several times inside each."""
@@ -218,7 +219,9 @@ class Store:
                         f"cannot be reached ({_line(error)}), tried for {time.monotonic() - started:.0f} s; {KEPT}",
                         file=f"store {self.uri}",
                     ) from error
-                logger.warning("store %s cannot be reached (%s); trying again in %g s", self.uri, _line(error), wait)
+                logger.warning(
+                    "store %s cannot be reached (%s); trying again in %g s", mask(self.uri), _line(error), wait
+                )
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
@@ -263,4 +266,4 @@ def full(folder: Path, store: str) -> FullError:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return mask(f"{type(error).__name__}: {error}".splitlines()[0])

@@ -14,6 +14,7 @@ from typing import Any
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
@@ -22,6 +23,7 @@ from lmmcl.search.progress import Walk, Walks, walks_of, wanted_steps
 from lmmcl.search.search_state import search_states, with_proposals
 from lmmcl.steps import Examine, Finetune, Step
 from lmmcl.steps.trial import Stage, Trial
+from lmmcl.terminal import escape_controls
 
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
@@ -164,7 +166,7 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
         "python": platform.python_version(),
         "commit": git_commit(),
-        "command": " ".join(["lmmcl", *sys.argv[1:]]),
+        "command": escape_controls(mask(" ".join(["lmmcl", *sys.argv[1:]]))),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
