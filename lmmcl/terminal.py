@@ -18,6 +18,7 @@ from typing import IO, Any
 import typer
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
+from rich.text import Text
 
 from lmmcl.masking import mask
 
@@ -88,7 +89,16 @@ class _MaskingFormatter(logging.Formatter):
 
 class _Escape(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(each) for each in renderables]
+        return [_Escaped(_masked(each)) for each in renderables]
+
+
+def _masked(renderable: RenderableType) -> RenderableType:
+    """A text that holds a secret without its marks: rich colours the parts of a URI, each of which holds no secret alone."""
+    if not isinstance(renderable, Text) or mask(renderable.plain) == renderable.plain:
+        return renderable
+    plain = renderable.blank_copy(mask(renderable.plain))
+    plain.end = renderable.end
+    return plain
 
 
 class _Escaped:

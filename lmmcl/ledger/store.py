@@ -180,7 +180,7 @@ class Store:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
-        root = f"{self.root}/{folder}"
+        root = f"{self.root}/{folder}".rstrip("/")
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 

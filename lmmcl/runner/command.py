@@ -120,7 +120,9 @@ def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:
     """Beside the store's own database; a server, or a database elsewhere, decides for itself."""
-    return default_artifact_location(ledger.store) if uri == default_tracking_uri(ledger.store) else None
+    if not ledger.is_local or uri != default_tracking_uri(ledger.store):
+        return None
+    return default_artifact_location(ledger.store)
 
 
 def report_folder(ledger: Ledger, sweep: Sweep) -> Path:

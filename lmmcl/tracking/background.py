@@ -160,8 +160,9 @@ class BackgroundTracker:
             if self._tracker is None:
                 self._tracker = self._connect()
             action(self._tracker)
-        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now.
-        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError) as error:
+        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now,
+        # import errors where the driver of a database is not installed.
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError) as error:
             self._tracker = None  # what it remembers may not be so any longer
             final = isinstance(error, MlflowException) and error.error_code in FINAL
             self._failed(_line(error), trial, final)
