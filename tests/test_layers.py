@@ -24,18 +24,8 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {
-        "registry",
-        "errors",
-        "measures",
-        "masking",
-        "atomic_files",
-        "terminal",
-        "strict_json",
-        "temp_folder",
-        "yaml_text",
-        "version",
-    },
+    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
+    | {"environment", "yaml_text"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

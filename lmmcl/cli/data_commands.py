@@ -30,6 +30,8 @@ def data_check(
     else:
         for problem in found.problems:
             say(str(problem))
+        for note in found.notes():
+            say(f"note: {note}")
         say(found.summary())
     if found.problems:
         raise typer.Exit(2)

@@ -11,6 +11,7 @@ import typer
 from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
+from lmmcl.environment import neutral_environment
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
 from lmmcl.tracking.database import MLFLOW_VARIABLE
@@ -50,13 +51,13 @@ def run(
     ] = None,
 ) -> None:
     """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
-    from lmmcl.runner.command import run_and_report
-
     place = load_cluster(cluster)
-    loaded = load_sweep(sweep, set_)
-    ledger = open_ledger(store, place)
     try:
-        failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
+        with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
+            from lmmcl.runner.command import run_and_report
+
+            loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
+            failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
         say("interrupted; everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None

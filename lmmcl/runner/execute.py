@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.sharing import turn
@@ -29,7 +30,8 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
             return False
         if not ledger.is_staged(step):  # by a try whose upload failed
             try:
-                _compute(step, ledger, cluster, progress)
+                with neutral_environment():
+                    _compute(step, ledger, cluster, progress)
             except Exception as error:
                 # Who was thought gone, and ended first, has deleted what both kept for being resumed.
                 if not ledger.has_usable(step):
@@ -83,7 +85,8 @@ def compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluste
     """
     with turn(steps, ledger, cluster) as mine:
         if mine.steps:
-            _ask(mine.steps, ledger, cluster, progress)
+            with neutral_environment():
+                _ask(mine.steps, ledger, cluster, progress)
 
 
 def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
