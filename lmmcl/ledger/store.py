@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+from lmmcl.masking import mask
 
 PATIENCE = BackOff(longest=32.0, retries=6)
 """About a minute. An object store's own client tries several times inside each."""
@@ -180,7 +181,7 @@ class Store:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
-        root = f"{self.root}/{folder}"
+        root = f"{self.root}/{folder}".rstrip("/")
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
@@ -211,7 +212,7 @@ class Store:
                 lambda: call(*arguments),
                 is_transient=lambda error: _is_away(error) and type(error).__name__ not in HOPELESS,
                 on_retry=lambda error, pause: logger.warning(
-                    "store %s cannot be reached (%s); trying again in %g s", self.uri, _line(error), pause
+                    "store %s cannot be reached (%s); trying again in %g s", mask(self.uri), _line(error), pause
                 ),
             )
         except Exception as error:
@@ -268,4 +269,4 @@ def full(folder: Path, store: str) -> FullError:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return mask(f"{type(error).__name__}: {error}".splitlines()[0])

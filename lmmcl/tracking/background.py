@@ -19,6 +19,7 @@ from typing import Protocol
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.reports.results import TrialResult
 from lmmcl.tracking.tracker import Tracker
@@ -54,9 +55,10 @@ class Delivery:
         left += [] if self.report else ["the report"]
         if not left:
             return None
+        uri = mask(self.uri)
         return (
-            f"MLflow at {self.uri} did not take {' and '.join(left)} "
-            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
+            f"MLflow at {uri} did not take {' and '.join(left)} "
+            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(uri)} fills it"
         )
 
 
@@ -159,8 +161,9 @@ class BackgroundTracker:
             if self._tracker is None:
                 self._tracker = self._connect()
             action(self._tracker)
-        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now.
-        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError) as error:
+        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now,
+        # import errors where the driver of a database is not installed.
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError) as error:
             self._tracker = None  # what it remembers may not be so any longer
             final = isinstance(error, MlflowException) and error.error_code in FINAL
             self._failed(_line(error), trial, final)
@@ -169,7 +172,7 @@ class BackgroundTracker:
 
     def _failed(self, reason: str, trial: TrialResult | None, final: bool) -> None:
         if self._reason is None:
-            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", self.uri, reason)
+            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", mask(self.uri), reason)
         with self._changed:
             self._reason = reason
             if trial is not None and final:
@@ -187,7 +190,7 @@ class BackgroundTracker:
 
 def _line(error: Exception) -> str:
     """The first line of an error, not too long; of a failed request, which tells its whole history, the cause."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = mask((str(error).strip() or type(error).__name__).splitlines()[0])
     if "Caused by" in text:
         text = text.rsplit("Caused by", 1)[1].rsplit(": ", 1)[-1].strip("()'\" ")
     return text if len(text) <= 200 else f"{text[:199]}…"
