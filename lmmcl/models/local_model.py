@@ -85,7 +85,7 @@ class LocalModel(PretrainedLMM):
         return f"{self.config['model_type']} in {self.directory}"
 
     def identity(self) -> dict[str, Any]:
-        return {"model_type": self.config["model_type"], "digest": self.digest}
+        return {"model_type": self.config["model_type"], "digest": self.digest, **self.reading()}
 
     def about(self) -> dict[str, str]:
         return {"directory": str(self.directory), "digest": self.digest, **super().about()}
