@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +18,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubModel
+from lmmcl.planning.data_notes import data_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
 from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
@@ -29,6 +30,7 @@ from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.trial import Trial
+from lmmcl.terminal import PIPE_WIDTH, safe_console
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -91,10 +93,9 @@ class Plan:
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=200)
-        with console.capture() as capture:
-            console.print(plan_table(self))
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        text = io.StringIO()  # a notebook and a terminal that is asked for colours get the same plain text
+        safe_console(file=text, width=PIPE_WIDTH, color_system=None, force_jupyter=False).print(plan_table(self))
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def to_frame(self) -> DataFrame:
         """One row a trial: steps wanted and recorded, parameters trained, bytes per stage."""
@@ -142,6 +143,7 @@ def _notes(trial: Trial) -> Iterator[str]:
         yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
     yield from _left_out(trial)
     yield from few_examples(trial)
+    yield from data_notes(trial)
 
 
 def few_examples(trial: Trial) -> Iterator[str]:

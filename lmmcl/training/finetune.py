@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
@@ -47,7 +48,8 @@ def finetune(
         return _finetune_in_group(step, ledger, placement)
     workers = get_workers()
     job = replace(Job.of(step, ledger, placed_on(placement, workers)), progress=progress)
-    with _resumable(job, workers) as runs, _pending(job, workers) as pending:
+    launched = neutral_environment(launched=is_under_torchrun())
+    with launched, _resumable(job, workers) as runs, _pending(job, workers) as pending:
         fields = train_stage(job, workers, pending.folder, runs)
         fields |= {"seconds": time.time() - started, "provenance": provenance(started)}
         record = workers.broadcast(pending.commit(fields) if workers.rank == 0 else None)

@@ -6,15 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
-from lmmcl.tasks.files.formats import EncodedImage
 from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark
+from lmmcl.tasks.images import EncodedImage
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from lmmcl.tasks.hub.client import Hub
 
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -29,7 +27,7 @@ def clean(text: str) -> str:
     return text.replace(f"\n{IMAGE_PLACEHOLDER}", "").replace(IMAGE_PLACEHOLDER, "").strip()
 
 
-def picture(value: Mapping[str, Any]) -> Image:
+def picture(value: Mapping[str, Any]) -> EncodedImage:
     """An image as the hub gives it, {"bytes", "path"}, kept as its bytes; raises ValueError when there are none."""
     data = value["bytes"]
     if data is None and value.get("path"):
@@ -38,7 +36,7 @@ def picture(value: Mapping[str, Any]) -> Image:
         data = Path(value["path"]).read_bytes()
     if not data:
         raise ValueError("an image without bytes")
-    return cast("Image", EncodedImage(data))
+    return EncodedImage(data)
 
 
 def make_example(
