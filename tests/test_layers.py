@@ -24,7 +24,8 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"},
+    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
+    | {"environment"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

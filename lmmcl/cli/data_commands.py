@@ -29,6 +29,8 @@ def data_check(
     else:
         for problem in found.problems:
             typer.echo(str(problem))
+        for note in found.notes():
+            typer.echo(f"note: {note}")
         typer.echo(found.summary())
     if found.problems:
         raise typer.Exit(2)

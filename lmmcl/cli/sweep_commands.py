@@ -11,6 +11,7 @@ import typer
 from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json, wide_console
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
+from lmmcl.environment import neutral_environment
 
 app = typer.Typer()
 
@@ -32,7 +33,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
-    made.refuse_unfit()
+    made.refuse_infeasible()
 
 
 @app.command()
@@ -45,13 +46,13 @@ def run(
     mlflow: Annotated[str | None, typer.Option("--mlflow", help="tracking URI; 'off' for none")] = None,
 ) -> None:
     """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
-    from lmmcl.runner.command import run_and_report
-
     place = load_cluster(cluster)
-    loaded = load_sweep(sweep, set_)
-    ledger = open_ledger(store, place)
     try:
-        failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
+        with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
+            from lmmcl.runner.command import run_and_report
+
+            loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
+            failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
         typer.echo("interrupted; everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None

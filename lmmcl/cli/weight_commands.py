@@ -11,6 +11,7 @@ import typer
 from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json, read_ledger
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.settings import Precision
+from lmmcl.environment import neutral_environment
 
 app = typer.Typer()
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
@@ -34,17 +35,18 @@ def eval_(
     as_json: AsJson = False,
 ) -> None:
     """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
-    from lmmcl.runner.ad_hoc import compare_engine, evaluate_checkpoint
-
     place = load_cluster(cluster)
     if engine:
         place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})
-    if parity:
-        ledger = open_ledger(store, place)
-        found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
-        print_json([each.to_dict() for each in found]) if as_json else typer.echo("\n".join(map(str, found)))
-        return
-    scores = evaluate_checkpoint(step, benchmark, open_ledger(store, place), place, limit=limit, precision=precision)
+    ledger = open_ledger(store, place)
+    with neutral_environment():  # before torch is imported
+        from lmmcl.runner.ad_hoc import compare_engine, evaluate_checkpoint
+
+        if parity:
+            found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
+            print_json([each.to_dict() for each in found]) if as_json else typer.echo("\n".join(map(str, found)))
+            return
+        scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
         print_json(scores)
     else:

@@ -151,6 +151,6 @@ def read_question(benchmark: Benchmark, example: Example, read: Callable[[], T])
 def _told(benchmark: Benchmark, place: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: Pillow's word for a broken PNG
+    except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: a PNG that a task opens itself
         said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
         raise UserError(said, file=f"benchmark {benchmark.name}", place=place) from error

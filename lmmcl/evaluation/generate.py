@@ -20,6 +20,7 @@ from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
 from lmmcl.models.processing.encode import end_of_turn
 from lmmcl.models.processing.padding import pad
+from lmmcl.models.processing.position_limit import check_positions, position_limits
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
 from lmmcl.tasks.skills import Benchmark
 
@@ -50,9 +51,19 @@ def said(
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
+        limits = position_limits(model)
         for window in windows(processor, benchmark, limit, size):
+            for example, encoded in window:
+                _check_length(benchmark, example, encoded, limits)
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
+
+
+def _check_length(benchmark: Benchmark, example: Example, encoded: dict[str, Tensor], limits: dict[str, int]) -> None:
+    try:
+        check_positions(encoded, limits, answer_tokens=benchmark.max_new_tokens)
+    except UserError as error:
+        raise error.at(file=f"benchmark {benchmark.name}", place=f"example {example.id}") from error
 
 
 def scored(benchmark: Benchmark, answers: Iterable[tuple[Example, str]]) -> list[Sample]:

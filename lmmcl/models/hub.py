@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
 from lmmcl.models.inventory import shipped
-from lmmcl.models.pretrained import PROCESSOR_FILES, PretrainedLMM
+from lmmcl.models.model_folder import PROCESSOR_FILES
+from lmmcl.models.pretrained import PretrainedLMM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

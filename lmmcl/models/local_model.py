@@ -10,19 +10,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture, get_architecture
 from lmmcl.models.families.generic import REPARTITIONED, VERSION, generic_roles, guess_architecture
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.lmm import LMM
-from lmmcl.models.pretrained import PROCESSOR_FILES, PretrainedLMM
+from lmmcl.models.model_folder import (
+    CONFIG,
+    GENERATION,
+    check_no_adapter,
+    content_files,
+    generation_stops,
+    weight_files,
+)
+from lmmcl.models.pretrained import PretrainedLMM, load_whole
 from lmmcl.models.roles import covers
 from lmmcl.tasks.files.digest import DigestCache, state_of
 
-CONFIG = "config.json"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,18 @@ class LocalModel(PretrainedLMM):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the bytes of configuration, weights and processor (remembered by each file's size and time)."""
-        patterns = (CONFIG, *WEIGHTS, *PROCESSOR_FILES)
-        files = sorted({path for pattern in patterns for path in self.directory.glob(pattern) if path.is_file()})
-        digests = DigestCache().digests([state_of(path) for path in files])
+        """SHA-256 that stands for the bytes of configuration, weights and processor, and for the tokens that end an answer."""
+        return self._digest_now()
+
+    def _digest_now(self) -> str:
+        files = content_files(self.directory)
+        digests: list[Any] = [
+            *DigestCache().digests([state_of(path) for path in files])
+        ]  # remembered by each file's state
         names = [path.relative_to(self.directory).as_posix() for path in files]
-        return _hash(dict(zip(names, digests, strict=True)))
+        stops = generation_stops(self.directory, self.config, place=self._place)
+        said = {f"{GENERATION}: eos_token_id": stops} if stops is not None else {}
+        return _hash({**dict(zip(names, digests, strict=True)), **said})
 
     @cached_property
     def architecture(self) -> Architecture:  # type: ignore[override]
@@ -103,16 +117,17 @@ class LocalModel(PretrainedLMM):
         return self.directory
 
     def check(self) -> None:
-        """Raises UserError when configuration, weights or processor are missing."""
-        self.config  # noqa: B018  # reads and checks it
-        if not any(self.directory.glob("*.safetensors")):
-            raise UserError("there are no weights (*.safetensors)", file=self._place)
-        index = self.file("model.safetensors.index.json")
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
-        if missing := sorted(shard for shard in shards if self.file(shard) is None):
-            raise UserError(f"weights are missing: {', '.join(missing)}", file=self._place)
+        """Raises UserError when configuration, weights or processor are missing, and for an adapter beside the model."""
+        weight_files(self.directory, self.config, place=self._place)
+        check_no_adapter(self.directory, place=self._place)
         if not (any(self.directory.glob("*processor_config.json")) and any(self.directory.glob("tokenizer*"))):
             raise UserError("there is no processor (processor_config.json, tokenizer files)", file=self._place)
+
+    def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
+        """As every model; raises UserError for files that are no longer those that the key was computed of."""
+        if self._digest_now() != self.digest:
+            raise UserError("its files changed since the sweep was read; run again", file=self._place)
+        return super().load_model(precision=precision, device=device, attention=attention)
 
     def roles_of(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, or the parts are others than it knows, by the modules."""
@@ -132,7 +147,10 @@ class LocalModel(PretrainedLMM):
         return generic_roles(self._meta_model(), place=self._place)
 
     def role_counts(self) -> dict[str, int]:
-        """Built without memory from the configuration the first time (needs torch), then remembered."""
+        """Built without memory from the configuration the first time (needs torch), then remembered.
+
+        Raises UserError when the weights lack some of the tensors, so that a plan tells it.
+        """
         rules = [[rule.pattern, rule.role] for rule in self.rules] if self.is_known else []
         key = _hash(["roles", self.config, rules, VERSION])
         cache = DigestCache()
@@ -140,9 +158,20 @@ class LocalModel(PretrainedLMM):
         counts = json.loads(found) if found else self._count()
         if not found:
             cache.remember(key, json.dumps(counts))
+        self._check_complete()
         if not self.is_known:
             _warn_of_modules(self._place, self.config["model_type"])
         return counts
+
+    def _check_complete(self) -> None:
+        """Hold the names of the tensors to those of the architecture, without reading their values; remembered."""
+        key, cache = _hash(["complete", self.digest]), DigestCache()
+        if "quantization_config" in self.config or cache.recall(
+            key
+        ):  # a quantised model is looked at when it is loaded
+            return
+        load_whole(self.source(), place=self._place, device_map="meta")
+        cache.remember(key, "yes")
 
     def _count(self) -> dict[str, int]:
         model = self._meta_model()

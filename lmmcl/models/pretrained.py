@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.models.architecture import Architecture
 from lmmcl.models.lmm import LMM
+from lmmcl.models.model_folder import PROCESSOR_FILES, check_loaded
 from lmmcl.models.roles import RoleRule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
-
-PROCESSOR_FILES = (
-    "*processor_config.json",
-    "chat_template.*",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "qformer_tokenizer/*",
-)
-"""Of a `save_pretrained` directory, the files that make its processor, as glob patterns."""
 
 
 class PretrainedLMM(LMM):
@@ -57,12 +47,15 @@ class PretrainedLMM(LMM):
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()
         import torch
-        from transformers import AutoModelForImageTextToText
+        from transformers import AutoConfig
 
+        from lmmcl.models.model_class import attention_for, model_class
+
+        place = f"model {self.reference}"
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            **self.source(), dtype=dtype, attn_implementation=attention
-        )
+        cls = model_class(AutoConfig.from_pretrained(**self.source()), place)
+        used = attention_for(cls, attention, place)
+        model = load_whole(self.source(), place=place, dtype=dtype, attn_implementation=used)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:
@@ -79,3 +72,31 @@ class PretrainedLMM(LMM):
                 target = directory / path.relative_to(origin)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+
+
+def load_whole(source: Mapping[str, Any], *, place: str, **more: Any) -> Any:
+    """What `from_pretrained` loads from `source`, all of it from there; `more` are keywords of `from_pretrained`.
+
+    Raises UserError, with the names, where the checkpoint lacks tensors: transformers would draw them at random. What it
+    holds beyond the model is told in a warning.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging as transformers_logging
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # DeepSpeed, imported on the way, would tell it on standard output
+    transformers_logging.disable_progress_bar()  # many processes load models at once, and nobody watches them
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report is ours to tell
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(  # a pair, because of output_loading_info
+            **source, output_loading_info=True, ignore_mismatched_sizes=True, **more
+        )
+    finally:
+        transformers_logging.set_verbosity(level)
+    model, info = loaded
+    check_loaded(info, place=place)
+    return model

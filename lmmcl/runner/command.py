@@ -15,6 +15,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
+from lmmcl.planning.data_notes import data_notes
 from lmmcl.planning.plan import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect
@@ -49,7 +50,7 @@ def run_and_report(
     keep_sweep(with_proposals(sweep, ledger), ledger)
     uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
-    for note in dict.fromkeys(note for trial in sweep.trials for note in few_examples(trial)):
+    for note in dict.fromkeys(note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial))):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     files: list[Path] = []
     logged: list[Path] = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
+
+from lmmcl.tasks.images import ImageSource, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,13 +32,13 @@ class Message:
 class Example:
     """One dialogue about zero or more images. The last message is the assistant's: what is taught, or the reference answer.
 
-    `images` are PIL images or paths (opened when used), in the order of the placeholders. `answers` are all answers
-    that a metric accepts (default: the last message). `metadata` is copied into the sample file.
+    `images` are PIL images, paths, or the bytes of image files (both decoded when used), in the order of the placeholders.
+    `answers` are all answers that a metric accepts (default: the last message). `metadata` is copied into the sample file.
     """
 
     id: str
     messages: tuple[Message, ...]
-    images: tuple[Image | Path, ...] = ()
+    images: tuple[ImageSource, ...] = ()
     answers: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,13 +58,11 @@ class Example:
         return self.answers or (self.target,)
 
     def open_images(self) -> list[Image]:
-        """The images as RGB; raises OSError for one that cannot be read."""
-        from PIL import Image as pil
-
-        return [(pil.open(image) if isinstance(image, Path) else image).convert("RGB") for image in self.images]
+        """The images as RGB (see `lmmcl.tasks.images`); raises UserError for one that cannot be shown."""
+        return [open_image(image) for image in self.images]
 
 
-def ask(id: str, question: str, answer: str, image: Image | Path | None = None, **more: Any) -> Example:
+def ask(id: str, question: str, answer: str, image: ImageSource | None = None, **more: Any) -> Example:
     """A one-turn example about one image (or none)."""
     content = f"{IMAGE_PLACEHOLDER}\n{question}" if image is not None else question
     return Example(

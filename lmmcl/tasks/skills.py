@@ -53,6 +53,10 @@ class Benchmark:
         """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
         return None
 
+    def notes(self) -> tuple[str, ...]:
+        """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Skill:
@@ -71,3 +75,7 @@ class Skill:
     def missing(self) -> str | None:
         """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
         return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
+        return ()

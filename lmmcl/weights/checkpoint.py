@@ -114,7 +114,7 @@ def load_base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[Pr
         return copy.deepcopy(model), digest
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # many processes load models at once, and nobody watches them
+    disable_progress_bar()  # the tiny models load by themselves
     model = lmm.load_model(precision=precision, device=device, attention=attention)
     digest = _DIGESTS.setdefault((place[0], precision), digest_model(model, precision))
     if sum(tensor.nbytes for tensor in named_tensors(model).values()) <= KEPT_BASE_BYTES:

@@ -169,7 +169,8 @@ def test_an_incomplete_directory_is_refused_at_once(small: Path, tmp_path: Path,
 
 def test_a_missing_shard_is_named(small: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(small, tmp_path / "shards")
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (copy / "model.safetensors").rename(copy / "model-1.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"weights are missing: model-2\.safetensors"):
         get_model(str(copy))

@@ -15,8 +15,9 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Validatio
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks import get_skill, skill_names
 from lmmcl.tasks.examples import Example, Rows
+from lmmcl.tasks.files.content import content_digest
 from lmmcl.tasks.files.formats import READER_VERSION
-from lmmcl.tasks.files.local_files import content_digest, load_unchanged
+from lmmcl.tasks.files.local_files import load_unchanged
 from lmmcl.tasks.skills import Skill
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.formats import EncodedImage, ParsedRow, parse_rows, repeated_id
+from lmmcl.tasks.files.formats import ParsedRow, parse_rows, repeated_id
 from lmmcl.tasks.files.parse_rows import check_container
+from lmmcl.tasks.images import MAX_PIXELS, Conversion, EncodedImage, ImageSource, inspect_image, open_image
 
 BATCH = 256
 """Rows whose images are decoded together: enough to keep the threads busy, few enough to hold embedded images in memory."""
@@ -32,11 +33,21 @@ class Problem:
 
 
 @dataclass(slots=True)
+class Converted:
+    """How many images one kind of conversion is done to, and where the first of them is."""
+
+    images: int
+    row: int
+    field: str
+
+
+@dataclass(slots=True)
 class Report:
     """What a file holds and what is wrong with it.
 
     `rows` counts all rows; `turns` (messages of any role), `images` (as often as they are shown) and `text_only` (rows
-    without image) count those that can be read.
+    without image) count those that can be read. `conversions` says what is done to images before a model is shown them: of
+    how many (as often as they are shown), and the first of them.
     """
 
     file: str
@@ -45,6 +56,7 @@ class Report:
     images: int = 0
     text_only: int = 0
     problems: list[Problem] = field(default_factory=list)
+    conversions: dict[str, Converted] = field(default_factory=dict)
 
     @property
     def bad_rows(self) -> int:
@@ -57,6 +69,13 @@ class Report:
         if not self.problems:
             return f"{self.file}: {held}; no problems"
         return f"{self.file}: {held}; problems: {len(self.problems)}, in {self.bad_rows} rows"
+
+    def notes(self) -> list[str]:
+        """A line for each kind of conversion: nothing is wrong, but the model is shown other pixels than the file holds."""
+        return [
+            f"{each.images} {'image' if each.images == 1 else 'images'} {what} (first: row {each.row}, {each.field})"
+            for what, each in self.conversions.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields, and `bad_rows`."""
@@ -72,15 +91,16 @@ def check_file(path: Path, images: Path | None = None) -> Report:
     check_container(path)
     report = Report(file=str(path))
     seen_ids: dict[str, int] = {}
-    verdicts: dict[Path, str | None] = {}
+    verdicts: dict[Path, Verdict] = {}
     folder = path.parent if images is None else images
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
+    budget = PixelBudget(MAX_PIXELS)
     with ThreadPoolExecutor() as pool:
         for batch in _batches(_rows(path, folder, report)):
             for row in batch:
                 _count(row, report, seen_ids)
-            _decode(batch, pool, verdicts)
+            _decode(batch, pool, verdicts, budget, report)
             report.problems += [Problem(row.number, *problem) for row in batch for problem in row.problems]
     if not report.rows and not report.problems:
         report.problems.append(Problem(None, "rows", "the file holds none"))
@@ -113,8 +133,18 @@ def _count(row: ParsedRow, report: Report, seen_ids: dict[str, int]) -> None:
         row.complain("id", repeated_id(example.id, first) + " (a training file may repeat it, a test file may not)")
 
 
-def _decode(batch: list[ParsedRow], pool: ThreadPoolExecutor, verdicts: dict[Path, str | None]) -> None:
+def _decode(
+    batch: list[ParsedRow],
+    pool: ThreadPoolExecutor,
+    verdicts: dict[Path, Verdict],
+    budget: PixelBudget,
+    report: Report,
+) -> None:
     """Adds to each row what is wrong with its images; a file that many rows show is decoded once."""
+
+    def judge(image: ImageSource) -> Verdict:
+        return examine(image, budget)
+
     shown = [
         (row, place, image)
         for row in batch
@@ -122,43 +152,51 @@ def _decode(batch: list[ParsedRow], pool: ThreadPoolExecutor, verdicts: dict[Pat
         for place, image in zip(row.image_fields, row.example.images, strict=True)
     ]
     new = {image for _, _, image in shown if isinstance(image, Path)} - verdicts.keys()
-    verdicts.update(zip(new, pool.map(what_is_wrong, new), strict=True))
-    embedded = pool.map(what_is_wrong, [image for _, _, image in shown if isinstance(image, EncodedImage)])
+    verdicts.update(zip(new, pool.map(judge, new), strict=True))
+    embedded = pool.map(judge, [image for _, _, image in shown if isinstance(image, EncodedImage)])
     for row, place, image in shown:
-        wrong = verdicts[image] if isinstance(image, Path) else next(embedded)
-        if wrong:
-            row.complain(place, wrong)
+        verdict = verdicts[image] if isinstance(image, Path) else next(embedded)
+        if verdict.problem:
+            row.complain(place, verdict.problem)
+        for conversion in verdict.conversions:
+            report.conversions.setdefault(conversion, Converted(0, row.number, place)).images += 1
 
 
-def what_is_wrong(image: Path | EncodedImage) -> str | None:
-    """Why an image cannot be shown, or None after decoding all of it."""
-    from PIL import Image as pil
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with an image (None: nothing), and what is done to it before it is shown."""
 
-    named = f"{image}: " if isinstance(image, Path) else ""
-    # Beside OSError, PIL's decoders let these through where the bytes of a file contradict one another.
-    broken = (
-        SyntaxError,
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    )
+    problem: str | None
+    conversions: tuple[Conversion, ...] = ()
+
+
+class PixelBudget:
+    """So many pixels are decoded at a time, by all threads together: large images wait for one another, small ones do not."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, pixels: int) -> Iterator[None]:
+        """Waits until there is room; an image may take the whole budget, and none more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+def examine(image: ImageSource, budget: PixelBudget) -> Verdict:
+    """What becomes of an image, known after decoding all of it."""
     try:
-        if isinstance(image, EncodedImage):
-            image.convert("RGB")
-        elif not image.is_file():
-            return f"{named}no such file"
-        else:
-            with pil.open(image) as opened:
-                opened.convert("RGB")
-    except pil.DecompressionBombError as error:
-        return f"{named}{error}"
-    except OSError as error:
-        return f"{named}is not a readable image: {error.strerror or error}"
-    except broken as error:
-        return f"{named}is a broken image: {error}"
-    return None
+        facts = inspect_image(image)
+        with budget.taking(facts.pixels):
+            open_image(image)
+    except UserError as error:
+        return Verdict(error.message)
+    return Verdict(None, facts.conversions)

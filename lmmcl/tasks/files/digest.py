@@ -1,7 +1,8 @@
 """Content digests of files, remembered between runs so that planning over large folders stays instant.
 
-A digest is the SHA-256 of a file's bytes. It is remembered under the file's path, size and modification time in a SQLite
-file in the user's cache folder ($XDG_CACHE_HOME/lmmcl or ~/.cache/lmmcl), which processes may share and anybody may delete.
+A digest is the SHA-256 of a file's bytes. It is remembered under the file's path, size, times, inode and resolved path: what
+`rsync -a` or tar puts in the place of another may well have its size and modification time. The memory is a SQLite file in the
+user's cache folder ($XDG_CACHE_HOME/lmmcl or ~/.cache/lmmcl), which processes may share and anybody may delete.
 A cache that cannot be used costs time, never truth: it is said by a warning and everything is read again.
 """
 
@@ -14,9 +15,10 @@ import sqlite3
 import stat
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,10 +26,10 @@ T = TypeVar("T")
 
 SETTLED = 2_000_000_000
 """Nanoseconds. A file changed more recently than this may change again within one tick of its file system's clock (two
-seconds on FAT), keeping size and time, so nothing is remembered of it (as git treats 'racily clean' entries)."""
+seconds on FAT), keeping size and times, so nothing is remembered of it (as git treats 'racily clean' entries)."""
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file_states (path TEXT PRIMARY KEY, state TEXT, digest TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memos (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -38,18 +40,40 @@ class FileState(NamedTuple):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """When bytes, name or rights were last changed: unlike the modification time nobody can set it."""
+    inode: int
+    resolved: str
+    """The path without symbolic links."""
 
     @property
     def settled(self) -> bool:
-        return time.time_ns() - self.mtime_ns > SETTLED
+        return time.time_ns() - max(self.mtime_ns, self.ctime_ns) > SETTLED
+
+    @property
+    def stamp(self) -> str:
+        """All but the path, in one text."""
+        return "\0".join(map(str, self[1:]))
 
 
 def state_of(path: Path) -> FileState:
     """The state of a file under its absolute path; raises OSError when it is missing or no plain file."""
-    found = path.stat()
+    absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  # a sweep may name 100,000 images: one look at each
+    found = os.lstat(absolute)
+    if stat.S_ISLNK(found.st_mode):
+        resolved, found = os.path.realpath(absolute), os.stat(absolute)  # noqa: PTH116
+    else:
+        folder, name = os.path.split(absolute)
+        resolved = os.path.join(_resolved_folder(folder), name)  # noqa: PTH118
     if not stat.S_ISREG(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is not a file", str(path))
-    return FileState(str(path.absolute()), found.st_size, found.st_mtime_ns)
+    return FileState(absolute, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, resolved)
+
+
+@lru_cache(maxsize=4096)
+def _resolved_folder(folder: str) -> str:
+    """Of a folder, once a process: a link that leads elsewhere meanwhile leads to other inodes."""
+    return os.path.realpath(folder)
 
 
 def hash_file(path: str | Path) -> str:
@@ -76,8 +100,8 @@ class DigestCache:
         missing = [state for state in dict.fromkeys(states) if state not in known]
         with ThreadPoolExecutor(max_workers=8) as pool:
             fresh = dict(zip(missing, pool.map(hash_file, (state.path for state in missing)), strict=True))
-        rows = [(*state, digest) for state, digest in fresh.items() if state.settled]
-        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        rows = [(state.path, state.stamp, digest) for state, digest in fresh.items() if state.settled]
+        self._write("INSERT OR REPLACE INTO file_states VALUES (?, ?, ?)", rows)
         known.update(fresh)
         return [known[state] for state in states]
 
@@ -91,11 +115,25 @@ class DigestCache:
         """Keeps a memo. The key must name all that the value was computed from."""
         self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", [(key, value)])
 
+    def recall_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """The memos under these keys, as far as there are any."""
+        query = "SELECT value FROM memos WHERE key = ?"
+
+        def look_up(connection: sqlite3.Connection) -> dict[str, str]:
+            rows = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] for key, row in rows if row is not None}
+
+        return self._transact(look_up, {})
+
+    def remember_many(self, memos: Mapping[str, str]) -> None:
+        """Keeps memos by their keys, as `remember` does."""
+        self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", list(memos.items()))
+
     def _known(self, states: Sequence[FileState]) -> dict[FileState, str]:
-        query = "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+        query = "SELECT digest FROM file_states WHERE path = ? AND state = ?"
 
         def look_up(connection: sqlite3.Connection) -> dict[FileState, str]:
-            rows = ((state, connection.execute(query, state).fetchone()) for state in states)
+            rows = ((state, connection.execute(query, (state.path, state.stamp)).fetchone()) for state in states)
             return {state: row[0] for state, row in rows if row is not None}
 
         return self._transact(look_up, {})

@@ -18,46 +18,24 @@ The loader and `lmmcl data check` share this one reading: the loader stops at th
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.dialogue import TURN_FIELDS, Complain, Turns, is_unicode, place_images
 from lmmcl.tasks.files.parse_rows import Unreadable, kind, read_rows
+from lmmcl.tasks.images import EncodedImage, ImageSource
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Pictures = tuple["Image | Path", ...]
 READER_VERSION = 1
 """Part of the identity of local data: raised when the same file would be read into other Examples."""
 
 IMAGE_FIELDS = ("image", "images")
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
 _URL = re.compile(r"^(data:|[A-Za-z][A-Za-z0-9+.-]*://)")
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """An image that a parquet file embeds, kept as its file's bytes and decoded anew at each use.
-
-    It answers `convert`, all that `Example.open_images` asks of an image, so that neither decoded pixels nor open
-    files pile up over the epochs.
-    """
-
-    data: bytes
-
-    def convert(self, mode: str) -> Image:
-        """The decoded image; raises OSError when it cannot be decoded."""
-        from PIL import Image as pil
-
-        with pil.open(io.BytesIO(self.data)) as image:
-            return image.convert(mode)
 
 
 @dataclass(slots=True)
@@ -143,7 +121,9 @@ def parse_row(row: Any, parsed: ParsedRow, folder: Path) -> Example | None:
     return Example(id=id, messages=tuple(messages), images=pictures, answers=answers, metadata=metadata)
 
 
-def _images(row: dict, turns: Turns, folder: Path, complain: Complain) -> tuple[Pictures, tuple[str, ...]] | None:
+def _images(
+    row: dict, turns: Turns, folder: Path, complain: Complain
+) -> tuple[tuple[ImageSource, ...], tuple[str, ...]] | None:
     """The images of a row in the order of its placeholders, and the fields that name them; None after a complaint."""
     named = [name for name in IMAGE_FIELDS if row.get(name) not in (None, [], "")]
     if len(named) + bool(turns.inline) > 1:
@@ -175,13 +155,13 @@ def _in_range(order: list[tuple[str, int]], images: int, complain: Complain) -> 
     return True
 
 
-def _image(source: Any, place: str, folder: Path, complain: Complain) -> Image | Path | None:
+def _image(source: Any, place: str, folder: Path, complain: Complain) -> ImageSource | None:
     if isinstance(source, dict):
         source = source.get("bytes") or source.get("path")
         if not source:
             return complain(place, "is an object with neither 'bytes' nor 'path'")
     if isinstance(source, bytes):
-        return cast("Image", EncodedImage(source))
+        return EncodedImage(source)
     if not isinstance(source, str):
         return complain(place, f"is {kind(source)} where the path of an image is expected")
     if not source.strip() or "\0" in source:

@@ -18,7 +18,8 @@ from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example, Rows
-from lmmcl.tasks.files.formats import EncodedImage, ParsedRow, parse_row
+from lmmcl.tasks.files.formats import ParsedRow, parse_row
+from lmmcl.tasks.images import EncodedImage
 
 ABOUT = b"lmmcl"
 GROUP_ROWS, GROUP_BYTES = 128, 2 << 20

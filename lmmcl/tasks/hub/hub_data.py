@@ -20,6 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.digest import cache_folder
 from lmmcl.tasks.files.prepared import PreparedExamples, about
+from lmmcl.tasks.images import DECODING
 from lmmcl.tasks.skills import Benchmark, Skill
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class HubBenchmark(Benchmark):
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key."""
-        return {**super().identity(), "data": self.source.identity()}
+        return {**super().identity(), "data": {**self.source.identity(), "decoding": DECODING}}
 
     def missing(self) -> str | None:
         return missing(self.name, TEST, self.version)
@@ -89,7 +90,7 @@ class HubSkill(Skill):
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key."""
-        return {**super().identity(), "data": self.source.identity()}
+        return {**super().identity(), "data": {**self.source.identity(), "decoding": DECODING}}
 
     def missing(self) -> str | None:
         return missing(self.name, TRAIN, self.version)

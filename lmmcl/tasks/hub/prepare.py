@@ -20,6 +20,7 @@ from lmmcl.tasks.files.check import check_file
 from lmmcl.tasks.files.prepared import PreparedWriter, about
 from lmmcl.tasks.hub.client import Hub
 from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill, HubSource, data_folder, prepared_file
+from lmmcl.tasks.images import MAX_PIXELS, ImageSource, TooManyPixels, inspect_image
 from lmmcl.tasks.metrics.metric import Metric, get_metric
 
 SAMPLED = 64
@@ -162,6 +163,8 @@ def unusable(example: Example, metric: Metric | None) -> str | None:
     """Why an example can be neither taught nor asked; None for a sound one."""
     if not all(message.content.strip() for message in example.messages):
         return "an empty question or answer"
+    if any(_is_too_large(image) for image in example.images):
+        return f"an image of more than {MAX_PIXELS / 1e6:.0f} megapixels"
     if metric is None:
         return None
     try:
@@ -169,6 +172,15 @@ def unusable(example: Example, metric: Metric | None) -> str | None:
     except UserError:
         right = False
     return None if right else f"its own answer is not right by {metric.name}"
+
+
+def _is_too_large(image: ImageSource) -> bool:
+    """Whether an image has too many pixels to be shown; what else may be wrong with it is found when the part is checked."""
+    try:
+        inspect_image(image)
+    except UserError as error:
+        return isinstance(error, TooManyPixels)
+    return False
 
 
 def metadata_types(examples: Sequence[Example]) -> dict[str, type]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lmmcl.tasks.metrics.metric import Metric
 
 PREFIX = "lmms_eval/"
-ADAPTER = 1
+ADAPTER = 2
 """Raised whenever the same task of the same lmms-eval would be asked or scored otherwise."""
 MAX_NEW_TOKENS = 1024
 """For a task that names none, as lmms-eval's LLaVA-OneVision has it."""

@@ -22,6 +22,8 @@ import numpy as np
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, Rows
+from lmmcl.tasks.hub.client import undecoded
+from lmmcl.tasks.images import MAX_PIXELS, EncodedImage, TooManyPixels, open_image
 from lmmcl.tasks.metrics.metric import Metric
 
 
@@ -52,17 +54,45 @@ class Questions(Rows):
     """The rows of a task as Examples, made at each use; an id is the row's number, by which its score is found."""
 
     def __init__(self, name: str, task: Any) -> None:
-        self.name, self.task, self.rows = name, task, task.eval_docs
+        self.name, self.task, self.rows = name, task, undecoded_rows(task.eval_docs)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def row(self, index: int) -> Example:
-        with _truncated_images(True):  # as in lmms-eval: NoCaps, for one, has such
-            doc = self.rows[index]
-        answers = _answers(self.task, doc)
-        messages, images = _dialogue(self.task.doc_to_messages(doc), self.name, index)
+        from PIL import Image
+
+        try:
+            with _pillow(truncated=True, most=MAX_PIXELS):  # truncated as in lmms-eval: NoCaps, for one, has such
+                features = getattr(self.rows, "features", None)
+                doc = {name: shown(value, features and features[name]) for name, value in self.rows[index].items()}
+                answers = _answers(self.task, doc)
+                messages, images = _dialogue(self.task.doc_to_messages(doc), self.name, index)
+        except Image.DecompressionBombError as error:  # of an image that the task opens by itself
+            raise TooManyPixels(f"an image has more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
         return Example(str(index), (*messages, Message("assistant", answers[0])), tuple(images), answers)
+
+
+def undecoded_rows(rows: Any) -> Any:
+    """A data set whose images come as the bytes of their files, which `shown` decodes as everywhere else."""
+    for name, feature in (getattr(rows, "features", None) or {}).items():
+        if (plain := undecoded(feature)) != feature:
+            rows = rows.cast_column(name, plain)
+    return rows
+
+
+def shown(value: Any, feature: Any) -> Any:
+    """A value of a row with its images as a model is shown them: the task gets to see no others."""
+    import datasets
+
+    if isinstance(feature, datasets.Image) and isinstance(value, Mapping):
+        data = value["bytes"]
+        return open_image(EncodedImage(data) if data is not None else Path(value["path"]))
+    if isinstance(feature, datasets.List) and value is not None:
+        return [shown(each, feature.feature) for each in value]
+    if isinstance(feature, dict) and isinstance(value, Mapping):
+        return {name: shown(each, feature[name]) for name, each in value.items()}
+    return value
 
 
 def questions(benchmark: EvalTask) -> Questions:
@@ -86,7 +116,7 @@ def load_task(task: str, folder: Path, digest: str | None = None) -> Any:
     from PIL import ImageFile
     from tenacity import RetryError
 
-    with _truncated_images(ImageFile.LOAD_TRUNCATED_IMAGES):  # importing lmms-eval sets it for the whole process
+    with _pillow(truncated=ImageFile.LOAD_TRUNCATED_IMAGES):  # importing lmms-eval sets it for the whole process
         from lmms_eval.tasks import TaskManager, get_task_dict
 
     manager = TaskManager(include_path=str(folder), include_defaults=False)  # all of its own would take ten seconds
@@ -231,15 +261,21 @@ def _together(benchmark: EvalTask, answers: Sequence[tuple[str, Example]]) -> li
 
 
 @contextmanager
-def _truncated_images(wanted: bool) -> Iterator[None]:
-    """Pillow set to read images that end too soon, or not to; put back after, as other benchmarks' images must not change."""
-    from PIL import ImageFile
+def _pillow(*, truncated: bool, most: int | None = None) -> Iterator[None]:
+    """Pillow set to read images that end too soon, or not to, and none of more than `most` pixels.
 
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, wanted
+    Both are put back after, as other benchmarks' images must not change.
+    """
+    from PIL import Image, ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+    if most is not None:
+        Image.MAX_IMAGE_PIXELS = most // 2  # Pillow warns above it, and refuses above twice as many
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
 @contextmanager

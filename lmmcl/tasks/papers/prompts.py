@@ -6,15 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
-from lmmcl.tasks.files.formats import EncodedImage
 from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark
+from lmmcl.tasks.images import EncodedImage
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from lmmcl.tasks.hub.client import Hub
 
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -29,7 +27,7 @@ def clean(text: str) -> str:
     return text.replace(f"\n{IMAGE_PLACEHOLDER}", "").replace(IMAGE_PLACEHOLDER, "").strip()
 
 
-def picture(value: Mapping[str, Any]) -> Image:
+def picture(value: Mapping[str, Any]) -> EncodedImage:
     """An image as the hub gives it, {"bytes", "path"}, kept as its bytes; raises ValueError when there are none."""
     data = value["bytes"]
     if data is None and value.get("path"):
@@ -38,10 +36,10 @@ def picture(value: Mapping[str, Any]) -> Image:
         data = Path(value["path"]).read_bytes()
     if not data:
         raise ValueError("an image without bytes")
-    return cast("Image", EncodedImage(data))
+    return EncodedImage(data)
 
 
-def pictured(
+def make_example(
     id: object,
     question: str,
     answer: object,
@@ -68,12 +66,12 @@ def options(choices: Sequence[object]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def lettered(question: str, choices: Sequence[object]) -> str:
+def multiple_choice(question: str, choices: Sequence[object]) -> str:
     """A question with its options below it, to be answered by a letter."""
     return f"{question}\n{options(choices)}\n{LETTER}"
 
 
-def drawn(items: Iterable[str], key: str) -> list[str]:
+def deterministic_shuffle(items: Iterable[str], key: str) -> list[str]:
     """The items in an order that looks random and is a function of `key` and the items alone, on every machine."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{key}\0{item}".encode()).digest())
 

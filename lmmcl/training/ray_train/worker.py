@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.environment import neutral_environment
 from lmmcl.training.distributed.strategies import checkpoint_layout
 from lmmcl.training.distributed.workers import SavedCheckpoint, Workers
 from lmmcl.training.job import Job
@@ -38,6 +39,7 @@ def train_loop(config: dict[str, Job]) -> None:
     workers = RayWorkers()
     first = workers.rank == 0
     with (
+        neutral_environment(launched=True),  # Ray Train says in torchrun's variables which worker this is
         output_folder(job.ledger, job.key, first=first) as (output, reported),
         tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
     ):

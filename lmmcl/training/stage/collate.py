@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import IGNORED, pad
+from lmmcl.models.processing.position_limit import check_positions
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Skill
 from lmmcl.training.stage.encoding_cache import DiskCache, Encoded
@@ -101,7 +102,7 @@ class StageData(Dataset):
 
     `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings. If
     `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,). `mix_keys` name the sources of a Mix in the
-    cache: rows that come again, here or in another stage, are encoded once.
+    cache: rows that come again, here or in another stage, are encoded once. `limits` are the model's positions by input.
     """
 
     skill: str
@@ -113,6 +114,7 @@ class StageData(Dataset):
     mix_keys: Sequence[str] = ()
     max_tokens: int | None = None
     disk: DiskCache | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +133,12 @@ class StageData(Dataset):
         def make() -> Encoded:
             return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
 
-        return CACHE.get(key, at, lambda: self.disk.get(key, at, make) if self.disk else make())
+        encoded = CACHE.get(key, at, lambda: self.disk.get(key, at, make) if self.disk else make())
+        try:
+            check_positions(encoded, self.limits)
+        except UserError as error:
+            raise error.at(file=f"skill {self.skill}", place=f"row {self.examples[row].id!r}") from error
+        return encoded
 
 
 def encode_row(
@@ -145,7 +152,7 @@ def encode_row(
         encoded = encode(processor, example, with_answer=True, max_tokens=max_tokens)
     except UserError as error:
         raise error.at(file=f"skill {skill}", place=place) from error
-    except (OSError, ValueError, SyntaxError) as error:  # PIL tells a broken PNG by SyntaxError
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", file=f"skill {skill}", place=place) from error
     if not bool((encoded["labels"] != IGNORED).any()):
         raise UserError("has no answer to learn", file=f"skill {skill}", place=place)

@@ -14,6 +14,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.models.processing.position_limit import position_limits
 from lmmcl.steps import Finetune, skills_of
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.examples import Example
@@ -56,7 +57,7 @@ def prepare(
     """The Trainer with its data, and what the mitigation is shown; `trained` are names of parameters, `runs` takes checkpoints."""
     step, mitigation = job.step, job.step.mitigation
     earlier = [limited(skill, step.training.examples) for skill in skills_of(step.parent)]
-    data, updates = _data(job, earlier)
+    data, updates = _data(job, earlier, position_limits(model))
     trainer = StageTrainer(
         step,
         model,
@@ -75,7 +76,7 @@ def prepare(
     return trainer, _context(job, trainer, trained, data, earlier)
 
 
-def _data(job: Job, earlier: Sequence[Skill]) -> tuple[StageData, int]:
+def _data(job: Job, earlier: Sequence[Skill], limits: Mapping[str, int]) -> tuple[StageData, int]:
     """The examples of a stage, as its mitigation has them, in training order; and the number of updates."""
     step, mitigation = job.step, job.step.mitigation
     examples = limited(step.skill, step.training.examples).load()
@@ -96,6 +97,7 @@ def _data(job: Job, earlier: Sequence[Skill]) -> tuple[StageData, int]:
         mix_keys=mixed,
         max_tokens=step.training.max_length,
         disk=_disk_cache(job.placement),
+        limits=limits,
     )
     return data, updates
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from own_data import llava_row, write_receipts
+from PIL import Image
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.check import Problem, check_file
+from lmmcl.tasks.files.check import PixelBudget, Problem, check_file
 
 
 def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
@@ -26,6 +30,7 @@ def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
         "images": 5,
         "text_only": 1,
         "problems": [],
+        "conversions": {},
         "bad_rows": 0,
     }
     assert report.summary() == f"{path}: 6 rows (1 without image), 12 turns, 5 images; no problems"
@@ -108,3 +113,49 @@ def test_there_is_nothing_to_check_without_a_file_or_its_folder_of_images(tmp_pa
 
 def test_a_problem_is_told_in_one_line() -> None:
     assert str(Problem(3, "image", "no such file")) == "row 3, image: no such file"
+
+
+def test_what_is_done_to_images_is_noted_with_a_count_and_the_first_of_them(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=5)
+    for number in (1, 3):
+        Image.new("RGBA", (8, 8)).save(tmp_path / f"images/train-{number}.png")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "images/train-4.png", "JPEG")
+    report = check_file(path)
+    assert report.problems == []
+    assert report.notes() == [
+        "2 images with transparency, shown on white (first: row 2, image)",
+        "1 image converted from CMYK without colour profile (first: row 5, image)",
+    ]
+    assert report.to_dict()["conversions"]["with transparency, shown on white"] == {
+        "images": 2,
+        "row": 2,
+        "field": "image",
+    }
+
+
+def test_an_image_that_claims_too_many_pixels_is_a_problem_of_its_row(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=3)
+    Image.new("1", (10_000, 11_000)).save(tmp_path / "images/train-1.png")
+    assert (tmp_path / "images/train-1.png").stat().st_size < 20_000
+    [problem] = check_file(path).problems
+    assert (problem.row, problem.field) == (2, "image")
+    assert "has 10000 x 11000 pixels (110 megapixels); allowed: up to 100 megapixels" in problem.message
+
+
+def test_images_are_decoded_together_only_as_far_as_their_pixels_are_few() -> None:
+    budget, most, now = PixelBudget(100), 0, 0
+    counting = threading.Lock()
+
+    def decode(pixels: int) -> None:
+        nonlocal most, now
+        with budget.taking(pixels):
+            with counting:
+                now += pixels
+                most = max(most, now)
+            time.sleep(0.002)
+            with counting:
+                now -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [100, 30, 30, 30, 90, 1, 1, 60, 60, 100]))
+    assert 30 < most <= 100

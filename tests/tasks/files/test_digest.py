@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lmmcl.tasks.files import digest
 from lmmcl.tasks.files.digest import DigestCache, cache_folder, state_of
 
 OLD = (1_000_000_000, 1_000_000_000)
 
 
-def write(path: Path, content: bytes, *, old: bool = True) -> Path:
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are old enough to be remembered as soon as they are written."""
+    monkeypatch.setattr(digest, "SETTLED", -1)
+
+
+def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
-    if old:
-        os.utime(path, OLD)
+    os.utime(path, OLD)
     return path
 
 
@@ -31,6 +38,7 @@ def test_a_digest_is_the_sha256_of_the_bytes_in_the_order_asked(tmp_path: Path) 
     assert cache.digests([*states, states[0]]) == [sha(b"a"), sha(b"b"), sha(b"a")]
 
 
+@pytest.mark.usefixtures("settled")
 def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = state_of(write(tmp_path / "a", b"one"))
     DigestCache(tmp_path / "cache").digests([state])
@@ -43,10 +51,58 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest
 def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
     """Its next change may fall into the same tick of the file system's clock."""
     cache = DigestCache(tmp_path / "cache")
-    state = state_of(write(tmp_path / "a", b"one", old=False))
+    state = state_of(write(tmp_path / "a", b"one"))  # its modification time may say what it will
     assert cache.digests([state]) == [sha(b"one")]
     (tmp_path / "a").write_bytes(b"two")
     assert cache.digests([state]) == [sha(b"two")]
+
+
+def put_in_place(path: Path, content: bytes) -> None:
+    """As `rsync -a` does: a new file with the old one's name and modification time."""
+    write(path.with_name("new"), content).replace(path)
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    write(path, content)
+
+
+def link_elsewhere(path: Path, content: bytes) -> None:
+    write(path.with_name("other"), content)
+    path.unlink()
+    path.symlink_to(path.with_name("other"))
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", [put_in_place, overwrite, link_elsewhere])
+def test_a_file_replaced_by_one_of_its_size_and_time_is_seen(change: Callable, tmp_path: Path) -> None:
+    cache, path = DigestCache(tmp_path / "cache"), write(tmp_path / "a", b"one")
+    before = state_of(path)
+    assert cache.digests([before]) == [sha(b"one")]
+    change(path, b"two")
+    after = state_of(path)
+    assert (after.size, after.mtime_ns) == (before.size, before.mtime_ns)
+    assert cache.digests([after]) == [sha(b"two")]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_folder_that_a_link_leads_to_may_change(tmp_path: Path) -> None:
+    for name, content in (("first", b"one"), ("second", b"two")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "a", content)
+    cache, link = DigestCache(tmp_path / "cache"), tmp_path / "current"
+    for name, content in (("first", b"one"), ("second", b"two")):
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        assert cache.digests([state_of(link / "a")]) == [sha(content)]
+    digest._resolved_folder.cache_clear()
+    assert state_of(link / "a").resolved == str((tmp_path / "second" / "a").resolve())
+
+
+def test_a_path_through_a_link_and_back_is_the_file_that_the_system_finds(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("deep/folder")
+    write(tmp_path / "deep" / "a", b"one")
+    assert state_of(tmp_path / "link" / ".." / "a").size == 3
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -75,6 +131,7 @@ def test_memos_are_kept(tmp_path: Path) -> None:
 
 
 def _fill(folder: Path, names: list[str]) -> None:
+    digest.SETTLED = -1  # in a process of its own
     for name in names:
         DigestCache(folder / "cache").digests([state_of(folder / name)])
 

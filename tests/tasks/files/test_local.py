@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,7 +18,8 @@ from PIL import Image
 
 from lmmcl.config.sweep_file import LocalSkillEntry
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.local_files import LocalBenchmark, LocalSkill, content_digest, local_benchmark, local_skill
+from lmmcl.tasks.files.content import content_digest, read_content
+from lmmcl.tasks.files.local_files import LocalBenchmark, LocalSkill, local_benchmark, local_skill
 
 
 @pytest.fixture(autouse=True)
@@ -137,15 +140,15 @@ def test_ids_may_repeat_in_the_training_file_only(data: Path) -> None:
 
 
 def test_a_second_look_reads_no_file(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in data.rglob("*.*"):
-        os.utime(path, (1_000_000_000, 1_000_000_000))
+    monkeypatch.setattr("lmmcl.tasks.files.digest.SETTLED", -1)
     first = content_digest(data / "test.json")
 
     def refuse(*_: object) -> None:
         raise AssertionError("a file was read")
 
     monkeypatch.setattr("lmmcl.tasks.files.digest.hash_file", refuse)
-    monkeypatch.setattr("lmmcl.tasks.files.local_files.sound_rows", refuse)
+    monkeypatch.setattr("lmmcl.tasks.files.content.sound_rows", refuse)
+    monkeypatch.setattr("lmmcl.tasks.files.content.inspect_image", refuse)
     assert content_digest(data / "test.json") == first
 
 
@@ -156,6 +159,55 @@ def test_an_image_replaced_within_one_tick_of_the_clock_is_noticed(data: Path) -
     now = time.time_ns()
     os.utime(image, ns=(now, now))
     before = content_digest(data / "test.json")
-    image.write_bytes(bytes(image.stat().st_size))
+    changed = bytearray(image.read_bytes())
+    changed[-20] ^= 1
+    image.write_bytes(changed)
     os.utime(image, ns=(now, now))
     assert content_digest(data / "test.json") != before
+
+
+def test_only_images_that_are_shown_otherwise_than_before_change_the_identity_of_a_file(data: Path) -> None:
+    """Plain images keep the digest that earlier versions gave them; the rule for turned ones entered with it."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in data.glob("images/*.png")}
+    named = sorted((f"images/{name}", digest) for name, digest in digests.items() if name.startswith("test"))
+    rows = hashlib.sha256((data / "test.json").read_bytes()).hexdigest()
+    assert content_digest(data / "test.json") == sha([rows, named])
+    assert read_content(data / "test.json").notes() == []
+
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.open(data / "images/test-2.png").save(data / "images/test-2.png", exif=tags)
+    turned = hashlib.sha256((data / "images/test-2.png").read_bytes()).hexdigest()
+    named = [(name, turned if name == "images/test-2.png" else digest) for name, digest in named]
+    assert content_digest(data / "test.json") == sha([rows, named, 2])
+    [note] = benchmark(data).notes()
+    assert note == "test.json: 1 image turned upright by the EXIF orientation (first: row 3, image)"
+
+
+def sha(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_an_image_that_cannot_be_shown_is_refused_when_it_is_declared(data: Path) -> None:
+    (data / "images/test-1.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"test\.json: row 2, image: .*test-1\.png: is not a readable image"):
+        benchmark(data)
+
+
+def test_what_is_done_to_embedded_images_is_part_of_the_file(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    def declared(mode: str) -> LocalBenchmark:
+        file = io.BytesIO()
+        Image.new(mode, (8, 8)).save(file, "PNG")
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a"}]
+        row = {"image": {"bytes": file.getvalue(), "path": None}, "messages": turns}
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+        return local_benchmark("own", test=tmp_path / "rows.parquet", metric="anls")
+
+    rgb = declared("RGB")
+    assert rgb.digest == sha([hashlib.sha256((tmp_path / "rows.parquet").read_bytes()).hexdigest(), []])
+    rgba = declared("RGBA")
+    assert rgba.digest == sha([hashlib.sha256((tmp_path / "rows.parquet").read_bytes()).hexdigest(), [], 2])
+    assert rgba.notes() == ("rows.parquet: 1 image with transparency, shown on white (first: row 1, image)",)

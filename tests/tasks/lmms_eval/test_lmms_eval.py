@@ -18,7 +18,7 @@ from lmmcl.steps import Evaluate
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.hub.hub_data import check_prepared
 from lmmcl.tasks.lmms_eval import benchmark
-from lmmcl.tasks.lmms_eval.benchmark import Installed, lmms_eval_benchmark
+from lmmcl.tasks.lmms_eval.benchmark import ADAPTER, Installed, lmms_eval_benchmark
 
 SHIPPED = """
 dataset_path: lab/Sights
@@ -58,7 +58,7 @@ def test_a_name_is_a_benchmark_whose_key_holds_task_and_version(shipped: Path) -
     benchmark = get_benchmark("lmms_eval/sights_val")
     assert benchmark.identity() == {
         "name": "lmms_eval/sights_val",
-        "version": benchmark.ADAPTER,
+        "version": ADAPTER,
         "metric": "sights_acc",
         "lmms_eval": "9.8.7",
     }
