@@ -56,16 +56,14 @@ def partition(model: Any) -> dict[str, str]:
     """
     regions = dict(_regions(model))
     names = {region: [name for name, of in regions.items() if of == region] for region in set(regions.values())}
-    language = [name for name, region in regions.items() if region in (LLM, None)]
-    roles = language_roles(model, language)
+    roles = language_roles(model, [name for name, region in regions.items() if region in (LLM, None)])
     roles = {name: role for name, role in roles.items() if regions[name] or role != "llm.other"}
-    for region in (VISION, AUDIO):
-        roles |= tower_roles(model, names.get(region, []), region)
-    return {
-        name: roles.get(name) or region
-        for name, region in regions.items()
-        if name in roles or region not in (None, LLM)
-    }  # type: ignore[misc]
+    for region, of in names.items():
+        if region in (VISION, AUDIO):
+            roles |= tower_roles(model, of, region)
+        elif region not in (LLM, None):
+            roles |= dict.fromkeys(of, region)
+    return {name: roles[name] for name in regions if name in roles}
 
 
 def _regions(model: Any) -> Iterator[tuple[str, str | None]]:
