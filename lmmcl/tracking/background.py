@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
@@ -25,7 +26,7 @@ from lmmcl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+PAUSES = BackOff(longest=60.0)
 #: Answers that another attempt will not change.
 FINAL = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "BAD_REQUEST", "FEATURE_DISABLED"}
 
@@ -71,11 +72,11 @@ class BackgroundTracker:
         artifact_location: str | None = None,
         *,
         connect: Callable[[str, str, str | None], LogsTrials] = Tracker,
-        first_wait: float = FIRST_WAIT,
+        pauses: BackOff = PAUSES,
     ) -> None:
         self.uri = uri
         self._connect = lambda: connect(uri, sweep, artifact_location)
-        self._first_wait = first_wait
+        self._pauses = pauses
         self._tracker: LogsTrials | None = None
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, TrialResult] = OrderedDict()
@@ -116,16 +117,16 @@ class BackgroundTracker:
             return Delivery(self.uri, len(self._newest), len(left), reason, not report or self._reported)
 
     def _work(self) -> None:
-        wait = self._first_wait
+        failures = 0
         try:
             while (trial := self._next()) is not None:
                 if self._attempt(partial(self._log, trial), trial):
-                    wait = self._first_wait
+                    failures = 0
                 elif self._closing:
                     return
                 else:
-                    self._pause(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
+                    failures += 1
+                    self._pause(self._pauses.pause(failures))
             if self._report:
                 self._attempt(self._log_report)
         except Exception as error:  # a sweep of days does not end because of its bookkeeping
