@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
 from lmmcl.ledger import Ledger
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge
+from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, ScoringStep
 
 QUESTIONS = 50
 
@@ -56,7 +56,7 @@ class Pretence:
         self.breaks(step)
         self._record(step, ledger, {})
 
-    def scores(self, steps: Sequence[Asked], ledger: Ledger, *_: Any) -> None:
+    def scores(self, steps: Sequence[ScoringStep], ledger: Ledger, *_: Any) -> None:
         for step in steps:
             right = round(QUESTIONS * chance(step)) if isinstance(step, Evaluate) else 0
             scores = [1.0] * right + [0.0] * (QUESTIONS - right)

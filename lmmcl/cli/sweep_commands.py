@@ -33,7 +33,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
-    made.refuse_unfit()
+    made.refuse_infeasible()
 
 
 @app.command()

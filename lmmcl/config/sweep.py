@@ -100,7 +100,7 @@ class _Builder:
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
         self._check_updates(trials.values(), spaces.values())
-        used = {each.order for each in (*trials.values(), *(space.corners[0] for space in spaces.values()))}
+        used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
@@ -193,7 +193,7 @@ class _Builder:
     def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
         assert self.entry.search.optuna is not None, "draws were checked"
         space = Space(self.points, listed, drawn, choices, self.entry.search.optuna, place)
-        assert space.corners, "building them checks both ends of every range"
+        assert space.extremes, "building them checks both ends of every range"
         return space
 
     def _only_order(self, place: str) -> list[str]:

@@ -35,7 +35,7 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
             yield from files_of(below, folder)
 
 
-def inside(path: Path, folder: Path) -> str:
+def relative_to_working_dir(path: Path, folder: Path) -> str:
     """`path` as a job names it that runs in `folder`; raises UserError for one that is elsewhere."""
     try:
         return path.resolve().relative_to(folder.resolve()).as_posix()
@@ -47,14 +47,14 @@ def inside(path: Path, folder: Path) -> str:
         ) from None
 
 
-def check_sent(folder: Path, excludes: Sequence[str], needed: Sequence[Path]) -> None:
+def check_package(folder: Path, excludes: Sequence[str], needed: Sequence[Path]) -> None:
     """Raise UserError unless all of `needed` goes with `folder`, and Ray takes a folder of its size."""
     from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
-    sent = sent_files(folder, excludes)
+    sent = package_files(folder, excludes)
     there = {above for file in sent for above in (file, *file.parents)}
     for path in needed:
-        inside(path, folder)
+        relative_to_working_dir(path, folder)
         if path.exists() and path.resolve() not in there:
             raise UserError(
                 f"is not sent: .gitignore, .rayignore or an excluded name ({', '.join(excludes)}) leaves it out; keep it "
@@ -72,7 +72,7 @@ def check_sent(folder: Path, excludes: Sequence[str], needed: Sequence[Path]) ->
         )
 
 
-def sent_files(folder: Path, excludes: Sequence[str]) -> dict[Path, int]:
+def package_files(folder: Path, excludes: Sequence[str]) -> dict[Path, int]:
     """The files that Ray would send, with their bytes. It has no public way to ask, so this walks as its upload does."""
     from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_runtime_env_default_excludes
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes

@@ -19,8 +19,8 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
 from lmmcl.config.validation import apply_overrides, read_yaml
 from lmmcl.errors import UserError, unknown
-from lmmcl.jobs.package import EXCLUDED, check_sent, files_of, inside
-from lmmcl.planning.fits import refuse, unfit
+from lmmcl.jobs.package import EXCLUDED, check_package, files_of, relative_to_working_dir
+from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.tracking.database import default_tracking_uri
 
 STOP_SECONDS = 60
@@ -60,14 +60,14 @@ def make_submission(
     folder that is too large to send, or a stage that fits no GPU.
     """
     # what is recorded is not known here: the store may be out of reach
-    refuse(unfit(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
+    refuse(find_infeasible(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
     lasting = _lasting(store or cluster.store)
     if not (mlflow or cluster.tracking):
         default_tracking_uri(lasting)  # the job would refuse it as well, but only after it was sent and started
-    file = inside(Path(sweep.file), working_dir)
+    file = relative_to_working_dir(Path(sweep.file), working_dir)
     words = ["lmmcl", "run", file]
     if cluster_file:
-        words += ["--cluster", inside(cluster_file, working_dir)]
+        words += ["--cluster", relative_to_working_dir(cluster_file, working_dir)]
     chosen = [word for pair in set_ for word in ("--set", pair)]
     words += ["--store", lasting, *chosen]
     if mlflow:
@@ -109,7 +109,7 @@ def _shared(
     data = list(files_of(apply_overrides(read_yaml(file), set_), file.parent))
     if "://" not in env["working_dir"]:  # a URI is fetched by the nodes themselves
         needed = [file, *([cluster_file] if cluster_file else []), *(path for path, absolute in data if not absolute)]
-        check_sent(Path(env["working_dir"]), env["excludes"] or [], needed)
+        check_package(Path(env["working_dir"]), env["excludes"] or [], needed)
     return tuple(sorted({*(str(path) for path, absolute in data if absolute), *([] if "://" in store else [store])}))
 
 

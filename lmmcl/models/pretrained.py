@@ -47,9 +47,15 @@ class PretrainedLMM(LMM):
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()
         import torch
+        from transformers import AutoConfig
 
+        from lmmcl.models.model_class import attention_for, model_class
+
+        place = f"model {self.reference}"
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        model = load_whole(self.source(), place=f"model {self.reference}", dtype=dtype, attn_implementation=attention)
+        cls = model_class(AutoConfig.from_pretrained(**self.source()), place)
+        used = attention_for(cls, attention, place)
+        model = load_whole(self.source(), place=place, dtype=dtype, attn_implementation=used)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:

@@ -17,7 +17,7 @@ from lmmcl.steps.trial import Stage, Trial
 
 
 class Display:
-    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.trial_driver`); use as a context manager.
+    """Told what happens by the runner (see `RunListener` in `lmmcl.runner.trial_driver`); use as a context manager.
 
     `coming` is how many stages the trials have that a search will propose; time left counts them.
     """

@@ -12,7 +12,7 @@ from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.sharing import turn
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
+from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, ScoringStep, Snapshot
 
 log = logging.getLogger("lmmcl")
 
@@ -34,13 +34,13 @@ def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progr
                     _compute(step, ledger, cluster, progress)
             except Exception as error:
                 # Who was thought gone, and ended first, has deleted what both kept for being resumed.
-                if not ledger.holds(step):
+                if not ledger.has_usable(step):
                     raise
                 log.warning("%s: another run was faster (this one ended with %s)", step.label, explain(error))
                 return False
-        elif ledger.defers != step.key:
+        elif ledger.deferred_key != step.key:
             ledger.upload(step)
-        waits = not ledger.is_local and ledger.defers == step.key
+        waits = not ledger.is_local and ledger.deferred_key == step.key
         if waits:
             mine.held.keep()
         return waits
@@ -78,7 +78,7 @@ def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progr
             )
 
 
-def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+def compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done.
 
     What another run asks is left to it.
@@ -89,7 +89,7 @@ def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, pro
                 _ask(mine.steps, ledger, cluster, progress)
 
 
-def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 
@@ -117,7 +117,9 @@ def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Pro
             record_probe(step, ledger, subject)
 
 
-def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> list[Asked]:
+def _ask_engine(
+    name: str, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> list[ScoringStep]:
     """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers."""
     from lmmcl.evaluation.engines import get_engine
     from lmmcl.evaluation.evaluate import record_answers
@@ -133,7 +135,7 @@ def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Clus
     return [step for step in steps if not isinstance(step, Evaluate)]
 
 
-def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
+def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
     from lmmcl.weights.checkpoint import load_checkpoint
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.record import DamagedError
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 
 REPAIRS = 3
 """How many damaged files one step may meet on its way; more are a disk that is to be looked at."""
@@ -28,7 +28,7 @@ class Launcher(Protocol):
     def checkpoint(self, step: Checkpoint) -> Awaitable[None]:
         """Compute one checkpoint."""
 
-    def scores(self, steps: Sequence[Asked]) -> Awaitable[None]:
+    def scores(self, steps: Sequence[ScoringStep]) -> Awaitable[None]:
         """Compute several benchmarks and probes of one checkpoint."""
 
 
@@ -47,7 +47,7 @@ class Flights:
         """What is being computed or waited for now."""
         return list(self._in_flight)
 
-    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
+    async def ensure_scores(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """The records of what is asked of one checkpoint, in the given order; those that nobody has asked for fly together."""
         assert len({step.checkpoint.key for step in steps}) == 1, "one checkpoint at a time"
         new = [step for step in steps if step.key not in self._in_flight]
@@ -97,13 +97,13 @@ class Flights:
             await asyncio.shield(task)
 
     async def _fly_checkpoint(self, step: Checkpoint) -> None:
-        if await asyncio.to_thread(self._ledger.holds, step):
+        if await asyncio.to_thread(self._ledger.has_usable, step):
             for parent in step.parents[:1]:  # the one that its delta lies over
                 await self.ensure_checkpoint(parent)
             return
         await self._launch(step.parents, lambda: self._launcher.checkpoint(step))
 
-    async def _fly_scores(self, steps: Sequence[Asked]) -> None:
+    async def _fly_scores(self, steps: Sequence[ScoringStep]) -> None:
         missing = [step for step in steps if await self._find(step) is None]
         if missing:
             parents = {parent.key: parent for step in missing for parent in step.parents}
@@ -122,10 +122,10 @@ class Flights:
             else:
                 return
 
-    async def _find(self, step: Checkpoint | Asked) -> Record | None:
+    async def _find(self, step: Checkpoint | ScoringStep) -> Record | None:
         return await asyncio.to_thread(self._ledger.find, step)
 
-    async def _recorded(self, step: Asked) -> Record:
+    async def _recorded(self, step: ScoringStep) -> Record:
         record = await self._find(step)
         if record is None:
             raise RuntimeError(f"{step.path} was computed but its record is not in {self._ledger.store}")

@@ -13,14 +13,14 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
 from lmmcl.runner.in_flight import Flights
 from lmmcl.runner.sharing import SharedLauncher
-from lmmcl.runner.trial_driver import Watcher, walk
+from lmmcl.runner.trial_driver import RunListener, walk
 from lmmcl.search.proposer import Searching
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 from lmmcl.steps.trial import Trial
 from lmmcl.training.stage_errors import PreemptedError
 
 if TYPE_CHECKING:
-    from lmmcl.search.asha import Halving
+    from lmmcl.search.asha import AshaScheduler
 
 
 class InlineLauncher:
@@ -32,7 +32,7 @@ class InlineLauncher:
     async def checkpoint(self, step: Checkpoint) -> None:
         compute_checkpoint(step, self._ledger, self._cluster, self._progress)
 
-    async def scores(self, steps: Sequence[Asked]) -> None:
+    async def scores(self, steps: Sequence[ScoringStep]) -> None:
         compute_scores(steps, self._ledger, self._cluster, self._progress)
 
 
@@ -42,7 +42,7 @@ class InlineSteps:
     def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
         self._flights = Flights(ledger, SharedLauncher(InlineLauncher(ledger, cluster, progress), ledger, cluster))
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return asyncio.run(self._flights.ensure_scores(steps))
 
@@ -51,7 +51,7 @@ class InlineSteps:
 
 
 def run_inline(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> None:
     """Walk `trials`, then those that `searching` proposes, one after the other.
 
@@ -74,7 +74,9 @@ def run_inline(
             proposer.ended(number)
 
 
-def _advance(trial: Trial, stages: Iterator[dict[str, Any]], watcher: Watcher, halving: Halving | None) -> bool:
+def _advance(
+    trial: Trial, stages: Iterator[dict[str, Any]], watcher: RunListener, halving: AshaScheduler | None
+) -> bool:
     """One more stage of a walk; whether there may be another."""
     try:
         report = next(stages, None)

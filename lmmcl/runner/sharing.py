@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims, Held
+from lmmcl.ledger.leases import Held, Leases
 from lmmcl.ledger.provenance import this_run
 from lmmcl.runner.in_flight import Launcher
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 
 TRIES = 20
 """How often a step may be computed by others in vain, or be left by a computation that found it claimed."""
 
-AnyStep = TypeVar("AnyStep", bound=Checkpoint | Asked)
+AnyStep = TypeVar("AnyStep", bound=Checkpoint | ScoringStep)
 
 log = logging.getLogger("lmmcl")
 
@@ -49,13 +49,13 @@ def turn(steps: Sequence[AnyStep], ledger: Ledger, cluster: Cluster) -> Iterator
 def unrecorded(steps: Sequence[AnyStep], ledger: Ledger) -> list[AnyStep]:
     """Those that are still to be computed; looked for side by side where each look takes a round trip."""
     if ledger.is_local or len(steps) < 2:
-        return [step for step in steps if not ledger.holds(step)]
+        return [step for step in steps if not ledger.has_usable(step)]
     with ThreadPoolExecutor(8) as pool:
-        return [step for step, there in zip(steps, pool.map(ledger.holds, steps), strict=True) if not there]
+        return [step for step, there in zip(steps, pool.map(ledger.has_usable, steps), strict=True) if not there]
 
 
-def _claims(ledger: Ledger, cluster: Cluster) -> Claims:
-    return Claims(ledger.files, cluster.claims, this_run())
+def _claims(ledger: Ledger, cluster: Cluster) -> Leases:
+    return Leases(ledger.files, cluster.claims, this_run())
 
 
 class SharedLauncher:
@@ -64,13 +64,13 @@ class SharedLauncher:
     def __init__(self, launcher: Launcher, ledger: Ledger, cluster: Cluster) -> None:
         self._launcher, self._ledger, self._cluster = launcher, ledger, cluster
         self._told: set[str] = set()
-        self._kept: Claims | None = None
+        self._kept: Leases | None = None
 
     async def checkpoint(self, step: Checkpoint) -> None:
         """See `Launcher.checkpoint`."""
         await self._recorded([step], lambda some: self._launcher.checkpoint(some[0]))
 
-    async def scores(self, steps: Sequence[Asked]) -> None:
+    async def scores(self, steps: Sequence[ScoringStep]) -> None:
         """See `Launcher.scores`."""
         await self._recorded(list(steps), self._launcher.scores)
 
@@ -93,7 +93,7 @@ class SharedLauncher:
             self._kept = _claims(self._ledger, self._cluster)
         free = []
         for step in steps:
-            holder = self._kept.holder(step.key)
+            holder = self._kept.owner(step.key)
             if holder is None:
                 free.append(step)
             elif step.key not in self._told:

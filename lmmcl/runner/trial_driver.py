@@ -9,21 +9,21 @@ from typing import Any, Protocol
 from lmmcl.config.search_settings import budget_broken
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Record
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 from lmmcl.steps.trial import Trial
 
 
 class Steps(Protocol):
     """Where records come from: one process (`InlineSteps`) or a cluster (`RemoteSteps`)."""
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """The records of what is asked of one checkpoint, computed where they are missing."""
 
     def begin(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it."""
 
 
-class Watcher(Protocol):
+class RunListener(Protocol):
     """Is told what happens while a sweep runs; never blocks it."""
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Trained:
 
 
 @cache
-def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
+def count_trained(recipe: Recipe, lmm: LMM) -> Trained:
     """How much `recipe` trains of `lmm` and writes at each stage.
 
     Raises UserError when a selector matches no role of the model, an adapter fits no layer or one that trains itself, or a

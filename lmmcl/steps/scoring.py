@@ -43,7 +43,7 @@ class Evaluate(StepBase):
 
 
 @dataclass(frozen=True)
-class Examine(StepBase):
+class ProbeStep(StepBase):
     """Look into `checkpoint` with `probe`, on the questions of `benchmarks`."""
 
     checkpoint: Checkpoint
@@ -80,5 +80,5 @@ class Examine(StepBase):
         return f"probes/{under}/{self.label}-{self.key}"
 
 
-Asked = Evaluate | Examine
+ScoringStep = Evaluate | ProbeStep
 """What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""

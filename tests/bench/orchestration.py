@@ -35,7 +35,7 @@ from made import made_trial
 from lmmcl.ledger import Ledger
 from lmmcl.runner.in_flight import Flights
 from lmmcl.runner.trial_driver import run_trial
-from lmmcl.steps import Asked, Checkpoint, Finetune, Step
+from lmmcl.steps import Checkpoint, Finetune, ScoringStep, Step
 from lmmcl.steps.trial import Trial
 
 FINETUNE, EVALUATE = (20.0, 60.0), (3.0, 8.0)
@@ -63,7 +63,7 @@ class Simulated:
     async def checkpoint(self, step: Checkpoint) -> None:
         await self._spend(minutes(step) if isinstance(step, Finetune) else 0.0, [step])
 
-    async def scores(self, steps: Sequence[Asked]) -> None:
+    async def scores(self, steps: Sequence[ScoringStep]) -> None:
         await self._spend(sum(minutes(step) for step in steps), steps)
 
     async def _spend(self, spent: float, steps: Sequence[Step]) -> None:
@@ -86,7 +86,7 @@ class SimulatedActor:
         self._simulated = Simulated(ledger, gpus, scale)
         self._flights = Flights(ledger, self._simulated)
 
-    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Any]:
+    async def ensure_scores(self, steps: Sequence[ScoringStep]) -> list[Any]:
         return await self._flights.ensure_scores(steps)
 
     async def begin(self, step: Checkpoint) -> None:

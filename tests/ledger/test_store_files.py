@@ -158,7 +158,7 @@ def test_copies_that_were_not_used_for_longest_make_room(ledger: Ledger, monkeyp
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("lmmcl.ledger.node.shutil.disk_usage", lambda folder: usage)
     for number, at in enumerate(("old", "new")):
-        folder = ledger.node.room("lmmcl-")
+        folder = ledger.node.make_temp_dir("lmmcl-")
         (folder / "delta.safetensors").write_bytes(bytes(15))
         ledger.node.keep(at, folder)
         os.utime(ledger.node.folder / "copies" / at, (number, number)) if ledger.node.copy(
@@ -166,7 +166,7 @@ def test_copies_that_were_not_used_for_longest_make_room(ledger: Ledger, monkeyp
         ) else None
     assert ledger.node.copy("old", "delta.safetensors") is None
     assert ledger.node.copy("new", "delta.safetensors") is not None
-    folder = ledger.node.room("lmmcl-")
+    folder = ledger.node.make_temp_dir("lmmcl-")
     (folder / "delta.safetensors").write_bytes(bytes(1000))
     ledger.node.keep("huge", folder)
     assert not folder.exists() and ledger.node.copy("huge", "delta.safetensors") is None

@@ -43,7 +43,7 @@ class Pretend:
         for parent in step.parents:
             if parent.label in self.damaged:
                 self.damaged.discard(parent.label)
-                self.ledger.put_aside(parent.path)
+                self.ledger.quarantine(parent.path)
                 raise DamagedError("holds other bytes than were written", file=parent.path)
         self.computed[step.key] += 1
         if step.label in self.broken:
@@ -165,7 +165,7 @@ def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_
 ) -> None:
     trial = made_trial()
 
-    class Asked:
+    class ScoringStep:
         def __init__(self) -> None:
             self.order: list[str] = []
 
@@ -178,7 +178,7 @@ def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_
             return [pretend.ledger.find(step) for step in steps]
 
     labels = [stage.checkpoint.label for stage in trial.stages]
-    early, late = Asked(), Asked()
+    early, late = ScoringStep(), ScoringStep()
     run_trial(trial, early, lambda report: None)
     run_trial(trial, late, lambda report: None, ahead=False)
     assert early.order == [

@@ -17,7 +17,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.runner import execute
 from lmmcl.runner.in_flight import Flights
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 from lmmcl.tasks.probes import get_probe
 
 PROBES = "[{number_bias: {examples: 4}}, {kl_from_base: {examples: 4}}, {layer_contribution: {examples: 4}}, {constrained: {examples: 4}}]"
@@ -39,7 +39,7 @@ class Recorder:
     async def checkpoint(self, step: Checkpoint) -> None:
         self._record(step)
 
-    async def scores(self, steps: list[Asked]) -> None:
+    async def scores(self, steps: list[ScoringStep]) -> None:
         self.tasks.append([step.label for step in steps])
         for step in steps:
             self._record(step)

@@ -13,7 +13,7 @@ from shared_runs import SETTINGS, two_runs, walk, wanted
 
 from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims
+from lmmcl.ledger.leases import Leases
 from lmmcl.runner import execute
 from lmmcl.runner.inline import InlineSteps
 from lmmcl.steps import Step
@@ -52,8 +52,8 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
 ) -> None:
     ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.3, poll_s=0.05)
     step = made_trial().stages[0].checkpoint
-    monkeypatch.setattr("lmmcl.ledger.leases.place", lambda: "another machine")
-    other = Claims(ledger.files, short, "another cluster")
+    monkeypatch.setattr("lmmcl.ledger.leases.host_id", lambda: "another machine")
+    other = Leases(ledger.files, short, "another cluster")
     with other.held([step.key]) as held:
         held.keep()
     monkeypatch.undo()
@@ -62,7 +62,7 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
     begun = time.monotonic()
     asyncio.run(steps._flights.ensure_checkpoint(step))
     assert time.monotonic() - begun >= 0.3
-    assert ledger.holds(step)
+    assert ledger.has_usable(step)
 
 
 def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path, mo
 
     monkeypatch.setattr(execute, "_compute", stumble)
     assert execute.compute_checkpoint(first, ledger, Cluster(), lambda *_: None) is False
-    assert ledger.holds(first)
+    assert ledger.has_usable(first)
     with pytest.raises(FileNotFoundError):
         execute.compute_checkpoint(second, ledger, Cluster(), lambda *_: None)
     assert not ledger.sizes("claims")

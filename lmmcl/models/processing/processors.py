@@ -1,8 +1,8 @@
 """Processors of real checkpoints: transformers' own classes, for images alone, the same on every machine.
 
-transformers' classes for LLaVA-OneVision, Qwen, InternVL and SmolVLM want a video processor, which needs torchvision, and
-`AutoProcessor` silently returns a bare tokenizer where that is missing. The subclasses here leave the videos out and change
-nothing else. Images always go through Pillow: a backend that happens to be installed must not decide pixels.
+Every part is chosen by what the checkpoint was saved with: the processor class (without its video and audio parts, see
+`assembly.py`), the image processor in its Pillow variant, the tokenizers. Images go through Pillow wherever transformers can do
+that: a backend that happens to be installed must not decide pixels. Where it cannot, torchvision is asked for before anything runs.
 
 The classes are defined on first use because this module must import without transformers:
 `from lmmcl.models.processing.processors import ImageOnlyInternVLProcessor` works.
@@ -12,78 +12,165 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.model_class import forward_inputs, model_class
+from lmmcl.models.processing import assembly, special_processors
+from lmmcl.models.processing.encode import hold
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 OURS = ("lmmcl.models.processing.processors", "lmmcl.models.tiny.tiny_processor")
 
+CLASSES: dict[str, Callable[[], type]] = {
+    "ImageOnlySmolVLMProcessor": special_processors.smolvlm,
+    "ChatInstructBlipProcessor": special_processors.instructblip,
+    "PillowPixtralProcessor": special_processors.pixtral,
+}
+"""Classes of ours; any other `ImageOnlyXProcessor` is the assembly of transformers' `XProcessor`."""
+
+INSTEAD = {
+    "SmolVLMProcessor": "ImageOnlySmolVLMProcessor",
+    "InstructBlipProcessor": "ChatInstructBlipProcessor",
+    "PixtralProcessor": "PillowPixtralProcessor",
+}
+"""Which of them stands for which class of transformers."""
+
 
 def load_processor(architecture: Architecture, source: dict[str, Any]) -> ProcessorMixin:
     """The processor of the checkpoint at `source` (keywords of `from_pretrained`); it pads on the left."""
     import transformers
-    from transformers.image_processing_base import ImageProcessingMixin
 
-    place, options = source["pretrained_model_name_or_path"], _without_place(source)
-    if architecture.processor == "AutoProcessor":
-        return _unknown_processor(source)
-    settings, _ = transformers.ProcessorMixin.get_processor_dict(place, **options)
-    image_settings, _ = ImageProcessingMixin.get_image_processor_dict(place, **options)
-    cls = _processor_class(architecture, settings.get("processor_class"))
-    image_class = _image_class(architecture, image_settings.get("image_processor_type"))
+    config = transformers.AutoConfig.from_pretrained(**source)
+    settings, image_settings = saved_settings(source)
+    cls = _processor_class(architecture, config, source, settings, image_settings)
+    image_class = _image_class(architecture, config, image_settings, _place(source))
     tokenizer = transformers.AutoTokenizer.from_pretrained(**source, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    parts = [image_class.from_pretrained(**source), tokenizer]
-    if "qformer_tokenizer" in cls.get_attributes():
-        parts.append(transformers.AutoTokenizer.from_pretrained(**source, subfolder="qformer_tokenizer"))
-    processor = cls.from_args_and_dict(parts, settings)
-    _complete(processor, settings, transformers.AutoConfig.from_pretrained(**source))
+    parts = {"image_processor": image_class.from_pretrained(**source), "tokenizer": tokenizer}
+    for part in cls.get_attributes():
+        if "tokenizer" in part and part not in parts:
+            parts[part] = transformers.AutoTokenizer.from_pretrained(**source, subfolder=part)
+    processor = assembly.build(cls, {part: parts[part] for part in cls.get_attributes()}, settings)
+    _complete(processor, settings, config)
+    hold(processor, forward_inputs(model_class(config, _place(source))))
+    _check(processor, _place(source))
     return processor
 
 
-def _unknown_processor(source: dict[str, Any]) -> ProcessorMixin:
-    """What transformers finds for an architecture without a family file; it must be able to say where images go."""
+def saved_settings(source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was saved with the processor, and with its image processor."""
     import transformers
+    from transformers.image_processing_base import ImageProcessingMixin
 
-    processor = transformers.AutoProcessor.from_pretrained(**source)
-    wanted = ("tokenizer", "image_processor", "image_token", "_process_images")
-    if missing := [name for name in wanted if not hasattr(processor, name)]:
-        raise UserError(
-            f"transformers gives {type(processor).__name__} as its processor, which has no {', '.join(missing)} "
-            "(processors that also read videos need torchvision)",
-            file=f"model {source['pretrained_model_name_or_path']}",
-        )
-    processor.tokenizer.padding_side = "left"
-    return processor
+    options = {key: value for key, value in source.items() if key != "pretrained_model_name_or_path"}
+    settings, _ = transformers.ProcessorMixin.get_processor_dict(source["pretrained_model_name_or_path"], **options)
+    images, _ = ImageProcessingMixin.get_image_processor_dict(source["pretrained_model_name_or_path"], **options)
+    return settings, images
 
 
-def _without_place(source: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key != "pretrained_model_name_or_path"}
+def _place(source: dict[str, Any]) -> str:
+    return f"model {source['pretrained_model_name_or_path']}"
 
 
-def _processor_class(architecture: Architecture, saved: str | None) -> Any:
-    """The class that saved the processor when it is one of ours, else the one of the family."""
-    import transformers
-
+def _processor_class(
+    architecture: Architecture, config: Any, source: dict[str, Any], settings: dict[str, Any], images: dict[str, Any]
+) -> Any:
+    """The class that saved the processor when it is one of ours, else the family's, else the checkpoint's, for images alone."""
+    saved = settings.get("processor_class") or images.get("processor_class") or _of_tokenizer(source)
+    if saved and (saved in CLASSES or saved.startswith((assembly.PREFIX, "Tiny"))):
+        for ours in map(importlib.import_module, OURS):
+            if hasattr(ours, saved):
+                return getattr(ours, saved)
     module, _, name = architecture.processor.rpartition(":")
-    for ours in map(importlib.import_module, OURS):
-        if saved and saved.endswith("Processor") and hasattr(ours, saved):
-            return getattr(ours, saved)
-    return getattr(importlib.import_module(module) if module else transformers, name)
+    if module:
+        return getattr(importlib.import_module(module), name)
+    return transformers_class(saved if name == "AutoProcessor" else name, config, _place(source))
 
 
-def _image_class(architecture: Architecture, saved: str | None) -> Any:
-    """The class that works with Pillow of what the checkpoint was saved with."""
+def transformers_class(name: str | None, config: Any, place: str) -> Any:
+    """The processor class `name` of transformers, or the one of the configuration, without video and audio parts.
+
+    Raises UserError when there is none, or it does not read single images.
+    """
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    name = name or PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    if name in INSTEAD:
+        return CLASSES[INSTEAD[name]]()
+    cls: Any = getattr(transformers, name or "", None)
+    if cls is None:
+        raise UserError(
+            f"transformers has no processor class for model_type {config.model_type!r}"
+            + (f" ({name!r} is saved with it)" if name else " and none is saved with it"),
+            file=place,
+        )
+    if "image_processor" not in cls.get_attributes() or "tokenizer" not in cls.get_attributes():
+        raise UserError(
+            f"its processor {name} reads {' and '.join(cls.get_attributes())}, not images and text", file=place
+        )
+    return _named_here(assembly.image_only(cls)) if assembly.absent_parts(cls) else cls
+
+
+def _of_tokenizer(source: dict[str, Any]) -> str | None:
+    """The class of the processor as the tokenizer's settings name it, as older checkpoints do."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    options = {key: value for key, value in source.items() if key != "pretrained_model_name_or_path"}
+    return get_tokenizer_config(source["pretrained_model_name_or_path"], **options).get("processor_class")
+
+
+def _image_class(architecture: Architecture, config: Any, saved: dict[str, Any], place: str) -> Any:
+    """The class that works with Pillow of what the checkpoint was saved with; torchvision's where there is no other."""
     import transformers
 
-    name = f"{(saved or '').removesuffix('Fast').removesuffix('Pil')}Pil"
-    return getattr(transformers, name if hasattr(transformers, name) else architecture.image_processor)
+    names = image_class_names(architecture, config.model_type, saved.get("image_processor_type"))
+    for name in names:
+        cls: Any = getattr(transformers, name, None)
+        if cls is not None and not getattr(cls, "is_dummy", False):
+            return cls
+    raise UserError(needs_torchvision(names), file=place)
+
+
+def image_class_names(architecture: Architecture, model_type: str, saved: str | None) -> list[str]:
+    """Names of image processor classes that can read the checkpoint's images, the best first."""
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    base = (saved or "").removesuffix("Fast").removesuffix("Pil")
+    usual = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
+    family = architecture.image_processor if architecture.image_processor != "AutoImageProcessor" else None
+    mine = [f"{base}Pil", *([base] if base else [])]
+    names = mine if base else [family, usual.get("pil"), usual.get("torchvision")]
+    return [name for name in dict.fromkeys([*names, family]) if name and name != "Pil"]
+
+
+def needs_torchvision(names: list[str]) -> str:
+    """What to say where none of the image processor classes `names` can be used."""
+    return (
+        f"its images need {names[-1] if names else 'an image processor that transformers does not have'}, which transformers "
+        "offers only with torchvision: pip install torchvision"
+    )
+
+
+def _check(processor: Any, place: str) -> None:
+    """Raises UserError unless a dialogue can be written, and it can be told where images go."""
+    if getattr(processor, "chat_template", None) is None:
+        processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
+    if processor.chat_template is None:
+        raise UserError(
+            "has no chat template, so nothing tells how a question is written; put one into chat_template.jinja of the directory",
+            file=place,
+        )
+    if not hasattr(processor, "image_token"):
+        raise UserError(
+            f"its processor {type(processor).__name__} knows no image token, so images have no place in the text",
+            file=place,
+        )
 
 
 def _complete(processor: Any, settings: dict[str, Any], config: Any) -> None:
@@ -101,170 +188,20 @@ def _complete(processor: Any, settings: dict[str, Any], config: Any) -> None:
         processor.num_query_tokens = config.num_query_tokens
 
 
-@cache
-def _onevision() -> type:
-    from transformers import LlavaOnevisionProcessor
-
-    class ImageOnlyLlavaOnevisionProcessor(LlavaOnevisionProcessor):
-        """LLaVA-OneVision's processor for images alone."""
-
-        def __init__(
-            self,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            num_image_tokens: int | None = None,
-            vision_feature_select_strategy: str | None = None,
-            chat_template: str | None = None,
-            image_token: str = "<image>",
-            video_token: str = "<video>",
-            vision_aspect_ratio: str = "anyres_max_9",
-        ) -> None:
-            super().__init__(
-                image_processor,
-                tokenizer,
-                num_image_tokens=num_image_tokens,
-                vision_feature_select_strategy=vision_feature_select_strategy,
-                chat_template=chat_template,
-                image_token=image_token,
-                video_token=video_token,
-                vision_aspect_ratio=vision_aspect_ratio,
-            )
-
-    return ImageOnlyLlavaOnevisionProcessor
-
-
-@cache
-def _qwen(parent: str) -> type:
-    import transformers
-
-    base: Any = getattr(transformers, parent)
-
-    class ImageOnlyQwenProcessor(base):
-        """Qwen-VL's processor for images alone."""
-
-        def __init__(
-            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
-        ) -> None:
-            super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-    ImageOnlyQwenProcessor.__name__ = f"ImageOnly{parent}"  # it is saved and loaded by its name
-    return ImageOnlyQwenProcessor
-
-
-@cache
-def _internvl() -> type:
-    from transformers import InternVLProcessor
-
-    class ImageOnlyInternVLProcessor(InternVLProcessor):
-        """InternVL's processor for images alone."""
-
-        def __init__(
-            self,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            image_seq_length: int = 256,
-            chat_template: str | None = None,
-        ) -> None:
-            super().__init__(image_processor, tokenizer, image_seq_length=image_seq_length, chat_template=chat_template)
-
-        @property
-        def input_names_dropped(self) -> list[str]:
-            """What its image processor returns to count tokens by, and the model does not take."""
-            return ["num_patches"]
-
-    return ImageOnlyInternVLProcessor
-
-
-@cache
-def _smolvlm() -> type:
-    from transformers import ProcessorMixin, SmolVLMProcessor
-
-    class ImageOnlySmolVLMProcessor(SmolVLMProcessor):
-        """SmolVLM's processor for images alone (its own wants num2words, to tell the number of a video's frames)."""
-
-        def __init__(
-            self,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            image_seq_len: int = 169,
-            chat_template: str | None = None,
-        ) -> None:
-            self.fake_image_token = getattr(tokenizer, "fake_image_token", "<fake_token_around_image>")
-            self.image_token = getattr(tokenizer, "image_token", "<image>")
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.end_of_utterance_token = getattr(tokenizer, "end_of_utterance_token", "<end_of_utterance>")
-            self.global_image_token = getattr(tokenizer, "global_image_token", "<global-img>")
-            self.image_seq_len = image_seq_len
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-        def apply_chat_template(  # type: ignore[override]  # the settings are named by what it calls
-            self, conversation: Any, chat_template: str | None = None, **more: Any
-        ) -> str:
-            return ProcessorMixin.apply_chat_template(self, conversation, chat_template, **more)
-
-    return ImageOnlySmolVLMProcessor
-
-
-INSTRUCTION = (
-    "{% for message in messages %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% elif not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
-)
-"""InstructBLIP has no chat template: it is asked the bare instruction."""
-
-
-class _ImageToken(str):
-    """A token's text, where transformers asks for an AddedToken's."""
-
-    @property
-    def content(self) -> str:
-        """The text itself."""
-        return str(self)
-
-
-@cache
-def _instructblip() -> type:
-    from transformers import InstructBlipProcessor
-
-    class ChatInstructBlipProcessor(InstructBlipProcessor):
-        """InstructBLIP's processor with the interface of those that came after it: a template, and images by tokens."""
-
-        def __init__(
-            self, image_processor: Any, tokenizer: Any, qformer_tokenizer: Any, num_query_tokens: int | None = None
-        ) -> None:
-            super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens=num_query_tokens)
-            self.image_token = _ImageToken(str(self.image_token))  # type: ignore[assignment]  # an AddedToken or text
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.chat_template = INSTRUCTION
-
-        def __call__(self, images: Any = None, text: Any = None, **more: Any) -> Any:
-            """Raises UserError unless there is one image: the Q-Former reads one with each instruction."""
-            self.leading_ids(sum(map(len, images or ())))
-            return super().__call__(images=images, text=text, **more)
-
-        def leading_ids(self, images: int) -> list[int]:
-            """What stands before the instruction: the image's tokens come even before the start of the text."""
-            if images != 1:
-                raise UserError(f"InstructBLIP is asked about one image at a time, not {images}")
-            start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-            return [self.image_token_id] * self.num_query_tokens + start
-
-    return ChatInstructBlipProcessor
-
-
-CLASSES: dict[str, Callable[[], type]] = {
-    "ImageOnlyLlavaOnevisionProcessor": _onevision,
-    "ImageOnlyQwen2_5_VLProcessor": partial(_qwen, "Qwen2_5_VLProcessor"),
-    "ImageOnlyQwen3VLProcessor": partial(_qwen, "Qwen3VLProcessor"),
-    "ImageOnlyInternVLProcessor": _internvl,
-    "ImageOnlySmolVLMProcessor": _smolvlm,
-    "ChatInstructBlipProcessor": _instructblip,
-}
+def _named_here(cls: type) -> type:
+    """The class, to be found by its name in this module, as pickle does."""
+    cls.__module__ = __name__
+    return cls
 
 
 def __getattr__(name: str) -> type:
-    if name not in CLASSES:
+    if name in CLASSES:
+        return _named_here(CLASSES[name]())
+    base: Any = None
+    if name.startswith(assembly.PREFIX) and name.endswith("Processor"):
+        import transformers
+
+        base = getattr(transformers, name.removeprefix(assembly.PREFIX), None)
+    if base is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    cls = CLASSES[name]()
-    cls.__module__, cls.__qualname__ = __name__, name  # so that pickle finds it by its name in this module
-    return cls
+    return _named_here(assembly.image_only(base))

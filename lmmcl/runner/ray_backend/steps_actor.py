@@ -27,9 +27,9 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
 from lmmcl.runner.in_flight import Flights
-from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
+from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
 from lmmcl.runner.sharing import SharedLauncher
-from lmmcl.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
+from lmmcl.steps import Checkpoint, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
     RetryPolicy,
     classify_error,
@@ -65,7 +65,7 @@ class StepsActor:
         self._flights = Flights(ledger, SharedLauncher(self._launcher, ledger, cluster))
         self._notes: dict[str, dict[str, Any]] = {}
 
-    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
+    async def ensure_scores(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Flights.ensure_scores`."""
         return await self._flights.ensure_scores(steps)
 
@@ -78,7 +78,7 @@ class StepsActor:
         if key in self._flights.keys:
             self._notes[key] = shown
 
-    async def started(self, key: str, where: Where) -> None:
+    async def started(self, key: str, where: ProcessLocation) -> None:
         """Keep which process computes a step."""
         self._launcher.where[key] = where
 
@@ -98,7 +98,7 @@ class RayLauncher:
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
-        self.where: dict[str, Where] = {}
+        self.where: dict[str, ProcessLocation] = {}
         self._saveable: set[str] = set()
         self._ending = False
 
@@ -129,7 +129,7 @@ class RayLauncher:
         finally:
             self._saveable.discard(step.key)
 
-    async def scores(self, steps: Sequence[Asked]) -> None:
+    async def scores(self, steps: Sequence[ScoringStep]) -> None:
         place = self._cluster.evaluation
         await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
 
@@ -167,12 +167,12 @@ class RayLauncher:
     def _missing(self, steps: Sequence[Step]) -> Sequence[Step]:
         """Those that are not recorded; all where the store is away, for who tries them looks as well."""
         try:
-            return [step for step in steps if not self._ledger.holds(step)]
+            return [step for step in steps if not self._ledger.has_usable(step)]
         except StoreError as error:
             log.warning("what is recorded cannot be told: %s", error)
             return steps
 
-    async def _reason(self, error: Exception, step: Step, tries: int, where: Where | None) -> Exception:
+    async def _reason(self, error: Exception, step: Step, tries: int, where: ProcessLocation | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
         root = root_of(error)
         if isinstance(root, UserError):
@@ -208,7 +208,7 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
 
 
 @ray.remote
-def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     actor.started.remote(steps[0].key, this_process())
     compute_scores(steps, ledger, cluster, _Notes(actor))
 
@@ -231,7 +231,7 @@ class RemoteSteps:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Steps.ensure_all`."""
         return ray.get(self._actor.ensure_scores.remote(list(steps)))
 

@@ -115,6 +115,7 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         "workers": workers,
         "backend": torch.distributed.get_backend() if distributed else None,
         "device": str(trainer.args.device),
+        "attention": trainer.taught.config._attn_implementation,
     }
     if placement.offload != "none":
         engine = trainer.model_wrapped

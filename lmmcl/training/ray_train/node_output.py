@@ -80,7 +80,7 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
         if ledger.is_local or not first:
             yield Path(folder), Path(folder)
             return
-        output = ledger.node.room(f"lmmcl-{key}-left-")
+        output = ledger.node.make_temp_dir(f"lmmcl-{key}-left-")
         remote = RemoteOutput(ray.get_runtime_context().get_node_id(), str(output))
         Path(folder, OUTPUT).write_text(json.dumps(asdict(remote)), encoding="utf-8")
         try:

@@ -22,7 +22,7 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError, explain
-from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
@@ -171,7 +171,7 @@ def finished(job: Job) -> Result | None:
     return result
 
 
-def _commit_earlier(job: Job, result: Result, pending: Draft, started: float) -> Record | None:
+def _commit_earlier(job: Job, result: Result, pending: PendingRecord, started: float) -> Record | None:
     """Record what an earlier group had trained to its end; None where the node that held it is lost."""
     try:
         record = _commit(job, result, pending, started)
@@ -184,7 +184,7 @@ def _commit_earlier(job: Job, result: Result, pending: Draft, started: float) ->
     return record
 
 
-def _commit(job: Job, result: Result, pending: Draft, started: float) -> Record:
+def _commit(job: Job, result: Result, pending: PendingRecord, started: float) -> Record:
     """Record what was trained: from here, or from the node on which the group left it."""
     assert result.metrics is not None, "the loop's last report carries the fields of the record"
     seconds = max(time.time() - started, result.metrics["seconds"])  # of training, if that was in a try before
@@ -195,7 +195,7 @@ def _commit(job: Job, result: Result, pending: Draft, started: float) -> Record:
     )
 
 
-def _fetch(result: Result, pending: Draft) -> RemoteOutput | None:
+def _fetch(result: Result, pending: PendingRecord) -> RemoteOutput | None:
     """Copy what rank 0 reported to where it is recorded from; or return on which node it was left."""
     assert result.checkpoint is not None, "rank 0 ends with a checkpoint"
     with result.checkpoint.as_directory() as folder:

@@ -76,7 +76,7 @@ def test_a_store_that_cannot_say_what_is_recorded_costs_no_step(run: Any, monkey
     def away(*_: Any) -> bool:
         raise StoreError("cannot be reached")
 
-    monkeypatch.setattr(Ledger, "holds", away)
+    monkeypatch.setattr(Ledger, "has_usable", away)
     computation = Task(AWAY, None)
     run(computation, Task())
     assert computation.calls == 2
@@ -108,7 +108,7 @@ def test_a_failed_upload_of_what_a_group_left_goes_on_from_what_was_staged(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ledger = Ledger(f"memory://{tmp_path.name}")
-    folder = ledger.node.room("left-")
+    folder = ledger.node.make_temp_dir("left-")
     (folder / "delta.safetensors").write_text("weights")
     upload = Ledger.upload
 

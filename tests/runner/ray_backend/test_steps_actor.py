@@ -15,7 +15,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend import steps_actor
-from lmmcl.runner.ray_backend.processes import Where
+from lmmcl.runner.ray_backend.processes import ProcessLocation
 from lmmcl.runner.ray_backend.steps_actor import RayLauncher, StepLostError, StepsActor
 
 STEP = made_trial().stages[1].checkpoint
@@ -34,7 +34,7 @@ class Task:
 
     async def remote(self, steps: Any, *_: Any) -> None:
         self.known.append(STEP.key in self._launcher.where)
-        self._launcher.where[STEP.key] = Where("node", 4711, "")
+        self._launcher.where[STEP.key] = ProcessLocation("node", 4711, "")
         if (error := self._errors.pop(0)) is not None:
             raise error
 

@@ -21,7 +21,7 @@ from stage_parts import stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
-from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.store import StoreError
 from lmmcl.training.distributed.batches import cut_batches
 from lmmcl.training.finetune import finetune
@@ -124,7 +124,7 @@ def test_where_only_recording_fails_the_next_run_records_what_was_trained(
 
     report(ledger, trained[0], ended(trained[1]))
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", away)
+        patched.setattr(PendingRecord, "commit", away)
         finetune(STEP, ledger, GROUP)
     assert finetune(STEP, ledger, GROUP)["proof"] == trained[1]["proof"]
 

@@ -14,7 +14,7 @@ import pytest
 from group_parts import TOLERANCE, DieOnce, difference, losses, stage, two_cpus, updates
 
 from lmmcl.config.cluster import TrainingPlacement
-from lmmcl.ledger import Draft, Ledger
+from lmmcl.ledger import Ledger, PendingRecord
 from lmmcl.ledger.store import StoreError
 from lmmcl.training.finetune import finetune
 from lmmcl.training.ray_train import worker_group
@@ -82,7 +82,7 @@ def test_a_group_that_ended_is_recorded_by_the_next_try_without_training_again(
     diary = tmp_path / "diary"
     step = stage(mitigation=DieOnce(diary=str(diary), at=0))
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", _away)
+        patched.setattr(PendingRecord, "commit", _away)
         finetune(step, torn, TrainingPlacement(workers=1))
     assert torn.find(step) is None
     assert finetune(step, torn, TrainingPlacement(workers=1))["updates"] == 6
@@ -100,7 +100,7 @@ def test_where_the_node_of_a_group_that_ended_is_gone_the_stage_goes_on_from_its
     step = stage(mitigation=DieOnce(diary=str(diary), at=0), max_steps=8)
     place = TrainingPlacement(workers=1, save_every=3, max_failures=0)
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", _away)
+        patched.setattr(PendingRecord, "commit", _away)
         finetune(step, torn, place)
     [last] = (tmp_path / "torn" / "runs" / step.key).glob("*/delta.safetensors")
     shutil.rmtree(last.parent)

@@ -16,7 +16,7 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSkill, HubSource, Row, hub_benchmark, hub_skill
 from lmmcl.tasks.papers.instructions import read_dialogue
-from lmmcl.tasks.papers.prompts import pictured, with_image
+from lmmcl.tasks.papers.prompts import make_example, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -44,7 +44,7 @@ def found_below(folder: Path, name: str) -> Path:
 
 def read_test(row: Row) -> Example:
     """A question with its answer."""
-    return pictured(row["id"], row["text"], row["answer"], row["image"])
+    return make_example(row["id"], row["text"], row["answer"], row["image"])
 
 
 def domain(name: str, archive: str, metric: str, words: str) -> HubSkill:

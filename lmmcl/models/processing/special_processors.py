@@ -1,0 +1,135 @@
+"""Processor classes of ours, where a class of transformers cannot be used as it is: each says why.
+
+They are defined on first use because this module must import without transformers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from lmmcl.errors import UserError
+
+
+@cache
+def smolvlm() -> type:
+    from transformers import ProcessorMixin, SmolVLMProcessor
+
+    class ImageOnlySmolVLMProcessor(SmolVLMProcessor):
+        """SmolVLM's processor for images alone (its own wants num2words, to tell the number of a video's frames)."""
+
+        def __init__(
+            self,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            image_seq_len: int = 169,
+            chat_template: str | None = None,
+        ) -> None:
+            self.fake_image_token = getattr(tokenizer, "fake_image_token", "<fake_token_around_image>")
+            self.image_token = getattr(tokenizer, "image_token", "<image>")
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.end_of_utterance_token = getattr(tokenizer, "end_of_utterance_token", "<end_of_utterance>")
+            self.global_image_token = getattr(tokenizer, "global_image_token", "<global-img>")
+            self.image_seq_len = image_seq_len
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+        def apply_chat_template(  # type: ignore[override]  # the settings are named by what it calls
+            self, conversation: Any, chat_template: str | None = None, **more: Any
+        ) -> str:
+            return ProcessorMixin.apply_chat_template(self, conversation, chat_template, **more)
+
+    return ImageOnlySmolVLMProcessor
+
+
+INSTRUCTION = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% elif not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+)
+"""InstructBLIP has no chat template: it is asked the bare instruction."""
+
+
+class _ImageToken(str):
+    """A token's text, where transformers asks for an AddedToken's."""
+
+    @property
+    def content(self) -> str:
+        """The text itself."""
+        return str(self)
+
+
+@cache
+def instructblip() -> type:
+    from transformers import InstructBlipProcessor
+
+    class ChatInstructBlipProcessor(InstructBlipProcessor):
+        """InstructBLIP's processor with the interface of those that came after it: a template, and images by tokens."""
+
+        def __init__(
+            self, image_processor: Any, tokenizer: Any, qformer_tokenizer: Any, num_query_tokens: int | None = None
+        ) -> None:
+            super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens=num_query_tokens)
+            self.image_token = _ImageToken(str(self.image_token))  # type: ignore[assignment]  # an AddedToken or text
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.chat_template = INSTRUCTION
+
+        def __call__(self, images: Any = None, text: Any = None, **more: Any) -> Any:
+            """Raises UserError unless there is one image: the Q-Former reads one with each instruction."""
+            self.leading_ids(sum(map(len, images or ())))
+            return super().__call__(images=images, text=text, **more)
+
+        def leading_ids(self, images: int) -> list[int]:
+            """What stands before the instruction: the image's tokens come even before the start of the text."""
+            if images != 1:
+                raise UserError(f"InstructBLIP is asked about one image at a time, not {images}")
+            start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+            return [self.image_token_id] * self.num_query_tokens + start
+
+    return ChatInstructBlipProcessor
+
+
+@cache
+def pixtral() -> type:
+    from transformers import ProcessorMixin
+
+    class PillowPixtralProcessor(ProcessorMixin):
+        """Pixtral's and Mistral 3's processor (transformers' own class is defined only where torchvision is).
+
+        A row of patches is so many image tokens and a break; the last row ends with the end of the image.
+        """
+
+        def __init__(
+            self,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            patch_size: int = 16,
+            spatial_merge_size: int = 1,
+            chat_template: str | None = None,
+            image_token: str = "[IMG]",
+            image_break_token: str = "[IMG_BREAK]",
+            image_end_token: str = "[IMG_END]",
+        ) -> None:
+            super().__init__(image_processor, tokenizer, chat_template=chat_template)
+            self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
+            self.image_token, self.image_break_token, self.image_end_token = (
+                image_token,
+                image_break_token,
+                image_end_token,
+            )
+            self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+            self.image_token_ids = tokenizer.convert_tokens_to_ids([image_token, image_break_token, image_end_token])
+
+        @property
+        def merged_patch(self) -> int:
+            """Pixels along the side of what becomes one token."""
+            return self.patch_size * self.spatial_merge_size
+
+        def _process_images(self, images: Any, **settings: Any) -> Any:
+            return super()._process_images(images, **{**settings, "patch_size": self.merged_patch})
+
+        def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+            height, width = (int(side) // self.merged_patch for side in image_inputs["image_sizes"][image_idx])
+            rows = [self.image_token * width] * height
+            return self.image_break_token.join(rows) + self.image_end_token
+
+    return PillowPixtralProcessor

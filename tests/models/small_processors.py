@@ -1,0 +1,160 @@
+"""The processor of any image-text-to-text type in small: its real classes, a tiny tokenizer with the tokens that they name.
+
+Which special tokens a processor class wants is read from its source: those that it asks its tokenizer for by name, and those that
+it spells out. The tokens of a configuration (`image_token_id`, `boi_token_index`, …) are then those of the processor.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from models.small_families import CHATML, CHATML_MARKS, tokenizer
+
+from lmmcl.models.families.generic import guess_architecture
+from lmmcl.models.processing.assembly import build
+from lmmcl.models.processing.processors import image_class_names, transformers_class
+
+SIDE, PATCH = 32, 8
+SQUARE = {"height": SIDE, "width": SIDE}
+GRID = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+
+CLASSES = {
+    "cosmos3_omni": "Qwen3VLProcessor",
+    "fast_vlm": "LlavaProcessor",
+    "glm_ocr": "Glm46VProcessor",
+    "glmga": "Glm46VProcessor",
+    "kosmos-2": "Kosmos2Processor",
+    "kosmos-2.5": "Kosmos2_5Processor",
+    "qwen2_5_omni_thinker": "Qwen2_5OmniProcessor",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeProcessor",
+}
+"""Types whose checkpoints name their processor, and transformers' table does not."""
+
+IMAGES = {
+    "fast_vlm": "CLIPImageProcessor",
+    "glm4v_moe": "Glm4vImageProcessor",
+    "glm_ocr": "Glm46VImageProcessor",
+    "qwen2_5_omni_thinker": "Qwen2VLImageProcessor",
+    "qwen3_omni_moe_thinker": "Qwen2VLImageProcessor",
+    "qwen3_vl_moe": "Qwen2VLImageProcessor",
+}
+"""Likewise of their image processors."""
+
+
+def small_processor(model_type: str, config: Any, **settings: Any) -> Any:
+    """The processor for a small model of `config`; `settings` are the processor's own beside what follows from its parts."""
+    cls = transformers_class(CLASSES.get(model_type), config, model_type)
+    base = getattr(cls, "whole", cls)
+    words = words_of(base)
+    parts = {"image_processor": _images(model_type, config), "tokenizer": words}
+    for part in cls.get_attributes():
+        parts.setdefault(part, tokenizer(eos="[SEP]", bos="[CLS]"))
+    takes = {**_usual(config), **settings}
+    processor = build(cls, {name: parts[name] for name in cls.get_attributes()}, takes)
+    mark = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", "<image>"))
+    processor.chat_template = CHATML.replace("IMAGE", str(mark))
+    return processor
+
+
+def words_of(base: Any) -> Any:
+    """A tokenizer with every special token that the source of a processor class names."""
+
+    source = "".join(inspect.getsource(one) for one in base.__mro__ if one.__module__.startswith("transformers.models"))
+    module = inspect.getsource(inspect.getmodule(base))
+    named = set(re.findall(r"tokenizer\.(\w+_token)\b", source)) | set(
+        re.findall(r'(?:getattr|hasattr)\((?:self\.)?tokenizer, "(\w+_token)"', source)
+    )
+    spelt = re.findall(r'"(<[^"<>\s{}]+>|\[[A-Z_]+\]|\|[A-Z]+\|)"', module)
+    own = {"eos_token", "bos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"}
+    tokens = {name: f"<{name.removesuffix('_token')}>" for name in sorted(named - own)}
+
+    return tokenizer(*CHATML_MARKS, *dict.fromkeys(["<image>", *spelt]), bos="<s>", eos="<|im_end|>", **tokens)
+
+
+def _usual(config: Any) -> dict[str, Any]:
+    vision = getattr(config, "vision_config", config)
+    patch = getattr(vision, "patch_size", PATCH)
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    return {
+        "patch_size": patch,
+        "image_seq_length": getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", 4),
+        "num_image_tokens": (SIDE // patch) ** 2,
+        "image_seq_len": 4,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", "default"),
+        "num_additional_image_tokens": 1,
+        "spatial_merge_size": getattr(config, "spatial_merge_size", 1),
+        "num_query_tokens": getattr(config, "num_query_tokens", None),
+        "img_size": SIDE,
+    }
+
+
+def image_class(model_type: str) -> Any:
+    """The image processor class of a type; its Pillow variant where there is one."""
+    import transformers
+
+    for name in image_class_names(guess_architecture(model_type), model_type, IMAGES.get(model_type)):
+        cls: Any = getattr(transformers, name, None)
+        if cls is not None and not getattr(cls, "is_dummy", False):
+            return cls
+    raise LookupError(f"{model_type}: no image processor without torchvision")
+
+
+def _images(model_type: str, config: Any) -> Any:
+    cls = image_class(model_type)
+    vision = getattr(config, "vision_config", config)
+    given: dict[str, Any] = {}
+    size = getattr(cls, "size", None) or {}
+    if set(size) == {"height", "width"}:
+        given["size"] = SQUARE
+    elif "shortest_edge" in size and size.get("longest_edge", 0) > 2000:
+        given["size"] = {"shortest_edge": SIDE * SIDE, "longest_edge": 4 * SIDE * SIDE}
+    elif set(size) == {"shortest_edge", "longest_edge"}:
+        given["size"] = {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    elif "longest_edge" in size:
+        given["size"] = {"longest_edge": 2 * SIDE}
+    elif "shortest_edge" in size:
+        given["size"] = {"shortest_edge": SIDE}
+    if getattr(cls, "crop_size", None):
+        given["crop_size"] = SQUARE
+    if getattr(cls, "max_image_size", None) and isinstance(cls.max_image_size, dict):
+        given["max_image_size"] = {"longest_edge": SIDE}
+    if isinstance(getattr(cls, "patch_size", None), int):
+        given["patch_size"] = getattr(vision, "patch_size", PATCH)
+    elif isinstance(getattr(cls, "patch_size", None), dict):
+        given["patch_size"] = {"height": PATCH, "width": PATCH}
+    for name in ("temporal_patch_size",):
+        if hasattr(cls, name) and hasattr(vision, name):
+            given[name] = getattr(vision, name)
+    if hasattr(cls, "merge_size") and hasattr(vision, "spatial_merge_size"):
+        given["merge_size"] = vision.spatial_merge_size
+    if hasattr(cls, "image_grid_pinpoints"):
+        given["image_grid_pinpoints"] = GRID
+    if isinstance(getattr(cls, "max_patches", None), int):
+        given["max_patches"] = 4
+    return cls(**given)
+
+
+def with_tokens(values: dict[str, Any], processor: Any) -> dict[str, Any]:
+    """A configuration whose special tokens are those of the processor."""
+    words = processor.tokenizer
+    found = {}
+    for name, value in values.items():
+        key = re.sub(r"_token_index$", "_token_id", name)
+        if isinstance(value, dict):
+            found[name] = with_tokens(value, processor)
+        elif key.endswith("_token_id") and (isinstance(value, int) or value is None):
+            token = getattr(processor, key, None) if key != "image_token_id" else _image_id(processor)
+            token = token if isinstance(token, int) else getattr(words, key, None)
+            found[name] = token if isinstance(token, int) else value
+        else:
+            found[name] = value
+    return found
+
+
+def _image_id(processor: Any) -> Any:
+    ids = [token for token in getattr(processor, "image_token_ids", []) if isinstance(token, int)]
+    if type(processor).__name__.startswith(("Gemma3", "ShieldGemma2")):
+        return processor.tokenizer.image_token_id
+    return getattr(processor, "image_token_id", None) or (ids or [None])[0]
