@@ -18,7 +18,7 @@ from lmmcl.evaluation.encodings import EncodingCache, windows
 from lmmcl.methods.merging.calibration import calibration_examples
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.steps import Evaluate, Examine, Finetune, Pretrained
+from lmmcl.steps import Evaluate, Finetune, Pretrained, ProbeStep
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.files.local_files import local_skill
@@ -102,7 +102,7 @@ def test_drawn_examples_come_in_no_order_so_the_first_ones_are_taken() -> None:
     assert len(drawn) >= 17
     assert all(each.random_order for each in drawn)
     assert not [each.name for each in (*benchmarks, *skills) if each not in drawn and each.random_order]
-    counting = get_benchmark("counting")
+    counting = get_skill("counting").benchmark
     assert [example.id for example in counting.take(3)] == [f"counting-test-{row}" for row in range(3)]
     assert counting.sampling(3) == {}
 
@@ -111,7 +111,7 @@ def keys(skill: Skill, count: int | None) -> tuple[str, str, str]:
     """Those of a fine-tune, an evaluation and a probe that take `count` examples."""
     model = Pretrained(get_model("tiny-onevision"))
     tuned = Finetune(model, get_recipe("llm"), None, skill, Training(examples=count), 0)
-    probe = Examine(model, get_probe({"number_bias": {"examples": count or 64}}), (skill.benchmark,), Evaluation())
+    probe = ProbeStep(model, get_probe({"number_bias": {"examples": count or 64}}), (skill.benchmark,), Evaluation())
     return tuned.key, Evaluate(model, skill.benchmark, Evaluation(limit=count)).key, probe.key
 
 
