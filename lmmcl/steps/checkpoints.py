@@ -128,6 +128,7 @@ class Finetune(CheckpointStep):
             "skill": self.skill.identity(),
             "training": self.training.identity(),
             "seed": self.seed,
+            **self.skill.sampling(self.training.examples),
         }
 
     @property
