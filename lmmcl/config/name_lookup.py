@@ -91,7 +91,7 @@ class Names:
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
-                why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
+                why = "is a skill of an order, so it cannot be held out" if name in taught else "is listed twice"
                 raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))

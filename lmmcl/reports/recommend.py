@@ -147,11 +147,11 @@ def caution(results: SweepResults) -> str:
     """What the intervals do not know."""
     seeds = max((len(trial.seeds) for trial in results.trials), default=0)
     known = (
-        f"Intervals know of other questions and of other seeds (up to {seeds})"
+        f"Intervals cover the sampling of questions and of seeds (up to {seeds})"
         if seeds > 1
-        else "One seed a trial: intervals know of other questions, and nothing of other seeds"
+        else "One seed per trial: intervals cover the sampling of questions, not of seeds"
     )
-    return f"{known}; the best of many trials is a little lucky. Within noise: paired, at 5 % after Holm's correction."
+    return f"{known}; the best of many trials is biased upwards (selection). Within noise: paired, at 5 % after Holm's correction."
 
 
 def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
@@ -176,7 +176,7 @@ def _advice_lines(results: SweepResults, advice: Recommendation, budget: float) 
         lines = [f"Take {short_name(results, choice.trial)}.", *choice_lines(results, choice)]
         low = (choice.trial.interval("held_out_forgetting") or (0.0, 0.0))[0]
         if low < -budget:
-            lines.append(f"Its loss may be beyond the budget: the interval reaches {formatting.points(low)}.")
+            lines.append(f"Forgetting may exceed the budget: the interval reaches {formatting.points(low)}.")
     if choice is not most:
         lines.append(
             f"Without a budget {short_name(results, most.trial)} learns most: {_range(most.trial, 'learning')}, "

@@ -165,7 +165,7 @@ def test_only_the_first_examples_are_taken_when_so_many_are_asked_for(ledger: Le
 
 def test_gpus_that_are_not_there_are_not_replaced_by_a_cpu(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="1 GPUs are asked for"):
+    with pytest.raises(UserError, match="1 GPUs are requested"):
         finetune(stage(), ledger, TrainingPlacement(gpus_per_worker=1))
 
 
