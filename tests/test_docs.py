@@ -6,11 +6,19 @@ import re
 from pathlib import Path
 
 import architecture_tree
+import docs_reference
+import pytest
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.search_settings import Search
+from lmmcl.config.settings import Training
+from lmmcl.config.sweep_file import Grid, SweepFile
+from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.tasks.probes import probe_names
 
 REPOSITORY = Path(__file__).parents[1]
+SILENT = re.compile(r"\| `\w+` \| .*\|  \|$")
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -22,6 +30,39 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_the_tree_of_the_architecture_page_is_the_tree_as_it_is() -> None:
     assert architecture_tree.written() == architecture_tree.tree(), "run: python tests/architecture_tree.py"
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_the_generated_parts_of_a_page_are_as_the_code_is_now(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert docs_reference.render(text) == text, "run: python tests/architecture_tree.py"
+
+
+def test_every_setting_command_and_member_has_its_place_in_the_docs() -> None:
+    parts = {tuple(found[1:3]) for page in PAGES for found in docs_reference.MARK.findall(page.read_text())}
+    made = {name for maker, name in parts if maker == "settings"}
+    modules = ("config.settings", "config.cluster", "config.sweep_file", "config.search_settings")
+    kinds = {f"lmmcl.{module}:{kind}" for module in modules for kind in docs_reference.settings_in(f"lmmcl.{module}")}
+    apart = {"SweepFile", "Grid", "Search", "Scheduler"}  # written by hand in sweep_file.md
+    assert {name.partition(":")[2] for name in kinds - made} == apart
+    assert {name for maker, name in parts if maker == "mitigation"} == set(mitigation_names())
+    biases = {"letter_bias", "yes_no_bias", "time_bias"}  # the settings of number_bias
+    assert {name for maker, name in parts if maker == "probe"} | biases == set(probe_names())
+    assert {"commands", "measures", "recipes"} <= {maker for maker, _ in parts}
+
+
+def test_the_page_of_the_sweep_file_has_every_key() -> None:
+    page = (REPOSITORY / "docs" / "sweep_file.md").read_text(encoding="utf-8")
+    assert not [name for kind in (SweepFile, Search) for name in kind.model_fields if f"`{name}`" not in page]
+    axes = [name for name in Grid.model_fields if name not in Training.model_fields]
+    assert not [name for name in axes if f"`{name}`" not in page]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    tables = [page for page in PAGES[1:] if "| key | value |" in page.read_text()]
+    assert len(tables) >= 5
+    silent = [(page.name, line) for page in tables for line in page.read_text().splitlines() if SILENT.match(line)]
+    assert not silent
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -20,9 +20,8 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.config.validation import validate
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.planning.plan import Plan, make_plan
+from lmmcl.terminal import PIPE_WIDTH, safe_console
 
-WIDTH = 200
-"""Columns of what is printed where there is no terminal."""
 ClusterLike = str | Path | Mapping[str, Any] | Cluster | None
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ def run(
 
     place, loaded = _cluster(cluster), _sweep(sweep)
     ledger = open_ledger(_text(store), place)
-    console = Console(file=io.StringIO()) if quiet else _console()
+    console = _console(quiet)
 
     def compute() -> None:
         run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
@@ -93,9 +92,10 @@ def _text(store: str | Path | None) -> str | None:
     return None if store is None else str(store)
 
 
-def _console() -> Console:
-    """Plain lines on standard output: a notebook would draw a widget for each of rich's live displays."""
-    return Console(force_jupyter=False, width=None if sys.stdout.isatty() else WIDTH)
+def _console(quiet: bool) -> Console:
+    """Plain lines on standard output, or nowhere: left to itself, rich writes HTML wherever it finds itself in a notebook."""
+    file = io.StringIO() if quiet else None
+    return safe_console(file=file, force_jupyter=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def _beside_event_loop(work: Callable[[], T]) -> T:

@@ -99,7 +99,7 @@ def budget_broken(stop: Mapping[str, Limit], stage: int, measures: Mapping[str, 
 class Asha(Settings):
     """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor go on."""
 
-    metric: Measure
+    metric: Measure = Field(description="the measure by which trials are compared")
     mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
     grace_stages: int = Field(default=1, ge=1, description="stages that every trial may walk")
     reduction_factor: float = Field(default=3, gt=1, description="of so many trials one goes beyond a rung")

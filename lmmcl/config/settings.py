@@ -76,12 +76,14 @@ class Training(Settings):
     )
     global_batch_size: int = Field(default=16, gt=0, description="examples per update, over all workers")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the updates with rising learning rate")
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        default="cosine", description="course of the learning rate over a stage"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW, not of biases and norms")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(default=1e-8, gt=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="β₁ of AdamW")
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="β₂ of AdamW")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="ε of AdamW")
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
 
     def identity(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class LocalBenchmarkEntry(Settings):
     images: str | None = Field(
         default=None, description="folder that image names are relative to; default that of the file"
     )
-    metric: str
-    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0)
+    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
+    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
 
 
 class LocalSkillEntry(LocalBenchmarkEntry):
@@ -50,8 +50,10 @@ class Benchmarks(Settings):
         default_factory=list,
         description="names of benchmarks that ship, of `own`, or `lmms_eval/<task>` with the extra `lmms-eval`",
     )
-    own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
-    lmms_eval: LmmsEvalEntry | None = None
+    own: dict[Name, LocalBenchmarkEntry] = Field(
+        default_factory=dict, description="your own held-out benchmarks, by name"
+    )
+    lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
     tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
         default_factory=dict,
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmcl.errors import UserError, bad_setting, unknown
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
@@ -192,7 +192,9 @@ class MergeMitigation(Mitigation):
     needs_model: ClassVar[bool] = False
     """Whether `prepare` runs a whole model; such a merge is given the device that training is given."""
 
-    continues_from: Literal["merged", "tuned", "base"] = "merged"
+    continues_from: Literal["merged", "tuned", "base"] = Field(
+        default="merged", description="what is merged, and where the next stage starts"
+    )
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter and recipe.adapter.kind == "moe":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -30,6 +30,7 @@ from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.trial import Trial
+from lmmcl.terminal import PIPE_WIDTH, safe_console
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -92,10 +93,9 @@ class Plan:
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=200)
-        with console.capture() as capture:
-            console.print(plan_table(self))
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        text = io.StringIO()  # a notebook and a terminal that is asked for colours get the same plain text
+        safe_console(file=text, width=PIPE_WIDTH, color_system=None, force_jupyter=False).print(plan_table(self))
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def to_frame(self) -> DataFrame:
         """One row a trial: steps wanted and recorded, parameters trained, bytes per stage."""

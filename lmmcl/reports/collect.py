@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +21,7 @@ from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wan
 from lmmcl.search.search_state import search_states, with_proposals
 from lmmcl.steps import Finetune, ProbeStep, Step
 from lmmcl.steps.trial import Stage, Trial
+from lmmcl.version import git, source_commit
 
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
@@ -164,9 +164,16 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
         "python": platform.python_version(),
         "commit": git_commit(),
-        "command": " ".join(["lmmcl", *sys.argv[1:]]),
+        "command": _command(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _command() -> str:
+    """The command line as it was typed, or that this was another program of Python's: a notebook, a script."""
+    program = Path(sys.argv[0])
+    is_lmmcl = program.name == "lmmcl" or program.parts[-2:] == ("lmmcl", "__main__.py")
+    return " ".join(["lmmcl", *sys.argv[1:]]) if is_lmmcl else "Python"
 
 
 def _version(package: str) -> str | None:
@@ -178,13 +185,6 @@ def _version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The commit of this package's source, with `+` where tracked files differ from it; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        head, changes = (
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes else "")
+    """The commit of this package's source, shortened, with `+` where tracked files differ from it; None outside its repository."""
+    commit = source_commit()
+    return commit and commit[:7] + ("+" if git("status", "--porcelain", "-uno") else "")

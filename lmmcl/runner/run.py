@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
 from lmmcl.search.progress import SweepProgress
-from lmmcl.search.proposer import Searching, is_finished, make_searching
+from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.search_state import decisions_of, with_proposals
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
@@ -147,25 +147,10 @@ def run_sweep(
     with Display(unfinished, console, searching.coming_stages) as display:
         following = ProgressReporter(sweep, display, tracker, ledger, walks)
         if unfinished or searching.proposers:
-            _run(unfinished, ledger, cluster, following, searching, inline=inline)
+            if inline:
+                from lmmcl.runner.inline import run_inline as run_trials
+            else:
+                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
+            run_trials(unfinished, ledger, cluster, following, searching)
     results = collect(sweep, ledger, following.failures)
     return Outcome(results, following.failures, len(following.before), *following.counts())
-
-
-def _run(
-    trials: Sequence[Trial],
-    ledger: Ledger,
-    cluster: Cluster,
-    following: ProgressReporter,
-    searching: Searching,
-    *,
-    inline: bool,
-) -> None:
-    if inline:
-        from lmmcl.runner.inline import run_inline
-
-        run_inline(trials, ledger, cluster, following, searching)
-    else:
-        from lmmcl.runner.ray_backend.tune import run_on_ray
-
-        run_on_ray(trials, ledger, cluster, following, searching)

@@ -14,12 +14,12 @@ from lmmcl.steps.trial import Trial
 
 
 class Steps(Protocol):
-    """Where records come from: one process (`InlineSteps`) or a cluster (`RemoteSteps`)."""
+    """Where records come from: one process (`StepScheduler`) or a cluster (`RemoteSteps`)."""
 
     def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """The records of what is asked of one checkpoint, computed where they are missing."""
 
-    def begin(self, step: Checkpoint) -> None:
+    def prefetch(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it."""
 
 
@@ -58,7 +58,7 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
     matrix = new_matrix(trial)
     for stage, following in zip_longest(trial.stages, trial.stages[1:]):
         if ahead and following and not trial.stop:
-            steps.begin(following.checkpoint)
+            steps.prefetch(following.checkpoint)
         matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         for moment in stage.moments:
             steps.ensure_all(moment.probes)

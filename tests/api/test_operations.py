@@ -36,6 +36,15 @@ def test_a_plan_prints_what_the_command_prints_and_is_a_table(tmp_path: Path) ->
     assert not (tmp_path / "store").exists(), "a plan writes nothing"
 
 
+def test_a_plan_is_plain_text_in_a_terminal_with_colours_and_in_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lmmcl.plan(write_sweep(tmp_path), store=tmp_path / "store")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # as in a notebook, where rich would display HTML
+    assert "\x1b" not in str(plan) and "finetune" in str(plan)
+
+
 def test_a_cluster_is_a_file_or_a_mapping(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(f"store: {tmp_path / 'there'}\n", encoding="utf-8")

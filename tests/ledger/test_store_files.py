@@ -100,7 +100,7 @@ def test_a_failed_upload_records_nothing_and_costs_no_second_computation(ledger:
         finish(ledger)
     assert ledger.find(STEP) is None
     assert ledger.is_staged(STEP)
-    execute.compute_checkpoint(STEP, ledger, Cluster(), lambda *_: None)  # has no model to train
+    execute.compute([STEP], ledger, Cluster(), lambda *_: None)  # has no model to train
     record = ledger.find(STEP)
     assert record is not None and record["value"] == "weights"
     assert not ledger.is_staged(STEP)

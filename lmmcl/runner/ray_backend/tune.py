@@ -33,13 +33,12 @@ SAVE_SECONDS = 20.0
 
 
 def run_on_ray(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching | None = None
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> None:
     """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
 
     A trial that fails is told to `watcher`, and the others go on.
     """
-    searching = searching or Searching()
     with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
         actor = start_steps_actor(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}

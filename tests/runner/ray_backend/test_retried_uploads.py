@@ -47,8 +47,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, Task
 
     def run(computation: Task, upload: Task) -> None:
         monkeypatch.setattr(steps_actor, "_upload", upload)
-        launcher = steps_actor.RayLauncher(Ledger(str(tmp_path)), Cluster())
-        asyncio.run(launcher._try(computation, {}, [STEP]))
+        executor = steps_actor.RayExecutor(Ledger(str(tmp_path)), Cluster())
+        asyncio.run(executor._try(computation, {}, [STEP]))
 
     return run
 
@@ -70,16 +70,6 @@ def test_what_waited_on_a_node_that_went_is_computed_again(run: Any) -> None:
     computation, upload = Task(NODE, OTHER), Task(AWAY, NodeDiedError("gone"), None)
     run(computation, upload)
     assert (computation.calls, upload.calls) == (2, 3)
-
-
-def test_a_store_that_cannot_say_what_is_recorded_costs_no_step(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any) -> bool:
-        raise StoreError("cannot be reached")
-
-    monkeypatch.setattr(Ledger, "has_usable", away)
-    computation = Task(AWAY, None)
-    run(computation, Task())
-    assert computation.calls == 2
 
 
 def test_what_a_worker_group_left_is_uploaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
