@@ -41,6 +41,10 @@ class PretrainedLMM(LMM):
         """How the parameters partition into roles."""
         return self.architecture.rules
 
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return self.architecture.dropout
+
     def about(self) -> dict[str, str]:
         return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 NAMED = 3
 """Rows that an error names."""
+NO_IMAGES = (
+    "; none has an image, and rows without one teach nothing to what only looks at images: leave them out, raise "
+    "global_batch_size, or train a part of the language model too"
+)
 
 
 def check_first_batch(trainer: StageTrainer) -> None:
@@ -60,11 +64,11 @@ class CheckGradient(TrainerCallback):
         names = ", ".join(_name(data, row) for row in rows[:NAMED]) + (
             f" and {size - NAMED} more" if size > NAMED else ""
         )
+        blind = "" if any(data.examples[row].images for row in rows) else NO_IMAGES
         raise StageError.of(
             trainer.step,
-            f"update {state.global_step + 1} of {state.max_steps} has no gradient: none of its rows ({names}) reaches what "
-            f"{list(trainer.step.recipe.selectors)} names. Rows without an image teach nothing to what only looks at images: leave "
-            "them out, raise global_batch_size, or train a part of the language model too",
+            f"update {state.global_step + 1} of {state.max_steps} has no gradient: its loss does not depend on what "
+            f"{list(trainer.step.recipe.selectors)} names (rows: {names}){blind}",
         )
 
 

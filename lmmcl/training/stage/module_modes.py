@@ -18,7 +18,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 def keep_frozen_in_evaluation(model: nn.Module) -> None:
     """From now on `model.train()` leaves in evaluation mode what holds nothing that learns (by `requires_grad`)."""
+    was_training = model.training
+    nn.Module.train(model, False)
     model.train = partial(_train, model)  # type: ignore[method-assign]  # of this one model, also inside DDP and DeepSpeed
+    model.train(was_training)
 
 
 def _train(model: nn.Module, mode: bool = True) -> nn.Module:
@@ -54,7 +57,7 @@ def describe_modes(model: nn.Module) -> dict[str, Any]:
     """For the record: how many modules are in which mode while the stage trains, and the dropout that is in force, by place."""
     learning = {id(module) for module in learning_modules(model)}
     dropout = {
-        re.sub(r"\.\d+(?=\.|$)", ".*", f"{name}.{what}".strip(".")): share
+        re.sub(r"(^|\.)\d+(?=\.)", r"\1*", f"{name}.{what}".strip(".")): share
         for name, module in model.named_modules()
         if id(module) in learning
         for what, share in _dropout(module)
