@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, create_model
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
+from lmmcl.errors import shown
 from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
@@ -63,7 +64,7 @@ class Benchmarks(Settings):
 
 def _name_or_mapping(given: Any) -> Any:
     if not isinstance(given, str | Mapping):
-        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {given!r}")
+        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {shown(given)}")
     return given
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
 from lmmcl.config.validation import apply_overrides, read_yaml
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.jobs.package import EXCLUDED, check_package, files_of, relative_to_working_dir
+from lmmcl.ledger.named_store import STORE_VARIABLE
+from lmmcl.masking import has_secrets, mask
 from lmmcl.planning.fits import find_infeasible, refuse
-from lmmcl.tracking.database import default_tracking_uri
+from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
 
 STOP_SECONDS = 60
 """How long Ray waits at `ray job stop` before it kills: stages save for up to 20 seconds; left alone, Ray gives 3."""
@@ -69,21 +71,26 @@ def make_submission(
     if cluster_file:
         words += ["--cluster", relative_to_working_dir(cluster_file, working_dir)]
     chosen = [word for pair in set_ for word in ("--set", pair)]
-    words += ["--store", lasting, *chosen]
-    if mlflow:
+    words += [*([] if has_secrets(lasting) else ["--store", lasting]), *chosen]
+    if mlflow and not has_secrets(mlflow):
         words += ["--mlflow", mlflow]
-    env = _environment(runtime_env, environment, working_dir)
+    # An entry point is shown to everybody who lists the cluster's jobs; what must not stand there goes by the environment.
+    secret = {STORE_VARIABLE: lasting} if has_secrets(lasting) else {}
+    secret |= {MLFLOW_VARIABLE: mlflow} if mlflow and has_secrets(mlflow) else {}
+    env = _environment(runtime_env, environment, working_dir, secret)
     return Submission(
         entrypoint=shlex.join(words),
         runtime_env=env,
         metadata={"lmmcl.sweep": sweep.name, "lmmcl.file": file, "lmmcl.trials": str(len(sweep.trials))},
         submission_id=f"lmmcl-{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}",
-        report=shlex.join(["lmmcl", "report", sweep.file, *chosen, "--store", lasting]),
+        report=shlex.join(["lmmcl", "report", sweep.file, *chosen, "--store", mask(lasting)]),
         shared=_shared(sweep, set_, cluster_file, lasting, env),
     )
 
 
-def _environment(file: Path | None, pairs: Sequence[str], working_dir: Path) -> dict[str, Any]:
+def _environment(
+    file: Path | None, pairs: Sequence[str], working_dir: Path, more_variables: Mapping[str, str]
+) -> dict[str, Any]:
     """Ray's runtime environment of the job; raises UserError for one that Ray would not take."""
     from ray.runtime_env import RuntimeEnv
 
@@ -92,7 +99,7 @@ def _environment(file: Path | None, pairs: Sequence[str], working_dir: Path) -> 
         if key not in RuntimeEnv.known_fields:  # Ray would take it, and do nothing with it
             raise UserError(unknown("setting", key, RuntimeEnv.known_fields), file=str(file))
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(more.get("env_vars") or {})}
-    variables |= dict(_pair(pair) for pair in pairs)
+    variables |= {**dict(_pair(pair) for pair in pairs), **more_variables}
     made = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
     try:
         RuntimeEnv(**made)
@@ -126,7 +133,7 @@ def _lasting(store: str | None) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"a variable is NAME=VALUE, not {text!r}", place="--env")
+        raise UserError(f"a variable is NAME=VALUE, not {shown(text)}", place="--env")
     return name, value
 
 

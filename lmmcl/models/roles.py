@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def resolve(selector: str, roles: Iterable[str], *, model: str) -> str:
         given = (role.split(".") for role in roles if selects(before, role))
         numbers = {int(role[at]) for role in given if len(role) > at and role[at].isdigit()}
         if not 1 <= int(last[1]) <= len(numbers):
-            raise UserError(f"selector {selector!r}: {model} has {len(numbers)} blocks in {before!r}")
+            raise UserError(f"selector {shown(selector)}: {model} has {len(numbers)} blocks in {before!r}")
         end = max(numbers)
         parts[at] = f"{end - int(last[1]) + 1}-{end}"
     return ".".join(parts)
@@ -92,7 +92,7 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
             tied = resolved == "llm.head" and "llm.embeddings" in roles.values()
             why = " (its head is tied: one tensor with llm.embeddings, which trains both)" if tied else ""
             raise UserError(
-                f"selector {selector!r} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
+                f"selector {shown(selector)} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
                 f"its roles: {', '.join(summary(roles.values()))}"
             )
         chosen |= hits

@@ -13,6 +13,7 @@ from typing import Any
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
@@ -21,6 +22,7 @@ from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wan
 from lmmcl.search.search_state import search_states, with_proposals
 from lmmcl.steps import Finetune, ProbeStep, Step
 from lmmcl.steps.trial import Stage, Trial
+from lmmcl.terminal import escape_controls
 from lmmcl.version import git, source_commit
 
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
@@ -173,7 +175,7 @@ def _command() -> str:
     """The command line as it was typed, or that this was another program of Python's: a notebook, a script."""
     program = Path(sys.argv[0])
     is_lmmcl = program.name == "lmmcl" or program.parts[-2:] == ("lmmcl", "__main__.py")
-    return " ".join(["lmmcl", *sys.argv[1:]]) if is_lmmcl else "Python"
+    return escape_controls(mask(" ".join(["lmmcl", *sys.argv[1:]]))) if is_lmmcl else "Python"
 
 
 def _version(package: str) -> str | None:

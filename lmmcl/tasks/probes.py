@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmmcl.errors import UserError, bad_setting, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown
 from lmmcl.registry import member, members
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
@@ -169,11 +169,11 @@ def get_probe(spec: str | Mapping[str, Any]) -> Probe:
     if isinstance(spec, str):
         spec = {spec: {}}
     if len(spec) != 1:
-        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {dict(spec)!r}")
+        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {shown(dict(spec))}")
     [(name, settings)] = spec.items()
     kind: type[Probe] = member("lmmcl.tasks", "PROBES", "probe", name)
     if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     for setting in settings or {}:
         if setting not in kind.model_fields:
             raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))

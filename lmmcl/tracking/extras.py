@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmmcl import strict_json
+from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
+from lmmcl.masking import mask
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.record_rows import rows_of
@@ -72,7 +75,7 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
     if not trial.stages:
         return {}
     steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}
-    at = shlex.quote(store)
+    at = shlex.quote(mask(store))
     export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
     lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
     note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
@@ -96,7 +99,7 @@ class Answers:
             return tags, {}
         last = len(result.stages) - 1
         rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark, last)]
-        return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
+        return tags, {SAMPLES: strict_json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
 
     def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
         """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
@@ -147,6 +150,12 @@ def write_answers(
 
     Picture paths are those of MLflow's tables, as seen from the artifacts of the run that holds the folder. None without answers.
     """
+    with replacing(folder) as partial:  # tables of an earlier run that no longer belong are gone with the folder
+        _write_tables(sweep, ledger, partial, folder.name, keys)
+    return folder if folder.is_dir() else None
+
+
+def _write_tables(sweep: Sweep, ledger: Ledger, folder: Path, name: str, keys: Sequence[str]) -> None:
     answers, pictures = Answers(sweep, ledger), Pictures(PICTURE_BYTES)
     trials = [trial for trial in sweep.trials if trial.key in keys]
     for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
@@ -154,12 +163,12 @@ def write_answers(
         by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
         rows = {id: row for found in by_trial.values() for id, row in found.items()}
         if rows:
-            _write_table(folder, benchmark, rows, by_trial, pictures)
-    return folder if folder.is_dir() else None
+            _write_table(folder, name, benchmark, rows, by_trial, pictures)
 
 
 def _write_table(
     folder: Path,
+    name: str,
     benchmark: Benchmark,
     rows: Mapping[str, list[Any]],
     by_trial: Mapping[str, Mapping[str, list[Any]]],
@@ -175,12 +184,12 @@ def _write_table(
         if made is not None:
             content, kind = made
             (images / f"{number}.{kind}").write_bytes(content)
-            path = f"{folder.name}/images/{label}/{number}.{kind}"
+            path = f"{name}/images/{label}/{number}.{kind}"
             cell = {"type": "image", "filepath": path, "compressed_filepath": path}
         said = [found[id][5] if id in found else None for found in by_trial.values()]
         data.append([cell, *row[1:5], *said])
     table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
-    (folder / f"{label}.json").write_text(json.dumps(table), encoding="utf-8")
+    (folder / f"{label}.json").write_text(strict_json.dumps(table), encoding="utf-8")
 
 
 def resolved(sweep: Sweep) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmcl.reports.results import StageResult, TrialResult, finite
-from lmmcl.tracking.database import alone, sqlite_file
+from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
 from lmmcl.tracking.mlflow_names import matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
 from lmmcl.tracking.mlflow_runs import NOTE_TAG, Run, Runs
 from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
@@ -160,7 +160,7 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     file = sqlite_file(uri)
     if file is None:
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=with_credentials_apart(uri))
     with alone(uri), no_stray_folder(uri, file):
         prepare_database(file, artifact_location)
         return MlflowClient(tracking_uri=uri)

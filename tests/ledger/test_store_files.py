@@ -76,7 +76,7 @@ def test_a_store_that_stays_away_is_told_with_what_is_kept(ledger: Ledger, away:
         StoreError, match=r"cannot be reached \(AwayError: could not connect.*everything finished is kept"
     ):
         ledger.find(STEP)
-    assert len(asked) == len(module.WAITS) + 1
+    assert len(asked) == module.PATIENCE.retries + 1
 
 
 @pytest.mark.parametrize("error", [PermissionError("no"), ValueError("no such bucket name")])
@@ -95,7 +95,7 @@ def test_missing_credentials_are_not_waited_for(ledger: Ledger, away: Any) -> No
 
 
 def test_a_failed_upload_records_nothing_and_costs_no_second_computation(ledger: Ledger, away: Any) -> None:
-    away(len(module.WAITS) + 1, only=RECORD)  # all files but the last
+    away(module.PATIENCE.retries + 1, only=RECORD)  # all files but the last
     with pytest.raises(StoreError, match="cannot be reached"):
         finish(ledger)
     assert ledger.find(STEP) is None

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from lmmcl.errors import UserError, bad_setting, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown
 from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 
@@ -48,7 +48,7 @@ class Recipe(BaseModel):
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping | tuple | list):
-            raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {value!r}")
+            raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {shown(value)}")
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
@@ -200,7 +200,7 @@ def _union(name: str) -> Recipe:
     parts = []
     for part in name.split("+"):
         if part in NOT_OFFERED:
-            raise UserError(f"{part!r} is no recipe: {NOT_OFFERED[part]}")
+            raise UserError(f"{shown(part)} is no recipe: {NOT_OFFERED[part]}")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])
@@ -216,14 +216,14 @@ def _changed(name: str, settings: Any) -> Recipe:
     """A recipe that ships with some settings changed: those of its adapter, or learning rates."""
     recipe = _union(name)
     if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
     for setting in settings or {}:
         if setting not in {*own, "learning_rates"}:
             raise UserError(unknown(f"setting of {name}", str(setting), {*own, "learning_rates"}))
     given = dict(settings or {})
-    shown = ",".join(f"{key}={value}" for key, value in given.items())
+    changes = ",".join(f"{key}={value}" for key, value in given.items())
     rates = given.pop("learning_rates", {})
     adapter = make_adapter({**recipe.adapter.model_dump(), **given}) if recipe.adapter else None
-    fields = {"name": f"{name}({shown})" if shown else name, "train": recipe.train, "adapter": adapter}
+    fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
     return _recipe({**fields, "learning_rates": rates})

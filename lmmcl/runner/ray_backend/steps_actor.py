@@ -29,10 +29,10 @@ from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
 from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
+    PAUSES,
     RetryPolicy,
     classify_error,
     is_store_unavailable,
-    pause_before,
     root_of,
 )
 from lmmcl.training.stage_errors import PreemptedError
@@ -166,7 +166,7 @@ class RayExecutor:
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
                 if not is_store_unavailable(error):  # else what waits on its node is uploaded again, not computed again
                     node = None
-                await asyncio.sleep(pause_before(max(1, broken)))
+                await asyncio.sleep(PAUSES.pause(broken))
 
     async def _reason(self, error: Exception, step: Step, tries: int, where: ProcessLocation | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""

@@ -28,7 +28,7 @@ from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
 from lmmcl.training.ray_train.node_output import RemoteOutput, is_lost, read_remote_output
-from lmmcl.training.ray_train.retry_policy import RetryPolicy, classify_group_error, pause_before
+from lmmcl.training.ray_train.retry_policy import PAUSES, RetryPolicy, classify_group_error
 from lmmcl.training.ray_train.worker import train_loop
 from lmmcl.training.recovery.checksums import CHECKSUMS, find_corruption
 from lmmcl.training.recovery.run_folder import remove_run
@@ -83,7 +83,7 @@ def fit(job: Job, storage: str) -> Result:
             if job.placement.min_workers is None or not isinstance(error.controller_failure, NO_PLACE):
                 raise
             log.info("%s: %s", job.step.label, explain(error.controller_failure))
-            time.sleep(pause_before(1))  # there may be room for fewer now
+            time.sleep(PAUSES.pause(1))  # there may be room for fewer now
         except WorkerGroupError as error:
             policy, reason = classify_group_error(error)
             failures += policy is RetryPolicy.LIMITED
@@ -92,7 +92,7 @@ def fit(job: Job, storage: str) -> Result:
                     raise reason from error
                 raise
             log.warning("%s: the worker group is started again: %s", job.step.label, reason)
-            time.sleep(pause_before(max(1, failures)))
+            time.sleep(PAUSES.pause(failures))
 
 
 def sized(job: Job) -> Job:

@@ -12,6 +12,7 @@ import pytest
 from made import made_trial
 from ray.exceptions import NodeDiedError, RayTaskError
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
@@ -43,7 +44,7 @@ class Task:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, Task], None]:
     monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
-    monkeypatch.setattr(steps_actor, "pause_before", lambda attempt: 0.0)
+    monkeypatch.setattr(steps_actor, "PAUSES", BackOff(0.0))
 
     def run(computation: Task, upload: Task) -> None:
         monkeypatch.setattr(steps_actor, "_upload", upload)
@@ -84,7 +85,7 @@ def test_what_a_worker_group_left_is_uploaded_again(tmp_path: Path, monkeypatch:
     commit = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: None))
     monkeypatch.setattr(node_output, "_commit", commit)
     monkeypatch.setattr(node_output.ray, "get", get)
-    monkeypatch.setattr(node_output, "pause_before", lambda attempt: 0.0)
+    monkeypatch.setattr(node_output, "PAUSES", BackOff(0.0))
     monkeypatch.setattr(Ledger, "find", lambda *_: found)
     left, ledger = node_output.RemoteOutput(NODE, str(tmp_path)), Ledger(str(tmp_path))
     assert left.commit(STEP, ledger, {}, tries=2) is found

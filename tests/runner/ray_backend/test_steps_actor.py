@@ -11,6 +11,7 @@ import pytest
 from made import made_trial
 from ray.exceptions import WorkerCrashedError
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
@@ -42,7 +43,7 @@ class Task:
 @pytest.fixture
 def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
     monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
-    monkeypatch.setattr(steps_actor, "pause_before", lambda attempt: 0.0)
+    monkeypatch.setattr(steps_actor, "PAUSES", BackOff(0.0))
     return RayExecutor(Ledger(str(tmp_path)), CLUSTER)
 
 

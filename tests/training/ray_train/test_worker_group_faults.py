@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from group_parts import TOLERANCE, DieOnce, difference, losses, stage, two_cpus, updates
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger, PendingRecord
 from lmmcl.ledger.store import StoreError
@@ -131,11 +132,12 @@ def test_a_group_goes_on_with_fewer_workers_where_there_is_no_room_for_all(
     step = stage(mitigation=DieOnce(diary=str(diary)), max_steps=8)
     other = _taken_cpu()
 
-    def wait(_: int) -> float:  # before the next try: meanwhile somebody else takes a part of what the group had
-        other.__enter__()
-        return 0.0
+    class Meanwhile(BackOff):
+        def pause(self, failures: int) -> float:  # before the next try somebody else takes a part of what the group had
+            other.__enter__()
+            return 0.0
 
-    monkeypatch.setattr(worker_group, "pause_before", wait)
+    monkeypatch.setattr(worker_group, "PAUSES", Meanwhile())
     record = finetune(step, torn, TrainingPlacement(workers=2, min_workers=1, save_every=3, max_failures=1))
     other.__exit__(None, None, None)
     assert updates(diary) == 5 + 5
