@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import architecture_tree
 import docs_reference
 import pytest
+import yaml
+from own_data import write_receipts
 from typer.testing import CliRunner
 
+import lmmcl
 from lmmcl.cli import app
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Training
@@ -63,6 +68,40 @@ def test_every_setting_says_what_it_means() -> None:
     assert len(tables) >= 5
     silent = [(page.name, line) for page in tables for line in page.read_text().splitlines() if SILENT.match(line)]
     assert not silent
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 180
+
+
+def sweeps_in(page: Path) -> list[str]:
+    """The YAML of a page that is a whole sweep."""
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in blocks if re.search(r"^name:", block, re.MULTILINE) and "grids:" in block]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if sweeps_in(page)], ids=lambda page: page.name)
+def test_a_sweep_that_a_page_shows_can_be_planned(page: Path, tmp_path: Path) -> None:
+    for text in sweeps_in(page):
+        for name in set(re.findall(r"[\w/]+\.jsonl?\b", text)):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            write_receipts((tmp_path / name).parent, name=Path(name).with_suffix(".json").name)
+            rows = json.loads((tmp_path / name).with_suffix(".json").read_text(encoding="utf-8"))
+            if name.endswith(".jsonl"):
+                (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for folder in set(re.findall(r"images: ([\w/]+)", text)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            copied = (tmp_path / folder).parent / "images"
+            if not (tmp_path / folder / "images").exists() and copied.is_dir():
+                shutil.copytree(copied, tmp_path / folder / "images")
+        sweep = lmmcl.make_sweep(file=tmp_path / "mine.yaml", **yaml.safe_load(text))
+        assert lmmcl.plan(sweep, store=tmp_path / "store").to_run["finetune"] >= 1
+
+
+def test_the_citation_names_this_version() -> None:
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == lmmcl.__version__
+    assert cited["authors"] == [{"name": "The lmmcl developers"}] and cited["license"] == "Apache-2.0"
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -27,7 +27,7 @@ def eval_(
     ],
     store: Store = None,
     cluster: ClusterFile = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
     precision: Annotated[Precision, typer.Option(help="of weights and arithmetic")] = "fp32",
     engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
     parity: Annotated[

@@ -67,7 +67,11 @@ class Training(Settings):
     learning_rate: float = Field(default=5e-6, gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
     max_steps: int | None = Field(default=None, gt=0, description="optimizer updates; overrides epochs")
-    examples: int | None = Field(default=None, gt=0, description="use the first N training examples of each skill")
+    examples: int | None = Field(
+        default=None,
+        gt=0,
+        description="teach N examples of each skill: a fixed sample, the same for all trials",
+    )
     max_length: int | None = Field(
         default=None,
         gt=0,
@@ -91,7 +95,7 @@ class Training(Settings):
         return self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
 
     def updates(self, examples: int) -> int:
-        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than the first N."""
+        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""
         examples = min(examples, self.examples or examples)
         return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 
@@ -99,7 +103,12 @@ class Training(Settings):
 class Evaluation(Settings):
     """How every benchmark is asked; decoding is greedy."""
 
-    limit: int | None = Field(default=None, gt=0, description="ask the first N questions of each benchmark")
+    limit: int | None = Field(
+        default=None,
+        gt=0,
+        description="ask N questions of each benchmark: a fixed sample, the same for all trials, spread evenly over the field "
+        "that a benchmark balances its score over",
+    )
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
 
     def identity(self) -> dict[str, Any]:

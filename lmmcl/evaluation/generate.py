@@ -35,7 +35,7 @@ CPU_TOKENS = 16_384
 def answer(
     model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
 ) -> list[Sample]:
-    """The scored answers to the first `limit` questions (None: all), in the benchmark's order.
+    """The scored answers to the questions that `limit` takes (None: all), in the benchmark's order.
 
     `batch_size` says how many are answered at once, on a CPU at most (CPU_TOKENS), and changes no answer (in half precision,
     up to a tie of two words within rounding). Raises UserError that names benchmark and example for a question that cannot
@@ -47,7 +47,7 @@ def answer(
 def said(
     model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
 ) -> Iterator[tuple[Example, str]]:
-    """The first `limit` questions (without their images) with the model's answers, in the benchmark's order."""
+    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order."""
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     with answering(model, processor):

@@ -129,6 +129,7 @@ class Finetune(CheckpointStep):
             "training": self.training.identity(),
             "seed": self.seed,
             **({"frozen": "evaluation"} if self._freezes_dropout else {}),
+            **self.skill.sampling(self.training.examples),
         }
 
     @property

@@ -25,7 +25,11 @@ class Evaluate(StepBase):
         return (self.checkpoint,)
 
     def fields(self) -> dict[str, Any]:
-        return {"benchmark": self.benchmark.identity(), "evaluation": self.evaluation.identity()}
+        return {
+            "benchmark": self.benchmark.identity(),
+            "evaluation": self.evaluation.identity(),
+            **self.benchmark.sampling(self.evaluation.limit),
+        }
 
     @property
     def label(self) -> str:
@@ -60,7 +64,9 @@ class ProbeStep(StepBase):
     def fields(self) -> dict[str, Any]:
         return {
             "probe": self.probe.identity(),
-            "benchmarks": [benchmark.identity() for benchmark in self.benchmarks],
+            "benchmarks": [
+                {**benchmark.identity(), **benchmark.sampling(self.probe.examples)} for benchmark in self.benchmarks
+            ],
             "precision": self.evaluation.precision,  # how many questions are asked is the probe's own setting
         }
 

@@ -1,7 +1,7 @@
 """Probes: what is measured inside a checkpoint, beside its scores. Here is what each one is; `evaluation/probes` computes it.
 
 A probe is a frozen set of checked settings with a `version` that is raised whenever the same settings would compute
-something else. It looks at the first questions of the sweep's held-out benchmarks: a fixed set that nothing taught.
+something else. It looks at a fixed sample of the sweep's held-out benchmarks, which nothing taught.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Probe(BaseModel):
     needs_base: ClassVar[bool] = False
     """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
 
-    examples: int = Field(default=64, gt=0, description="questions of each benchmark, the first ones")
+    examples: int = Field(default=64, gt=0, description="questions of each benchmark, a fixed sample")
     updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         default=(), description="also inside every stage: after these of its updates, such as [1, 10, 100]"
     )

@@ -26,30 +26,9 @@ CACHE_BYTES = 512 * 2**20
 """Encodings kept in a process, over all skills; the least recently taught skill goes first."""
 
 
-@dataclass(frozen=True)
-class First(Rows):
-    """The first examples of a skill, without drawing or reading them."""
-
-    examples: Sequence[Example]
-    number: int
-
-    def __len__(self) -> int:
-        return self.number
-
-    def row(self, index: int) -> Example:
-        return self.examples[index]
-
-
 def limited(skill: Skill, count: int | None) -> Skill:
-    """The skill with no more than its first `count` training examples (None: all)."""
-    if count is None:
-        return skill
-
-    def load() -> Sequence[Example]:
-        examples = skill.load()
-        return First(examples, min(count, len(examples)))
-
-    return replace(skill, load=load)
+    """The skill with no more than `count` of its training examples (None: all)."""
+    return skill if count is None else replace(skill, load=lambda: skill.take(count))
 
 
 def row_order(examples: int, total: int, seed: int) -> list[int]:
@@ -130,9 +109,10 @@ class StageData(Dataset):
 
     def encoded(self, row: int) -> Encoded:
         """One row of `examples` as tensors."""
-        key, at = self.cache_key, row
+        key, at = self.cache_key, _origin(self.examples, row)
         if self.mix_keys and isinstance(self.examples, Mix):
-            key, at = self.mix_keys[self.examples.which[row]], int(self.examples.rows[row])
+            source = int(self.examples.which[row])
+            key, at = self.mix_keys[source], _origin(self.examples.sources[source], int(self.examples.rows[row]))
 
         def make() -> Encoded:
             return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
@@ -143,6 +123,11 @@ class StageData(Dataset):
         except UserError as error:
             raise error.at(file=f"skill {self.skill}", place=f"row {self.examples[row].id!r}") from error
         return encoded
+
+
+def _origin(examples: Sequence[Example], row: int) -> int:
+    """The row in the skill's data, by which an encoding is found again whatever part of them a stage takes."""
+    return examples.origin(row) if isinstance(examples, Rows) else row
 
 
 def encode_row(
