@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.models.self_check import LOOKED_AT, SelfCheck
+from lmmcl.training.stage.collate import StageData
 from lmmcl.training.stage_errors import StageError
-
-if TYPE_CHECKING:
-    from lmmcl.training.stage.collate import StageData
-    from lmmcl.training.stage.trainer import StageTrainer
 
 NAMED = 3
 """Rows that an error names."""
@@ -26,12 +23,12 @@ NO_IMAGES = (
 )
 
 
-def check_first_batch(trainer: StageTrainer) -> None:
+def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports this
     """Hold model and processor to the rules of `SelfCheck`, on the first rows that the stage learns from.
 
     All workers look at the same rows, so that they run the same parts of a divided model. Raises StageError for what is wrong.
     """
-    data: Any = trainer.train_dataset
+    data: StageData = trainer.train_dataset
     rows = list(dict.fromkeys(data.rows[: min(LOOKED_AT, trainer.step.training.global_batch_size)]))
     model = trainer.taught
 
@@ -50,7 +47,7 @@ def check_first_batch(trainer: StageTrainer) -> None:
 class CheckGradient(TrainerCallback):
     """Ends a stage at an update in which no row, of any worker, reaches what trains. A batch without one is no fault."""
 
-    def __init__(self, trainer: StageTrainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -58,7 +55,7 @@ class CheckGradient(TrainerCallback):
         trainer.has_gradient = False
         if reached or any(_moves(parameter) for parameter in trainer.taught.parameters() if parameter.requires_grad):
             return
-        data: Any = trainer.train_dataset
+        data: StageData = trainer.train_dataset
         size = trainer.step.training.global_batch_size
         rows = data.rows[state.global_step * size : (state.global_step + 1) * size]
         names = ", ".join(_name(data, row) for row in rows[:NAMED]) + (
