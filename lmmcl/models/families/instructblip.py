@@ -27,6 +27,7 @@ ARCHITECTURE = Architecture(
     tokens=32,
     patches=257,
     dropout=("qformer",),
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 
