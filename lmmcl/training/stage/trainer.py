@@ -26,7 +26,8 @@ from lmmcl.models.processing.padding import IGNORED
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
-from lmmcl.training.stage.collate import told_by_loader
+from lmmcl.training.stage.collate import COMPANION, told_by_loader
+from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch
 from lmmcl.training.stage_errors import StageError
 
 TRAINED = "trained.safetensors"
@@ -43,6 +44,9 @@ class StageTrainer(TrainerWithPrivateParts):
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
         self.taught = model
+        self.has_gradient = False
+        """Whether a batch of the update under way reached what trains."""
+        self._is_checked = False
         self.progress = progress
         self.first_update = 0
         self._last_log = (0, time.perf_counter())
@@ -56,19 +60,18 @@ class StageTrainer(TrainerWithPrivateParts):
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
+        self.add_callback(CheckGradient(self))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross entropy over the answer tokens of the global batch, and the mitigation's term.
 
-        Raises StageError when it is not finite, or nothing that trains has a part in it.
+        A batch in which nothing reaches what trains (rows without an image, where only what looks at images does) adds nothing to
+        its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        given = {name: value for name, value in inputs.items() if name not in ("labels", ROWS)}
-        if self._keeps_few_logits:
-            given["logits_to_keep"] = answer_span(labels) + 1
-        outputs = model(**given)
+        outputs = model(**self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None))
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
@@ -78,13 +81,33 @@ class StageTrainer(TrainerWithPrivateParts):
         if self.mitigation is not None:
             penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
             loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
-        if not loss.requires_grad:
-            raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
+        if COMPANION in inputs:
+            loss = loss + 0.0 * outputs.logits[-1].float().sum()
+        elif loss.requires_grad:
+            self.has_gradient = True
+        elif self.accelerator.num_processes > 1:  # no companion: the stage has no image at all
+            raise StageError.of(
+                self.step, f"no row reaches what {list(self.step.recipe.selectors)} names: none has an image"
+            )
+        else:
+            loss = loss + 0.0 * sum(p.reshape(-1)[:1].sum() for p in self.taught.parameters() if p.requires_grad)
         if not torch.isfinite(loss):
             raise StageError.of(
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
+        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it can be told."""
+        given = {name: value for name, value in batch.items() if name not in ("labels", ROWS, COMPANION)}
+        return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """As the Trainer's, once the first batch of the stage was looked at."""
+        if not self._is_checked:
+            self._is_checked = True
+            check_first_batch(self)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the trained parameters, shown to the mitigation."""
