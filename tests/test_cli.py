@@ -95,7 +95,7 @@ def reading(command: str, sweep: Path) -> list[object]:
 
 @pytest.mark.parametrize("command", READING)
 def test_a_store_that_is_not_there_is_told_by_all_that_read_one(tmp_path: Path, command: str) -> None:
-    with pytest.raises(UserError, match="stroe does not exist.*--store"):
+    with pytest.raises(UserError, match=r"stroe does not exist.*--store"):
         answer(*reading(command, write_sweep(tmp_path)), "--store", tmp_path / "stroe")
     assert not (tmp_path / "stroe").exists()
 

@@ -62,8 +62,8 @@ def check_package(folder: Path, excludes: Sequence[str], needed: Sequence[Path])
         largest = sorted(sent, key=lambda file: -sent[file])[:3]
         shown = ", ".join(f"{file} ({_mib(sent[file])})" for file in largest)
         raise UserError(
-            f"{_mib(total)} would be sent, and Ray takes less than {_mib(most)}; the largest: {shown}. Name what "
-            "no job needs in .rayignore, name data by an absolute path at which every node finds it, or send less with "
+            f"{_mib(total)} would be uploaded, but Ray accepts less than {_mib(most)}; the largest: {shown}. List what "
+            "the job does not need in .rayignore, name data by an absolute path at which every node finds it, or upload less with "
             "--working-dir",
             file=str(folder),
         )

@@ -72,9 +72,7 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(ledger: Ledger, away: A
 
 def test_a_store_that_stays_away_is_told_with_what_is_kept(ledger: Ledger, away: Any) -> None:
     asked = away(1000)
-    with pytest.raises(
-        StoreError, match=r"cannot be reached \(AwayError: could not connect.*finished work is kept"
-    ):
+    with pytest.raises(StoreError, match=r"cannot be reached \(AwayError: could not connect.*finished work is kept"):
         ledger.find(STEP)
     assert len(asked) == module.PATIENCE.retries + 1
 
@@ -188,9 +186,7 @@ def test_a_full_disk_is_told_with_a_remedy_and_nothing_finished_is_lost(
         return plain(self, mode, *arguments, **more)
 
     monkeypatch.setattr(Path, "open", no_room)
-    with pytest.raises(
-        StoreError, match=("lmmcl gc" if place == "folder" else "TMPDIR") + ".*finished work is kept"
-    ):
+    with pytest.raises(StoreError, match=("lmmcl gc" if place == "folder" else "TMPDIR") + ".*finished work is kept"):
         finish(ledger)
     monkeypatch.undo()
     assert ledger.find(STEP) is None and ledger.find(first) is not None

@@ -76,4 +76,4 @@ def test_the_end_of_a_log_that_failed_several_trials_is_told_once() -> None:
 
     text = shown(terminal=False, story=story)
     assert text.count("Killed") == 1
-    assert "failed: llm · s1: its process died (told above)" in text
+    assert "failed: llm · s1: its process died (see above)" in text

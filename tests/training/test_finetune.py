@@ -147,7 +147,7 @@ def test_every_family_trains_in_bf16_with_frozen_and_trained_parts_mixed(
         assert {tensor.dtype for tensor in chain.values()} == {torch.bfloat16}
 
 
-def test_only_the_first_examples_are_taken_when_so_many_are_asked_for(ledger: Ledger) -> None:
+def test_only_the_sampled_examples_are_read(ledger: Ledger) -> None:
     read: set[int] = set()
 
     class Counting(list):
@@ -159,7 +159,7 @@ def test_only_the_first_examples_are_taken_when_so_many_are_asked_for(ledger: Le
     record = finetune(
         stage(skill=skill("few", lambda: rows), examples=5, max_steps=None, epochs=2), ledger, TrainingPlacement()
     )
-    assert read == {0, 1, 2, 3, 4}
+    assert len(read) == 5
     assert record["updates"] == 3
 
 
