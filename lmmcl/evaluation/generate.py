@@ -18,6 +18,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
 from lmmcl.evaluation.samples import Sample
+from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import end_of_turn
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.processing.position_limit import check_positions, position_limits
@@ -173,8 +174,8 @@ def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> T
 
 
 def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
-    """The words of generated tokens, without special tokens and outer spaces."""
-    return [text.strip() for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    """The words of generated tokens, without control tokens and outer spaces."""
+    return [answer_text(processor, row) for row in tokens.tolist()]
 
 
 def _sample(example: Example, prediction: str, score: float) -> Sample:
