@@ -20,6 +20,7 @@ from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
+from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.preparation import ready
@@ -61,7 +62,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.add_callback(WriteSnapshots(step, job.ledger, trainable_model, before, dtypes))
     trainer.rates = trainable_model.rates()
     if step.mitigation:
-        trainer.memory = step.mitigation.start(context)
+        trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
     stop = job.snapshot.update if job.snapshot else None
