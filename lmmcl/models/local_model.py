@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.architecture import Architecture, get_architecture
+from lmmcl.models.architecture import Architecture, dropout_parts, get_architecture
 from lmmcl.models.families.generic import REPARTITIONED, VERSION, generic_roles, guess_architecture
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.lmm import LMM
@@ -100,10 +100,14 @@ class LocalModel(PretrainedLMM):
 
     def identity(self) -> dict[str, Any]:
         roles = {"roles": VERSION} if self.config["model_type"] in REPARTITIONED else {}
-        return {"model_type": self.config["model_type"], "digest": self.digest, **roles}
+        return {"model_type": self.config["model_type"], "digest": self.digest, **roles, **self.reading()}
 
     def about(self) -> dict[str, str]:
         return {"directory": str(self.directory), "digest": self.digest, **super().about()}
+
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return dropout_parts(self.config, self.architecture.dropout)
 
     def source(self) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(self.directory), "local_files_only": True}

@@ -20,8 +20,10 @@ from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
+from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.stage.memory import peak_bytes, start_peak
+from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready
 from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel, attach
@@ -64,7 +66,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     trainer.rates = trainable_model.rates()
     trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
-        trainer.memory = step.mitigation.start(context)
+        trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
     stop = job.snapshot.update if job.snapshot else None
@@ -74,6 +76,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
+    modes = describe_modes(trainable_model.model)
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
     fields = _write_results(job, trainable_model, before, dtypes, output)
@@ -85,10 +88,11 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "examples": updates * step.training.global_batch_size,
         "train_seconds": train_seconds,
         "seconds": time.perf_counter() - started,
-        "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
+        "updates_per_second": (updates - trainer.first_update) / train_seconds,
         "peak_memory_bytes": peak_bytes(trainable_model.model.device),
         "loss": curve[-1]["loss"],
         "strategy": strategy,
+        "modes": modes,
     }
 
 
@@ -106,7 +110,8 @@ def _loaded(job: Job) -> tuple[TrainableModel, dict[str, str]]:
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
     """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had.
 
-    `uniform` makes the others fp32 too: FSDP divides only parameters of one dtype.
+    What holds nothing that learns stays in evaluation mode. `uniform` makes the others fp32 too: FSDP divides only parameters
+    of one dtype.
     """
     names = set(trained)
     dtypes = {}
@@ -115,6 +120,7 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
         if name in names or uniform:
             dtypes[name] = parameter.dtype
             parameter.data = parameter.data.float()
+    keep_frozen_in_evaluation(model)
     return dtypes
 
 
