@@ -12,11 +12,9 @@ import unicodedata
 _EDGE = " \t\n.,;:!?\"'`*_()[]{}<>“”‘’"
 
 
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", "￥": "¥", "￡": "£"}
-_CJK_MARKS = {"。": ". ", "、": ", ", "【": "[", "】": "]", "〔": "(", "〕": ")"} | dict.fromkeys(
-    "「」『』《》〈〉", '"'
-)
-_ASCII = str.maketrans({**_WIDE, **_CJK_MARKS})
+_WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " ", "￥": "¥", "￡": "£"}
+_MARKS = {"。": ". ", "、": ", ", "【": "[", "】": "]", "〔": "(", "〕": ")"} | dict.fromkeys("「」『』《》〈〉", '"')
+_ASCII = str.maketrans(_WIDE | _MARKS)
 
 
 def plain_form(text: str) -> str:
