@@ -29,7 +29,7 @@ MOST_TRIALS = 100_000
 """Of one sweep: beyond, a list was probably longer than meant."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
 
@@ -43,6 +43,10 @@ class Sweep:
     search: Search = field(default_factory=Search)
     spaces: tuple[Space, ...] = ()
     overrides: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        searches = f", {len(self.spaces)} searches" if self.spaces else ""
+        return f"<Sweep {self.name}: {len(self.trials)} trials{searches}{f' from {self.file}' if self.file else ''}>"
 
     @property
     def words(self) -> str:
@@ -107,6 +111,7 @@ class _Builder:
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        self._check_distinct(trials.values())
         self._check_updates(trials.values(), spaces.values())
         used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used]
@@ -131,6 +136,15 @@ class _Builder:
             file=self.file,
             place=join("grids", largest),
         )
+
+    def _check_distinct(self, trials: Iterable[Trial]) -> None:
+        """Refuse two trials that a report could not tell apart: it would take them for seeds of one."""
+        seen: dict[str, Trial] = {}
+        for trial in trials:
+            other = seen.setdefault(canonical_json(dict(trial.axes)), trial)
+            if other is not trial:
+                why = f"two trials are called {shown(trial.name)} and are not the same ({other.key}, {trial.key}); name them apart"
+                raise UserError(why, file=self.file, place="grids")
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""

@@ -157,8 +157,8 @@ def test_own_files_are_taught_asked_and_reported_without_python(tmp_path: Path) 
 def test_a_row_that_breaks_fails_its_trial_by_name_and_the_others_finish(tmp_path: Path) -> None:
     write_receipts(tmp_path / "data", rows=16)
     write_receipts(tmp_path / "torn", rows=16)
-    torn = sorted((tmp_path / "torn").rglob("*.png"))[3]
-    torn.write_bytes(torn.read_bytes()[:60])  # its header is whole: only decoding finds out
+    cut = sorted((tmp_path / "torn").rglob("*.png"))[3]
+    cut.write_bytes(cut.read_bytes()[:-40])  # its head is whole: what is missing is found when the row is taught
     write_receipts(tmp_path / "data", rows=4, name="test.json", seed=1)
     text = {
         **yaml.safe_load(SWEEP),
@@ -195,7 +195,7 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     monkeypatch.setattr("lmmcl.runner.inline.compute", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 130, ended.output
-    assert "to resume" in ended.output and "failed" not in ended.output
+    assert "goes on from there" in ended.output and "failed" not in ended.output
 
 
 def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
