@@ -112,7 +112,8 @@ class Names:
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
             if name in asked and name not in taught:
-                why = f"{shown(name)} is the benchmark of {shown(asked[name])}, which is a skill of an order, so it cannot be held out"
+                skill = shown(asked[name])
+                why = f"{shown(name)} is the benchmark of {skill}, a skill of an order, so it cannot be held out"
                 raise UserError(why, file=self._file, place=place)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
                 why = "is a skill of an order, so it cannot be held out" if name in taught else "is listed twice"
