@@ -36,6 +36,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
+    made.refuse_overlaps()
     made.refuse_infeasible()
 
 

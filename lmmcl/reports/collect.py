@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lmmcl.config.overlaps import find_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
@@ -49,6 +50,7 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
         wanted=len(wanted),
         recorded=recorded,
         searches=search_states(sweep, ledger),
+        notes=[str(overlap) for overlap in find_overlaps(sweep)],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import check_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
@@ -141,7 +142,9 @@ def run_sweep(
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in walks.of(trial).steps().values())
     refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
-    check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)])
+    to_run = [*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)]
+    check_inputs(to_run)
+    check_overlaps(sweep, to_run)
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:
