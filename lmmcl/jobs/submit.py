@@ -6,7 +6,6 @@ The same by hand: `ray job submit --address … --working-dir . -- lmmcl run SWE
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import time
@@ -23,6 +22,7 @@ from lmmcl.jobs.package import EXCLUDED, check_package, files_of, relative_to_wo
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.masking import has_secrets, mask
 from lmmcl.planning.fits import find_infeasible, refuse
+from lmmcl.private_api.ray_private import quiet_submission
 from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
 
 STOP_SECONDS = 60
@@ -174,8 +174,7 @@ def _send(submission: Submission, address: str) -> tuple[Any, str]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell of packages and sockets
+    quiet_submission()
     if "://" not in address:
         raise UserError(
             f"an address is that of Ray's dashboard, such as http://{address or 'HOST:8265'}", place="--address"

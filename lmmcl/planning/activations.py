@@ -95,7 +95,7 @@ def _shapes(lmm: LMM) -> Shapes | None:
 @cache
 def _kept_by_a_token(lmm: LMM) -> int:
     """Numbers of keys and values, over all blocks."""
-    keeps = re.compile(r"llm\.blocks\.\d+\.attention\.[kv]$")
+    keeps = re.compile(r"llm\.blocks\.\d+\.attention\.(?:q\+)?(?:k|v|k\+v)(?:\.softmax)?$")
     return sum(rows for role, layers in (_shapes(lmm) or {}).items() if keeps.match(role) for rows, _ in layers)
 
 

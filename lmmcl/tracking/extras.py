@@ -13,6 +13,7 @@ from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.masking import mask
+from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.record_rows import rows_of
@@ -26,43 +27,25 @@ FIRST, WRONG = 32, 32
 PICTURE_BYTES = 20_000_000
 SAMPLES = "samples.json"
 VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
-WIDE = {"columns": 1, "cardHeight": 560}
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+VIEW_TAG = mlflow_private.view_tag(VIEW)
 COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
 
 
 def shared_view() -> str:
-    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it.
-
-    The format is MLflow's own and undocumented; where a version does not know it, the page opens as it would have. Versions
-    with a menu of saved views list it there by its name; those before read the state itself, which is why it is there twice.
-    """
-    section = "lmmcl-trade-off"
-    chart = {
-        "type": "SCATTER",
-        "uuid": "lmmcl-scatter",
-        "metricSectionId": section,
-        "isGenerated": False,
-        "deleted": False,
-        "displayName": "held-out forgetting against learning",
-        "runsCountToCompare": 500,
-        "xaxis": {"key": "learning", "type": "METRIC"},
-        "yaxis": {"key": "held_out_forgetting", "type": "METRIC"},
-    }
-    state = {
-        "isAccordionReordered": True,  # else sections are sorted by name, and this one is far down
-        "searchFilter": "tags.`lmmcl.kind` = 'trial'",
-        "compareRunCharts": [chart],
-        "compareRunSections": [{"uuid": section, "name": "Trade-off", "display": True, "isReordered": False, **WIDE}],
-    }
-    saved = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    return json.dumps({**state, **saved})
+    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
+    return mlflow_private.scatter_view(
+        VIEW_NAME,
+        "held-out forgetting against learning",
+        x="learning",
+        y="held_out_forgetting",
+        search="tags.`lmmcl.kind` = 'trial'",
+        section="Trade-off",
+    )
 
 
 def view_address(experiment_id: str) -> str:
     """The part after the server's address that opens the shared view."""
-    query = f"compareRunsMode=CHART&viewStateShareKey={VIEW}&workflowType=machine_learning"
-    return f"#/experiments/{experiment_id}/runs?{query}"
+    return mlflow_private.view_address(experiment_id, VIEW)
 
 
 def experiment_note(experiment_id: str) -> str:
@@ -79,7 +62,7 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
     export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
     lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
     note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
-    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, "mlflow.note.content": "\n".join(note)}
+    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, mlflow_private.NOTE_TAG: "\n".join(note)}
 
 
 class Answers:

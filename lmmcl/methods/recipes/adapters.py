@@ -208,7 +208,11 @@ class MoE(Adapter):
     def size(
         self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
     ) -> tuple[int, int]:
-        hidden = {router_role(role): shapes[role][0][1] for role in targets if role.endswith(".up")}
+        if mixed := sorted(role for role in targets if role.endswith((".routed", ".shared"))):
+            raise UserError(
+                f"{len(mixed)} roles are of mixtures of experts already ({mixed[0]}); allowed: models whose MLPs are dense"
+            )
+        hidden = {router_role(role): shapes[role][0][1] for role in targets if shapes.get(role) and "down" not in role}
         size = sum(counts[role] for role in targets) + 2 * sum(hidden.values())
         return size, size
 

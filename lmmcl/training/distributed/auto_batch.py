@@ -116,7 +116,7 @@ def _trial(trainer: StageTrainer, placement: TrainingPlacement) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     reserved = _reserved(trainer, placement, trainer.args.device)
-    batch = trainer._prepare_inputs(longest(trainer, trainer.args.per_device_train_batch_size))
+    batch = trainer.prepare_batch(longest(trainer, trainer.args.per_device_train_batch_size))
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     tokens = (batch["labels"] != IGNORED).sum()
     with trainer.compute_loss_context_manager():

@@ -23,7 +23,7 @@ from lmmcl.ledger.store import FullError, StoreError, is_full
 from lmmcl.training.stage_errors import PreemptedError
 
 if TYPE_CHECKING:
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train import WorkerGroupError
 
 PAUSES = BackOff()
 """Between the tries of a step, a worker group or an upload."""

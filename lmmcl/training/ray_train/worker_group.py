@@ -10,20 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import ray
-from ray.train import CheckpointConfig, Result, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import (
-    CheckpointManagerInitializationError,
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
 )
-from ray.train.v2.api.config import FailureConfig
-from ray.train.v2.api.exceptions import ControllerError
+from ray.train.torch import TorchTrainer
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
+from lmmcl.private_api.ray_private import damaged_run_error, no_place_errors, reports_file
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
@@ -33,10 +35,6 @@ from lmmcl.training.ray_train.worker import train_loop
 from lmmcl.training.recovery.checksums import CHECKSUMS, find_corruption
 from lmmcl.training.recovery.run_folder import remove_run
 from lmmcl.training.stage_errors import PreemptedError
-
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of what a run has reported, in the run's folder."""
-NO_PLACE = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ def fit(job: Job, storage: str) -> Result:
         try:
             return _trainer(sized(job), storage).fit()
         except ControllerError as error:
-            if job.placement.min_workers is None or not isinstance(error.controller_failure, NO_PLACE):
+            if job.placement.min_workers is None or not isinstance(error.controller_failure, no_place_errors()):
                 raise
             log.info("%s: %s", job.step.label, explain(error.controller_failure))
             time.sleep(PAUSES.pause(1))  # there may be room for fewer now
@@ -139,8 +137,9 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
             name=job.key,
             storage_path=storage,
             # See `fit`; nodes that are drained do not count. A group that finds no place waits, or is made smaller there.
-            failure_config=FailureConfig(
-                max_failures=0, controller_failure_limit=-1 if placement.min_workers is None else 0
+            failure_config=FailureConfig(  # type: ignore[call-arg] # typed as Ray Train's first version
+                max_failures=0,
+                controller_failure_limit=-1 if placement.min_workers is None else 0,
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
@@ -153,11 +152,11 @@ def finished(job: Job) -> Result | None:
     What was kept for being resumed and cannot be read (Ray Train writes its list in place) is removed with a warning.
     """
     ledger = job.ledger
-    if not ledger.files.matches(f"runs/{job.key}/{SNAPSHOT}"):
+    if not ledger.files.matches(f"runs/{job.key}/{reports_file()}"):
         return None
     try:
         result = Result.from_path(f"{ledger.store}/runs/{job.key}")
-    except CheckpointManagerInitializationError as error:
+    except damaged_run_error() as error:
         log.warning("%s is trained anew; what was kept for being resumed is damaged: %s", job.step.label, error)
         ledger.remove_run(job.key)
         return None

@@ -82,7 +82,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "examples": updates * step.training.global_batch_size,
         "train_seconds": train_seconds,
         "seconds": time.perf_counter() - started,
-        "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
+        "updates_per_second": (updates - trainer.first_update) / train_seconds,
         "peak_memory_bytes": peak_bytes(trainable_model.model.device),
         "loss": curve[-1]["loss"],
         "strategy": strategy,

@@ -132,7 +132,7 @@ def _context(
         return pad_batch([encode_row(data.processor, data.skill, some, row, data.max_tokens) for row in rows])
 
     def forward(batch: Mapping[str, Tensor]) -> Any:
-        inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
+        inputs = trainer.prepare_batch({key: batch[key] for key in batch if key not in ("labels", ROWS)})
         if trainer.can_cut_logits:
             inputs["logits_to_keep"] = answer_span(batch["labels"]) + 1
         with trainer.accelerator.autocast():

@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
 from lmmcl.models.processing.padding import IGNORED
+from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
 from lmmcl.training.stage.collate import told_by_loader
@@ -33,7 +34,7 @@ TRAINED = "trained.safetensors"
 Progress = Callable[[dict[str, Any]], None]
 
 
-class StageTrainer(Trainer):
+class StageTrainer(TrainerWithPrivateParts):
     """Teaches one stage. `memory` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
@@ -43,6 +44,7 @@ class StageTrainer(Trainer):
         self.rates: Mapping[str, float] = {}
         self.taught = model
         self.progress = progress
+        self.first_update = 0
         self._last_log = (0, time.perf_counter())
         # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
         kind = type(self.mitigation) if self.mitigation else TrainingMitigation
@@ -117,7 +119,8 @@ class StageTrainer(Trainer):
 
         An error of a row that a loader process could not read comes out as it was raised there.
         """
-        self._last_log = (update_of(checkpoint) if checkpoint else 0, time.perf_counter())
+        self.first_update = update_of(checkpoint) if checkpoint else 0
+        self._last_log = (self.first_update, time.perf_counter())
         if self.args.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
         try:
@@ -150,19 +153,17 @@ class StageTrainer(Trainer):
             folder.mkdir(parents=True, exist_ok=True)
             save_file({}, folder / TRAINED)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def write_model(self, folder: Path) -> None:
         """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: p.detach().cpu().contiguous() for name, p in self.taught.named_parameters() if p.requires_grad},
             folder / TRAINED,
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore(self.taught, load_file(Path(resume_from_checkpoint, TRAINED)))
+    def read_model(self, folder: Path) -> None:
+        """Set the trained parameters to what `write_model` wrote."""
+        restore(self.taught, load_file(folder / TRAINED))
 
 
 def answer_span(labels: Tensor) -> int:
