@@ -13,6 +13,7 @@ from lmmcl.evaluation.engines.transformers import Transformers
 from lmmcl.evaluation.generate import answer, scored
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import provenance
 from lmmcl.steps import Evaluate
 from lmmcl.tasks.skills import Benchmark
 
@@ -49,7 +50,7 @@ def record_scores(
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
     """As `record_scores`, whoever answers; the record names the engine."""
-    started = time.monotonic()
+    started, begun = time.monotonic(), time.time()
     samples = scored(step.benchmark, engine.answers(step.benchmark, step.evaluation.limit))
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
@@ -59,7 +60,9 @@ def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
                 "score": 100.0 * sum(scores) / len(scores),
                 "sample_scores": scores,
                 "engine": engine.name,
+                "image_backend": engine.image_backend,
                 "seconds": time.monotonic() - started,
+                "provenance": provenance(begun),
             }
         )
 

@@ -26,6 +26,8 @@ class Architecture:
     """What an image becomes: resolution, tiles, number of tokens."""
     tokens: int = 1024
     """Tokens of a photograph of 1024 × 768 pixels: what memory and hours are estimated with."""
+    dialogues: int = 1
+    """Raised when its dialogues become other tokens: enters the identity of its checkpoints."""
     patches: int | None = None
     """Patches that the vision tower sees of that photograph; default as many as tokens."""
 

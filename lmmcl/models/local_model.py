@@ -100,7 +100,7 @@ class LocalModel(PretrainedLMM):
 
     def identity(self) -> dict[str, Any]:
         roles = {"roles": VERSION} if self.config["model_type"] in REPARTITIONED else {}
-        return {"model_type": self.config["model_type"], "digest": self.digest, **roles}
+        return {"model_type": self.config["model_type"], "digest": self.digest, **roles, **self.reading()}
 
     def about(self) -> dict[str, str]:
         return {"directory": str(self.directory), "digest": self.digest, **super().about()}

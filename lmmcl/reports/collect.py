@@ -14,10 +14,12 @@ from lmmcl.config.overlaps import find_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import PACKAGES
 from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
+from lmmcl.reports.record_versions import differing_versions
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wanted_steps
 from lmmcl.search.search_state import search_states, with_proposals
@@ -41,16 +43,16 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
     walks = progress_of(sweep, ledger, read.find)
     trials = [trial_result(trial, read, walks, error=failures.get(trial.key)) for trial in sweep.trials]
     wanted = wanted_steps(sweep, walks)
-    recorded = sum(read.find(step) is not None for step in wanted.values())
+    records = [record for step in wanted.values() if (record := read.find(step)) is not None]
     return SweepResults(
         name=sweep.name,
         trials=trials,
         file=sweep.file,
         provenance=provenance(),
         wanted=len(wanted),
-        recorded=recorded,
+        recorded=len(records),
         searches=search_states(sweep, ledger),
-        notes=[str(overlap) for overlap in find_overlaps(sweep)],
+        notes=[*(str(overlap) for overlap in find_overlaps(sweep)), *differing_versions(records)],
     )
 
 
@@ -165,7 +167,7 @@ def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
 def provenance() -> dict[str, Any]:
     """What made the numbers: versions, commit, command, machine, date."""
     return {
-        "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
+        "versions": {name: _version(name) for name in ("lmmcl", *PACKAGES)},
         "python": platform.python_version(),
         "commit": git_commit(),
         "command": _command(),

@@ -160,6 +160,8 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     for table in (correlation_table(results), inside_table(results)):
         if table is not None:
             console.print(table, soft_wrap=True)
+    for note in results.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def report_sweep(

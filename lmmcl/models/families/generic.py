@@ -40,6 +40,7 @@ def guess_architecture(model_type: str) -> Architecture:
         image_processor="AutoImageProcessor",
         chat="not known",
         images="not known",
+        dialogues=2,
     )
 
 
