@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import architecture_tree
 import docs_reference
@@ -108,6 +110,43 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
     assert links
     assert not [(page.name, target) for page, target in links if not (page.parent / target).exists()]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def test_every_link_to_a_section_leads_somewhere() -> None:
+    links = [(page, *found) for page in PAGES for found in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())]
+    assert len(links) >= 10
+    broken = [
+        (page.name, target, anchor)
+        for page, target, anchor in links
+        if (page.parent / target).suffix == ".md" and anchor not in anchors(page.parent / target if target else page)
+    ]
+    assert not broken
+
+
+def test_the_members_that_the_page_on_extending_shows_work() -> None:
+    import torch
+
+    page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    made: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, made)
+    guard, median, [skill] = made["NormGuard"](weight=2.0), made["Median"](), made["SKILLS"]
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.data[:] = torch.tensor([[3.0, 4.0]])
+    context = SimpleNamespace(model=model, trained=["weight"])
+    state = guard.start(context)
+    model.weight.data *= 2
+    assert float(guard.penalty(state, model, None, {}).detach()) == pytest.approx(2.0 * 5.0**2)
+    merged = median.merge(None, "w", torch.tensor([0.0, 5.0]), [torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])])
+    assert merged.tolist() == [1.0, 2.0]
+    assert guard.identity() == {"name": "norm_guard", "version": 1, "weight": 2.0}
+    assert len(skill.load()) == 900 and skill.benchmark.scoring().score("Even", skill.benchmark.load()[0]) == 1
 
 
 def test_every_command_that_readme_and_docs_show_exists() -> None:

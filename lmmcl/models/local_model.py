@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.architecture import Architecture, get_architecture
+from lmmcl.models.architecture import Architecture, dropout_parts, get_architecture
 from lmmcl.models.families.generic import REPARTITIONED, VERSION, generic_roles, guess_architecture
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.lmm import LMM
@@ -104,6 +104,10 @@ class LocalModel(PretrainedLMM):
 
     def about(self) -> dict[str, str]:
         return {"directory": str(self.directory), "digest": self.digest, **super().about()}
+
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return dropout_parts(self.config, self.architecture.dropout)
 
     def source(self) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(self.directory), "local_files_only": True}

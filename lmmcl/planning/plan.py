@@ -26,8 +26,8 @@ from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
-from lmmcl.search.progress import TrialProgress, progress_of, wanted_steps
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.progress import TrialProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.trial import Trial
@@ -121,9 +121,8 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
 
     With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `infeasible` what does not fit.
     """
-    sweep = with_proposals(sweep, ledger)
-    walks = progress_of(sweep, ledger)
-    steps = wanted_steps(sweep, walks)
+    context = RunContext.resolve(sweep, ledger)
+    sweep, steps = context.sweep, context.steps()
     recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
     wanted = Counter(step.kind for step in steps.values())
     done = Counter(steps[key].kind for key in recorded)
@@ -137,9 +136,9 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
-        asked_by_trials=sum(len(walks.of(trial).steps()) for trial in sweep.trials),
+        asked_by_trials=sum(len(context.of(trial).steps()) for trial in sweep.trials),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        trials=[_trial_plan(context.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(notes)),

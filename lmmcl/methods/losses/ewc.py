@@ -46,6 +46,7 @@ class EWC(TrainingMitigation):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "ewc"
+    keeps_state: ClassVar[bool] = True
     version: ClassVar[int] = 1
     copies: ClassVar[int] = 2  # the weights and their importance
     needs_all_logits: ClassVar[bool] = False
@@ -131,6 +132,8 @@ def fisher(context: StageContext, examples: Sequence[Example]) -> dict[str, Tens
         batch = context.collate([example])
         logits, tokens, _ = answer_logits(context.forward(batch).logits, batch["labels"])
         likelihood = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).sum()
+        if not likelihood.requires_grad:  # a row without an image, where only what looks at images trains
+            continue
         for total, gradient in zip(squares, torch.autograd.grad(likelihood, trained, allow_unused=True), strict=True):
             if gradient is not None:
                 total.addcmul_(gradient.float(), gradient.float())

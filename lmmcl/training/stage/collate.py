@@ -16,7 +16,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS
 from lmmcl.models.processing.encode import encode
-from lmmcl.models.processing.padding import IGNORED, pad
+from lmmcl.models.processing.padding import IGNORED, is_text, pad
 from lmmcl.models.processing.position_limit import check_positions
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Skill
@@ -41,6 +41,10 @@ def row_order(examples: int, total: int, seed: int) -> list[int]:
         np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))
     ]
     return np.concatenate(passes)[:total].tolist()
+
+
+COMPANION = "companion"
+"""Key of a batch whose last row is there for its image alone."""
 
 
 class EncodingCache:
@@ -150,13 +154,35 @@ def told_by_loader(error: UserError) -> UserError:
     return UserError(last.strip()) if error.message.startswith("Caught UserError") else error
 
 
+def has_images(encoded: Encoded) -> bool:
+    """Whether an encoding (or a batch) shows an image."""
+    return any(not is_text(name) for name in encoded if name not in (ROWS, COMPANION))
+
+
+def companion_of(data: StageData) -> Encoded | None:
+    """A row with an image, as one that teaches nothing; None where a stage has none. See `Collator`."""
+    row = next((row for row in dict.fromkeys(data.rows) if data.examples[row].images), None)
+    if row is None:
+        return None
+    encoded = data.encoded(row)
+    return {**encoded, "labels": torch.full_like(encoded["labels"], IGNORED)}
+
+
 @dataclass(frozen=True)
 class Collator:
-    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted)."""
+    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted).
+
+    Workers that share an update must run the same parts of the model, or they wait for each other's gradients and weights: a
+    batch without any image gets the `companion` as its last row, told by COMPANION. Nothing of it is taught.
+    """
 
     processor: ProcessorMixin
     change: Callable[[Encoded], Encoded] | None = None
+    companion: Encoded | None = None
 
     def __call__(self, encoded: Sequence[Encoded]) -> Encoded:
-        batch = pad(self.processor, encoded)
+        alone = self.companion is not None and not any(has_images(one) for one in encoded)
+        batch = pad(self.processor, [*encoded, self.companion] if alone and self.companion else encoded)
+        if alone:
+            batch[COMPANION] = torch.tensor([True])
         return self.change(batch) if self.change else batch

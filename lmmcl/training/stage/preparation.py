@@ -27,8 +27,10 @@ from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
+from lmmcl.training.recovery.start_state import start_state
+from lmmcl.training.recovery.timed_saves import SaveByTime
 from lmmcl.training.stage.arguments import training_arguments
-from lmmcl.training.stage.collate import Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
 from lmmcl.training.stage.trainable import earlier_adapters
 from lmmcl.training.stage.trainer import StageTrainer, answer_span
@@ -43,7 +45,7 @@ def ready(
 
     def start(trainer: StageTrainer, context: StageContext) -> None:
         if job.step.mitigation:
-            trainer.memory = job.step.mitigation.start(context)
+            trainer.memory = start_state(job.step.mitigation, context, runs, alone=workers.saves_by_time)
 
     def build(batches: Batches) -> tuple[StageTrainer, StageContext]:
         return prepare(replace(job, batches=batches), model, trained, runs, workers)
@@ -68,11 +70,14 @@ def prepare(
     )
     changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
     trainer.data_collator = Collator(
-        data.processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
+        data.processor,
+        (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None,
+        companion_of(data) if job.batches.workers > 1 else None,
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
     # Checksums come before what hands a checkpoint over, or ends the stage.
-    for callback in (WriteChecksums(), *workers.callbacks(job.placement), SaveOnPreemption(workers)):
+    timed = [SaveByTime()] if workers.saves_by_time else []
+    for callback in (WriteChecksums(), *workers.callbacks(job.placement), *timed, SaveOnPreemption(workers)):
         trainer.add_callback(callback)
     return trainer, _context(job, trainer, trained, data, earlier)
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from transformers.trainer_callback import PrinterCallback, TrainerControl, Train
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
+from lmmcl.models.partition.fused import Slice
+from lmmcl.models.partition.modules import decayed_names
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
-from lmmcl.training.stage.collate import told_by_loader
+from lmmcl.training.stage.collate import COMPANION, told_by_loader
+from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch
 from lmmcl.training.stage_errors import StageError
 
 TRAINED = "trained.safetensors"
@@ -42,7 +46,12 @@ class StageTrainer(TrainerWithPrivateParts):
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
+        self.slices: Mapping[str, Slice] = {}
+        """Of fused tensors that train in part, the slice that does, by parameter name."""
         self.taught = model
+        self.has_gradient = False
+        """Whether a batch of the update under way reached what trains."""
+        self._is_checked = False
         self.progress = progress
         self.first_update = 0
         self._last_log = (0, time.perf_counter())
@@ -56,19 +65,18 @@ class StageTrainer(TrainerWithPrivateParts):
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
+        self.add_callback(CheckGradient(self))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross entropy over the answer tokens of the global batch, and the mitigation's term.
 
-        Raises StageError when it is not finite, or nothing that trains has a part in it.
+        A batch in which nothing reaches what trains (rows without an image, where only what looks at images does) adds nothing to
+        its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        given = {name: value for name, value in inputs.items() if name not in ("labels", ROWS)}
-        if self._keeps_few_logits:
-            given["logits_to_keep"] = answer_span(labels) + 1
-        outputs = model(**given)
+        outputs = model(**self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None))
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
@@ -78,13 +86,33 @@ class StageTrainer(TrainerWithPrivateParts):
         if self.mitigation is not None:
             penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
             loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
-        if not loss.requires_grad:
-            raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
+        if COMPANION in inputs:
+            loss = loss + 0.0 * outputs.logits[-1].float().sum()
+        elif loss.requires_grad:
+            self.has_gradient = True
+        elif self.accelerator.num_processes > 1:  # no companion: the stage has no image at all
+            raise StageError.of(
+                self.step, f"no row reaches what {list(self.step.recipe.selectors)} names: none has an image"
+            )
+        else:
+            loss = loss + 0.0 * sum(p.reshape(-1)[:1].sum() for p in self.taught.parameters() if p.requires_grad)
         if not torch.isfinite(loss):
             raise StageError.of(
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
+        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it can be told."""
+        given = {name: value for name, value in batch.items() if name not in ("labels", ROWS, COMPANION)}
+        return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """As the Trainer's, once the first batch of the stage was looked at."""
+        if not self._is_checked:
+            self._is_checked = True
+            check_first_batch(self)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the trained parameters, shown to the mitigation."""
@@ -93,9 +121,23 @@ class StageTrainer(TrainerWithPrivateParts):
         if is_new and self.rates:
             names = {id(parameter): name for name, parameter in self.taught.named_parameters()}
             split_by_rate(optimizer, names, self.rates)
+        if is_new and self.slices and self.args.weight_decay:
+            optimizer.register_step_pre_hook(partial(self._decay_slices, dict(self.taught.named_parameters())))
         if is_new and self.mitigation is not None:
             self.mitigation.optimizer(self.memory, self.taught, optimizer)
         return optimizer
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """What weight decay is for; slices are decayed by us, since the optimizer would decay the whole tensor."""
+        return [name for name in decayed_names(model) if name not in self.slices]
+
+    @torch.no_grad()
+    def _decay_slices(self, own: Mapping[str, Tensor], optimizer: Any, args: Any, kwargs: Any) -> None:
+        """What AdamW's decay does before an update, for the slices that train."""
+        rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        for name, part in self.slices.items():
+            shrunk = part.take(own[name].data) * (1 - rates[id(own[name])] * self.args.weight_decay)
+            part.put(own[name].data, shrunk)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: it walks over all parameters at every batch."""
