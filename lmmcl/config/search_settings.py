@@ -14,21 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, unknown
+from lmmcl.measures import MEASURES
 
-MEASURES = (
-    "learning",
-    "target_forgetting",
-    "overall",
-    "held_out_forgetting",
-    "bwt",
-    "fwt",
-    "forgetting",
-    "mft",
-    "mfn",
-    "maa",
-    "h_score",
-)
-"""What a stage report holds, by name (see `lmmcl.measures`, which a lower floor cannot import)."""
 NEEDS_HELD_OUT = frozenset({"held_out_forgetting", "h_score"})
 NEEDS_TWO_SKILLS = frozenset({"target_forgetting", "bwt", "fwt", "forgetting"})
 LESS_IS_BETTER = frozenset({"forgetting"})

@@ -61,7 +61,7 @@ class TrialPlan:
     stopped: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
 
@@ -96,7 +96,7 @@ class Plan:
         hours = self.hours.to_dict() if self.hours else None
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         text = io.StringIO()  # a notebook and a terminal that is asked for colours get the same plain text
         safe_console(file=text, width=PIPE_WIDTH, color_system=None, force_jupyter=False).print(plan_table(self))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmmcl.config.search_settings import Stopped
+from lmmcl.measures import SHOWN
 from lmmcl.search.search_state import SearchState
 
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
-#: The four measures every report shows, in percentage points.
-MEASURES = ("learning", "target_forgetting", "overall", "held_out_forgetting")
+MEASURES = SHOWN
 
 State = Literal["done", "stopped", "partial", "failed"]
 STATES: tuple[State, ...] = ("done", "stopped", "partial", "failed")

@@ -1,13 +1,17 @@
 // Which trial to take under the reader's budget, from the choices that the report has made.
 
+// The last choice that a budget allows: they are in the order of what is learnt, and the report says what each costs.
+function choiceUnder(group, allowed) {
+  return group.choices.filter((choice) => choice.leastBudget <= allowed).pop();
+}
+
 function drawAdvice() {
   const box = by("advice-text"),
     groups = whole.advice.groups,
     allowed = budget() === null ? Infinity : budget();
   box.replaceChildren();
   for (const group of groups) {
-    const fits = group.choices.filter((choice) => choice.heldOut >= -allowed),
-      choice = fits[fits.length - 1],
+    const choice = choiceUnder(group, allowed),
       most = group.choices[group.choices.length - 1];
     const pick = make("p", groups.length > 1 ? `${group.model}: ` : "", { class: "pick" });
     const name = (each) => {
@@ -20,8 +24,7 @@ function drawAdvice() {
     if (choice) {
       pick.append("Take ", name(choice), ".");
       box.append(...choice.lines.map((line) => make("p", line)));
-      if (choice.low !== null && choice.low < -allowed)
-        box.append(make("p", `Its loss may be beyond the budget: the interval reaches ${points(choice.low)}.`));
+      if (choice.sureBudget !== null && allowed < choice.sureBudget) box.append(make("p", choice.risk));
     } else {
       pick.append(`No finished trial keeps within this budget; the least is lost by ${group.least}.`);
     }

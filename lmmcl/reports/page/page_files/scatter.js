@@ -1,23 +1,19 @@
 // Learning against held-out forgetting, with the front of what is shown and the reader's budget.
 
-// Both coordinates maximised; only finished trials of one group (same model, same questions) are compared.
+// The report says which trials beat each finished one; of what is shown, those that none of the shown beats are the front.
+function beats(other, trial) {
+  return (parseInt(trial.beatenBy[other.place >> 2] || "0", 16) >> (other.place & 3)) & 1;
+}
+
 function fronts(trials) {
   return grouped(
-    trials.filter((trial) => trial.state === "done"),
+    trials.filter((trial) => trial.beatenBy !== null),
     (trial) => trial.group,
-  ).map((group) => {
-    const sorted = [...group].sort(
-      (a, b) => measure(b, LEARNING) - measure(a, LEARNING) || measure(b, HELD_OUT) - measure(a, HELD_OUT),
-    );
-    let best = -Infinity;
-    const front = [];
-    for (const trial of sorted) {
-      if (measure(trial, HELD_OUT) <= best) continue;
-      best = measure(trial, HELD_OUT);
-      front.push(trial);
-    }
-    return front.reverse();
-  });
+  ).map((group) =>
+    group
+      .filter((trial) => !group.some((other) => beats(other, trial)))
+      .sort((a, b) => measure(a, LEARNING) - measure(b, LEARNING) || measure(b, HELD_OUT) - measure(a, HELD_OUT)),
+  );
 }
 
 function drawScatter() {

@@ -67,7 +67,7 @@ drawCurves();
 drawCells();
 drawCosts();
 const first = whole.advice.groups
-  .map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop())
+  .map((group) => choiceUnder(group, whole.advice.budget))
   .find(Boolean);
 choose(first && !eachSeed ? first.trial : 0);
 drawFirst();
