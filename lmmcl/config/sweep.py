@@ -110,6 +110,7 @@ class _Builder:
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        self._check_distinct(trials.values())
         self._check_updates(trials.values(), spaces.values())
         used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used]
@@ -155,6 +156,15 @@ class _Builder:
                     why = unknown("benchmark or mixed-in data", name, names)
                     raise UserError(why, file=self.file, place=join("benchmarks", "allow_overlap", i))
         return tuple(allowed)
+
+    def _check_distinct(self, trials: Iterable[Trial]) -> None:
+        """Refuse two trials that a report could not tell apart: it would take them for seeds of one."""
+        seen: dict[str, Trial] = {}
+        for trial in trials:
+            other = seen.setdefault(canonical_json(dict(trial.axes)), trial)
+            if other is not trial:
+                why = f"two trials are called {shown(trial.name)} and are not the same ({other.key}, {trial.key}); name them apart"
+                raise UserError(why, file=self.file, place="grids")
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""
