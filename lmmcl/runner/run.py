@@ -21,6 +21,7 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
+from lmmcl.runner.perfect_answers import check_answers
 from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -135,9 +136,14 @@ def run_sweep(
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in context.of(trial).steps().values())
     refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
-    to_run = [*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)]
-    check_inputs(to_run)
-    check_overlaps(sweep, to_run)
+    proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
+    check_inputs([*unfinished, *proposed])
+    check_overlaps(sweep, [*unfinished, *proposed])
+    check_answers(
+        (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values()),
+        ledger,
+        lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),
+    )
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:
