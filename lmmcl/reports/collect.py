@@ -15,11 +15,11 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import PACKAGES
+from lmmcl.ledger.record_versions import differing_versions
 from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
-from lmmcl.reports.record_versions import differing_versions
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from lmmcl.ledger import Record
 from lmmcl.ledger.provenance import NUMBERS
-from lmmcl.reports.formatting import plural
+from lmmcl.ledger.record import Record
 
 UNNAMED = "a version that is not recorded"
 """Records of earlier builds hold fewer versions."""
@@ -42,4 +41,4 @@ def _makers(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _counts(values: Counter[str]) -> str:
-    return ", ".join(f"{value} ({plural(count, 'record')})" for value, count in sorted(values.items()))
+    return ", ".join(f"{value} ({count} record{'' if count == 1 else 's'})" for value, count in sorted(values.items()))
