@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import yaml
 from made import write_sweep
 from pretended import SEARCH, Pretence, pretence  # noqa: F401
 
@@ -62,8 +63,6 @@ def test_a_run_computes_once_and_returns_results(tmp_path: Path, capsys: pytest.
 
 
 def test_a_sweep_without_a_file_is_run_and_reported(tmp_path: Path) -> None:
-    import yaml
-
     sweep = lmmcl.make_sweep(**yaml.safe_load(ONE_STAGE))
     results = lmmcl.run(sweep, store=tmp_path / "store", inline=True, mlflow="off", quiet=True)
     assert len(results.scores()) == 4
@@ -93,3 +92,15 @@ def test_a_run_needs_no_event_loop_of_its_own_where_a_notebook_has_one(tmp_path:
         return list(lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True).trials()["state"])
 
     assert asyncio.run(cell()) == ["done"]
+
+
+@pytest.mark.slow
+def test_a_sweep_built_in_python_runs_on_ray(tmp_path: Path) -> None:
+    settings = yaml.safe_load(ONE_STAGE)
+    settings["grids"][0]["learning_rate"] = [1e-3, 1e-4]
+    cluster = {"ray": {"cpus": 2}}
+    results = lmmcl.run(
+        lmmcl.make_sweep(**settings), store=tmp_path / "store", cluster=cluster, mlflow="off", quiet=True
+    )
+    assert list(results.trials()["state"]) == ["done", "done"]
+    assert len(results.scores()) == 2 * 2 * 2
