@@ -14,6 +14,7 @@ from lmmcl.api.dataframes import Results
 from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.config.validation import validate
+from lmmcl.environment import neutral_environment
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.planning.plan import Plan, make_plan
 from lmmcl.terminal import PIPE_WIDTH, safe_console
@@ -48,13 +49,14 @@ def run(
     results tell of it in `failures`, and in the columns `state` and `error` of `trials()`.
     Raises UserError for bad input, before anything is computed.
     """
-    from lmmcl.runner.command import run_and_report
+    with neutral_environment():  # which Ray hands to its workers
+        from lmmcl.runner.command import run_and_report
 
-    place, loaded = _cluster(cluster), _sweep(sweep)
-    ledger = open_ledger(_text(store), place)
-    console = _console(quiet)
-    run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
-    return Results(loaded, ledger)
+        place, loaded = _cluster(cluster), _sweep(sweep)
+        ledger = open_ledger(_text(store), place)
+        console = _console(quiet)
+        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
+        return Results(loaded, ledger)
 
 
 def results(sweep: Sweep | str | Path, *, store: str | Path | None = None, cluster: ClusterLike = None) -> Results:
