@@ -44,19 +44,19 @@ def run(
 ) -> Results:
     """Compute what is missing of a sweep, as `lmmcl run` does, and return its results.
 
-    The same call resumes, extends and repairs. `inline` works in this process without Ray; `mlflow` is a tracking URI, or `off`;
-    `quiet` prints nothing. `sweep`, `store` and `cluster` are as in `plan`. A trial that fails does not stop the others: the
-    results tell of it in `failures`, and in the columns `state` and `error` of `trials()`.
+    The same call resumes, extends and repairs. `inline` works in this process without Ray; `mlflow` is a tracking URI, or
+    `off` (default: LMMCL_MLFLOW, else the cluster's, else a database in the store); `quiet` prints nothing. `sweep`, `store`
+    and `cluster` are as in `plan`. A trial that fails does not stop the others: see `Results.failures`, and the columns `state`
+    and `error` of `Results.trials()`.
     Raises UserError for bad input, before anything is computed.
     """
-    with neutral_environment():  # which Ray hands to its workers
+    place, loaded = _cluster(cluster), _sweep(sweep)
+    ledger = open_ledger(_text(store), place)
+    with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
         from lmmcl.runner.command import run_and_report
 
-        place, loaded = _cluster(cluster), _sweep(sweep)
-        ledger = open_ledger(_text(store), place)
-        console = _console(quiet)
-        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
-        return Results(loaded, ledger)
+        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=_console(quiet))
+    return Results(loaded, ledger)
 
 
 def results(sweep: Sweep | str | Path, *, store: str | Path | None = None, cluster: ClusterLike = None) -> Results:
