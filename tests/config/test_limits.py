@@ -27,10 +27,10 @@ def axis(name: str, count: int) -> str:
 
 
 def refused(folder: Path, text: str) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError) as caught:
         load_sweep(write_sweep(folder, text))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5  # nothing was expanded
     return str(caught.value)
 
 
