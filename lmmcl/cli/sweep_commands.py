@@ -59,7 +59,7 @@ def run(
             loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
             failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
-        say("interrupted; everything finished is kept, and the same command goes on from there", err=True)
+        say("interrupted; finished work is kept; run the same command to resume", err=True)
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
@@ -81,7 +81,10 @@ def submit(
         str | None, typer.Option("--mlflow", help="tracking URI, as the nodes see it; 'off' for none")
     ] = None,
     working_dir: Annotated[
-        Path, typer.Option("--working-dir", help="folder that is sent along; less what .gitignore and .rayignore name")
+        Path,
+        typer.Option(
+            "--working-dir", help="folder to upload with the job, without what .gitignore and .rayignore exclude"
+        ),
     ] = Path(),
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="variable of the job; may be repeated")
@@ -89,7 +92,13 @@ def submit(
     runtime_env: Annotated[
         Path | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime environment: pip, env_vars, …")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="pass on the log until the job ends")] = True,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow/--no-follow",
+            help="follow the job's log until it ends (Ctrl-C stops following the log; the job keeps running)",
+        ),
+    ] = True,
 ) -> None:
     """Run a sweep as a job of a Ray cluster. Submit it again to resume, extend or repair.
 
@@ -119,7 +128,7 @@ def status(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    watch: Annotated[bool, typer.Option("--watch", help="stay and show it anew until the sweep is done")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="refresh until the sweep is done")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""

@@ -65,7 +65,10 @@ class Sweep:
         hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
         if len(hits) > 1:
             several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
-            raise UserError(f"trial {shown(wanted)} may be any of {several}; give more of the key", file=self.file)
+            raise UserError(
+                f"trial {shown(wanted)} is ambiguous: it matches {several}. Give more characters of the key",
+                file=self.file,
+            )
         if not hits:
             raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
         return hits[0]
@@ -214,7 +217,7 @@ class _Builder:
     def _check_draw(self, axis: str, draw: Draw | Choice, place: str) -> None:
         if self.entry.search.optuna is None:
             raise UserError(
-                f"{draw.kind} leaves the values to a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
+                f"{draw.kind} is a range, which needs a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
                 "max, held_out_forgetting: max}}}`, or list them",
                 file=self.file,
                 place=place,
@@ -225,7 +228,7 @@ class _Builder:
             else False
         )
         if whole and draw.kind in ("uniform", "log_uniform"):
-            raise UserError(f"{axis} is a whole number: use int_uniform or choice", file=self.file, place=place)
+            raise UserError(f"{axis} is an integer: use int_uniform or choice", file=self.file, place=place)
 
     def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
         assert self.entry.search.optuna is not None, "draws were checked"

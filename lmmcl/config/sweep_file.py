@@ -117,4 +117,4 @@ class SweepFile(Settings):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
-    search: Search = Field(default=Search(), description="which trials are walked and how far; enters no key")
+    search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -239,11 +239,11 @@ def plan_table(plan: Plan) -> Group:
     for kind in KINDS:
         if plan.wanted[kind]:
             steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
-    more = ["each GPU, about"] if any(trial.gpu_bytes for trial in plan.trials) else []
-    more += ["to be asked"] if any(trial.asked_bytes for trial in plan.trials) else []
+    more = ["GPU memory (est.)"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    more += ["evaluation memory"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
     more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
-    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
+    trials = Table("trial", "steps recorded", "parameters trained", "size on disk", *more, box=SIMPLE_HEAD)
     for trial in plan.trials:
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [formatting.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]

@@ -60,8 +60,8 @@ def compute(
                 merge(step, ledger, device=pick_device(gpus))
             case Recorded():  # known by its record alone, which does not say how to make it
                 raise UserError(
-                    "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
-                    "it (a benchmark, a stage after it) computes them again",
+                    "its weights were deleted by `lmmcl gc` or are damaged; running a sweep that asks something new of "
+                    "it (a benchmark, a stage after it) recomputes them",
                     file=f"{ledger.store}/{step.path}",
                 )
             case _:
@@ -154,5 +154,5 @@ def pick_device(gpus: float) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError(f"{gpus:g} GPUs are asked for in the cluster file, but this process sees none")
+        raise RuntimeError(f"{gpus:g} GPUs are requested in the cluster file, but none are visible to this process")
     return "cuda"
