@@ -109,6 +109,11 @@ def neutral_environment(*, launched: bool = False) -> Iterator[None]:
         os.environ.update(before)
 
 
+def is_torchrun_worker(workers: int) -> bool:
+    """Whether torchrun started this process on purpose: as one of as many as the cluster file asks for."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and workers > 0 and os.environ.get("WORLD_SIZE") == str(workers)
+
+
 def _matching(environment: Iterable[str], patterns: Iterable[str], kept: Iterable[str]) -> list[str]:
     return sorted(name for name in environment if _fits(name, patterns) and not _fits(name, kept))
 

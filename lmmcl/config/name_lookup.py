@@ -112,10 +112,11 @@ class Names:
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
             if name in asked and name not in taught:
-                why = f"{shown(name)} is the benchmark of {shown(asked[name])}, which is taught in an order, so it is not held out"
+                skill = shown(asked[name])
+                why = f"{shown(name)} is the benchmark of {skill}, a skill of an order, so it cannot be held out"
                 raise UserError(why, file=self._file, place=place)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
-                why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
+                why = "is a skill of an order, so it cannot be held out" if name in taught else "is listed twice"
                 raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))

@@ -88,8 +88,8 @@ class Asha(Settings):
 
     metric: Measure = Field(description="the measure by which trials are compared")
     mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
-    grace_stages: int = Field(default=1, ge=1, description="stages that every trial may walk")
-    reduction_factor: float = Field(default=3, gt=1, description="of so many trials one goes beyond a rung")
+    grace_stages: int = Field(default=1, ge=1, description="stages that every trial completes before it may be stopped")
+    reduction_factor: float = Field(default=3, gt=1, description="one of this many trials is promoted at each rung")
 
     @property
     def direction(self) -> Direction:

@@ -46,9 +46,7 @@ class LocalModel(PretrainedLMM):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(
-                f"there is no {CONFIG}: a save_pretrained directory is expected", file=self._place
-            ) from None
+            raise UserError(f"{CONFIG} not found: expected a save_pretrained directory", file=self._place) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{CONFIG} cannot be read: {error}", file=self._place) from error
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
@@ -125,7 +123,7 @@ class LocalModel(PretrainedLMM):
         weight_files(self.directory, self.config, place=self._place)
         check_no_adapter(self.directory, place=self._place)
         if not (any(self.directory.glob("*processor_config.json")) and any(self.directory.glob("tokenizer*"))):
-            raise UserError("there is no processor (processor_config.json, tokenizer files)", file=self._place)
+            raise UserError("no processor found (processor_config.json, tokenizer files)", file=self._place)
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         """As every model; raises UserError for files that are no longer those that the key was computed of."""
@@ -228,7 +226,7 @@ def local_model(name: str, folder: Path | None = None) -> LMM:
     path = Path(name).expanduser()
     directory = (path if path.is_absolute() else (folder or Path()) / path).resolve()
     if not directory.is_dir():
-        raise UserError("there is no such directory", file=f"model {directory}")
+        raise UserError("No such directory", file=f"model {directory}")
     model = LocalModel(directory)
     model.check()
     return model

@@ -158,16 +158,16 @@ def caution(results: SweepResults) -> str:
     """What the intervals do not know."""
     seeds = max((len(trial.seeds) for trial in results.trials), default=0)
     known = (
-        f"Intervals know of other questions and of other seeds (up to {seeds})"
+        f"Intervals cover the sampling of questions and of seeds (up to {seeds})"
         if seeds > 1
-        else "One seed a trial: intervals know of other questions, and nothing of other seeds"
+        else "One seed per trial: intervals cover the sampling of questions, not of seeds"
     )
-    return f"{known}; the best of many trials is a little lucky. Within noise: paired, at 5 % after Holm's correction."
+    return f"{known}; the best of many trials is biased upwards (selection). Within noise: paired, at 5 % after Holm's correction."
 
 
 def risk_line(sure_budget: float) -> str:
     """What is said of a choice whose interval reaches beyond the budget."""
-    return f"Its loss may be beyond the budget: the interval reaches {formatting.points(-sure_budget)}."
+    return f"Forgetting may exceed the budget: the interval reaches {formatting.points(-sure_budget)}."
 
 
 def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:

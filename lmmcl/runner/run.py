@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import check_overlaps
 from lmmcl.errors import UserError
 from lmmcl.ledger.provenance import computed_by
 from lmmcl.planning.fits import find_infeasible, refuse
@@ -137,6 +138,7 @@ def run_sweep(
     refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
     proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
     check_inputs([*unfinished, *proposed])
+    check_overlaps(sweep, [*unfinished, *proposed])
     check_rows(
         (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values()),
         ledger,

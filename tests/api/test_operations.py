@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,18 @@ def test_a_run_needs_no_event_loop_of_its_own_where_a_notebook_has_one(tmp_path:
         return list(lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True).trials()["state"])
 
     assert asyncio.run(cell()) == ["done"]
+
+
+def test_a_run_leaves_the_variables_of_a_launcher_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str | None] = {}
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setattr(
+        "lmmcl.runner.command.run_and_report",
+        lambda *_, **__: seen.update(here=os.environ.get("ACCELERATE_MIXED_PRECISION")),
+    )
+    lmmcl.run(write_sweep(tmp_path, ONE_STAGE), store=tmp_path / "store")
+    assert seen == {"here": None}
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
 
 
 @pytest.mark.slow

@@ -104,9 +104,9 @@ def test_recipes_that_do_not_fit(tmp_path: Path, recipe: str, said: str) -> None
         ("recipe: [llm], mitigation: [null, none]", "mitigation[1]", "'none' is listed already"),
         ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "listed already, at mitigation[0]"),
         ("recipe: [llm], order: [main, main]", "order[1]", "'main' is listed already"),
-        ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is no value of this (YAML reads yes and on as true"),
-        ("recipe: [llm], seed: [0, off]", "seed", "false is no value of this"),
-        ("recipe: [llm], max_steps: [yes]", "max_steps", "true is no value of this"),
+        ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is not an allowed value (YAML reads yes and on as true"),
+        ("recipe: [llm], seed: [0, off]", "seed", "false is not an allowed value"),
+        ("recipe: [llm], max_steps: [yes]", "max_steps", "true is not an allowed value"),
     ],
 )  # fmt: skip
 def test_values_that_would_be_merged_or_read_as_numbers(tmp_path: Path, grid: str, place: str, said: str) -> None:
@@ -174,9 +174,9 @@ def test_the_benchmark_of_a_skill_that_is_taught_is_not_held_out_under_any_name(
 
 
 def test_truth_is_no_number_in_fixed_settings_either(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training\.epochs: true is no value"):
+    with pytest.raises(UserError, match=r"training\.epochs: true is not an allowed value"):
         load_sweep(write_sweep(tmp_path), ["training.epochs=true"])
-    with pytest.raises(UserError, match=r"training\.workers: true is no value"):
+    with pytest.raises(UserError, match=r"training\.workers: true is not an allowed value"):
         load_cluster(write_sweep(tmp_path, "training: {workers: true, compile: true}", "cluster.yaml"))
 
 

@@ -205,7 +205,7 @@ def _union(name: str) -> Recipe:
     parts = []
     for part in name.split("+"):
         if part in NOT_OFFERED:
-            raise UserError(f"{shown(part)} is no recipe: {NOT_OFFERED[part]}")
+            raise UserError(f"{shown(part)} is not a recipe: {NOT_OFFERED[part]}")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])

@@ -43,7 +43,7 @@ def test_a_trial_is_on_the_front_of_a_selection_where_none_of_it_beats_it(many: 
 def test_the_page_draws_the_front_of_what_it_shows(many: SweepResults) -> None:
     data = page_data(many)
     files = resources.files("lmmcl.reports.page") / "page_files"
-    scripts = "\n".join((files / name).read_text(encoding="utf-8") for name in ("data.js", "scatter.js"))
+    scripts = "\n".join((files / name).read_text(encoding="utf-8") for name in ("data.js", "plots.js"))
     chosen, shown = random.Random(1), []
     for _ in range(10):
         shown.append([place for place in range(len(data["trials"])) if chosen.random() < 0.6])
