@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json
-from lmmcl.config.cluster import load_cluster
+from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import load_sweep
-from lmmcl.environment import neutral_environment
+from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
 from lmmcl.tracking.database import MLFLOW_VARIABLE
@@ -36,6 +37,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
+    made.refuse_overlaps()
     made.refuse_infeasible()
 
 
@@ -50,12 +52,20 @@ def run(
         str | None, typer.Option("--mlflow", help="tracking URI; else LMMCL_MLFLOW; 'off' for none")
     ] = None,
 ) -> None:
-    """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
+    """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs.
+
+    With --inline, `torchrun --nproc-per-node N -m lmmcl run …` trains each stage in N processes where the cluster file says
+    workers: N.
+    """
     place = load_cluster(cluster)
+    launched = inline and is_torchrun_worker(place.training.workers)
     try:
-        with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
+        # Before torch is imported, and before Ray hands the environment to its workers.
+        with neutral_environment(launched=launched), _processes(place, launched) as walks:
             from lmmcl.runner.command import run_and_report
 
+            if not walks:
+                return
             loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
             failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
@@ -63,6 +73,15 @@ def run(
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
+
+
+def _processes(cluster: Cluster, launched: bool) -> AbstractContextManager[bool]:
+    """Those of torchrun, where that started this one; gives whether this is the process that walks the sweep."""
+    if not launched:
+        return nullcontext(True)
+    from lmmcl.training.distributed.torchrun import joined
+
+    return joined(cluster.training)
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Sweep:
     """A sweep that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
 
     `file` is where it was read, empty where it was built in Python; `overrides` are the `path=value` pairs that it was read with.
+    `allow_overlap` names benchmarks and mixed-in data that may hold rows which a skill teaches (see `lmmcl.config.overlaps`).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Sweep:
     search: Search = field(default_factory=Search)
     spaces: tuple[Space, ...] = ()
     overrides: tuple[str, ...] = ()
+    allow_overlap: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         searches = f", {len(self.spaces)} searches" if self.spaces else ""
@@ -117,7 +119,15 @@ class _Builder:
         orders = [self.names.orders[name] for name in used]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
-        return Sweep(self.entry.name, self.entry.description, self.file, tuple(trials.values()), search, kept)
+        return Sweep(
+            self.entry.name,
+            self.entry.description,
+            self.file,
+            tuple(trials.values()),
+            search,
+            kept,
+            allow_overlap=self._allowed_overlap(trials.values(), kept),
+        )
 
     def _check_count(self) -> None:
         """Refuse grids of more trials than anybody runs, before the first of them is made: a range with too many values."""
@@ -136,6 +146,19 @@ class _Builder:
             file=self.file,
             place=join("grids", largest),
         )
+
+    def _allowed_overlap(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> tuple[str, ...]:
+        """The names that may hold rows which are taught, each of something that is asked or mixed in."""
+        allowed = self.entry.benchmarks.allow_overlap
+        if allowed:
+            all_trials = [*trials, *(trial for space in spaces for trial in space.extremes)]
+            names = {benchmark.name for trial in all_trials for benchmark in trial.benchmarks}
+            names |= {source.name for trial in all_trials for source in getattr(trial.mitigation, "auxiliary", ())}
+            for i, name in enumerate(allowed):
+                if name not in names:
+                    why = unknown("benchmark or mixed-in data", name, names)
+                    raise UserError(why, file=self.file, place=join("benchmarks", "allow_overlap", i))
+        return tuple(allowed)
 
     def _check_distinct(self, trials: Iterable[Trial]) -> None:
         """Refuse two trials that a report could not tell apart: it would take them for seeds of one."""

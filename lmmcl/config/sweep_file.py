@@ -58,6 +58,11 @@ class Benchmarks(Settings):
     own: dict[Name, LocalBenchmarkEntry] = Field(
         default_factory=dict, description="your own held-out benchmarks, by name"
     )
+    allow_overlap: list[BenchmarkName] = Field(
+        default_factory=list,
+        description="benchmarks (a skill's own by the skill's name) and mixed-in data that may hold rows which a skill teaches; "
+        "such a sweep is refused otherwise, and the page says so",
+    )
     lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
     tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
         default_factory=dict,

@@ -14,11 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubModel
-from lmmcl.planning.data_notes import data_notes
+from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
 from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
@@ -65,9 +66,11 @@ class Plan:
     """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
 
     `hours` are GPU hours of what is to run, for models of the hub; `infeasible` says which stages the cluster's GPUs cannot hold.
+    `overlaps` are rows that are taught and asked, or taught twice.
     """
 
     sweep: str
+    file: str
     wanted: dict[str, int]
     recorded: dict[str, int]
     to_run: dict[str, int]
@@ -79,6 +82,7 @@ class Plan:
     hours: Hours | None = None
     infeasible: tuple[str, ...] = ()
     searches: tuple[SearchPlan, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -107,6 +111,10 @@ class Plan:
         """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
         refuse(self.infeasible)
 
+    def refuse_overlaps(self) -> None:
+        """Raises UserError when rows are asked that are taught, and the sweep does not allow it."""
+        refuse_overlaps(self.overlaps, self.file)
+
 
 def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
     """Compare the steps of `sweep` with the records of `ledger`.
@@ -120,8 +128,11 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
     done = Counter(steps[key].kind for key in recorded)
     missing = [step for key, step in steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
+    overlaps = tuple(find_overlaps(sweep))
+    notes = (*(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
     return Plan(
         sweep=sweep.name,
+        file=sweep.file,
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
@@ -130,9 +141,10 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         trials=[_trial_plan(context.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger, cluster) if cluster else None,
-        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
+        notes=tuple(dict.fromkeys(notes)),
         hours=estimate_hours(missing),
         infeasible=find_infeasible(sweep, cluster, missing, lambda step: True) if cluster else (),
+        overlaps=overlaps,
     )
 
 

@@ -120,7 +120,7 @@ class TrialResult:
 class SweepResults:
     """All trials of a sweep. `wanted` and `recorded` count steps; `provenance` says what made the numbers.
 
-    `searches` are those that propose trials, with how far each is.
+    `searches` are those that propose trials, with how far each is; `notes` what a reader of the numbers must know.
     """
 
     name: str
@@ -130,6 +130,7 @@ class SweepResults:
     wanted: int | None = None
     recorded: int | None = None
     searches: Sequence[SearchState] = ()
+    notes: Sequence[str] = ()
 
     def axes(self) -> list[str]:
         """The names of all axes: the known ones first, then the others as they come."""

@@ -167,7 +167,7 @@ def test_the_benchmark_of_a_skill_that_is_taught_is_not_held_out_under_any_name(
     path = write_sweep(tmp_path)
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(UserError, match=r"held_out\[0\]: 'colour' is the benchmark of 'counting', which is taught"),
+        pytest.raises(UserError, match=r"held_out\[0\]: 'colour' is the benchmark of 'counting', a skill of an order"),
     ):
         patch.setattr("lmmcl.config.name_lookup.get_skill", lambda name: skill)
         load_sweep(path)

@@ -41,6 +41,7 @@ class Vllm(Engine):
     """A checkpoint in a `save_pretrained` folder, loaded by vLLM on `placement.gpus` GPUs (at least one)."""
 
     name = "vllm"
+    image_backend = "vllm"  # it reads the images' sizes and pixels with a processor of its own
 
     def __init__(self, folder: Path, processor: ProcessorMixin, placement: EvaluationPlacement, precision: str) -> None:
         from vllm import LLM

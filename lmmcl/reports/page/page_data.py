@@ -217,6 +217,7 @@ def _facts(results: SweepResults) -> list[list[str]]:
     if results.wanted is not None:
         facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
     facts += [["search", str(each)] for each in results.searches]
+    facts += [["note", note] for note in results.notes]
     if results.file:
         facts.append(["file", results.file])
     if len(results.trials) > 1:

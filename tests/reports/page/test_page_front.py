@@ -20,7 +20,7 @@ from lmmcl.reports.tables.table import ranked
 NODE = shutil.which("node")
 STAND_INS = """
 const said = {textContent: TEXT};
-globalThis.document = {getElementById: () => said}; globalThis.location = {hash: ""};
+globalThis.document = {getElementById: () => said}; globalThis.location = {hash: ""}; globalThis.window = {matchMedia: () => ({matches: false})};
 """
 
 
