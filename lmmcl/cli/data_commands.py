@@ -19,12 +19,22 @@ app.add_typer(data_app, name="data")
 def data_check(
     file: Annotated[Path, typer.Argument(help="LLaVA JSON or messages: .json, .jsonl, .parquet")],
     images: Annotated[Path | None, typer.Option(help="folder of the images; default that of the file")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="also tell how the tokenizer of this model reads the texts (a name or a directory)"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report every bad row of a data file, by row number and field. Exit code 2 when there is one."""
     from lmmcl.tasks.files.check import check_file
 
-    found = check_file(file, images)
+    check_text = None
+    if model is not None:
+        from lmmcl.models import get_model
+        from lmmcl.models.processing.check_text import TextReader
+
+        check_text = TextReader(get_model(model).load_processor())
+    found = check_file(file, images, check_text)
     if as_json:
         print_json(found.to_dict())
     else:
