@@ -59,9 +59,9 @@ class Names:
 
     def _one_of_its_name(self, axis: str, name: str, value: Any, place: str) -> Any:
         """`value`, unless another of its name stands in the file: reports would take their trials for seeds of one."""
-        said = canonical_json(value.identity())
-        before, where = self._named_values.setdefault((axis, name), (said, place))
-        if before != said:
+        identity = canonical_json(value.identity())
+        first, where = self._named_values.setdefault((axis, name), (identity, place))
+        if first != identity:
             raise UserError(
                 f"{shown(name)} is the name of another {axis}, at {where}; reports tell them apart by name: rename one",
                 file=self._file,

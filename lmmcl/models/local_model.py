@@ -27,10 +27,14 @@ from lmmcl.models.model_folder import (
 )
 from lmmcl.models.pretrained import PretrainedLMM, load_whole
 from lmmcl.models.roles import covers
-from lmmcl.tasks.files.digest import DigestCache, state_of
+from lmmcl.tasks.files.digest import DigestCache, FileState, state_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_DIGESTS: dict[tuple[FileState, ...], list[str]] = {}
+"""Of the files of models that this process has looked at: where the digest cache cannot be written, they are read once."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,14 @@ class LocalModel(PretrainedLMM):
 
     def _digest_now(self) -> str:
         files = content_files(self.directory)
-        digests: list[Any] = [
-            *DigestCache().digests([state_of(path) for path in files])
-        ]  # remembered by each file's state
+        states = tuple(state_of(path) for path in files)
+        digests = _DIGESTS.get(states) or DigestCache().digests(states)
+        if all(state.settled for state in states):
+            _DIGESTS[states] = digests
         names = [path.relative_to(self.directory).as_posix() for path in files]
         stops = generation_stops(self.directory, self.config, place=self._place)
-        said = {f"{GENERATION}: eos_token_id": stops} if stops is not None else {}
-        return _hash({**dict(zip(names, digests, strict=True)), **said})
+        settings: dict[str, Any] = {f"{GENERATION}: eos_token_id": stops} if stops is not None else {}
+        return _hash({**settings, **dict(zip(names, digests, strict=True))})
 
     @cached_property
     def architecture(self) -> Architecture:  # type: ignore[override]

@@ -39,7 +39,7 @@ def test_the_self_check_costs_at_most_one_per_cent_of_the_quickstart(
         return call
 
     monkeypatch.setattr(trainer, "check_first_batch", timed("stages", trainer.check_first_batch))
-    monkeypatch.setattr(SelfCheck, "of_prompts", timed("evaluations", SelfCheck.of_prompts))
+    monkeypatch.setattr(SelfCheck, "check_prompts", timed("evaluations", SelfCheck.check_prompts))
     arguments = ["run", str(QUICKSTART), *ONE_TRIAL, "--store", str(tmp_path), "--inline", "--mlflow", "off"]
     start = time.process_time()
     done = CliRunner().invoke(app, arguments)
