@@ -55,7 +55,7 @@ def data_prepare(
     images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
     again: Annotated[bool, typer.Option("--again", help="prepare again even if the data is already there")] = False,
 ) -> None:
-    """Fetch, convert and check data of the hub, once. The same command goes on after an interruption."""
+    """Fetch, convert and check data of the hub, once. The same command continues after an interruption."""
     from lmmcl.tasks.hub import client, prepare
     from lmmcl.tasks.hub.hub_data import data_folder
 
