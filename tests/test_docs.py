@@ -22,6 +22,7 @@ from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.tasks.probes import probe_names
 
 REPOSITORY = Path(__file__).parents[1]
@@ -63,6 +64,11 @@ def test_the_page_of_the_sweep_file_has_every_key() -> None:
     assert not [name for kind in (SweepFile, Search) for name in kind.model_fields if f"`{name}`" not in page]
     axes = [name for name in Grid.model_fields if name not in Training.model_fields]
     assert not [name for name in axes if f"`{name}`" not in page]
+
+
+def test_the_page_of_recipes_has_every_key_of_a_recipe() -> None:
+    page = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert not [name for name in Recipe.model_fields if f"| `{name}` |" not in page]
 
 
 def test_every_setting_says_what_it_means() -> None:
@@ -110,6 +116,12 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
     assert links
     assert not [(page.name, target) for page, target in links if not (page.parent / target).exists()]
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"]({page.name})" not in index]
+    assert not missing, "give each a line in docs/README.md"
 
 
 def anchors(page: Path) -> set[str]:

@@ -13,9 +13,13 @@ from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
 from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
-Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+LONGEST_NAME = 100
+"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
-BenchmarkName = Annotated[str, Field(min_length=1, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+BenchmarkName = Annotated[
+    str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+]
 """A name, or `lmms_eval/<task>`."""
 
 
@@ -53,6 +57,11 @@ class Benchmarks(Settings):
     )
     own: dict[Name, LocalBenchmarkEntry] = Field(
         default_factory=dict, description="your own held-out benchmarks, by name"
+    )
+    allow_overlap: list[BenchmarkName] = Field(
+        default_factory=list,
+        description="benchmarks (a skill's own by the skill's name) and mixed-in data that may hold rows which a skill teaches; "
+        "such a sweep is refused otherwise, and the page says so",
     )
     lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
     tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
@@ -117,4 +126,4 @@ class SweepFile(Settings):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
-    search: Search = Field(default=Search(), description="which trials are walked and how far; enters no key")
+    search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -50,7 +50,7 @@ def start_error(error: BaseException, address: str) -> UserError | None:
         )
     if "timed out during startup" in text:  # Ray has no class for it
         return UserError(
-            "Ray did not get up within the 30 seconds that it gives itself: this machine is too busy. Run the same command "
+            "Ray did not start within its own limit of 30 seconds: this machine is too busy. Run the same command "
             "again when it is less so, or with --inline, in one process without Ray"
         )
     if re.search(
@@ -59,6 +59,11 @@ def start_error(error: BaseException, address: str) -> UserError | None:
         return UserError(
             f"Ray needs a port that another program uses ({text.splitlines()[0]}). Unset the RAY_…PORT variables or "
             "free the port; or run with --inline, in one process without Ray",
+        )
+    if isinstance(error, OSError) and error.filename is not None and _is_at_home(str(error.filename)):
+        return UserError(
+            f"Ray cannot start: {error.filename}: {error.strerror}. It keeps its access token in the home folder; set HOME to a "
+            "folder that you can write"
         )
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(
@@ -70,9 +75,15 @@ def start_error(error: BaseException, address: str) -> UserError | None:
     return None
 
 
+def _is_at_home(name: str) -> bool:
+    home = os.path.expanduser("~")  # noqa: PTH111 - as the shell has it: it need not exist
+    return os.path.commonpath([os.path.abspath(name), home]) == home  # noqa: PTH100
+
+
 def _no_answer(address: str, why: str) -> UserError:
     return UserError(
-        f"no Ray cluster answers at {address} ({why}); start one (`ray start --head`), name the one that runs, or take local",
+        f"no Ray cluster answers at {address} ({why}); start one (`ray start --head`), "
+        "give the address of a running one, or use `local`",
         place="ray.address",
     )
 
