@@ -40,7 +40,9 @@ _BY_CLASS = (
 )
 _BY_NAME = (
     (
-        re.compile(r"\w*(?:projector|projection|connector|merger|aligner|resampler|adapter|vision_embed_tokens|enc_to_dec_proj)s?"),
+        re.compile(
+            r"\w*(?:projector|projection|connector|merger|aligner|resampler|adapter|vision_embed_tokens|enc_to_dec_proj)s?"
+        ),
         PROJECTOR,
     ),
     (re.compile(r"action_\w+|state_proj"), ACTION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from lmmcl.errors import UserError
 from lmmcl.models import get_model
 from lmmcl.models.architecture import get_architecture
 from lmmcl.models.families.generic import generic_roles
-from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
+from lmmcl.models.hub import HubModel
+from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts, shipped
 from lmmcl.models.partition.fused import Piece, fused_layouts
 from lmmcl.models.partition.regions import partition
 from lmmcl.models.roles import assign_roles, select, split_role, summary
@@ -131,3 +133,11 @@ def test_a_part_that_nothing_tells_is_refused() -> None:
     model.model.mystery = nn.Linear(4, 4)
     with pytest.raises(UserError, match=r"2 parameters belong to no part that is known \(model.mystery\)"):
         generic_roles(model, place="model x")
+
+
+def test_a_family_file_needs_no_rules() -> None:
+    known = get_model("llava-onevision-0.5b")
+    assert isinstance(known, HubModel)
+    bare = dataclasses.replace(known, architecture=dataclasses.replace(known.architecture, rules=()))
+    names = [name for name, _ in meta_model(shipped(known.name)["config"]).named_parameters()]
+    assert bare.roles_of(names) == known.roles_of(names)
