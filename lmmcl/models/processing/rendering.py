@@ -189,7 +189,15 @@ def tokens_of(processor: Any) -> ControlTokens:
 
 def thinking(processor: Any) -> bool:
     """Whether the model may think before it answers."""
-    return once(processor, "thinking", lambda: False)
+    return getattr(processor, "thinking", False)
+
+
+def let_think(processor: Any, place: str) -> None:
+    """Let the model of a processor think before it answers; raises UserError where its chat template knows no thoughts."""
+    template = str(processor.chat_template)
+    if "enable_thinking" not in template and not any(begin in template for begin, _ in THOUGHTS):
+        raise UserError("its chat template has no thinking mode; leave out `thinking: on`", file=place)
+    processor.thinking = True  # an attribute of the processor: it goes where the processor goes
 
 
 def opened(text: str) -> str | None:
