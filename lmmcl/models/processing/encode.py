@@ -95,7 +95,7 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
 
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
-    images = [example.open_images()] if example.images else None
+    images = list(example.open_images()) or None
     output = processor(text=[text], images=images, return_tensors="pt", **wants)
     dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}

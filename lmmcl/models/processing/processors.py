@@ -28,6 +28,7 @@ OURS = ("lmmcl.models.processing.processors", "lmmcl.models.tiny.tiny_processor"
 CLASSES: dict[str, Callable[[], type]] = {
     "ImageOnlySmolVLMProcessor": special_processors.smolvlm,
     "ChatInstructBlipProcessor": special_processors.instructblip,
+    "ChatBlip2Processor": special_processors.blip2,
     "PillowPixtralProcessor": special_processors.pixtral,
 }
 """Classes of ours; any other `ImageOnlyXProcessor` is the assembly of transformers' `XProcessor`."""
@@ -35,6 +36,7 @@ CLASSES: dict[str, Callable[[], type]] = {
 INSTEAD = {
     "SmolVLMProcessor": "ImageOnlySmolVLMProcessor",
     "InstructBlipProcessor": "ChatInstructBlipProcessor",
+    "Blip2Processor": "ChatBlip2Processor",
     "PixtralProcessor": "PillowPixtralProcessor",
 }
 """Which of them stands for which class of transformers."""
