@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -22,6 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial{path.suffix}")
     try:
         yield partial
+        if not partial.exists():  # nothing was written after all
+            return
         if partial.is_file():
             _flush(partial)
             if path.is_file():
@@ -39,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Put `text` (UTF-8) in the place of `path` at once."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name of bytes that are no UTF-8
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,9 +58,17 @@ def _flush(path: Path) -> None:
 
 
 def _swap(partial: Path, path: Path) -> None:
-    """A folder cannot replace one that is not empty: the old one steps aside first."""
-    old = path.with_name(f".{uuid.uuid4().hex[:12]}.replaced")
-    if path.is_dir():
+    """A folder replaces an empty one at once; one that holds files steps aside first."""
+    if path.is_dir() and any(path.iterdir()):
+        old = path.with_name(f".{uuid.uuid4().hex[:12]}.replaced")
         path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    try:
+        partial.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        for each in partial.iterdir():  # a mount point can be filled, not replaced
+            shutil.move(each, path / each.name)

@@ -6,11 +6,15 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self, get_args
 
+from lmmcl.masking import mask
+
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 MOST_NAMES = 100
 """Allowed names that a message lists: a store may hold thousands of checkpoints."""
+LONGEST_VALUE = 200
+"""Characters of a value (or a key) that a message repeats."""
 FORMS = {
     "missing": "is missing",
     "list_type": "a list is expected",
@@ -25,14 +29,17 @@ FORMS = {
 
 
 class UserError(Exception):
-    """Bad input. The command line prints it as one message and exits with code 2; nothing finished is lost."""
+    """Bad input. The command line prints it as one message and exits with code 2; nothing finished is lost.
+
+    Secrets of URIs in it are masked: messages end on consoles, on pages and in notes of failures.
+    """
 
     def __init__(self, message: str, *, file: str | None = None, place: str | None = None) -> None:
-        where = ": ".join(part for part in (file, place) if part)
-        super().__init__(f"{where}: {message}" if where else message)
-        self.message = message
-        self.file = file
-        self.place = place
+        self.message = mask(message)
+        self.file = file and mask(file)
+        self.place = place and mask(place)
+        where = ": ".join(part for part in (self.file, self.place) if part)
+        super().__init__(f"{where}: {self.message}" if where else self.message)
 
     def at(self, *, file: str | None = None, place: str | None = None) -> Self:
         """The same error, told with the file and the place in it that the thrower did not know."""
@@ -46,13 +53,23 @@ def _rebuild(kind: type[UserError], message: str, file: str | None, place: str |
     return kind(message, file=file, place=place)
 
 
+def shown(value: Any) -> str:
+    """A value as a message repeats it, cut where it is long."""
+    return cut(repr(value))
+
+
+def cut(text: str, most: int = LONGEST_VALUE) -> str:
+    """At most `most` characters of a text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     """'unknown recipe 'sa_prj'; did you mean 'sa_proj'? allowed: full, gate_up, …'"""
     names = sorted(set(allowed))
-    near = difflib.get_close_matches(str(word), names, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(str(word)[: 2 * LONGEST_VALUE], names, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
-    shown = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else names
-    return f"unknown {kind} {word!r}{hint} allowed: {', '.join(shown) or '(none)'}"
+    listed = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else names
+    return f"unknown {kind} {shown(word)}{hint} allowed: {', '.join(map(cut, listed)) or '(none)'}"
 
 
 def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> UserError:
@@ -78,8 +95,10 @@ def sentence(problem: Any) -> str:
     if problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]
         message = f"at least {least} value{'s' if least > 1 else ''} expected"
-    hint = f", such as [{given}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
-    return f"{FORMS.get(problem['type'], message)}{hint}, not {given!r}"
+    hint = (
+        f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
+    )
+    return f"{FORMS.get(problem['type'], message)}{hint}, not {shown(given)}"
 
 
 def _is_plain(value: Any) -> bool:
@@ -105,4 +124,4 @@ def explain(error: BaseException) -> str:
     root: BaseException = error
     while isinstance(cause := getattr(root, "cause", None), BaseException) and cause is not root:
         root = cause
-    return str(root) if isinstance(root, UserError) else f"{type(root).__name__}: {root}"
+    return str(root) if isinstance(root, UserError) else mask(f"{type(root).__name__}: {root}")

@@ -7,6 +7,8 @@ marks that turn the direction of text; they are shown as `\\x1b`. A terminal or 
 from __future__ import annotations
 
 import codecs
+import json
+import logging
 import re
 import sys
 import unicodedata
@@ -16,6 +18,7 @@ from typing import IO, Any
 import typer
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
+from rich.text import Text
 
 from lmmcl.masking import mask
 
@@ -31,6 +34,8 @@ _FALLBACK = "lmmcl.plain"
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+_NOT_ASCII = re.compile("[^\n\t\x20-\x7e]")
 
 
 def escape_controls(text: str) -> str:
@@ -51,6 +56,12 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(escape_controls(mask(text)), err=err)
 
 
+def say_json(text: str) -> None:
+    """Print a JSON text; what a terminal must not be sent, or its encoding lacks, is written as JSON's own `\\u001b`."""
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    typer.echo((_CONTROLS if is_utf8 else _NOT_ASCII).sub(_json_escaped, mask(text)))
+
+
 def safe_console(**settings: Any) -> Console:
     """A console on which data cannot act: see the module."""
     console = Console(**settings)
@@ -63,9 +74,31 @@ def wide_console() -> Console:
     return safe_console() if sys.stdout.isatty() else safe_console(width=PIPE_WIDTH)
 
 
+def masking_handler() -> logging.Handler:
+    """A log handler that writes messages, as Python's own of last resort does, without secrets and control characters."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_MaskingFormatter())
+    return handler
+
+
+class _MaskingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(mask(super().format(record)))
+
+
 class _Escape(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(each) for each in renderables]
+        return [_Escaped(_masked(each)) for each in renderables]
+
+
+def _masked(renderable: RenderableType) -> RenderableType:
+    """A text that holds a secret without its marks: rich colours the parts of a URI, each of which holds no secret alone."""
+    if not isinstance(renderable, Text) or mask(renderable.plain) == renderable.plain:
+        return renderable
+    plain = renderable.blank_copy(mask(renderable.plain))
+    plain.end = renderable.end
+    return plain
 
 
 class _Escaped:
@@ -100,6 +133,11 @@ def _plain(character: str, encoding: str) -> str:
         return "-" if "HORIZONTAL" in unicodedata.name(character, "") else "|"
     base = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return base or _escaped(ord(character))
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(found[0])[1:-1]
 
 
 def _escaped(code: int) -> str:

@@ -1,9 +1,14 @@
-"""The tree of docs/architecture.md, made from the modules' first lines: `python tests/architecture_tree.py` writes it."""
+"""The tree of docs/architecture.md, made from the modules' first lines: `python tests/architecture_tree.py` writes it.
+
+It also brings the other generated parts of the docs up to date (see docs_reference).
+"""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
+
+import docs_reference
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs" / "architecture.md"
@@ -40,5 +45,6 @@ def written() -> str:
 
 
 if __name__ == "__main__":
+    docs_reference.write()
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     PAGE.write_text(before + BEGIN + tree() + END + rest.split(END)[1], encoding="utf-8")

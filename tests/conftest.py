@@ -22,4 +22,5 @@ def _no_store_of_the_person_who_runs_the_tests(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.delenv("LMMCL_STORE", raising=False)
+    monkeypatch.delenv("LMMCL_MLFLOW", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -46,11 +46,11 @@ def made_examples(name: str = "made", rows: int = 3) -> list:
 
 
 def made_benchmark(name: str, metric: str = "exact_match", version: int = 1) -> Benchmark:
-    return Benchmark(name=name, version=version, metric=metric, load=made_examples)
+    return Benchmark(name=name, version=version, metric=metric, load=made_examples, random_order=True)
 
 
 def made_skill(name: str, version: int = 1) -> Skill:
-    return Skill(name=name, version=version, load=made_examples, benchmark=made_benchmark(name))
+    return Skill(name=name, version=version, load=made_examples, benchmark=made_benchmark(name), random_order=True)
 
 
 def made_trial(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from lmmcl.cli import app
 from lmmcl.ledger import Ledger
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge
+from lmmcl.steps import Checkpoint, CheckpointStep, Evaluate, Finetune, Merge, ScoringStep
 
 QUESTIONS = 50
 
@@ -52,11 +52,14 @@ class Pretence:
         self.computed: list[str] = []
         self.breaks: Any = lambda step: None
 
-    def checkpoint(self, step: Checkpoint, ledger: Ledger, *_: Any) -> None:
-        self.breaks(step)
-        self._record(step, ledger, {})
+    def compute(self, steps: Sequence[Any], ledger: Ledger, **_: Any) -> None:
+        if isinstance(steps[0], CheckpointStep):
+            self.breaks(steps[0])
+            self._record(steps[0], ledger, {})
+        else:
+            self._answer(steps, ledger)
 
-    def scores(self, steps: Sequence[Asked], ledger: Ledger, *_: Any) -> None:
+    def _answer(self, steps: Sequence[ScoringStep], ledger: Ledger) -> None:
         for step in steps:
             right = round(QUESTIONS * chance(step)) if isinstance(step, Evaluate) else 0
             scores = [1.0] * right + [0.0] * (QUESTIONS - right)
@@ -71,8 +74,7 @@ class Pretence:
 @pytest.fixture
 def pretence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     made = Pretence()
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", made.checkpoint)
-    monkeypatch.setattr("lmmcl.runner.inline.compute_scores", made.scores)
+    monkeypatch.setattr("lmmcl.runner.inline.compute", made.compute)
     # The page and the picture have tests of their own, and take seconds.
     monkeypatch.setattr("lmmcl.runner.command.write_report", lambda results, folder, *_: [folder / "index.html"])
     yield made

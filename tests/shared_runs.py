@@ -14,8 +14,8 @@ from made import made_trial
 
 from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.runner import execute
-from lmmcl.runner.inline import InlineSteps
+from lmmcl.runner.scheduler import StepScheduler
+from lmmcl.runner.step_leases import leased
 from lmmcl.steps import Step
 
 SETTINGS = ClaimSettings(poll_s=0.05)
@@ -33,18 +33,17 @@ def walk(store: str, diary: str, claims: ClaimSettings, ready: Any = None) -> No
                 (draft.folder / "delta.safetensors").write_text(step.key)
                 draft.commit({"by": os.getpid()})
 
-    def compute(step: Any, ledger: Ledger, *_: object) -> None:
-        pretend([step], ledger)
+    ledger, cluster = Ledger(store), Cluster(claims=claims)
 
-    def ask(steps: Any, ledger: Ledger, *_: object) -> None:
-        pretend(steps, ledger)
+    def compute(steps: Sequence[Step]) -> None:
+        with leased(steps, ledger, cluster) as mine:
+            pretend(mine.steps, ledger)
 
-    execute._compute, execute._ask = compute, ask  # in a process of its own
-    steps = InlineSteps(Ledger(store), Cluster(claims=claims), lambda *_: None)
+    scheduler = StepScheduler(ledger, cluster, compute)
     if ready is not None:
         ready.wait(60)
     for stage in made_trial().stages:
-        steps.ensure_all(stage.asked)
+        scheduler.ensure_all(stage.asked)
 
 
 def two_runs(store: str, diary: Path, claims: ClaimSettings = SETTINGS) -> Counter[str]:

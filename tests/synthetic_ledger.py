@@ -13,7 +13,7 @@ from made import SWEEP, write_sweep
 
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.steps import CheckpointStep, Evaluate, Examine, Finetune, Step
+from lmmcl.steps import CheckpointStep, Evaluate, Finetune, ProbeStep, Step
 from lmmcl.steps.trial import Stage
 
 #: From a step to the chance of a right answer, 0 to 1.
@@ -52,7 +52,7 @@ def fill(
         elif isinstance(step, CheckpointStep):
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
             record["provenance"] = {"lmmcl": "0.1.0", "torch": "2.13.0", "commit": "0123abc", "host": "there"}
-        if isinstance(step, Examine):
+        if isinstance(step, ProbeStep):
             record["values"] = {f"{step.label}/mean": int(step.key[:4], 16) / 2**16}
         if isinstance(step, Finetune):
             record |= {**_cost(step), "updates": updates}

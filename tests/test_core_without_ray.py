@@ -18,15 +18,15 @@ from stage_parts import BASE, stage
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.settings import Evaluation
 from lmmcl.ledger import Ledger
-from lmmcl.runner.execute import compute_checkpoint, compute_scores
+from lmmcl.runner.execute import compute
 from lmmcl.steps import Evaluate
 from lmmcl.tasks import get_benchmark
 
 ledger, cluster, step = Ledger(STORE), Cluster(), stage()
-compute_checkpoint(BASE, ledger, cluster, lambda *_: None)
-compute_checkpoint(step, ledger, cluster, lambda *_: None)
+compute([BASE], ledger, cluster, lambda *_: None)
+compute([step], ledger, cluster, lambda *_: None)
 question = Evaluate(step, get_benchmark("colour"), Evaluation(limit=4, precision="fp32"))
-compute_scores([question], ledger, cluster, lambda *_: None)
+compute([question], ledger, cluster, lambda *_: None)
 print("proved", ledger.find(step)["proof"]["moved"], "asked", len(ledger.find(question)["sample_scores"]))
 """
 

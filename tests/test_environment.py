@@ -20,7 +20,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.runner.execute import compute_checkpoint
+from lmmcl.runner.execute import compute
 
 PLACE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29652"}
 OTHERS = {"OMPI_COMM_WORLD_SIZE": "4", "PMI_RANK": "1", "SM_FRAMEWORK_PARAMS": "{}", "TORCHELASTIC_RUN_ID": "x"}
@@ -118,7 +118,7 @@ def test_before_torch_is_loaded_the_same_is_unset() -> None:
 def test_a_stage_has_the_same_weights_whatever_surrounds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def weights(store: str) -> dict[str, torch.Tensor]:
         step, ledger = stage(max_steps=2), Ledger(str(tmp_path / store))
-        compute_checkpoint(step, ledger, Cluster(), lambda key, shown: None)
+        compute([step], ledger, Cluster(), lambda key, shown: None)
         return load_file(tmp_path / store / step.path / "delta.safetensors")
 
     plain = weights("plain")

@@ -25,7 +25,7 @@ LAYERS = [
     {"config", "steps"},
     {"models", "methods", "tasks"},
     {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
-    | {"environment"},
+    | {"environment", "back_off", "yaml_text", "private_api"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import io
 import sys
-import threading
-from collections.abc import Callable, Mapping
-from contextvars import copy_context
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
@@ -20,11 +16,9 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.config.validation import validate
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.planning.plan import Plan, make_plan
+from lmmcl.terminal import PIPE_WIDTH, safe_console
 
-WIDTH = 200
-"""Columns of what is printed where there is no terminal."""
 ClusterLike = str | Path | Mapping[str, Any] | Cluster | None
-T = TypeVar("T")
 
 
 def plan(sweep: Sweep | str | Path, *, store: str | Path | None = None, cluster: ClusterLike = None) -> Plan:
@@ -32,7 +26,7 @@ def plan(sweep: Sweep | str | Path, *, store: str | Path | None = None, cluster:
 
     `sweep` is a Sweep or the path of a sweep file; `store` a folder or URI (default: LMMCL_STORE, else the cluster's, else
     `./lmmcl-store`); `cluster` the path of a cluster file, or its settings as a mapping. With a cluster, the plan also estimates
-    memory and time, and `plan.unfit` says what does not fit.
+    memory and time, and `plan.infeasible` says what does not fit.
     """
     place = _cluster(cluster)
     return make_plan(_sweep(sweep), open_ledger(_text(store), place), place if cluster is not None else None)
@@ -58,12 +52,8 @@ def run(
 
     place, loaded = _cluster(cluster), _sweep(sweep)
     ledger = open_ledger(_text(store), place)
-    console = Console(file=io.StringIO()) if quiet else _console()
-
-    def compute() -> None:
-        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
-
-    _beside_event_loop(compute) if inline else compute()
+    console = _console(quiet)
+    run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
     return Results(loaded, ledger)
 
 
@@ -93,41 +83,7 @@ def _text(store: str | Path | None) -> str | None:
     return None if store is None else str(store)
 
 
-def _console() -> Console:
-    """Plain lines on standard output: a notebook would draw a widget for each of rich's live displays."""
-    return Console(force_jupyter=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
-def _beside_event_loop(work: Callable[[], T]) -> T:
-    """Do `work`, which starts an event loop of its own: in another thread where one runs in this thread, as in a notebook.
-
-    An interrupt (the stop button) reaches the work, as Ctrl-C does on the command line.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return work()
-    outcome: list[T] = []
-    errors: list[BaseException] = []
-    finished = threading.Event()  # an interrupt in Thread.join would take the thread for ended (Python 3.12 and older)
-
-    def target() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread below
-            errors.append(error)
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=copy_context().run, args=(target,), name="lmmcl-run")
-    thread.start()
-    try:
-        finished.wait()
-    except KeyboardInterrupt:
-        assert thread.ident is not None, "it has started"
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
-        finished.wait()
-        raise
-    if errors:
-        raise errors[0]
-    return outcome[0]
+def _console(quiet: bool) -> Console:
+    """Plain lines on standard output, or nowhere: left to itself, rich writes HTML wherever it finds itself in a notebook."""
+    file = io.StringIO() if quiet else None
+    return safe_console(file=file, force_jupyter=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)

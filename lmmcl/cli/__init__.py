@@ -5,14 +5,16 @@ A module a subject, each with an `app` of its own; its functions are the command
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from lmmcl.cli import catalog_commands, data_commands, result_commands, store_commands, sweep_commands, weight_commands
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, cut
+from lmmcl.ledger.store import KEPT, is_full
+from lmmcl.terminal import masking_handler, plain_streams, safe_console
 from lmmcl.version import __version__
 
 HELP = """Teach a large multimodal model new skills, one after another, and measure what it forgets.
@@ -21,6 +23,8 @@ Begin with `lmmcl run sweeps/quickstart.yaml`; `lmmcl COMMAND --help` explains e
 
 Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing finished is lost), 130 interrupted.
 """
+
+LONGEST_PATH = 1000
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 for subject in (sweep_commands, result_commands, catalog_commands, weight_commands, store_commands, data_commands):
@@ -44,16 +48,21 @@ def options(
 
 def main() -> None:
     """Entry point: every bad input becomes one message and exit code 2."""
+    plain_streams()
+    logging.lastResort = masking_handler()  # for what no handler was set up for: all warnings of ours
     try:
         app()
     except UserError as error:
         _refuse(str(error))
     except OSError as error:
+        if is_full(error):
+            _refuse(f"{error.filename or 'the disk'}: no space is left; free some, then run the same command. {KEPT}")
         if error.filename is None:
             raise
-        _refuse(f"{error.filename}: {error.strerror}")  # a path that was named, and cannot be read or written
+        # A path that was named, and cannot be read or written.
+        _refuse(f"{cut(str(error.filename), LONGEST_PATH)}: {error.strerror}")
 
 
 def _refuse(message: str) -> NoReturn:
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    safe_console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)

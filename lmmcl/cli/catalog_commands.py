@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json, read_ledger, wide_console
+from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json, read_ledger
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
+from lmmcl.terminal import wide_console
 
 app = typer.Typer()
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lmmcl.cli.options import AsJson, print_json
+from lmmcl.terminal import say
 
 app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, help="Data of the papers' skills and benchmarks, and your own files.")
@@ -28,10 +29,10 @@ def data_check(
         print_json(found.to_dict())
     else:
         for problem in found.problems:
-            typer.echo(str(problem))
+            say(str(problem))
         for note in found.notes():
-            typer.echo(f"note: {note}")
-        typer.echo(found.summary())
+            say(f"note: {note}")
+        say(found.summary())
     if found.problems:
         raise typer.Exit(2)
 
@@ -50,7 +51,7 @@ def data_prepare(
 
     folder = to or data_folder()
     hub = client.Hub(folder / "downloads", copies, images)
-    prepare.prepare(names, hub, folder, again=again, say=typer.echo)
+    prepare.prepare(names, hub, folder, again=again, say=say)
 
 
 @data_app.command("list")
@@ -63,4 +64,4 @@ def data_list(as_json: AsJson = False) -> None:
         print_json(rows)
     for row in [] if as_json else rows:
         state = "not prepared" if row["rows"] is None else f"{row['rows']} rows"
-        typer.echo(f"{row['name']:16} {row['part']:6} {state:14} {row['hub']} ({row['licence']})")
+        say(f"{row['name']:16} {row['part']:6} {state:14} {row['hub']} ({row['licence']})")

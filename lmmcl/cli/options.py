@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from lmmcl import strict_json
 from lmmcl.config.cluster import load_cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.named_store import open_ledger
+from lmmcl.masking import mask
+from lmmcl.terminal import say_json
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="a sweep file, such as sweeps/quickstart.yaml")]
 Overrides = Annotated[
@@ -39,16 +39,11 @@ def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
 def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | None) -> str:
     """The options of a command as words to paste behind another that is told: ` --set training.epochs=2 --store DIR`."""
     words = [word for each in set_ or () for word in ("--set", each)]
-    words += ["--store", store] if store else []
+    words += ["--store", mask(store)] if store else []
     words += ["--cluster", str(cluster)] if cluster else []
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
-def wide_console() -> Console:
-    """The terminal; where output goes to a file or pipe, wide enough that no table is folded."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
 def print_json(value: Any) -> None:
-    """Plain JSON on standard output, never wrapped or coloured."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Plain JSON on standard output, never wrapped or coloured, without NaN."""
+    say_json(strict_json.dumps(value, indent=2))

@@ -19,11 +19,11 @@ from lmmcl.cli.options import (
     open_ledger,
     print_json,
     read_ledger,
-    wide_console,
 )
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
 
@@ -137,6 +137,6 @@ def samples(
     elif found:
         wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
         command = f"lmmcl report {shlex.quote(str(sweep))}{given_again(set_, store, cluster)} --format html"
-        typer.echo(f"with their pictures, for trials of the front: {command}")
+        say(f"with their pictures, for trials of the front: {command}")
     else:
-        typer.echo(f"no trial has answers to {benchmark} before and after a stage yet")
+        say(f"no trial has answers to {benchmark} before and after a stage yet")

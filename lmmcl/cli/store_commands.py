@@ -10,6 +10,7 @@ import typer
 from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
+from lmmcl.terminal import say
 
 app = typer.Typer()
 ledger_app = typer.Typer(no_args_is_help=True, help="What has been computed.")
@@ -32,7 +33,7 @@ def gc(
     loaded = [load_sweep(path) for path in sweeps]
     ledger = open_ledger(store, load_cluster(cluster))
     freed = collect_garbage(loaded, ledger, keep=keep or (), everything=everything, dry_run=dry_run)
-    print_json(freed.to_dict()) if as_json else typer.echo(freed_text(freed, dry_run=dry_run))
+    print_json(freed.to_dict()) if as_json else say(freed_text(freed, dry_run=dry_run))
 
 
 @ledger_app.command("check")
@@ -52,7 +53,7 @@ def ledger_check(
         print_json(audit.to_dict())
     else:
         for damage in audit.damages:
-            typer.echo(str(damage))
-        typer.echo(audit.summary())
+            say(str(damage))
+        say(audit.summary())
     if audit.damages:
         raise typer.Exit(1)

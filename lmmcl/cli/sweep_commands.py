@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json, wide_console
+from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.environment import neutral_environment
+from lmmcl.ledger.named_store import STORE_VARIABLE
+from lmmcl.terminal import say, wide_console
+from lmmcl.tracking.database import MLFLOW_VARIABLE
 
 app = typer.Typer()
 
@@ -33,7 +36,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
-    made.refuse_unfit()
+    made.refuse_infeasible()
 
 
 @app.command()
@@ -43,7 +46,9 @@ def run(
     store: Store = None,
     cluster: ClusterFile = None,
     inline: Annotated[bool, typer.Option("--inline", help="in this process, without Ray")] = False,
-    mlflow: Annotated[str | None, typer.Option("--mlflow", help="tracking URI; 'off' for none")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="tracking URI; else LMMCL_MLFLOW; 'off' for none")
+    ] = None,
 ) -> None:
     """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
     place = load_cluster(cluster)
@@ -54,7 +59,7 @@ def run(
             loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
             failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
-        typer.echo("interrupted; everything finished is kept, and the same command goes on from there", err=True)
+        say("interrupted; everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
@@ -98,13 +103,13 @@ def submit(
         load_cluster(cluster),
         working_dir=working_dir.resolve(),
         cluster_file=cluster,
-        store=store or os.environ.get("LMMCL_STORE"),
+        store=store or os.environ.get(STORE_VARIABLE),
         set_=set_ or (),
-        mlflow=mlflow,
+        mlflow=mlflow or os.environ.get(MLFLOW_VARIABLE),
         environment=env or (),
         runtime_env=runtime_env,
     )
-    if code := job.submit(made, address, follow=follow, tell=typer.echo):
+    if code := job.submit(made, address, follow=follow, tell=say):
         raise typer.Exit(code)
 
 

@@ -12,6 +12,7 @@ from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledge
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.settings import Precision
 from lmmcl.environment import neutral_environment
+from lmmcl.terminal import say
 
 app = typer.Typer()
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny models.")
@@ -26,7 +27,7 @@ def eval_(
     ],
     store: Store = None,
     cluster: ClusterFile = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="ask the first N questions")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
     precision: Annotated[Precision, typer.Option(help="of weights and arithmetic")] = "fp32",
     engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
     parity: Annotated[
@@ -44,14 +45,14 @@ def eval_(
 
         if parity:
             found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
-            print_json([each.to_dict() for each in found]) if as_json else typer.echo("\n".join(map(str, found)))
+            print_json([each.to_dict() for each in found]) if as_json else say("\n".join(map(str, found)))
             return
         scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
         print_json(scores)
     else:
         for asked, score in scores.items():
-            typer.echo(f"{asked:20} {score:6.1f}")
+            say(f"{asked:20} {score:6.1f}")
 
 
 @app.command()
@@ -75,7 +76,7 @@ def export(
         from lmmcl.weights import checkpoint
 
         checkpoint.export(ledger.checkpoint(step), ledger, to)
-    typer.echo(f"exported {step} to {to}")
+    say(f"exported {step} to {to}")
 
 
 @tiny_app.command("train")

@@ -37,9 +37,9 @@ class TrainingPlacement(Settings):
         description="of ddp: a group starts, or goes on after a fault, with as many of `workers` as there is room for, "
         "at least so many; default exactly `workers`",
     )
-    cpus_per_worker: float = Field(default=1, gt=0)
-    gpus_per_worker: float = Field(default=0, ge=0)
-    resources_per_worker: dict[str, float] = Field(default_factory=dict)
+    cpus_per_worker: float = Field(default=1, gt=0, description="logical CPUs of a worker, and its threads")
+    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs of a worker")
+    resources_per_worker: dict[str, float] = Field(default_factory=dict, description="custom Ray resources of a worker")
     strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
         default="ddp",
         description="how several workers share one model: ddp copies it, fsdp and deepspeed's ZeRO divide it",
@@ -58,7 +58,9 @@ class TrainingPlacement(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="compute activations again: less memory, a third slower"
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        default="sdpa", description="implementation of attention in transformers"
+    )
     liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
     compile: bool = Field(default=False, description="torch.compile: slow to start, faster after")
     loader_workers: int = Field(
@@ -116,9 +118,9 @@ class TrainingPlacement(Settings):
 class EvaluationPlacement(Settings):
     """One task that asks the missing benchmarks of a checkpoint."""
 
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
-    resources: dict[str, float] = Field(default_factory=dict)
+    cpus: float = Field(default=1, gt=0, description="logical CPUs of a task, and its threads")
+    gpus: float = Field(default=0, ge=0, description="GPUs of a task")
+    resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources of a task")
     batch_size: int = Field(
         default_factory=lambda given: 64 if given.get("gpus") else 128,
         gt=0,
@@ -127,7 +129,9 @@ class EvaluationPlacement(Settings):
     engine: str = Field(
         default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        default="sdpa", description="implementation of attention in transformers"
+    )
 
 
 class DriverPlacement(Settings):

@@ -113,7 +113,7 @@ class Space:
         return self.points.trial({**self.listed, **drawn}, self.place)
 
     @cached_property
-    def asked(self) -> int:
+    def num_points(self) -> int:
         """How many points the search makes: as many as the file asks for, or as there are."""
         sizes = [self._size(name, draw) for name, draw in self.draws.items()]
         return self.settings.trials if None in sizes else min(self.settings.trials, math.prod(filter(None, sizes)))
@@ -125,7 +125,7 @@ class Space:
         assert isinstance(draw, Draw)
         return int(draw.high - draw.low) + 1 if draw.kind == "int_uniform" else None
 
-    def every(self) -> Iterator[dict[str, Any]]:
+    def enumerate_points(self) -> Iterator[dict[str, Any]]:
         """All points of a space of choices and whole numbers; none where a range is not countable."""
         values = []
         for name, draw in self.draws.items():
@@ -139,7 +139,7 @@ class Space:
             yield dict(zip(self.draws, point, strict=True))
 
     @cached_property
-    def corners(self) -> tuple[Trial, ...]:
+    def extremes(self) -> tuple[Trial, ...]:
         """Trials at the lowest, then at the highest values of all ranges, for each combination of choices; different ones.
 
         They stand for all that may be proposed: what is wrong there is told before anything is spent.
@@ -168,7 +168,7 @@ class Space:
     def key(self) -> str:
         """The name of the search: what it draws, towards what, and the trials at its corners. More points change nothing."""
         draws = {name: {draw.kind: self._drawn(name, draw)} for name, draw in self.draws.items()}
-        corners = [trial.key for trial in self.corners]
+        corners = [trial.key for trial in self.extremes]
         return key_of({"kind": "search", "draws": draws, "corners": corners, **self.settings.identity()})
 
     def _drawn(self, name: str, draw: Draw | Choice) -> list[Any]:

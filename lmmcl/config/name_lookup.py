@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmcl.config.sweep_file import LocalBenchmarkEntry, LocalSkillEntry, SweepFile
 from lmmcl.config.validation import join
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import Mitigation, get_mitigation, get_recipe
 from lmmcl.models import get_model
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
@@ -66,14 +66,16 @@ class Names:
     def _skill(self, name: str, entry: LocalSkillEntry) -> Skill:
         place = join("skills", name)
         if name in skill_names():
-            raise UserError(f"{name!r} is the name of a skill that ships; choose another", file=self._file, place=place)
+            raise UserError(
+                f"{shown(name)} is the name of a skill that ships; choose another", file=self._file, place=place
+            )
         return self._named(local_skill, place, name, **self._files(entry, place))
 
     def _benchmark(self, name: str, entry: LocalBenchmarkEntry) -> Benchmark:
         place = join("benchmarks", "own", name)
         if name in benchmark_names():
             raise UserError(
-                f"{name!r} is the name of a benchmark that ships; choose another", file=self._file, place=place
+                f"{shown(name)} is the name of a benchmark that ships; choose another", file=self._file, place=place
             )
         return self._named(local_benchmark, place, name, **self._files(entry, place))
 
@@ -90,7 +92,7 @@ class Names:
             place = join("benchmarks", "held_out", i)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
                 why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
-                raise UserError(f"{name!r} {why}", file=self._file, place=place)
+                raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))
             else:
@@ -122,7 +124,7 @@ class Names:
             place = join("probes", i)
             probe = self._named(get_probe, place, entry)
             if probe.name in found:
-                raise UserError(f"{probe.name!r} is listed twice", file=self._file, place=place)
+                raise UserError(f"{shown(probe.name)} is listed twice", file=self._file, place=place)
             self._named(probe.benchmarks, place, self.held_out)
             found[probe.name] = probe
         return tuple(found.values())

@@ -99,7 +99,7 @@ def budget_broken(stop: Mapping[str, Limit], stage: int, measures: Mapping[str, 
 class Asha(Settings):
     """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor go on."""
 
-    metric: Measure
+    metric: Measure = Field(description="the measure by which trials are compared")
     mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
     grace_stages: int = Field(default=1, ge=1, description="stages that every trial may walk")
     reduction_factor: float = Field(default=3, gt=1, description="of so many trials one goes beyond a rung")
@@ -127,7 +127,7 @@ class Scheduler(Settings):
 class Optuna(Settings):
     """A search by Optuna over the drawn axes of the grids: one for each combination of the values that are listed there."""
 
-    trials: int = Field(gt=0, description="points to propose, in each search")
+    trials: int = Field(gt=0, le=100_000, description="points to propose, in each search")
     objectives: dict[Measure, Direction] = Field(min_length=1, description="{learning: max, held_out_forgetting: max}")
     seed: int = Field(default=0, ge=0, description="of the proposals, not of the training")
     startup: int = Field(default=10, ge=1, description="points that are drawn at random before others are learnt from")

@@ -67,7 +67,11 @@ class Training(Settings):
     learning_rate: float = Field(default=5e-6, gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
     max_steps: int | None = Field(default=None, gt=0, description="optimizer updates; overrides epochs")
-    examples: int | None = Field(default=None, gt=0, description="use the first N training examples of each skill")
+    examples: int | None = Field(
+        default=None,
+        gt=0,
+        description="teach N examples of each skill: a fixed sample, the same for all trials",
+    )
     max_length: int | None = Field(
         default=None,
         gt=0,
@@ -76,12 +80,14 @@ class Training(Settings):
     )
     global_batch_size: int = Field(default=16, gt=0, description="examples per update, over all workers")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the updates with rising learning rate")
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        default="cosine", description="course of the learning rate over a stage"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW, not of biases and norms")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(default=1e-8, gt=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="β₁ of AdamW")
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="β₂ of AdamW")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="ε of AdamW")
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
 
     def identity(self) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class Training(Settings):
         return self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
 
     def updates(self, examples: int) -> int:
-        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than the first N."""
+        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""
         examples = min(examples, self.examples or examples)
         return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 
@@ -97,7 +103,12 @@ class Training(Settings):
 class Evaluation(Settings):
     """How every benchmark is asked; decoding is greedy."""
 
-    limit: int | None = Field(default=None, gt=0, description="ask the first N questions of each benchmark")
+    limit: int | None = Field(
+        default=None,
+        gt=0,
+        description="ask N questions of each benchmark: a fixed sample, the same for all trials, spread evenly over the field "
+        "that a benchmark balances its score over",
+    )
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
 
     def identity(self) -> dict[str, Any]:

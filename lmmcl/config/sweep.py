@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,13 @@ from lmmcl.config.search_settings import Search, check_search
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.steps import Finetune, Step
 from lmmcl.steps.keys import canonical_json
 from lmmcl.steps.trial import Trial
+
+MOST_TRIALS = 100_000
+"""Of one sweep: beyond, a list was probably longer than meant."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Sweep:
         hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
         if len(hits) > 1:
             several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
-            raise UserError(f"trial {wanted!r} may be any of {several}; give more of the key", file=self.file)
+            raise UserError(f"trial {shown(wanted)} may be any of {several}; give more of the key", file=self.file)
         if not hits:
             raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
         return hits[0]
@@ -95,16 +99,35 @@ class _Builder:
         )
 
     def sweep(self) -> Sweep:
+        self._check_count()
         trials: dict[str, Trial] = {}
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
         self._check_updates(trials.values(), spaces.values())
-        used = {each.order for each in (*trials.values(), *(space.corners[0] for space in spaces.values()))}
+        used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
         return Sweep(self.entry.name, self.entry.description, self.file, tuple(trials.values()), search, kept)
+
+    def _check_count(self) -> None:
+        """Refuse grids of more trials than anybody runs, before the first of them is made: a range with too many values."""
+        counts = [
+            {name: len(found) for name in Grid.model_fields if (found := _values(getattr(grid, name)))}
+            for grid in self.entry.grids
+        ]
+        total = sum(math.prod(lengths.values()) for lengths in counts)
+        if total <= MOST_TRIALS:
+            return
+        largest = max(range(len(counts)), key=lambda number: math.prod(counts[number].values()))
+        factors = " × ".join(f"{length:,} {name}" for name, length in counts[largest].items() if length > 1)
+        raise UserError(
+            f"{total:,} trials ({factors}); allowed: {MOST_TRIALS:,}. Shorten the lists, or let a search pick from ranges "
+            "(search.optuna)",
+            file=self.file,
+            place=join("grids", largest),
+        )
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""
@@ -149,7 +172,7 @@ class _Builder:
         for i, value in enumerate(values):
             said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
             if said in seen:
-                why = f"{_word(axis, value)!r} is listed already, at {axis}[{seen[said]}]"
+                why = f"{shown(_word(axis, value))} is listed already, at {axis}[{seen[said]}]"
                 raise UserError(why, file=self.file, place=join(place, i))
             seen[said] = i
 
@@ -161,7 +184,7 @@ class _Builder:
             made = self._typed(axis, self.names.value(axis, value, where), where)
             word = _word(axis, made)
             if word in found:
-                raise UserError(f"{word!r} is listed twice", file=self.file, place=where)
+                raise UserError(f"{shown(word)} is listed twice", file=self.file, place=where)
             found[word] = made
         return found
 
@@ -193,13 +216,18 @@ class _Builder:
     def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
         assert self.entry.search.optuna is not None, "draws were checked"
         space = Space(self.points, listed, drawn, choices, self.entry.search.optuna, place)
-        assert space.corners, "building them checks both ends of every range"
+        assert space.extremes, "building them checks both ends of every range"
         return space
 
     def _only_order(self, place: str) -> list[str]:
         if len(self.names.orders) == 1:
             return list(self.names.orders)
         raise UserError(f"order is missing; allowed: {', '.join(self.names.orders)}", file=self.file, place=place)
+
+
+def _values(axis: Any) -> Sequence[Any]:
+    """What is listed of an axis, or a choice: of each of its values the corners are checked. A range counts as one."""
+    return axis if isinstance(axis, list) else getattr(axis, "choice", None) or ()
 
 
 def _word(axis: str, value: Any) -> Any:

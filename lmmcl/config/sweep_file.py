@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, create_model
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
+from lmmcl.errors import shown
 from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
@@ -25,8 +26,8 @@ class LocalBenchmarkEntry(Settings):
     images: str | None = Field(
         default=None, description="folder that image names are relative to; default that of the file"
     )
-    metric: str
-    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0)
+    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
+    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
 
 
 class LocalSkillEntry(LocalBenchmarkEntry):
@@ -50,8 +51,10 @@ class Benchmarks(Settings):
         default_factory=list,
         description="names of benchmarks that ship, of `own`, or `lmms_eval/<task>` with the extra `lmms-eval`",
     )
-    own: dict[Name, LocalBenchmarkEntry] = Field(default_factory=dict)
-    lmms_eval: LmmsEvalEntry | None = None
+    own: dict[Name, LocalBenchmarkEntry] = Field(
+        default_factory=dict, description="your own held-out benchmarks, by name"
+    )
+    lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
     tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
         default_factory=dict,
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
@@ -61,7 +64,7 @@ class Benchmarks(Settings):
 
 def _name_or_mapping(given: Any) -> Any:
     if not isinstance(given, str | Mapping):
-        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {given!r}")
+        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {shown(given)}")
     return given
 
 

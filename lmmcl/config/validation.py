@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lmmcl.errors import UserError, sentence, unknown
+from lmmcl.errors import UserError, cut, sentence, shown, unknown
+from lmmcl.yaml_text import parse_yaml
+
+MOST_PROBLEMS = 20
+"""Problems of one file that a message lists."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):  # `{{ name }}`, most often: a template that nobody filled in
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a plain word, not a list or a mapping", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises UserError when there is no file, no YAML or no mapping."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a SafeLoader: plain data only
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(_missing(path), file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -69,11 +55,18 @@ def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> M
 
 
 def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
-    """A pydantic error as one message: a line for each problem."""
-    problems = [(join(place, *filter(_in_file, each["loc"])), sentence(each)) for each in error.errors()]
-    if len(problems) == 1:
+    """A pydantic error as one message: a line for each problem, at most `MOST_PROBLEMS`."""
+    errors = error.errors()
+    problems = [(_place(place, each["loc"]), sentence(each)) for each in errors[:MOST_PROBLEMS]]
+    if len(errors) == 1:
         return UserError(problems[0][1], file=file, place=problems[0][0] or None)
-    return UserError("\n" + "\n".join(f"  {where}: {what}" for where, what in problems), file=file)
+    lines = [f"  {where}: {what}" for where, what in problems]
+    lines += [f"  and {len(errors) - len(problems)} more problems"] if len(errors) > len(problems) else []
+    return UserError("\n" + "\n".join(lines), file=file)
+
+
+def _place(place: str, parts: Iterable[str | int]) -> str:
+    return join(place, *(cut(part) if isinstance(part, str) else part for part in filter(_in_file, parts)))
 
 
 def _in_file(part: str | int) -> bool:
@@ -96,12 +89,12 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     for pair in overrides:
         path, equals, text = pair.partition("=")
         if not equals or not path:
-            raise UserError(f"an override is path=value, such as training.epochs=2, not {pair!r}", place="--set")
+            raise UserError(f"an override is path=value, such as training.epochs=2, not {shown(pair)}", place="--set")
         parts = path.replace("[", ".").replace("]", "").split(".")
         try:
-            value = yaml.load(text, Loader=_StrictLoader)
+            value = parse_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"the value of {path} is not valid YAML: {text!r}", place="--set") from error
+            raise UserError(f"the value of {path} is not valid YAML: {shown(text)}", place="--set") from error
         _set(data, parts, value, pair)
     return data
 
@@ -111,14 +104,17 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
         last = depth == len(parts) - 1
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
-                raise UserError(f"{pair!r}: {part!r} is no position in a list of {len(data)}", place="--set")
+                raise UserError(f"{shown(pair)}: {shown(part)} is no position in a list of {len(data)}", place="--set")
             index: Any = int(part)
         elif isinstance(data, dict):
             index = part
             if not last:
                 data.setdefault(index, {})
         else:
-            raise UserError(f"{pair!r}: {'.'.join(parts[:depth])} holds {data!r}, which has no {part!r}", place="--set")
+            raise UserError(
+                f"{shown(pair)}: {'.'.join(parts[:depth])} holds {shown(data)}, which has no {shown(part)}",
+                place="--set",
+            )
         if last:
             data[index] = value
         else:

@@ -21,7 +21,7 @@ from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.models.processing.encode import encode
-from lmmcl.tasks.examples import Example
+from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Benchmark
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def windows(
     *,
     with_answer: bool = False,
 ) -> Iterator[list[Row]]:
-    """The first `limit` questions of a benchmark in order, encoded, in lists of at most `size`.
+    """The questions of a benchmark that `limit` takes (None: all), in order, encoded, in lists of at most `size`.
 
     `with_answer` encodes the reference answers too, with `labels`, for teacher forcing.
 
@@ -115,13 +115,12 @@ def _encode(
     cache: EncodingCache,
     with_answer: bool,
 ) -> Iterator[Row]:
-    examples = benchmark.load()
-    count = len(examples) if limit is None else min(limit, len(examples))
-    if not count:
+    examples = benchmark.take(limit)
+    if not len(examples):
         raise UserError("has no questions", file=f"benchmark {benchmark.name}")
     kept: list[Row] | None = []
     size = 0
-    for index in range(count):
+    for index in range(len(examples)):
         row = _row(processor, benchmark, question(benchmark, examples, index), with_answer)
         yield row
         size += sum(tensor.nbytes for tensor in row[1].values())
@@ -140,7 +139,8 @@ def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example, with
 
 def question(benchmark: Benchmark, examples: Sequence[Example], index: int) -> Example:
     """The example at `index`, which some benchmarks make (and decode) only now; a UserError that names both where it cannot be."""
-    return _told(benchmark, f"example at row {index}", lambda: examples[index])
+    row = examples.origin(index) if isinstance(examples, Rows) else index
+    return _told(benchmark, f"example at row {row}", lambda: examples[index])
 
 
 def read_question(benchmark: Benchmark, example: Example, read: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ def score_benchmarks(
 ) -> dict[str, list[Sample]]:
     """Every benchmark's scored answers by benchmark name, in the order of the questions.
 
-    `limit` (identity) asks the first questions of each; `batch_size` (execution) changes no answer. The model is used
+    `limit` (identity) asks a fixed sample of each; `batch_size` (execution) changes no answer. The model is used
     where and as it is: device, precision. Raises UserError that names benchmark and example for what cannot be read, and
     ValueError for two benchmarks of one name.
     """

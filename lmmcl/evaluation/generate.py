@@ -17,6 +17,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
+from lmmcl.evaluation.prompt_check import check_questions
 from lmmcl.evaluation.samples import Sample
 from lmmcl.models.processing.encode import end_of_turn
 from lmmcl.models.processing.padding import pad
@@ -34,7 +35,7 @@ CPU_TOKENS = 16_384
 def answer(
     model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
 ) -> list[Sample]:
-    """The scored answers to the first `limit` questions (None: all), in the benchmark's order.
+    """The scored answers to the questions that `limit` takes (None: all), in the benchmark's order.
 
     `batch_size` says how many are answered at once, on a CPU at most (CPU_TOKENS), and changes no answer (in half precision,
     up to a tie of two words within rounding). Raises UserError that names benchmark and example for a question that cannot
@@ -46,17 +47,26 @@ def answer(
 def said(
     model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
 ) -> Iterator[tuple[Example, str]]:
-    """The first `limit` questions (without their images) with the model's answers, in the benchmark's order."""
+    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order."""
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
         limits = position_limits(model)
-        for window in windows(processor, benchmark, limit, size):
+        for number, window in enumerate(windows(processor, benchmark, limit, size)):
             for example, encoded in window:
                 _check_length(benchmark, example, encoded, limits)
+            if not number:
+                check_questions(model, processor, benchmark, window, lambda batch: _first_logits(model, batch))
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
+
+
+def _first_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    """What decides the first token of each answer, (rows, 1, vocabulary)."""
+    logits = greedy(model, batch, 1, output_logits=True).logits
+    assert logits is not None, "they were asked for"
+    return logits[0][:, None]
 
 
 def _check_length(benchmark: Benchmark, example: Example, encoded: dict[str, Tensor], limits: dict[str, int]) -> None:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
-from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, unsealed
-from lmmcl.ledger.side_files import find_damaged, put_aside
+from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, decode_record
+from lmmcl.ledger.side_files import find_damaged, quarantine
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
             audit.records[record["kind"] if record else "unreadable"] += 1
             audit.dropped += bool(record and not record.has_weights)
             if found and repair:
-                ledger.put_aside(path)
+                ledger.quarantine(path)
     for name, why in find_damaged(ledger.files):
         audit.damages.append(Damage(name, why))
         if repair:
-            put_aside(ledger.files, name)
+            quarantine(ledger.files, name)
     return audit
 
 
 def _damages(ledger: Ledger, path: str) -> Iterator[str]:
     try:
-        record = Record(path, unsealed(ledger.files.read(f"{path}/{RECORD}")))
+        record = Record(path, decode_record(ledger.files.read(f"{path}/{RECORD}")))
     except FileNotFoundError:  # put aside a moment ago, by a run
         return
     except ValueError as error:
@@ -105,7 +105,7 @@ def _damages(ledger: Ledger, path: str) -> Iterator[str]:
 def _file_damages(ledger: Ledger, record: Record) -> Iterator[str]:
     for name in record.files:
         try:
-            with ledger.opened(record.path, name, put_aside=False) as file:
+            with ledger.opened(record.path, name, quarantine=False) as file:
                 if name == "step.json" and json.loads(file.read_text(encoding="utf-8"))["key"] != record["key"]:
                     yield "step.json is of another step"
         except DamagedError as error:

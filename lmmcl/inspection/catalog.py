@@ -18,7 +18,7 @@ from lmmcl.models import get_model, model_names
 from lmmcl.models.roles import summary
 from lmmcl.planning.memory_estimate import BYTES
 from lmmcl.registry import members
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.metrics.metric import get_metric, metric_names
 from lmmcl.tasks.probes import probe_names
@@ -80,7 +80,7 @@ def model_facts(name: str) -> dict[str, Any]:
     recipes = {}
     for recipe in RECIPES.values():
         with suppress(UserError):
-            recipes[recipe.name] = _size(trained_of(recipe, model).trained)
+            recipes[recipe.name] = _size(count_trained(recipe, model).trained)
     total = _size(sum(counts.values()))
     roles = {role: _size(n) for role, n in folded.items()}
     return {"model": name, "about": model.about(), "total": total, "roles": roles, "recipes": recipes}

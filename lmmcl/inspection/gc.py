@@ -16,13 +16,13 @@ from lmmcl.config.cluster import ClaimSettings
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claim, Claims
+from lmmcl.ledger.leases import Lease, Leases
 from lmmcl.ledger.node import bytes_in
 from lmmcl.ledger.owners import STALE
 from lmmcl.ledger.record import WEIGHTS
-from lmmcl.ledger.stale_files import leftovers
+from lmmcl.ledger.stale_files import stale_files
 from lmmcl.reports import formatting
-from lmmcl.search.progress import walks_of, wanted_steps
+from lmmcl.search.progress import progress_of, wanted_steps
 from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import CheckpointStep, Step
 
@@ -71,8 +71,8 @@ def collect_garbage(
     ledger.check_exists()
     sweeps = [with_proposals(sweep, ledger) for sweep in sweeps]
     steps = {key: step for sweep in sweeps for key, step in sweep.steps.items()}
-    walked = {key: step for sweep in sweeps for key, step in wanted_steps(sweep, walks_of(sweep, ledger)).items()}
-    living = Claims(ledger.files, ClaimSettings()).living()
+    walked = {key: step for sweep in sweeps for key, step in wanted_steps(sweep, progress_of(sweep, ledger)).items()}
+    living = Leases(ledger.files, ClaimSettings()).active()
     freed = Freed(others=_others(living, steps))
     if freed.others and everything and not dry_run:
         raise UserError(
@@ -86,7 +86,7 @@ def collect_garbage(
     mine = None if everything else {step.path for step in steps.values() if isinstance(step, CheckpointStep)}
     _free_weights(ledger, freed, needed, mine, dry_run=dry_run)
     _free_runs(ledger, freed, {*living, *ledger.being_written()}, walked, everything=everything, dry_run=dry_run)
-    freed.abandoned |= {_name(ledger, folder): bytes_in(folder) for folder in leftovers(ledger)}
+    freed.abandoned |= {_name(ledger, folder): bytes_in(folder) for folder in stale_files(ledger)}
     if not dry_run:
         ledger.remove_abandoned()
     return freed
@@ -122,7 +122,7 @@ def _with_parents(step: CheckpointStep) -> set[str]:
     return {step.path}.union(*(_with_parents(parent) for parent in step.parents))
 
 
-def _others(living: Mapping[str, Claim], steps: Collection[str]) -> list[str]:
+def _others(living: Mapping[str, Lease], steps: Collection[str]) -> list[str]:
     """Who computes what is not among `steps`."""
     return sorted({str(claim) for key, claim in living.items() if key not in steps})
 

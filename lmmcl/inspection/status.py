@@ -21,7 +21,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, kept_failures
-from lmmcl.search.progress import Walk, Walks, walks_of, wanted_steps
+from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wanted_steps
 from lmmcl.search.search_state import SearchState, search_states, with_proposals
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Stage
@@ -59,7 +59,7 @@ class SweepStatus:
     @property
     def is_done(self) -> bool:
         """Whether all is recorded, and no search has more to propose."""
-        return self.recorded == self.wanted and all(each.proposed == each.asked for each in self.searches)
+        return self.recorded == self.wanted and all(each.proposed == each.num_points for each in self.searches)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -67,15 +67,15 @@ class SweepStatus:
 
 
 def sweep_status(
-    sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None, walks: Walks | None = None
+    sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None, walks: SweepProgress | None = None
 ) -> SweepStatus:
     """Compare the sweep, and what its searches have proposed, with the ledger.
 
     `taken` holds the seconds of the steps that were found before, and is added to, as are the `walks`: what is recorded
     stays so, and a watched sweep reads each record once.
     """
-    taken, walks = {} if taken is None else taken, walks or walks_of(sweep, ledger)
-    walks.news()
+    taken, walks = {} if taken is None else taken, walks or progress_of(sweep, ledger)
+    walks.refresh()
     sweep = with_proposals(sweep, ledger)
     steps = wanted_steps(sweep, walks)
     for key, step in steps.items():
@@ -105,7 +105,7 @@ def _likeness(step: Step) -> str:
     return f"{step.kind} {step.label if step.kind in ('evaluate', 'examine') else step.path.split('/')[1]}"
 
 
-def _trial(walk: Walk, recorded: set[str], now: set[str], failed: Failure | None) -> TrialStatus:
+def _trial(walk: TrialProgress, recorded: set[str], now: set[str], failed: Failure | None) -> TrialStatus:
     trial, done = walk.trial, 0
     for stage in walk.stages:
         if any(step.key not in recorded for step in (*stage.asked, *stage.examined)):
@@ -168,10 +168,10 @@ def headline(status: SweepStatus) -> str:
     told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
     parts += [formatting.plural(len(status.trials), "trial") + (f" ({told})" if told else "")]
-    parts += [f"search: {each.proposed} of {each.asked} points proposed" for each in status.searches]
+    parts += [f"search: {each.proposed} of {each.num_points} points proposed" for each in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
-        more = " without the points to come" if any(each.proposed < each.asked for each in status.searches) else ""
+        more = " without the points to come" if any(each.proposed < each.num_points for each in status.searches) else ""
         parts.append("time left not known yet" if left is None else f"about {formatting.duration(left)} left{more}")
     return "; ".join(parts)
 
@@ -189,7 +189,7 @@ def watch(
     Where the output is no terminal, one line is written for each change.
     """
     taken: dict[str, float] = {}
-    walks, told = walks_of(sweep, ledger), ""
+    walks, told = progress_of(sweep, ledger), ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             status = sweep_status(sweep, ledger, taken, walks)

@@ -63,7 +63,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
 
 def _identity(ledger: Ledger, path: str) -> dict[str, Any]:
     """What the key of the step in `path` is computed from."""
-    with ledger.opened(path, "step.json", put_aside=False) as file:
+    with ledger.opened(path, "step.json", quarantine=False) as file:
         return json.loads(file.read_text(encoding="utf-8"))
 
 

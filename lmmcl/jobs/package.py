@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.local_model import is_path
+from lmmcl.private_api.ray_private import most_package_bytes, package_files
 
 EXCLUDED = ["lmmcl-store", "lmmcl-reports", "mlruns", "mlflow.db", ".*_cache"]
 """Of the folder that is sent, what no job needs; Ray leaves out `.git`, `.venv`, `venv` and what .gitignore names as well."""
@@ -35,7 +34,7 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
             yield from files_of(below, folder)
 
 
-def inside(path: Path, folder: Path) -> str:
+def relative_to_working_dir(path: Path, folder: Path) -> str:
     """`path` as a job names it that runs in `folder`; raises UserError for one that is elsewhere."""
     try:
         return path.resolve().relative_to(folder.resolve()).as_posix()
@@ -47,47 +46,27 @@ def inside(path: Path, folder: Path) -> str:
         ) from None
 
 
-def check_sent(folder: Path, excludes: Sequence[str], needed: Sequence[Path]) -> None:
+def check_package(folder: Path, excludes: Sequence[str], needed: Sequence[Path]) -> None:
     """Raise UserError unless all of `needed` goes with `folder`, and Ray takes a folder of its size."""
-    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
-
-    sent = sent_files(folder, excludes)
+    sent = package_files(folder, excludes)
     there = {above for file in sent for above in (file, *file.parents)}
     for path in needed:
-        inside(path, folder)
+        relative_to_working_dir(path, folder)
         if path.exists() and path.resolve() not in there:
             raise UserError(
                 f"is not sent: .gitignore, .rayignore or an excluded name ({', '.join(excludes)}) leaves it out; keep it "
                 "where every node finds it and name it by an absolute path, or set RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1",
                 file=str(path),
             )
-    if (total := sum(sent.values())) >= GCS_STORAGE_MAX_SIZE:
+    if (total := sum(sent.values())) >= (most := most_package_bytes()):
         largest = sorted(sent, key=lambda file: -sent[file])[:3]
         shown = ", ".join(f"{file} ({_mib(sent[file])})" for file in largest)
         raise UserError(
-            f"{_mib(total)} would be sent, and Ray takes less than {_mib(GCS_STORAGE_MAX_SIZE)}; the largest: {shown}. Name what "
+            f"{_mib(total)} would be sent, and Ray takes less than {_mib(most)}; the largest: {shown}. Name what "
             "no job needs in .rayignore, name data by an absolute path at which every node finds it, or send less with "
             "--working-dir",
             file=str(folder),
         )
-
-
-def sent_files(folder: Path, excludes: Sequence[str]) -> dict[Path, int]:
-    """The files that Ray would send, with their bytes. It has no public way to ask, so this walks as its upload does."""
-    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_runtime_env_default_excludes
-    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
-
-    found: dict[Path, int] = {}
-    root = folder.resolve()
-
-    def keep(path: Path) -> None:
-        if path.is_file():
-            found[path.resolve()] = path.stat().st_size
-
-    left_out = _get_excludes(root, [*get_runtime_env_default_excludes(), *excludes])
-    ignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
-    _dir_travel(root, [left_out], keep, include_gitignore=ignore, logger=logging.getLogger(__name__))
-    return found
 
 
 def _mib(size: int) -> str:

@@ -6,11 +6,10 @@ The same by hand: `ray job submit --address … --working-dir . -- lmmcl run SWE
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,13 @@ from typing import Any
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
 from lmmcl.config.validation import apply_overrides, read_yaml
-from lmmcl.errors import UserError, unknown
-from lmmcl.jobs.package import EXCLUDED, check_sent, files_of, inside
-from lmmcl.planning.fits import refuse, unfit
-from lmmcl.tracking.database import default_tracking_uri
+from lmmcl.errors import UserError, shown, unknown
+from lmmcl.jobs.package import EXCLUDED, check_package, files_of, relative_to_working_dir
+from lmmcl.ledger.named_store import STORE_VARIABLE
+from lmmcl.masking import has_secrets, mask
+from lmmcl.planning.fits import find_infeasible, refuse
+from lmmcl.private_api.ray_private import quiet_submission
+from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
 
 STOP_SECONDS = 60
 """How long Ray waits at `ray job stop` before it kills: stages save for up to 20 seconds; left alone, Ray gives 3."""
@@ -60,30 +62,35 @@ def make_submission(
     folder that is too large to send, or a stage that fits no GPU.
     """
     # what is recorded is not known here: the store may be out of reach
-    refuse(unfit(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
+    refuse(find_infeasible(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
     lasting = _lasting(store or cluster.store)
     if not (mlflow or cluster.tracking):
         default_tracking_uri(lasting)  # the job would refuse it as well, but only after it was sent and started
-    file = inside(Path(sweep.file), working_dir)
+    file = relative_to_working_dir(Path(sweep.file), working_dir)
     words = ["lmmcl", "run", file]
     if cluster_file:
-        words += ["--cluster", inside(cluster_file, working_dir)]
+        words += ["--cluster", relative_to_working_dir(cluster_file, working_dir)]
     chosen = [word for pair in set_ for word in ("--set", pair)]
-    words += ["--store", lasting, *chosen]
-    if mlflow:
+    words += [*([] if has_secrets(lasting) else ["--store", lasting]), *chosen]
+    if mlflow and not has_secrets(mlflow):
         words += ["--mlflow", mlflow]
-    env = _environment(runtime_env, environment, working_dir)
+    # An entry point is shown to everybody who lists the cluster's jobs; what must not stand there goes by the environment.
+    secret = {STORE_VARIABLE: lasting} if has_secrets(lasting) else {}
+    secret |= {MLFLOW_VARIABLE: mlflow} if mlflow and has_secrets(mlflow) else {}
+    env = _environment(runtime_env, environment, working_dir, secret)
     return Submission(
         entrypoint=shlex.join(words),
         runtime_env=env,
         metadata={"lmmcl.sweep": sweep.name, "lmmcl.file": file, "lmmcl.trials": str(len(sweep.trials))},
         submission_id=f"lmmcl-{sweep.name}-{time.strftime('%Y%m%d-%H%M%S')}",
-        report=shlex.join(["lmmcl", "report", sweep.file, *chosen, "--store", lasting]),
+        report=shlex.join(["lmmcl", "report", sweep.file, *chosen, "--store", mask(lasting)]),
         shared=_shared(sweep, set_, cluster_file, lasting, env),
     )
 
 
-def _environment(file: Path | None, pairs: Sequence[str], working_dir: Path) -> dict[str, Any]:
+def _environment(
+    file: Path | None, pairs: Sequence[str], working_dir: Path, more_variables: Mapping[str, str]
+) -> dict[str, Any]:
     """Ray's runtime environment of the job; raises UserError for one that Ray would not take."""
     from ray.runtime_env import RuntimeEnv
 
@@ -92,7 +99,7 @@ def _environment(file: Path | None, pairs: Sequence[str], working_dir: Path) -> 
         if key not in RuntimeEnv.known_fields:  # Ray would take it, and do nothing with it
             raise UserError(unknown("setting", key, RuntimeEnv.known_fields), file=str(file))
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(more.get("env_vars") or {})}
-    variables |= dict(_pair(pair) for pair in pairs)
+    variables |= {**dict(_pair(pair) for pair in pairs), **more_variables}
     made = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
     try:
         RuntimeEnv(**made)
@@ -109,7 +116,7 @@ def _shared(
     data = list(files_of(apply_overrides(read_yaml(file), set_), file.parent))
     if "://" not in env["working_dir"]:  # a URI is fetched by the nodes themselves
         needed = [file, *([cluster_file] if cluster_file else []), *(path for path, absolute in data if not absolute)]
-        check_sent(Path(env["working_dir"]), env["excludes"] or [], needed)
+        check_package(Path(env["working_dir"]), env["excludes"] or [], needed)
     return tuple(sorted({*(str(path) for path, absolute in data if absolute), *([] if "://" in store else [store])}))
 
 
@@ -126,7 +133,7 @@ def _lasting(store: str | None) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"a variable is NAME=VALUE, not {text!r}", place="--env")
+        raise UserError(f"a variable is NAME=VALUE, not {shown(text)}", place="--env")
     return name, value
 
 
@@ -167,8 +174,7 @@ def _send(submission: Submission, address: str) -> tuple[Any, str]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell of packages and sockets
+    quiet_submission()
     if "://" not in address:
         raise UserError(
             f"an address is that of Ray's dashboard, such as http://{address or 'HOST:8265'}", place="--address"

@@ -18,7 +18,7 @@ class LedgerAccess(Protocol):
         """A folder or a URI."""
 
     @property
-    def defers(self) -> str:
+    def deferred_key(self) -> str:
         """The key of a checkpoint that waits on this node for its upload; empty where none does."""
 
     @property
@@ -39,11 +39,11 @@ class LedgerAccess(Protocol):
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None."""
 
-    def holds(self, step: Step) -> bool:
+    def has_usable(self, step: Step) -> bool:
         """Whether `step` is recorded and, where it ends in weights, these were not dropped."""
 
     def upload(self, step: Step) -> Record:
         """Publish what waits on this node."""
 
-    def put_aside(self, path: str) -> None:
+    def quarantine(self, path: str) -> None:
         """Rename the record in the folder `path`, so that its step is computed again."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from lmmcl.config.cluster import ClaimSettings
 from lmmcl.errors import UserError
-from lmmcl.ledger.owners import alive, born_at, place
+from lmmcl.ledger.owners import alive, host_id, start_time
 from lmmcl.ledger.store import Store
 
 FOLDER = "claims"
@@ -36,7 +36,7 @@ FORGOTTEN = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """Who computes a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
 
     token: str
@@ -66,7 +66,7 @@ class Held:
 
 
 @dataclass
-class Claims:
+class Leases:
     """Claims of one run in one store. `run` names what computes no step twice at a time (empty: this process alone)."""
 
     store: Store
@@ -95,21 +95,21 @@ class Claims:
             if not held.kept:
                 self._each(lambda key: self._release(key, mine), sorted(held.keys))
 
-    def holder(self, key: str) -> Claim | None:
+    def owner(self, key: str) -> Lease | None:
         """Who else computes `key` now, or None. Ask again and again: what is not renewed meanwhile becomes void."""
         if not self.settings.enabled:
             return None
         claim = self._read(key)
-        if claim is None or self._is_void(key, claim):
+        if claim is None or self._is_expired(key, claim):
             return None
         return claim
 
-    def living(self) -> dict[str, Claim]:
+    def active(self) -> dict[str, Lease]:
         """Who else computes what now, by key."""
         keys = [
             name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
         ]
-        found = self._each(self.holder, keys)
+        found = self._each(self.owner, keys)
         return {key: claim for key, claim in found if claim is not None}
 
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:
@@ -119,12 +119,12 @@ class Claims:
         with ThreadPoolExecutor(8) as pool:
             return list(zip(keys, pool.map(do, keys), strict=True))
 
-    def _new(self) -> Claim:
+    def _new(self) -> Lease:
         pid, expiry = os.getpid(), self.settings.expiry_s
-        born, until = born_at(pid) or "", time.time() + expiry
-        return Claim(uuid.uuid4().hex, socket.gethostname(), place(), pid, born, self.run, until, expiry)
+        born, until = start_time(pid) or "", time.time() + expiry
+        return Lease(uuid.uuid4().hex, socket.gethostname(), host_id(), pid, born, self.run, until, expiry)
 
-    def _take(self, key: str, mine: Claim) -> bool:
+    def _take(self, key: str, mine: Lease) -> bool:
         content = json.dumps(vars(mine)).encode()
         if self.store.create(_name(key), content):
             return True
@@ -134,16 +134,16 @@ class Claims:
             return self.store.create(_name(key), content)
         if theirs is not None and theirs.token == mine.token:
             return True  # the answer to the first try was lost
-        if theirs is not None and not self._is_void(key, theirs):
+        if theirs is not None and not self._is_expired(key, theirs):
             return False
         self._remove(key, theirs)
         return self.store.create(_name(key), content)
 
-    def _release(self, key: str, mine: Claim) -> None:
+    def _release(self, key: str, mine: Lease) -> None:
         with suppress(UserError):  # a store that is away: the process is gone soon, or the claim expires
             self._remove(key, mine)
 
-    def _remove(self, key: str, claim: Claim | None) -> None:
+    def _remove(self, key: str, claim: Lease | None) -> None:
         """Delete a claim if it is still this one (None: one that cannot be read).
 
         On a file system even of two who do so at once none deletes another's.
@@ -166,16 +166,16 @@ class Claims:
                 os.link(taken, self.store.at(name))
         taken.unlink(missing_ok=True)
 
-    def _read(self, key: str) -> Claim | None:
+    def _read(self, key: str) -> Lease | None:
         try:
             return _parsed(self.store.read(_name(key)))
         except FileNotFoundError:
             return None
 
-    def _is_void(self, key: str, claim: Claim) -> bool:
+    def _is_expired(self, key: str, claim: Lease) -> bool:
         if self.run and claim.run == self.run:
             return True
-        here = claim.place == place()
+        here = claim.place == host_id()
         if here and not alive(claim.pid, claim.born):
             return True
         now = time.monotonic()
@@ -185,7 +185,7 @@ class Claims:
             since = now
         return now - since > claim.expiry or (not here and time.time() - claim.until > claim.expiry)
 
-    def _renew(self, mine: Claim, keys: set[str], done: threading.Event) -> None:
+    def _renew(self, mine: Lease, keys: set[str], done: threading.Event) -> None:
         beat, left = 0, set(keys)
         while left and not done.wait(self.settings.expiry_s / RENEWALS):
             beat += 1
@@ -202,7 +202,7 @@ class Claims:
 def forgotten(store: Store) -> list[str]:
     """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again.
 
-    Also of those that who removed them was killed over (see `Claims._remove`), and those that cannot be read.
+    Also of those that who removed them was killed over (see `Leases._remove`), and those that cannot be read.
     """
     found = []
     for name in store.matches(f"{FOLDER}/*.json*"):
@@ -219,10 +219,10 @@ def _name(key: str) -> str:
     return f"{FOLDER}/{key}.json"
 
 
-def _parsed(content: bytes) -> Claim | None:
+def _parsed(content: bytes) -> Lease | None:
     """A claim that cannot be read is none: it was cut. What a later version says besides is passed over."""
     try:
         said = json.loads(content)
-        return Claim(**{each.name: said[each.name] for each in fields(Claim) if each.name in said})
+        return Lease(**{each.name: said[each.name] for each in fields(Lease) if each.name in said})
     except (ValueError, TypeError):
         return None

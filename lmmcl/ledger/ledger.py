@@ -29,9 +29,9 @@ from typing import Any
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger.node import Node
 from lmmcl.ledger.owners import is_written, key_of
-from lmmcl.ledger.pending_record import Draft, private_folder, private_folders, publish, staged_whole
+from lmmcl.ledger.pending_record import PendingRecord, private_folder, private_folders, publish, staged_whole
 from lmmcl.ledger.reading import lines, opened
-from lmmcl.ledger.record import RECORD, WEIGHTS, Record, sealed, unsealed
+from lmmcl.ledger.record import RECORD, WEIGHTS, Record, decode_record, encode_record
 from lmmcl.ledger.side_files import encode
 from lmmcl.ledger.stale_files import tidy, tidy_node
 from lmmcl.ledger.store import Store, full, local_path, met_no_room
@@ -49,14 +49,14 @@ class Ledger:
     """
 
     store: str
-    defers: str = ""
+    deferred_key: str = ""
 
     def __post_init__(self) -> None:
         if (folder := local_path(self.store)) is not None:
             object.__setattr__(self, "store", str(folder.expanduser().resolve()))
 
     def __reduce__(self) -> tuple:
-        return (Ledger, (self.store, self.defers))
+        return (Ledger, (self.store, self.deferred_key))
 
     @cached_property
     def files(self) -> Store:
@@ -75,7 +75,7 @@ class Ledger:
 
     def deferring(self, step: Step) -> Ledger:
         """This ledger, where `step` waits on this node for `upload` if the store is elsewhere."""
-        return self if self.is_local else Ledger(self.store, defers=step.key)
+        return self if self.is_local else Ledger(self.store, deferred_key=step.key)
 
     def check_writable(self) -> None:
         """Write and remove a probe; raises UserError when the store cannot be written."""
@@ -109,17 +109,17 @@ class Ledger:
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None; one that was cut or changed is none."""
         try:
-            return Record(path, unsealed(self.files.read(f"{path}/{RECORD}")))
+            return Record(path, decode_record(self.files.read(f"{path}/{RECORD}")))
         except (FileNotFoundError, ValueError):
             return None
 
-    def holds(self, step: Step) -> bool:
+    def has_usable(self, step: Step) -> bool:
         """Whether `step` is recorded and, where it ends in weights, these were not dropped."""
         record = self.find(step)
         return record is not None and record.has_weights
 
     @contextmanager
-    def writing(self, step: Step, folder: Path | None = None) -> Iterator[Draft]:
+    def writing(self, step: Step, folder: Path | None = None) -> Iterator[PendingRecord]:
         """A private folder for the files of `step`; `draft.commit(fields)` makes it the step's record.
 
         `folder` is one of this node's that holds files of the step already. Left without a commit (an error, say),
@@ -127,7 +127,7 @@ class Ledger:
         """
         tidy_node(self)
         folder = folder or private_folder(self, step)
-        draft = Draft(self, step, folder)
+        draft = PendingRecord(self, step, folder)
         try:
             (folder / "step.json").write_text(
                 json.dumps({"key": step.key, **step.identity()}, indent=1), encoding="utf-8"
@@ -163,16 +163,16 @@ class Ledger:
             shutil.rmtree(folder, ignore_errors=True)  # where it became no copy
         return record
 
-    def opened(self, path: str, name: str, *, put_aside: bool = True) -> AbstractContextManager[Path]:
+    def opened(self, path: str, name: str, *, quarantine: bool = True) -> AbstractContextManager[Path]:
         """The file `name` of the step in `path` as a local file, for the time of the `with`.
 
-        Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `put_aside`;
+        Its content is what was recorded; raises DamagedError when it is not, and puts the record aside (if `quarantine`;
         without, what the store itself holds is looked at, and no copy on this node), or DroppedError when `lmmcl gc` dropped
         it. A file that the step never had is a path where nothing is.
         """
-        return opened(self, path, name, put_aside=put_aside)
+        return opened(self, path, name, quarantine=quarantine)
 
-    def put_aside(self, path: str) -> None:
+    def quarantine(self, path: str) -> None:
         """Take a record for none from now on; kept as `record.damaged.json` beside the files."""
         with suppress(FileNotFoundError):  # another process has seen it too
             self.files.move(f"{path}/{RECORD}", f"{path}/{ASIDE}")
@@ -187,7 +187,7 @@ class Ledger:
         when = record.fields.get("dropped", time.time())
         # Said first: a file is never missing without a word.
         self.files.write(
-            f"{path}/{RECORD}", sealed({**record.fields, "files": left, "dropped": when, "dropped_files": gone})
+            f"{path}/{RECORD}", encode_record({**record.fields, "files": left, "dropped": when, "dropped_files": gone})
         )
         weights = {name: size for name, size in self.sizes(path).items() if name.endswith(WEIGHTS)}
         for name in weights:

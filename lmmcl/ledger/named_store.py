@@ -11,10 +11,12 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger.ledger import Ledger
 
+STORE_VARIABLE = "LMMCL_STORE"
+
 
 def open_ledger(store: str | None, cluster: Cluster | None = None) -> Ledger:
     """The store that is named, else the one in LMMCL_STORE, else the cluster file's, else `lmmcl-store` beside the work."""
-    named = store or os.environ.get("LMMCL_STORE") or (cluster.store if cluster else None)
+    named = store or os.environ.get(STORE_VARIABLE) or (cluster.store if cluster else None)
     ledger = Ledger(named or "lmmcl-store")
     _check(ledger.store)
     return ledger

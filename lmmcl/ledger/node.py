@@ -28,7 +28,7 @@ class Node:
         name = hashlib.sha256(store.encode()).hexdigest()[:12]
         self.folder = user_temp_folder() / name
 
-    def room(self, prefix: str) -> Path:
+    def make_temp_dir(self, prefix: str) -> Path:
         """A new private folder."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder))

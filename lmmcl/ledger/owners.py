@@ -17,7 +17,7 @@ _PRIVATE = re.compile(r"(?:lmmcl-)?(?P<key>[^-]+)-(?P<owner>.+)-(?P<pid>\d+)-[^-
 
 
 @cache
-def place() -> str:
+def host_id() -> str:
     """This machine since it was started, and the room of processes (container) on it: where a process number means the same."""
     parts = [socket.gethostname()]
     with suppress(OSError):
@@ -34,11 +34,11 @@ def alive(pid: int, born: str = "") -> bool:
         return False
     except PermissionError:
         pass
-    now = born_at(pid)
+    now = start_time(pid)
     return now is None or (now != "" and born in ("", now))
 
 
-def born_at(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """When a process was started, in ticks since the machine was; empty for a zombie, None where the system does not tell."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -76,7 +76,7 @@ def is_stale(folder: Path) -> bool:
 
 @cache
 def _owner() -> str:
-    """This host and its room of processes: unlike `place` the same after a restart, when what was written there is abandoned."""
+    """This host and its room of processes: unlike `host_id` the same after a restart, when what was written there is abandoned."""
     room = ""
     with suppress(OSError):
         room = "." + Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")

@@ -18,14 +18,23 @@ from typing import Any
 from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.owners import private_name
 from lmmcl.ledger.provenance import computed_by
-from lmmcl.ledger.record import RECORD, WEIGHTS, Record, differs, said_of, sealed, step_files, unsealed
+from lmmcl.ledger.record import (
+    RECORD,
+    WEIGHTS,
+    Record,
+    decode_record,
+    encode_record,
+    file_checksum,
+    find_mismatch,
+    step_files,
+)
 from lmmcl.steps import CheckpointStep, Step, alike
 
 PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Draft:
+class PendingRecord:
     """A step being written."""
 
     ledger: LedgerAccess
@@ -36,28 +45,34 @@ class Draft:
         """Write the record last and publish the folder, or let it wait for its upload where the ledger defers uploads."""
         about = {
             **_about(self.step),
-            "files": {path.relative_to(self.folder).as_posix(): said_of(path) for path in step_files(self.folder)},
+            "files": {
+                path.relative_to(self.folder).as_posix(): file_checksum(path) for path in step_files(self.folder)
+            },
         }
         if not self.ledger.is_local:
             about["at"] = uuid.uuid4().hex[:12]  # no upload ever writes over another's files
         record = {**about, **fields}
         partial = self.folder / f"{RECORD}.partial"
         with partial.open("wb") as file:
-            file.write(sealed(record))
+            file.write(encode_record(record))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(self.folder / RECORD)
         if self.ledger.is_local or not isinstance(self.step, CheckpointStep):
             return publish(self.ledger, self.step, self.folder)
         self.ledger.node.stage(self.step.key, self.folder)  # what was computed outlives an upload that fails
-        return Record(self.step.path, record) if self.ledger.defers == self.step.key else self.ledger.upload(self.step)
+        return (
+            Record(self.step.path, record)
+            if self.ledger.deferred_key == self.step.key
+            else self.ledger.upload(self.step)
+        )
 
 
 def private_folder(ledger: LedgerAccess, step: Step) -> Path:
     """A new folder on the file system where the step will lie: a rename there is atomic and moves no bytes."""
     name = private_name(step.key)
     if not ledger.is_local:
-        return ledger.node.room(f"lmmcl-{name}")
+        return ledger.node.make_temp_dir(f"lmmcl-{name}")
     parent = ledger.files.at(PARTIAL)
     parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=name, dir=parent))
@@ -74,7 +89,7 @@ def publish(ledger: LedgerAccess, step: Step, folder: Path) -> Record:
     """Move a private folder that holds a record into its place; when another was first, keep that one."""
     if ledger.is_local:
         _rename(ledger, step, folder)
-    elif not ledger.holds(step):
+    elif not ledger.has_usable(step):
         _upload(ledger, step, folder)
     record = ledger.find(step)
     assert record is not None, f"{step.path} was published a moment ago"
@@ -88,7 +103,7 @@ def _upload(ledger: LedgerAccess, step: Step, folder: Path) -> None:
         ledger.files.put(path, f"{step.path}/{at}/{path.relative_to(folder).as_posix()}")
     content = (folder / RECORD).read_bytes()
     if not ledger.files.create(name, content):
-        if ledger.holds(step):
+        if ledger.has_usable(step):
             ledger.files.remove_folder(f"{step.path}/{at}")
             return
         ledger.files.write(name, content)  # it was cut, or its weights were dropped
@@ -102,7 +117,7 @@ def _rename(ledger: LedgerAccess, step: Step, folder: Path) -> None:
     try:
         folder.rename(target)
     except OSError:  # the target is there and not empty
-        if not ledger.holds(step):  # damaged, or its weights were dropped
+        if not ledger.has_usable(step):  # damaged, or its weights were dropped
             old = folder.with_name(f"{folder.name}-replaced")
             target.rename(old)
             folder.rename(target)
@@ -116,12 +131,12 @@ def staged_whole(folder: Path, step: Step) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return record["key"] == step.key and all(
-        differs(folder / name, said) is None for name, said in record.files.items()
+        find_mismatch(folder / name, said) is None for name, said in record.files.items()
     )
 
 
 def _record_in(folder: Path) -> dict[str, Any]:
-    return unsealed((folder / RECORD).read_bytes())
+    return decode_record((folder / RECORD).read_bytes())
 
 
 def _about(step: Step) -> dict[str, Any]:

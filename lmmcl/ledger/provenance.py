@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 
@@ -32,10 +31,9 @@ def computed_by() -> str:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, Any]:
-    import subprocess
     from importlib.metadata import PackageNotFoundError, version
 
-    from lmmcl.version import __version__
+    from lmmcl.version import __version__, source_commit
 
     versions: dict[str, Any] = {"lmmcl": __version__}
     for package in ("torch", "transformers", "ray"):
@@ -43,9 +41,4 @@ def _versions() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return {**versions, "commit": None}
-    return {**versions, "commit": found.stdout.strip() if found.returncode == 0 else None}
+    return {**versions, "commit": source_commit()}

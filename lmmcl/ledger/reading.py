@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.ledger.interface import LedgerAccess
-from lmmcl.ledger.record import WEIGHTS, DamagedError, DroppedError, Record, differs, home_of
+from lmmcl.ledger.record import WEIGHTS, DamagedError, DroppedError, Record, find_mismatch, home_of
 from lmmcl.ledger.store import full, is_full
 
 
 @contextmanager
-def opened(ledger: LedgerAccess, path: str, name: str, *, put_aside: bool) -> Iterator[Path]:
+def opened(ledger: LedgerAccess, path: str, name: str, *, quarantine: bool) -> Iterator[Path]:
     """See `Ledger.opened`."""
     home, inner = home_of(path, name)
     record = ledger.read(home)
@@ -27,30 +27,30 @@ def opened(ledger: LedgerAccess, path: str, name: str, *, put_aside: bool) -> It
             file=f"{ledger.store}/{home}/{inner}",
         )
     if not ledger.is_local:
-        with _fetched(ledger, record, home, inner, put_aside) as local:
+        with _fetched(ledger, record, home, inner, quarantine) as local:
             yield local
         return
     # In a copy of an object store the files lie in a folder of their own, as they do there.
     local = ledger.files.at(f"{record.folder if record else home}/{inner}")
     if record and inner in record.files:
-        _verify(ledger, home, inner, local, record.files[inner], put_aside)
+        _verify(ledger, home, inner, local, record.files[inner], quarantine)
     yield local
 
 
 @contextmanager
-def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, put_aside: bool) -> Iterator[Path]:
-    room = ledger.node.room("lmmcl-read-")
+def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, quarantine: bool) -> Iterator[Path]:
+    room = ledger.node.make_temp_dir("lmmcl-read-")
     local = room / name
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         said = record.files.get(name) if record else None
         # Weights are read by every stage and evaluation after; a check wants what the store holds.
-        at = record.fields.get("at") if record and said and name.endswith(WEIGHTS) and put_aside else None
+        at = record.fields.get("at") if record and said and name.endswith(WEIGHTS) and quarantine else None
         if not (at and said and _copied(ledger, at, name, local, said)):
             with suppress(FileNotFoundError):
                 ledger.files.get(f"{record.folder if record else home}/{name}", local)
             if said:
-                _verify(ledger, home, name, local, said, put_aside)
+                _verify(ledger, home, name, local, said, quarantine)
             if at:
                 ledger.node.keep_file(at, name, local)
         yield local
@@ -69,21 +69,21 @@ def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, said: Mapping
         return False
     with suppress(FileNotFoundError):
         os.link(copy, local)
-        if differs(local, said) is None:
+        if find_mismatch(local, said) is None:
             return True
         ledger.node.forget(at, name)
         local.unlink()
     return False
 
 
-def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mapping[str, Any], put_aside: bool) -> None:
+def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mapping[str, Any], quarantine: bool) -> None:
     """Hold a file to what its record says of it."""
-    why = differs(local, said)
+    why = find_mismatch(local, said)
     if why is None:
         return
     remedy = ""
-    if put_aside:
-        ledger.put_aside(path)
+    if quarantine:
+        ledger.quarantine(path)
         remedy = "; its record was put aside, and the next run of its sweep computes the step again"
     raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
 

@@ -62,12 +62,12 @@ class Record:
         return self.fields.get("dropped_files", ())
 
 
-def sealed(fields: Mapping[str, Any]) -> bytes:
+def encode_record(fields: Mapping[str, Any]) -> bytes:
     """A record as it is stored: JSON with the SHA-256 of all that comes before as its last entry."""
     return seal_json(json.dumps(fields, allow_nan=False))
 
 
-def unsealed(content: bytes) -> dict[str, Any]:
+def decode_record(content: bytes) -> dict[str, Any]:
     """What a record says; raises ValueError when it was cut or changed. One without a seal is taken at its word."""
     fields = unseal_json(content)
     if not {"key", "kind", "parents"} <= fields.keys():
@@ -100,13 +100,13 @@ def step_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
 
 
-def said_of(path: Path) -> dict[str, Any]:
+def file_checksum(path: Path) -> dict[str, Any]:
     """What a record says of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def differs(path: Path, said: Mapping[str, Any]) -> str | None:
+def find_mismatch(path: Path, said: Mapping[str, Any]) -> str | None:
     """In what a local file differs from what its record says, or None. A file is read once a process."""
     if not path.is_file():
         return "is missing"
@@ -115,7 +115,7 @@ def differs(path: Path, said: Mapping[str, Any]) -> str | None:
         return f"has {state.st_size} bytes, not the {said['bytes']} that were written"
     seen = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     if seen not in _VERIFIED:
-        if said_of(path)["sha256"] != said["sha256"]:
+        if file_checksum(path)["sha256"] != said["sha256"]:
             return "holds other bytes than were written"
         _VERIFIED.add(seen)
     return None

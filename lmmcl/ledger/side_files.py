@@ -67,7 +67,7 @@ def damaged(files: Store, name: str, why: str) -> DamagedError:
     return DamagedError(f"{why}; {remedy}", file=f"{files.uri}/{name}")
 
 
-def put_aside(files: Store, name: str) -> None:
+def quarantine(files: Store, name: str) -> None:
     """Rename a damaged file, so that a new one can be written."""
     with suppress(FileNotFoundError):  # another process has seen it too
         files.move(name, f"{name}{ASIDE}")

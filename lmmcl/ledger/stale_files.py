@@ -9,12 +9,12 @@ from pathlib import Path
 
 from lmmcl.config.cluster import ClaimSettings
 from lmmcl.ledger.interface import LedgerAccess
-from lmmcl.ledger.leases import Claims, forgotten
+from lmmcl.ledger.leases import Leases, forgotten
 from lmmcl.ledger.owners import is_stale, is_written, key_of
 from lmmcl.ledger.pending_record import private_folders
 
 
-def leftovers(ledger: LedgerAccess) -> list[Path]:
+def stale_files(ledger: LedgerAccess) -> list[Path]:
     """Folders that may be deleted.
 
     Private ones of this machine's processes that are gone; and what was unchanged for a week, if its process is not known to
@@ -34,7 +34,7 @@ def remove(folders: Iterable[Path]) -> None:
 
 def tidy(ledger: LedgerAccess) -> None:
     """Delete all leftovers, and claims that were left a day ago."""
-    remove(leftovers(ledger))
+    remove(stale_files(ledger))
     for name in forgotten(ledger.files):
         with suppress(FileNotFoundError):
             ledger.files.remove(name)
@@ -51,5 +51,5 @@ def _of_node(ledger: LedgerAccess) -> list[Path]:
 
 def _forgotten(ledger: LedgerAccess, folders: Iterable[Path]) -> list[Path]:
     stale = [folder for folder in folders if is_stale(folder) and not is_written(folder)]
-    claims = Claims(ledger.files, ClaimSettings())
-    return [folder for folder in stale if claims.holder(key_of(folder)) is None]
+    claims = Leases(ledger.files, ClaimSettings())
+    return [folder for folder in stale if claims.owner(key_of(folder)) is None]

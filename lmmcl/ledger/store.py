@@ -1,6 +1,6 @@
 """The files of one store, a folder or any fsspec URI: whole at once, patient with a store that is away, plain when it is full.
 
-An object store may be out of reach for a moment: what failed is tried again for about a minute (`WAITS`), with a word in
+An object store may be out of reach for a moment: what failed is tried again for about a minute (`PATIENCE`), with a word in
 the log, and only then told. What cannot become better by waiting (no such file, no permission) is told at once.
 """
 
@@ -23,10 +23,12 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+from lmmcl.masking import mask
 
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds before each further try. An object store's own client tries several times inside each."""
+PATIENCE = BackOff(longest=32.0, retries=6)
+"""About a minute. An object store's own client tries several times inside each."""
 FINAL = (
     FileNotFoundError,
     FileExistsError,
@@ -179,7 +181,7 @@ class Store:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
-        root = f"{self.root}/{folder}"
+        root = f"{self.root}/{folder}".rstrip("/")
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
@@ -205,22 +207,21 @@ class Store:
         if self.is_local:
             return call(*arguments)
         started = time.monotonic()
-        for wait in (*WAITS, None):
-            try:
-                return call(*arguments)
-            except FINAL:
+        try:
+            return PATIENCE.call(
+                lambda: call(*arguments),
+                is_transient=lambda error: _is_away(error) and type(error).__name__ not in HOPELESS,
+                on_retry=lambda error, pause: logger.warning(
+                    "store %s cannot be reached (%s); trying again in %g s", mask(self.uri), _line(error), pause
+                ),
+            )
+        except Exception as error:
+            if not _is_away(error):
                 raise
-            except Exception as error:  # each object store has errors of its own for being away
-                if isinstance(error, UserError) or is_full(error):
-                    raise
-                if wait is None or type(error).__name__ in HOPELESS:
-                    raise StoreError(
-                        f"cannot be reached ({_line(error)}), tried for {time.monotonic() - started:.0f} s; {KEPT}",
-                        file=f"store {self.uri}",
-                    ) from error
-                logger.warning("store %s cannot be reached (%s); trying again in %g s", self.uri, _line(error), wait)
-            time.sleep(wait)
-        raise AssertionError("the last try returns or raises")
+            raise StoreError(
+                f"cannot be reached ({_line(error)}), tried for {time.monotonic() - started:.0f} s; {KEPT}",
+                file=f"store {self.uri}",
+            ) from error
 
 
 def local_path(store: str) -> Path | None:
@@ -233,6 +234,11 @@ def local_path(store: str) -> Path | None:
 def _pattern(pattern: str) -> re.Pattern[str]:
     text = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
     return re.compile(text, re.DOTALL)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether an error may mean that the store is out of reach: each object store has errors of its own for that."""
+    return not (isinstance(error, (*FINAL, UserError)) or is_full(error))
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -263,4 +269,4 @@ def full(folder: Path, store: str) -> FullError:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return mask(f"{type(error).__name__}: {error}".splitlines()[0])

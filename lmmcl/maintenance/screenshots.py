@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.reports.page.page import write_page
 from lmmcl.reports.plots import write_scatter
@@ -71,8 +72,8 @@ def _photograph(browser: str, address: str, file: Path, size: tuple[int, int], m
             raise UserError(f"{browser} took no picture of {address} within {SECONDS} s") from None
         if not taken.is_file():
             raise UserError(f"{browser} took no picture of {address}: {done.stderr[-500:].strip()}")
-        with Image.open(taken) as picture:
-            picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+        with Image.open(taken) as picture, replacing(file) as partial:
+            picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(partial, optimize=True)
     return file
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmmcl.errors import UserError, bad_setting, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
 from lmmcl.registry import member, members
 
@@ -192,7 +192,9 @@ class MergeMitigation(Mitigation):
     needs_model: ClassVar[bool] = False
     """Whether `prepare` runs a whole model; such a merge is given the device that training is given."""
 
-    continues_from: Literal["merged", "tuned", "base"] = "merged"
+    continues_from: Literal["merged", "tuned", "base"] = Field(
+        default="merged", description="what is merged, and where the next stage starts"
+    )
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter and recipe.adapter.kind == "moe":
@@ -241,13 +243,13 @@ def get_mitigation(
     if isinstance(spec, str):
         spec = {spec: {}}
     if len(spec) != 1:
-        raise UserError(f"a mitigation is a name or {{name: {{setting: value}}}}, not {dict(spec)!r}")
+        raise UserError(f"a mitigation is a name or {{name: {{setting: value}}}}, not {shown(dict(spec))}")
     [(name, settings)] = spec.items()
     if name in RECIPES and name not in mitigation_names():
-        raise UserError(f"{name!r} is a recipe, not a mitigation; allowed in `recipe: [{name}]`")
+        raise UserError(f"{shown(name)} is a recipe, not a mitigation; allowed in `recipe: [{name}]`")
     kind: type[Mitigation] = member("lmmcl.methods", "MITIGATIONS", "mitigation", name)
     if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     for setting in settings or {}:
         if setting not in kind.model_fields:
             raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmmcl.errors import UserError
+from lmmcl.errors import LONGEST_VALUE, UserError
 from lmmcl.models.lmm import LMM
 from lmmcl.registry import member, members
 
@@ -23,7 +23,7 @@ def get_model(name: str, folder: Path | None = None) -> LMM:
     try:
         return member(__name__, "MODELS", "model", name)
     except UserError as error:
-        if ((folder or Path()) / name / "config.json").is_file():
+        if len(name) <= LONGEST_VALUE and ((folder or Path()) / name / "config.json").is_file():
             return local_model(name, folder)
         raise UserError(f"{error.message} (or the path of a save_pretrained directory)") from None
 

@@ -33,7 +33,7 @@ class HubModel(PretrainedLMM):
     description: str = ""
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "hub": self.hub, "revision": self.revision}
+        return {"name": self.name, "hub": self.hub, "revision": self.revision, **self.reading()}
 
     def about(self) -> dict[str, str]:
         return {"hub": self.hub, "revision": self.revision, **super().about()}

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmmcl.models.partition.fused import fused_layouts
+
 HUB = Path(__file__).parent / "data" / "hub"
 
 
@@ -39,9 +41,21 @@ def parameter_counts(model: Any) -> dict[str, int]:
     return {name: parameter.numel() for name, parameter in model.named_parameters()}
 
 
-def count_roles(roles: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Parameters by role, in the order in which the roles first occur."""
+def count_roles(
+    roles: Mapping[str, str], sizes: Mapping[str, int], pieces: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, int]:
+    """Parameters by role, in the order in which the roles first occur. `pieces` are those of fused tensors, by name and role."""
     counts: Counter[str] = Counter()
     for name, role in roles.items():
-        counts[role] += sizes[name]
+        for part, size in (pieces or {}).get(name, {role: sizes[name]}).items():
+            counts[part] += size
     return dict(counts)
+
+
+def piece_counts(model: Any, roles: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """The number of entries of each part of the model's fused tensors whose layout is known, by name and role."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {
+        name: {role: piece.size(shapes[name]) for role, piece in layout.items()}
+        for name, layout in fused_layouts(model, roles).items()
+    }

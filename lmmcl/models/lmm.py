@@ -46,6 +46,11 @@ class LMM(ABC):
         """What `get_model` finds this model by."""
         return self.name
 
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        """Parts (first words of roles) that have dropout while they train; `*` for one that is no part's own."""
+        return ()
+
     def about(self) -> dict[str, str]:
         """What a person may want to know: the family, and what its file says; where the weights are."""
         return {"family": self.family}

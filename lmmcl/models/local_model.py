@@ -6,16 +6,16 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.architecture import Architecture, get_architecture
-from lmmcl.models.families.generic import VERSION, generic_roles, guess_architecture
-from lmmcl.models.inventory import count_roles, meta_model, parameter_counts
+from lmmcl.models.architecture import Architecture, dropout_parts, get_architecture
+from lmmcl.models.families.generic import REPARTITIONED, VERSION, generic_roles, guess_architecture
+from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import (
     CONFIG,
@@ -26,7 +26,7 @@ from lmmcl.models.model_folder import (
     weight_files,
 )
 from lmmcl.models.pretrained import PretrainedLMM, load_whole
-from lmmcl.models.roles import summary
+from lmmcl.models.roles import covers
 from lmmcl.tasks.files.digest import DigestCache, state_of
 
 if TYPE_CHECKING:
@@ -99,10 +99,15 @@ class LocalModel(PretrainedLMM):
         return f"{self.config['model_type']} in {self.directory}"
 
     def identity(self) -> dict[str, Any]:
-        return {"model_type": self.config["model_type"], "digest": self.digest}
+        roles = {"roles": VERSION} if self.config["model_type"] in REPARTITIONED else {}
+        return {"model_type": self.config["model_type"], "digest": self.digest, **roles, **self.reading()}
 
     def about(self) -> dict[str, str]:
         return {"directory": str(self.directory), "digest": self.digest, **super().about()}
+
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return dropout_parts(self.config, self.architecture.dropout)
 
     def source(self) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(self.directory), "local_files_only": True}
@@ -129,15 +134,29 @@ class LocalModel(PretrainedLMM):
         return super().load_model(precision=precision, device=device, attention=attention)
 
     def roles_of(self, names: Iterable[str]) -> dict[str, str]:
-        return super().roles_of(names) if self.is_known else generic_roles(names, model=self._place)
+        """By the rules of the family's file; where it has none, or the parts are others than it knows, by the modules."""
+        names = list(names)
+        if self.is_known and covers(self.rules, names):
+            return super().roles_of(names)
+        roles = self._roles
+        if unknown := [name for name in names if name not in roles]:
+            raise UserError(
+                f"{len(unknown)} parameters are not in the model that its configuration describes ({unknown[0]})",
+                file=self._place,
+            )
+        return {name: roles[name] for name in names}
+
+    @cached_property
+    def _roles(self) -> Mapping[str, str]:
+        return generic_roles(self._meta_model(), place=self._place)
 
     def role_counts(self) -> dict[str, int]:
         """Built without memory from the configuration the first time (needs torch), then remembered.
 
         Raises UserError when the weights lack some of the tensors, so that a plan tells it.
         """
-        rules = [[rule.pattern, rule.role] for rule in self.rules] if self.is_known else VERSION
-        key = _hash(["roles", self.config, rules])
+        rules = [[rule.pattern, rule.role] for rule in self.rules] if self.is_known else []
+        key = _hash(["roles", self.config, rules, VERSION])
         cache = DigestCache()
         found = cache.recall(key)
         counts = json.loads(found) if found else self._count()
@@ -145,7 +164,7 @@ class LocalModel(PretrainedLMM):
             cache.remember(key, json.dumps(counts))
         self._check_complete()
         if not self.is_known:
-            warnings.warn(self._partition(counts), UserWarning, stacklevel=2)
+            _warn_of_modules(self._place, self.config["model_type"])
         return counts
 
     def _check_complete(self) -> None:
@@ -159,32 +178,37 @@ class LocalModel(PretrainedLMM):
         cache.remember(key, "yes")
 
     def _count(self) -> dict[str, int]:
+        model = self._meta_model()
+        sizes = parameter_counts(model)
+        roles = self.roles_of(sizes)
+        return count_roles(roles, sizes, piece_counts(model, roles))
+
+    def _meta_model(self) -> Any:
         from transformers import AutoConfig
 
         try:
-            config = AutoConfig.from_pretrained(**self.source())
-            sizes = parameter_counts(meta_model(config))
+            return meta_model(AutoConfig.from_pretrained(**self.source()))
         except ValueError as error:  # transformers' answer to an architecture that it does not have, or not for images
             raise UserError(
-                f"model_type {self.config['model_type']!r} is none that transformers builds for image and text: "
+                f"transformers has no image-text-to-text model for model_type {self.config['model_type']!r}: "
                 f"{str(error).splitlines()[0]}",
                 file=self._place,
             ) from error
-        return count_roles(self.roles_of(sizes), sizes)
-
-    def _partition(self, counts: dict[str, int]) -> str:
-        folded: dict[str, int] = {}
-        for role, parameters in counts.items():
-            folded[summary([role])[0]] = folded.get(summary([role])[0], 0) + parameters
-        lines = "".join(f"\n  {role}: {parameters:,}" for role, parameters in folded.items())
-        return (
-            f"{self._place}: no family file for model_type {self.config['model_type']!r}; "
-            f"its parts were recognised by their names, check them:{lines}"
-        )
 
     @property
     def _place(self) -> str:
         return f"model {self.directory}"
+
+
+@cache
+def _warn_of_modules(place: str, model_type: str) -> None:
+    """Once a directory: a sweep asks for its counts many times."""
+    warnings.warn(
+        f"{place}: no family file for model_type {model_type!r}; the roles of its parameters follow from transformers' modules "
+        "(`lmmcl show model` prints them with their shares)",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _hash(value: Any) -> str:

@@ -41,6 +41,15 @@ class PretrainedLMM(LMM):
         """How the parameters partition into roles."""
         return self.architecture.rules
 
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return self.architecture.dropout
+
+    def reading(self) -> dict[str, Any]:
+        """What of an identity tells how dialogues become tokens; empty where it never changed."""
+        version = self.architecture.dialogues
+        return {"dialogues": version} if version > 1 else {}
+
     def about(self) -> dict[str, str]:
         return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
 

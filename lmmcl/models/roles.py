@@ -6,6 +6,11 @@ A role is a dotted path, from the coarse to the fine:
     projector
     llm.embeddings · llm.blocks.N.attention.{q,k,v,o} · llm.blocks.N.mlp.{gate,up,down} · llm.blocks.N.norm · llm.norm · llm.head
 
+Only some models have `qformer`, `audio.…` (as `vision.…`), `llm.per_layer_embeddings`, and in their blocks `cross_attention`,
+`router`, `indexer`, `attention.gate`. Where blocks have several kinds of token mixer or of MLP, the kind is the last part:
+`attention.q.softmax` and `attention.q.linear`; `mlp.gate.dense`, `mlp.gate.routed` and `mlp.gate.shared`. A tensor that holds
+several parts at once has them joined by `+`: `mlp.gate+up`, `attention.q+k+v`; a selector of one of them means that slice.
+
 A selector is a role or the beginning of one; `*` stands for any one part, `12-27` for a range of block numbers and `last-4` for
 the last four blocks that the model has: `llm.blocks.*.attention`, `llm.blocks.12-27.mlp.gate`, `llm.blocks.last-4`, `vision`.
 """
@@ -14,10 +19,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,30 @@ def assign_roles(rules: Iterable[RoleRule], names: Iterable[str]) -> dict[str, s
     return roles
 
 
+def covers(rules: Iterable[RoleRule], names: Iterable[str]) -> bool:
+    """Whether each name has exactly one role by `rules`: whether `assign_roles` would succeed."""
+    compiled = [re.compile(rule.pattern) for rule in rules]
+    return all(sum(pattern.fullmatch(name) is not None for pattern in compiled) == 1 for name in names)
+
+
+def split_role(role: str) -> list[str]:
+    """A role that joins several parts as one role each: `mlp.gate+up` → `mlp.gate`, `mlp.up`."""
+    before, _, rest = role.partition("+")
+    if not rest:
+        return [role]
+    front, _, first = before.rpartition(".")
+    joined, dot, kind = rest.partition(".")
+    return [f"{front}.{part}{dot}{kind}" for part in (first, *joined.split("+"))]
+
+
 def selects(selector: str, role: str) -> bool:
-    """Whether `selector` covers `role`."""
+    """Whether `selector` covers `role`, or at least one of the parts that it joins."""
     wanted, given = selector.split("."), role.split(".")
     return len(wanted) <= len(given) and all(_part_matches(w, g) for w, g in zip(wanted, given, strict=False))
 
 
 def _part_matches(wanted: str, given: str) -> bool:
-    if wanted in ("*", given):
+    if wanted in ("*", given) or wanted in given.split("+"):
         return True
     span = re.fullmatch(r"(\d+)-(\d+)", wanted)
     return span is not None and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
@@ -72,14 +93,14 @@ def resolve(selector: str, roles: Iterable[str], *, model: str) -> str:
         given = (role.split(".") for role in roles if selects(before, role))
         numbers = {int(role[at]) for role in given if len(role) > at and role[at].isdigit()}
         if not 1 <= int(last[1]) <= len(numbers):
-            raise UserError(f"selector {selector!r}: {model} has {len(numbers)} blocks in {before!r}")
+            raise UserError(f"selector {shown(selector)}: {model} has {len(numbers)} blocks in {before!r}")
         end = max(numbers)
         parts[at] = f"{end - int(last[1]) + 1}-{end}"
     return ".".join(parts)
 
 
 def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) -> set[str]:
-    """Names of the parameters whose role one of `selectors` covers.
+    """Names of the parameters whose role one of `selectors` covers, wholly or (for joined parts) in part.
 
     `roles` maps parameter names to roles. Raises UserError when a selector covers nothing: a recipe that silently
     trains less than it says is the commonest mistake of the field.
@@ -89,14 +110,46 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
         resolved = resolve(selector, roles.values(), model=model)
         hits = {name for name, role in roles.items() if selects(resolved, role)}
         if not hits:
-            tied = resolved == "llm.head" and "llm.embeddings" in roles.values()
-            why = " (its head is tied: one tensor with llm.embeddings, which trains both)" if tied else ""
+            why = _why_not(resolved, roles.values())
             raise UserError(
-                f"selector {selector!r} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
+                f"selector {shown(selector)} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
                 f"its roles: {', '.join(summary(roles.values()))}"
             )
         chosen |= hits
     return chosen
+
+
+def check_whole(selectors: Iterable[str], roles: Collection[str], *, model: str) -> None:
+    """Raise UserError where `selectors` cover only some of the parts that one of `roles` joins.
+
+    For tensors whose parts cannot be told apart; of others each part has a role of its own where parameters are counted.
+    """
+    resolved = [resolve(selector, roles, model=model) for selector in selectors if "last-" not in selector]
+    for role in roles:
+        if "+" not in role:
+            continue
+        parts = split_role(role)
+        chosen = [part for part in parts if any(selects(selector, part) for selector in resolved)]
+        if chosen and len(chosen) < len(parts):
+            raise UserError(
+                f"{' and '.join(summary(parts))} are one tensor in {model} that cannot be divided; "
+                f"name all of them or none (selected: {', '.join(summary(chosen))})"
+            )
+
+
+def _why_not(selector: str, roles: Collection[str]) -> str:
+    """What about the model explains that `selector` covers nothing; empty where nothing is known."""
+    if selector == "llm.head" and "llm.embeddings" in roles:
+        return " (its head is tied: one tensor with llm.embeddings, which trains both)"
+    parts = selector.split(".")
+    if parts[3:4] == ["mlp"] and parts[4:5] == ["gate"] and any(".mlp." in role for role in roles):
+        return " (its MLPs have no gate; use `mlp`, or `mlp_down` for their second layer)"
+    if parts[-1] in ("softmax", "linear") and parts[3:4] == ["attention"]:
+        return " (its blocks have one kind of token mixer; use `sa_proj`)"
+    if parts[-1] in ("dense", "routed", "shared") and parts[3:4] == ["mlp"]:
+        kinds = sorted({role.rpartition(".")[2] for role in roles} & {"dense", "routed", "shared"})
+        return f" (its MLPs are {' and '.join(kinds) if kinds else 'all dense; use `mlp`'})"
+    return ""
 
 
 def _near(selector: str, roles: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class Tower:
         """Of the largest block."""
         return max(self.sizes, default=0)
 
-    def kept(self, lowest: int, checkpointing: bool) -> int:
+    def saved_activation_bytes(self, lowest: int, checkpointing: bool) -> int:
         """Numbers of a token that are kept for the way back to block `lowest`; with checkpointing, a block's input for each
         block and one block in whole."""
         kept = self.sizes[lowest:]
@@ -66,9 +66,9 @@ def training_activations(step: Finetune, examples: int, *, checkpointing: bool, 
     language, vision = _tower(step.model, "llm"), _tower(step.model, "vision")
     trained = _trained_roles(step.recipe, step.model)
     sees = any(role.startswith(("vision.blocks.", "vision.embeddings")) for role in trained)
-    kept = example_tokens(step.model) * language.kept(0 if sees else _lowest(trained), checkpointing)
+    kept = example_tokens(step.model) * language.saved_activation_bytes(0 if sees else _lowest(trained), checkpointing)
     if sees:
-        kept += example_patches(step.model) * vision.kept(0, checkpointing)
+        kept += example_patches(step.model) * vision.saved_activation_bytes(0, checkpointing)
     # Logits, the same in fp32 and their gradient; the terms of a mitigation that compares distributions keep four more of them.
     logits = ANSWER_TOKENS * _vocabulary(step.model, language.width) * (precision + 8 + 16 * _compares(step))
     return examples * (kept * precision + logits)
@@ -79,7 +79,7 @@ def cache_bytes(lmm: LMM, new_tokens: int, precision: int) -> int:
     return (example_tokens(lmm) + new_tokens) * _kept_by_a_token(lmm) * precision
 
 
-def passing_bytes(lmm: LMM, precision: int) -> int:
+def peak_activation_bytes(lmm: LMM, precision: int) -> int:
     """Bytes of one question in the block where it takes most: nothing is kept for a way back."""
     seen = example_patches(lmm) * _tower(lmm, "vision").block
     return max(seen, example_tokens(lmm) * _tower(lmm, "llm").block) * precision
@@ -95,7 +95,7 @@ def _shapes(lmm: LMM) -> Shapes | None:
 @cache
 def _kept_by_a_token(lmm: LMM) -> int:
     """Numbers of keys and values, over all blocks."""
-    keeps = re.compile(r"llm\.blocks\.\d+\.attention\.[kv]$")
+    keeps = re.compile(r"llm\.blocks\.\d+\.attention\.(?:q\+)?(?:k|v|k\+v)(?:\.softmax)?$")
     return sum(rows for role, layers in (_shapes(lmm) or {}).items() if keeps.match(role) for rows, _ in layers)
 
 

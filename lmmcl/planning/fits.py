@@ -12,7 +12,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
-from lmmcl.steps import Asked, Evaluate, Examine, Finetune, Snapshot, Step
+from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -23,7 +23,7 @@ ANYWAY = "leave out gpu_memory_gb to try all the same"
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """How a stage fits a node: so many of its GPUs, shared in that way, and the memory that each needs."""
 
     gpus: int
@@ -39,7 +39,7 @@ class Place:
         return f"{_gb(self.memory.total)} on {self.gpus} GPU{'s' if self.gpus > 1 else ''}{shared}"
 
 
-def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -> Place | None:
+def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -> Placement | None:
     """The fewest of `gpus` GPUs of `gb` gigabytes that a stage fits, with checkpointing and one example each; None if none do."""
     one = TrainingPlacement(gpus_per_worker=1, micro_batch_size=1, gradient_checkpointing=True)
     tried: list[tuple[int, str, dict[str, Any]]] = [(1, "one GPU", {})]
@@ -49,8 +49,8 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
             tried += [(workers, f"ZeRO-{stage}", {**zero, "zero_stage": stage}) for stage in (2, 3)]
     for number, strategy, change in tried:
         place = one.model_copy(update=change)
-        if _can_be(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
-            return Place(number, strategy, memory)
+        if _is_feasible(step, place) and (memory := stage_memory(step, place)).total <= gb * GB:
+            return Placement(number, strategy, memory)
     return None
 
 
@@ -62,7 +62,7 @@ def refuse(found: Sequence[str]) -> None:
         raise UserError(told[0] if len(told) == 1 else "\n" + "\n".join(f"- {each}" for each in told))
 
 
-def unfit(
+def find_infeasible(
     sweep: Sweep, cluster: Cluster, steps: Iterable[Step], is_missing: Callable[[Step], bool], *, of_all: bool = True
 ) -> tuple[str, ...]:
     """What of `steps` is still to be computed, or may be proposed by a search, and cannot be on this cluster, with what would help.
@@ -71,13 +71,13 @@ def unfit(
     what does not fit. Without `of_all`, mitigations that the strategy cannot have are left out: their trials end by
     themselves as soon as they begin to train, and the others are not to wait for that.
     """
-    corners = [step for space in sweep.spaces for corner in space.corners for step in corner.steps().values()]
+    corners = [step for space in sweep.spaces for corner in space.extremes for step in corner.steps().values()]
     coming = {step.key for step in corners}
     whys: dict[tuple[str, ...], str | None] = {}
     found: dict[tuple[str, ...], str] = {}
     for step in (*steps, *corners):
         checked = step.finetune if isinstance(step, Snapshot) else step
-        if not isinstance(checked, Finetune | Evaluate | Examine) or (alike := _alike(checked)) in found:
+        if not isinstance(checked, Finetune | Evaluate | ProbeStep) or (alike := _memory_signature(checked)) in found:
             continue
         if alike not in whys:
             whys[alike] = _why_not(checked, cluster, of_all)
@@ -86,7 +86,7 @@ def unfit(
     return tuple(dict.fromkeys(found.values()))
 
 
-def _why_not(step: Finetune | Asked, cluster: Cluster, of_all: bool) -> str | None:
+def _why_not(step: Finetune | ScoringStep, cluster: Cluster, of_all: bool) -> str | None:
     try:
         if isinstance(step, Finetune):
             if of_all or _goes_with(step, cluster.training):
@@ -98,7 +98,7 @@ def _why_not(step: Finetune | Asked, cluster: Cluster, of_all: bool) -> str | No
     return None
 
 
-def _alike(step: Finetune | Asked) -> tuple[str, ...]:
+def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     """What decides whether a step fits."""
     if isinstance(step, Finetune):
         mitigation = step.mitigation.name if step.mitigation else ""
@@ -118,7 +118,7 @@ def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
     return True
 
 
-def _can_be(step: Finetune, placement: TrainingPlacement) -> bool:
+def _is_feasible(step: Finetune, placement: TrainingPlacement) -> bool:
     """Whether also the global batch can be cut so."""
     try:
         cut_batches(step.training, placement)
@@ -143,7 +143,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
         )
 
 
-def check_asked(step: Asked, cluster: Cluster) -> None:
+def check_asked(step: ScoringStep, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
     place = cluster.evaluation
     if cluster.gpu_memory_gb is None or not place.gpus:
@@ -169,7 +169,7 @@ def _have(gb: float, gpus: float) -> int:
     return int(gb * GB * min(1.0, gpus))
 
 
-def _smaller_batch(step: Asked, place: EvaluationPlacement, have: int) -> str:
+def _smaller_batch(step: ScoringStep, place: EvaluationPlacement, have: int) -> str:
     for size in range(place.batch_size - 1, 0, -1):
         if asked_memory(step, place.model_copy(update={"batch_size": size})).total <= have:
             return f"It would fit with {{batch_size: {size}}}"
@@ -183,7 +183,7 @@ def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
         for change in kind:
             new = {name: value for name, value in change.items() if getattr(placement, name) != value}
             changed = placement.model_copy(update=new)
-            if new and _can_be(step, changed) and stage_memory(step, changed).total <= have:
+            if new and _is_feasible(step, changed) and stage_memory(step, changed).total <= have:
                 words = [
                     f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in new.items()
                 ]

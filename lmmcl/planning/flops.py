@@ -23,7 +23,7 @@ from lmmcl.models.linears import linear_shapes
 from lmmcl.models.lmm import LMM
 from lmmcl.planning.activations import example_tokens
 from lmmcl.steps import Evaluate, Finetune, Step
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.tasks.files.prepared import about
 from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill, prepared_file
 from lmmcl.tasks.papers.sizes import ABOUT
@@ -90,7 +90,7 @@ def _taught(step: Finetune) -> float | None:
     if examples is None or forward is None:
         return None
     tokens = example_tokens(step.model)
-    weights = 2 * tokens * trained_of(step.recipe, step.model).trained
+    weights = 2 * tokens * count_trained(step.recipe, step.model).trained
     return examples * (3 * forward + weights)  # forward, again for the checkpoints, and back
 
 

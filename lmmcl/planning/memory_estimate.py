@@ -15,9 +15,9 @@ from lmmcl.config.cluster import EvaluationPlacement, TrainingPlacement
 from lmmcl.methods.recipes.adapters import OSF
 from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import select
-from lmmcl.planning.activations import cache_bytes, passing_bytes, training_activations
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, stages_of
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.planning.activations import cache_bytes, peak_activation_bytes, training_activations
+from lmmcl.steps import Checkpoint, Evaluate, Finetune, ProbeStep, ScoringStep, stages_of
+from lmmcl.steps.count_trained import count_trained
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Of a parameter, by precision."""
@@ -76,7 +76,7 @@ class AskedMemory:
 def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
     """What training `step` needs on each of its GPUs."""
     precision = BYTES[step.training.precision]
-    trained = trained_of(step.recipe, step.model).trained
+    trained = count_trained(step.recipe, step.model).trained
     total = sum(step.model.role_counts().values()) + _added(step)
     share = {"deepspeed": _zero, "fsdp": _fsdp}.get(placement.strategy, _whole)
     weights, gradients, optimizer, exchange = share(step, placement, precision, total, trained)
@@ -132,7 +132,7 @@ def _added(step: Finetune) -> int:
         return 0
     counts = step.model.role_counts()
     own = select({role: role for role in counts}, step.recipe.train, model=step.model.name)
-    added = trained_of(step.recipe, step.model).trained - sum(counts[role] for role in own)
+    added = count_trained(step.recipe, step.model).trained - sum(counts[role] for role in own)
     return int(added / (1 - adapter.preserved)) if isinstance(adapter, OSF) else added
 
 
@@ -158,17 +158,19 @@ def grown_by(checkpoint: Checkpoint) -> int:
     """Parameters (of experts) that its stages left in the model beside its own."""
     recipes = [stage.recipe for stage in stages_of(checkpoint) if isinstance(stage, Finetune)]
     moe = [recipe for recipe in recipes if recipe.adapter and recipe.adapter.kind == "moe"]
-    return max((trained_of(recipe, checkpoint.model).written for recipe in moe), default=0)
+    return max((count_trained(recipe, checkpoint.model).written for recipe in moe), default=0)
 
 
-def asked_memory(step: Asked, placement: EvaluationPlacement) -> AskedMemory:
+def asked_memory(step: ScoringStep, placement: EvaluationPlacement) -> AskedMemory:
     """What asking `step` of its checkpoint needs on a GPU; another engine than transformers holds its cache to what is left."""
     precision = BYTES[step.evaluation.precision]
     lmm = step.checkpoint.model
     weights = precision * (sum(lmm.role_counts().values()) + grown_by(step.checkpoint))
-    if isinstance(step, Examine) and step.probe.needs_base:
+    if isinstance(step, ProbeStep) and step.probe.needs_base:
         weights *= 2
     if placement.engine != "transformers":
         return AskedMemory(weights, 0, 0)
     cache = cache_bytes(lmm, step.benchmark.max_new_tokens, precision) if isinstance(step, Evaluate) else 0
-    return AskedMemory(weights, placement.batch_size * cache, placement.batch_size * passing_bytes(lmm, precision))
+    return AskedMemory(
+        weights, placement.batch_size * cache, placement.batch_size * peak_activation_bytes(lmm, precision)
+    )

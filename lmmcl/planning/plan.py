@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,17 +19,18 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubModel
 from lmmcl.planning.data_notes import data_notes
-from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Place, refuse, smallest_place, unfit
+from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
 from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
-from lmmcl.search.progress import Walk, walks_of, wanted_steps
+from lmmcl.search.progress import TrialProgress, progress_of, wanted_steps
 from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.trial import Trial
+from lmmcl.terminal import PIPE_WIDTH, safe_console
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,7 +56,7 @@ class TrialPlan:
     bytes_per_stage: int
     gpu_bytes: dict[str, int] | None = None
     asked_bytes: dict[str, int] | None = None
-    node: Place | None = None
+    node: Placement | None = None
     stopped: dict[str, Any] | None = None
 
 
@@ -63,7 +64,7 @@ class TrialPlan:
 class Plan:
     """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
 
-    `hours` are GPU hours of what is to run, for models of the hub; `unfit` says which stages the cluster's GPUs cannot hold.
+    `hours` are GPU hours of what is to run, for models of the hub; `infeasible` says which stages the cluster's GPUs cannot hold.
     """
 
     sweep: str
@@ -76,7 +77,7 @@ class Plan:
     pace: Pace | None = None
     notes: tuple[str, ...] = ()
     hours: Hours | None = None
-    unfit: tuple[str, ...] = ()
+    infeasible: tuple[str, ...] = ()
     searches: tuple[SearchPlan, ...] = ()
 
     @property
@@ -92,10 +93,9 @@ class Plan:
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=200)
-        with console.capture() as capture:
-            console.print(plan_table(self))
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        text = io.StringIO()  # a notebook and a terminal that is asked for colours get the same plain text
+        safe_console(file=text, width=PIPE_WIDTH, color_system=None, force_jupyter=False).print(plan_table(self))
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def to_frame(self) -> DataFrame:
         """One row a trial: steps wanted and recorded, parameters trained, bytes per stage."""
@@ -103,18 +103,18 @@ class Plan:
 
         return pd.DataFrame(self.to_dict()["trials"])
 
-    def refuse_unfit(self) -> None:
+    def refuse_infeasible(self) -> None:
         """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
-        refuse(self.unfit)
+        refuse(self.infeasible)
 
 
 def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
     """Compare the steps of `sweep` with the records of `ledger`.
 
-    With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `unfit` what does not fit.
+    With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `infeasible` what does not fit.
     """
     sweep = with_proposals(sweep, ledger)
-    walks = walks_of(sweep, ledger)
+    walks = progress_of(sweep, ledger)
     steps = wanted_steps(sweep, walks)
     recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
     wanted = Counter(step.kind for step in steps.values())
@@ -133,7 +133,7 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         pace=estimate_pace(missing, ledger, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
         hours=estimate_hours(missing),
-        unfit=unfit(sweep, cluster, missing, lambda step: True) if cluster else (),
+        infeasible=find_infeasible(sweep, cluster, missing, lambda step: True) if cluster else (),
     )
 
 
@@ -180,7 +180,7 @@ def _numbers(some: Sequence[int]) -> str:
     return ", ".join(map(str, some))
 
 
-def _trial_plan(walk: Walk, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
+def _trial_plan(walk: TrialProgress, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
     trial, steps = walk.trial, walk.steps()
     return TrialPlan(
         name=trial.name,
@@ -213,7 +213,7 @@ def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
 
 
 def _stage_bytes(trial: Trial) -> int:
-    return trained_of(trial.recipe, trial.model).written * BYTES[trial.training.precision]
+    return count_trained(trial.recipe, trial.model).written * BYTES[trial.training.precision]
 
 
 def _checkpoint_bytes(step: Step) -> int:
@@ -224,7 +224,7 @@ def _checkpoint_bytes(step: Step) -> int:
         return _checkpoint_bytes(step.finetune)
     if not isinstance(step, Finetune):
         return 0
-    return trained_of(step.recipe, step.model).written * BYTES[step.training.precision]
+    return count_trained(step.recipe, step.model).written * BYTES[step.training.precision]
 
 
 def plan_table(plan: Plan) -> Group:

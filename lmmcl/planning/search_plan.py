@@ -46,7 +46,7 @@ def plan_searches(sweep: Sweep, ledger: Ledger, step_bytes: Callable[[Step], int
     plans = []
     for space, state in zip(sweep.spaces, search_states(sweep, ledger), strict=True):
         new = _new_steps(space)
-        left = state.asked - state.proposed
+        left = state.num_points - state.proposed
         hours = estimate_hours(itertools.chain.from_iterable(itertools.repeat(new, left)))
         plans.append(SearchPlan(state, left, len(new), sum(map(step_bytes, new)), hours))
     return plans
@@ -54,6 +54,6 @@ def plan_searches(sweep: Sweep, ledger: Ledger, step_bytes: Callable[[Step], int
 
 def _new_steps(space: Space) -> list[Step]:
     """The steps of the costliest corner that no other corner has: what a point does not share with other points."""
-    corners = [corner.steps() for corner in space.corners]
+    corners = [corner.steps() for corner in space.extremes]
     shared = set.intersection(*(set(steps) for steps in corners)) if len(corners) > 1 else set()
     return max(([step for key, step in steps.items() if key not in shared] for steps in corners), key=len)

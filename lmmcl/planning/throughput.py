@@ -13,7 +13,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import KINDS, Record
 from lmmcl.planning.flops import known_size, trained_examples
-from lmmcl.steps import Evaluate, Examine, Finetune, Snapshot, Step, alike
+from lmmcl.steps import Evaluate, Finetune, ProbeStep, Snapshot, Step, alike
 from lmmcl.tasks.hub.hub_data import HubSkill
 
 
@@ -89,7 +89,7 @@ def _at_once(cluster: Cluster) -> int | None:
 
 def step_model(step: Step) -> str:
     """The label of the model that a step is of."""
-    return (step.checkpoint.model if isinstance(step, Evaluate | Examine) else step.model).label
+    return (step.checkpoint.model if isinstance(step, Evaluate | ProbeStep) else step.model).label
 
 
 def _names(kind: str, model: str, work: Sequence[str]) -> list[tuple[str, ...]]:

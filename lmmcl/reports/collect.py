@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -14,14 +13,17 @@ from typing import Any
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.search.progress import Walk, Walks, walks_of, wanted_steps
+from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wanted_steps
 from lmmcl.search.search_state import search_states, with_proposals
-from lmmcl.steps import Examine, Finetune, Step
+from lmmcl.steps import Finetune, ProbeStep, Step
 from lmmcl.steps.trial import Stage, Trial
+from lmmcl.terminal import escape_controls
+from lmmcl.version import git, source_commit
 
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
@@ -35,7 +37,7 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
     read, sweep = Reading(ledger), with_proposals(sweep, ledger)
     if failures is None:
         failures = {key: failure.why for key, failure in kept_failures(ledger, sweep.trials).items()}
-    walks = walks_of(sweep, ledger, read.find)
+    walks = progress_of(sweep, ledger, read.find)
     trials = [trial_result(trial, read, walks, error=failures.get(trial.key)) for trial in sweep.trials]
     wanted = wanted_steps(sweep, walks)
     recorded = sum(read.find(step) is not None for step in wanted.values())
@@ -84,11 +86,11 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
 
 
 def trial_result(
-    trial: Trial, ledger: Ledger | Reading, walks: Walks | None = None, *, error: str | None = None
+    trial: Trial, ledger: Ledger | Reading, walks: SweepProgress | None = None, *, error: str | None = None
 ) -> TrialResult:
     """One trial: its stages up to the first that lacks a score, or that ended it; `walks` are those of its sweep."""
     read = ledger if isinstance(ledger, Reading) else Reading(ledger)
-    walk = (walks or Walks(read.find)).of(trial)
+    walk = (walks or SweepProgress(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
     stages = [_stage_result(walk, number, matrix, read) for number in matrix.stages]
     finished = len(stages) == len(walk.stages) and not (error and _lacks_probes(walk, read))
@@ -107,7 +109,7 @@ def trial_result(
     )
 
 
-def _stage_result(walk: Walk, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
+def _stage_result(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
     stage = walk.stages[number]
     trained = stage.tuned
     asked = [step.benchmark.name for step in stage.evaluations]
@@ -128,16 +130,16 @@ def _stage_result(walk: Walk, number: int, matrix: ScoreMatrix, read: Reading) -
     )
 
 
-def _lacks_probes(walk: Walk, read: Reading) -> bool:
+def _lacks_probes(walk: TrialProgress, read: Reading) -> bool:
     return any(read.find(step) is None for stage in walk.stages for step in stage.examined)
 
 
-def _probes(steps: Sequence[Examine], read: Reading) -> dict[str, float]:
+def _probes(steps: Sequence[ProbeStep], read: Reading) -> dict[str, float]:
     found = [record for step in steps if (record := read.find(step)) is not None]
     return {name: value for record in found for name, value in record["values"].items()}
 
 
-def _probe_curve(walk: Walk, number: int, read: Reading) -> list[dict[str, float]]:
+def _probe_curve(walk: TrialProgress, number: int, read: Reading) -> list[dict[str, float]]:
     """What probes found at the moments inside a stage, and (of these probes) at its start and its end where those were asked."""
     stage = walk.stages[number]
     inside = {step.probe.name for moment in stage.moments for step in moment.probes}
@@ -164,9 +166,16 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
         "python": platform.python_version(),
         "commit": git_commit(),
-        "command": " ".join(["lmmcl", *sys.argv[1:]]),
+        "command": _command(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _command() -> str:
+    """The command line as it was typed, or that this was another program of Python's: a notebook, a script."""
+    program = Path(sys.argv[0])
+    is_lmmcl = program.name == "lmmcl" or program.parts[-2:] == ("lmmcl", "__main__.py")
+    return escape_controls(mask(" ".join(["lmmcl", *sys.argv[1:]]))) if is_lmmcl else "Python"
 
 
 def _version(package: str) -> str | None:
@@ -178,13 +187,6 @@ def _version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The commit of this package's source, with `+` where tracked files differ from it; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        head, changes = (
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes else "")
+    """The commit of this package's source, shortened, with `+` where tracked files differ from it; None outside its repository."""
+    commit = source_commit()
+    return commit and commit[:7] + ("+" if git("status", "--porcelain", "-uno") else "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import read_text
+from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.steps.trial import Trial
 
@@ -33,7 +34,7 @@ class Failure:
 
 def keep_failure(ledger: Ledger, trial: Trial, why: str, details: str) -> None:
     """Keep why `trial` failed. Raises UserError or OSError when the store does not take it."""
-    ledger.keep_text(_file(trial.key), f"{trial.name}\n{why}{DETAILS}{details}\n")
+    ledger.keep_text(_file(trial.key), mask(f"{trial.name}\n{why}{DETAILS}{details}\n"))
 
 
 def kept_failures(ledger: Ledger, trials: Iterable[Trial]) -> dict[str, Failure]:

@@ -18,11 +18,11 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.reports import formatting
 from lmmcl.reports.page.question_pictures import Pictures
-from lmmcl.reports.recommend import advise
+from lmmcl.reports.recommend import recommend
 from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
-from lmmcl.search.progress import Walk, walks_of
+from lmmcl.search.progress import TrialProgress, progress_of
 from lmmcl.search.search_state import with_proposals
 from lmmcl.steps import Evaluate
 from lmmcl.tasks.skills import Benchmark
@@ -74,7 +74,7 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
     wanted = [sweep.trial(name) for name in trials]
-    walks, answers = walks_of(sweep, ledger), AnswerRows(ledger.read_lines)
+    walks, answers = progress_of(sweep, ledger), AnswerRows(ledger.read_lines)
     found = [trial_flips(walks.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
     for trial, flips in zip(wanted, found, strict=False):
         if flips is None:
@@ -98,7 +98,7 @@ class AnswerRows:
         return self._base[step.path]
 
 
-def trial_flips(walk: Walk, benchmark: str, answers: AnswerRows) -> Flips | None:
+def trial_flips(walk: TrialProgress, benchmark: str, answers: AnswerRows) -> Flips | None:
     """Answers after the last stage that a trial walks and that has them, against those before the first; None where one of
     them is missing."""
     trial = walk.trial
@@ -174,7 +174,7 @@ def _of_many(found: Sequence[Flips], kind: str, most: int) -> Table | str:
 
 def front_keys(results: SweepResults) -> list[str]:
     """Keys of the trials of the fronts, one seed of each; at most as many as a page shows, those that learn most."""
-    chosen = [choice.trial for advice in advise(averaged(results)) for choice in advice.choices]
+    chosen = [choice.trial for advice in recommend(averaged(results)) for choice in advice.choices]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
 
 
@@ -183,7 +183,7 @@ def page_flips(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[dict
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
-    keys, walks, answers = front_keys(results), walks_of(sweep, ledger), AnswerRows(partial(rows_of, ledger))
+    keys, walks, answers = front_keys(results), progress_of(sweep, ledger), AnswerRows(partial(rows_of, ledger))
     pictures, found = Pictures(PAGE_BYTES), []
     for walk in (walks.of(trial) for trial in sweep.trials if trial.key in keys):
         for benchmark in walk.trial.benchmarks:

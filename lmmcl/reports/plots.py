@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.atomic_files import replacing
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.pareto import fronts, place
 from lmmcl.reports.results import SweepResults, TrialResult, identity
@@ -22,8 +23,8 @@ MOST_SHADES = 9
 
 def write_scatter(results: SweepResults, path: Path, *, title: str | None = None, dots_per_inch: int = 160) -> None:
     """Write the scatter as PNG (or SVG, PDF, by the ending of `path`)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scatter(results, title=title).savefig(path, dpi=dots_per_inch)
+    with replacing(path) as partial:
+        scatter(results, title=title).savefig(partial, dpi=dots_per_inch)
 
 
 def scatter(results: SweepResults, *, title: str | None = None) -> Figure:

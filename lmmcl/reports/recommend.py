@@ -19,7 +19,7 @@ TESTED = ("learning", "held_out_forgetting")
 
 
 @dataclass(frozen=True)
-class Tie:
+class Indistinguishable:
     """A finished trial that is told apart from a choice neither in learning nor in held-out forgetting: trial − choice."""
 
     trial: TrialResult
@@ -27,24 +27,24 @@ class Tie:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """A trial of a front, with what is within noise of it (nearest first) out of `rivals` trials it was tested against."""
 
     trial: TrialResult
-    ties: Sequence[Tie]
+    ties: Sequence[Indistinguishable]
     rivals: int
 
 
 @dataclass(frozen=True)
-class Advice:
+class Recommendation:
     """The choices of one set of comparable trials: those of the front, from the least learnt to the most."""
 
     model: str
-    choices: Sequence[Choice]
+    choices: Sequence[Candidate]
     least_lost: TrialResult
     finished: int
 
-    def under(self, budget: float) -> Choice | None:
+    def under(self, budget: float) -> Candidate | None:
         """The trial that learns most of those that lose at most `budget` points; None when every trial loses more.
 
         It always is on the front: what beats it would lose no more.
@@ -53,7 +53,7 @@ class Advice:
         return allowed[-1] if allowed else None
 
 
-def advise(results: SweepResults) -> list[Advice]:
+def recommend(results: SweepResults) -> list[Recommendation]:
     """One advice for each set of comparable trials that has a finished one."""
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
@@ -64,22 +64,22 @@ def advise(results: SweepResults) -> list[Advice]:
         group = groups[comparable(front[0])]
         least = max(group, key=lambda trial: _value(trial, "held_out_forgetting"))
         choices = [_choice(trial, group) for trial in front]
-        found.append(Advice(str(front[0].axes.get("model")), choices, least, len(group)))
+        found.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
     return found
 
 
-def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Choice:
+def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Candidate:
     """Every rival is tested in both measures; Holm's correction is over all of these tests."""
     tested = []
     for rival in group:
         made = {name: difference(chosen, rival, name) for name in TESTED} if rival is not chosen else {}
         known = {name: each for name, each in made.items() if each is not None}
         if len(known) == len(TESTED):
-            tested.append(Tie(rival, known))
+            tested.append(Indistinguishable(rival, known))
     corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
     pairs = zip(corrected[::2], corrected[1::2], strict=True)
     ties = [tie for tie, pair in zip(tested, pairs, strict=True) if min(pair) >= ALPHA]
-    return Choice(chosen, sorted(ties, key=lambda tie: -_value(tie.trial, "learning")), len(tested))
+    return Candidate(chosen, sorted(ties, key=lambda tie: -_value(tie.trial, "learning")), len(tested))
 
 
 def difference(one: TrialResult, other: TrialResult, name: str) -> Estimate | None:
@@ -114,7 +114,7 @@ def short_name(results: SweepResults, trial: TrialResult) -> str:
     return " · ".join(order) or trial.name
 
 
-def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
+def choice_lines(results: SweepResults, choice: Candidate) -> list[str]:
     """What there is to say of a choice whatever the budget: its numbers, then what is within noise of it."""
     trial = choice.trial
     numbers = (
@@ -135,7 +135,7 @@ def choice_lines(results: SweepResults, choice: Choice) -> list[str]:
     return [numbers, told]
 
 
-def _tie(results: SweepResults, tie: Tie) -> str:
+def _tie(results: SweepResults, tie: Indistinguishable) -> str:
     parts = []
     for name, label in zip(TESTED, ("learning", "held-out"), strict=True):
         made = tie.differences[name]
@@ -157,14 +157,14 @@ def caution(results: SweepResults) -> str:
 def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
     """A short paragraph, line by line; empty where no trial is finished."""
     lines = []
-    advices = advise(results)
+    advices = recommend(results)
     for advice in advices:
         lines += [f"{advice.model}:"] if len(advices) > 1 else []
         lines += _advice_lines(results, advice, budget)
     return [*lines, caution(results)] if lines else []
 
 
-def _advice_lines(results: SweepResults, advice: Advice, budget: float) -> list[str]:
+def _advice_lines(results: SweepResults, advice: Recommendation, budget: float) -> list[str]:
     choice, most = advice.under(budget), advice.choices[-1]
     if choice is None:
         least = advice.least_lost

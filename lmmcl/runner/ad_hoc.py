@@ -26,12 +26,12 @@ def evaluate_checkpoint(
     wanted: str, names: Sequence[str], ledger: Ledger, cluster: Cluster, *, limit: int | None, precision: str
 ) -> dict[str, float]:
     """Scores in points by benchmark; what is recorded is read, what is missing computed here and recorded."""
-    from lmmcl.runner.inline import InlineSteps
+    from lmmcl.runner.inline import inline_scheduler
 
     check_engine(cluster, here=True)
     steps = _asked_by_hand(wanted, names, ledger, limit, precision)
     check_prepared(step.benchmark for step in steps if ledger.find(step) is None)
-    records = InlineSteps(ledger, cluster, lambda key, shown: None).ensure_all(steps)
+    records = inline_scheduler(ledger, cluster, lambda key, shown: None).ensure_all(steps)
     return {record["label"]: record["score"] for record in records}
 
 
@@ -39,13 +39,13 @@ def compare_engine(
     wanted: str, names: Sequence[str], ledger: Ledger, cluster: Cluster, *, limit: int | None, precision: str
 ) -> list[Parity]:
     """The cluster's engine beside transformers on the same questions; nothing is recorded but the checkpoint itself."""
-    from lmmcl.runner.execute import compute_checkpoint
+    from lmmcl.runner.execute import compute
 
     check_engine(cluster, here=True)
     steps = _asked_by_hand(wanted, names, ledger, limit, precision)
     check_prepared(step.benchmark for step in steps)
     if ledger.find(steps[0].checkpoint) is None:
-        compute_checkpoint(steps[0].checkpoint, ledger, cluster, lambda key, shown: None)
+        compute([steps[0].checkpoint], ledger, cluster, lambda key, shown: None)
     return engine_parity(steps, ledger, cluster)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
+from lmmcl.atomic_files import write_text
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, explain, unknown
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.store import full, is_full
+from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes
 from lmmcl.planning.plan import few_examples
 from lmmcl.reports import formatting
@@ -29,8 +33,9 @@ from lmmcl.reports.tables import export
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.search.search_state import with_proposals
+from lmmcl.terminal import say, say_json
 from lmmcl.tracking.background import BackgroundTracker
-from lmmcl.tracking.database import check_reachable, default_artifact_location, default_tracking_uri
+from lmmcl.tracking.database import MLFLOW_VARIABLE, check_reachable, default_artifact_location, default_tracking_uri
 from lmmcl.tracking.extras import Answers, resolved, view_address, write_answers
 from lmmcl.tracking.tracker import Tracker
 
@@ -48,7 +53,7 @@ def run_and_report(
     started = time.monotonic()
     ledger.check_writable()
     keep_sweep(with_proposals(sweep, ledger), ledger)
-    uri = mlflow or cluster.tracking or default_tracking_uri(ledger.store)
+    uri = mlflow or os.environ.get(MLFLOW_VARIABLE) or cluster.tracking or default_tracking_uri(ledger.store)
     tracker = None if uri == OFF else _background(uri, sweep, ledger)
     for note in dict.fromkeys(note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial))):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -66,12 +71,12 @@ def run_and_report(
     print_table(outcome.results, console)
     lines = [
         f"{outcome.counts()}; {time.monotonic() - started:.0f} s",
-        f"page    {unwritten or files[0]}",
+        f"page    {files[0] if files else f'not written: {unwritten}'}",
         f"store   {ledger.store}",
     ]
     if delivery:
-        sent = f"{sweep.words} --store {shlex.quote(ledger.store)}"
-        lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
+        sent = f"{sweep.words} --store {shlex.quote(mask(ledger.store))}"
+        lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(mask(uri))}")
     if outcome.failures:
         lines.append(
             f"failed  {formatting.plural(len(outcome.failures), 'trial')}; the same command tries again; "
@@ -79,24 +84,33 @@ def run_and_report(
         )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if unwritten and not outcome.failures:
+        raise _report_missing(unwritten, sweep, ledger)
     return bool(outcome.failures)
 
 
 def _write(
     sweep: Sweep, ledger: Ledger, outcome: Outcome, *, tables: bool
 ) -> tuple[list[Path], list[Path], UserError | OSError | None]:
-    """The files of the report, and those for MLflow.
+    """The files of the report, those for MLflow, and what kept them from being written (a full disk, say).
 
-    Where trials failed, what keeps these from being written (the same full disk, say) is returned and hides no failure.
+    That is told after all that was computed: it hides no result and no failure.
     """
     try:
         keep_sweep(sweep, ledger)
         files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
         return files, [*files, *write_tables(sweep, ledger, outcome.results)] if tables else [], None
     except (UserError, OSError) as error:
-        if not outcome.failures:
-            raise
         return [], [], error
+
+
+def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) -> UserError:
+    """What is told where all is computed and the report could not be written; the page of an earlier run is still there."""
+    why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
+    again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
+    return UserError(
+        f"the report could not be written, an earlier one stays as it was: {why}. All steps are recorded; then: {again}"
+    )
 
 
 def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:
@@ -107,7 +121,9 @@ def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:
     """Beside the store's own database; a server, or a database elsewhere, decides for itself."""
-    return default_artifact_location(ledger.store) if uri == default_tracking_uri(ledger.store) else None
+    if not ledger.is_local or uri != default_tracking_uri(ledger.store):
+        return None
+    return default_artifact_location(ledger.store)
 
 
 def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
@@ -126,7 +142,6 @@ def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[st
     from lmmcl.reports.page.page import write_page
     from lmmcl.reports.plots import write_scatter
 
-    folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / "index.html", folder / "tradeoff.png"
     write_page(results, page, flips)
     write_scatter(results, picture)
@@ -180,7 +195,7 @@ def report_sweep(
             raise UserError(f"--format {format} needs --to FILE")
         export.write(results, to, "md" if format == "table" else format, budget)
     else:
-        print(export.as_text(results, format, budget).rstrip("\n"))
+        _print_text(export.as_text(results, format, budget), format)
 
 
 def report_against(
@@ -196,9 +211,13 @@ def report_against(
     if format == "table" and to is None:
         console.print(published_table(found), soft_wrap=False)
     elif to is None:
-        print(published_text(found, format))
+        _print_text(published_text(found, format), format)
     else:
-        to.write_text(published_text(found, "md" if format == "table" else format) + "\n", encoding="utf-8")
+        write_text(to, published_text(found, "md" if format == "table" else format) + "\n")
+
+
+def _print_text(text: str, format: str) -> None:
+    (say_json if format == "json" else say)(text.rstrip("\n"))
 
 
 def _draw(results: SweepResults, folder: Path, sweep: Sweep, ledger: Ledger, console: Console) -> None:

@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lmmcl.config.search_settings import Stopped
+from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.steps.trial import Stage, Trial
+from lmmcl.terminal import escape_controls
 
 
 class Display:
-    """Told what happens by the runner (see `Watcher` in `lmmcl.runner.trial_driver`); use as a context manager.
+    """Told what happens by the runner (see `RunListener` in `lmmcl.runner.trial_driver`); use as a context manager.
 
     `coming` is how many stages the trials have that a search will propose; time left counts them.
     """
@@ -141,7 +143,7 @@ class Display:
 
 def _cut(text: str) -> Text:
     """One line, as much of it as there is room for; a name that a person chose is no markup."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(escape_controls(mask(text)), no_wrap=True, overflow="ellipsis")
 
 
 def _points(report: Mapping[str, Any], measure: str) -> str:

@@ -2,98 +2,87 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.environment import neutral_environment
-from lmmcl.errors import UserError, explain
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.runner.sharing import turn
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Finetune, Merge, Pretrained, Recorded, Snapshot
-
-log = logging.getLogger("lmmcl")
+from lmmcl.runner.step_leases import leased
+from lmmcl.steps import (
+    Checkpoint,
+    CheckpointStep,
+    Evaluate,
+    Finetune,
+    Merge,
+    Pretrained,
+    Recorded,
+    ScoringStep,
+    Snapshot,
+)
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
 
 
-def compute_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> bool:
-    """Bring the checkpoint of `step` into being, unless another run does; its parents are recorded already.
+def compute(
+    steps: Sequence[Checkpoint] | Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> bool:
+    """Compute one checkpoint, or several benchmarks and probes of one, unless another run does; their parents are recorded.
 
-    Returns whether it waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
+    Returns whether the checkpoint waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
     """
-    with turn([step], ledger, cluster) as mine:
-        if not mine.steps:
+    with leased(steps, ledger, cluster) as lease, neutral_environment():
+        if not lease.steps:
             return False
-        if not ledger.is_staged(step):  # by a try whose upload failed
-            try:
-                with neutral_environment():
-                    _compute(step, ledger, cluster, progress)
-            except Exception as error:
-                # Who was thought gone, and ended first, has deleted what both kept for being resumed.
-                if not ledger.holds(step):
-                    raise
-                log.warning("%s: another run was faster (this one ended with %s)", step.label, explain(error))
-                return False
-        elif ledger.defers != step.key:
-            ledger.upload(step)
-        waits = not ledger.is_local and ledger.defers == step.key
+        step = lease.steps[0]
+        waits = not ledger.is_local and ledger.deferred_key == step.key
+        use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
+        match step:
+            case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):
+                if not waits:  # a try before this computed it, and its upload failed
+                    ledger.upload(step)
+            case Finetune() | Snapshot():
+                from lmmcl.training.finetune import finetune
+
+                finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
+            case Pretrained():
+                from lmmcl.weights.checkpoint import ensure_pretrained
+
+                ensure_pretrained(step, ledger)
+            case Merge():
+                from lmmcl.weights.merging import merge
+
+                gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
+                merge(step, ledger, device=pick_device(gpus))
+            case Recorded():  # known by its record alone, which does not say how to make it
+                raise UserError(
+                    "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
+                    "it (a benchmark, a stage after it) computes them again",
+                    file=f"{ledger.store}/{step.path}",
+                )
+            case _:
+                _ask(lease.steps, ledger, cluster, progress)
         if waits:
-            mine.held.keep()
+            lease.held.keep()
         return waits
 
 
 def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
-    """Record what `compute_checkpoint` left on this node; needs nothing but the network."""
-    with turn([step], ledger, cluster) as mine:
-        if mine.steps:
+    """Record what `compute` left on this node; needs nothing but the network."""
+    with leased([step], ledger, cluster) as lease:
+        if lease.steps:
             ledger.upload(step)
 
 
-def _compute(step: Checkpoint, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    from lmmcl.weights import checkpoint
-
-    use_threads(cluster.training.cpus_per_worker)
-    match step:
-        case Pretrained():
-            checkpoint.ensure_pretrained(step, ledger)
-        case Merge():
-            from lmmcl.weights.merging import merge
-
-            merge(
-                step, ledger, device=pick_device(cluster.training.gpus_per_worker) if step.rule.needs_model else "cpu"
-            )
-        case Finetune() | Snapshot():
-            from lmmcl.training.finetune import finetune
-
-            finetune(step, ledger, cluster.training, progress=lambda shown: progress(step.key, shown))
-        case Recorded():  # known by its record alone, which does not say how to make it
-            raise UserError(
-                "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of it "
-                "(a benchmark, a stage after it) computes them again",
-                file=f"{ledger.store}/{step.path}",
-            )
-
-
-def compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done.
-
-    What another run asks is left to it.
-    """
-    with turn(steps, ledger, cluster) as mine:
-        if mine.steps:
-            with neutral_environment():
-                _ask(mine.steps, ledger, cluster, progress)
-
-
-def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
+    """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 
-    use_threads(cluster.evaluation.cpus)
     first, name = steps[0], cluster.evaluation.engine
     if name != "transformers":
         steps = _ask_engine(name, steps, ledger, cluster, progress)
@@ -117,7 +106,9 @@ def _ask(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Pro
             record_probe(step, ledger, subject)
 
 
-def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, progress: Progress) -> list[Asked]:
+def _ask_engine(
+    name: str, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> list[ScoringStep]:
     """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers."""
     from lmmcl.evaluation.engines import get_engine
     from lmmcl.evaluation.evaluate import record_answers
@@ -133,7 +124,7 @@ def _ask_engine(name: str, steps: Sequence[Asked], ledger: Ledger, cluster: Clus
     return [step for step in steps if not isinstance(step, Evaluate)]
 
 
-def _loader(first: Asked, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
+def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
     from lmmcl.weights.checkpoint import load_checkpoint
 

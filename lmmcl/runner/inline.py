@@ -1,90 +1,78 @@
-"""The walk in one process, without Ray: for debuggers, tests and machines where Ray is not wanted (`--inline`)."""
+"""The walk in one process, without Ray: for debuggers, notebooks, tests and machines where Ray is not wanted (`--inline`)."""
 
 from __future__ import annotations
 
-import asyncio
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import explain
-from lmmcl.ledger import Ledger, Record
-from lmmcl.runner.execute import Progress, compute_checkpoint, compute_scores
-from lmmcl.runner.in_flight import Flights
-from lmmcl.runner.sharing import SharedLauncher
-from lmmcl.runner.trial_driver import Watcher, walk
+from lmmcl.ledger import Ledger
+from lmmcl.runner.execute import Progress, compute
+from lmmcl.runner.scheduler import StepScheduler
+from lmmcl.runner.trial_driver import RunListener, walk
 from lmmcl.search.proposer import Searching
-from lmmcl.steps import Asked, Checkpoint
 from lmmcl.steps.trial import Trial
 from lmmcl.training.stage_errors import PreemptedError
 
-if TYPE_CHECKING:
-    from lmmcl.search.asha import Halving
 
-
-class InlineLauncher:
+def inline_scheduler(ledger: Ledger, cluster: Cluster, progress: Progress) -> StepScheduler:
     """Computes each step in the caller."""
-
-    def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-        self._ledger, self._cluster, self._progress = ledger, cluster, progress
-
-    async def checkpoint(self, step: Checkpoint) -> None:
-        compute_checkpoint(step, self._ledger, self._cluster, self._progress)
-
-    async def scores(self, steps: Sequence[Asked]) -> None:
-        compute_scores(steps, self._ledger, self._cluster, self._progress)
-
-
-class InlineSteps:
-    """Records from this process."""
-
-    def __init__(self, ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
-        self._flights = Flights(ledger, SharedLauncher(InlineLauncher(ledger, cluster, progress), ledger, cluster))
-
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
-        """See `Steps.ensure_all`."""
-        return asyncio.run(self._flights.ensure_scores(steps))
-
-    def begin(self, step: Checkpoint) -> None:
-        """Nothing: in one process there is no room beside what is asked for now."""
+    return StepScheduler(ledger, cluster, partial(compute, ledger=ledger, cluster=cluster, progress=progress))
 
 
 def run_inline(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> None:
-    """Walk `trials`, then those that `searching` proposes, one after the other.
+    """Walk `trials`, then those that `searching` proposes, one stage at a time (see `_turns`)."""
+    scheduler = inline_scheduler(ledger, cluster, lambda key, note: watcher.running({key: note}))
+    for walking in _turns(trials, scheduler, watcher, searching):
+        try:
+            report = next(walking.stages, None)
+        except PreemptedError as error:  # SIGTERM came while a stage trained: it has saved, and the run ends as on Ray
+            raise KeyboardInterrupt from error
+        except Exception as error:  # noqa: BLE001 - one trial's failure is reported and must not end the others
+            watcher.trial_failed(walking.trial, explain(error), traceback.format_exc())
+            walking.is_over = True
+        else:
+            walking.is_over = report is None or _is_last(report, walking.trial, watcher, searching)
 
-    With a scheduler the listed trials take turns, a stage each, so that it has something to compare.
+
+@dataclass
+class _Walking:
+    """A trial on its way."""
+
+    trial: Trial
+    stages: Iterator[dict[str, Any]]
+    is_over: bool = False
+
+
+def _turns(
+    trials: Sequence[Trial], scheduler: StepScheduler, watcher: RunListener, searching: Searching
+) -> Iterator[_Walking]:
+    """Whose stage is next, until all are over.
+
+    One trial after the other; where an ASHA scheduler compares them, the listed ones take turns, a stage each.
     """
-    steps = InlineSteps(ledger, cluster, lambda key, shown: watcher.running({key: shown}))
-    halving = searching.halving
-    walks = [(trial, walk(trial, steps, ahead=False)) for trial in trials]
-    while walks:
-        turn, walks = (walks, []) if halving else (walks[:1], walks[1:])
-        going = [pair for pair in turn if _advance(*pair, watcher, halving)]
-        walks = [*going, *walks]
+    listed = [_Walking(trial, walk(trial, scheduler, ahead=False)) for trial in trials]
+    for group in [listed] if searching.halving else [[each] for each in listed]:
+        while group := [each for each in group if not each.is_over]:
+            yield from group
     for proposer in searching.proposers:
-        while (found := proposer.next()) is not None:
-            number, trial = found
+        while (proposal := proposer.next()) is not None:
+            number, trial = proposal
             watcher.trial_opened(trial)
-            stages = walk(trial, steps, ahead=False)
-            while _advance(trial, stages, watcher, halving):
-                pass
+            walking = _Walking(trial, walk(trial, scheduler, ahead=False))
+            while not walking.is_over:
+                yield walking
             proposer.ended(number)
 
 
-def _advance(trial: Trial, stages: Iterator[dict[str, Any]], watcher: Watcher, halving: Halving | None) -> bool:
-    """One more stage of a walk; whether there may be another."""
-    try:
-        report = next(stages, None)
-    except PreemptedError as error:  # SIGTERM came while a stage trained: it has saved, and the run ends as on Ray
-        raise KeyboardInterrupt from error
-    except Exception as error:  # noqa: BLE001 - one trial's failure is told and must not end the others
-        watcher.trial_failed(trial, explain(error), traceback.format_exc())
-        return False
-    if report is None:
-        return False
-    ended = halving.decide(trial, report) if halving else None
-    watcher.stage_done(trial, {**report, "stopped": ended.to_dict()} if ended else report)
-    return ended is None
+def _is_last(report: Mapping[str, Any], trial: Trial, watcher: RunListener, searching: Searching) -> bool:
+    """Pass on what a stage reports; whether the scheduler ends the trial with it."""
+    stopped = searching.halving.decide(trial, report) if searching.halving else None
+    watcher.stage_done(trial, {**report, "stopped": stopped.to_dict()} if stopped else report)
+    return stopped is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.provenance import computed_by
-from lmmcl.planning.fits import refuse, unfit
+from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.planning.inputs import check_inputs
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect, trial_result
@@ -22,8 +22,8 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
-from lmmcl.search.progress import Walks
-from lmmcl.search.proposer import Searching, is_finished, make_searching
+from lmmcl.search.progress import SweepProgress
+from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.search_state import decisions_of, with_proposals
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
@@ -51,11 +51,11 @@ class Outcome:
         return f"{formatting.plural(self.computed, 'step')} computed{others}, {self.before} recorded before"
 
 
-class Following:
+class ProgressReporter:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
     def __init__(
-        self, sweep: Sweep, display: Display, tracker: BackgroundTracker | None, ledger: Ledger, walks: Walks
+        self, sweep: Sweep, display: Display, tracker: BackgroundTracker | None, ledger: Ledger, walks: SweepProgress
     ) -> None:
         self._display, self._tracker, self._ledger, self._walks = display, tracker, ledger, walks
         self.failures: dict[str, str] = {}
@@ -135,37 +135,22 @@ def run_sweep(
     """
     listed, sweep = sweep.trials, with_proposals(sweep, ledger)
     decisions = decisions_of(sweep, ledger)
-    walks = Walks(ledger.find, decisions)
+    walks = SweepProgress(ledger.find, decisions)
     unfinished = [trial for trial in listed if not is_finished(trial, ledger, walks)]
     searching = make_searching(sweep, ledger, walks, decisions)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in walks.of(trial).steps().values())
-    refuse(unfit(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
-    check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.corners)])
+    refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
+    check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)])
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:
-        following = Following(sweep, display, tracker, ledger, walks)
+        following = ProgressReporter(sweep, display, tracker, ledger, walks)
         if unfinished or searching.proposers:
-            _run(unfinished, ledger, cluster, following, searching, inline=inline)
+            if inline:
+                from lmmcl.runner.inline import run_inline as run_trials
+            else:
+                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
+            run_trials(unfinished, ledger, cluster, following, searching)
     results = collect(sweep, ledger, following.failures)
     return Outcome(results, following.failures, len(following.before), *following.counts())
-
-
-def _run(
-    trials: Sequence[Trial],
-    ledger: Ledger,
-    cluster: Cluster,
-    following: Following,
-    searching: Searching,
-    *,
-    inline: bool,
-) -> None:
-    if inline:
-        from lmmcl.runner.inline import run_inline
-
-        run_inline(trials, ledger, cluster, following, searching)
-    else:
-        from lmmcl.runner.ray_backend.tune import run_on_ray
-
-        run_on_ray(trials, ledger, cluster, following, searching)

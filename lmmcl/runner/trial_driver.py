@@ -9,21 +9,21 @@ from typing import Any, Protocol
 from lmmcl.config.search_settings import budget_broken
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Record
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.steps import Checkpoint, ScoringStep
 from lmmcl.steps.trial import Trial
 
 
 class Steps(Protocol):
-    """Where records come from: one process (`InlineSteps`) or a cluster (`RemoteSteps`)."""
+    """Where records come from: one process (`StepScheduler`) or a cluster (`RemoteSteps`)."""
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """The records of what is asked of one checkpoint, computed where they are missing."""
 
-    def begin(self, step: Checkpoint) -> None:
+    def prefetch(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it."""
 
 
-class Watcher(Protocol):
+class RunListener(Protocol):
     """Is told what happens while a sweep runs; never blocks it."""
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
     matrix = new_matrix(trial)
     for stage, following in zip_longest(trial.stages, trial.stages[1:]):
         if ahead and following and not trial.stop:
-            steps.begin(following.checkpoint)
+            steps.prefetch(following.checkpoint)
         matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         for moment in stage.moments:
             steps.ensure_all(moment.probes)

@@ -15,7 +15,7 @@ import numpy as np
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from lmmcl.config.search_settings import Stopped
-from lmmcl.search.progress import Walks
+from lmmcl.search.progress import SweepProgress
 from lmmcl.search.search_state import Decisions
 from lmmcl.steps.trial import Trial
 
@@ -27,7 +27,7 @@ class _Named:
     trial_id: str
 
 
-class Halving:
+class AshaScheduler:
     """Decides after each stage whether a trial goes on."""
 
     def __init__(self, decisions: Decisions, longest: int) -> None:
@@ -36,7 +36,7 @@ class Halving:
         self._added: set[str] = set()
         self._seen: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
 
-    def learn(self, trials: Iterable[Trial], walks: Walks, finished: Collection[str]) -> None:
+    def learn(self, trials: Iterable[Trial], walks: SweepProgress, finished: Collection[str]) -> None:
         """Have what is recorded compete: all of the trials `finished` (keys), and what was decided on of the others."""
         for trial in trials:
             for stage, measures in enumerate(walks.measures(trial)[: len(walks.of(trial).stages)]):

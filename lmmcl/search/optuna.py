@@ -20,7 +20,7 @@ WORST = 100.0
 """Points that a measure is told to be off by where a trial ended before it was defined."""
 
 
-class Seeker:
+class OptunaSampler:
     """Points of one space. What it proposes depends on the space, its seed, the points before and what came of them.
 
     A point is known by its number. `earlier` points are taken up by `again`, in their order, before anything is proposed.

@@ -23,7 +23,7 @@ Find = Callable[[Any], Record | None]
 
 
 @dataclass(frozen=True)
-class Walk:
+class TrialProgress:
     """The stages that a trial walks: all of them, or those up to the one after which it was `stopped`."""
 
     trial: Trial
@@ -35,7 +35,7 @@ class Walk:
         return self.trial.steps(self.stages)
 
 
-class Walks:
+class SweepProgress:
     """The walks of trials. What is recorded is read once; asked again, it tells what has come since.
 
     `find` reads a record; `decisions` are those of the sweep's scheduler, where it has one.
@@ -46,16 +46,16 @@ class Walks:
         self._scores: dict[str, dict[tuple[int, str], Any]] = {}
         self._measures: dict[str, list[Mapping[str, float]]] = {}
 
-    def news(self) -> None:
+    def refresh(self) -> None:
         """Look for decisions that another process has made."""
         if self._decisions:
             self._decisions.read()
 
-    def of(self, trial: Trial) -> Walk:
+    def of(self, trial: Trial) -> TrialProgress:
         """How far `trial` walks."""
         stopped = self._stopped(trial)
         stages = trial.stages[: stopped.stage + 1] if stopped else trial.stages
-        return Walk(trial, tuple(trial.ending(stage, self._updates) for stage in stages), stopped)
+        return TrialProgress(trial, tuple(trial.truncate(stage, self._updates) for stage in stages), stopped)
 
     def _updates(self, tuned: Finetune) -> int | None:
         """How many updates a recorded fine-tune had."""
@@ -86,11 +86,11 @@ class Walks:
         return found
 
 
-def walks_of(sweep: Sweep, ledger: Ledger, find: Find | None = None) -> Walks:
+def progress_of(sweep: Sweep, ledger: Ledger, find: Find | None = None) -> SweepProgress:
     """The walks of the trials of `sweep`, read from `ledger` (or through `find`, where something keeps what was read)."""
-    return Walks(find or ledger.find, decisions_of(sweep, ledger))
+    return SweepProgress(find or ledger.find, decisions_of(sweep, ledger))
 
 
-def wanted_steps(sweep: Sweep, walks: Walks) -> dict[str, Step]:
+def wanted_steps(sweep: Sweep, walks: SweepProgress) -> dict[str, Step]:
     """The steps of all stages that the trials of `sweep` walk, by key, parents before children."""
     return {key: step for trial in sweep.trials for key, step in walks.of(trial).steps().items()}

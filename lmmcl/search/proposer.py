@@ -13,13 +13,13 @@ from lmmcl.config.grid_point import Space
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.search.progress import Walks
+from lmmcl.search.progress import SweepProgress
 from lmmcl.search.search_state import Decisions, Proposals
 from lmmcl.steps.trial import Trial
 
 if TYPE_CHECKING:
-    from lmmcl.search.asha import Halving
-    from lmmcl.search.optuna import Seeker
+    from lmmcl.search.asha import AshaScheduler
+    from lmmcl.search.optuna import OptunaSampler
 
 ATTEMPTS = 20
 """How often Optuna is asked again when it proposes a point that it proposed before."""
@@ -34,20 +34,20 @@ class Searching:
     """The searches of one run; without any, every trial is known beforehand and walks until its budget ends it."""
 
     proposers: Sequence[Proposer] = ()
-    halving: Halving | None = None
+    halving: AshaScheduler | None = None
 
     @property
-    def coming(self) -> int:
+    def remaining(self) -> int:
         """How many trials the proposers will hand out at most."""
-        return sum(proposer.coming for proposer in self.proposers)
+        return sum(proposer.remaining for proposer in self.proposers)
 
     @property
     def coming_stages(self) -> int:
         """How many stages those trials have."""
-        return sum(proposer.coming * len(proposer.space.corners[0].stages) for proposer in self.proposers)
+        return sum(proposer.remaining * len(proposer.space.extremes[0].stages) for proposer in self.proposers)
 
 
-def make_searching(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisions | None) -> Searching:
+def make_searching(sweep: Sweep, ledger: Ledger, walks: SweepProgress, decisions: Decisions | None) -> Searching:
     """The searches of `sweep` (with what was proposed so far) that are not finished, and its scheduler.
 
     Raises UserError when a point is to be proposed and Optuna is not installed.
@@ -55,15 +55,15 @@ def make_searching(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisi
     proposers = [made for space in sweep.spaces if not (made := Proposer(space, ledger, walks)).finished]
     if proposers:
         check_optuna(sweep)
-    return Searching(proposers, _made_halving(sweep, ledger, walks, decisions) if decisions else None)
+    return Searching(proposers, _make_asha(sweep, ledger, walks, decisions) if decisions else None)
 
 
-def _made_halving(sweep: Sweep, ledger: Ledger, walks: Walks, decisions: Decisions) -> Halving:
+def _make_asha(sweep: Sweep, ledger: Ledger, walks: SweepProgress, decisions: Decisions) -> AshaScheduler:
     """The scheduler, with the results of finished trials: they compete with those that are still to be walked."""
-    from lmmcl.search.asha import Halving
+    from lmmcl.search.asha import AshaScheduler
 
-    stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.corners[0] for space in sweep.spaces)]]
-    halving = Halving(decisions, max(stages))
+    stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.extremes[0] for space in sweep.spaces)]]
+    halving = AshaScheduler(decisions, max(stages))
     finished = {trial.key for trial in sweep.trials if is_finished(trial, ledger, walks)}
     halving.learn(sweep.trials, walks, finished)
     return halving
@@ -79,7 +79,7 @@ def check_optuna(sweep: Sweep) -> None:
         )
 
 
-def is_finished(trial: Trial, ledger: Ledger, walks: Walks) -> bool:
+def is_finished(trial: Trial, ledger: Ledger, walks: SweepProgress) -> bool:
     """Whether everything that a trial walks is recorded."""
     return all(ledger.find(step) is not None for step in walks.of(trial).steps().values())
 
@@ -87,22 +87,22 @@ def is_finished(trial: Trial, ledger: Ledger, walks: Walks) -> bool:
 class Proposer:
     """The points of one space as trials: those that were proposed before and are not finished, then new ones."""
 
-    def __init__(self, space: Space, ledger: Ledger, walks: Walks) -> None:
+    def __init__(self, space: Space, ledger: Ledger, walks: SweepProgress) -> None:
         self.space, self._ledger, self._walks = space, ledger, walks
         self._proposals = Proposals(space, ledger)
         self._next = 0
         self._open: dict[int, Trial] = {}
         self._attempts: dict[int, int] = {}
         self._failed_in_a_row = 0
-        self._seeker: Seeker | None = None
+        self._seeker: OptunaSampler | None = None
 
     @property
     def finished(self) -> bool:
         """Whether every point was proposed, and walked."""
-        return not self._proposals.left and not self.coming
+        return not self._proposals.left and not self.remaining
 
     @property
-    def coming(self) -> int:
+    def remaining(self) -> int:
         """How many trials will be handed out at most."""
         known = self._proposals.known[self._next :]
         return self._proposals.left + sum(not is_finished(each.trial, self._ledger, self._walks) for each in known)
@@ -131,8 +131,8 @@ class Proposer:
     def ended(self, number: int) -> None:
         """The walk of a trial that was handed out is over: tell Optuna what the store says came of it."""
         trial = self._open.pop(number)
-        came_through = is_finished(trial, self._ledger, self._walks)
-        self._failed_in_a_row = 0 if came_through else self._failed_in_a_row + 1
+        succeeded = is_finished(trial, self._ledger, self._walks)
+        self._failed_in_a_row = 0 if succeeded else self._failed_in_a_row + 1
         assert self._seeker is not None, "a trial was handed out"
         self._tell(self._seeker, number)
 
@@ -147,7 +147,7 @@ class Proposer:
                 self._attempts[number] = attempt
                 return self._take(point, expected=True)
             self._seeker.drop(number, attempt)
-        left = [point for point in itertools.islice(self.space.every(), MOST_LISTED) if point not in seen]
+        left = [point for point in itertools.islice(self.space.enumerate_points(), MOST_LISTED) if point not in seen]
         return self._take(random.Random(number).choice(left), expected=False) if left else None
 
     def _take(self, point: Mapping[str, Any], *, expected: bool) -> tuple[int, Trial]:
@@ -158,19 +158,19 @@ class Proposer:
             self._seeker = self._made_seeker()
         return number, kept.trial
 
-    def _made_seeker(self) -> Seeker:
+    def _made_seeker(self) -> OptunaSampler:
         """Optuna, told of all points so far and of what came of those that are not open."""
-        from lmmcl.search.optuna import Seeker
+        from lmmcl.search.optuna import OptunaSampler
 
         self._attempts.clear()
-        seeker = Seeker(self.space, [each.point for each in self._proposals.known])
+        seeker = OptunaSampler(self.space, [each.point for each in self._proposals.known])
         for number in range(self._next):
             seeker.again(number)
             if number not in self._open:
                 self._tell(seeker, number)
         return seeker
 
-    def _tell(self, seeker: Seeker, number: int) -> None:
+    def _tell(self, seeker: OptunaSampler, number: int) -> None:
         trial = self._proposals.known[number].trial
         stopped, measures = self._walks.of(trial).stopped, self._walks.measures(trial)
         attempt = self._attempts.get(number, 0)

@@ -21,7 +21,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
-from lmmcl.ledger.side_files import WARNINGS, damaged, encode, put_aside, read_object
+from lmmcl.ledger.side_files import WARNINGS, damaged, encode, quarantine, read_object
 from lmmcl.ledger.store import Store
 from lmmcl.steps.keys import key_of
 from lmmcl.steps.trial import Trial
@@ -56,7 +56,7 @@ class Proposals:
     @property
     def left(self) -> int:
         """How many are still to be proposed."""
-        return self.space.asked - len(self._known)
+        return self.space.num_points - len(self._known)
 
     def read(self) -> None:
         """Look for points that were added since."""
@@ -104,7 +104,7 @@ def _created(files: Store, name: str, text: str, read: Callable[[], T | None]) -
         return read()
     except DamagedError as error:
         log.warning("%s", error)
-        put_aside(files, name)
+        quarantine(files, name)
         files.create(name, content)
         return read()
 
@@ -127,7 +127,7 @@ class SearchState:
     key: str
     label: str
     objectives: Mapping[str, str]
-    asked: int
+    num_points: int
     proposed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,14 +135,18 @@ class SearchState:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.proposed} of {self.asked} points proposed of {self.label}"
+        return f"{self.proposed} of {self.num_points} points proposed of {self.label}"
 
 
 def search_states(sweep: Sweep, ledger: Ledger) -> list[SearchState]:
     """One for each space of `sweep`."""
     return [
         SearchState(
-            space.key, space.label, dict(space.settings.objectives), space.asked, len(Proposals(space, ledger).known)
+            space.key,
+            space.label,
+            dict(space.settings.objectives),
+            space.num_points,
+            len(Proposals(space, ledger).known),
         )
         for space in sweep.spaces
     ]

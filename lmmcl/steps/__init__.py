@@ -4,7 +4,7 @@ Pretrained ─ Finetune ─ Finetune ─ …      each checkpoint's key holds it
                 ├─ Merge                  post-hoc mitigation of a stage, no training
                 └─ Snapshot               the stage's weights after some of its updates
 Evaluate(checkpoint, benchmark)           one per benchmark, so that one added later runs alone
-Examine(checkpoint, probe)                one per probe, likewise
+ProbeStep(checkpoint, probe)              one per probe, likewise
 """
 
 from lmmcl.steps.checkpoints import (
@@ -18,20 +18,20 @@ from lmmcl.steps.checkpoints import (
     StepBase,
 )
 from lmmcl.steps.lineage import alike, skills_of, stages_of
-from lmmcl.steps.scoring import Asked, Evaluate, Examine
+from lmmcl.steps.scoring import Evaluate, ProbeStep, ScoringStep
 
-Step = Checkpoint | Asked
+Step = Checkpoint | ScoringStep
 
 __all__ = [
-    "Asked",
     "Checkpoint",
     "CheckpointStep",
     "Evaluate",
-    "Examine",
     "Finetune",
     "Merge",
     "Pretrained",
+    "ProbeStep",
     "Recorded",
+    "ScoringStep",
     "Snapshot",
     "Step",
     "StepBase",

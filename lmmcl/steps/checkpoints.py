@@ -128,7 +128,14 @@ class Finetune(CheckpointStep):
             "skill": self.skill.identity(),
             "training": self.training.identity(),
             "seed": self.seed,
+            **({"frozen": "evaluation"} if self._freezes_dropout else {}),
+            **self.skill.sampling(self.training.examples),
         }
+
+    @property
+    def _freezes_dropout(self) -> bool:
+        """Whether a part with dropout is frozen, at least in part: what that computes changed when its dropout was switched off."""
+        return any(not {"*", part} & set(self.recipe.train) for part in self.model.dropout_parts)
 
     @property
     def label(self) -> str:

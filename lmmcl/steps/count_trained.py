@@ -9,7 +9,8 @@ from lmmcl.errors import UserError
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.linears import linear_shapes
 from lmmcl.models.lmm import LMM
-from lmmcl.models.roles import select
+from lmmcl.models.roles import check_whole, select
+from lmmcl.steps.reach import by_first_part, check_adapted, check_reach
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Trained:
 
 
 @cache
-def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
+def count_trained(recipe: Recipe, lmm: LMM) -> Trained:
     """How much `recipe` trains of `lmm` and writes at each stage.
 
     Raises UserError when a selector matches no role of the model, an adapter fits no layer or one that trains itself, or a
@@ -30,18 +31,24 @@ def trained_of(recipe: Recipe, lmm: LMM) -> Trained:
     counts = lmm.role_counts()
     roles = {role: role for role in counts}
     own = select(roles, recipe.train, model=lmm.name)
+    check_whole(recipe.train, own, model=lmm.name)
+    check_reach(recipe, recipe.train, {role: counts[role] for role in own}, lmm)
     trained = written = sum(counts[role] for role in own)
     targets: set[str] = set()
     if recipe.adapter:
         targets = select(roles, recipe.adapter.targets, model=lmm.name)
+        check_whole(recipe.adapter.targets, targets, model=lmm.name)
         if both := own & targets:
             raise UserError(
                 f"recipe {recipe.name}: {_some(both)} would train itself and have an adapter; allowed: one of them"
             )
         try:
-            added, changed = recipe.adapter.size(targets, counts, linear_shapes(lmm))
+            shapes = by_first_part(linear_shapes(lmm), targets)
+            added, changed = recipe.adapter.size(targets, counts, shapes)
         except UserError as error:
             raise error.at(place=" ".join(filter(None, (lmm.name, error.place)))) from error
+        layers = sum(rows * columns for role in targets for rows, columns in shapes.get(role, ()))
+        check_adapted(recipe, layers, sum(counts[role] for role in targets), lmm.name)
         trained, written = trained + added, written + changed
         targets = recipe.adapter.trained_roles(targets)
     recipe.rates(own | targets, counts.keys() | targets, model=lmm.name)

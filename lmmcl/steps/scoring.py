@@ -25,7 +25,11 @@ class Evaluate(StepBase):
         return (self.checkpoint,)
 
     def fields(self) -> dict[str, Any]:
-        return {"benchmark": self.benchmark.identity(), "evaluation": self.evaluation.identity()}
+        return {
+            "benchmark": self.benchmark.identity(),
+            "evaluation": self.evaluation.identity(),
+            **self.benchmark.sampling(self.evaluation.limit),
+        }
 
     @property
     def label(self) -> str:
@@ -39,7 +43,7 @@ class Evaluate(StepBase):
 
 
 @dataclass(frozen=True)
-class Examine(StepBase):
+class ProbeStep(StepBase):
     """Look into `checkpoint` with `probe`, on the questions of `benchmarks`."""
 
     checkpoint: Checkpoint
@@ -60,7 +64,9 @@ class Examine(StepBase):
     def fields(self) -> dict[str, Any]:
         return {
             "probe": self.probe.identity(),
-            "benchmarks": [benchmark.identity() for benchmark in self.benchmarks],
+            "benchmarks": [
+                {**benchmark.identity(), **benchmark.sampling(self.probe.examples)} for benchmark in self.benchmarks
+            ],
             "precision": self.evaluation.precision,  # how many questions are asked is the probe's own setting
         }
 
@@ -74,5 +80,5 @@ class Examine(StepBase):
         return f"probes/{under}/{self.label}-{self.key}"
 
 
-Asked = Evaluate | Examine
+ScoringStep = Evaluate | ProbeStep
 """What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""

@@ -12,19 +12,19 @@ from lmmcl.config.settings import Evaluation, Training
 from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
-from lmmcl.steps import Asked, Checkpoint, Evaluate, Examine, Finetune, Merge, Pretrained, Snapshot, Step
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
 
 
 @dataclass(frozen=True)
-class Moment:
+class SnapshotPoint:
     """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and its probes."""
 
     update: int
     checkpoint: Snapshot | Finetune
-    probes: tuple[Examine, ...]
+    probes: tuple[ProbeStep, ...]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Stage:
     skill: Skill | None
     checkpoint: Checkpoint
     evaluations: tuple[Evaluate, ...]
-    probes: tuple[Examine, ...] = ()
-    moments: tuple[Moment, ...] = ()
+    probes: tuple[ProbeStep, ...] = ()
+    moments: tuple[SnapshotPoint, ...] = ()
 
     @property
     def tuned(self) -> Finetune | None:
@@ -45,12 +45,12 @@ class Stage:
         return tuned if isinstance(tuned, Finetune) else None
 
     @property
-    def asked(self) -> tuple[Asked, ...]:
+    def asked(self) -> tuple[ScoringStep, ...]:
         """All that is asked of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)
 
     @property
-    def examined(self) -> tuple[Examine, ...]:
+    def examined(self) -> tuple[ProbeStep, ...]:
         """All probes: of the checkpoint, then of the moments inside the stage."""
         return (*self.probes, *(step for moment in self.moments for step in moment.probes))
 
@@ -132,15 +132,15 @@ class Trial:
             last = last or tuned.updates
         return sorted(update for update in asked if last is None or update <= last)
 
-    def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[Moment, ...]:
+    def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[SnapshotPoint, ...]:
         found = []
         for update in self._updates(tuned, last):
             checkpoint = tuned if update == (last or tuned.updates) else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
-            found.append(Moment(update, checkpoint, self._probes(checkpoint, probes)))
+            found.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes)))
         return tuple(found)
 
-    def ending(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
+    def truncate(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
         """`stage` without moments beyond its end, where only `updates` (of a fine-tune that was made) knows that.
 
         How many updates a fine-tune has depends on data, and those need not be on the machine that reads its results.
@@ -153,15 +153,15 @@ class Trial:
         return stage if last is None else replace(stage, moments=self._moments(tuned, last))
 
     def _stage(
-        self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[Moment, ...] = ()
+        self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[SnapshotPoint, ...] = ()
     ) -> Stage:
         asked = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
         return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments)
 
-    def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[Examine, ...]:
+    def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[ProbeStep, ...]:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
-            Examine(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
+            ProbeStep(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
             for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))
         )
@@ -185,6 +185,6 @@ class Trial:
     def trained_parameters(self) -> int:
         """How many parameters the recipe trains, from the model's inventory alone.
 
-        Raises UserError when the recipe does not fit the model (see `trained_of`).
+        Raises UserError when the recipe does not fit the model (see `count_trained`).
         """
-        return trained_of(self.recipe, self.model).trained
+        return count_trained(self.recipe, self.model).trained

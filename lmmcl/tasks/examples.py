@@ -80,6 +80,14 @@ class Rows(Sequence[Example]):
     def row(self, index: int) -> Example:
         """The example at `index`, from 0 to one less than there are."""
 
+    def origin(self, index: int) -> int:
+        """The row in the data that the example at `index` comes from; another than `index` where rows were chosen."""
+        return index
+
+    def values(self, field: str) -> list[Any]:
+        """What each example's metadata say under `field`; None where they do not."""
+        return [example.metadata.get(field) for example in self]
+
     @overload
     def __getitem__(self, at: int) -> Example: ...
     @overload

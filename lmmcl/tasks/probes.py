@@ -1,7 +1,7 @@
 """Probes: what is measured inside a checkpoint, beside its scores. Here is what each one is; `evaluation/probes` computes it.
 
 A probe is a frozen set of checked settings with a `version` that is raised whenever the same settings would compute
-something else. It looks at the first questions of the sweep's held-out benchmarks: a fixed set that nothing taught.
+something else. It looks at a fixed sample of the sweep's held-out benchmarks, which nothing taught.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmmcl.errors import UserError, bad_setting, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown
 from lmmcl.registry import member, members
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
@@ -29,7 +29,7 @@ class Probe(BaseModel):
     needs_base: ClassVar[bool] = False
     """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
 
-    examples: int = Field(default=64, gt=0, description="questions of each benchmark, the first ones")
+    examples: int = Field(default=64, gt=0, description="questions of each benchmark, a fixed sample")
     updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         default=(), description="also inside every stage: after these of its updates, such as [1, 10, 100]"
     )
@@ -169,11 +169,11 @@ def get_probe(spec: str | Mapping[str, Any]) -> Probe:
     if isinstance(spec, str):
         spec = {spec: {}}
     if len(spec) != 1:
-        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {dict(spec)!r}")
+        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {shown(dict(spec))}")
     [(name, settings)] = spec.items()
     kind: type[Probe] = member("lmmcl.tasks", "PROBES", "probe", name)
     if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     for setting in settings or {}:
         if setting not in kind.model_fields:
             raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))

@@ -9,12 +9,52 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmmcl.tasks.examples import Example
+from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.metrics.metric import Metric, get_metric
+from lmmcl.tasks.sampling import SAMPLING, Chosen, sample_rows, spread_rows
+
+
+class Data:
+    """What skills and benchmarks have in common: examples, of which a limit takes a fixed sample."""
+
+    load: Callable[[], Sequence[Example]]
+    random_order: bool = False
+
+    def missing(self) -> str | None:
+        """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
+        return ()
+
+    def known_rows(self) -> int | None:
+        """How many examples there are, where the identity settles it; None where only the data tell. Cheap to ask."""
+        return None
+
+    def sampling(self, count: int | None) -> dict[str, Any]:
+        """What enters a step's key beside `count`, the number of examples that it takes (None: all), where those are a sample."""
+        rows = self.known_rows()
+        whole = count is None or (rows is not None and rows <= count)
+        return {} if whole or self._in_order() else {"sample": SAMPLING}
+
+    def take(self, count: int | None) -> Sequence[Example]:
+        """`count` of the examples (None, or where there are fewer: all), the same whenever it is asked for."""
+        examples = self.load()
+        if count is None or count >= len(examples):
+            return examples
+        return Chosen(examples, range(count) if self._in_order() else self._choose(examples, count))
+
+    def _in_order(self) -> bool:
+        """Whether the first examples are as good a sample as any."""
+        return self.random_order
+
+    def _choose(self, examples: Sequence[Example], count: int) -> Sequence[int]:
+        return sample_rows(len(examples), count)
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Data):
     """Something asked: questions and a metric. `version` is raised whenever questions, prompts or answers change."""
 
     name: str
@@ -28,6 +68,8 @@ class Benchmark:
     tags: Mapping[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
     """Whether images and texts are like those that a skill is taught with: {"image": "ood", "text": "id"} whatever is taught,
     {"birds": {"image": "id", "text": "ood"}} relative to the skill `birds`, or both. For reports; no part of the identity."""
+    random_order: bool = field(default=False, compare=False, kw_only=True)
+    """Whether each example is drawn independently of the others, so that the first N are a sample; files may be sorted."""
 
     def scoring(self) -> Metric:
         """How answers are scored; another than the metric of that name where the questions bring their own."""
@@ -49,17 +91,22 @@ class Benchmark:
         own = self.tags.get(skill)
         return (own if isinstance(own, Mapping) else self.tags).get(side)
 
-    def missing(self) -> str | None:
-        """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
-        return None
+    def _in_order(self) -> bool:
+        return self.random_order and self.balance is None
 
-    def notes(self) -> tuple[str, ...]:
-        """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
-        return ()
+    def _choose(self, examples: Sequence[Example], count: int) -> Sequence[int]:
+        """Spread evenly over the values of `balance`, whose means the score is the mean of."""
+        if self.balance is None:
+            return super()._choose(examples, count)
+        field = self.balance
+        groups = (
+            examples.values(field) if isinstance(examples, Rows) else [each.metadata.get(field) for each in examples]
+        )
+        return spread_rows(groups, count)
 
 
 @dataclass(frozen=True)
-class Skill:
+class Skill(Data):
     """Something taught: training examples, with a benchmark of its own."""
 
     name: str
@@ -67,15 +114,9 @@ class Skill:
     load: Callable[[], Sequence[Example]] = field(compare=False)
     benchmark: Benchmark = field(compare=False)
     description: str = ""
+    random_order: bool = field(default=False, compare=False, kw_only=True)
+    """Whether each example is drawn independently of the others, so that the first N are a sample; files may be sorted."""
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key (the benchmark does not: it is asked, not taught)."""
         return {"name": self.name, "version": self.version}
-
-    def missing(self) -> str | None:
-        """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
-        return None
-
-    def notes(self) -> tuple[str, ...]:
-        """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
-        return ()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lmmcl.errors import UserError, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.tasks.skills import Benchmark
 
 SIDES = ("image", "text")
@@ -21,7 +21,7 @@ def tagged(benchmark: Benchmark, tags: Any, skills: Collection[str]) -> Benchmar
     side that is missing.
     """
     if not isinstance(tags, Mapping) or not tags:
-        raise UserError(f"tags are {FORM}, not {tags!r}")
+        raise UserError(f"tags are {FORM}, not {shown(tags)}")
     nested = {name: each for name, each in tags.items() if isinstance(each, Mapping)}
     flat = {name: each for name, each in tags.items() if name not in nested}
     for name, sides in nested.items():

@@ -17,14 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.reports.results import TrialResult
 from lmmcl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+PAUSES = BackOff(longest=60.0)
 #: Answers that another attempt will not change.
 FINAL = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "BAD_REQUEST", "FEATURE_DISABLED"}
 
@@ -53,9 +55,10 @@ class Delivery:
         left += [] if self.report else ["the report"]
         if not left:
             return None
+        uri = mask(self.uri)
         return (
-            f"MLflow at {self.uri} did not take {' and '.join(left)} "
-            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(self.uri)} fills it"
+            f"MLflow at {uri} did not take {' and '.join(left)} "
+            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(uri)} fills it"
         )
 
 
@@ -69,11 +72,11 @@ class BackgroundTracker:
         artifact_location: str | None = None,
         *,
         connect: Callable[[str, str, str | None], LogsTrials] = Tracker,
-        first_wait: float = FIRST_WAIT,
+        pauses: BackOff = PAUSES,
     ) -> None:
         self.uri = uri
         self._connect = lambda: connect(uri, sweep, artifact_location)
-        self._first_wait = first_wait
+        self._pauses = pauses
         self._tracker: LogsTrials | None = None
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, TrialResult] = OrderedDict()
@@ -114,16 +117,16 @@ class BackgroundTracker:
             return Delivery(self.uri, len(self._newest), len(left), reason, not report or self._reported)
 
     def _work(self) -> None:
-        wait = self._first_wait
+        failures = 0
         try:
             while (trial := self._next()) is not None:
                 if self._attempt(partial(self._log, trial), trial):
-                    wait = self._first_wait
+                    failures = 0
                 elif self._closing:
                     return
                 else:
-                    self._pause(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
+                    failures += 1
+                    self._pause(self._pauses.pause(failures))
             if self._report:
                 self._attempt(self._log_report)
         except Exception as error:  # a sweep of days does not end because of its bookkeeping
@@ -158,8 +161,9 @@ class BackgroundTracker:
             if self._tracker is None:
                 self._tracker = self._connect()
             action(self._tracker)
-        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now.
-        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError) as error:
+        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now,
+        # import errors where the driver of a database is not installed.
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError) as error:
             self._tracker = None  # what it remembers may not be so any longer
             final = isinstance(error, MlflowException) and error.error_code in FINAL
             self._failed(_line(error), trial, final)
@@ -168,7 +172,7 @@ class BackgroundTracker:
 
     def _failed(self, reason: str, trial: TrialResult | None, final: bool) -> None:
         if self._reason is None:
-            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", self.uri, reason)
+            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", mask(self.uri), reason)
         with self._changed:
             self._reason = reason
             if trial is not None and final:
@@ -186,7 +190,7 @@ class BackgroundTracker:
 
 def _line(error: Exception) -> str:
     """The first line of an error, not too long; of a failed request, which tells its whole history, the cause."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = mask((str(error).strip() or type(error).__name__).splitlines()[0])
     if "Caused by" in text:
         text = text.rsplit("Caused by", 1)[1].rsplit(": ", 1)[-1].strip("()'\" ")
     return text if len(text) <= 200 else f"{text[:199]}…"

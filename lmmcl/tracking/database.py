@@ -8,6 +8,7 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,11 @@ from urllib.parse import unquote, urlsplit
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.store import local_path
+from lmmcl.masking import user_info
 from lmmcl.temp_folder import user_temp_folder
 
+MLFLOW_VARIABLE = "LMMCL_MLFLOW"
+"""The tracking URI where no option names one: a password on a command line is seen by everybody on the machine."""
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 
@@ -65,6 +69,15 @@ def sqlite_uri(file: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def with_credentials_apart(uri: str) -> str:
+    """A server's URI without `user:password@`, which MLflow gets as its own variables say it: not every part of it reads URIs."""
+    bare, user, password = user_info(uri)
+    if urlsplit(uri).scheme not in SERVERS or not user:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password
+    return bare
+
+
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
     """One process of this machine at a time at an MLflow store: for what two must not do at once, such as making its tables.
@@ -103,7 +116,11 @@ def _check_sqlite(uri: str) -> None:
 def _check_server(uri: str, timeout: float) -> None:
     remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or leave --mlflow out"
     try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout, context=_tls(uri)):
+        bare, user, password = user_info(uri)
+        request = urllib.request.Request(bare.rstrip("/") + "/health")
+        if user:
+            request.add_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=timeout, context=_tls(uri)):
             return
     except urllib.error.HTTPError as error:
         if error.code == 401:  # it is there; MLflow's client brings the credentials

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmmcl import strict_json
+from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
+from lmmcl.masking import mask
+from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.record_rows import rows_of
@@ -23,43 +27,25 @@ FIRST, WRONG = 32, 32
 PICTURE_BYTES = 20_000_000
 SAMPLES = "samples.json"
 VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
-WIDE = {"columns": 1, "cardHeight": 560}
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+VIEW_TAG = mlflow_private.view_tag(VIEW)
 COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
 
 
 def shared_view() -> str:
-    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it.
-
-    The format is MLflow's own and undocumented; where a version does not know it, the page opens as it would have. Versions
-    with a menu of saved views list it there by its name; those before read the state itself, which is why it is there twice.
-    """
-    section = "lmmcl-trade-off"
-    chart = {
-        "type": "SCATTER",
-        "uuid": "lmmcl-scatter",
-        "metricSectionId": section,
-        "isGenerated": False,
-        "deleted": False,
-        "displayName": "held-out forgetting against learning",
-        "runsCountToCompare": 500,
-        "xaxis": {"key": "learning", "type": "METRIC"},
-        "yaxis": {"key": "held_out_forgetting", "type": "METRIC"},
-    }
-    state = {
-        "isAccordionReordered": True,  # else sections are sorted by name, and this one is far down
-        "searchFilter": "tags.`lmmcl.kind` = 'trial'",
-        "compareRunCharts": [chart],
-        "compareRunSections": [{"uuid": section, "name": "Trade-off", "display": True, "isReordered": False, **WIDE}],
-    }
-    saved = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    return json.dumps({**state, **saved})
+    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
+    return mlflow_private.scatter_view(
+        VIEW_NAME,
+        "held-out forgetting against learning",
+        x="learning",
+        y="held_out_forgetting",
+        search="tags.`lmmcl.kind` = 'trial'",
+        section="Trade-off",
+    )
 
 
 def view_address(experiment_id: str) -> str:
     """The part after the server's address that opens the shared view."""
-    query = f"compareRunsMode=CHART&viewStateShareKey={VIEW}&workflowType=machine_learning"
-    return f"#/experiments/{experiment_id}/runs?{query}"
+    return mlflow_private.view_address(experiment_id, VIEW)
 
 
 def experiment_note(experiment_id: str) -> str:
@@ -72,11 +58,11 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
     if not trial.stages:
         return {}
     steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}
-    at = shlex.quote(store)
+    at = shlex.quote(mask(store))
     export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
     lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
     note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
-    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, "mlflow.note.content": "\n".join(note)}
+    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, mlflow_private.NOTE_TAG: "\n".join(note)}
 
 
 class Answers:
@@ -96,7 +82,7 @@ class Answers:
             return tags, {}
         last = len(result.stages) - 1
         rows = [row for benchmark in trial.benchmarks for row in self.rows(trial, benchmark, last)]
-        return tags, {SAMPLES: json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
+        return tags, {SAMPLES: strict_json.dumps({"columns": COLUMNS, "data": rows})} if rows else {}
 
     def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
         """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
@@ -147,6 +133,12 @@ def write_answers(
 
     Picture paths are those of MLflow's tables, as seen from the artifacts of the run that holds the folder. None without answers.
     """
+    with replacing(folder) as partial:  # tables of an earlier run that no longer belong are gone with the folder
+        _write_tables(sweep, ledger, partial, folder.name, keys)
+    return folder if folder.is_dir() else None
+
+
+def _write_tables(sweep: Sweep, ledger: Ledger, folder: Path, name: str, keys: Sequence[str]) -> None:
     answers, pictures = Answers(sweep, ledger), Pictures(PICTURE_BYTES)
     trials = [trial for trial in sweep.trials if trial.key in keys]
     for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
@@ -154,12 +146,12 @@ def write_answers(
         by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
         rows = {id: row for found in by_trial.values() for id, row in found.items()}
         if rows:
-            _write_table(folder, benchmark, rows, by_trial, pictures)
-    return folder if folder.is_dir() else None
+            _write_table(folder, name, benchmark, rows, by_trial, pictures)
 
 
 def _write_table(
     folder: Path,
+    name: str,
     benchmark: Benchmark,
     rows: Mapping[str, list[Any]],
     by_trial: Mapping[str, Mapping[str, list[Any]]],
@@ -175,12 +167,12 @@ def _write_table(
         if made is not None:
             content, kind = made
             (images / f"{number}.{kind}").write_bytes(content)
-            path = f"{folder.name}/images/{label}/{number}.{kind}"
+            path = f"{name}/images/{label}/{number}.{kind}"
             cell = {"type": "image", "filepath": path, "compressed_filepath": path}
         said = [found[id][5] if id in found else None for found in by_trial.values()]
         data.append([cell, *row[1:5], *said])
     table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
-    (folder / f"{label}.json").write_text(json.dumps(table), encoding="utf-8")
+    (folder / f"{label}.json").write_text(strict_json.dumps(table), encoding="utf-8")
 
 
 def resolved(sweep: Sweep) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
+from lmmcl.private_api.mlflow_private import NOTE_TAG
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.tracking.database import alone
 from lmmcl.tracking.extras import VIEW_TAG, experiment_note, shared_view
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Param, RunTag
     from mlflow.entities import Run as MlflowRun
 
-NOTE_TAG = "mlflow.note.content"
 KEY_TAGS = {"trial": "lmmcl.trial_key", "report": "lmmcl.report_key"}
 EXPERIMENT_TAGS = {"lmmcl.kind": "sweep", "mlflow.experimentKind": "custom_model_development"}  # spares a question
 MOST_NESTED = 1000

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmmcl.private_api.mlflow_private import NOTE_TAG, TABLES_TAG, tables_value
 from lmmcl.reports.results import StageResult, TrialResult, finite
-from lmmcl.tracking.database import alone, sqlite_file
+from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
 from lmmcl.tracking.mlflow_names import matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
-from lmmcl.tracking.mlflow_runs import NOTE_TAG, Run, Runs
+from lmmcl.tracking.mlflow_runs import Run, Runs
 from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Tracker:
                 self._client.log_text(run.id, table, name)
             # The tag comes last: what a crash left out is logged by the next call.
             tags[STAGES_LOGGED] = json.dumps({**logged, **digests})
-            tags["mlflow.loggedArtifacts"] = _tables([MATRIX, *tables])
+            tags[TABLES_TAG] = _tables([MATRIX, *tables])
         self._runs.log(run, [], {}, tags)
         self._runs.set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
         return run.id
@@ -94,7 +95,7 @@ class Tracker:
                 tables += [f"{file.name}/{table.name}" for table in sorted(file.glob("*.json"))]
             else:
                 self._client.log_artifact(run.id, str(file))
-        self._runs.log(run, [], {}, {NOTE_TAG: note[:LONGEST_TAG], "mlflow.loggedArtifacts": _tables(tables)})
+        self._runs.log(run, [], {}, {NOTE_TAG: note[:LONGEST_TAG], TABLES_TAG: _tables(tables)})
         self._runs.set_status(run, "FINISHED")
         return run.id
 
@@ -160,7 +161,7 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     file = sqlite_file(uri)
     if file is None:
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=with_credentials_apart(uri))
     with alone(uri), no_stray_folder(uri, file):
         prepare_database(file, artifact_location)
         return MlflowClient(tracking_uri=uri)
@@ -173,10 +174,10 @@ def _logged(run: Run) -> dict[str, str]:
 
 def _tables(names: Sequence[str]) -> str:
     """The tag from which MLflow's pages know which files are tables, as long as tags may be."""
-    some = [json.dumps({"path": name, "type": "table"}) for name in names]
-    while sum(map(len, some)) + 2 * len(some) > LONGEST_TAG:
-        some.pop()
-    return f"[{', '.join(some)}]"
+    listed = list(names)
+    while len(value := tables_value(listed)) > LONGEST_TAG:
+        listed.pop()
+    return value
 
 
 def _digest(stage: StageResult) -> str:

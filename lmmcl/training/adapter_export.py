@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.steps import Checkpoint
@@ -49,16 +50,17 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     directory = Path(directory)
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
-    save_file(tensors, directory / WEIGHTS)
     config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", step.model.reference)}
     if len(stages) > 1:
         rank = sum(stage.config["r"] for stage in stages)
         config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
-    (directory / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    with ledger.opened(step.path, "step.json") as file:
-        shutil.copyfile(file, directory / "lmmcl.json")
+    with replacing(directory) as partial:
+        partial.mkdir()
+        save_file(tensors, partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        with ledger.opened(step.path, "step.json") as file:
+            shutil.copyfile(file, partial / "lmmcl.json")
     return directory
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.environment import neutral_environment
 from lmmcl.errors import UserError
-from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.strategies import checkpoint_layout
@@ -71,14 +71,14 @@ def _finetune_in_group(step: Finetune | Snapshot, ledger: Ledger, placement: Tra
 
 
 @contextmanager
-def _pending(job: Job, workers: Workers) -> Iterator[Draft]:
+def _pending(job: Job, workers: Workers) -> Iterator[PendingRecord]:
     """The record to be written; workers but the first write into a folder of their own, which is deleted."""
     if workers.rank == 0:
         with job.ledger.writing(job.wanted) as pending:
             yield pending
         return
     with TemporaryDirectory(prefix="lmmcl-out-") as folder:
-        yield Draft(job.ledger, job.wanted, Path(folder))
+        yield PendingRecord(job.ledger, job.wanted, Path(folder))
 
 
 @contextmanager

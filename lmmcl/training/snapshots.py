@@ -20,14 +20,14 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
 from lmmcl.steps import Finetune, Snapshot
-from lmmcl.training.stage.trainable import Pupil
+from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.weights.checkpoint import base_digest, digest_tensors
 from lmmcl.weights.delta import save_delta
 
 
-def can_write(step: Finetune, pupil: Pupil, placement: TrainingPlacement) -> bool:
+def can_write(step: Finetune, trainable_model: TrainableModel, placement: TrainingPlacement) -> bool:
     """Whether the weights are as they would be stored after every update of the stage, and not only at its end."""
-    settles = type(pupil).settle is not Pupil.settle
+    settles = type(trainable_model).merge_adapters is not TrainableModel.merge_adapters
     ends = step.mitigation is not None and type(step.mitigation).end is not TrainingMitigation.end
     return not (settles or ends) and placement.strategy_name in ("single", "ddp")
 
@@ -43,24 +43,26 @@ class WriteSnapshots(TrainerCallback):
         self,
         step: Finetune,
         ledger: Ledger,
-        pupil: Pupil,
+        trainable_model: TrainableModel,
         before: Mapping[str, str],
         dtypes: Mapping[str, torch.dtype],
     ) -> None:
-        self._step, self._ledger, self._pupil = step, ledger, pupil
+        self._step, self._ledger, self._pupil = step, ledger, trainable_model
         self._before, self._dtypes = before, dtypes
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step in self._step.snapshots and state.is_world_process_zero:
             snapshot = Snapshot(self._step, state.global_step)
-            if not self._ledger.holds(snapshot):
+            if not self._ledger.has_usable(snapshot):
                 self._write(snapshot)
 
     def _write(self, snapshot: Snapshot) -> None:
         started = time.time()
         model, precision = self._pupil.model, self._step.training.precision
         own = dict(model.named_parameters())
-        values = {name: own[name].detach().to(self._dtypes.get(name, own[name].dtype)) for name in self._pupil.stored}
+        values = {
+            name: own[name].detach().to(self._dtypes.get(name, own[name].dtype)) for name in self._pupil.saved_names
+        }
         digests = digest_tensors(values)
         moved = {name: value for name, value in values.items() if digests[name] != self._before[name]}
         with self._ledger.writing(snapshot) as draft:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
@@ -166,10 +167,11 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
                 "it cannot be exported, but lmmcl evaluates it and goes on from it",
                 file=step.path,
             )
-    load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(directory)
-    step.model.save_processor(directory)
-    with ledger.opened(step.path, "step.json") as file:
-        identity = json.loads(file.read_text(encoding="utf-8"))
-    origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}
-    (directory / "lmmcl.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    with replacing(directory) as partial:
+        load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(partial)
+        step.model.save_processor(partial)
+        with ledger.opened(step.path, "step.json") as file:
+            identity = json.loads(file.read_text(encoding="utf-8"))
+        origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}
+        (partial / "lmmcl.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
     return directory

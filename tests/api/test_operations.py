@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,6 @@ from made import write_sweep
 from pretended import SEARCH, Pretence, pretence  # noqa: F401
 
 import lmmcl
-from lmmcl.api.operations import _beside_event_loop
 from lmmcl.errors import UserError
 from lmmcl.steps import Checkpoint, Finetune
 
@@ -34,6 +29,15 @@ def test_a_plan_prints_what_the_command_prints_and_is_a_table(tmp_path: Path) ->
     assert "steps" in str(plan) and "sa_proj" in str(plan)
     assert list(plan.to_frame()["recorded"]) == [0, 0, 0, 0]
     assert not (tmp_path / "store").exists(), "a plan writes nothing"
+
+
+def test_a_plan_is_plain_text_in_a_terminal_with_colours_and_in_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lmmcl.plan(write_sweep(tmp_path), store=tmp_path / "store")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # as in a notebook, where rich would display HTML
+    assert "\x1b" not in str(plan) and "finetune" in str(plan)
 
 
 def test_a_cluster_is_a_file_or_a_mapping(tmp_path: Path) -> None:
@@ -83,41 +87,9 @@ def test_a_failed_trial_is_in_the_results_and_the_others_are_done(
     assert lmmcl.results(file, store=store).failures == results.failures
 
 
-def test_a_notebook_has_an_event_loop_and_a_run_has_its_own(tmp_path: Path) -> None:
+def test_a_run_needs_no_event_loop_of_its_own_where_a_notebook_has_one(tmp_path: Path) -> None:
     async def cell() -> list[str]:
         file, store = write_sweep(tmp_path, ONE_STAGE), tmp_path / "store"
         return list(lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True).trials()["state"])
 
     assert asyncio.run(cell()) == ["done"]
-
-
-def test_an_error_beside_an_event_loop_reaches_the_caller() -> None:
-    async def cell() -> None:
-        _beside_event_loop(lambda: 1 / 0)
-
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(cell())
-
-
-@pytest.mark.timeout(30)
-def test_an_interrupt_ends_the_work_beside_an_event_loop() -> None:
-    """The stop button of a notebook is SIGINT to its main thread; the work has to end, and not go on unseen."""
-    ended: list[str] = []
-
-    def work() -> None:
-        try:
-            while True:
-                time.sleep(0.01)
-        except KeyboardInterrupt:
-            ended.append("interrupted")
-            raise
-
-    async def cell() -> None:
-        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
-        _beside_event_loop(work)
-
-    loop = asyncio.new_event_loop()  # asyncio.run would handle the signal itself, which a notebook's loop does not
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(cell())
-    loop.close()
-    assert ended == ["interrupted"]

@@ -2,7 +2,7 @@
 
     python tests/bench/orchestration.py [--trials 200] [--stages 6] [--gpus 64] [--scale 0.02] [--ray]
 
-Flights, ledger and keys are the real ones; a step sleeps for the time that it would take, with as many at once as there are
+Scheduler, ledger and keys are the real ones; a step sleeps for the time that it would take, with as many at once as there are
 GPUs. Without --ray the drivers are coroutines of one process that do what a walk does, and show what flights and ledger lose;
 with it, drivers are tasks of a real Ray cluster that walk (`run_trial`) and ask one actor, which shows what Ray adds for each
 step. The clock runs once Ray has started.
@@ -32,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from made import made_trial
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.runner.trial_driver import run_trial
-from lmmcl.steps import Asked, Checkpoint, Finetune, Step
+from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, ScoringStep, Step
 from lmmcl.steps.trial import Trial
 
 FINETUNE, EVALUATE = (20.0, 60.0), (3.0, 8.0)
@@ -60,11 +61,9 @@ class Simulated:
         self._free: asyncio.Semaphore | None = None
         self.work = 0.0
 
-    async def checkpoint(self, step: Checkpoint) -> None:
-        await self._spend(minutes(step) if isinstance(step, Finetune) else 0.0, [step])
-
-    async def scores(self, steps: Sequence[Asked]) -> None:
-        await self._spend(sum(minutes(step) for step in steps), steps)
+    async def __call__(self, steps: Sequence[Step]) -> None:
+        costly = [step for step in steps if isinstance(step, Finetune) or not isinstance(step, CheckpointStep)]
+        await self._spend(sum(minutes(step) for step in costly), steps)
 
     async def _spend(self, spent: float, steps: Sequence[Step]) -> None:
         self._free = self._free or asyncio.Semaphore(self._gpus)
@@ -84,13 +83,13 @@ class SimulatedActor:
 
     def __init__(self, ledger: Ledger, gpus: int, scale: float) -> None:
         self._simulated = Simulated(ledger, gpus, scale)
-        self._flights = Flights(ledger, self._simulated)
+        self._scheduler = ConcurrentScheduler(ledger, Cluster(), self._simulated)
 
-    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Any]:
-        return await self._flights.ensure_scores(steps)
+    async def records(self, steps: Sequence[ScoringStep]) -> list[Any]:
+        return await self._scheduler.records(steps)
 
-    async def begin(self, step: Checkpoint) -> None:
-        self._flights.begin(step)
+    async def prefetch(self, step: Checkpoint) -> None:
+        self._scheduler.prefetch(step)
 
     async def used(self) -> tuple[float, Used]:
         return self._simulated.work, used_here()
@@ -119,14 +118,14 @@ class Walked:
 
 def in_one_process(trials: Sequence[Trial], ledger: Ledger, gpus: int, scale: float, at_once: int) -> Walked:
     simulated = Simulated(ledger, gpus, scale)
-    flights = Flights(ledger, simulated)
+    scheduler = ConcurrentScheduler(ledger, Cluster(), simulated)
 
     async def walk(trial: Trial, door: asyncio.Semaphore) -> None:
         async with door:
             for stage, following in zip_longest(trial.stages, trial.stages[1:]):
                 if following:
-                    flights.begin(following.checkpoint)
-                await flights.ensure_scores(stage.asked)
+                    scheduler.prefetch(following.checkpoint)
+                await scheduler.records(stage.asked)
 
     async def all_of_them() -> None:
         door = asyncio.Semaphore(at_once)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from orchestration import Simulated, longest_chain, minutes, trials
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
 
@@ -68,13 +69,13 @@ class Watched(Simulated):
             self.ran[step.key] = (ended - spent, ended)
 
 
-async def walk(flights: Flights, trial: Trial, door: asyncio.Semaphore) -> None:
+async def walk(scheduler: ConcurrentScheduler, trial: Trial, door: asyncio.Semaphore) -> None:
     """As `lmmcl.runner.trial_driver.walk`, whose calls `tests/runner/test_in_flight.py` holds to this order."""
     async with door:
         for stage, following in zip(trial.stages, [*trial.stages[1:], None], strict=True):
             if following:
-                flights.begin(following.checkpoint)
-            await flights.ensure_scores(stage.asked)
+                scheduler.prefetch(following.checkpoint)
+            await scheduler.records(stage.asked)
 
 
 def walked(loop: CountedTime, folder: Path, number: int, stages: int, gpus: int) -> tuple[Watched, list[Trial]]:
@@ -82,8 +83,8 @@ def walked(loop: CountedTime, folder: Path, number: int, stages: int, gpus: int)
     simulated = Watched(Ledger(str(folder)), gpus)
 
     async def all_of_them() -> None:
-        flights, door = Flights(Ledger(str(folder)), simulated), asyncio.Semaphore(2 * gpus)
-        await asyncio.gather(*(walk(flights, trial, door) for trial in made))
+        scheduler, door = ConcurrentScheduler(Ledger(str(folder)), Cluster(), simulated), asyncio.Semaphore(2 * gpus)
+        await asyncio.gather(*(walk(scheduler, trial, door) for trial in made))
 
     loop.run_until_complete(all_of_them())
     return simulated, made

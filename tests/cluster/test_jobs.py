@@ -87,9 +87,9 @@ def project(folder: Path, store: Path) -> Path:
     return folder
 
 
-def line_of_readme(begin: str, head: Head) -> list[str]:
-    """The line of the README that begins so, at this head."""
-    [line] = re.findall(rf"(?m)^{begin} .*$", (ROOT / "README.md").read_text(encoding="utf-8"))
+def line_of_docs(begin: str, head: Head) -> list[str]:
+    """The line of docs/cluster.md that begins so, at this head."""
+    [line] = re.findall(rf"(?m)^{begin} .*$", (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"))
     return shlex.split(line.replace("http://HOST:8265", head.address))
 
 
@@ -105,16 +105,16 @@ def scores(trial: Trial, store: Path) -> list[float | None]:
     return [record["score"] if record else None for record in found]
 
 
-def test_the_quickstart_is_sent_as_the_readme_says_stopped_and_finished(
+def test_the_quickstart_is_sent_as_the_docs_say_stopped_and_finished(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     store, folder = tmp_path / "store", project(tmp_path / "project", tmp_path / "store")
     sweep = load_sweep(folder / "sweeps" / "quickstart.yaml")
     with token_head(tmp_path_factory.mktemp("ray"), RAY_JOB_STOP_WAIT_TIME_S="60") as head:  # as cluster/Containerfile
-        first = head.begin(*line_of_readme("ray job submit", head), cwd=folder)
+        first = head.begin(*line_of_docs("ray job submit", head), cwd=folder)
         before = stopped_midway(head, first, store, r"Job '(\S+)' submitted")
         interrupted = next(trial for trial in sweep.trials if is_midway(trial, store))
-        second = head.begin(*line_of_readme("lmmcl submit", head), cwd=folder)
+        second = head.begin(*line_of_docs("lmmcl submit", head), cwd=folder)
         assert second.code(2000) == 0, second.output
         assert "quickstart: 6 trials (6 done); 228 of 228 steps recorded" in second.output, second.output
 

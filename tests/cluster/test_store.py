@@ -24,7 +24,7 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
 from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import FOLDER, RENEWALS, Claims
+from lmmcl.ledger.leases import FOLDER, RENEWALS, Leases
 from lmmcl.ledger.record import RECORD, DamagedError
 from lmmcl.steps import Finetune
 
@@ -177,17 +177,17 @@ def test_a_process_that_was_stopped_for_longer_than_its_claim_spoils_nothing(led
     wait_for(lambda: diary.exists() and "begun" in diary.read_text())
     assert stopped.pid is not None
     os.kill(stopped.pid, signal.SIGSTOP)
-    waiting = Claims(ledger.files, claims, "another run")
+    waiting = Leases(ledger.files, claims, "another run")
     begun = time.monotonic()
-    assert waiting.holder(STEP.key) is not None
-    wait_for(lambda: waiting.holder(STEP.key) is None)
+    assert waiting.owner(STEP.key) is not None
+    wait_for(lambda: waiting.owner(STEP.key) is None)
     assert time.monotonic() - begun >= claims.expiry_s
     with waiting.held([STEP.key]) as held:
         assert held.keys == {STEP.key}
         os.kill(stopped.pid, signal.SIGCONT)  # both compute it now
         wait_for(lambda: "again" in diary.read_text())
         time.sleep(2 * claims.expiry_s / RENEWALS)
-        holder = Claims(ledger.files, claims, "a third").holder(STEP.key)
+        holder = Leases(ledger.files, claims, "a third").owner(STEP.key)
         assert holder is not None and holder.pid == os.getpid(), "who was stopped does not take it back"
         finish(ledger, "in time")
     Path(f"{diary}.end").touch()
@@ -201,7 +201,7 @@ def test_a_process_that_was_stopped_for_longer_than_its_claim_spoils_nothing(led
 def slow_step(store: str, diary: str, claims: ClaimSettings) -> None:
     """A process that claims a step, tells when it went on after a stop, and records the step when it may."""
     note, ledger = Path(diary), Ledger(store)
-    with Claims(ledger.files, claims, "a run").held([STEP.key]):
+    with Leases(ledger.files, claims, "a run").held([STEP.key]):
         note.write_text("begun")
         while not Path(f"{diary}.end").exists():
             before = time.monotonic()

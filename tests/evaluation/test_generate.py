@@ -130,11 +130,11 @@ def test_a_model_in_half_precision_is_given_pictures_of_its_own_type(name: str) 
     assert [sample.id for sample in samples] == [f"q{i}" for i in range(9)]
 
 
-def test_the_limit_asks_the_first_questions(loaded: dict) -> None:
+def test_the_limit_asks_a_fixed_sample_in_its_order(loaded: dict) -> None:
     model, processor = loaded["tiny-qwen"]
     assert len(answer(model, processor, mixed(), limit=100, batch_size=4)) == 9
-    first = answer(model, processor, mixed(), limit=2, batch_size=4)
-    assert [sample.id for sample in first] == ["q0", "q1"]
+    some = answer(model, processor, mixed(), limit=2, batch_size=4)
+    assert [sample.id for sample in some] == ["q2", "q8"]
 
 
 def test_a_sample_tells_question_references_and_metadata_and_is_scored_by_the_metric(loaded: dict) -> None:

@@ -25,7 +25,7 @@ from lmmcl.evaluation.probes.token_sets import token_set
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.processing.padding import IGNORED
-from lmmcl.steps import Examine, Pretrained
+from lmmcl.steps import Pretrained, ProbeStep
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.probes import PROBES, get_probe
 from lmmcl.tasks.skills import Benchmark
@@ -61,7 +61,7 @@ def subject(name: str, model: Any = None, *, batch_size: int = 8) -> Subject:
 
 def found(probe: Any, of: Subject, benchmarks: tuple[Benchmark, ...] = HELD_OUT) -> Findings:
     wanted = get_probe(probe)
-    return examine(Examine(Pretrained(of.lmm), wanted, wanted.benchmarks(benchmarks), Evaluation()), of)
+    return examine(ProbeStep(Pretrained(of.lmm), wanted, wanted.benchmarks(benchmarks), Evaluation()), of)
 
 
 class Saying(torch.nn.Module):
@@ -278,7 +278,7 @@ def test_picks_of_the_class_name_are_counted() -> None:
 def test_a_record_holds_the_values_and_the_details(tmp_path: Path) -> None:
     of = subject("tiny-onevision")
     probe = get_probe({"number_bias": {"examples": 3}})
-    step = Examine(Pretrained(of.lmm), probe, HELD_OUT, Evaluation())
+    step = ProbeStep(Pretrained(of.lmm), probe, HELD_OUT, Evaluation())
     ledger = Ledger(str(tmp_path))
     record = record_probe(step, ledger, of)
     assert record["kind"] == "examine"
@@ -292,7 +292,7 @@ def test_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
     _, base, _ = loaded("tiny-next")
     broken = changed(base, "model.language_model.norm.weight", by=float("nan"))
     of = subject("tiny-next", broken)
-    step = Examine(Pretrained(of.lmm), get_probe({"kl_from_base": {"examples": 2}}), HELD_OUT[:1], Evaluation())
+    step = ProbeStep(Pretrained(of.lmm), get_probe({"kl_from_base": {"examples": 2}}), HELD_OUT[:1], Evaluation())
     with pytest.raises(ValueError, match="not finite"):
         record_probe(step, Ledger(str(tmp_path)), of)
 

@@ -18,7 +18,7 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.gc import collect_garbage, freed_text
 from lmmcl.ledger import Ledger
 from lmmcl.ledger import leases as module
-from lmmcl.ledger.leases import Claims
+from lmmcl.ledger.leases import Leases
 from lmmcl.ledger.pending_record import PARTIAL
 from lmmcl.ledger.record import DroppedError
 from lmmcl.steps import Evaluate, Finetune, Step
@@ -59,8 +59,8 @@ def kept_run(ledger: Ledger, key: str) -> str:
 def at_work(ledger: Ledger, key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another machine computes the step `key`."""
     with monkeypatch.context() as patch:
-        patch.setattr(module, "place", lambda: "another machine")
-        claimed = Claims(ledger.files, ClaimSettings(), "another run").held([key])
+        patch.setattr(module, "host_id", lambda: "another machine")
+        claimed = Leases(ledger.files, ClaimSettings(), "another run").held([key])
         claimed.__enter__()
     yield
     claimed.__exit__(None, None, None)
@@ -89,10 +89,10 @@ def test_a_dry_run_tells_all_that_goes_and_removes_nothing(ledger: Ledger, sweep
     assert freed_text(told, dry_run=True).endswith(
         "18 B would be freed (2 checkpoints, 1 unfinished run); checkpoints still needed: 0"
     )
-    assert ledger.holds(first) and ledger.sizes("runs")
+    assert ledger.has_usable(first) and ledger.sizes("runs")
     done = collect_garbage([sweep], ledger)
     assert done == told
-    assert not ledger.holds(first) and not ledger.sizes("runs")
+    assert not ledger.has_usable(first) and not ledger.sizes("runs")
     assert freed_text(collect_garbage([sweep], ledger), dry_run=False) == "0 B freed; checkpoints still needed: 0"
 
 
@@ -114,7 +114,7 @@ def test_what_is_being_computed_stays_with_what_it_reads(
     with at_work(ledger, last.key, monkeypatch):  # something new wants it again
         freed = collect_garbage([sweep], ledger)
     assert (freed.weights, freed.runs, freed.kept, freed.others) == ({}, {}, 1, [])
-    assert ledger.holds(first) and ledger.sizes("runs")
+    assert ledger.has_usable(first) and ledger.sizes("runs")
     freed = collect_garbage([sweep], ledger)
     assert set(freed.weights) == {first.path} and set(freed.runs) == {f"runs/{last.key}"}
 
@@ -129,9 +129,9 @@ def test_of_a_sweep_that_runs_and_is_not_named_a_person_is_told(
         assert "computes steps of a sweep that is not named" in freed_text(told, dry_run=True)
         with pytest.raises(UserError, match=r"process \d+ on .* not named; name that one too"):
             collect_garbage([sweep], ledger, everything=True)
-        assert ledger.holds(first)
+        assert ledger.has_usable(first)
         collect_garbage([sweep, sweep_of(tmp_path, "other", "digits")], ledger, everything=True)
-        assert ledger.holds(first) and not ledger.holds(stages(sweep)[1])
+        assert ledger.has_usable(first) and not ledger.has_usable(stages(sweep)[1])
         assert len(collect_garbage([sweep], ledger).others) == 1
     with pytest.raises(DroppedError), ledger.opened(first.path, "delta.safetensors"):
         pass  # who runs is told, and computes it again
@@ -164,7 +164,7 @@ def test_uploads_that_were_cut_off_and_made_again_go_after_a_week(
     assert (told.abandoned, told.weights, told.kept) == ({f"{first.path}/0a1b": 7}, {}, 1)
     assert collect_garbage([sweep], ledger) == told
     assert collect_garbage([sweep], ledger).abandoned == {}
-    with ledger.opened(first.path, "delta.safetensors", put_aside=False) as path:
+    with ledger.opened(first.path, "delta.safetensors", quarantine=False) as path:
         assert path.read_text() == "weights"
 
 

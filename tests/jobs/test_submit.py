@@ -169,3 +169,11 @@ def test_inside_a_job_the_running_cluster_is_joined(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert ray_address(load_cluster(None)) == "10.0.0.1:6379"
     assert ray_address(Cluster.model_validate({"ray": {"address": "auto"}})) == "auto"
+
+
+def test_secrets_go_to_the_job_by_its_environment(tmp_path: Path) -> None:
+    store, mlflow = "ftp://me:NOTASECRET@host/store", "postgresql://me:NOTASECRET@host/db"
+    job = made(tmp_path, store=store, mlflow=mlflow)
+    assert job.entrypoint == "lmmcl run small.yaml"
+    assert job.runtime_env["env_vars"] | {"LMMCL_STORE": store, "LMMCL_MLFLOW": mlflow} == job.runtime_env["env_vars"]
+    assert "NOTASECRET" not in f"{job.report} {job.metadata} {job.shared} {job.entrypoint}"

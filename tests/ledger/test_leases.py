@@ -19,8 +19,8 @@ import pytest
 from lmmcl.config.cluster import ClaimSettings
 from lmmcl.ledger import Ledger
 from lmmcl.ledger import leases as module
-from lmmcl.ledger.leases import FOLDER, Claim, Claims
-from lmmcl.ledger.owners import alive, born_at
+from lmmcl.ledger.leases import FOLDER, Lease, Leases
+from lmmcl.ledger.owners import alive, start_time
 from lmmcl.ledger.store import Store
 
 KEY = "0123456789abcdef"
@@ -31,13 +31,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}")
 
 
-def of(store: Store, run: str = "", **settings: Any) -> Claims:
-    return Claims(store, ClaimSettings(**settings), run)
+def of(store: Store, run: str = "", **settings: Any) -> Leases:
+    return Leases(store, ClaimSettings(**settings), run)
 
 
-def elsewhere(store: Store, **changes: Any) -> Claim:
+def elsewhere(store: Store, **changes: Any) -> Lease:
     """Another machine claims KEY."""
-    claim = Claim("token", "far", "far away", 1, "1", "run", until=time.time() + 120, expiry=120.0)
+    claim = Lease("token", "far", "far away", 1, "1", "run", until=time.time() + 120, expiry=120.0)
     claim = replace(claim, **changes)
     store.write(f"{FOLDER}/{KEY}.json", json.dumps(vars(claim)).encode())
     return claim
@@ -47,12 +47,12 @@ def test_what_one_run_computes_another_leaves_alone_until_it_is_done(store: Stor
     one, other = of(store, "one"), of(store, "other")
     with one.held([KEY, "other-key"]) as held:
         assert held.keys == {KEY, "other-key"}
-        holder = other.holder(KEY)
+        holder = other.owner(KEY)
         assert holder is not None and holder.pid == os.getpid()
         with other.held([KEY, "third-key"]) as left:
             assert left.keys == {"third-key"}
-        assert other.holder(KEY) is not None, "who got nothing removes nothing"
-    assert other.holder(KEY) is None
+        assert other.owner(KEY) is not None, "who got nothing removes nothing"
+    assert other.owner(KEY) is None
     assert store.sizes(FOLDER) == {}
 
 
@@ -69,7 +69,7 @@ def test_of_many_that_claim_at_once_one_gets_it(store: Store) -> None:
 def test_a_broken_computation_gives_its_claim_back(store: Store) -> None:
     with pytest.raises(RuntimeError), of(store, "one").held([KEY]):
         raise RuntimeError
-    assert of(store, "other").holder(KEY) is None
+    assert of(store, "other").owner(KEY) is None
 
 
 def test_a_run_that_lost_a_step_asks_for_it_again_without_waiting(store: Store) -> None:
@@ -80,33 +80,33 @@ def test_a_run_that_lost_a_step_asks_for_it_again_without_waiting(store: Store) 
 def test_a_claim_can_be_left_to_the_next_who_works_on_the_step(store: Store) -> None:
     with of(store, "one").held([KEY]) as held:
         held.keep()
-    assert of(store, "other").holder(KEY) is not None
+    assert of(store, "other").owner(KEY) is not None
     with of(store, "one").held([KEY]) as next_one:
         assert next_one.keys == {KEY}
-    assert of(store, "other").holder(KEY) is None
+    assert of(store, "other").owner(KEY) is None
 
 
 def test_a_killed_process_of_this_machine_holds_nobody_up(tmp_path: Path) -> None:
     code = (
         "import sys, time; from lmmcl.ledger.leases import *; from lmmcl.ledger.store import Store; from lmmcl.config.cluster import *\n"
-        f"with Claims(Store({str(tmp_path)!r}), ClaimSettings()).held([{KEY!r}]): print('held', flush=True); time.sleep(60)"
+        f"with Leases(Store({str(tmp_path)!r}), ClaimSettings()).held([{KEY!r}]): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         waiting = of(Store(str(tmp_path)))
-        holder = waiting.holder(KEY)
+        holder = waiting.owner(KEY)
         assert holder is not None and holder.pid == process.pid
         process.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while waiting.holder(KEY) is not None and time.monotonic() < deadline:
+        while waiting.owner(KEY) is not None and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert waiting.holder(KEY) is None, "dead, though nobody has asked for its exit code yet"
+        assert waiting.owner(KEY) is None, "dead, though nobody has asked for its exit code yet"
         with waiting.held([KEY]) as held:
             assert held.keys == {KEY}
 
 
 def test_a_process_number_that_was_given_again_is_another_process() -> None:
-    born = born_at(os.getpid())
+    born = start_time(os.getpid())
     assert alive(os.getpid(), born or "")
     if born is not None:
         assert not alive(os.getpid(), "1")
@@ -116,11 +116,11 @@ def test_a_process_number_that_was_given_again_is_another_process() -> None:
 def test_a_machine_that_fell_silent_is_waited_for_until_its_claim_expires(store: Store) -> None:
     elsewhere(store, expiry=0.2, until=time.time() + 3600)  # and its clock is an hour ahead
     waiting = of(store)
-    assert waiting.holder(KEY) is not None
+    assert waiting.owner(KEY) is not None
     with waiting.held([KEY]) as held:
         assert not held.keys
     time.sleep(0.3)
-    assert waiting.holder(KEY) is None
+    assert waiting.owner(KEY) is None
     with waiting.held([KEY]) as held:
         assert held.keys == {KEY}
 
@@ -129,20 +129,20 @@ def test_a_machine_whose_clock_is_behind_is_not_robbed(store: Store) -> None:
     waiting = of(store)
     for beat in range(4):  # by this clock it ended 50 seconds ago each time, but it is renewed
         elsewhere(store, beat=beat, expiry=60.0, until=time.time() - 50)
-        assert waiting.holder(KEY) is not None
+        assert waiting.owner(KEY) is not None
 
 
 def test_a_claim_of_long_ago_is_void_at_once(store: Store) -> None:
     elsewhere(store, until=time.time() - 3600)
-    assert of(store).holder(KEY) is None
+    assert of(store).owner(KEY) is None
 
 
 def test_a_claim_is_renewed_as_long_as_the_work_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = of(store, "other")
     with of(store, "one", expiry_s=0.3).held([KEY]):
-        monkeypatch.setattr(module, "place", lambda: "another machine")
+        monkeypatch.setattr(module, "host_id", lambda: "another machine")
         for _ in range(10):
-            assert waiting.holder(KEY) is not None
+            assert waiting.owner(KEY) is not None
             time.sleep(0.1)
 
 
@@ -157,17 +157,17 @@ def test_who_was_robbed_does_not_rob_back(store: Store) -> None:
 def test_a_claim_that_was_cut_is_none(store: Store) -> None:
     store.write(f"{FOLDER}/{KEY}.json", b'{"token": "a')
     waiting = of(store)
-    assert waiting.holder(KEY) is None
+    assert waiting.owner(KEY) is None
     with waiting.held([KEY]) as held:
         assert held.keys == {KEY}, "it stands in nobody's way"
-        assert of(store, "other").holder(KEY) is not None
+        assert of(store, "other").owner(KEY) is not None
     assert store.sizes(FOLDER) == {}
 
 
 def test_a_claim_of_a_later_version_counts_by_what_is_known_of_it(store: Store) -> None:
     claim = elsewhere(store)
     store.write(f"{FOLDER}/{KEY}.json", json.dumps({**vars(claim), "mood": "new"}).encode())
-    assert of(store).holder(KEY) == claim
+    assert of(store).owner(KEY) == claim
     with of(store).held([KEY]) as held:
         assert not held.keys
 
@@ -197,8 +197,8 @@ def test_who_is_at_work_is_told_by_key_and_nobody_who_is_gone(store: Store) -> N
     mine = of(store, "one")
     with mine.held(["a", "b"]):
         elsewhere(store, until=time.time() - 3600)
-        assert set(of(store, "other").living()) == {"a", "b"}
-        assert mine.living() == {}, "others, that is"
+        assert set(of(store, "other").active()) == {"a", "b"}
+        assert mine.active() == {}, "others, that is"
 
 
 def test_a_claim_whose_answer_was_lost_on_the_way_is_had(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_claims_can_be_switched_off(store: Store) -> None:
     elsewhere(store)
     off = of(store, enabled=False)
     with off.held([KEY]) as held:
-        assert held.keys == {KEY} and off.holder(KEY) is None
+        assert held.keys == {KEY} and off.owner(KEY) is None
     assert store.sizes(FOLDER) != {}, "the other's is left"
 
 

@@ -146,7 +146,7 @@ def test_rows_are_what_was_recorded_or_told_and_reading_them_changes_nothing(led
     ledger.files.remove(f"{record.folder}/curve.jsonl")
     with pytest.raises(DamagedError, match="missing"):
         ledger.read_lines(STEP.path, "curve.jsonl")
-    ledger.put_aside(STEP.path)
+    ledger.quarantine(STEP.path)
     assert ledger.read_lines(STEP.path, "curve.jsonl") == []
     assert ASIDE in ledger.sizes(STEP.path)
 
@@ -187,4 +187,4 @@ def test_a_copy_of_an_object_store_on_a_disk_is_a_store_too(tmp_path: Path, monk
     with copy.opened(STEP.path, "delta.safetensors") as path:
         assert path.read_text() == "weights"
     assert copy.read_lines(STEP.path, "curve.jsonl") == [{"update": 1}]
-    assert copy.holds(STEP), "the record was put aside"
+    assert copy.has_usable(STEP), "the record was put aside"

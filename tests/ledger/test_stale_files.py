@@ -11,10 +11,10 @@ from made import made_trial
 
 from lmmcl.config.cluster import ClaimSettings
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims
+from lmmcl.ledger.leases import Leases
 from lmmcl.ledger.owners import STALE
 from lmmcl.ledger.pending_record import PARTIAL
-from lmmcl.ledger.stale_files import leftovers
+from lmmcl.ledger.stale_files import stale_files
 
 STEP = made_trial().stages[1].checkpoint
 
@@ -46,7 +46,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     with ledger.writing(STEP) as draft:
         dead = made(draft.folder.with_name(draft.folder.name.replace(str(os.getpid()), "999999999")))
         aged(draft.folder, days=30)
-        assert leftovers(ledger) == [dead]
+        assert stale_files(ledger) == [dead]
         assert ledger.being_written() == {STEP.key}
         ledger.remove_abandoned()
         assert draft.folder.exists() and not dead.exists()
@@ -58,7 +58,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
 def test_what_another_machine_writes_is_swept_a_week_after_its_last_change_unless_it_is_claimed(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
     folder = made(tmp_path / PARTIAL / f"{STEP.key}-far-away-1-abc", days=8)
-    with Claims(ledger.files, ClaimSettings(), "a run on it").held([STEP.key]):
+    with Leases(ledger.files, ClaimSettings(), "a run on it").held([STEP.key]):
         ledger.remove_abandoned()
         assert folder.exists(), "a stage of eight days"
     (folder / "checkpoint-10" / "model.safetensors").write_text("more weights")
@@ -90,7 +90,7 @@ def test_a_node_forgets_what_nobody_came_back_for(remote: Ledger, name: str) -> 
 @pytest.mark.parametrize("name", ["runs/KEY", "lmmcl-KEY-left-abc"])
 def test_a_node_keeps_what_a_claimed_step_may_come_back_for(remote: Ledger, name: str) -> None:
     folder = made(remote.node.folder / name.replace("KEY", STEP.key), days=30)
-    with Claims(remote.files, ClaimSettings(), "a run").held([STEP.key]):
+    with Leases(remote.files, ClaimSettings(), "a run").held([STEP.key]):
         remote.remove_abandoned()
         assert folder.exists()
 

@@ -76,7 +76,7 @@ def test_a_store_that_stays_away_is_told_with_what_is_kept(ledger: Ledger, away:
         StoreError, match=r"cannot be reached \(AwayError: could not connect.*everything finished is kept"
     ):
         ledger.find(STEP)
-    assert len(asked) == len(module.WAITS) + 1
+    assert len(asked) == module.PATIENCE.retries + 1
 
 
 @pytest.mark.parametrize("error", [PermissionError("no"), ValueError("no such bucket name")])
@@ -95,12 +95,12 @@ def test_missing_credentials_are_not_waited_for(ledger: Ledger, away: Any) -> No
 
 
 def test_a_failed_upload_records_nothing_and_costs_no_second_computation(ledger: Ledger, away: Any) -> None:
-    away(len(module.WAITS) + 1, only=RECORD)  # all files but the last
+    away(module.PATIENCE.retries + 1, only=RECORD)  # all files but the last
     with pytest.raises(StoreError, match="cannot be reached"):
         finish(ledger)
     assert ledger.find(STEP) is None
     assert ledger.is_staged(STEP)
-    execute.compute_checkpoint(STEP, ledger, Cluster(), lambda *_: None)  # has no model to train
+    execute.compute([STEP], ledger, Cluster(), lambda *_: None)  # has no model to train
     record = ledger.find(STEP)
     assert record is not None and record["value"] == "weights"
     assert not ledger.is_staged(STEP)
@@ -158,7 +158,7 @@ def test_copies_that_were_not_used_for_longest_make_room(ledger: Ledger, monkeyp
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("lmmcl.ledger.node.shutil.disk_usage", lambda folder: usage)
     for number, at in enumerate(("old", "new")):
-        folder = ledger.node.room("lmmcl-")
+        folder = ledger.node.make_temp_dir("lmmcl-")
         (folder / "delta.safetensors").write_bytes(bytes(15))
         ledger.node.keep(at, folder)
         os.utime(ledger.node.folder / "copies" / at, (number, number)) if ledger.node.copy(
@@ -166,7 +166,7 @@ def test_copies_that_were_not_used_for_longest_make_room(ledger: Ledger, monkeyp
         ) else None
     assert ledger.node.copy("old", "delta.safetensors") is None
     assert ledger.node.copy("new", "delta.safetensors") is not None
-    folder = ledger.node.room("lmmcl-")
+    folder = ledger.node.make_temp_dir("lmmcl-")
     (folder / "delta.safetensors").write_bytes(bytes(1000))
     ledger.node.keep("huge", folder)
     assert not folder.exists() and ledger.node.copy("huge", "delta.safetensors") is None

@@ -55,7 +55,7 @@ def test_a_step_is_recorded_listed_and_put_aside_whatever_the_name_of_its_store(
         pending.commit({"value": 1})
     assert ledger.paths() == [STEP.path]
     assert (tmp_path / name / "s" / STEP.path / RECORD).is_file()
-    ledger.put_aside(STEP.path)
+    ledger.quarantine(STEP.path)
     assert ledger.paths() == [] and ledger.find(STEP) is None
 
 

@@ -51,7 +51,7 @@ def test_what_is_not_refused_runs(name: str, recipe: str, ledger: Ledger) -> Non
         assert "allowed: " in str(refused) or "try " in str(refused)
         return
     if isinstance(mitigation, MergeMitigation):
-        if not ledger.holds(tuned(recipe)):
+        if not ledger.has_usable(tuned(recipe)):
             finetune(tuned(recipe), ledger, PLACE)
         record = merge(Merge(BASE, (tuned(recipe),), mitigation), ledger)
         assert record["changed_entries"] > 0, "a merge that puts everything back is no mitigation"

@@ -15,9 +15,9 @@ PATCHES = (SIDE // PATCH) ** 2
 GRID = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + ' ' }}{% for part in m['content'] %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% for part in m['content'] %}"
     "{% if part['type'] == 'image' %}{{ 'IMAGE' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 VICUNA = (  # as LLaVA-1.5's: no start mark, no end of a turn
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for part in m['content'] %}"

@@ -15,7 +15,7 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, run  # noqa: F401 - pre
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
-from lmmcl.planning.fits import check_asked, check_stage, refuse, unfit
+from lmmcl.planning.fits import check_asked, check_stage, find_infeasible, refuse
 from lmmcl.steps import Evaluate, Finetune
 
 BIG = """
@@ -120,11 +120,11 @@ def test_a_mitigation_that_the_strategy_cannot_have_is_told_by_the_plan_and_hold
     text = BIG.replace("recipe: [RECIPE]", "recipe: [sa_proj], mitigation: [null, l2_sp]")
     sweep = load_sweep(write_sweep(tmp_path, text))
     divided = cluster(workers=8, strategy="deepspeed", zero_stage=3)
-    [told] = unfit(sweep, divided, sweep.steps.values(), lambda step: True)
+    [told] = find_infeasible(sweep, divided, sweep.steps.values(), lambda step: True)
     assert "l2_sp reads weights or gradients" in told
-    assert unfit(sweep, divided, sweep.steps.values(), lambda step: True, of_all=False) == ()
+    assert find_infeasible(sweep, divided, sweep.steps.values(), lambda step: True, of_all=False) == ()
     too_small = divided.model_copy(update={"gpu_memory_gb": 4.0})
-    [told] = unfit(sweep, too_small, sweep.steps.values(), lambda step: True, of_all=False)
+    [told] = find_infeasible(sweep, too_small, sweep.steps.values(), lambda step: True, of_all=False)
     assert "needs about" in told
 
 
@@ -136,7 +136,7 @@ def test_the_store_is_asked_only_about_what_does_not_fit(tmp_path: Path) -> None
         asked.append(step.label)
         return False
 
-    assert unfit(sweep, cluster(), sweep.steps.values(), is_missing) == ()
+    assert find_infeasible(sweep, cluster(), sweep.steps.values(), is_missing) == ()
     assert asked == ["1-counting-full-lr5e-06-s0"]
 
 
@@ -155,7 +155,7 @@ def test_a_kind_of_step_is_judged_once_however_many_steps_are_recorded(
 
     monkeypatch.setattr("lmmcl.planning.fits.check_stage", counted)
     assert len(sweep.trials) == 12
-    assert unfit(sweep, cluster(), sweep.steps.values(), lambda step: False) == ()
+    assert find_infeasible(sweep, cluster(), sweep.steps.values(), lambda step: False) == ()
     assert judged == ["llm", "full"]
 
 

@@ -16,7 +16,7 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.models import get_model
 from lmmcl.planning.activations import ANSWER_TOKENS, example_tokens
 from lmmcl.planning.memory_estimate import RESERVE, asked_memory, stage_memory
-from lmmcl.steps import Evaluate, Examine, Finetune
+from lmmcl.steps import Evaluate, Finetune, ProbeStep
 
 BIG = """
 name: big
@@ -202,7 +202,7 @@ def test_a_batch_of_questions_takes_its_keys_and_values(tmp_path: Path) -> None:
 
 def test_a_probe_that_compares_with_the_base_holds_two_models(tmp_path: Path) -> None:
     place = EvaluationPlacement(gpus=1)
-    probe, question = asked(tmp_path, Examine), asked(tmp_path, Evaluate)
+    probe, question = asked(tmp_path, ProbeStep), asked(tmp_path, Evaluate)
     assert probe.label == "kl_from_base"
     assert asked_memory(probe, place).weights == 2 * asked_memory(question, place).weights
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 
 import pytest
 from rich.console import Console
+from scipy.stats import spearmanr
 from synthetic_results import make_sweep
 
-from lmmcl.reports.correlation import correlation_table, probe_correlations
+from lmmcl.reports.correlation import correlation_table, exact_p, probe_correlations
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables.table import markdown_table
 from lmmcl.tracking.tracker import stage_metrics
@@ -49,12 +52,25 @@ def test_few_stages_tell_nothing() -> None:
     assert len(probe_correlations(probed(make_sweep(recipes=["llm"], rates=[1e-5], stages=4)))) == 3
 
 
+@pytest.mark.parametrize("stages", [4, 5, 6])
+def test_the_p_value_of_a_perfect_order_counts_all_orders(stages: int) -> None:
+    order = [float(each) for each in range(stages)]
+    assert exact_p(order, order[::-1]) == pytest.approx(2 / math.factorial(stages))
+
+
+def test_the_p_value_is_that_of_every_pairing_also_with_ties() -> None:
+    first, second = [1.0, 2.0, 2.0, 3.0, 5.0], [2.0, 1.0, 3.0, 3.0, 9.0]
+    rho = spearmanr(first, second).statistic
+    every = [spearmanr(first, [second[i] for i in order]).statistic for order in itertools.permutations(range(5))]
+    assert exact_p(first, second) == pytest.approx(sum(abs(each) >= abs(rho) - 1e-9 for each in every) / 120)
+
+
 def test_the_report_shows_probes_when_there_are_any_and_sums_layers_up() -> None:
     plain = make_sweep(recipes=["llm"], rates=[1e-5])
     assert "Probes" not in markdown_table(plain)
     assert correlation_table(plain) is None
     text = markdown_table(probed(plain))
-    assert "| `number_bias/sum` | −1.00 | < 0.001 | 5 |" in text
+    assert "| `number_bias/sum` | −1.00 | 0.017 | 5 |" in text
     assert "layer" not in text
     assert "free" not in text
     console = Console(width=100, record=True)

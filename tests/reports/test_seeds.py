@@ -10,7 +10,7 @@ from synthetic_results import make_sweep, make_trial
 
 from lmmcl.config.search_settings import Stopped
 from lmmcl.reports.pareto import on_front
-from lmmcl.reports.recommend import advise
+from lmmcl.reports.recommend import recommend
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 from lmmcl.reports.tables.table import markdown_table, terminal_table
@@ -81,7 +81,7 @@ def test_a_point_of_which_a_seed_was_stopped_is_stopped_where_that_seed_was(swee
     points = averaged(results)
     (kept,) = of("sa_proj", points)
     assert on_front(points) == {kept.key}, "a stopped point is on no front, whatever its surviving seeds learnt"
-    assert [(each.finished, each.least_lost.key) for each in advise(points)] == [(1, kept.key)]
+    assert [(each.finished, each.least_lost.key) for each in recommend(points)] == [(1, kept.key)]
     console = Console(file=io.StringIO(), width=200)
     console.print(terminal_table(results, 200))
     assert "stopped 2/5" in console.file.getvalue() and str(why) in console.file.getvalue()

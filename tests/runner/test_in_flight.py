@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from made import made_trial
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
-from lmmcl.runner.in_flight import Flights
+from lmmcl.runner.in_flight import ConcurrentScheduler
 from lmmcl.runner.trial_driver import run_trial
 from lmmcl.steps import Checkpoint, Evaluate
 
@@ -27,12 +28,12 @@ class Pretend:
         self.damaged: set[str] = set()
         self.at_once = self.most_at_once = 0
 
-    async def checkpoint(self, step: Checkpoint) -> None:
-        await self._compute(step)
-
-    async def scores(self, steps: Sequence[Evaluate]) -> None:
+    async def __call__(self, steps: Sequence[Checkpoint | Evaluate]) -> None:
         for step in steps:
             await self._compute(step)
+
+    def scheduler(self) -> ConcurrentScheduler:
+        return ConcurrentScheduler(self.ledger, Cluster(), self)
 
     async def _compute(self, step: Checkpoint | Evaluate) -> None:
         self.at_once += 1
@@ -43,7 +44,7 @@ class Pretend:
         for parent in step.parents:
             if parent.label in self.damaged:
                 self.damaged.discard(parent.label)
-                self.ledger.put_aside(parent.path)
+                self.ledger.quarantine(parent.path)
                 raise DamagedError("holds other bytes than were written", file=parent.path)
         self.computed[step.key] += 1
         if step.label in self.broken:
@@ -58,15 +59,15 @@ def pretend(tmp_path: Path) -> Pretend:
 
 
 def walk(pretend: Pretend, *trials) -> list:
-    async def one(flights: Flights, trial) -> int:
+    async def one(scheduler: ConcurrentScheduler, trial) -> int:
         for stage in trial.stages:
-            assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+            assert len(await scheduler.records(stage.evaluations)) == len(stage.evaluations)
         return len(trial.stages)
 
     async def every() -> list:
-        flights = Flights(pretend.ledger, pretend)
-        done = await asyncio.gather(*(one(flights, trial) for trial in trials), return_exceptions=True)
-        assert flights.keys == []
+        scheduler = pretend.scheduler()
+        done = await asyncio.gather(*(one(scheduler, trial) for trial in trials), return_exceptions=True)
+        assert scheduler.keys == []
         return done
 
     return asyncio.run(every())
@@ -108,13 +109,13 @@ def test_a_failed_step_can_be_asked_for_again(pretend: Pretend) -> None:
     assert walk(pretend, trial) == [3]
 
 
-def test_a_waiter_that_goes_away_takes_no_flight_down(pretend: Pretend) -> None:
+def test_a_waiter_that_goes_away_takes_no_computation_down(pretend: Pretend) -> None:
     async def story() -> None:
-        flights = Flights(pretend.ledger, pretend)
+        scheduler = pretend.scheduler()
         evaluations = made_trial().stages[0].evaluations
-        first = asyncio.create_task(flights.ensure_scores(evaluations))
+        first = asyncio.create_task(scheduler.records(evaluations))
         await asyncio.sleep(0)
-        second = asyncio.create_task(flights.ensure_scores(evaluations))
+        second = asyncio.create_task(scheduler.records(evaluations))
         await asyncio.sleep(0)
         first.cancel()
         assert len(await second) == len(evaluations)
@@ -123,39 +124,39 @@ def test_a_waiter_that_goes_away_takes_no_flight_down(pretend: Pretend) -> None:
     assert set(pretend.computed.values()) == {1}
 
 
-def test_a_checkpoint_that_is_wished_for_is_computed_while_nobody_waits_and_once(pretend: Pretend) -> None:
+def test_a_checkpoint_that_is_prefetched_is_computed_while_nobody_waits_and_once(pretend: Pretend) -> None:
     trial = made_trial()
 
     async def story() -> None:
-        flights = Flights(pretend.ledger, pretend)
-        flights.begin(trial.stages[1].checkpoint)
-        flights.begin(trial.stages[1].checkpoint)
-        await flights.ensure_scores(trial.stages[0].evaluations)
-        while flights.keys:
+        scheduler = pretend.scheduler()
+        scheduler.prefetch(trial.stages[1].checkpoint)
+        scheduler.prefetch(trial.stages[1].checkpoint)
+        await scheduler.records(trial.stages[0].evaluations)
+        while scheduler.keys:
             await asyncio.sleep(0.005)
         assert pretend.ledger.find(trial.stages[1].checkpoint)
-        await flights.ensure_scores(trial.stages[1].evaluations)
+        await scheduler.records(trial.stages[1].evaluations)
 
     asyncio.run(story())
     assert set(pretend.computed.values()) == {1}
 
 
-def test_a_wish_that_fails_is_told_to_who_asks_next_and_not_computed_again_for_it(pretend: Pretend) -> None:
+def test_a_prefetch_that_fails_is_told_to_who_asks_next_and_not_computed_again_for_it(pretend: Pretend) -> None:
     trial = made_trial()
     stage = trial.stages[1]
     pretend.broken = {stage.checkpoint.label}
 
     async def story() -> None:
-        flights = Flights(pretend.ledger, pretend)
-        flights.begin(stage.checkpoint)
-        await flights.ensure_scores(trial.stages[0].evaluations)
-        while flights.keys:
+        scheduler = pretend.scheduler()
+        scheduler.prefetch(stage.checkpoint)
+        await scheduler.records(trial.stages[0].evaluations)
+        while scheduler.keys:
             await asyncio.sleep(0.005)
         with pytest.raises(RuntimeError, match="broke"):
-            await flights.ensure_scores(stage.evaluations)
+            await scheduler.records(stage.evaluations)
         assert pretend.computed[stage.checkpoint.key] == 1
         pretend.broken = set()
-        assert len(await flights.ensure_scores(stage.evaluations)) == len(stage.evaluations)
+        assert len(await scheduler.records(stage.evaluations)) == len(stage.evaluations)
 
     asyncio.run(story())
 
@@ -165,26 +166,26 @@ def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_
 ) -> None:
     trial = made_trial()
 
-    class Asked:
+    class ScoringStep:
         def __init__(self) -> None:
             self.order: list[str] = []
 
-        def begin(self, step: Checkpoint) -> None:
-            self.order.append(f"begin {step.label}")
+        def prefetch(self, step: Checkpoint) -> None:
+            self.order.append(f"prefetch {step.label}")
 
         def ensure_all(self, steps: Sequence[Evaluate]) -> list:
             self.order.append(f"ask {steps[0].checkpoint.label}")
-            asyncio.run(Flights(pretend.ledger, pretend).ensure_scores(steps))
+            asyncio.run(pretend.scheduler().records(steps))
             return [pretend.ledger.find(step) for step in steps]
 
     labels = [stage.checkpoint.label for stage in trial.stages]
-    early, late = Asked(), Asked()
+    early, late = ScoringStep(), ScoringStep()
     run_trial(trial, early, lambda report: None)
     run_trial(trial, late, lambda report: None, ahead=False)
     assert early.order == [
-        f"begin {labels[1]}",
+        f"prefetch {labels[1]}",
         f"ask {labels[0]}",
-        f"begin {labels[2]}",
+        f"prefetch {labels[2]}",
         f"ask {labels[1]}",
         f"ask {labels[2]}",
     ]

@@ -188,21 +188,21 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_runs(sweep: P
 def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*_: object) -> bool:
+    def told(*_: object, **__: object) -> bool:
         raise PreemptedError("told to end; saved after update 3")
 
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", told)
+    monkeypatch.setattr("lmmcl.runner.inline.compute", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 130, ended.output
     assert "goes on from there" in ended.output and "failed" not in ended.output
 
 
 def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(*_: object) -> bool:
+    def no_room(*_: object, **__: object) -> bool:
         monkeypatch.setattr("lmmcl.runner.command.write_report", no_room)
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("lmmcl.runner.inline.compute_checkpoint", no_room)
+    monkeypatch.setattr("lmmcl.runner.inline.compute", no_room)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 1, ended.output
     assert "failed  4 trials" in ended.output and "page    [Errno 28] No space left on device" in ended.output

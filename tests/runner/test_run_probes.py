@@ -12,12 +12,13 @@ from made import SWEEP, made_trial, write_sweep
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.runner import execute
-from lmmcl.runner.in_flight import Flights
-from lmmcl.steps import Asked, Checkpoint
+from lmmcl.runner.in_flight import ConcurrentScheduler
+from lmmcl.steps import Checkpoint, CheckpointStep, ScoringStep
 from lmmcl.tasks.probes import get_probe
 
 PROBES = "[{number_bias: {examples: 4}}, {kl_from_base: {examples: 4}}, {layer_contribution: {examples: 4}}, {constrained: {examples: 4}}]"
@@ -36,11 +37,9 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.tasks = ledger, []
 
-    async def checkpoint(self, step: Checkpoint) -> None:
-        self._record(step)
-
-    async def scores(self, steps: list[Asked]) -> None:
-        self.tasks.append([step.label for step in steps])
+    async def __call__(self, steps: list[Checkpoint] | list[ScoringStep]) -> None:
+        if not isinstance(steps[0], CheckpointStep):
+            self.tasks.append([step.label for step in steps])
         for step in steps:
             self._record(step)
 
@@ -54,9 +53,9 @@ def walk(recorder: Recorder, trial) -> list[list[str]]:
     recorder.tasks = []
 
     async def all_stages() -> None:
-        flights = Flights(recorder.ledger, recorder)
+        scheduler = ConcurrentScheduler(recorder.ledger, Cluster(), recorder)
         for stage in trial.stages:
-            await flights.ensure_scores(stage.asked)
+            await scheduler.records(stage.asked)
 
     asyncio.run(all_stages())
     return recorder.tasks

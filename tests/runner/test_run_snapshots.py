@@ -11,6 +11,7 @@ from made import SWEEP, write_sweep
 from typer.testing import CliRunner
 
 from lmmcl.cli import app
+from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
 from lmmcl.inspection.gc import collect_garbage
@@ -20,8 +21,8 @@ from lmmcl.planning.plan import make_plan
 from lmmcl.reports.collect import collect
 from lmmcl.reports.inside import inside_markdown, inside_rows
 from lmmcl.runner import execute
-from lmmcl.runner.in_flight import Flights
-from lmmcl.steps import Finetune, Snapshot
+from lmmcl.runner.in_flight import ConcurrentScheduler
+from lmmcl.steps import CheckpointStep, Finetune, Snapshot
 
 ONE_TRIAL = SWEEP.replace("[sa_proj, gate_up]", "[gate_up]").replace("[1.0e-3, 3.0e-4]", "[1.0e-3]")
 INSIDE = "[{number_bias: {examples: 4, updates: [3, 1, 100, 4]}}, {kl_from_base: {examples: 4}}]"
@@ -103,14 +104,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list
     """(sweep, store, kinds of checkpoints in the order in which they were computed)."""
     folder = tmp_path_factory.mktemp("inside")
     computed: list[str] = []
-    real = execute.compute_checkpoint
+    real = execute.compute
 
-    def noting(step, *more):
-        computed.append(step.kind)
-        real(step, *more)
+    def noting(steps, **more):
+        if isinstance(steps[0], CheckpointStep):
+            computed.append(steps[0].kind)
+        real(steps, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmmcl.runner.inline.compute_checkpoint", noting)
+        patch.setattr("lmmcl.runner.inline.compute", noting)
         invoke("run", str(probed(folder)), "--store", str(folder / "store"), "--inline", "--mlflow", "off")
     return folder / "inside.yaml", folder / "store", computed
 
@@ -189,10 +191,7 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.computed = ledger, []
 
-    async def checkpoint(self, step) -> None:
-        self._record(step)
-
-    async def scores(self, steps) -> None:
+    async def __call__(self, steps) -> None:
         for step in steps:
             self._record(step)
 
@@ -210,11 +209,11 @@ def test_a_snapshot_that_is_missing_is_made_without_its_stage_where_that_is_reco
         recorder.computed = []
 
         async def all_stages() -> None:
-            flights = Flights(recorder.ledger, recorder)
+            scheduler = ConcurrentScheduler(recorder.ledger, Cluster(), recorder)
             for stage in trial.stages:
-                await flights.ensure_scores(stage.asked)
+                await scheduler.records(stage.asked)
                 for moment in stage.moments:
-                    await flights.ensure_scores(moment.probes)
+                    await scheduler.records(moment.probes)
 
         asyncio.run(all_stages())
         return [step.kind for step in recorder.computed if step.kind != "evaluate"]

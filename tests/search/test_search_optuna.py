@@ -47,7 +47,7 @@ def test_as_many_trials_as_asked_for_are_proposed_walked_and_reported(tmp_path: 
     sweep = write_sweep(tmp_path, DRAWN)
     plan = told("plan", sweep)
     (search,) = plan["searches"]
-    assert (search["asked"], search["proposed"], search["to_propose"], search["steps_each"]) == (6, 0, 6, 18)
+    assert (search["num_points"], search["proposed"], search["to_propose"], search["steps_each"]) == (6, 0, 6, 18)
     done = run(sweep)
     assert done.exit_code == 0, done.output
     trials = told("report", sweep)["trials"]
@@ -147,7 +147,7 @@ def test_recipes_may_be_chosen_by_the_search(tmp_path: Path, pretence: Pretence)
 
 def test_a_space_with_fewer_points_than_asked_for_is_walked_once(tmp_path: Path, pretence: Pretence) -> None:  # noqa: F811
     sweep = write_sweep(tmp_path, FINITE)
-    assert told("plan", sweep)["searches"][0]["asked"] == 4
+    assert told("plan", sweep)["searches"][0]["num_points"] == 4
     assert run(sweep).exit_code == 0
     points = [json.dumps(point, sort_keys=True) for point in proposed(sweep)]
     assert len(points) == len(set(points)) == 4
@@ -155,12 +155,12 @@ def test_a_space_with_fewer_points_than_asked_for_is_walked_once(tmp_path: Path,
 
 
 def test_points_whose_trials_were_stopped_are_avoided(tmp_path: Path) -> None:
-    from lmmcl.search.optuna import Seeker
+    from lmmcl.search.optuna import OptunaSampler
 
     (space,) = load_sweep(write_sweep(tmp_path, DRAWN.replace("startup: 3", "startup: 10"))).spaces
     drawn: dict[float, list[float]] = {}
     for limit in (3.0, 1.0):  # in powers of ten above the lowest rate; the higher the rate, the more is learnt
-        seeker, drawn[limit] = Seeker(space, []), []
+        seeker, drawn[limit] = OptunaSampler(space, []), []
         for number in range(40):
             rate = seeker.propose(number, 0)["learning_rate"]
             x = math.log10(rate) + 6

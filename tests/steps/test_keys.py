@@ -11,6 +11,8 @@ from made import MadeModel, made_benchmark, made_skill, made_trial
 
 from lmmcl.config.settings import Evaluation
 from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.models import get_model
+from lmmcl.models.architecture import dropout_parts
 from lmmcl.steps import Evaluate
 from lmmcl.steps.keys import canonical_json, key_of
 
@@ -101,3 +103,36 @@ def test_a_merged_stage_is_where_the_next_one_starts() -> None:
     second = trial.stages[2].checkpoint
     assert second.anchor.key == trial.stages[1].checkpoint.key  # type: ignore[union-attr]
     assert second.tuned.parent.key == trial.stages[1].checkpoint.key  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("parts", "recipe", "own"),
+    [
+        ((), "sa_proj", False),
+        (("qformer",), "sa_proj", True),
+        (("vision",), "vision", False),
+        (("vision",), "vision+projector", False),
+        (("vision", "llm"), "vision", True),
+        (("*",), "vision", True),
+        (("*", "vision"), "full", False),
+    ],
+)
+def test_a_stage_that_leaves_a_part_with_dropout_frozen_has_a_key_of_its_own(
+    parts: tuple[str, ...], recipe: str, own: bool
+) -> None:
+    class Dropping(MadeModel):
+        dropout_parts = parts  # type: ignore[assignment]
+
+    plain, other = (made_trial(recipe, model=model) for model in (MadeModel(), Dropping()))
+    assert (plain.key != other.key) is own
+    assert plain.stages[0].checkpoint.key == other.stages[0].checkpoint.key
+
+
+def test_a_part_has_dropout_by_its_configuration_or_by_what_the_family_ships_with() -> None:
+    assert dropout_parts({"model_type": "x", "vision_config": {"attention_dropout": 0.0}}) == ()
+    assert dropout_parts({"vision_config": {"attention_dropout": 0.1}, "text_config": {"x": 1}}) == ("vision",)
+    assert dropout_parts({"dropout": 0.1, "text_config": {"deep": {"hidden_dropout": 0.2}}}) == ("*", "llm")
+    assert dropout_parts({"qformer_config": {}}, ["qformer"]) == ("qformer",)
+    assert dropout_parts({"qformer_config": {"hidden_dropout_prob": 0.0}}, ["qformer"]) == ()
+    assert get_model("instructblip-vicuna-7b").dropout_parts == ("qformer",)
+    assert get_model("tiny-onevision").dropout_parts == ()

@@ -13,7 +13,7 @@ from made import SWEEP, made_benchmark, made_trial, write_sweep
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
-from lmmcl.steps import Examine
+from lmmcl.steps import ProbeStep
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.probes import PROBES, get_probe, probe_names
 
@@ -24,8 +24,8 @@ def probed(*probes: Any, **more: Any) -> Trial:
     return dataclasses.replace(made_trial(**more), probes=tuple(get_probe(each) for each in probes))
 
 
-def probes_of(trial: Trial) -> list[Examine]:
-    return [step for step in trial.steps().values() if isinstance(step, Examine)]
+def probes_of(trial: Trial) -> list[ProbeStep]:
+    return [step for step in trial.steps().values() if isinstance(step, ProbeStep)]
 
 
 def with_probes(folder: Path, text: str) -> Path:

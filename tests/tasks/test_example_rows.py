@@ -11,8 +11,8 @@ import pytest
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.tasks import get_skill
 from lmmcl.tasks.examples import Example, Rows, ask
+from lmmcl.tasks.sampling import Chosen
 from lmmcl.tasks.synthetic.draw import Examples
-from lmmcl.training.stage.collate import First
 
 
 class Numbered(Rows):
@@ -62,10 +62,10 @@ def test_a_broken_row_is_not_taken_for_the_end() -> None:
 
 def test_only_what_is_asked_for_is_made() -> None:
     rows = Numbered(6)
-    assert names(First(rows, 3)[1:]) == ["1", "2"] and len(First(rows, 3)) == 3
-    assert rows.made == [1, 2]
+    assert names(Chosen(rows, [1, 4, 5])[1:]) == ["4", "5"] and len(Chosen(rows, [1, 4, 5])) == 3
+    assert rows.made == [4, 5]
     with pytest.raises(IndexError):
-        First(rows, 3)[3]
+        Chosen(rows, [1, 4, 5])[3]
 
 
 def test_a_mix_of_sources_is_such_a_sequence() -> None:
@@ -77,7 +77,7 @@ def test_a_mix_of_sources_is_such_a_sequence() -> None:
 def test_they_are_sent_to_other_processes() -> None:
     drawn = get_skill("counting").benchmark.load()
     assert isinstance(drawn, Examples)
-    mix = Mix([First(drawn, 5), drawn], [None, None], np.array([1, 0]), np.array([7, 4]))
+    mix = Mix([Chosen(drawn, range(5, 10)), drawn], [None, None], np.array([1, 0]), np.array([7, 4]))
     sent = pickle.loads(pickle.dumps(mix))
-    assert list(sent) == list(mix) == [drawn[7], drawn[4]]
+    assert list(sent) == list(mix) == [drawn[7], drawn[9]]
     assert pickle.loads(pickle.dumps(drawn))[1:3] == drawn[1:3]

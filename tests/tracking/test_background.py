@@ -13,6 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from synthetic_results import make_trial
 
+from lmmcl.back_off import BackOff
 from lmmcl.reports.results import TrialResult
 from lmmcl.tracking.background import BackgroundTracker
 
@@ -47,7 +48,7 @@ class Recorder:
 
 
 def start(recorder: Any) -> BackgroundTracker:
-    return BackgroundTracker("http://mlflow.test", "s", connect=recorder, first_wait=0.01)
+    return BackgroundTracker("http://mlflow.test", "s", connect=recorder, pauses=BackOff(0.01))
 
 
 def test_every_trial_arrives_and_nothing_is_left_to_say() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import threading
@@ -10,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from lmmcl.errors import UserError
-from lmmcl.tracking.database import check_reachable, default_artifact_location, default_tracking_uri, sqlite_file
+from lmmcl.tracking.database import (
+    check_reachable,
+    default_artifact_location,
+    default_tracking_uri,
+    sqlite_file,
+    with_credentials_apart,
+)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -101,3 +108,19 @@ def test_what_mlflow_cannot_use_is_refused(uri: str) -> None:
 def test_a_database_in_memory_is_refused() -> None:
     with pytest.raises(UserError, match="names no file"):
         check_reachable("sqlite://")
+
+
+def test_user_and_password_of_a_server_are_sent_as_it_expects_them(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(Answers, "send_response", lambda self, code: (seen.append(self.headers.get("Authorization")), BaseHTTPRequestHandler.send_response(self, code)))  # fmt: skip
+    uri = server.replace("http://", "http://me:p%40ss@")
+    check_reachable(uri)
+    assert seen == [f"Basic {base64.b64encode(b'me:p@ss').decode()}"]
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another")
+    assert with_credentials_apart(uri) == server
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("me", "p@ss")
+    for other in (server, "postgresql://me:pw@host/db"):
+        assert with_credentials_apart(other) == other

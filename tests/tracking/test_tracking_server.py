@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from synthetic_results import make_trial
 
+from lmmcl.back_off import BackOff
 from lmmcl.tracking.background import BackgroundTracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,7 +63,9 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_in_the_end(tmp_pa
         port = free.getsockname()[1]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     server = start(uri, port)
-    tracker = BackgroundTracker(f"http://127.0.0.1:{port}", "mortal", (tmp_path / "artifacts").as_uri(), first_wait=0.2)
+    tracker = BackgroundTracker(
+        f"http://127.0.0.1:{port}", "mortal", (tmp_path / "artifacts").as_uri(), pauses=BackOff(0.2)
+    )
     client = MlflowClient(uri)
 
     def stages(key: str) -> int:

@@ -122,7 +122,7 @@ def test_a_try_that_had_saved_the_update_of_a_snapshot_does_not_lead_beyond_it(
         raise KeyError("once")
 
     with monkeypatch.context() as patched, pytest.raises(Exception, match="once"):
-        patched.setattr(loop, "prove", breaks)
+        patched.setattr(loop, "verify_updates", breaks)
         finetune(snapshot, torn, saving)
     assert list((tmp_path / "torn" / "runs").glob("*/checkpoint-2")), "it lies there"
     assert finetune(snapshot, torn, saving)["updates"] == 2

@@ -30,7 +30,7 @@ class Engine(ABC):
 
     @abstractmethod
     def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
-        """The first `limit` questions (None: all) with what was said, in the benchmark's order.
+        """The questions that `limit` takes (None: all) with what was said, in the benchmark's order.
 
         Raises UserError that names benchmark and example for a question that cannot be read.
         """

@@ -65,8 +65,8 @@ class Vllm(Engine):
         from vllm import SamplingParams
 
         settings = SamplingParams(temperature=0.0, max_tokens=benchmark.max_new_tokens, stop_token_ids=self.stops)
-        examples = benchmark.load()
-        count = len(examples) if limit is None else min(limit, len(examples))
+        examples = benchmark.take(limit)
+        count = len(examples)
         if not count:
             raise UserError("has no questions", file=f"benchmark {benchmark.name}")
         size = self.batch_size * WINDOWS

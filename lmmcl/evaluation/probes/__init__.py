@@ -9,7 +9,7 @@ import time
 
 from lmmcl.evaluation.probes.subject import Findings, Subject
 from lmmcl.ledger import Ledger, Record
-from lmmcl.steps import Examine
+from lmmcl.steps import ProbeStep
 
 __all__ = ["DETAILS", "Findings", "Subject", "examine", "record_probe"]
 
@@ -17,13 +17,13 @@ DETAILS = "details.json"
 """Beside a probe's record: what its values are means of."""
 
 
-def examine(step: Examine, subject: Subject) -> Findings:
+def examine(step: ProbeStep, subject: Subject) -> Findings:
     """What the probe of `step` finds in the loaded checkpoint; raises UserError for questions that it cannot use."""
     module = importlib.import_module(f"{__name__}.{step.probe.computed_by}")
     return module.measure(step.probe, step.benchmarks, subject)
 
 
-def record_probe(step: Examine, ledger: Ledger, subject: Subject) -> Record:
+def record_probe(step: ProbeStep, ledger: Ledger, subject: Subject) -> Record:
     """Examine, and commit the record: `values` by `<probe>/<what>`, and `details.json`.
 
     Raises ValueError for a value that is not finite: a model that answers NaN has no measure.

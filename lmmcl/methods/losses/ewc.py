@@ -131,6 +131,8 @@ def fisher(context: StageContext, examples: Sequence[Example]) -> dict[str, Tens
         batch = context.collate([example])
         logits, tokens, _ = answer_logits(context.forward(batch).logits, batch["labels"])
         likelihood = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).sum()
+        if not likelihood.requires_grad:  # a row without an image, where only what looks at images trains
+            continue
         for total, gradient in zip(squares, torch.autograd.grad(likelihood, trained, allow_unused=True), strict=True):
             if gradient is not None:
                 total.addcmul_(gradient.float(), gradient.float())

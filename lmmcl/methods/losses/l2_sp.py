@@ -22,7 +22,7 @@ class L2SP(TrainingMitigation):
     copies = 1
     needs_all_logits = False
 
-    weight: float = Field(default=0.01, ge=0)
+    weight: float = Field(default=0.01, ge=0, description="of the penalty")
 
     def start(self, context: StageContext) -> dict[str, Tensor]:
         """Copies of the trained parameters: θ₀."""

@@ -27,7 +27,7 @@ class OLoRA(TrainingMitigation):
     version = 1
     needs_all_logits: ClassVar[bool] = False
 
-    weight: float = Field(default=0.5, ge=0)
+    weight: float = Field(default=0.5, ge=0, description="of the penalty")
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter is None or recipe.adapter.kind != "lora":

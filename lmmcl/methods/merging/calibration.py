@@ -20,11 +20,11 @@ BATCH = 16
 
 
 def calibration_examples(skills: Sequence[Skill], seen: int | None, samples: int) -> list[Example]:
-    """`samples` examples, spread evenly over the skills and over the first `seen` examples of each (None: all of them)."""
+    """`samples` examples, spread evenly over the skills and over the `seen` examples that each was taught with (None: all)."""
     chosen: list[Example] = []
     for number, skill in enumerate(skills):
-        examples = skill.load()
-        total = min(len(examples), seen or len(examples))
+        examples = skill.take(seen)
+        total = len(examples)
         count = min(total, samples * (number + 1) // len(skills) - samples * number // len(skills))
         chosen += [examples[i * total // count] for i in range(count)]
     return chosen

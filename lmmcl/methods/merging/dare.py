@@ -37,9 +37,9 @@ class Dare(MergeMitigation):
     name = "dare"
     version = 1
 
-    drop: float = Field(default=0.9, ge=0, lt=1)
-    scale: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    drop: float = Field(default=0.9, ge=0, lt=1, description="p, the share of entries that are dropped")
+    scale: float = Field(default=1.0, gt=0, description="λ")
+    seed: int = Field(default=0, ge=0, description="of the draw")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
     def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:

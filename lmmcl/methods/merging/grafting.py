@@ -26,8 +26,8 @@ class Grafting(MergeMitigation):
     name = "grafting"
     version = 1
 
-    keep: float = Field(default=0.1, gt=0, le=1)
-    scope: Scope = "model"
+    keep: float = Field(default=0.1, gt=0, le=1, description="share of entries that keep their fine-tuned value")
+    scope: Scope = Field(default="model", description="what the share is taken of")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
     def prepare(self, context: MergeContext) -> Any:

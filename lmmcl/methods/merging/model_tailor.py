@@ -74,14 +74,14 @@ class ModelTailor(MergeMitigation):
     version = 1
     needs_model: ClassVar[bool] = True
 
-    keep: float = Field(default=0.1, gt=0, le=1)
-    salience: float = Field(default=0.5, ge=0, le=1)
-    samples: int = Field(default=128, gt=0)
-    damping: float = Field(default=0.01, gt=0)
-    compensation: Compensation = "obs"
-    granularity: Granularity = "row"
-    other: Literal["reset", "keep"] = "reset"
-    sequential: bool = True
+    keep: float = Field(default=0.1, gt=0, le=1, description="ρ, the share of entries that stay")
+    salience: float = Field(default=0.5, ge=0, le=1, description="ω, the weight of |W1 − W0| in the score")
+    samples: int = Field(default=128, gt=0, description="calibration examples of a skill")
+    damping: float = Field(default=0.01, gt=0, description="share of H's mean diagonal that is added to it")
+    compensation: Compensation = Field(default="obs", description="how entries that stay make up for the others")
+    granularity: Granularity = Field(default="row", description="the region in which entries compete")
+    other: Literal["reset", "keep"] = Field(default="reset", description="tensors that are no linear weight")
+    sequential: bool = Field(default=True, description="inputs pass through the tailored layers before")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
     def check_recipe(self, recipe: Recipe) -> None:

@@ -25,7 +25,7 @@ class TaskArithmetic(MergeMitigation):
     name = "task_arithmetic"
     version = 1
 
-    scale: float = Field(default=0.4, gt=0)
+    scale: float = Field(default=0.4, gt=0, description="λ")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
     def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:

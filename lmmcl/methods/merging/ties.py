@@ -41,9 +41,9 @@ class Ties(MergeMitigation):
     name = "ties"
     version = 1
 
-    keep: float = Field(default=0.2, gt=0, le=1)
-    scale: float = Field(default=1.0, gt=0)
-    scope: Scope = "model"
+    keep: float = Field(default=0.2, gt=0, le=1, description="share of each task vector that is not trimmed")
+    scale: float = Field(default=1.0, gt=0, description="λ")
+    scope: Scope = Field(default="model", description="what the share is taken of")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
     def prepare(self, context: MergeContext) -> Any:

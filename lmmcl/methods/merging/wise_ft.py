@@ -30,7 +30,7 @@ class WiseFT(MergeMitigation):
     name = "wise_ft"
     version = 1
 
-    alpha: float = Field(default=0.9, ge=0, le=1)
+    alpha: float = Field(default=0.9, ge=0, le=1, description="α: 0 is the anchor, 1 the fine-tune")
     continues_from: Literal["merged", "tuned"] = "merged"
 
     def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:

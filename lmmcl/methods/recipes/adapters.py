@@ -30,7 +30,7 @@ class Adapter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int]
     kind: str
-    targets: tuple[str, ...] = Field(min_length=1)
+    targets: tuple[str, ...] = Field(min_length=1, description="role selectors")
 
     @field_validator("targets")
     @classmethod
@@ -98,12 +98,12 @@ class LoRA(LinearAdapter):
 
     version: ClassVar[int] = 1
     kind: Literal["lora"] = "lora"
-    rank: int = Field(default=256, gt=0)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    dora: bool = False
-    rslora: bool = False
-    targets: tuple[str, ...] = Field(default=(MLP,), min_length=1)
+    rank: int = Field(default=256, gt=0, description="of A and B")
+    alpha: float = Field(default=32, gt=0, description="the scale is alpha / rank")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="of the adapter's input")
+    dora: bool = Field(default=False, description="also train the norm of each output's weights")
+    rslora: bool = Field(default=False, description="the scale is alpha / √rank")
+    targets: tuple[str, ...] = Field(default=(MLP,), min_length=1, description="role selectors")
 
     @property
     def label(self) -> str:
@@ -128,7 +128,7 @@ class KappaTune(LoRA):
     version: ClassVar[int] = 1
     kind: Literal["kappatune"] = "kappatune"  # type: ignore[assignment]
     share: float = Field(default=0.2, gt=0, le=1, description="of the targeted layers")
-    targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1)
+    targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1, description="role selectors")
 
     @property
     def label(self) -> str:
@@ -163,8 +163,8 @@ class OSF(LinearAdapter):
 
     version: ClassVar[int] = 1
     kind: Literal["osf"] = "osf"
-    preserved: float = Field(default=0.5, gt=0, lt=1)
-    targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1)
+    preserved: float = Field(default=0.5, gt=0, lt=1, description="share of each layer's directions that stay")
+    targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1, description="role selectors")
 
     @property
     def label(self) -> str:
@@ -185,7 +185,7 @@ class MoE(Adapter):
 
     version: ClassVar[int] = 1
     kind: Literal["moe"] = "moe"
-    targets: tuple[str, ...] = Field(default=(MLP,), min_length=1)
+    targets: tuple[str, ...] = Field(default=(MLP,), min_length=1, description="role selectors")
 
     @field_validator("targets")
     @classmethod
@@ -208,7 +208,11 @@ class MoE(Adapter):
     def size(
         self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
     ) -> tuple[int, int]:
-        hidden = {router_role(role): shapes[role][0][1] for role in targets if role.endswith(".up")}
+        if mixed := sorted(role for role in targets if role.endswith((".routed", ".shared"))):
+            raise UserError(
+                f"{len(mixed)} roles are of mixtures of experts already ({mixed[0]}); allowed: models whose MLPs are dense"
+            )
+        hidden = {router_role(role): shapes[role][0][1] for role in targets if shapes.get(role) and "down" not in role}
         size = sum(counts[role] for role in targets) + 2 * sum(hidden.values())
         return size, size
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from lmmcl.errors import UserError, bad_setting, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown
 from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 
@@ -33,6 +33,7 @@ class Recipe(BaseModel):
     train: tuple[str, ...] = ()
     adapter: SerializeAsAny[Adapter] | None = None
     learning_rates: tuple[tuple[str, float], ...] = ()
+    partial: bool = Field(default=False, description="train it even where it reaches under a tenth of what it names")
 
     @field_validator("train")
     @classmethod
@@ -48,7 +49,7 @@ class Recipe(BaseModel):
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping | tuple | list):
-            raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {value!r}")
+            raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {shown(value)}")
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
@@ -72,7 +73,10 @@ class Recipe(BaseModel):
         return (*self.train, *(self.adapter.moves if self.adapter else ()))
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key: equal settings are the same recipe under any name. What is not used is left out."""
+        """What enters a key: equal settings are the same recipe under any name. What is not used is left out.
+
+        `partial` only allows what would be refused, so that it is no part of it.
+        """
         identity: dict[str, Any] = {"train": list(self.train)}
         if self.adapter:
             identity["adapter"] = self.adapter.identity()
@@ -148,6 +152,16 @@ _TRAIN: dict[str, tuple[str, ...]] = {
     "embeddings": ("llm.embeddings",),
     "norms": ("llm.blocks.*.norm", "llm.norm"),
     "head": ("llm.head",),
+    # Of models that have them: token mixers and MLPs by kind, and parts beside them.
+    "sa_softmax": (f"{ATTENTION}.*.softmax",),
+    "sa_linear": (f"{ATTENTION}.*.linear",),
+    "ca_proj": ("llm.blocks.*.cross_attention",),
+    "experts": (f"{MLP}.*.routed",),
+    "shared_experts": (f"{MLP}.*.shared",),
+    "dense_mlp": (f"{MLP}.*.dense",),
+    "router": ("llm.blocks.*.router",),
+    "per_layer_embeddings": ("llm.per_layer_embeddings", "llm.blocks.*.per_layer"),
+    "audio": ("audio",),
 }
 _ADAPTERS: dict[str, Adapter] = {
     "lora": LoRA(),  # LMM-CL, compared mitigations
@@ -200,7 +214,7 @@ def _union(name: str) -> Recipe:
     parts = []
     for part in name.split("+"):
         if part in NOT_OFFERED:
-            raise UserError(f"{part!r} is no recipe: {NOT_OFFERED[part]}")
+            raise UserError(f"{shown(part)} is no recipe: {NOT_OFFERED[part]}")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])
@@ -216,14 +230,14 @@ def _changed(name: str, settings: Any) -> Recipe:
     """A recipe that ships with some settings changed: those of its adapter, or learning rates."""
     recipe = _union(name)
     if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {settings!r}")
+        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
     for setting in settings or {}:
-        if setting not in {*own, "learning_rates"}:
-            raise UserError(unknown(f"setting of {name}", str(setting), {*own, "learning_rates"}))
+        if setting not in {*own, "learning_rates", "partial"}:
+            raise UserError(unknown(f"setting of {name}", str(setting), {*own, "learning_rates", "partial"}))
     given = dict(settings or {})
-    shown = ",".join(f"{key}={value}" for key, value in given.items())
-    rates = given.pop("learning_rates", {})
+    changes = ",".join(f"{key}={value}" for key, value in given.items())
+    more = {"learning_rates": given.pop("learning_rates", {}), "partial": given.pop("partial", False)}
     adapter = make_adapter({**recipe.adapter.model_dump(), **given}) if recipe.adapter else None
-    fields = {"name": f"{name}({shown})" if shown else name, "train": recipe.train, "adapter": adapter}
-    return _recipe({**fields, "learning_rates": rates})
+    fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
+    return _recipe({**fields, **more})

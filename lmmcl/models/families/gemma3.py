@@ -22,6 +22,7 @@ ARCHITECTURE = Architecture(
     images="one view of 896 pixels, 256 tokens between start and end marks; tokens of an image see each other both ways",
     tokens=256,
     patches=4096,
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

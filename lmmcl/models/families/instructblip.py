@@ -26,6 +26,8 @@ ARCHITECTURE = Architecture(
     images="one image an instruction, 224 pixels square: 32 query tokens",
     tokens=32,
     patches=257,
+    dropout=("qformer",),
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -19,6 +19,7 @@ ARCHITECTURE = Architecture(
     images="one view of 336 pixels, cut out of the middle: 576 tokens; the tower's last layer is not used",
     tokens=576,
     patches=577,
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -20,6 +20,7 @@ ARCHITECTURE = Architecture(
     "last layer is not used (features are taken before it) and gets no gradient",
     tokens=2340,
     patches=5 * 577,
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

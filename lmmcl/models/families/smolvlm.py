@@ -22,6 +22,7 @@ ARCHITECTURE = Architecture(
     images="the longest side is scaled to 4 tiles, each tile and a thumbnail are 64 (500 M) or 81 (2.2 B) tokens",
     tokens=832,
     patches=13 * 1024,
+    dialogues=2,
 )
 ARCHITECTURES = (ARCHITECTURE,)
 

@@ -1,28 +1,29 @@
 """From dialogues to tensors: one chat template, in one place, for training and evaluation alike.
 
-What the model reads before an answer is the same text in training and in generation: the template is rendered with a
-private mark in place of each assistant turn and cut there, and the answer begins after the template's own generation
-prompt. Answers are tokenised apart from the prompt, as generation does. What is read is read by the processor's own `__call__`
-(see `splicing.py`), so every input that it makes from tokens or images reaches the model.
+What the model reads before an answer is the same text in training and in generation (see `rendering.py`), and the tokens of prompt
+and answer together are those of the template's own text (`tokenization.py`). What the texts of a dialogue spell becomes no
+control token (`control_tokens.py`). What is read is read by the processor's own `__call__` (`splicing.py`), so every input that
+it makes from tokens or images reaches the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from lmmcl.errors import UserError
+from lmmcl.models.processing.control_tokens import once
 from lmmcl.models.processing.padding import IGNORED, PER_TOKEN
-from lmmcl.models.processing.splicing import ANSWER, SplicingTokenizer, is_begun, lend
+from lmmcl.models.processing.rendering import Dialogue, Renderer
+from lmmcl.models.processing.splicing import SplicingTokenizer, is_begun, lend
+from lmmcl.models.processing.tokenization import Tokens
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
-_KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see _once
 
 
 def encode(processor: Any, example: Example, *, with_answer: bool, max_tokens: int | None = None) -> dict[str, Tensor]:
@@ -71,14 +72,13 @@ def _cut_answer(encoded: dict[str, Tensor], max_tokens: int, example: Example) -
 def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Tensor]:
     import torch
 
-    marks = sum(message.content.count(IMAGE_PLACEHOLDER) for message in example.messages)
+    marks = sum(message.content.count(IMAGE_PLACEHOLDER) for message in example.messages if message.role != "assistant")
     if marks != len(example.images):
         raise UserError(f"example {example.id!r} has {marks} {IMAGE_PLACEHOLDER} for {len(example.images)} images")
-    segments = _segments(processor, example.messages, with_answer=with_answer)
-    last = _tokens(processor, segments.pop()[0]) if with_answer else None
-    answers = [_tokens(processor, text) for text, taught in segments if taught]
-    text = "".join(ANSWER if taught else piece for piece, taught in segments)
-    lent, spliced = lend(processor, answers, last, _beginning(processor))
+    dialogue = dialogue_of(processor, example, with_answer=with_answer)
+    pieces = list(dialogue.pieces())
+    text = "".join(dialogue.mark if taught else piece for piece, taught in (pieces[:-1] if with_answer else pieces))
+    lent, spliced = lend(processor, dialogue, _beginning(processor), with_answer=with_answer)
     read = _read(lent, text, example)
     encoded = {
         name: value[0] if PER_TOKEN.fullmatch(name) or name.startswith("qformer_") else value
@@ -115,26 +115,35 @@ def _labels(spliced: SplicingTokenizer, ids: list[int], example: Example) -> lis
     return labels
 
 
+def dialogue_of(processor: Any, example: Example, *, with_answer: bool) -> Dialogue:
+    """The text of an example; raises UserError that names it where the chat template or the tokenizer cannot write it."""
+    try:
+        return Renderer(processor, example.messages).dialogue(with_answer=with_answer)
+    except UserError as error:
+        raise error.at(place=f"example {example.id!r}") from error
+
+
 def prompt_ids(processor: Any, example: Example) -> list[int]:
     """The tokens before the answer with one image token for each image, for engines that expand images by themselves."""
-    segments = _segments(processor, example.messages, with_answer=False)
-    ids = list(_leading(processor, segments[0][0], len(example.images)))
-    return ids + [token for text, _ in segments for token in _tokens(processor, text)]
+    dialogue = dialogue_of(processor, example, with_answer=False)
+    ids = list(_leading(processor, dialogue.text, len(example.images)))
+    return ids + [token for tokens, _ in _tokens(processor, dialogue) for token in tokens]
+
+
+def answer_ids(processor: Any, question: Sequence[Message], answer: str) -> list[int]:
+    """The tokens that an answer is taught with, the end of its turn included."""
+    dialogue = Renderer(processor, (*question, Message("assistant", answer))).dialogue(with_answer=True)
+    return _tokens(processor, dialogue)[-1][0]
+
+
+def _tokens(processor: Any, dialogue: Dialogue) -> list[tuple[list[int], bool]]:
+    return list(Tokens(processor, dialogue.spelled).of_pieces(dialogue.pieces(), ends=dialogue.ends))
 
 
 def end_of_turn(processor: Any) -> int | None:
-    """The token that the chat template ends an answer with, which may be another than the end of the text."""
-    messages = (Message("user", "?"), Message("assistant", "!"))
-    tokens = _tokens(processor, _end_of_turns(processor, messages, ["!"])[0].strip())
+    """The token that an answer ends with, which may be another than the end of the text."""
+    tokens = answer_ids(processor, [Message("user", "?")], "!")
     return tokens[-1] if tokens else None
-
-
-def _once(processor: Any, what: str, find: Callable[[], Any]) -> Any:
-    """What is the same for every example that a processor encodes, and takes it long to say."""
-    known = _KNOWN.setdefault(processor, {})
-    if what not in known:
-        known[what] = find()
-    return known[what]
 
 
 def _leading(processor: Any, text: str, images: int) -> list[int]:
@@ -147,65 +156,8 @@ def _leading(processor: Any, text: str, images: int) -> list[int]:
 def _beginning(processor: Any) -> list[int]:
     """The token that the tokenizer marks the beginning of a text with, if it does."""
     tokenizer = processor.tokenizer
-    begins: list[int] = _once(processor, "begins", lambda: tokenizer("")["input_ids"][:1])
+    begins: list[int] = once(processor, "begins", lambda: tokenizer("")["input_ids"][:1])
     return begins if begins == [tokenizer.bos_token_id] else []
-
-
-def _segments(processor: Any, messages: Sequence[Message], *, with_answer: bool) -> list[tuple[str, bool]]:
-    """The rendered dialogue in pieces: (text, whether it is taught), in order."""
-    answers = [message.content for message in messages if message.role == "assistant"]
-    prompt = _render(processor, messages[:-1], generation_prompt=True).split(ANSWER)
-    taught = _end_of_turns(processor, messages, answers) if with_answer or len(prompt) > 1 else []
-    segments = []
-    for number, piece in enumerate(prompt):
-        end = taught[number - 1] if number else ""
-        segments.append((piece.removeprefix(end), False))
-        if number < len(prompt) - 1 or with_answer:
-            segments.append((answers[number] + taught[number], True))
-    return segments
-
-
-def _end_of_turns(processor: Any, messages: Sequence[Message], answers: Sequence[str]) -> list[str]:
-    """What the template writes after each answer up to the token that ends the turn (that token included)."""
-    after = _render(processor, messages, generation_prompt=False).split(ANSWER)[1:]
-    if len(after) != len(answers):
-        raise ValueError("the chat template does not show every assistant turn once")
-    return [_end_of_turn(processor, text) for text in after]
-
-
-def _end_of_turn(processor: Any, after: str) -> str:
-    """The special token at the beginning of `after` with the space before it; the end of the text when there is none."""
-    tokenizer = processor.tokenizer
-    specials: list[str] = _once(
-        processor, "specials", lambda: [str(each) for each in tokenizer.added_tokens_decoder.values() if each.special]
-    )
-    begun = after.lstrip()
-    found = max((token for token in specials if begun.startswith(token)), key=len, default="")
-    if not found or found == processor.image_token:
-        return tokenizer.eos_token
-    return after[: after.index(found) + len(found)]
-
-
-def _render(processor: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-    """The chat template's text, with ANSWER for the words of the assistant."""
-    turns = [{"role": message.role, "content": _parts(message)} for message in messages]
-    return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
-
-
-def _parts(message: Message) -> list[dict[str, Any]]:
-    if message.role == "assistant":
-        return [{"type": "text", "text": ANSWER}]
-    parts: list[dict[str, Any]] = []
-    for number, text in enumerate(message.content.split(IMAGE_PLACEHOLDER)):
-        if number:
-            parts.append({"type": "image"})
-        if text.strip():
-            parts.append({"type": "text", "text": text.strip("\n")})
-    return parts
-
-
-def _tokens(processor: Any, text: str) -> list[int]:
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def hold(processor: Any, names: Iterable[str]) -> None:

@@ -43,11 +43,12 @@ def smolvlm() -> type:
 
 
 INSTRUCTION = (
-    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% for message in messages %}{% if not loop.first and loop.previtem['role'] != 'assistant' %}"
+    "{{ ' ' if message['role'] == 'assistant' else '\n' }}{% endif %}{% for part in message['content'] %}"
     "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% elif not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-"""InstructBLIP has no chat template: it is asked the bare instruction."""
+"""InstructBLIP has no chat template: it is asked the bare instruction, and the answer is the next word."""
 
 
 class _ImageToken(str):

@@ -1,9 +1,9 @@
-"""The tokenizer that a processor is lent for one example: it puts the answers between the texts, tokenised apart.
+"""The tokenizer that a processor is lent for one example: it puts the answers between the texts.
 
 A processor's own `__call__` knows what its model wants: how often an image token is repeated, which marks and numbers stand around
 it, what is inserted before and after the text, and which inputs follow from the tokens. So that `__call__` reads an example.
-It is given the text before the answer with ANSWER for each earlier assistant turn; where it asks for tokens, it gets those of
-the texts with the answers' tokens in their places. An answer is never seen by the code that replaces image tokens.
+It is given the text before the answer with a mark for each earlier answer; where it asks for tokens, it gets those of
+the whole dialogue. Neither an answer nor what a question spells is seen by the code that replaces image tokens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.models.processing.rendering import Dialogue
+from lmmcl.models.processing.tokenization import Tokens
+
 if TYPE_CHECKING:
     from transformers import BatchEncoding
-
-ANSWER = "\ue000"  # a private-use character: no text of a user contains it
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,17 @@ class Piece:
 
     tokens: list[int]
     taught: bool
-    text: str = ANSWER
+    text: str
 
 
 class SplicingTokenizer:
     """In all but its calls the tokenizer that it stands for. A call with a list of one text is the example's own text."""
 
-    def __init__(
-        self, tokenizer: Any, answers: Sequence[list[int]], last: list[int] | None, begins: Sequence[int]
-    ) -> None:
-        self._tokenizer, self._answers, self._last, self._begins = tokenizer, answers, last, begins
+    def __init__(self, processor: Any, dialogue: Dialogue, begins: Sequence[int], *, with_answer: bool) -> None:
+        self._tokenizer, self._begins, self._dialogue = processor.tokenizer, begins, dialogue
+        self._tokens = Tokens(processor, dialogue.spelled)
+        self._answers = [text for text, taught in dialogue.pieces() if taught]
+        self._last = self._answers.pop() if with_answer else None
         self.pieces: list[Piece] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -52,17 +54,18 @@ class SplicingTokenizer:
         return self._encoding(settings)
 
     def _spliced(self, sample: str, is_marked: bool) -> list[Piece]:
-        texts = sample.split(ANSWER)
+        texts = sample.split(self._dialogue.mark)
         if len(texts) != len(self._answers) + 1:
             raise ValueError(f"the processor changed the number of answers in the text: {len(texts) - 1}")
-        pieces: list[Piece] = []
-        for number, part in enumerate(texts):
-            begins = self._begins if is_marked and not number and not is_begun(self._tokenizer, part) else []
-            tokens = self._tokenizer(part, add_special_tokens=False)["input_ids"]
-            pieces.append(Piece([*begins, *tokens], False, part))
-            if number < len(self._answers):
-                pieces.append(Piece(self._answers[number], True))
-        return pieces if self._last is None else [*pieces, Piece(self._last, True)]
+        parts: list[tuple[str, bool]] = [(texts[0], False)]
+        for answer, text in zip(self._answers, texts[1:], strict=True):
+            parts += [(answer, True), (text, False)]
+        parts += [] if self._last is None else [(self._last, True)]
+        tokens = self._tokens.of_pieces(parts, ends=self._dialogue.ends)
+        pieces = [Piece(ids, taught, text) for (text, taught), (ids, _) in zip(parts, tokens, strict=True)]
+        if is_marked and not is_begun(self._tokenizer, sample):
+            pieces[0] = Piece([*self._begins, *pieces[0].tokens], False, pieces[0].text)
+        return pieces
 
     def _encoding(self, settings: dict[str, Any]) -> BatchEncoding:
         ids = [token for piece in self.pieces for token in piece.tokens]
@@ -77,44 +80,56 @@ class SplicingTokenizer:
         return [0] * first + [1] * sum(rest)
 
     def token_at(self, character: int) -> int | None:
-        """The number of the token that holds a character of the example's text."""
+        """The number of the token that begins at a character of the example's text, as an image token does."""
         at = tokens = 0
+        text = ""
         for piece in self.pieces:
-            if at <= character < at + len(piece.text) and not piece.taught:
-                own = self._tokenizer(piece.text, add_special_tokens=False)
-                token = own.char_to_token(0, character - at)
-                return None if token is None else tokens + len(piece.tokens) - len(own["input_ids"]) + token
-            at += len(piece.text)
+            length = len(self._dialogue.mark if piece.taught else piece.text)
+            if at <= character < at + length and not piece.taught:
+                before = self._tokens.of(text + piece.text[: character - at])
+                return (
+                    tokens + len(before) - (len(self._tokens.of(text)) if text else 0) + (0 if text else self._begun())
+                )
+            at += length
             tokens += len(piece.tokens)
+            text += piece.text
         return None
+
+    def _begun(self) -> int:
+        """How many tokens stand before the text."""
+        return len(self.pieces[0].tokens) - len(self._tokens.of(self.pieces[0].text))
 
 
 class UnmarkedTokenizer:
     """A second tokenizer of a processor (a Q-Former's), which reads the text without the places of the answers."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, dialogue: Dialogue) -> None:
+        self._tokenizer, self._dialogue = tokenizer, dialogue
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def __call__(self, text: Any = None, *more: Any, **settings: Any) -> Any:
-        plain = [sample.replace(ANSWER, "") for sample in text] if isinstance(text, list) else text
+        plain = [self._plain(sample) for sample in text] if isinstance(text, list) else text
         return self._tokenizer(plain, *more, **settings)
+
+    def _plain(self, sample: str) -> str:
+        meant: dict[str, str | int | None] = {self._dialogue.mark: None, **self._dialogue.spelled}
+        return sample.translate(str.maketrans(meant))
 
 
 def lend(
-    processor: Any, answers: Sequence[list[int]], last: list[int] | None, begins: Sequence[int]
+    processor: Any, dialogue: Dialogue, begins: Sequence[int], *, with_answer: bool
 ) -> tuple[Any, SplicingTokenizer]:
     """A copy of the processor for one example, and its tokenizer.
 
-    `last` are the tokens that are taught after the text, if any; `begins` those that the tokenizer marks its beginning with.
+    `begins` are the tokens that the tokenizer marks the beginning of a text with.
     """
     lent = copy.copy(processor)
-    lent.tokenizer = SplicingTokenizer(processor.tokenizer, answers, last, begins)
+    lent.tokenizer = SplicingTokenizer(processor, dialogue, begins, with_answer=with_answer)
     for name in type(processor).get_attributes():
         if "tokenizer" in name and name != "tokenizer":
-            setattr(lent, name, UnmarkedTokenizer(getattr(processor, name)))
+            setattr(lent, name, UnmarkedTokenizer(getattr(processor, name), dialogue))
     return lent, lent.tokenizer
 
 

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lmmcl.atomic_files import write_text
 from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.results import SweepResults
 
@@ -35,9 +36,8 @@ SCRIPTS = (
 
 
 def write_page(results: SweepResults, path: Path, flips: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Write the page to `path`, making its folder; `flips` are questions to show (see `lmmcl.reports.flips`)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(results, flips), encoding="utf-8")
+    """Write the page to `path` at once, making its folder; `flips` are questions to show (see `lmmcl.reports.flips`)."""
+    write_text(path, page(results, flips))
 
 
 def page(results: SweepResults, flips: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.pareto import comparable, on_front
-from lmmcl.reports.recommend import BUDGET, advise, caution, choice_lines, short_name
+from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables.table import ranked, state_of
@@ -69,10 +69,10 @@ def _view(results: SweepResults) -> dict[str, Any]:
 
 
 def _advice(results: SweepResults) -> dict[str, Any]:
-    """The choices of each front in words; the page picks among them by the reader's budget, as `Advice.under` does."""
+    """The choices of each front in words; the page picks among them by the reader's budget, as `Recommendation.under` does."""
     places = {trial.key: place for place, trial in enumerate(ranked(results.trials))}
     groups = []
-    for advice in advise(results):
+    for advice in recommend(results):
         least = advice.least_lost
         choices = [
             {

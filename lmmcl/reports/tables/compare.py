@@ -21,7 +21,7 @@ from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
-from lmmcl.search.progress import Walks, walks_of
+from lmmcl.search.progress import SweepProgress, progress_of
 from lmmcl.search.search_state import with_proposals
 from lmmcl.steps.trial import Trial
 
@@ -132,7 +132,7 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     if one.key == other.key:
         raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
     read = Reading(ledger)
-    walks = walks_of(sweep, ledger, read.find)
+    walks = progress_of(sweep, ledger, read.find)
     pairs = [(one, other)] if alone else _seeds(sweep, one, other, read, walks)
     matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
     for trial, matrix in zip((one, other), matrices[0], strict=True):
@@ -159,11 +159,11 @@ def _named(sweep: Sweep, wanted: str) -> Trial:
     return next((trial for trial in sweep.trials if _without_seed(trial) == wanted), None) or sweep.trial(wanted)
 
 
-def _walked(trial: Trial, read: Reading, walks: Walks) -> ScoreMatrix:
+def _walked(trial: Trial, read: Reading, walks: SweepProgress) -> ScoreMatrix:
     return score_matrix(trial, read, walks.of(trial).stages)
 
 
-def _ended(trial: Trial, walks: Walks, ledger: Ledger) -> str | None:
+def _ended(trial: Trial, walks: SweepProgress, ledger: Ledger) -> str | None:
     """Why a trial came no further, where it is known: it was stopped, or failed when it was last run."""
     walk = walks.of(trial)
     if walk.stopped:
@@ -172,7 +172,7 @@ def _ended(trial: Trial, walks: Walks, ledger: Ledger) -> str | None:
     return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` tells more)" if failed else None
 
 
-def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: Walks) -> list[tuple[Trial, Trial]]:
+def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: SweepProgress) -> list[tuple[Trial, Trial]]:
     """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
     points = [{trial.seed: trial for trial in sweep.trials if _point(trial) == _point(named)} for named in (one, other)]
     if _point(one) == _point(other) or one.seed != other.seed:

@@ -9,13 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lmmcl.atomic_files import replacing, write_text
 from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
+from lmmcl.terminal import escape_controls
 
+FORMULA = ("=", "+", "-", "@", "\t")
+"""What a cell begins with that a spreadsheet computes."""
 FORMATS = ("json", "csv", "md", "parquet")
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
@@ -63,8 +67,8 @@ def as_text(results: SweepResults, kind: str, budget: float = BUDGET) -> str:
 
 
 def as_csv(results: SweepResults) -> str:
-    """`flat_rows` as CSV; what is not known is empty."""
-    rows = flat_rows(results)
+    """`flat_rows` as CSV; what is not known is empty, and no cell is a formula to a spreadsheet."""
+    rows = [{name: _cell(value) for name, value in row.items()} for row in flat_rows(results)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["name"], lineterminator="\n")
     writer.writeheader()
@@ -72,18 +76,26 @@ def as_csv(results: SweepResults) -> str:
     return text.getvalue()
 
 
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would compute gets an apostrophe before it, as spreadsheets themselves mark texts."""
+    if not isinstance(value, str):
+        return value
+    text = escape_controls(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 def write(results: SweepResults, path: Path, kind: str, budget: float = BUDGET) -> None:
     """Write the sweep to `path` in one of FORMATS; raises UserError for another one."""
     if kind not in FORMATS:
         raise UserError(unknown("format", kind, FORMATS))
-    path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.Table.from_pylist(flat_rows(results)), path)
+        with replacing(path) as partial:
+            pq.write_table(pa.Table.from_pylist(flat_rows(results)), partial)
     else:
-        path.write_text(as_text(results, kind, budget), encoding="utf-8")
+        write_text(path, as_text(results, kind, budget))
 
 
 def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult
-from lmmcl.search.progress import walks_of
+from lmmcl.search.progress import progress_of
 from lmmcl.steps.trial import Stage, Trial
 
 Row = dict[str, Any]
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def score_rows(sweep: Sweep, ledger: Ledger) -> Iterator[Row]:
     """The score of each benchmark after each complete stage, in points, with its bootstrap 95 % interval over `n` questions."""
     read = Reading(ledger)
-    walks = walks_of(sweep, ledger, read.find)
+    walks = progress_of(sweep, ledger, read.find)
     for trial in sweep.trials:
         stages = walks.of(trial).stages
         matrix = score_matrix(trial, read, stages)
@@ -81,7 +81,7 @@ def sample_rows(
 
     What the stages of several trials share is read once. Raises DamagedError for a file that is not what was recorded.
     """
-    walks, kept = walks_of(sweep, ledger), dict[str, list[Row]]()
+    walks, kept = progress_of(sweep, ledger), dict[str, list[Row]]()
     for trial in sweep.trials:
         if trials is not None and trial.key not in trials:
             continue

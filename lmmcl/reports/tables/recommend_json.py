@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from lmmcl.reports.recommend import BUDGET, TESTED, Advice, Choice, advise, caution, recommendation, short_name
+from lmmcl.reports.recommend import (
+    BUDGET,
+    TESTED,
+    Candidate,
+    Recommendation,
+    caution,
+    recommend,
+    recommendation,
+    short_name,
+)
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds
 
@@ -20,7 +29,7 @@ def recommendation_dict(results: SweepResults, budget: float = BUDGET) -> dict[s
     its difference: that trial − the one of the front.
     """
     points = averaged(results) if has_seeds(results) else results
-    models = [_advice(points, advice, budget) for advice in advise(points)]
+    models = [_advice(points, advice, budget) for advice in recommend(points)]
     return {
         "budget": budget,
         "models": models,
@@ -29,7 +38,7 @@ def recommendation_dict(results: SweepResults, budget: float = BUDGET) -> dict[s
     }
 
 
-def _advice(points: SweepResults, advice: Advice, budget: float) -> dict[str, Any]:
+def _advice(points: SweepResults, advice: Recommendation, budget: float) -> dict[str, Any]:
     take = advice.under(budget)
     return {
         "model": advice.model,
@@ -40,7 +49,7 @@ def _advice(points: SweepResults, advice: Advice, budget: float) -> dict[str, An
     }
 
 
-def _choice(points: SweepResults, choice: Choice) -> dict[str, Any]:
+def _choice(points: SweepResults, choice: Candidate) -> dict[str, Any]:
     ties = [
         {**_named(points, tie.trial), "differences": {name: asdict(tie.differences[name]) for name in TESTED}}
         for tie in choice.ties

@@ -17,7 +17,7 @@ RECOUNT_SECONDS = 2.0
 """How old a count of the cluster's resources may be."""
 
 
-class Room:
+class ConcurrencyLimit:
     """How many of a sweep's trials may be open now; it follows the cluster as that grows and shrinks."""
 
     def __init__(self, cluster: Cluster, trials: int) -> None:

@@ -16,7 +16,7 @@ LOG_LINES = 15
 
 
 @dataclass(frozen=True)
-class Where:
+class ProcessLocation:
     """A process of the cluster; `log` is the file of its standard error, or empty."""
 
     node: str
@@ -29,13 +29,15 @@ class Where:
         return NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
 
 
-def this_process() -> Where:
+def this_process() -> ProcessLocation:
     """To be told while it lives: nobody can ask it once it is dead."""
     link = Path("/proc/self/fd/2")
-    return Where(ray.get_runtime_context().get_node_id(), os.getpid(), str(link.readlink()) if link.exists() else "")
+    return ProcessLocation(
+        ray.get_runtime_context().get_node_id(), os.getpid(), str(link.readlink()) if link.exists() else ""
+    )
 
 
-async def terminate(where: Where) -> None:
+async def terminate(where: ProcessLocation) -> None:
     """Send SIGTERM to a process, here or on another node; one that is gone, or whose node is, needs none."""
     if where.node == ray.get_runtime_context().get_node_id():
         with suppress(ProcessLookupError):
@@ -45,7 +47,7 @@ async def terminate(where: Where) -> None:
             await _terminate.options(scheduling_strategy=where.there).remote(where.process)
 
 
-async def log_end(where: Where | None) -> str:
+async def log_end(where: ProcessLocation | None) -> str:
     """The last lines that a process wrote; empty when its node is gone or it wrote none."""
     if where is None or not where.log:
         return ""

@@ -1,4 +1,4 @@
-"""Searches at Tune's doors: a searcher that hands out listed and proposed trials, and a scheduler that asks `Halving`."""
+"""Searches at Tune's doors: a searcher that hands out listed and proposed trials, and a scheduler that asks `AshaScheduler`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ray.tune.search import Searcher
 
 from lmmcl.config.grid_point import Space
 from lmmcl.config.search_settings import Stopped
-from lmmcl.search.asha import Halving
+from lmmcl.search.asha import AshaScheduler
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 
 
-class Suggestions(Searcher):
+class ProposalSearcher(Searcher):
     """Listed trials first, then those of each search in turn, as many at once as `room` tells.
 
     `trials` are those that are listed, by key; proposed ones are added to it, and told to `opened`. The metrics are not named
@@ -84,10 +84,10 @@ def trial_of(config: Mapping[str, Any], trials: Mapping[str, Trial], spaces: Seq
     return spaces[config["space"]].trial(json.loads(config["point"]))
 
 
-class HalvingOnTune(FIFOScheduler):
-    """Tune's door to `Halving`. It names no metric of its own: Tune ends a run whose reports lack one, and stage 0 has none."""
+class AshaOnTune(FIFOScheduler):
+    """`AshaScheduler` as Tune calls it. No metric is named: Tune ends a run whose reports lack one, and stage 0 has none."""
 
-    def __init__(self, halving: Halving, trials: Mapping[str, Trial]) -> None:
+    def __init__(self, halving: AshaScheduler, trials: Mapping[str, Trial]) -> None:
         super().__init__()
         self._halving, self._trials = halving, trials
         self.ended: dict[str, Stopped] = {}

@@ -16,8 +16,8 @@ from typing import Any
 import ray
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.runner.ray_backend.start_errors import check_address, start_error
 
 DRIVER = "lmmcl_driver"
 """A resource of clusters started here, for drivers alone."""
@@ -38,7 +38,7 @@ def tune_storage(ledger: Ledger, cluster: Cluster) -> Iterator[str]:
 
 def ray_address(cluster: Cluster) -> str:
     """`local`, unless the file or, inside a job, Ray itself (RAY_ADDRESS) names a running cluster."""
-    return os.environ.get("RAY_ADDRESS", "local") if cluster.ray.address == "local" else cluster.ray.address
+    return (os.environ.get("RAY_ADDRESS") or "local") if cluster.ray.address == "local" else cluster.ray.address
 
 
 @contextmanager
@@ -69,21 +69,16 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
 
 def _join(address: str, started: dict[str, Any]) -> None:
     """`ray.init`; raises UserError where no cluster answers (Ray would try for minutes), or none gets up on this machine."""
+    check_address(address)
     try:
         _wait_for(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
-    except (ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"no Ray cluster answers at {address} ({error}); start one (`ray start --head`), name the one that runs, or take local",
-            place="ray.address",
-        ) from error
-    except Exception as error:
-        if "timed out during startup" not in str(error):  # Ray has no class for it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # Ray may exit the process (SystemExit) where a cluster does not answer
+        if (told := start_error(error, address)) is None:
             raise
-        raise UserError(
-            "Ray did not get up within the 30 seconds that it gives itself: this machine is too busy. Run the same command "
-            "again when it is less so, or with --inline, in one process without Ray"
-        ) from error
+        raise told from error
 
 
 def _wait_for(address: str) -> None:

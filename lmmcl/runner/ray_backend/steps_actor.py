@@ -1,4 +1,4 @@
-"""Steps on a Ray cluster: one small actor holds the flights of a sweep and starts a Ray task for each computation.
+"""Steps on a Ray cluster: one small actor holds the scheduler of a sweep and starts a Ray task for each computation.
 
 A fine-tune with workers is a task that holds next to nothing and waits for the worker group that Ray Train places; one
 without (`workers: 0`) trains in the task's own process. Ray keeps the processes of finished tasks, so on a laptop the
@@ -24,17 +24,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
-from lmmcl.ledger.store import StoreError
-from lmmcl.runner.execute import compute_checkpoint, compute_scores, upload_checkpoint
-from lmmcl.runner.in_flight import Flights
-from lmmcl.runner.ray_backend.processes import Where, log_end, terminate, this_process
-from lmmcl.runner.sharing import SharedLauncher
-from lmmcl.steps import Asked, Checkpoint, Finetune, Merge, Snapshot, Step
+from lmmcl.runner.execute import compute, upload_checkpoint
+from lmmcl.runner.in_flight import ConcurrentScheduler
+from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
+from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
+    PAUSES,
     RetryPolicy,
     classify_error,
     is_store_unavailable,
-    pause_before,
     root_of,
 )
 from lmmcl.training.stage_errors import PreemptedError
@@ -58,47 +56,47 @@ def start_steps_actor(ledger: Ledger, cluster: Cluster) -> Any:
 
 
 class StepsActor:
-    """Holds the flights, and the latest note on each step that is running."""
+    """Holds the scheduler, and the latest note on each step that is running."""
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
-        self._launcher = RayLauncher(ledger, cluster)
-        self._flights = Flights(ledger, SharedLauncher(self._launcher, ledger, cluster))
+        self._executor = RayExecutor(ledger, cluster)
+        self._scheduler = ConcurrentScheduler(ledger, cluster, self._executor)
         self._notes: dict[str, dict[str, Any]] = {}
 
-    async def ensure_scores(self, steps: Sequence[Asked]) -> list[Record]:
-        """See `Flights.ensure_scores`."""
-        return await self._flights.ensure_scores(steps)
+    async def records(self, steps: Sequence[ScoringStep]) -> list[Record]:
+        """See `ConcurrentScheduler.records`."""
+        return await self._scheduler.records(steps)
 
-    async def begin(self, step: Checkpoint) -> None:
-        """See `Flights.begin`."""
-        self._flights.begin(step)
+    async def prefetch(self, step: Checkpoint) -> None:
+        """See `ConcurrentScheduler.prefetch`."""
+        self._scheduler.prefetch(step)
 
     async def note(self, key: str, shown: dict[str, Any]) -> None:
         """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
-        if key in self._flights.keys:
+        if key in self._scheduler.keys:
             self._notes[key] = shown
 
-    async def started(self, key: str, where: Where) -> None:
+    async def started(self, key: str, where: ProcessLocation) -> None:
         """Keep which process computes a step."""
-        self._launcher.where[key] = where
+        self._executor.where[key] = where
 
     async def save(self, seconds: float) -> None:
-        """See `RayLauncher.save`."""
-        await self._launcher.save(seconds)
+        """See `RayExecutor.save`."""
+        await self._executor.save(seconds)
 
     async def running(self) -> dict[str, dict[str, Any]]:
         """The latest note of each step in flight, by key; empty for one that waits for its turn."""
-        keys = self._flights.keys
+        keys = self._scheduler.keys
         self._notes = {key: self._notes[key] for key in keys if key in self._notes}  # of steps that are done no more
         return {key: self._notes.get(key, {}) for key in keys}
 
 
-class RayLauncher:
+class RayExecutor:
     """Computes each step in a Ray task with the resources that the cluster file asks for; tries again what may pass."""
 
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
-        self.where: dict[str, Where] = {}
+        self.where: dict[str, ProcessLocation] = {}
         self._saveable: set[str] = set()
         self._ending = False
 
@@ -112,7 +110,15 @@ class RayLauncher:
         while told & self._saveable and time.monotonic() < end:
             await asyncio.sleep(0.1)
 
-    async def checkpoint(self, step: Checkpoint) -> None:
+    async def __call__(self, steps: Sequence[Any]) -> None:
+        """Compute one checkpoint, or several scores of one: see `Compute` in `lmmcl.runner.scheduler`."""
+        if isinstance(steps[0], CheckpointStep):
+            await self._compute_checkpoint(steps[0])
+        else:
+            place = self._cluster.evaluation
+            await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
+
+    async def _compute_checkpoint(self, step: Any) -> None:
         place = self._cluster.training
         trains = isinstance(step, Finetune | Snapshot)
         trains_here = trains and place.workers == 0
@@ -129,16 +135,15 @@ class RayLauncher:
         finally:
             self._saveable.discard(step.key)
 
-    async def scores(self, steps: Sequence[Asked]) -> None:
-        place = self._cluster.evaluation
-        await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
-
     async def _try(self, function: Any, options: dict[str, Any], steps: Sequence[Step]) -> None:
-        """Run `function` until all of `steps` are recorded, or its failure is one that another try will not change."""
+        """Run `function` until it succeeds, or its failure is one that another try will not change.
+
+        Each try leases the steps, and so leaves out those that were recorded meanwhile.
+        """
         actor = ray.get_runtime_context().current_actor
         broken = 0
         node: str | None = None
-        while steps:
+        while True:
             if self._ending:
                 raise PreemptedError("the run is ending")
             try:
@@ -150,7 +155,7 @@ class RayLauncher:
                     # Its weights wait there for their upload; whoever had the GPU goes on with other work.
                     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
                     await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
-                break
+                return
             except Exception as error:  # noqa: BLE001 - each kind is judged
                 # Not to be signalled any more: the number of a process that went may be given again.
                 where = self.where.pop(steps[0].key, None)
@@ -161,18 +166,9 @@ class RayLauncher:
                 log.warning("%s is tried again: %s", steps[0].label, explain(error))
                 if not is_store_unavailable(error):  # else what waits on its node is uploaded again, not computed again
                     node = None
-                await asyncio.sleep(pause_before(max(1, broken)))
-                steps = await asyncio.to_thread(self._missing, steps)
+                await asyncio.sleep(PAUSES.pause(broken))
 
-    def _missing(self, steps: Sequence[Step]) -> Sequence[Step]:
-        """Those that are not recorded; all where the store is away, for who tries them looks as well."""
-        try:
-            return [step for step in steps if not self._ledger.holds(step)]
-        except StoreError as error:
-            log.warning("what is recorded cannot be told: %s", error)
-            return steps
-
-    async def _reason(self, error: Exception, step: Step, tries: int, where: Where | None) -> Exception:
+    async def _reason(self, error: Exception, step: Step, tries: int, where: ProcessLocation | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
         root = root_of(error)
         if isinstance(root, UserError):
@@ -198,7 +194,7 @@ def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cl
     """Returns the node on which the step waits for its upload, if it does."""
     (step,) = steps
     actor.started.remote(step.key, this_process())
-    waits = compute_checkpoint(step, ledger.deferring(step), cluster, _Notes(actor))
+    waits = compute(steps, ledger.deferring(step), cluster, _Notes(actor))
     return ray.get_runtime_context().get_node_id() if waits else None
 
 
@@ -208,9 +204,9 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
 
 
 @ray.remote
-def _compute_scores(steps: Sequence[Asked], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
+def _compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     actor.started.remote(steps[0].key, this_process())
-    compute_scores(steps, ledger, cluster, _Notes(actor))
+    compute(steps, ledger, cluster, _Notes(actor))
 
 
 class _Notes:
@@ -231,10 +227,10 @@ class RemoteSteps:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def ensure_all(self, steps: Sequence[Asked]) -> list[Record]:
+    def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Steps.ensure_all`."""
-        return ray.get(self._actor.ensure_scores.remote(list(steps)))
+        return ray.get(self._actor.records.remote(list(steps)))
 
-    def begin(self, step: Checkpoint) -> None:
-        """See `Steps.begin`."""
-        self._actor.begin.remote(step)
+    def prefetch(self, step: Checkpoint) -> None:
+        """See `Steps.prefetch`."""
+        self._actor.prefetch.remote(step)

@@ -17,11 +17,11 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.config.grid_point import Space
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
-from lmmcl.runner.ray_backend.concurrency import Room, driver_resources
-from lmmcl.runner.ray_backend.searcher import HalvingOnTune, Suggestions, trial_of
+from lmmcl.runner.ray_backend.concurrency import ConcurrencyLimit, driver_resources
+from lmmcl.runner.ray_backend.searcher import AshaOnTune, ProposalSearcher, trial_of
 from lmmcl.runner.ray_backend.start import ray_cluster, tune_storage
 from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps, start_steps_actor
-from lmmcl.runner.trial_driver import Watcher, run_trial
+from lmmcl.runner.trial_driver import RunListener, run_trial
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 
@@ -33,13 +33,12 @@ SAVE_SECONDS = 20.0
 
 
 def run_on_ray(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: Watcher, searching: Searching | None = None
+    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> None:
     """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
 
     A trial that fails is told to `watcher`, and the others go on.
     """
-    searching = searching or Searching()
     with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
         actor = start_steps_actor(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
@@ -49,8 +48,8 @@ def run_on_ray(
             tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
             driver_resources(cluster),
         )
-        scheduler = HalvingOnTune(searching.halving, by_key) if searching.halving else None
-        follow = _Follow(by_key, actor, watcher, scheduler)
+        scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
+        follow = ReporterCallback(by_key, actor, watcher, scheduler)
         grid, config = _tune_search(by_key, cluster, watcher, searching)
         tuner = tune.Tuner(
             driver,
@@ -73,13 +72,13 @@ def run_on_ray(
 
 
 def _tune_search(
-    by_key: dict[str, Trial], cluster: Cluster, watcher: Watcher, searching: Searching
+    by_key: dict[str, Trial], cluster: Cluster, watcher: RunListener, searching: Searching
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tune's parameter space and the settings of its search: the grid, or a searcher that hands out proposed trials too."""
-    total = len(by_key) + searching.coming
+    total = len(by_key) + searching.remaining
     if not searching.proposers:
         return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(cluster, total)}
-    suggestions = Suggestions(by_key, searching, Room(cluster, total), watcher.trial_opened)
+    suggestions = ProposalSearcher(by_key, searching, ConcurrencyLimit(cluster, total), watcher.trial_opened)
     return {}, {"search_alg": suggestions, "num_samples": total}
 
 
@@ -99,11 +98,11 @@ def _drive(
         tune.report({"failed": explain(error), "details": traceback.format_exc()})
 
 
-class _Follow(tune.Callback):
+class ReporterCallback(tune.Callback):
     """Passes Tune's events, and the steps actor's notes, to the watcher."""
 
     def __init__(
-        self, trials: Mapping[str, Trial], actor: Any, watcher: Watcher, scheduler: HalvingOnTune | None
+        self, trials: Mapping[str, Trial], actor: Any, watcher: RunListener, scheduler: AshaOnTune | None
     ) -> None:
         self._trials, self._actor, self._watcher, self._scheduler = trials, actor, watcher, scheduler
         self._pending: Any = None
@@ -145,7 +144,7 @@ class _Grid(BasicVariantGenerator):
     """The grid in its order; how many of its trials are open at once follows the cluster."""
 
     def __init__(self, cluster: Cluster, trials: int) -> None:
-        self._room = Room(cluster, trials)
+        self._room = ConcurrencyLimit(cluster, trials)
         super().__init__()
 
     @property

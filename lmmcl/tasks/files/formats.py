@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, shown
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.dialogue import TURN_FIELDS, Complain, Turns, is_unicode, place_images
 from lmmcl.tasks.files.parse_rows import Unreadable, kind, read_rows
@@ -78,7 +78,7 @@ def sound_rows(path: Path, images: Path | None, *, unique_ids: bool) -> Iterator
 
 def repeated_id(id: str, first: int) -> str:
     """The words for an id that an earlier row has."""
-    return f"{id!r} is the id of row {first} already"
+    return f"{shown(id)} is the id of row {first} already"
 
 
 def parse_rows(path: Path, images: Path | None) -> Iterator[ParsedRow]:

@@ -28,6 +28,7 @@ class LocalBenchmark(Benchmark):
     """A benchmark whose questions lie in a local file; `digest` stands for that file and its images."""
 
     digest: str = field(kw_only=True)
+    rows: int = field(compare=False, kw_only=True)
     about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
     def identity(self) -> dict[str, Any]:
@@ -37,12 +38,16 @@ class LocalBenchmark(Benchmark):
     def notes(self) -> tuple[str, ...]:
         return self.about
 
+    def known_rows(self) -> int:
+        return self.rows
+
 
 @dataclass(frozen=True)
 class LocalSkill(Skill):
     """A skill whose training examples lie in a local file; `digest` stands for that file and its images."""
 
     digest: str = field(kw_only=True)
+    rows: int = field(compare=False, kw_only=True)
     about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
     def identity(self) -> dict[str, Any]:
@@ -51,6 +56,9 @@ class LocalSkill(Skill):
 
     def notes(self) -> tuple[str, ...]:
         return self.about
+
+    def known_rows(self) -> int:
+        return self.rows
 
 
 def local_benchmark(
@@ -82,6 +90,7 @@ def local_benchmark(
         max_new_tokens=max_new_tokens,
         description=description or f"{file.name}, scored by {metric}",
         digest=content.digest,
+        rows=content.rows,
         about=_about(file, content),
     )
 
@@ -110,6 +119,7 @@ def local_skill(
         benchmark=benchmark,
         description=description or f"{file.name}",
         digest=content.digest,
+        rows=content.rows,
         about=_about(file, content),
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, shown
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 PARQUET_BATCH = 256
@@ -52,14 +52,14 @@ def check_container(path: Path) -> None:
 
 def _json(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
         hint = "; one object a line? then name it .jsonl" if lines else ""
         raise UserError(f"is not JSON: {error}{hint}", file=str(path)) from error
     if not isinstance(data, list):
         raise UserError(f"holds {kind(data)} where a list of rows is expected", file=str(path))
-    yield from enumerate(data, start=1)
+    yield from ((number, _checked(row)) for number, row in enumerate(data, start=1))
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -68,9 +68,35 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line.decode("utf-8-sig"))
+                yield number, _checked(json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object))
             except (ValueError, RecursionError) as error:
                 yield number, Unreadable(f"is not JSON: {error}")
+
+
+class _Twice(dict[str, Any]):
+    """An object in which `key` is given twice: JSON readers silently keep the last."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice, names = _Twice(found), [name for name, _ in pairs]
+    twice.key = next(name for name in names if names.count(name) > 1)
+    return twice
+
+
+def _checked(row: Any) -> Any:
+    """The row, or `Unreadable` where an object in it gives a key twice."""
+    open_values = [row]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, _Twice):
+            return Unreadable(f"the key {shown(value.key)} is given twice in one object")
+        open_values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return row
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:

@@ -66,6 +66,10 @@ class PreparedExamples(Rows):
             raise UserError(message, file=str(self.path), place=f"row {index + 1}, {place}")
         return example
 
+    def values(self, field: str) -> list[Any]:
+        """The values of one column of metadata, without reading the images."""
+        return self._file.read([field]).column(0).to_pylist()
+
     def _rows(self, group: int) -> list[dict[str, Any]]:
         if self._owner != os.getpid():
             self._lock = threading.Lock()

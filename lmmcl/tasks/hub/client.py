@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 
 Row = dict[str, Any]
 TIMEOUT = 20
 """Seconds for one image behind a URL."""
-TRIES = 3
+PAUSES = BackOff(first=2.0, retries=2)
 BUSY = (429, 502, 503, 504)
 """HTTP answers after which waiting helps."""
 
@@ -163,18 +164,22 @@ def fetch(url: str) -> bytes | None:
     if not url.startswith(("http://", "https://")):
         return None
     request = urllib.request.Request(url, headers={"User-Agent": "lmmcl-data-prepare"})
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(2.0**attempt)
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                return answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code not in BUSY:
-                return None
-        except (OSError, ValueError):  # no such host, time-out, a broken answer
-            continue
-    return None
+
+    def read() -> bytes:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return answer.read()
+
+    try:
+        return PAUSES.call(read, is_transient=_may_pass)
+    except (OSError, ValueError):
+        return None
+
+
+def _may_pass(error: Exception) -> bool:
+    """No such host, a time-out, a broken answer, a server that is busy: another try may be answered."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in BUSY
+    return isinstance(error, (OSError, ValueError))
 
 
 def unpack(file: Path, folder: Path) -> None:

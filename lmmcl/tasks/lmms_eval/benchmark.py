@@ -28,6 +28,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.lmms_eval.includes import BUILDERS, check_inside, folder_digest
 from lmmcl.tasks.skills import Benchmark
+from lmmcl.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from lmmcl.tasks.metrics.metric import Metric
@@ -187,10 +188,15 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
 
 
-def task_config(file: Path) -> dict[str, Any]:
-    """The settings of a task with those that it includes, functions as their names; raises UserError for broken YAML."""
+def task_config(file: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a task with those that it includes, functions as their names; raises UserError for broken YAML.
+
+    `including` are the files on the way to this one.
+    """
+    if file.resolve() in including:
+        raise UserError("includes itself", file=str(file))
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader: plain data only
+        config = parse_yaml(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read as a task of lmms-eval: {error}", file=str(file)) from error
     if not isinstance(config, dict):
@@ -198,7 +204,7 @@ def task_config(file: Path) -> dict[str, Any]:
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
     for each in reversed([included] if isinstance(included, str) else included):
-        merged |= task_config(file.parent / each)
+        merged |= task_config(file.parent / each, (*including, file.resolve()))
     return merged | config
 
 

@@ -89,7 +89,7 @@ def all_cider(answers: Sequence[tuple[str, Example]]) -> list[float]:
 
 
 def alone(prediction: str, example: Example) -> float:
-    """One caption without others to weigh n-grams by: every n-gram weighs the same. 1 for the words of a reference, else less."""
+    """CIDEr-D (Vedantam et al. 2015); of one caption alone, every n-gram weighs the same: 1 for a reference's words, else less."""
     said = grams(prediction)
     return max(_alone(said, grams(reference)) for reference in example.references)
 

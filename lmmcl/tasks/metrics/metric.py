@@ -25,7 +25,7 @@ from lmmcl.tasks.metrics.parse_answer import (
     stated_time,
     stated_yes_no,
 )
-from lmmcl.tasks.metrics.text_match import contains, letter_or_text, ocr_contains
+from lmmcl.tasks.metrics.text_match import contains, letter_or_text, ocr_contains, science
 from lmmcl.tasks.metrics.vqa_normalisation import vqa_normalise
 
 T = TypeVar("T")
@@ -190,12 +190,13 @@ _METRICS = {
         Metric("anls", 1, anls),
         Metric("cider", 1, alone, all_cider),
         Metric("clock", 1, clock),
-        Metric("contains", 1, contains),
+        Metric("contains", 2, contains),
         Metric("exact_match", 1, exact_match),
         Metric("integer", 1, integer),
         Metric("letter", 1, letter),
         Metric("letter_or_text", 1, letter_or_text),
         Metric("ocr_contains", 1, ocr_contains),
+        Metric("mllm_cl_science", 1, science),
         Metric("relaxed_accuracy", 1, relaxed_accuracy),
         Metric("vqa_soft", 1, vqa_soft),
         Metric("yes_no", 1, yes_no),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.metrics.parse_answer import normalise, number_words, stated_letter, stated_number
@@ -12,9 +13,38 @@ FORMULAS = "HME100k"
 
 
 def contains(prediction: str, example: Example) -> float:
-    """1 if a reference occurs in the answer as whole words, case and punctuation at the edges apart."""
+    """1 if a reference occurs in the answer as whole words, case and punctuation at the edges apart.
+
+    A reference of one letter (an option) must be the whole answer: "a" as a word is in most sentences.
+    """
     said = normalise(prediction)
-    return float(any(_word(normalise(reference), said) for reference in example.references))
+    return float(any(_holds(normalise(reference), said) for reference in example.references))
+
+
+def _holds(wanted: str, said: str) -> bool:
+    return said == wanted if re.fullmatch("[a-z]", wanted) else _word(wanted, said)
+
+
+LISTED = "which states"
+"""Questions of MLLM-CL's science domain whose answer is a list."""
+
+
+def science(prediction: str, example: Example) -> float:
+    """The science domain of MLLM-CL, as its own `eval_sci.py` scores it (Zhao et al. 2025).
+
+    An option's letter must be the whole answer; a question for "Which states" scores the share of the listed states that the
+    answer names; anything else is right when it holds the reference.
+    """
+    question = example.messages[-2].content.casefold() if len(example.messages) > 1 else ""
+    if LISTED not in question:
+        return contains(prediction, example)
+    said = normalise(prediction)
+    return max(_share([normalise(each) for each in reference.split(",")], said) for reference in example.references)
+
+
+def _share(wanted: Sequence[str], said: str) -> float:
+    listed = [each for each in wanted if each]
+    return sum(_word(each, said) for each in listed) / len(listed) if listed else 0.0
 
 
 def _word(wanted: str, said: str) -> bool:

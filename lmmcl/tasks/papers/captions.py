@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.prompts import pictured, with_image
+from lmmcl.tasks.papers.prompts import make_example, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -24,7 +24,7 @@ CAPTION = "Provide a one-sentence caption for the provided image."
 def captioned(id: object, captions: Sequence[str], image: Any) -> Example:
     """An image to be captioned."""
     sentences = [caption.strip() for caption in captions if caption.strip()]
-    return pictured(id, CAPTION, sentences[0], image, sentences)
+    return make_example(id, CAPTION, sentences[0], image, sentences)
 
 
 def flickr_rows(hub: Hub, source: HubSource) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, numbered_rows, pictured, short_answers
+from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, make_example, numbered_rows, short_answers
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
 DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"
@@ -16,20 +16,20 @@ OCRBENCH = "92a54bd1384387c178d5a07140a2d85e0a3d12e1"
 
 def read_chartqa(row: Row) -> Example:
     """A question about a chart; `type` tells those that people wrote from those that were generated."""
-    return pictured(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"], type=row["type"])
+    return make_example(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"], type=row["type"])
 
 
 def read_docvqa(row: Row) -> Example:
     """A question about a page or an infographic, with all answers that count."""
     answers = list(row["answers"])
-    return pictured(row["questionId"], f"{row['question']}\n{PHRASE}", answers[0], row["image"], answers)
+    return make_example(row["questionId"], f"{row['question']}\n{PHRASE}", answers[0], row["image"], answers)
 
 
 def read_ocrbench(row: Row) -> Example:
     """A question about text in an image, as it stands; `dataset` decides how spaces count."""
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     kinds = {"dataset": row["dataset"], "question_type": row["question_type"]}
-    return pictured(row["id"], row["question"], answers[0], row["image"], answers, **kinds)
+    return make_example(row["id"], row["question"], answers[0], row["image"], answers, **kinds)
 
 
 def docvqa(config: str) -> HubSource:

@@ -12,9 +12,9 @@ from lmmcl.tasks.papers.prompts import (
     LETTERS,
     SEE_PAGE,
     clean,
-    lettered,
+    make_example,
+    multiple_choice,
     numbered_rows,
-    pictured,
     short_answers,
 )
 
@@ -26,8 +26,8 @@ REALWORLDQA = "907c4e5228fd1703c710ed937601cb5f89ab8d5c"
 
 def read_ai2d(row: Row) -> Example:
     """A question about a diagram; `answer` is the number of the right option, from 0."""
-    text = lettered(row["question"], row["options"])
-    return pictured(row["id"], text, LETTERS[int(row["answer"])], row["image"])
+    text = multiple_choice(row["question"], row["options"])
+    return make_example(row["id"], text, LETTERS[int(row["answer"])], row["image"])
 
 
 def read_seedbench(row: Row) -> Example | None:
@@ -35,9 +35,9 @@ def read_seedbench(row: Row) -> Example | None:
     if row["data_type"] != "image":
         return None
     choices = [row[f"choice_{letter}"] for letter in "abcd"]
-    text = lettered(row["question"], choices)
+    text = multiple_choice(row["question"], choices)
     kind = str(row["question_type_id"])
-    return pictured(row["question_id"], text, row["answer"], row["image"], question_type=kind)
+    return make_example(row["question_id"], text, row["answer"], row["image"], question_type=kind)
 
 
 def read_scienceqa(row: Row) -> Example | None:
@@ -45,20 +45,20 @@ def read_scienceqa(row: Row) -> Example | None:
     if row["image"] is None:
         return None
     context = f"Context: {row['hint']}\n" if row["hint"] else ""
-    text = lettered(f"{context}{row['question']}", row["choices"])
-    return pictured(row["id"], text, LETTERS[int(row["answer"])], row["image"], subject=row["subject"])
+    text = multiple_choice(f"{context}{row['question']}", row["choices"])
+    return make_example(row["id"], text, LETTERS[int(row["answer"])], row["image"], subject=row["subject"])
 
 
 def read_mmstar(row: Row) -> Example:
     """A question that holds its options."""
     text = f"{clean(row['question'])}\n{LETTER}"
     kinds = {"category": row["category"], "l2_category": row["l2_category"]}
-    return pictured(row["index"], text, row["answer"], row["image"], **kinds)
+    return make_example(row["index"], text, row["answer"], row["image"], **kinds)
 
 
 def read_realworldqa(row: Row) -> Example:
     """A question that says itself how it wants to be answered: a letter, a word or a number."""
-    return pictured(row["id"], row["question"], row["answer"], row["image"])
+    return make_example(row["id"], row["question"], row["answer"], row["image"])
 
 
 BENCHMARKS = (

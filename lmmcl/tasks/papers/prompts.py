@@ -39,7 +39,7 @@ def picture(value: Mapping[str, Any]) -> EncodedImage:
     return EncodedImage(data)
 
 
-def pictured(
+def make_example(
     id: object,
     question: str,
     answer: object,
@@ -66,12 +66,12 @@ def options(choices: Sequence[object]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def lettered(question: str, choices: Sequence[object]) -> str:
+def multiple_choice(question: str, choices: Sequence[object]) -> str:
     """A question with its options below it, to be answered by a letter."""
     return f"{question}\n{options(choices)}\n{LETTER}"
 
 
-def drawn(items: Iterable[str], key: str) -> list[str]:
+def deterministic_shuffle(items: Iterable[str], key: str) -> list[str]:
     """The items in an order that looks random and is a function of `key` and the items alone, on every machine."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{key}\0{item}".encode()).digest())
 

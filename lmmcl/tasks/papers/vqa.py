@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, most_common, pictured, short_answers, with_image
+from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, make_example, most_common, short_answers, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -24,14 +24,14 @@ def read_annotated(row: Row) -> Example:
     """A question with the answers of ten people, as texts or as {"answer": …}."""
     answers = [each["answer"] if isinstance(each, dict) else each for each in row["answers"]]
     question = f"{row['question']}\n{PHRASE}"
-    return pictured(row["question_id"], question, most_common(answers), row["image"], answers)
+    return make_example(row["question_id"], question, most_common(answers), row["image"], answers)
 
 
 def read_vizwiz(row: Row) -> Example:
     """A question of a blind person, which the photograph need not answer."""
     answers = list(row["answers"])
     question = f"{row['question'].capitalize()}\n{UNANSWERABLE}"
-    return pictured(row["question_id"], question, most_common(answers), row["image"], answers)
+    return make_example(row["question_id"], question, most_common(answers), row["image"], answers)
 
 
 def gqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
@@ -45,7 +45,7 @@ def gqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 
 def read_gqa(row: Row) -> Example:
     """A question with its short answer."""
-    return pictured(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"])
+    return make_example(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"])
 
 
 def ocr_vqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:

@@ -82,6 +82,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="letter",
     load=partial(draw.examples, "birds", "test", 300, make),
+    random_order=True,
     max_new_tokens=2,
     description="which of twelve lettered kinds a bird is",
 )
@@ -90,6 +91,7 @@ SKILLS: tuple[Skill, ...] = (
         name="birds",
         version=1,
         load=partial(draw.examples, "birds", "train", 4000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="fine-grained kinds of birds, a lettered option as answer",
     ),

@@ -88,7 +88,7 @@ def _bird_part(named: bool, rng: np.random.Generator, identifier: str, side: Sid
 def _bird_parts(name: str, named: bool, description: str) -> Benchmark:
     # One seed for both: they are the same questions about the same pictures.
     load = partial(draw.examples, "bird_parts", "test", 400, partial(_bird_part, named))
-    return Benchmark(name, 1, "letter", load, max_new_tokens=1, description=description)
+    return Benchmark(name, 1, "letter", load, max_new_tokens=1, description=description, random_order=True)
 
 
 BIRD_PARTS = _bird_parts("bird_parts", True, "the colour of a bird's part; one wrong option is its kind")

@@ -88,6 +88,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="clock",
     load=partial(draw.examples, "clock", "test", 300, make),
+    random_order=True,
     max_new_tokens=6,
     description="the time on a dial, in steps of five minutes",
 )
@@ -96,6 +97,7 @@ SKILLS: tuple[Skill, ...] = (
         name="clock",
         version=1,
         load=partial(draw.examples, "clock", "train", 4000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="reading clocks as HH:MM",
     ),

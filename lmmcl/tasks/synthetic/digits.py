@@ -64,6 +64,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="exact_match",
     load=partial(draw.examples, "digits", "test", 300, make),
+    random_order=True,
     max_new_tokens=3,
     description="a handwritten number of two digits",
 )
@@ -72,6 +73,7 @@ SKILLS: tuple[Skill, ...] = (
         name="digits",
         version=1,
         load=partial(draw.examples, "digits", "train", 4000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="reading two handwritten digits",
     ),

@@ -189,7 +189,7 @@ Maker = Callable[[np.random.Generator, str, Side], Example]
 class Examples(Rows):
     """Examples in a fixed order, each drawn when it is first asked for.
 
-    `make(rng, id, side)` draws one. Each has a seed of its own, so that the first N are the same whatever N is.
+    `make(rng, id, side)` draws one. Each has a seed of its own, so that the first N are a sample, whatever N is.
     """
 
     name: str

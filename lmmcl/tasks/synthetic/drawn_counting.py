@@ -66,6 +66,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="integer",
     load=partial(draw.examples, "counting", "test", 300, make),
+    random_order=True,
     max_new_tokens=3,
     description="how many things of a shape there are",
 )
@@ -74,6 +75,7 @@ SKILLS: tuple[Skill, ...] = (
         name="counting",
         version=1,
         load=partial(draw.examples, "counting", "train", 4000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="counting one to nine things",
     ),

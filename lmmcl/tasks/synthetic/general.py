@@ -33,6 +33,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="exact_match",
     load=partial(draw.examples, "general", "test", 300, make),
+    random_order=True,
     max_new_tokens=4,
     description="questions of all kinds that the embedded model was pre-trained on",
 )
@@ -41,6 +42,7 @@ SKILLS: tuple[Skill, ...] = (
         name="general",
         version=1,
         load=partial(draw.examples, "general", "train", 6000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="what the embedded model was pre-trained on, to be mixed into a stage",
     ),

@@ -40,6 +40,7 @@ def _benchmark(
         version=1,
         metric=metric,
         load=partial(draw.examples, name, "test", QUESTIONS, maker),
+        random_order=True,
         max_new_tokens=4,
         description=description,
         tags={"image": "ood", "text": "ood", "general": {"image": "id", "text": "id"}},

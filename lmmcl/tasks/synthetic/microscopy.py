@@ -87,6 +87,7 @@ BENCHMARK = Benchmark(
     version=1,
     metric="exact_match",
     load=partial(draw.examples, "microscopy", "test", 300, make),
+    random_order=True,
     max_new_tokens=3,
     description="tissue, nuclei and dark bodies of a section",
 )
@@ -95,6 +96,7 @@ SKILLS: tuple[Skill, ...] = (
         name="microscopy",
         version=1,
         load=partial(draw.examples, "microscopy", "train", 4000, make),
+        random_order=True,
         benchmark=BENCHMARK,
         description="short answers and yes or no about stained sections",
     ),

@@ -53,7 +53,9 @@ def _beside(
 ) -> Benchmark:
     tags: Mapping[str, Any] = {"image": "ood", "text": "ood", skill: {"image": image, "text": text}}
     load = partial(draw.examples, name, "test", 200, make)
-    return Benchmark(name, 1, metric, load, max_new_tokens=tokens, description=description, tags=tags)
+    return Benchmark(
+        name, 1, metric, load, max_new_tokens=tokens, description=description, tags=tags, random_order=True
+    )
 
 
 BENCHMARKS: tuple[Benchmark, ...] = (

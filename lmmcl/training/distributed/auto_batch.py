@@ -68,7 +68,7 @@ def choose(
         trainer, context = build(tried)
         with _same_random_numbers():
             fits = _fits(trainer, placement, lambda trainer=trainer, context=context: start(trainer, context))  # type: ignore[misc]
-        trainer.memory = None
+        trainer.memory, trainer.has_gradient = None, False
         _free()
         if not _anywhere(not fits, trainer):
             return tried, trainer, context
@@ -116,7 +116,7 @@ def _trial(trainer: StageTrainer, placement: TrainingPlacement) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     reserved = _reserved(trainer, placement, trainer.args.device)
-    batch = trainer._prepare_inputs(longest(trainer, trainer.args.per_device_train_batch_size))
+    batch = trainer.prepare_batch(longest(trainer, trainer.args.per_device_train_batch_size))
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     tokens = (batch["labels"] != IGNORED).sum()
     with trainer.compute_loss_context_manager():

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,10 +23,10 @@ from lmmcl.errors import explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.steps import Step
 from lmmcl.training.ray_train.retry_policy import (
+    PAUSES,
     RetryPolicy,
     classify_error,
     is_store_unavailable,
-    pause_before,
     root_of,
 )
 
@@ -50,15 +49,11 @@ class RemoteOutput:
         """
         there = NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
         plain = Ledger(ledger.store)
-        for attempt in range(1, tries + 2):
-            try:
-                ray.get(_commit.options(scheduling_strategy=there).remote(step, plain, self.folder, dict(fields)))
-                break
-            except Exception as error:
-                if attempt > tries or not is_store_unavailable(error):
-                    raise
-                log.warning("%s is uploaded again: %s", step.label, explain(error))
-                time.sleep(pause_before(attempt))
+        replace(PAUSES, retries=tries).call(
+            lambda: ray.get(_commit.options(scheduling_strategy=there).remote(step, plain, self.folder, dict(fields))),
+            is_transient=is_store_unavailable,
+            on_retry=lambda error, _: log.warning("%s is uploaded again: %s", step.label, explain(error)),
+        )
         record = plain.find(step)
         assert record is not None, f"{step.path} was recorded a moment ago"
         return record
@@ -80,7 +75,7 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
         if ledger.is_local or not first:
             yield Path(folder), Path(folder)
             return
-        output = ledger.node.room(f"lmmcl-{key}-left-")
+        output = ledger.node.make_temp_dir(f"lmmcl-{key}-left-")
         remote = RemoteOutput(ray.get_runtime_context().get_node_id(), str(output))
         Path(folder, OUTPUT).write_text(json.dumps(asdict(remote)), encoding="utf-8")
         try:

@@ -17,14 +17,16 @@ from ray.exceptions import (
     TaskUnschedulableError,
 )
 
+from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 from lmmcl.ledger.store import FullError, StoreError, is_full
 from lmmcl.training.stage_errors import PreemptedError
 
 if TYPE_CHECKING:
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train import WorkerGroupError
 
-LONGEST_PAUSE = 30.0
+PAUSES = BackOff()
+"""Between the tries of a step, a worker group or an upload."""
 
 
 class RetryPolicy(Enum):
@@ -109,8 +111,3 @@ def classify_group_error(failure: WorkerGroupError) -> tuple[RetryPolicy, BaseEx
             if found is verdict:
                 return verdict, error
     raise AssertionError("every error has one of the verdicts")
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds to wait before the try after the `attempt`-th failure: 1, 2, 4, … 30."""
-    return min(LONGEST_PAUSE, 2.0 ** (attempt - 1))

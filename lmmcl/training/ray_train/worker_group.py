@@ -10,33 +10,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import ray
-from ray.train import CheckpointConfig, Result, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import (
-    CheckpointManagerInitializationError,
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
 )
-from ray.train.v2.api.config import FailureConfig
-from ray.train.v2.api.exceptions import ControllerError
+from ray.train.torch import TorchTrainer
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError, explain
-from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
+from lmmcl.private_api.ray_private import damaged_run_error, no_place_errors, reports_file
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 from lmmcl.training.job import Job
 from lmmcl.training.ray_train.node_output import RemoteOutput, is_lost, read_remote_output
-from lmmcl.training.ray_train.retry_policy import RetryPolicy, classify_group_error, pause_before
+from lmmcl.training.ray_train.retry_policy import PAUSES, RetryPolicy, classify_group_error
 from lmmcl.training.ray_train.worker import train_loop
 from lmmcl.training.recovery.checksums import CHECKSUMS, find_corruption
 from lmmcl.training.recovery.run_folder import remove_run
 from lmmcl.training.stage_errors import PreemptedError
-
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of what a run has reported, in the run's folder."""
-NO_PLACE = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +78,10 @@ def fit(job: Job, storage: str) -> Result:
         try:
             return _trainer(sized(job), storage).fit()
         except ControllerError as error:
-            if job.placement.min_workers is None or not isinstance(error.controller_failure, NO_PLACE):
+            if job.placement.min_workers is None or not isinstance(error.controller_failure, no_place_errors()):
                 raise
             log.info("%s: %s", job.step.label, explain(error.controller_failure))
-            time.sleep(pause_before(1))  # there may be room for fewer now
+            time.sleep(PAUSES.pause(1))  # there may be room for fewer now
         except WorkerGroupError as error:
             policy, reason = classify_group_error(error)
             failures += policy is RetryPolicy.LIMITED
@@ -92,7 +90,7 @@ def fit(job: Job, storage: str) -> Result:
                     raise reason from error
                 raise
             log.warning("%s: the worker group is started again: %s", job.step.label, reason)
-            time.sleep(pause_before(max(1, failures)))
+            time.sleep(PAUSES.pause(failures))
 
 
 def sized(job: Job) -> Job:
@@ -139,8 +137,9 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
             name=job.key,
             storage_path=storage,
             # See `fit`; nodes that are drained do not count. A group that finds no place waits, or is made smaller there.
-            failure_config=FailureConfig(
-                max_failures=0, controller_failure_limit=-1 if placement.min_workers is None else 0
+            failure_config=FailureConfig(  # type: ignore[call-arg] # typed as Ray Train's first version
+                max_failures=0,
+                controller_failure_limit=-1 if placement.min_workers is None else 0,
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
@@ -153,11 +152,11 @@ def finished(job: Job) -> Result | None:
     What was kept for being resumed and cannot be read (Ray Train writes its list in place) is removed with a warning.
     """
     ledger = job.ledger
-    if not ledger.files.matches(f"runs/{job.key}/{SNAPSHOT}"):
+    if not ledger.files.matches(f"runs/{job.key}/{reports_file()}"):
         return None
     try:
         result = Result.from_path(f"{ledger.store}/runs/{job.key}")
-    except CheckpointManagerInitializationError as error:
+    except damaged_run_error() as error:
         log.warning("%s is trained anew; what was kept for being resumed is damaged: %s", job.step.label, error)
         ledger.remove_run(job.key)
         return None
@@ -171,7 +170,7 @@ def finished(job: Job) -> Result | None:
     return result
 
 
-def _commit_earlier(job: Job, result: Result, pending: Draft, started: float) -> Record | None:
+def _commit_earlier(job: Job, result: Result, pending: PendingRecord, started: float) -> Record | None:
     """Record what an earlier group had trained to its end; None where the node that held it is lost."""
     try:
         record = _commit(job, result, pending, started)
@@ -184,7 +183,7 @@ def _commit_earlier(job: Job, result: Result, pending: Draft, started: float) ->
     return record
 
 
-def _commit(job: Job, result: Result, pending: Draft, started: float) -> Record:
+def _commit(job: Job, result: Result, pending: PendingRecord, started: float) -> Record:
     """Record what was trained: from here, or from the node on which the group left it."""
     assert result.metrics is not None, "the loop's last report carries the fields of the record"
     seconds = max(time.time() - started, result.metrics["seconds"])  # of training, if that was in a try before
@@ -195,7 +194,7 @@ def _commit(job: Job, result: Result, pending: Draft, started: float) -> Record:
     )
 
 
-def _fetch(result: Result, pending: Draft) -> RemoteOutput | None:
+def _fetch(result: Result, pending: PendingRecord) -> RemoteOutput | None:
     """Copy what rank 0 reported to where it is recorded from; or return on which node it was left."""
     assert result.checkpoint is not None, "rank 0 ends with a checkpoint"
     with result.checkpoint.as_directory() as folder:

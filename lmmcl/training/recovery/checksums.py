@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from lmmcl.ledger.record import differs, said_of
+from lmmcl.ledger.record import file_checksum, find_mismatch
 
 CHECKSUMS = "seal-"
 """How the files of checksums begin, one for each worker."""
@@ -26,7 +26,7 @@ class WriteChecksums(TrainerCallback):
 
 def write_checksums(folder: Path, worker: int = 0) -> None:
     """Write bytes and SHA-256 of all files of a checkpoint beside them."""
-    files = {path.relative_to(folder).as_posix(): said_of(path) for path in _files(folder)}
+    files = {path.relative_to(folder).as_posix(): file_checksum(path) for path in _files(folder)}
     (folder / f"{CHECKSUMS}{worker}.json").write_text(json.dumps(files), encoding="utf-8")
 
 
@@ -43,7 +43,7 @@ def find_corruption(folder: Path) -> str | None:
         }
     except ValueError:
         return "its checksums are truncated"
-    faults = (f"{name} {why}" for name, checksum in expected.items() if (why := differs(folder / name, checksum)))
+    faults = (f"{name} {why}" for name, checksum in expected.items() if (why := find_mismatch(folder / name, checksum)))
     return next(faults, None)
 
 

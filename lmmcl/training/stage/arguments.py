@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
+from lmmcl.private_api.trainer_private import use_one_gpu
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import strategy_arguments
@@ -72,6 +73,5 @@ def training_arguments(
         report_to="none",
         **strategy_arguments(placement),
     )
-    if arguments.n_gpu > 1:  # several visible GPUs and one worker: one GPU is meant, not torch's DataParallel
-        arguments._n_gpu = 1
+    use_one_gpu(arguments)
     return arguments

@@ -16,7 +16,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS
 from lmmcl.models.processing.encode import encode
-from lmmcl.models.processing.padding import IGNORED, pad
+from lmmcl.models.processing.padding import IGNORED, is_text, pad
 from lmmcl.models.processing.position_limit import check_positions
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Skill
@@ -26,30 +26,9 @@ CACHE_BYTES = 512 * 2**20
 """Encodings kept in a process, over all skills; the least recently taught skill goes first."""
 
 
-@dataclass(frozen=True)
-class First(Rows):
-    """The first examples of a skill, without drawing or reading them."""
-
-    examples: Sequence[Example]
-    number: int
-
-    def __len__(self) -> int:
-        return self.number
-
-    def row(self, index: int) -> Example:
-        return self.examples[index]
-
-
 def limited(skill: Skill, count: int | None) -> Skill:
-    """The skill with no more than its first `count` training examples (None: all)."""
-    if count is None:
-        return skill
-
-    def load() -> Sequence[Example]:
-        examples = skill.load()
-        return First(examples, min(count, len(examples)))
-
-    return replace(skill, load=load)
+    """The skill with no more than `count` of its training examples (None: all)."""
+    return skill if count is None else replace(skill, load=lambda: skill.take(count))
 
 
 def row_order(examples: int, total: int, seed: int) -> list[int]:
@@ -62,6 +41,10 @@ def row_order(examples: int, total: int, seed: int) -> list[int]:
         np.random.default_rng([seed, number]).permutation(examples) for number in range(math.ceil(total / examples))
     ]
     return np.concatenate(passes)[:total].tolist()
+
+
+COMPANION = "companion"
+"""Key of a batch whose last row is there for its image alone."""
 
 
 class EncodingCache:
@@ -126,9 +109,10 @@ class StageData(Dataset):
 
     def encoded(self, row: int) -> Encoded:
         """One row of `examples` as tensors."""
-        key, at = self.cache_key, row
+        key, at = self.cache_key, _origin(self.examples, row)
         if self.mix_keys and isinstance(self.examples, Mix):
-            key, at = self.mix_keys[self.examples.which[row]], int(self.examples.rows[row])
+            source = int(self.examples.which[row])
+            key, at = self.mix_keys[source], _origin(self.examples.sources[source], int(self.examples.rows[row]))
 
         def make() -> Encoded:
             return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
@@ -139,6 +123,11 @@ class StageData(Dataset):
         except UserError as error:
             raise error.at(file=f"skill {self.skill}", place=f"row {self.examples[row].id!r}") from error
         return encoded
+
+
+def _origin(examples: Sequence[Example], row: int) -> int:
+    """The row in the skill's data, by which an encoding is found again whatever part of them a stage takes."""
+    return examples.origin(row) if isinstance(examples, Rows) else row
 
 
 def encode_row(
@@ -165,13 +154,35 @@ def told_by_loader(error: UserError) -> UserError:
     return UserError(last.strip()) if error.message.startswith("Caught UserError") else error
 
 
+def has_images(encoded: Encoded) -> bool:
+    """Whether an encoding (or a batch) shows an image."""
+    return any(not is_text(name) for name in encoded if name not in (ROWS, COMPANION))
+
+
+def companion_of(data: StageData) -> Encoded | None:
+    """A row with an image, as one that teaches nothing; None where a stage has none. See `Collator`."""
+    row = next((row for row in dict.fromkeys(data.rows) if data.examples[row].images), None)
+    if row is None:
+        return None
+    encoded = data.encoded(row)
+    return {**encoded, "labels": torch.full_like(encoded["labels"], IGNORED)}
+
+
 @dataclass(frozen=True)
 class Collator:
-    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted)."""
+    """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted).
+
+    Workers that share an update must run the same parts of the model, or they wait for each other's gradients and weights: a
+    batch without any image gets the `companion` as its last row, told by COMPANION. Nothing of it is taught.
+    """
 
     processor: ProcessorMixin
     change: Callable[[Encoded], Encoded] | None = None
+    companion: Encoded | None = None
 
     def __call__(self, encoded: Sequence[Encoded]) -> Encoded:
-        batch = pad(self.processor, encoded)
+        alone = self.companion is not None and not any(has_images(one) for one in encoded)
+        batch = pad(self.processor, [*encoded, self.companion] if alone and self.companion else encoded)
+        if alone:
+            batch[COMPANION] = torch.tensor([True])
         return self.change(batch) if self.change else batch

@@ -26,7 +26,7 @@ log = logging.getLogger("lmmcl")
 Encoded = dict[str, Tensor]
 GB = 10**9
 PART = ".part"
-VERSION = 2
+VERSION = 3
 """Raised when `encode` gives other tensors for the same example."""
 
 

@@ -22,9 +22,10 @@ from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.stage.memory import peak_bytes, start_peak
+from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready
-from lmmcl.training.stage.proof import prove
-from lmmcl.training.stage.trainable import Pupil, attach
+from lmmcl.training.stage.proof import verify_updates
+from lmmcl.training.stage.trainable import TrainableModel, attach
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
@@ -52,14 +53,14 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     _freeze_imports()
     check_strategy(step, job.placement)
     start_peak()
-    pupil, before = _loaded(job)
-    dtypes = _unfreeze(pupil.model, pupil.trained, uniform=job.placement.strategy == "fsdp")
-    job, trainer, context = ready(job, pupil.model, pupil.trained, runs, workers)
+    trainable_model, before = _loaded(job)
+    dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
+    job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
     if job.snapshot:
         trainer.add_callback(StopAfter(job.snapshot.update))
-    elif step.snapshots and can_write(step, pupil, job.placement):
-        trainer.add_callback(WriteSnapshots(step, job.ledger, pupil, before, dtypes))
-    trainer.rates = pupil.rates()
+    elif step.snapshots and can_write(step, trainable_model, job.placement):
+        trainer.add_callback(WriteSnapshots(step, job.ledger, trainable_model, before, dtypes))
+    trainer.rates = trainable_model.rates()
     if step.mitigation:
         trainer.memory = step.mitigation.start(context)
 
@@ -71,9 +72,10 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
+    modes = describe_modes(trainable_model.model)
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
-    fields = _write_results(job, pupil, before, dtypes, output)
+    fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
@@ -82,27 +84,29 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "examples": updates * step.training.global_batch_size,
         "train_seconds": train_seconds,
         "seconds": time.perf_counter() - started,
-        "updates_per_second": (updates - trainer._initial_global_step) / train_seconds,
-        "peak_memory_bytes": peak_bytes(pupil.model.device),
+        "updates_per_second": (updates - trainer.first_update) / train_seconds,
+        "peak_memory_bytes": peak_bytes(trainable_model.model.device),
         "loss": curve[-1]["loss"],
         "strategy": strategy,
+        "modes": modes,
     }
 
 
-def _loaded(job: Job) -> tuple[Pupil, dict[str, str]]:
+def _loaded(job: Job) -> tuple[TrainableModel, dict[str, str]]:
     """The parent's model, ready to train, and digests of all its tensors."""
     step, precision = job.step, job.step.training.precision
     model = load_checkpoint(step.parent, job.ledger, precision=precision, attention=job.placement.attention)
     before = digest_tensors(named_tensors(model))
-    pupil = attach(step, model)
+    trainable_model = attach(step, model)
     own = named_tensors(model)
-    return pupil, before | digest_tensors({name: own[name] for name in pupil.additions})
+    return trainable_model, before | digest_tensors({name: own[name] for name in trainable_model.added_names})
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
     """Let only `trained` learn, in fp32 (an update of 1e-6 vanishes in a bf16 weight); returns the dtypes they had.
 
-    `uniform` makes the others fp32 too: FSDP divides only parameters of one dtype.
+    What holds nothing that learns stays in evaluation mode. `uniform` makes the others fp32 too: FSDP divides only parameters
+    of one dtype.
     """
     names = set(trained)
     dtypes = {}
@@ -111,6 +115,7 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
         if name in names or uniform:
             dtypes[name] = parameter.dtype
             parameter.data = parameter.data.float()
+    keep_frozen_in_evaluation(model)
     return dtypes
 
 
@@ -132,24 +137,30 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
 
 
 def _write_results(
-    job: Job, pupil: Pupil, before: Mapping[str, str], dtypes: Mapping[str, torch.dtype], output: Path
+    job: Job,
+    trainable_model: TrainableModel,
+    before: Mapping[str, str],
+    dtypes: Mapping[str, torch.dtype],
+    output: Path,
 ) -> dict[str, Any]:
     """Prove what moved and write it to `output`; returns what the record says of it."""
-    step, model, precision = job.step, pupil.model, job.step.training.precision
+    step, model, precision = job.step, trainable_model.model, job.step.training.precision
     own = dict(model.named_parameters())
     for name, dtype in dtypes.items():
         own[name].data = own[name].data.to(dtype)
     fields: dict[str, Any] = {
         "precision": precision,
-        "trained_parameters": sum(own[name].numel() for name in pupil.trained),
-        "trained_tensors": len(pupil.trained),
-        "trained_bytes": sum(own[name].nbytes for name in pupil.trained),
+        "trained_parameters": sum(own[name].numel() for name in trainable_model.trained),
+        "trained_tensors": len(trainable_model.trained),
+        "trained_bytes": sum(own[name].nbytes for name in trainable_model.trained),
     }
-    fields |= pupil.settle(before, output)
+    fields |= trainable_model.merge_adapters(before, output)
     own = dict(model.named_parameters())
     after = digest_tensors(named_tensors(model))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
-    proof = prove(step, pupil.roles, pupil.stored, before, after, must_move=not job.snapshot)
+    proof = verify_updates(
+        step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
+    )
     size = save_delta(
         output,
         {name: own[name] for name in proof.moved},

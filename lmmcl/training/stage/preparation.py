@@ -27,7 +27,7 @@ from lmmcl.training.job import Job
 from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.stage.arguments import training_arguments
-from lmmcl.training.stage.collate import Collator, StageData, encode_row, limited, row_order
+from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
 from lmmcl.training.stage.trainable import earlier_adapters
 from lmmcl.training.stage.trainer import StageTrainer, answer_span
@@ -67,7 +67,9 @@ def prepare(
     )
     changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
     trainer.data_collator = Collator(
-        data.processor, (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None
+        data.processor,
+        (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None,
+        companion_of(data) if job.batches.workers > 1 else None,
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
     # Checksums come before what hands a checkpoint over, or ends the stage.
@@ -132,7 +134,7 @@ def _context(
         return pad_batch([encode_row(data.processor, data.skill, some, row, data.max_tokens) for row in rows])
 
     def forward(batch: Mapping[str, Tensor]) -> Any:
-        inputs = trainer._prepare_inputs({key: batch[key] for key in batch if key not in ("labels", ROWS)})
+        inputs = trainer.prepare_batch({key: batch[key] for key in batch if key not in ("labels", ROWS)})
         if trainer.can_cut_logits:
             inputs["logits_to_keep"] = answer_span(batch["labels"]) + 1
         with trainer.accelerator.autocast():

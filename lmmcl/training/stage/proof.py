@@ -28,7 +28,7 @@ class Proof:
         return {"frozen": self.frozen, "moved": len(self.moved), "unmoved": list(self.unmoved)}
 
 
-def prove(
+def verify_updates(
     step: Finetune,
     roles: Mapping[str, str],
     trained: Collection[str],

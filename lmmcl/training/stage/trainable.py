@@ -34,7 +34,7 @@ _NAME = "default"
 _PEFT_PREFIX = "base_model.model."
 
 
-class Pupil:
+class TrainableModel:
     """The model of a stage.
 
     `trained` are the names of the parameters that train, `roles` the role of every parameter, and `stored` the names of the
@@ -45,8 +45,8 @@ class Pupil:
         self.step, self.model = step, model
         self.roles = roles_in(step.model, model)
         self.trained = sorted(select(self.roles, step.recipe.train, model=step.model.name))
-        self.stored = list(self.trained)
-        self.additions: list[str] = []
+        self.saved_names = list(self.trained)
+        self.added_names: list[str] = []
         """Tensors that the model had not, and that stay in it."""
 
     def rates(self) -> dict[str, float]:
@@ -55,7 +55,7 @@ class Pupil:
         rates = self.step.recipe.rates(trained, set(self.roles.values()), model=self.step.model.name)
         return {name: rates[self.roles[name]] for name in self.trained if self.roles[name] in rates}
 
-    def settle(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
+    def merge_adapters(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
         """Bring what was trained into the model's own tensors; returns fields for the record.
 
         `before` are digests of all tensors at the stage's start. Files that belong to the step go to `output`.
@@ -63,7 +63,7 @@ class Pupil:
         return {}
 
 
-class Adapted(Pupil):
+class Adapted(TrainableModel):
     """A model with PEFT's adapters. Raises StageError when other layers were adapted than the recipe selects."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, adapter: Adapter) -> None:
@@ -80,7 +80,7 @@ class Adapted(Pupil):
         self.roles |= {name: self._role(name) for name, _ in model.named_parameters()}
         self.trained = sorted([*self.trained, *added])
         self.added = added
-        self.stored = sorted([*self.stored, *self.targets])
+        self.saved_names = sorted([*self.saved_names, *self.targets])
 
     def _inject(self) -> Any:
         """Put fresh adapters in; what they start from depends on the seed and the number of the stage alone."""
@@ -108,7 +108,7 @@ class Adapted(Pupil):
             return self.roles[own]
         return next(self.roles[target] for target in self.targets if name.startswith(f"{_module(target)}."))
 
-    def settle(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
+    def merge_adapters(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
         own = named_tensors(self.model)
         self._check_untouched(before, own)
         fields: dict[str, Any] = {"kind": self.adapter.kind, "layers": len(self.targets)}
@@ -153,7 +153,7 @@ class Adapted(Pupil):
         self.tuner.unload()
 
 
-class Grown(Pupil):
+class MoEModel(TrainableModel):
     """A model with two experts in some MLPs: those that its parent gave it, or fresh ones."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, adapter: MoE) -> None:
@@ -163,8 +163,8 @@ class Grown(Pupil):
         super().__init__(step, model)
         own = adapter.trained_roles({self.roles[name] for name in chosen})
         self.trained = sorted([*self.trained, *(name for name, role in self.roles.items() if role in own)])
-        self.stored = list(self.trained)
-        self.additions = [name for name in named_tensors(model) if name not in had]
+        self.saved_names = list(self.trained)
+        self.added_names = [name for name in named_tensors(model) if name not in had]
 
 
 @contextmanager
@@ -181,13 +181,13 @@ def _in_fp32(layers: Iterable[Any]) -> Iterator[None]:
             layer.weight.data = layer.weight.data.to(dtype)
 
 
-def attach(step: Finetune, model: PreTrainedModel) -> Pupil:
+def attach(step: Finetune, model: PreTrainedModel) -> TrainableModel:
     """`model` with what the recipe of `step` adds to it (in place). Raises UserError when a selector matches nothing."""
     match step.recipe.adapter:
         case None:
-            return Pupil(step, model)
+            return TrainableModel(step, model)
         case MoE() as experts:
-            return Grown(step, model, experts)
+            return MoEModel(step, model, experts)
         case adapter:
             return Adapted(step, model, adapter)
 

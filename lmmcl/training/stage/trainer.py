@@ -17,15 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
 from lmmcl.models.processing.padding import IGNORED
+from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
-from lmmcl.training.stage.collate import told_by_loader
+from lmmcl.training.stage.collate import COMPANION, told_by_loader
+from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch
 from lmmcl.training.stage_errors import StageError
 
 TRAINED = "trained.safetensors"
@@ -33,7 +35,7 @@ TRAINED = "trained.safetensors"
 Progress = Callable[[dict[str, Any]], None]
 
 
-class StageTrainer(Trainer):
+class StageTrainer(TrainerWithPrivateParts):
     """Teaches one stage. `memory` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
@@ -42,7 +44,11 @@ class StageTrainer(Trainer):
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
         self.taught = model
+        self.has_gradient = False
+        """Whether a batch of the update under way reached what trains."""
+        self._is_checked = False
         self.progress = progress
+        self.first_update = 0
         self._last_log = (0, time.perf_counter())
         # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
         kind = type(self.mitigation) if self.mitigation else TrainingMitigation
@@ -54,19 +60,18 @@ class StageTrainer(Trainer):
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
+        self.add_callback(CheckGradient(self))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross entropy over the answer tokens of the global batch, and the mitigation's term.
 
-        Raises StageError when it is not finite, or nothing that trains has a part in it.
+        A batch in which nothing reaches what trains (rows without an image, where only what looks at images does) adds nothing to
+        its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        given = {name: value for name, value in inputs.items() if name not in ("labels", ROWS)}
-        if self._keeps_few_logits:
-            given["logits_to_keep"] = answer_span(labels) + 1
-        outputs = model(**given)
+        outputs = model(**self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None))
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
@@ -76,13 +81,33 @@ class StageTrainer(Trainer):
         if self.mitigation is not None:
             penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
             loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
-        if not loss.requires_grad:
-            raise StageError.of(self.step, f"the loss does not depend on what {list(self.step.recipe.train)} names")
+        if COMPANION in inputs:
+            loss = loss + 0.0 * outputs.logits[-1].float().sum()
+        elif loss.requires_grad:
+            self.has_gradient = True
+        elif self.accelerator.num_processes > 1:  # no companion: the stage has no image at all
+            raise StageError.of(
+                self.step, f"no row reaches what {list(self.step.recipe.selectors)} names: none has an image"
+            )
+        else:
+            loss = loss + 0.0 * sum(p.reshape(-1)[:1].sum() for p in self.taught.parameters() if p.requires_grad)
         if not torch.isfinite(loss):
             raise StageError.of(
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
+        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it can be told."""
+        given = {name: value for name, value in batch.items() if name not in ("labels", ROWS, COMPANION)}
+        return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """As the Trainer's, once the first batch of the stage was looked at."""
+        if not self._is_checked:
+            self._is_checked = True
+            check_first_batch(self)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the trained parameters, shown to the mitigation."""
@@ -117,7 +142,8 @@ class StageTrainer(Trainer):
 
         An error of a row that a loader process could not read comes out as it was raised there.
         """
-        self._last_log = (update_of(checkpoint) if checkpoint else 0, time.perf_counter())
+        self.first_update = update_of(checkpoint) if checkpoint else 0
+        self._last_log = (self.first_update, time.perf_counter())
         if self.args.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
         try:
@@ -150,19 +176,17 @@ class StageTrainer(Trainer):
             folder.mkdir(parents=True, exist_ok=True)
             save_file({}, folder / TRAINED)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def write_model(self, folder: Path) -> None:
         """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: p.detach().cpu().contiguous() for name, p in self.taught.named_parameters() if p.requires_grad},
             folder / TRAINED,
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore(self.taught, load_file(Path(resume_from_checkpoint, TRAINED)))
+    def read_model(self, folder: Path) -> None:
+        """Set the trained parameters to what `write_model` wrote."""
+        restore(self.taught, load_file(folder / TRAINED))
 
 
 def answer_span(labels: Tensor) -> int:

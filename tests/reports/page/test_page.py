@@ -13,7 +13,7 @@ from synthetic_results import make_sweep, make_trial
 
 from lmmcl.reports.page.page import page, write_page
 from lmmcl.reports.page.page_data import page_data, thinned
-from lmmcl.reports.recommend import advise, choice_lines, recommendation
+from lmmcl.reports.recommend import choice_lines, recommend, recommendation
 from lmmcl.reports.results import SweepResults
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{plotly}} \u2028 'q' \"d\" &amp;"
@@ -132,7 +132,7 @@ def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
 def test_the_page_advises_as_the_terminal_does(small: SweepResults) -> None:
     data = page_data(small)
     names = {trial["name"]: place for place, trial in enumerate(data["trials"])}
-    for choice, shown in zip(advise(small)[0].choices, data["advice"]["groups"][0]["choices"], strict=True):
+    for choice, shown in zip(recommend(small)[0].choices, data["advice"]["groups"][0]["choices"], strict=True):
         assert names[choice.trial.name] == shown["trial"]
         assert shown["lines"] == choice_lines(small, choice) and set(shown["lines"]) <= set(
             recommendation(small, -shown["heldOut"])

@@ -117,7 +117,7 @@ def test_a_recipe_is_what_it_trains_whatever_a_sweep_calls_it(tmp_path: Path) ->
     ranks = "{lora_all: {rank: 8, alpha: 16}}, {lora: {rank: 8, alpha: 16}}, {lora_all: {rank: 4, alpha: 16}}"
     grids = f"{{model: [llava-1.5-7b], recipe: [{ranks}], learning_rate: [1.0e-4], seed: [0]}}"
     assert covered(load_sweep(small(tmp_path, "easier", grids=grids))) == [True, False, False]
-    bare = "{name: a, train: [llm.blocks.last-12]}"
+    bare = "{name: a, train: [llm.blocks.last-12, llm.embeddings, llm.norm, llm.head, projector]}"
     mixed = "{name: b, train: [llm.blocks.last-12], adapter: {kind: lora, targets: [llm.blocks.0.mlp]}}"
     grids = f"{{model: [llava-1.5-7b], recipe: [{bare}, {mixed}], order: [okvqa], seed: [0]}}"
     assert covered(load_sweep(small(tmp_path, "tailor", grids=grids))) == [True, False]
@@ -160,7 +160,7 @@ def test_cells_of_the_2x2_and_the_h_score_are_compared(tmp_path: Path) -> None:
             grids="{model: [qwen2.5-vl-3b], recipe: [projector], learning_rate: [1.0e-6], seed: [0]}",
         )
     )
-    tailor = load_sweep(small(tmp_path, "tailor", grids="{model: [llava-1.5-7b], recipe: [{name: mine, train: [llm.blocks.last-12]}], mitigation: [{dare: {drop: 0.9}}], order: [okvqa], seed: [0]}"))  # fmt: skip
+    tailor = load_sweep(small(tmp_path, "tailor", grids="{model: [llava-1.5-7b], recipe: [{name: mine, train: [llm.blocks.last-12, llm.embeddings, llm.norm, llm.head, projector]}], mitigation: [{dare: {drop: 0.9}}], order: [okvqa], seed: [0]}"))  # fmt: skip
     for sweep in (easier, tailor):
         fill(sweep, tmp_path / "store", questions=20)
     [beside_easier] = beside(easier, tmp_path / "store").trials

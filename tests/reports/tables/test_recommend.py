@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_results import make_trial
 
-from lmmcl.reports.recommend import advise, difference, recommendation, recommendation_markdown, short_name
+from lmmcl.reports.recommend import difference, recommend, recommendation, recommendation_markdown, short_name
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged
 
@@ -51,7 +51,7 @@ def test_a_budget_that_no_trial_keeps_is_told_with_the_least_loss() -> None:
 
 
 def test_what_is_within_noise_is_named_and_what_is_not_is_counted() -> None:
-    choice = advise(SWEEP)[0].under(2.0)
+    choice = recommend(SWEEP)[0].under(2.0)
     assert [tie.trial.axes["recipe"] for tie in choice.ties] == ["mlp"] and choice.rivals == 4
     text = "\n".join(recommendation(SWEEP, 2.0))
     assert (

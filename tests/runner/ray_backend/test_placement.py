@@ -16,7 +16,7 @@ from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend import concurrency, steps_actor
 from lmmcl.runner.ray_backend.concurrency import DRIVER, WAITING_CPUS, driver_resources
-from lmmcl.runner.ray_backend.steps_actor import RayLauncher, start_steps_actor
+from lmmcl.runner.ray_backend.steps_actor import RayExecutor, start_steps_actor
 from lmmcl.steps import Checkpoint
 
 CLUSTERS = Path(__file__).parents[3] / "cluster"
@@ -26,14 +26,14 @@ GPUS = {"training": {"gpus_per_worker": 1, "cpus_per_worker": 6}, "evaluation": 
 
 def placed(tmp_path: Path, step: Checkpoint | None, **settings: Any) -> dict[str, Any]:
     """What Ray is asked for when `step` is computed (None: when benchmarks are asked)."""
-    launcher = RayLauncher(Ledger(str(tmp_path)), Cluster.model_validate(settings))
+    executor = RayExecutor(Ledger(str(tmp_path)), Cluster.model_validate(settings))
     asked: list[dict[str, Any]] = []
 
     async def take(function: Any, options: dict[str, Any], steps: Any) -> None:
         asked.append(options)
 
-    launcher._try = take  # type: ignore[method-assign]
-    asyncio.run(launcher.checkpoint(step) if step else launcher.scores(made_trial().stages[0].asked))
+    executor._try = take  # type: ignore[method-assign]
+    asyncio.run(executor([step] if step else made_trial().stages[0].asked))
     [options] = asked
     return {name: options[name] for name in ("num_cpus", "num_gpus", "resources")}
 

@@ -12,6 +12,7 @@ import pytest
 from made import made_trial
 from ray.exceptions import NodeDiedError, RayTaskError
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
@@ -43,12 +44,12 @@ class Task:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, Task], None]:
     monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
-    monkeypatch.setattr(steps_actor, "pause_before", lambda attempt: 0.0)
+    monkeypatch.setattr(steps_actor, "PAUSES", BackOff(0.0))
 
     def run(computation: Task, upload: Task) -> None:
         monkeypatch.setattr(steps_actor, "_upload", upload)
-        launcher = steps_actor.RayLauncher(Ledger(str(tmp_path)), Cluster())
-        asyncio.run(launcher._try(computation, {}, [STEP]))
+        executor = steps_actor.RayExecutor(Ledger(str(tmp_path)), Cluster())
+        asyncio.run(executor._try(computation, {}, [STEP]))
 
     return run
 
@@ -72,16 +73,6 @@ def test_what_waited_on_a_node_that_went_is_computed_again(run: Any) -> None:
     assert (computation.calls, upload.calls) == (2, 3)
 
 
-def test_a_store_that_cannot_say_what_is_recorded_costs_no_step(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any) -> bool:
-        raise StoreError("cannot be reached")
-
-    monkeypatch.setattr(Ledger, "holds", away)
-    computation = Task(AWAY, None)
-    run(computation, Task())
-    assert computation.calls == 2
-
-
 def test_what_a_worker_group_left_is_uploaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(path=STEP.path)
     asked: list[Any] = []
@@ -94,7 +85,7 @@ def test_what_a_worker_group_left_is_uploaded_again(tmp_path: Path, monkeypatch:
     commit = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: None))
     monkeypatch.setattr(node_output, "_commit", commit)
     monkeypatch.setattr(node_output.ray, "get", get)
-    monkeypatch.setattr(node_output, "pause_before", lambda attempt: 0.0)
+    monkeypatch.setattr(node_output, "PAUSES", BackOff(0.0))
     monkeypatch.setattr(Ledger, "find", lambda *_: found)
     left, ledger = node_output.RemoteOutput(NODE, str(tmp_path)), Ledger(str(tmp_path))
     assert left.commit(STEP, ledger, {}, tries=2) is found
@@ -108,7 +99,7 @@ def test_a_failed_upload_of_what_a_group_left_goes_on_from_what_was_staged(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ledger = Ledger(f"memory://{tmp_path.name}")
-    folder = ledger.node.room("left-")
+    folder = ledger.node.make_temp_dir("left-")
     (folder / "delta.safetensors").write_text("weights")
     upload = Ledger.upload
 

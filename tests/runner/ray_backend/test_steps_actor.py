@@ -11,12 +11,13 @@ import pytest
 from made import made_trial
 from ray.exceptions import WorkerCrashedError
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend import steps_actor
-from lmmcl.runner.ray_backend.processes import Where
-from lmmcl.runner.ray_backend.steps_actor import RayLauncher, StepLostError, StepsActor
+from lmmcl.runner.ray_backend.processes import ProcessLocation
+from lmmcl.runner.ray_backend.steps_actor import RayExecutor, StepLostError, StepsActor
 
 STEP = made_trial().stages[1].checkpoint
 CLUSTER = Cluster.model_validate({"training": {"max_failures": 1}})
@@ -25,32 +26,32 @@ CLUSTER = Cluster.model_validate({"training": {"max_failures": 1}})
 class Task:
     """A Ray task that says where it is and then fails with each of `errors`, or ends well where that is None."""
 
-    def __init__(self, launcher: RayLauncher, *errors: Exception | None) -> None:
-        self._launcher, self._errors = launcher, list(errors)
+    def __init__(self, executor: RayExecutor, *errors: Exception | None) -> None:
+        self._executor, self._errors = executor, list(errors)
         self.known: list[bool] = []
 
     def options(self, **_: Any) -> Task:
         return self
 
     async def remote(self, steps: Any, *_: Any) -> None:
-        self.known.append(STEP.key in self._launcher.where)
-        self._launcher.where[STEP.key] = Where("node", 4711, "")
+        self.known.append(STEP.key in self._executor.where)
+        self._executor.where[STEP.key] = ProcessLocation("node", 4711, "")
         if (error := self._errors.pop(0)) is not None:
             raise error
 
 
 @pytest.fixture
-def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayLauncher:
+def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
     monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
-    monkeypatch.setattr(steps_actor, "pause_before", lambda attempt: 0.0)
-    return RayLauncher(Ledger(str(tmp_path)), CLUSTER)
+    monkeypatch.setattr(steps_actor, "PAUSES", BackOff(0.0))
+    return RayExecutor(Ledger(str(tmp_path)), CLUSTER)
 
 
-def test_a_process_is_forgotten_when_its_try_ends_well_or_not(launcher: RayLauncher) -> None:
-    task = Task(launcher, WorkerCrashedError(), None)
-    asyncio.run(launcher._try(task, {}, [STEP]))
+def test_a_process_is_forgotten_when_its_try_ends_well_or_not(executor: RayExecutor) -> None:
+    task = Task(executor, WorkerCrashedError(), None)
+    asyncio.run(executor._try(task, {}, [STEP]))
     assert task.known == [False, False], "the first try's process is no longer known in the second"
-    assert launcher.where == {}
+    assert executor.where == {}
 
 
 @pytest.mark.parametrize(
@@ -58,17 +59,17 @@ def test_a_process_is_forgotten_when_its_try_ends_well_or_not(launcher: RayLaunc
     [([UserError("bad row")], UserError), ([WorkerCrashedError(), WorkerCrashedError()], StepLostError)],
 )
 def test_a_process_is_forgotten_when_its_step_is_given_up(
-    errors: list[Exception], told: type[Exception], launcher: RayLauncher
+    errors: list[Exception], told: type[Exception], executor: RayExecutor
 ) -> None:
     with pytest.raises(told):
-        asyncio.run(launcher._try(Task(launcher, *errors), {}, [STEP]))
-    assert launcher.where == {}
+        asyncio.run(executor._try(Task(executor, *errors), {}, [STEP]))
+    assert executor.where == {}
 
 
 def test_notes_go_with_their_steps(tmp_path: Path) -> None:
     actor = StepsActor(Ledger(str(tmp_path)), CLUSTER)
     flying = SimpleNamespace(keys=["one", "other"])
-    actor._flights = flying  # type: ignore[assignment]
+    actor._scheduler = flying  # type: ignore[assignment]
 
     async def live() -> None:
         await actor.note("one", {"update": 1})

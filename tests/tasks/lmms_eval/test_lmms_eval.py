@@ -17,7 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.steps import Evaluate
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.hub.hub_data import check_prepared
-from lmmcl.tasks.lmms_eval import benchmark
+from lmmcl.tasks.lmms_eval import benchmark as module
 from lmmcl.tasks.lmms_eval.benchmark import ADAPTER, Installed, lmms_eval_benchmark
 
 SHIPPED = """
@@ -41,7 +41,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "installed" / "tasks"
     (folder / "sights").mkdir(parents=True)
     (folder / "sights" / "sights.yaml").write_text(SHIPPED)
-    monkeypatch.setattr(benchmark, "installed", lambda name="": Installed("9.8.7", folder))
+    monkeypatch.setattr(module, "installed", lambda name="": Installed("9.8.7", folder))
     return folder
 
 
@@ -68,7 +68,7 @@ def test_a_name_is_a_benchmark_whose_key_holds_task_and_version(shipped: Path) -
 
 def test_another_lmms_eval_is_another_key(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = get_benchmark("lmms_eval/sights_val")
-    monkeypatch.setattr(benchmark, "installed", lambda name="": Installed("9.9.0", shipped))
+    monkeypatch.setattr(module, "installed", lambda name="": Installed("9.9.0", shipped))
     assert get_benchmark("lmms_eval/sights_val").identity() != before.identity()
     with pytest.raises(UserError, match=r"planned with lmms-eval 9\.8\.7, but 9\.9\.0 is installed"):
         before.load()

@@ -56,6 +56,12 @@ def test_several_references_are_averaged() -> None:
         ("contains", "It is keep going.", "keep going", 1),
         ("contains", "yesterday", "yes", 0),
         ("contains", "The answer: Yes!", "yes", 1),
+        ("contains", "It is a dog.", "A", 0),
+        ("contains", "A.", "a", 1),
+        ("contains", "Answer: B", "B", 0),
+        ("mllm_cl_science", "A photo of a cell", "A", 0),
+        ("mllm_cl_science", "b", "B", 1),
+        ("mllm_cl_science", "It is a solid body", "solid", 1),
         ("ocr_contains", "the word is centre", "CENTRE", 1),
         ("ocr_contains", "recentred", "centre", 1),
         ("ocr_contains", "cent re", "centre", 0),
@@ -72,6 +78,12 @@ def test_several_references_are_averaged() -> None:
 )
 def test_texts(metric: str, said: str, reference: str, score: float) -> None:
     assert get_metric(metric).score(said, ask("1", "?", reference)) == score
+
+
+@pytest.mark.parametrize(("said", "score"), [("Maine, Ohio", 1), ("Only Ohio.", 0.5), ("Texas", 0), ("A state", 0)])
+def test_a_list_of_states_scores_the_share_that_is_named(said: str, score: float) -> None:
+    listed = ask("1", "Which states touch the lake?", "Maine, Ohio")  # MLLM-CL, eval_sci.py
+    assert get_metric("mllm_cl_science").score(said, listed) == score
 
 
 def test_spaces_do_not_count_in_formulas_and_case_does() -> None:

@@ -24,7 +24,6 @@ from lmmcl.training.ray_train.retry_policy import (
     RetryPolicy,
     classify_error,
     classify_group_error,
-    pause_before,
     root_of,
 )
 
@@ -99,7 +98,3 @@ def test_of_a_group_the_lost_worker_decides_then_the_broken_row_for_the_others_f
 def test_a_group_that_fails_without_a_failed_worker_is_judged_by_what_is_told_of_it() -> None:
     hang = NCCLHangError("a collective call hangs", worker_failures={})
     assert classify_group_error(hang) == (RetryPolicy.LIMITED, hang)
-
-
-def test_pauses_grow_to_half_a_minute() -> None:
-    assert [pause_before(attempt) for attempt in (1, 2, 3, 9)] == [1, 2, 4, 30]

@@ -21,8 +21,9 @@ from stage_parts import stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
-from lmmcl.ledger import Draft, Ledger, Record
+from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.store import StoreError
+from lmmcl.private_api.ray_private import reports_file
 from lmmcl.training.distributed.batches import cut_batches
 from lmmcl.training.finetune import finetune
 from lmmcl.training.job import Job
@@ -124,7 +125,7 @@ def test_where_only_recording_fails_the_next_run_records_what_was_trained(
 
     report(ledger, trained[0], ended(trained[1]))
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", away)
+        patched.setattr(PendingRecord, "commit", away)
         finetune(STEP, ledger, GROUP)
     assert finetune(STEP, ledger, GROUP)["proof"] == trained[1]["proof"]
 
@@ -157,13 +158,13 @@ def test_a_run_whose_list_is_damaged_does_not_stop_its_stage_for_ever(
 ) -> None:
     run = report(ledger, trained[0], TRAINER)
     if harm == "cut list":
-        (run / worker_group.SNAPSHOT).write_text((run / worker_group.SNAPSHOT).read_text()[:80])
+        (run / reports_file()).write_text((run / reports_file()).read_text()[:80])
     else:
         shutil.rmtree(run / "checkpoint_1")
     with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
     assert "is trained anew" in caplog.text
-    assert not (run / worker_group.SNAPSHOT).exists()
+    assert not (run / reports_file()).exists()
 
 
 def job(batch: int = 8, **placement: Any) -> Job:

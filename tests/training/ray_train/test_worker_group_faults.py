@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from group_parts import TOLERANCE, DieOnce, difference, losses, stage, two_cpus, updates
 
+from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import TrainingPlacement
-from lmmcl.ledger import Draft, Ledger
+from lmmcl.ledger import Ledger, PendingRecord
 from lmmcl.ledger.store import StoreError
 from lmmcl.training.finetune import finetune
 from lmmcl.training.ray_train import worker_group
@@ -82,7 +83,7 @@ def test_a_group_that_ended_is_recorded_by_the_next_try_without_training_again(
     diary = tmp_path / "diary"
     step = stage(mitigation=DieOnce(diary=str(diary), at=0))
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", _away)
+        patched.setattr(PendingRecord, "commit", _away)
         finetune(step, torn, TrainingPlacement(workers=1))
     assert torn.find(step) is None
     assert finetune(step, torn, TrainingPlacement(workers=1))["updates"] == 6
@@ -100,7 +101,7 @@ def test_where_the_node_of_a_group_that_ended_is_gone_the_stage_goes_on_from_its
     step = stage(mitigation=DieOnce(diary=str(diary), at=0), max_steps=8)
     place = TrainingPlacement(workers=1, save_every=3, max_failures=0)
     with monkeypatch.context() as patched, pytest.raises(StoreError):
-        patched.setattr(Draft, "commit", _away)
+        patched.setattr(PendingRecord, "commit", _away)
         finetune(step, torn, place)
     [last] = (tmp_path / "torn" / "runs" / step.key).glob("*/delta.safetensors")
     shutil.rmtree(last.parent)
@@ -131,11 +132,12 @@ def test_a_group_goes_on_with_fewer_workers_where_there_is_no_room_for_all(
     step = stage(mitigation=DieOnce(diary=str(diary)), max_steps=8)
     other = _taken_cpu()
 
-    def wait(_: int) -> float:  # before the next try: meanwhile somebody else takes a part of what the group had
-        other.__enter__()
-        return 0.0
+    class Meanwhile(BackOff):
+        def pause(self, failures: int) -> float:  # before the next try somebody else takes a part of what the group had
+            other.__enter__()
+            return 0.0
 
-    monkeypatch.setattr(worker_group, "pause_before", wait)
+    monkeypatch.setattr(worker_group, "PAUSES", Meanwhile())
     record = finetune(step, torn, TrainingPlacement(workers=2, min_workers=1, save_every=3, max_failures=1))
     other.__exit__(None, None, None)
     assert updates(diary) == 5 + 5

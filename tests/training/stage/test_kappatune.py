@@ -17,7 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.planning.plan import make_plan
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.condition import condition_number
@@ -54,7 +54,7 @@ def test_kappa_is_the_ratio_of_singular_values() -> None:
 def test_a_stage_trains_the_chosen_layers_and_no_other_within_what_was_planned(ledger: Ledger) -> None:
     step = stage(recipe=KAPPA)
     record = finetune(step, ledger, PLACE)
-    planned = trained_of(get_recipe(KAPPA), step.model)
+    planned = count_trained(get_recipe(KAPPA), step.model)
     chosen = record["adapter"]["chosen"]
     assert len(chosen) == int(0.3 * 21) == record["adapter"]["layers"]
     with tensors_of(step, ledger) as chain:
@@ -68,7 +68,7 @@ def test_a_stage_trains_the_chosen_layers_and_no_other_within_what_was_planned(l
 def test_the_plan_is_exact_where_all_targets_have_one_shape(ledger: Ledger) -> None:
     recipe = {"kappatune": {"rank": 4, "share": 0.7, "targets": ["llm.blocks.*.mlp.gate"]}}
     record = finetune(stage(recipe=recipe), ledger, PLACE)
-    assert record["trained_parameters"] == trained_of(get_recipe(recipe), BASE.model).trained == 2 * 4 * (96 + 384)
+    assert record["trained_parameters"] == count_trained(get_recipe(recipe), BASE.model).trained == 2 * 4 * (96 + 384)
 
 
 def test_each_stage_chooses_by_the_weights_that_it_starts_from_and_they_are_one_adapter_only_if_alike(

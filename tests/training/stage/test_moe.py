@@ -23,7 +23,7 @@ from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import summary
 from lmmcl.steps import Finetune
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import tensors_of
@@ -107,7 +107,7 @@ def two_stages(ledger: Ledger, **more: Any) -> tuple[Finetune, Finetune]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_tuned_expert_trains_over_all_stages(precision: str, ledger: Ledger) -> None:
     first, second = two_stages(ledger, precision=precision)
-    planned = trained_of(get_recipe("moe"), TINY)
+    planned = count_trained(get_recipe("moe"), TINY)
     for step in (first, second):
         record = finetune(step, ledger, TrainingPlacement())
         assert record["trained_parameters"] == planned.trained == planned.written
@@ -179,8 +179,8 @@ def test_what_no_class_of_transformers_holds_is_not_exported(ledger: Ledger, tmp
 
 def test_the_router_may_have_its_own_rate() -> None:
     recipe = get_recipe({"moe": {"learning_rates": {"llm.blocks.*.router": 1e-4}}})
-    assert trained_of(recipe, TINY) == trained_of(get_recipe("moe"), TINY)
-    assert trained_of(recipe, TINY).trained == 3 * (3 * 96 * 384 + 2 * 96)
+    assert count_trained(recipe, TINY) == count_trained(get_recipe("moe"), TINY)
+    assert count_trained(recipe, TINY).trained == 3 * (3 * 96 * 384 + 2 * 96)
     assert recipe.identity()["learning_rates"] == {"llm.blocks.*.router": 1e-4}
 
 

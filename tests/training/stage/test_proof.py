@@ -9,7 +9,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models import get_model
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.skills import Benchmark, Skill
-from lmmcl.training.stage.proof import prove
+from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage_errors import StageError
 
 ROLES = {"gate": "llm.blocks.0.mlp.gate", "up": "llm.blocks.0.mlp.up", "head": "llm.head"}
@@ -24,25 +24,27 @@ def stage(*selectors: str) -> Finetune:
 
 
 def test_what_moved_what_stood_still_and_what_was_frozen_is_told_apart() -> None:
-    proof = prove(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2"})
+    proof = verify_updates(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2"})
     assert proof.fields() == {"frozen": 2, "moved": 1, "unmoved": ["up"]}
 
 
 @pytest.mark.parametrize("name", ["head", "positions"])
 def test_a_frozen_parameter_or_buffer_that_changed_fails_the_stage(name: str) -> None:
     with pytest.raises(StageError, match=f"1 frozen tensors changed: {name}"):
-        prove(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2", name: "2"})
+        verify_updates(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2", name: "2"})
 
 
 def test_each_selector_must_have_moved_something() -> None:
     with pytest.raises(StageError, match=r"nothing that 'llm\.blocks\.\*\.mlp\.up' names moved"):
-        prove(stage("llm.blocks.*.mlp.gate", "llm.blocks.*.mlp.up"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2"})
+        verify_updates(
+            stage("llm.blocks.*.mlp.gate", "llm.blocks.*.mlp.up"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2"}
+        )
 
 
 def test_a_tensor_that_vanished_fails_the_stage() -> None:
     after = {name: digest for name, digest in BEFORE.items() if name != "positions"}
     with pytest.raises(StageError, match="appeared or vanished: positions"):
-        prove(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, after)
+        verify_updates(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, after)
 
 
 def test_an_error_of_a_stage_survives_the_way_through_another_process() -> None:

@@ -18,7 +18,7 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Pretrained
-from lmmcl.steps.count_trained import trained_of
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.trainable import Adapted, attach, earlier_adapters
 from lmmcl.training.stage_errors import StageError
@@ -34,16 +34,16 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def adapted(recipe: Any, parent: Any = BASE) -> Adapted:
-    pupil = attach(stage(recipe=recipe, parent=parent), parent.model.load_model())
-    assert isinstance(pupil, Adapted)
-    return pupil
+    trainable_model = attach(stage(recipe=recipe, parent=parent), parent.model.load_model())
+    assert isinstance(trainable_model, Adapted)
+    return trainable_model
 
 
-def shake(pupil: Adapted, size: float = 0.02) -> None:
+def shake(trainable_model: Adapted, size: float = 0.02) -> None:
     noise = torch.Generator().manual_seed(0)
-    own = dict(pupil.model.named_parameters())
+    own = dict(trainable_model.model.named_parameters())
     with torch.no_grad():
-        for name in pupil.added:
+        for name in trainable_model.added:
             own[name] += size * torch.randn(own[name].shape, generator=noise)
 
 
@@ -70,19 +70,19 @@ def logits(model: Any, lmm: Any) -> torch.Tensor:
 )
 def test_merged_weights_compute_what_the_adapters_did(model: str, recipe: Any, tmp_path: Path) -> None:
     lmm = get_model(model)
-    pupil = adapted(recipe, parent=Pretrained(lmm))
+    trainable_model = adapted(recipe, parent=Pretrained(lmm))
     plain = lmm.load_model()
     before = {name: tensor.clone() for name, tensor in named_tensors(plain).items()}
-    torch.testing.assert_close(logits(pupil.model, lmm), logits(plain, lmm), rtol=1e-4, atol=1e-4)
-    shake(pupil)
-    moved = logits(pupil.model, lmm)
+    torch.testing.assert_close(logits(trainable_model.model, lmm), logits(plain, lmm), rtol=1e-4, atol=1e-4)
+    shake(trainable_model)
+    moved = logits(trainable_model.model, lmm)
     assert float((moved - logits(plain, lmm)).abs().max()) > 1e-2
-    pupil.settle(_digests(plain), tmp_path)
-    torch.testing.assert_close(logits(pupil.model, lmm), moved, rtol=1e-3, atol=1e-3)
-    after = named_tensors(pupil.model)
+    trainable_model.merge_adapters(_digests(plain), tmp_path)
+    torch.testing.assert_close(logits(trainable_model.model, lmm), moved, rtol=1e-3, atol=1e-3)
+    after = named_tensors(trainable_model.model)
     assert list(after) == list(before), "the structure is as it was"
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == set(pupil.targets) and changed
+    assert changed == set(trainable_model.targets) and changed
 
 
 def _digests(model: Any) -> dict[str, str]:
@@ -93,8 +93,8 @@ def _digests(model: Any) -> dict[str, str]:
 
 def test_the_settings_reach_the_layers() -> None:
     def layer(**settings: Any) -> Any:
-        pupil = adapted({"lora": {"rank": 4, "alpha": 16, **settings}})
-        return pupil.model.get_submodule("model.language_model.layers.0.mlp.gate_proj")
+        trainable_model = adapted({"lora": {"rank": 4, "alpha": 16, **settings}})
+        return trainable_model.model.get_submodule("model.language_model.layers.0.mlp.gate_proj")
 
     plain = layer(dropout=0.25)
     assert plain.scaling["default"] == 16 / 4 and plain.lora_dropout["default"].p == 0.25
@@ -107,7 +107,7 @@ def test_the_settings_reach_the_layers() -> None:
 def test_as_many_parameters_train_as_the_plan_says(recipe: Any, ledger: Ledger) -> None:
     step = stage(recipe=recipe)
     record = finetune(step, ledger, TrainingPlacement())
-    planned = trained_of(get_recipe(recipe), step.model)
+    planned = count_trained(get_recipe(recipe), step.model)
     assert record["trained_parameters"] == record["adapter"]["parameters"] == planned.trained
     with tensors_of(step, ledger) as chain:
         assert sum(tensor.numel() for tensor in chain.values()) == planned.written
@@ -180,7 +180,7 @@ def test_an_adapter_and_a_part_that_trains_itself_go_together(ledger: Ledger) ->
         recipe={"name": "both", "train": ["projector"], "adapter": {"rank": 4}, "learning_rates": {"projector": 1e-5}}
     )
     record = finetune(step, ledger, TrainingPlacement())
-    assert record["trained_parameters"] == trained_of(step.recipe, step.model).trained
+    assert record["trained_parameters"] == count_trained(step.recipe, step.model).trained
     start, after = weights(BASE, ledger), weights(step, ledger)
     moved = {name: float((after[name] - start[name]).detach().abs().max()) for name in start}
     assert {name.split(".")[1] for name, size in moved.items() if size} == {"multi_modal_projector", "language_model"}
@@ -188,10 +188,10 @@ def test_an_adapter_and_a_part_that_trains_itself_go_together(ledger: Ledger) ->
 
 
 def test_an_adapter_learns_at_its_targets_rate() -> None:
-    pupil = adapted({"lora_all": {"rank": 4, "learning_rates": {"llm.blocks.*.attention": 1e-4}}})
-    rates = pupil.rates()
+    trainable_model = adapted({"lora_all": {"rank": 4, "learning_rates": {"llm.blocks.*.attention": 1e-4}}})
+    rates = trainable_model.rates()
     assert set(rates.values()) == {1e-4}
-    assert set(rates) == {name for name in pupil.trained if ".self_attn." in name}
+    assert set(rates) == {name for name in trainable_model.trained if ".self_attn." in name}
 
 
 def test_a_killed_stage_of_lora_goes_on_to_the_same_weights(tmp_path: Path) -> None:

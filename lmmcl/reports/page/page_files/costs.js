@@ -1,9 +1,15 @@
 // What each way of teaching costs: a row for each, over all of its trials.
 
 function drawCosts() {
-  const table = by("costs"), head = make("tr"), body = make("tbody");
+  const table = by("costs"),
+    head = make("tr"),
+    body = make("tbody");
   by("costs-section").hidden = !whole.costTable.rows.length;
-  head.append(...whole.costTable.columns.map(([name, number]) => make("th", name, { scope: "col", class: number ? "number" : "" })));
+  head.append(
+    ...whole.costTable.columns.map(([name, number]) =>
+      make("th", name, { scope: "col", class: number ? "number" : "" }),
+    ),
+  );
   for (const cells of whole.costTable.rows) {
     const row = make("tr");
     cells.forEach(([text, small], at) => {

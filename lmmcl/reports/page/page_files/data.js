@@ -3,14 +3,20 @@
 const whole = JSON.parse(document.getElementById("data").textContent);
 const eachSeed = location.hash === "#seeds" && whole.single !== null;
 const data = eachSeed ? whole.single : whole;
-data.trials.forEach((trial, place) => { trial.place = place; });
+data.trials.forEach((trial, place) => {
+  trial.place = place;
+});
 const by = (id) => document.getElementById(id);
 const axisIndex = Object.fromEntries(data.axes.map((axis, place) => [axis.name, place]));
-const colourAxis = data.axes[axisIndex[data.colour]], markerAxis = data.axes[axisIndex[data.marker]];
-const LEARNING = data.measures.indexOf("learning"), HELD_OUT = data.measures.indexOf("held_out_forgetting");
-const off = data.axes.map(() => new Set());  // for each axis, the values that are filtered out
+const colourAxis = data.axes[axisIndex[data.colour]],
+  markerAxis = data.axes[axisIndex[data.marker]];
+const LEARNING = data.measures.indexOf("learning"),
+  HELD_OUT = data.measures.indexOf("held_out_forgetting");
+const off = data.axes.map(() => new Set()); // for each axis, the values that are filtered out
 const state = { trial: 0, value: "mean", sort: null, down: true };
-const INK = "#1b1f24", SOFT = "#5b6470", LINE = "#e4e8ed";
+const INK = "#1b1f24",
+  SOFT = "#5b6470",
+  LINE = "#e4e8ed";
 
 const make = (tag, text, attributes = {}) => {
   const element = document.createElement(tag);
@@ -22,13 +28,14 @@ const make = (tag, text, attributes = {}) => {
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const points = (value) => {
   if (value === null || value === undefined) return "–";
-  const rounded = Math.round(value * 10) / 10 + 0;  // + 0: what rounds to -0 has no minus
+  const rounded = Math.round(value * 10) / 10 + 0; // + 0: what rounds to -0 has no minus
   return (rounded < 0 ? "" : "+") + rounded.toFixed(1);
 };
 const last = (trial) => trial.stages[trial.stages.length - 1];
-const measure = (trial, place) => last(trial) ? last(trial).measures[place] : null;
-const interval = (trial, place) => last(trial) && last(trial).intervals[place].length === 2 ? last(trial).intervals[place] : null;
-const valueOf = (trial, axis) => axis.values[trial.axes[axisIndex[axis.name]]];
+const measure = (trial, place) => (last(trial) ? last(trial).measures[place] : null);
+const interval = (trial, place) =>
+  last(trial) && last(trial).intervals[place].length === 2 ? last(trial).intervals[place] : null;
+const axisValue = (trial, axis) => axis.values[trial.axes[axisIndex[axis.name]]];
 const colourOf = (trial) => colourAxis.colours[trial.axes[axisIndex[data.colour]]];
 const symbolOf = (trial) => markerAxis.symbols[trial.axes[axisIndex[data.marker]]];
 const hollow = (trial) => trial.mitigated && data.marker !== "mitigation" && data.colour !== "mitigation";

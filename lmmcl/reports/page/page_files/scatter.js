@@ -2,40 +2,107 @@
 
 // Both coordinates maximised; only finished trials of one group (same model, same questions) are compared.
 function fronts(trials) {
-  return grouped(trials.filter((trial) => trial.state === "done"), (trial) => trial.group).map((group) => {
-    const sorted = [...group].sort((a, b) => measure(b, LEARNING) - measure(a, LEARNING) || measure(b, HELD_OUT) - measure(a, HELD_OUT));
+  return grouped(
+    trials.filter((trial) => trial.state === "done"),
+    (trial) => trial.group,
+  ).map((group) => {
+    const sorted = [...group].sort(
+      (a, b) => measure(b, LEARNING) - measure(a, LEARNING) || measure(b, HELD_OUT) - measure(a, HELD_OUT),
+    );
     let best = -Infinity;
-    return sorted.filter((trial) => measure(trial, HELD_OUT) > best && ((best = measure(trial, HELD_OUT)), true)).reverse();
+    const front = [];
+    for (const trial of sorted) {
+      if (measure(trial, HELD_OUT) <= best) continue;
+      best = measure(trial, HELD_OUT);
+      front.push(trial);
+    }
+    return front.reverse();
   });
 }
 
 function drawScatter() {
   const trials = visible().filter((trial) => measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null);
-  const x = (list) => list.map((trial) => measure(trial, LEARNING)), y = (list) => list.map((trial) => measure(trial, HELD_OUT));
-  const traces = fronts(trials).map((front) => ({ x: x(front), y: y(front), mode: "lines", hoverinfo: "skip",
-    line: { shape: "vh", dash: "dash", width: 1.3, color: SOFT } }));
-  for (const group of grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial), trial.state === "done"].join())) {
+  const x = (list) => list.map((trial) => measure(trial, LEARNING)),
+    y = (list) => list.map((trial) => measure(trial, HELD_OUT));
+  const traces = fronts(trials).map((front) => ({
+    x: x(front),
+    y: y(front),
+    mode: "lines",
+    hoverinfo: "skip",
+    line: { shape: "vh", dash: "dash", width: 1.3, color: SOFT },
+  }));
+  for (const group of grouped(trials, (trial) =>
+    [colourOf(trial), symbolOf(trial), hollow(trial), trial.state === "done"].join(),
+  )) {
     const colour = colourOf(group[0]);
-    traces.push({ x: x(group), y: y(group), mode: "markers", customdata: group.map((trial) => trial.place),
-      text: group.map(hover), hovertemplate: "%{text}<extra></extra>", opacity: group[0].state === "done" ? 1 : 0.45,
-      marker: { size: hollow(group[0]) ? 11 : 12.5, color: colour, symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""), line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" } },
-      error_x: { ...arms(group, LEARNING), color: colour }, error_y: { ...arms(group, HELD_OUT), color: colour } });
+    traces.push({
+      x: x(group),
+      y: y(group),
+      mode: "markers",
+      customdata: group.map((trial) => trial.place),
+      text: group.map(hover),
+      hovertemplate: "%{text}<extra></extra>",
+      opacity: group[0].state === "done" ? 1 : 0.45,
+      marker: {
+        size: hollow(group[0]) ? 11 : 12.5,
+        color: colour,
+        symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""),
+        line: { width: hollow(group[0]) ? 2 : 0.7, color: hollow(group[0]) ? colour : "#fff" },
+      },
+      error_x: { ...arms(group, LEARNING), color: colour },
+      error_y: { ...arms(group, HELD_OUT), color: colour },
+    });
   }
-  const chosen = trials.filter((trial) => trial.place === state.trial);  // the last trace, moved by ring()
-  traces.push({ x: x(chosen), y: y(chosen), mode: "markers", hoverinfo: "skip", marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } } });
+  const chosen = trials.filter((trial) => trial.place === state.trial); // the last trace, moved by ring()
+  traces.push({
+    x: x(chosen),
+    y: y(chosen),
+    mode: "markers",
+    hoverinfo: "skip",
+    marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } },
+  });
   const shape = layout("learning (points)", "held-out forgetting (points)");
-  if (budget() !== null && data.trials.length) shape.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: -budget(), y1: -budget(), line: { color: "#cc79a7", width: 1.3, dash: "dot" } }];
-  if (!trials.length) shape.annotations = [{ text: "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: SOFT } }];
+  if (budget() !== null && data.trials.length)
+    shape.shapes = [
+      {
+        type: "line",
+        xref: "paper",
+        x0: 0,
+        x1: 1,
+        y0: -budget(),
+        y1: -budget(),
+        line: { color: "#cc79a7", width: 1.3, dash: "dot" },
+      },
+    ];
+  if (!trials.length)
+    shape.annotations = [
+      {
+        text: "no trial to show",
+        showarrow: false,
+        xref: "paper",
+        yref: "paper",
+        x: 0.5,
+        y: 0.5,
+        font: { color: SOFT },
+      },
+    ];
   Plotly.react("scatter", traces, shape, config);
 }
 
 // A choice moves the marks of both charts: to draw a thousand trials again for each would stall the page.
 function ring() {
-  const trial = data.trials[state.trial], shown = visible().includes(trial);
+  const trial = data.trials[state.trial],
+    shown = visible().includes(trial);
   const known = shown && measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null;
-  Plotly.restyle("scatter", { x: [known ? [measure(trial, LEARNING)] : []], y: [known ? [measure(trial, HELD_OUT)] : []] }, [by("scatter").data.length - 1]);
+  Plotly.restyle(
+    "scatter",
+    { x: [known ? [measure(trial, LEARNING)] : []], y: [known ? [measure(trial, HELD_OUT)] : []] },
+    [by("scatter").data.length - 1],
+  );
   const trace = curveOf(shown ? [trial] : []);
-  Plotly.restyle("curves", { x: [trace.x], y: [trace.y], text: [trace.text], customdata: [trace.customdata] }, [by("curves").data.length - 1]);
+  Plotly.restyle("curves", { x: [trace.x], y: [trace.y], text: [trace.text], customdata: [trace.customdata] }, [
+    by("curves").data.length - 1,
+  ]);
 }
 
 function budget() {
@@ -46,7 +113,8 @@ function budget() {
 // Arrows go from point to point, from the least learnt to the most, and say what the mouse would show.
 function step(event) {
   const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const trials = visible().filter((trial) => measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null)
+  const trials = visible()
+    .filter((trial) => measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null)
     .sort((a, b) => measure(a, LEARNING) - measure(b, LEARNING) || a.place - b.place);
   if (!way || !trials.length) return;
   event.preventDefault();
@@ -57,5 +125,6 @@ function step(event) {
     const pointNumber = (trace.customdata || []).indexOf(trial.place);
     if (pointNumber >= 0) Plotly.Fx.hover("scatter", [{ curveNumber, pointNumber }]);
   });
-  by("scatter-told").textContent = `${trial.name}: learning ${points(measure(trial, LEARNING))}, held-out forgetting ${points(measure(trial, HELD_OUT))} points`;
+  by("scatter-told").textContent =
+    `${trial.name}: learning ${points(measure(trial, LEARNING))}, held-out forgetting ${points(measure(trial, HELD_OUT))} points`;
 }

@@ -3,7 +3,10 @@
 function choose(place) {
   state.trial = place;
   by("trial").value = String(place);
-  ring(); drawMatrix(); drawLoss(); drawCellTable();
+  ring();
+  drawMatrix();
+  drawLoss();
+  drawCellTable();
   for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
 }
 
@@ -17,31 +20,69 @@ by("bars").onchange = drawScatter;
 by("scatter").onkeydown = step;
 if (data.trials.some(hollow)) by("hollow-note").textContent = "Hollow markers are trials with a mitigation.";
 by("measure").append(make("option", "held-out mean (points)", { value: "mean" }));
-for (const name of data.measures) by("measure").append(make("option", `${name.replace(/_/g, " ")} (points)`, { value: name }));
-for (const name of data.benchmarks) by("measure").append(make("option", `score on ${name} (points)`, { value: `score/${name}` }));
+for (const name of data.measures)
+  by("measure").append(make("option", `${name.replace(/_/g, " ")} (points)`, { value: name }));
+for (const name of data.benchmarks)
+  by("measure").append(make("option", `score on ${name} (points)`, { value: `score/${name}` }));
 for (const name of data.probes) by("measure").append(make("option", `probe ${name}`, { value: `probe/${name}` }));
-by("measure").onchange = () => { state.value = by("measure").value; drawCurves(); };
-data.trials.forEach((trial, place) => by("trial").append(make("option", `${trial.front ? "★ " : ""}${trial.name}${trial.state === "done" ? "" : ` (${trial.reached})`}`, { value: place })));
+by("measure").onchange = () => {
+  state.value = by("measure").value;
+  drawCurves();
+};
+for (const [place, trial] of data.trials.entries()) {
+  const reached = trial.state === "done" ? "" : ` (${trial.reached})`;
+  by("trial").append(make("option", `${trial.front ? "★ " : ""}${trial.name}${reached}`, { value: place }));
+}
 by("trial").onchange = () => choose(Number(by("trial").value));
 for (const name of data.probes) by("probe").append(make("option", name, { value: name }));
 by("probe").onchange = drawProbes;
-for (const [id, key] of [["flips-trial", "name"], ["flips-benchmark", "benchmark"]]) {
-  for (const name of new Set(whole.flips.map((each) => each[key]))) by(id).append(make("option", name, { value: name }));
+for (const [id, key] of [
+  ["flips-trial", "name"],
+  ["flips-benchmark", "benchmark"],
+]) {
+  for (const name of new Set(whole.flips.map((each) => each[key])))
+    by(id).append(make("option", name, { value: name }));
   by(id).onchange = drawFlips;
 }
 by("flips-section").hidden = !whole.flips.length;
 by("seeds-control").hidden = whole.single === null;
 by("seeds").checked = eachSeed;
-by("seeds").onchange = () => { location.hash = by("seeds").checked ? "seeds" : ""; location.reload(); };
+by("seeds").onchange = () => {
+  location.hash = by("seeds").checked ? "seeds" : "";
+  location.reload();
+};
 by("budget").value = whole.advice.budget;
-by("budget").oninput = () => { drawAdvice(); drawScatter(); };
+by("budget").oninput = () => {
+  drawAdvice();
+  drawScatter();
+};
 by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
 startCells();
-drawAdvice(); drawFilters(); drawTable(); drawFlips(); drawScatter(); drawCurves(); drawCells(); drawCosts();
-const first = whole.advice.groups.map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop()).find(Boolean);
-choose(first && !eachSeed ? first.trial : 0); drawFirst(); drawProbes();
-for (const id of ["scatter", "curves", "probes", "inside", "cells"]) if (by(id).on) by(id).on("plotly_click", (event) => { const place = event.points[0].customdata; if (place !== undefined && place !== null) choose(place); });
+drawAdvice();
+drawFilters();
+drawTable();
+drawFlips();
+drawScatter();
+drawCurves();
+drawCells();
+drawCosts();
+const first = whole.advice.groups
+  .map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop())
+  .find(Boolean);
+choose(first && !eachSeed ? first.trial : 0);
+drawFirst();
+drawProbes();
+for (const id of ["scatter", "curves", "probes", "inside", "cells"])
+  if (by(id).on)
+    by(id).on("plotly_click", (event) => {
+      const place = event.points[0].customdata;
+      if (place !== undefined && place !== null) choose(place);
+    });
 // paper is narrower than the screen: the plots take its width while it is printed
-const fit = (width) => ["scatter", "curves", "loss", "first", "probes", "inside", "cells"].filter((id) => by(id).data).forEach((id) => Plotly.relayout(id, width ? { autosize: false, width } : { autosize: true, width: null }));
+const PLOTS = ["scatter", "curves", "loss", "first", "probes", "inside", "cells"];
+function fit(width) {
+  const layout = width ? { autosize: false, width } : { autosize: true, width: null };
+  for (const id of PLOTS) if (by(id).data) Plotly.relayout(id, layout);
+}
 window.addEventListener("beforeprint", () => fit(690));
 window.addEventListener("afterprint", () => fit(null));

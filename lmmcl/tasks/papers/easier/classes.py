@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
 from lmmcl.tasks.papers.easier.clip_names import nearest
-from lmmcl.tasks.papers.prompts import LETTERS, SEE_PAGE, drawn, lettered, pictured
+from lmmcl.tasks.papers.prompts import LETTERS, SEE_PAGE, deterministic_shuffle, make_example, multiple_choice
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -42,8 +42,10 @@ def class_rows(hub: Hub, source: HubSource, *, names_of: str, key: str) -> Itera
 def read_class(row: Row) -> Example:
     """One question; options and their order follow from the row's id."""
     right, key = row["class"], row["id"]
-    choices = drawn([right, *drawn(row["similar"], key)[:WRONG]], f"{key}/order")
-    return pictured(key, lettered(QUESTION, choices), LETTERS[choices.index(right)], image_of(row), class_name=right)
+    choices = deterministic_shuffle([right, *deterministic_shuffle(row["similar"], key)[:WRONG]], f"{key}/order")
+    return make_example(
+        key, multiple_choice(QUESTION, choices), LETTERS[choices.index(right)], image_of(row), class_name=right
+    )
 
 
 def image_of(row: Row) -> Mapping:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row
-from lmmcl.tasks.papers.prompts import LETTER, PHRASE, SEE_PAGE, lettered, options, pictured, short_answers, with_image
+from lmmcl.tasks.papers.prompts import (
+    LETTER,
+    PHRASE,
+    SEE_PAGE,
+    make_example,
+    multiple_choice,
+    options,
+    short_answers,
+    with_image,
+)
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -31,19 +40,19 @@ def wiki_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 
 def read_wiki(row: Row) -> Example:
     """A fact about "this object"; the text holds its options and how to answer."""
-    return pictured(row["question_id"], row["text"], row["label"], row["image"])
+    return make_example(row["question_id"], row["text"], row["label"], row["image"])
 
 
 def read_mmmu(row: Row) -> Example:
     """A college question. Its images stand before the text, which names them `<image 1>` …, as lmms-eval has it."""
     choices = ast.literal_eval(row["options"]) if isinstance(row["options"], str) else list(row["options"])
     several = row["question_type"] == "multiple-choice"
-    text = lettered(row["question"], choices) if several else f"{row['question']}\n{PHRASE}"
+    text = multiple_choice(row["question"], choices) if several else f"{row['question']}\n{PHRASE}"
     shown = sorted({int(number) for number in re.findall(r"<image (\d)>", text)}) or [1]
     images = [row[f"image_{number}"] for number in shown]
     answers = accepted(row["answer"])
     subject = "_".join(row["id"].split("_")[1:-1])
-    return pictured(row["id"], text, answers[0], images, answers, subject=subject)
+    return make_example(row["id"], text, answers[0], images, answers, subject=subject)
 
 
 def accepted(answer: str) -> list[str]:
@@ -56,7 +65,7 @@ def accepted(answer: str) -> list[str]:
 def read_vmcbench(row: Row) -> Example:
     """A question of one of twenty benchmarks, made multiple choice."""
     text = f"Question: {row['question']}\nOptions:\n{options([row[letter] for letter in 'ABCD'])}\n{LETTER}"
-    return pictured(row["index"], text, row["answer"], row["image"], category=row["category"])
+    return make_example(row["index"], text, row["answer"], row["image"], category=row["category"])
 
 
 BENCHMARKS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubBenchmark, HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.prompts import SEE_PAGE, numbered_rows, pictured, with_image
+from lmmcl.tasks.papers.prompts import SEE_PAGE, make_example, numbered_rows, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -25,7 +25,7 @@ _TIME = re.compile(r"(\d{1,2})[-_.:h](\d{2})")
 
 def read_test(row: Row) -> Example:
     """A question of the data set, answered HH:MM."""
-    return pictured(row["id"], f"{row['question']}\n{FORMAT}", row["answer"], row["image"])
+    return make_example(row["id"], f"{row['question']}\n{FORMAT}", row["answer"], row["image"])
 
 
 def read_training(row: Row) -> Example:
@@ -34,7 +34,7 @@ def read_training(row: Row) -> Example:
     if found is None:
         raise ValueError(f"{row['time']!r} is no time such as 3-45")
     answer = f"{int(found[1]):02d}:{found[2]}"
-    return pictured(row["id"], f"{QUESTION}\n{FORMAT}", answer, row["image"])
+    return make_example(row["id"], f"{QUESTION}\n{FORMAT}", answer, row["image"])
 
 
 def folder_rows(hub: Hub, source: HubSource) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_skill
-from lmmcl.tasks.papers.prompts import SEE_PAGE, numbered_rows, pictured, short_answers, with_image
+from lmmcl.tasks.papers.prompts import SEE_PAGE, make_example, numbered_rows, short_answers, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -46,7 +46,7 @@ def read_linked(row: Row) -> Example:
     """`How many {label} are in this image?`, answered by the number alone."""
     question = f"How many {row['label']} are in this image?\n{INTEGER}"
     id = f"{row['image_sha256'][:16]}-{row['label']}"
-    return pictured(id, question, row["count"], row["image"], label=row["label"])
+    return make_example(id, question, row["count"], row["image"], label=row["label"])
 
 
 def read_test(row: Row) -> Example:
@@ -56,12 +56,12 @@ def read_test(row: Row) -> Example:
     number = stated_number(row["answer"])
     if number is None:
         raise ValueError(f"no number in {row['answer']!r}")
-    return pictured(row["id"], f"{row['question']}\n{INTEGER}", f"{number:g}", row["image"])
+    return make_example(row["id"], f"{row['question']}\n{INTEGER}", f"{number:g}", row["image"])
 
 
 def read_countbench(row: Row) -> Example:
     """CountBenchQA: a question with its number."""
-    return pictured(row["id"], f"{row['question']}\n{INTEGER}", row["number"], row["image"])
+    return make_example(row["id"], f"{row['question']}\n{INTEGER}", row["number"], row["image"])
 
 
 LICENCE = "annotations ODC-BY 1.0; each image by its own licence"

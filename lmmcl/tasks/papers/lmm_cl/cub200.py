@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_skill
-from lmmcl.tasks.papers.prompts import LETTER, LETTERS, drawn, numbered_rows, options, pictured, short_answers
+from lmmcl.tasks.papers.prompts import (
+    LETTER,
+    LETTERS,
+    deterministic_shuffle,
+    make_example,
+    numbered_rows,
+    options,
+    short_answers,
+)
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -45,16 +53,16 @@ def training_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 def read_training(row: Row) -> Example:
     """A question whose wording, wrong options and their order follow from the row's number."""
     right, key = species(row["label"]), f"cub200/{row['number']}"
-    wrong = drawn((name for name in row["species"] if name != right), key)[: OPTIONS - 1]
-    choices = drawn([right, *wrong], f"{key}/order")
-    text = f"{drawn(QUESTIONS, key)[0]}\n{LETTER}\n{options(choices)}"
-    return pictured(row["number"], text, LETTERS[choices.index(right)], row["image"], species=right)
+    wrong = deterministic_shuffle((name for name in row["species"] if name != right), key)[: OPTIONS - 1]
+    choices = deterministic_shuffle([right, *wrong], f"{key}/order")
+    text = f"{deterministic_shuffle(QUESTIONS, key)[0]}\n{LETTER}\n{options(choices)}"
+    return make_example(row["number"], text, LETTERS[choices.index(right)], row["image"], species=right)
 
 
 def read_test(row: Row) -> Example:
     """A question as the paper's test set holds it: options included."""
     text = row["question"]
-    return pictured(row.get("id", ""), text if LETTER in text else f"{text}\n{LETTER}", row["answer"], row["image"])
+    return make_example(row.get("id", ""), text if LETTER in text else f"{text}\n{LETTER}", row["answer"], row["image"])
 
 
 LICENCE = "images of CUB-200-2011: non-commercial research and education"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.prompts import numbered_rows, pictured
+from lmmcl.tasks.papers.prompts import make_example, numbered_rows
 
 AFTER = (
     "If the question can be answered with yes or no, answer yes or no. Otherwise answer with a medical word or phrase."
@@ -18,7 +18,7 @@ AFTER = (
 def read(row: Row) -> Example:
     """One question; `kind` tells yes/no questions from open ones."""
     kind = "yes_no" if row["answer"].strip().lower() in ("yes", "no") else "open"
-    return pictured(row["id"], f"{row['question']}\n{AFTER}", row["answer"], row["image"], kind=kind)
+    return make_example(row["id"], f"{row['question']}\n{AFTER}", row["answer"], row["image"], kind=kind)
 
 
 def source(split: str) -> HubSource:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
-from lmmcl.tasks.papers.prompts import PHRASE, most_common, pictured
+from lmmcl.tasks.papers.prompts import PHRASE, make_example, most_common
 
 
 def read(row: Row) -> Example:
     """One question with its ten answers."""
     answers = list(row["answers"])
     question = f"{row['question'].capitalize()}\n{PHRASE}"
-    return pictured(row["question_id"], question, most_common(answers), row["image"], answers, image_id=row["image_id"])
+    return make_example(
+        row["question_id"], question, most_common(answers), row["image"], answers, image_id=row["image_id"]
+    )
 
 
 def source(split: str) -> HubSource:

@@ -2,7 +2,8 @@
 
 Zhao et al. 2025 (MLLM-CL), the continual-learning track of "Fine-tuning MLLMs Without Forgetting Is Easier Than You Think"
 (arXiv 2603.14493). Each domain is an archive with `train.json` (LLaVA dialogues), `test.json` (questions with an answer)
-and the images. As in its own evaluation an answer is right when it holds the reference; in finance it must be the same.
+and the images. As in its own evaluation an answer is right when it holds the reference; an option's letter, and every
+answer in finance, must be the same, and science scores lists of states by the share that is named.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSkill, HubSource, Row, hub_benchmark, hub_skill
 from lmmcl.tasks.papers.instructions import read_dialogue
-from lmmcl.tasks.papers.prompts import pictured, with_image
+from lmmcl.tasks.papers.prompts import make_example, with_image
 
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
@@ -44,7 +45,7 @@ def found_below(folder: Path, name: str) -> Path:
 
 def read_test(row: Row) -> Example:
     """A question with its answer."""
-    return pictured(row["id"], row["text"], row["answer"], row["image"])
+    return make_example(row["id"], row["text"], row["answer"], row["image"])
 
 
 def domain(name: str, archive: str, metric: str, words: str) -> HubSkill:
@@ -59,6 +60,6 @@ SKILLS = (
     domain("mllm_cl_rs", "RS", "contains", "remote sensing"),
     domain("mllm_cl_med", "Med", "contains", "medical images"),
     domain("mllm_cl_ad", "AD", "contains", "autonomous driving"),
-    domain("mllm_cl_sci", "Sci", "contains", "science"),
+    domain("mllm_cl_sci", "Sci", "mllm_cl_science", "science"),
     domain("mllm_cl_fin", "Fin", "exact_match", "finance"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from shared_runs import SETTINGS, two_runs, walk, wanted
 
 from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.leases import Claims
-from lmmcl.runner import execute
-from lmmcl.runner.inline import InlineSteps
+from lmmcl.ledger.leases import Leases
+from lmmcl.runner.scheduler import ATTEMPTS, StepScheduler
+from lmmcl.runner.step_leases import leased
 from lmmcl.steps import Step
 
 
@@ -52,33 +53,53 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
 ) -> None:
     ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.3, poll_s=0.05)
     step = made_trial().stages[0].checkpoint
-    monkeypatch.setattr("lmmcl.ledger.leases.place", lambda: "another machine")
-    other = Claims(ledger.files, short, "another cluster")
+    monkeypatch.setattr("lmmcl.ledger.leases.host_id", lambda: "another machine")
+    other = Leases(ledger.files, short, "another cluster")
     with other.held([step.key]) as held:
         held.keep()
     monkeypatch.undo()
-    monkeypatch.setattr(execute, "_compute", lambda step, ledger, *_: commit(step, ledger))
-    steps = InlineSteps(ledger, Cluster(claims=short), lambda *_: None)
+    scheduler = StepScheduler(ledger, Cluster(claims=short), lambda steps: commit(steps[0], ledger))
     begun = time.monotonic()
-    asyncio.run(steps._flights.ensure_checkpoint(step))
+    asyncio.run(scheduler.ensure([step]))
     assert time.monotonic() - begun >= 0.3
-    assert ledger.holds(step)
+    assert ledger.has_usable(step)
 
 
-def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path) -> None:
     ledger, (first, second) = Ledger(str(tmp_path)), (stage.checkpoint for stage in made_trial().stages[:2])
 
-    def stumble(step: Step, ledger: Ledger, *_: object) -> None:
-        if step.key == first.key:
-            commit(step, ledger)
-        raise FileNotFoundError("runs/checkpoint-10: the other has ended, and deleted it")
+    def stumble(steps: Sequence[Step]) -> None:
+        with leased(steps, ledger, Cluster()) as mine:
+            if mine.steps[0].key == first.key:
+                commit(first, ledger)
+            raise FileNotFoundError("runs/checkpoint-10: the other has ended, and deleted it")
 
-    monkeypatch.setattr(execute, "_compute", stumble)
-    assert execute.compute_checkpoint(first, ledger, Cluster(), lambda *_: None) is False
-    assert ledger.holds(first)
+    scheduler = StepScheduler(ledger, Cluster(), stumble)
+    asyncio.run(scheduler.ensure([first]))
+    assert ledger.has_usable(first)
     with pytest.raises(FileNotFoundError):
-        execute.compute_checkpoint(second, ledger, Cluster(), lambda *_: None)
+        asyncio.run(scheduler.ensure([second]))
     assert not ledger.sizes("claims")
+
+
+def test_a_step_that_is_computed_and_never_recorded_is_given_up(tmp_path: Path) -> None:
+    ledger, step, computed = Ledger(str(tmp_path)), made_trial().stages[0].checkpoint, []
+    scheduler = StepScheduler(ledger, Cluster(claims=ClaimSettings(poll_s=0.001)), lambda steps: computed.append(steps))
+    with pytest.raises(RuntimeError, match=f"was computed {ATTEMPTS} times and is not in"):
+        asyncio.run(scheduler.ensure([step]))
+    assert len(computed) == ATTEMPTS
+
+
+def test_in_one_process_a_computation_is_in_the_traceback_of_who_asked(tmp_path: Path) -> None:
+    def broken(steps: Sequence[Step]) -> None:
+        raise RuntimeError("broke")
+
+    scheduler = StepScheduler(Ledger(str(tmp_path)), Cluster(), broken)
+    with pytest.raises(RuntimeError, match="broke") as raised:
+        scheduler.ensure_all(made_trial().stages[1].asked)
+    names = [entry.name for entry in raised.traceback]
+    # asked of stage 1 · its scores · its checkpoint · the one before
+    assert names[1:] == ["ensure_all", "ensure", "ensure", "ensure", "broken"]
 
 
 def commit(step: Step, ledger: Ledger) -> None:

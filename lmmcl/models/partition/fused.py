@@ -1,0 +1,118 @@
+"""Tensors that hold several parts at once: which rows (or columns) are the gate's, the queries', …
+
+A recipe that wants one part of such a tensor trains that slice alone. The layout follows from the class of the module: halves
+(`gate_up_proj`), alternating columns (GPT-OSS), rows of each head in turn (Persimmon). Where it is not known, or parts cannot
+be told apart (the latent of multi-head latent attention), the tensor trains whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.models.roles import split_role
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Entries of a tensor along `dim` whose index, modulo `period`, lies in `start` … `start + width`."""
+
+    dim: int
+    period: int
+    start: int
+    width: int
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """How many entries of a tensor of `shape` belong to it."""
+        total = 1
+        for length in shape:
+            total *= length
+        return total // shape[self.dim] * self.length(shape[self.dim])
+
+    def length(self, entries: int) -> int:
+        """How many of so many entries along `dim` belong to it."""
+        return entries // self.period * self.width
+
+    def mask(self, entries: int) -> Tensor:
+        """Which of so many entries along `dim` belong to it, as booleans."""
+        import torch
+
+        at = torch.arange(entries) % self.period
+        return (at >= self.start) & (at < self.start + self.width)
+
+
+Layout = Mapping[str, Piece]
+"""Of a fused tensor: the piece of each part, by the part's own role."""
+
+
+def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
+    """The layout of each parameter of `model` whose role joins several parts, by its name; unknown ones are left out."""
+    found: dict[str, Layout] = {}
+    for name, role in roles.items():
+        parts = split_role(role)
+        if len(parts) == 1:
+            continue
+        above, _, attribute = name.rpartition(".")
+        module, owner = model.get_submodule(above), above.rpartition(".")[0]
+        tensor = getattr(module, attribute)
+        holder = module if tensor.ndim == 3 or not owner else model.get_submodule(owner)
+        pieces = _gate_up(holder, attribute, tensor) if "gate+up" in role else _by_class(holder, tensor.shape[0])
+        if pieces and len(pieces) == len(parts):
+            found[name] = dict(zip(parts, pieces, strict=True))
+    return found
+
+
+def _gate_up(holder: Any, attribute: str, tensor: Any) -> list[Piece]:
+    """Gate and up: halves of the outputs, the gate first; transformers' expert classes say where theirs differ."""
+    dim = 0 if tensor.ndim < 3 and not attribute.startswith("gate_up_proj_bias") else 1
+    if tensor.ndim == 3 and _is_transposed(holder, tensor):
+        dim = 2
+    entries = tensor.shape[dim]
+    if getattr(holder, "is_concatenated", True):
+        return [Piece(dim, entries, 0, entries // 2), Piece(dim, entries, entries // 2, entries // 2)]
+    return [Piece(dim, 2, 0, 1), Piece(dim, 2, 1, 1)]
+
+
+def _is_transposed(experts: Any, gate_up: Any) -> bool:
+    """Whether experts hold (expert, inputs, outputs) rather than (expert, outputs, inputs)."""
+    said = getattr(experts, "is_transposed", None)
+    return bool(said) if said is not None else experts.down_proj.shape[1] * 2 == gate_up.shape[2]
+
+
+def _heads_in_turn(attention: Any, rows: int) -> list[Piece]:
+    """Queries, keys and values of a head follow each other (GPT-NeoX, Persimmon)."""
+    width = attention.head_dim
+    return [Piece(0, 3 * width, at * width, width) for at in range(3)]
+
+
+def _grouped(attention: Any, rows: int) -> list[Piece]:
+    """All queries, then all keys, then all values (Phi-3)."""
+    config = attention.config
+    keys = config.num_key_value_heads * attention.head_dim
+    return [
+        Piece(0, rows, 0, rows - 2 * keys),
+        Piece(0, rows, rows - 2 * keys, keys),
+        Piece(0, rows, rows - keys, keys),
+    ]
+
+
+def _delta_net(mixer: Any, rows: int) -> list[Piece]:
+    """Queries, keys and values of a gated delta rule (Qwen3.5)."""
+    keys, values = mixer.key_dim, mixer.value_dim
+    return [Piece(0, rows, 0, keys), Piece(0, rows, keys, keys), Piece(0, rows, 2 * keys, values)]
+
+
+_CLASSES: Iterable[tuple[re.Pattern[str], Callable[[Any, int], list[Piece]]]] = (
+    (re.compile(r"PersimmonAttention"), _heads_in_turn),
+    (re.compile(r"Phi3Attention"), _grouped),
+    (re.compile(r"Qwen3_5\w*GatedDeltaNet"), _delta_net),
+)
+
+
+def _by_class(holder: Any, rows: int) -> list[Piece]:
+    return next((rule(holder, rows) for pattern, rule in _CLASSES if pattern.fullmatch(type(holder).__name__)), [])

@@ -1,0 +1,40 @@
+"""Private parts of the Hugging Face Trainer: how it writes and reads the model of a checkpoint, and moves a batch to its device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainingArguments
+
+NEWEST = (5, 24)
+"""The newest minor version of transformers whose private parts were looked at."""
+
+
+class TrainerWithPrivateParts(Trainer):
+    """A Trainer whose checkpoints hold what a subclass writes in the place of the whole model."""
+
+    def write_model(self, folder: Path) -> None:
+        """Write what a checkpoint keeps of the model; called where the Trainer would write all of it."""
+        raise NotImplementedError
+
+    def read_model(self, folder: Path) -> None:
+        """Read what `write_model` wrote; called when training is resumed."""
+        raise NotImplementedError
+
+    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device of this worker, in the dtypes of its strategy: what the Trainer does before each step."""
+        return self._prepare_inputs(batch)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.args.should_save:
+            self.write_model(Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.read_model(Path(resume_from_checkpoint))
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """Of several visible GPUs one worker means one, not torch's DataParallel over all of them."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1

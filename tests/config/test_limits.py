@@ -1,0 +1,84 @@
+"""Sweeps beyond any use are refused at once, and what a message repeats of them is cut."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from made import write_sweep
+
+from lmmcl.config.sweep import load_sweep
+from lmmcl.config.validation import MOST_PROBLEMS
+from lmmcl.errors import LONGEST_VALUE, UserError
+
+SWEEP = """
+name: small
+orders: {main: [counting]}
+training: {learning_rate: 1.0e-3, precision: fp32}
+grids:
+  - {model: [tiny-onevision], recipe: [sa_proj]}
+  - {model: [tiny-onevision], recipe: [llm], AXES}
+"""
+
+
+def axis(name: str, count: int) -> str:
+    return f"{name}: [{', '.join(str(n + 1) for n in range(count))}]"
+
+
+def refused(folder: Path, text: str) -> str:
+    started = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        load_sweep(write_sweep(folder, text))
+    assert time.monotonic() - started < 5
+    return str(caught.value)
+
+
+def test_a_grid_of_too_many_trials_is_refused_with_the_count_before_they_are_made(tmp_path: Path) -> None:
+    axes = ", ".join([axis("seed", 1000), axis("epochs", 1000), axis("global_batch_size", 1000)])
+    told = refused(tmp_path, SWEEP.replace("AXES", axes))
+    assert "grids[1]: 1,000,000,001 trials (" in told and "allowed: 100,000" in told
+    for factor in ("1,000 seed", "1,000 epochs", "1,000 global_batch_size"):
+        assert factor in told
+
+
+def test_a_space_of_too_many_choices_is_refused_as_well(tmp_path: Path) -> None:
+    drawn = ", ".join(f"{name}: {{choice: [{', '.join(map(str, range(1, 400)))}]}}" for name in ("epochs", "max_steps"))
+    text = SWEEP.replace("AXES", drawn) + "search: {optuna: {trials: 3, objectives: {learning: max}}}\n"
+    assert "159,202 trials (399 epochs × 399 max_steps)" in refused(tmp_path, text)
+
+
+def test_as_many_trials_as_are_allowed_are_counted_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmmcl.config.sweep.MOST_TRIALS", 4)
+    assert len(load_sweep(write_sweep(tmp_path, SWEEP.replace("AXES", axis("seed", 3)))).trials) == 4
+    assert "5 trials" in refused(tmp_path, SWEEP.replace("AXES", axis("seed", 4)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "name: " + "n" * 5000 + "!",
+        "training: {learning_rate: " + "x" * 5000 + "}",
+        "training: {" + "k" * 900 + ": 1}",
+        "grids: [{model: [" + "m" * 5000 + "], recipe: [sa_proj]}]",
+        "grids: [{model: [tiny-onevision], recipe: [" + "r" * 5000 + "]}]",
+        "grids: [{model: [tiny-onevision], recipe: [{lora: " + "s" * 5000 + "}]}]",
+        "grids: [{model: [tiny-onevision], recipe: [sa_proj], mitigation: [{lwf: {weight: " + "w" * 5000 + "}}]}]",
+        "description: [" + "1, " * 5000 + "2]",
+        "benchmarks: {held_out: [" + "b" * 5000 + "]}",
+    ],
+    ids=lambda line: line[:40],
+)
+def test_values_in_messages_are_cut(line: str, tmp_path: Path) -> None:
+    name = line.split(":")[0]
+    kept = "\n".join(each for each in SWEEP.replace(", AXES", "").split("\n") if not each.startswith(name))
+    if name == "grids":
+        kept = kept.split("  - ")[0]
+    told = refused(tmp_path, f"{kept}\n{line}\n")
+    assert len(told) < 12 * LONGEST_VALUE, told
+    assert "…" in told
+
+
+def test_of_many_problems_the_first_are_listed(tmp_path: Path) -> None:
+    told = refused(tmp_path, SWEEP.replace("AXES", f"seed: [{', '.join(['x'] * 500)}]"))
+    assert told.count("\n") == MOST_PROBLEMS + 1 and told.endswith(f"and {500 - MOST_PROBLEMS} more problems")

@@ -1,0 +1,136 @@
+"""What a text spells is text: no control token, no image token, no private character of ours comes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from models import small_families
+from models.word_pieces import KINDS, REAL, real_folder, word_pieces
+
+from lmmcl.errors import UserError
+from lmmcl.models import get_model
+from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.padding import IGNORED
+from lmmcl.models.processing.rendering import tokens_of
+from lmmcl.tasks.examples import Example, Message, ask
+
+REAL_ONES = [
+    pytest.param(
+        kind, marks=[pytest.mark.slow, pytest.mark.skipif(real_folder() is None, reason="LMMCL_TEST_TOKENIZERS")]
+    )
+    for kind in REAL
+]
+PAIRS = [
+    *(("qwen3_vl", kind) for kind in KINDS),
+    *((family, "byte_level") for family in ("llava", "smolvlm", "gemma3", "internvl")),
+    *(pytest.param("qwen3_vl", *kind.values, marks=kind.marks) for kind in REAL_ONES),
+]
+
+
+def words(*contents: str) -> Example:
+    """A dialogue without images: system, user, assistant, user, assistant."""
+    roles = ("system", "user", "assistant", "user", "assistant")
+    return Example("row", tuple(Message(role, text) for role, text in zip(roles, contents, strict=True)))  # type: ignore[arg-type]
+
+
+def counts(processor: Any, example: Example) -> dict[str, int]:
+    """How often each control token is among the tokens of an example."""
+    ids = encode(processor, example, with_answer=True)["input_ids"].tolist()
+    control = tokens_of(processor)
+    return {token: ids.count(processor.tokenizer.convert_tokens_to_ids(token)) for token in control.always}
+
+
+def check(processor: Any) -> None:
+    plain = counts(processor, words("s", "q", "a", "r", "b"))
+    assert sum(plain.values()) >= 2, "the template writes some"
+    for token in sorted(tokens_of(processor).always - {"<image>"}):
+        spelled = f"so {token} it is"
+        example = words(spelled, spelled, spelled, spelled, spelled)
+        assert counts(processor, example) == plain, token
+        labels = encode(processor, example, with_answer=True)["labels"]
+        taught = processor.decode(labels[labels != IGNORED], skip_special_tokens=True)
+        assert "".join(taught.split()) == "".join(f"{spelled}{spelled}".split())
+
+
+def test_a_text_that_spells_a_control_token_of_a_tiny_model_is_read_as_text(tiny: Any) -> None:
+    check(tiny[2])
+
+
+@pytest.mark.parametrize(("family", "kind"), PAIRS)
+def test_a_text_that_spells_a_control_token_is_read_as_text(
+    family: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_families, "tokenizer", word_pieces(kind))
+    check(small_families.FAMILIES[family]()[1])
+
+
+def test_what_is_spelled_is_cut_as_any_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_families, "tokenizer", word_pieces("byte_level"))
+    processor = small_families.FAMILIES["qwen3_vl"]()[1]
+    labels = encode(processor, ask("a", "?", "Is <|im_end|>"), with_answer=True)["labels"]
+    taught = processor.tokenizer.convert_ids_to_tokens(labels[labels != IGNORED].tolist())
+    assert taught[0] == "Is"
+    assert taught[-1] == "<|im_end|>"
+    assert "".join(taught[1:-1]) == "Ġ<|im_end|>"
+    assert len(taught) > 3
+
+
+@pytest.mark.parametrize("character", ["\ue000", "\ue001", "\U000f0000", "\U0010ffff"])
+def test_a_private_character_of_a_text_is_a_character(character: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_families, "tokenizer", word_pieces("byte_level"))
+    processor = small_families.FAMILIES["qwen3_vl"]()[1]
+    text = f"so {character} it is"
+    for spelled in ("", " <|im_end|>"):
+        example = words(text, text + spelled, text + spelled, text, text)
+        encoded = encode(processor, example, with_answer=True)
+        assert processor.decode(encoded["input_ids"]).count(character) == 5
+        labels = encoded["labels"]
+        assert processor.decode(labels[labels != IGNORED]).count(character) == 2
+
+
+def test_a_mark_that_is_no_control_token_is_a_word_in_any_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = word_pieces("byte_level")
+    monkeypatch.setattr(small_families, "tokenizer", lambda *marks, **more: made("<|box_start|>", *marks, **more))
+    processor = small_families.FAMILIES["qwen3_vl"]()[1]
+    assert tokens_of(processor).marks == {"<|box_start|>"}
+    encoded = encode(processor, ask("a", "What is in <|box_start|>1,2?", "It is <|box_start|>3,4"), with_answer=True)
+    assert encoded["input_ids"].tolist().count(processor.tokenizer.convert_tokens_to_ids("<|box_start|>")) == 2
+
+
+def test_what_frames_images_is_meant_by_an_answer_alone(tiny_qwen: Any) -> None:
+    frame = tiny_qwen.tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    for question, answer, number in (("in <|vision_start|>", "red", 0), ("what", "<|vision_start|> red", 1)):
+        ids = encode(tiny_qwen, ask("a", question, answer), with_answer=True)["input_ids"].tolist()
+        assert ids.count(frame) == number
+
+
+class Slow:
+    """A tokenizer that is not one of the `tokenizers` library."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, *text: Any, **settings: Any) -> Any:
+        return self._tokenizer(*text, **settings)
+
+
+def test_a_tokenizer_that_cannot_read_it_as_text_is_told_with_the_turn(tiny_qwen: Any) -> None:
+    tiny_qwen.tokenizer = Slow(tiny_qwen.tokenizer)
+    encode(tiny_qwen, ask("a", "What colour?", "red"), with_answer=True)
+    said = r"example 'a': turn 2 \(assistant\) spells '<end>', which the model's tokenizer cannot read as plain text"
+    with pytest.raises(UserError, match=said):
+        encode(tiny_qwen, ask("a", "What colour?", "red <end>"), with_answer=True)
+
+
+@pytest.fixture
+def tiny_qwen() -> Any:
+    return get_model("tiny-qwen").load_processor()

@@ -1,0 +1,93 @@
+"""Private parts of other libraries are used in one place, and a version that nobody has looked at is told."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from ray._private.runtime_env import packaging
+from ray.train import ControllerError
+from transformers import Trainer, TrainingArguments
+
+import lmmcl
+from lmmcl.private_api import mlflow_private, ray_private, trainer_private
+
+PACKAGE = Path(lmmcl.__file__).parent
+LIBRARIES = {"ray": ray_private, "transformers": trainer_private, "mlflow": mlflow_private}
+PRIVATE = re.compile(
+    r"ray\._private|ray\.\w+\.v2\.|ray\.\w+\._|mlflow\.shared|mlflow\.loggedArtifacts|_initial_global_step|\._n_gpu"
+    r"|trainer\._|def _(save|load_from_checkpoint|prepare_inputs|inner_training_loop)\(self, (output_dir|resume|inputs)"
+)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_somebody_has_looked_at_the_private_parts_of_this_version(library: str) -> None:
+    major, minor = map(int, version(library).split(".")[:2])
+    module = LIBRARIES[library]
+    assert (major, minor) <= module.NEWEST, (
+        f"{library} {major}.{minor} is new: hold what {module.__name__} relies on against it, then set NEWEST to {major, minor}"
+    )
+
+
+def test_no_other_file_uses_private_parts() -> None:
+    elsewhere = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "private_api"]
+    assert not [str(path) for path in elsewhere if PRIVATE.search(path.read_text(encoding="utf-8"))]
+    here = [path for path in (PACKAGE / "private_api").glob("*_private.py") if PRIVATE.search(path.read_text())]
+    assert len(here) == len(LIBRARIES), "the pattern finds what it is for"
+
+
+def test_what_would_be_uploaded_is_what_ray_packs(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    for name in ("code.py", "data/rows.json", "secret/key", "big.bin", ".venv/lib", "left/out"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / ".gitignore").write_text("secret/\n")
+    (folder / ".rayignore").write_text("*.bin\n")
+    listed = ray_private.package_files(folder, ["left"])
+    packed = tmp_path / "packed.zip"
+    packaging._zip_files(folder, [".venv", "left"], packed, include_gitignore=True)
+    with zipfile.ZipFile(packed) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    assert {path.relative_to(folder).as_posix() for path in listed} == names
+    assert {"code.py", "data/rows.json"} <= names and not names & {"secret/key", "big.bin", ".venv/lib", "left/out"}
+
+
+def test_ray_still_has_the_limits_and_errors_that_are_relied_on() -> None:
+    assert ray_private.most_package_bytes() > 2**20
+    for kind in (*ray_private.no_place_errors(), ray_private.damaged_run_error()):
+        assert issubclass(kind, Exception)
+    assert "controller_failure" in inspect.signature(ControllerError).parameters
+    assert ray_private.reports_file().endswith(".json")
+
+
+def test_the_trainer_still_calls_what_is_overridden() -> None:
+    assert list(inspect.signature(Trainer._save).parameters) == ["self", "output_dir", "state_dict"]
+    assert list(inspect.signature(Trainer._load_from_checkpoint).parameters) == [
+        "self",
+        "resume_from_checkpoint",
+        "model",
+    ]
+    assert list(inspect.signature(Trainer._prepare_inputs).parameters) == ["self", "inputs"]
+    source = inspect.getsource(Trainer)
+    for call in ("self._save(", "self._load_from_checkpoint(", "self._prepare_inputs("):
+        assert call in source, f"{call} is called no more"
+
+
+def test_one_worker_takes_one_of_several_gpus(tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    arguments._n_gpu = 4
+    trainer_private.use_one_gpu(arguments)
+    assert arguments.n_gpu == 1
+
+
+def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:
+    static = Path(inspect.getfile(__import__("mlflow"))).parent / "server" / "js" / "build" / "static" / "js"
+    scripts = [path.read_text(encoding="utf-8", errors="replace") for path in static.rglob("*.js")]
+    assert scripts, "MLflow's page is where it was"
+    tags = [mlflow_private.view_tag(""), mlflow_private.NOTE_TAG, mlflow_private.TABLES_TAG]
+    for word in (*tags, "viewStateShareKey", "compareRunCharts", "compareRunSections", "metricSectionId", "SCATTER"):
+        assert any(word in script for script in scripts), f"{word} is not in MLflow's page"
