@@ -80,7 +80,7 @@ def _queried(base: Any, name: str) -> type:
 
         def __init__(self, image_processor: Any, tokenizer: Any, *parts: Any, **settings: Any) -> None:
             super().__init__(image_processor, tokenizer, *parts, **settings)
-            self.image_token = _ImageToken(str(self.image_token))  # an AddedToken or text
+            self.image_token: Any = _ImageToken(str(getattr(self, "image_token")))  # noqa: B009  # an AddedToken or text
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.chat_template = INSTRUCTION
 
