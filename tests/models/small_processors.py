@@ -44,6 +44,15 @@ IMAGES = {
 """Likewise of their image processors."""
 
 
+SMALL_TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "patch_size": PATCH,
+}
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 
 CONFIG: dict[str, dict[str, Any]] = {
@@ -55,11 +64,17 @@ CONFIG: dict[str, dict[str, Any]] = {
         "vocabulary_map": {"<image>": 5, **{f"IMGIMG{'ABCDEFGH'[n]}Z": 40 + n for n in range(8)}},
         "vq_config": {"num_embeddings": 8, "resolution": SIDE, "base_channels": 32, "channel_multiplier": [1, 2, 2]},
     },
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse"]}},
+    "cohere_compass": {
+        "text_config": {"rope_parameters": {"full_attention": MROPE}},
+    },
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}},
+    "gemma4": {"vision_config": {"model_type": "gemma4_vision", **SMALL_TOWER}},
+    "mistral_large4": {"text_config": {"num_key_value_heads": 4, "index_topk": 512}},
+    "hy_v4_vl": {"text_config": {"index_topk": 512}},
     "dots3_note": {"text_config": {"num_key_value_heads": 4}},
     "emu3": {
         "vocabulary_map": {"<image>": 5, "<|extra_200|>": 6, **{f"<|visual token {n:06}|>": 40 + n for n in range(8)}},
-        "vq_config": {"codebook_size": 8, "base_channels": 32},
+        "vq_config": {"codebook_size": 8, "base_channels": 32, "channel_multiplier": [1, 1, 1, 1], "embed_dim": 4},
     },
     "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {**MROPE, "mrope_section": [3, 3, 2]}}},
     "glm46v": {"text_config": {"rope_parameters": MROPE}},
@@ -69,9 +84,9 @@ CONFIG: dict[str, dict[str, Any]] = {
     },
     "glm_ocr": {"text_config": {"rope_parameters": MROPE}},
     "glmga": {"text_config": {"rope_parameters": MROPE}},
-    "hunyuan_vl": {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "minicpmv4_6": {"vision_config": {"insert_layer_id": 1}},
-    "minicpmv4_7": {"vision_config": {"insert_layer_id": 1}},
+    "hunyuan_vl": {"text_config": {"head_dim": 16, "rope_parameters": {**MROPE, "mrope_section": [2, 2, 2, 2]}}},
+    "minicpmv4_6": {"insert_layer_id": 1},
+    "minicpmv4_7": {"insert_layer_id": 1},
     "qwen4_exp": {
         "text_config": {
             "indexer_n_heads": 2,
@@ -103,7 +118,13 @@ CONFIG: dict[str, dict[str, Any]] = {
         "text_config": {"rope_parameters": MROPE},
     },
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 0, "audio_config": {"encoder_attention_heads": 2}},
-    "granite4_vision": {"deepstack_layer_map": [[-1, 0]]},
+    "granite4_vision": {
+        "deepstack_layer_map": [[-1, 0]],
+        "spatial_target_layers": [0, 1, 2, 3],
+        "downsample_rate": "1/2",
+        "vision_config": {"hidden_size": 64},
+        "image_grid_pinpoints": GRID,
+    },
     "vipllava": {"vision_feature_layers": [-2, -1]},
 }
 """What a small configuration needs beside its widths, to read small images."""
@@ -111,6 +132,7 @@ CONFIG: dict[str, dict[str, Any]] = {
 IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
     "aria": {"max_image_size": 490, "min_image_size": 70},
     "deepseek_ocr2": {"tile_size": SIDE},
+    "emu3": {"min_pixels": SIDE * SIDE, "max_pixels": 4 * SIDE * SIDE},
     "deepseek_vl_hybrid": {"high_res_size": SQUARE},
     "gemma4": {"max_soft_tokens": 70},
     "minicpmv4_6": {"scale_resolution": 64, "max_slice_nums": 2},
@@ -122,7 +144,9 @@ IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "aria": {"size_conversion": {490: 4, 980: 8}},
     "aya_vision": {"downsample_factor": 2},
+    "chameleon": {"image_seq_length": 64},
     "granite_docling": {"image_seq_len": 1},
+    "ovis2": {"image_seq_length": 16},
 }
 """What processors are made with, where it does not follow from the configuration."""
 
@@ -179,6 +203,7 @@ def words_of(base: Any) -> Any:
         re.findall(r'(?:getattr|hasattr)\((?:self\.)?tokenizer, "(\w+_token)"', source)
     )
     spelt = re.findall(r'"(<[^"<>\s{}]+>|\[[A-Z_]+\]|\|[A-Z]+\|)"', module)
+    spelt += re.findall(r"<(?:IMG|img|image|frame|im)_?\w*>", module)
     own = {f"{name}_token" for name in ("eos", "bos", "pad", "unk", "sep", "cls", "mask", "add_bos", "add_eos")}
     tokens = {name: f"<{name.removesuffix('_token')}>" for name in sorted(named - own)}
 

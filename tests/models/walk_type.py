@@ -1,15 +1,21 @@
-"""The walk of one image-text-to-text type, small and random, in a process of its own: `python -m models.walk_type TYPE FOLDER`.
+"""The walk of image-text-to-text types, small and random, each in a process of its own: `python -m models.walk_type FOLDER`.
+
+Reads names of types, one a line, and answers each with a line of JSON. The libraries are imported once and the process is forked
+for each type, with a bound on its memory.
 
 A checkpoint as the hub has it (names of transformers' own classes) is trained in two stages, exported, and loaded again by
-transformers' auto class. Prints one line of JSON: `walked`, the recipe of each stage, and how far logits were from equal;
+transformers' auto class. The answer: `walked`, the recipe of each stage, and how far logits were from equal;
 or `refused` with what the user would read, and whether anything had been trained by then.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +166,50 @@ def logits(model: Any, batch: dict[str, Any]) -> Any:
     return model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
 
 
+def in_a_process(model_type: str, folder: Path) -> str:
+    """What `main` returns, as JSON, from a fork with bounded memory; what went wrong where it ended otherwise."""
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        os.close(reader)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        try:
+            result = main(model_type, folder)
+        except BaseException as error:
+            place = " < ".join(
+                f"{Path(frame.filename).name}:{frame.lineno}"
+                for frame in reversed(traceback.extract_tb(error.__traceback__))
+            )
+            result = {
+                "type": model_type,
+                "walked": False,
+                "crashed": f"{type(error).__name__}: {error} at {place[:300]}",
+            }
+        os.write(writer, json.dumps(result).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    return answer or json.dumps({"type": model_type, "walked": False, "crashed": f"the process ended with {status}"})
+
+
+def serve(folder: Path) -> None:
+    """Answer each type that is read; what it wrote is deleted."""
+    import torch
+    import transformers
+
+    import lmmcl.training.finetune
+    import lmmcl.weights.checkpoint  # noqa: F401  # imported before the first fork
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    for line in sys.stdin:
+        own = folder / line.strip().replace(".", "_")
+        own.mkdir()
+        os.environ["XDG_CACHE_HOME"] = str(own / "cache")
+        print(in_a_process(line.strip(), own), flush=True)
+        shutil.rmtree(own)
+
+
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    serve(Path(sys.argv[1]))
