@@ -13,7 +13,7 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables import long_rows
 from lmmcl.reports.tables.export import flat_rows
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.run_context import RunContext
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +36,7 @@ class Results:
     """
 
     def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
-        self.sweep = with_proposals(sweep, ledger)
+        self.sweep = RunContext.resolve(sweep, ledger).sweep
         self.store = ledger.store
         self._ledger = ledger
 

@@ -16,6 +16,9 @@ from lmmcl.errors import unknown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+WEIGHT_DECAY = 2
+"""Version of what weight decay is for; in the keys of stages that have one."""
+
 
 class Settings(BaseModel):
     """Frozen settings that answer an unknown key with the near ones."""
@@ -83,7 +86,9 @@ class Training(Settings):
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         default="cosine", description="course of the learning rate over a stage"
     )
-    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW, not of biases and norms")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="of AdamW; not of norms, biases, scales and single vectors"
+    )
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="β₁ of AdamW")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="β₂ of AdamW")
@@ -92,7 +97,8 @@ class Training(Settings):
 
     def identity(self) -> dict[str, Any]:
         """What enters a key. A setting that came later is in it only where it is set."""
-        return self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
+        identity = self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
+        return {**identity, "weight_decay_version": WEIGHT_DECAY} if self.weight_decay else identity
 
     def updates(self, examples: int) -> int:
         """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""

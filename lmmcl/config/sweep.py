@@ -29,7 +29,7 @@ MOST_TRIALS = 100_000
 """Of one sweep: beyond, a list was probably longer than meant."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
 
@@ -43,6 +43,10 @@ class Sweep:
     search: Search = field(default_factory=Search)
     spaces: tuple[Space, ...] = ()
     overrides: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        searches = f", {len(self.spaces)} searches" if self.spaces else ""
+        return f"<Sweep {self.name}: {len(self.trials)} trials{searches}{f' from {self.file}' if self.file else ''}>"
 
     @property
     def words(self) -> str:

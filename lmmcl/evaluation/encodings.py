@@ -93,16 +93,18 @@ def windows(
     cache: EncodingCache = CACHE,
     *,
     with_answer: bool = False,
+    skip: int = 0,
 ) -> Iterator[list[Row]]:
     """The questions of a benchmark that `limit` takes (None: all), in order, encoded, in lists of at most `size`.
 
-    `with_answer` encodes the reference answers too, with `labels`, for teacher forcing.
+    `with_answer` encodes the reference answers too, with `labels`, for teacher forcing; the first `skip` are left out.
 
     Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
     question that cannot be read, and for a benchmark without questions.
     """
     key = json.dumps([processor_token(processor), benchmark.identity(), limit, with_answer], sort_keys=True)
-    rows = iter(cache.get(key) or _encode(processor, benchmark, limit, key, cache, with_answer))
+    known = cache.get(key)
+    rows = iter(known[skip:] if known else _encode(processor, benchmark, limit, key, cache, with_answer, skip))
     while window := list(islice(rows, size)):
         yield window
 
@@ -114,13 +116,14 @@ def _encode(
     key: str,
     cache: EncodingCache,
     with_answer: bool,
+    skip: int,
 ) -> Iterator[Row]:
     examples = benchmark.take(limit)
     if not len(examples):
         raise UserError("has no questions", file=f"benchmark {benchmark.name}")
-    kept: list[Row] | None = []
+    kept: list[Row] | None = None if skip else []
     size = 0
-    for index in range(len(examples)):
+    for index in range(skip, len(examples)):
         row = _row(processor, benchmark, question(benchmark, examples, index), with_answer)
         yield row
         size += sum(tensor.nbytes for tensor in row[1].values())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.engines import Engine
 from lmmcl.evaluation.engines.transformers import Transformers
-from lmmcl.evaluation.generate import answer, scored
+from lmmcl.evaluation.generate import answer, said, scored
+from lmmcl.evaluation.partial_answers import PartialAnswers
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
 from lmmcl.steps import Evaluate
+from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
 
 
@@ -43,14 +45,26 @@ def score_benchmarks(
 def record_scores(
     step: Evaluate, ledger: Ledger, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int
 ) -> Record:
-    """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`."""
-    return record_answers(step, ledger, Transformers(model, processor, batch_size))
+    """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`.
+
+    What an earlier try, which was killed, had answered is not asked again.
+    """
+    partial = PartialAnswers(step, ledger)
+    known, limit = partial.read(), step.evaluation.limit
+    answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
+    record = _record(step, ledger, partial.keep(answers), Transformers.name)
+    partial.remove()
+    return record
 
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
     """As `record_scores`, whoever answers; the record names the engine."""
+    return _record(step, ledger, engine.answers(step.benchmark, step.evaluation.limit), engine.name)
+
+
+def _record(step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str) -> Record:
     started = time.monotonic()
-    samples = scored(step.benchmark, engine.answers(step.benchmark, step.evaluation.limit))
+    samples = scored(step.benchmark, answers)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
         scores = balanced(samples, step.benchmark.balance)
@@ -58,7 +72,7 @@ def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
             {
                 "score": 100.0 * sum(scores) / len(scores),
                 "sample_scores": scores,
-                "engine": engine.name,
+                "engine": engine,
                 "seconds": time.monotonic() - started,
             }
         )

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from lmmcl.errors import UserError
-from lmmcl.evaluation.encodings import Row, windows
+from lmmcl.evaluation.encodings import Row, question, windows
 from lmmcl.evaluation.prompt_check import check_questions
 from lmmcl.evaluation.samples import Sample
 from lmmcl.models.processing.encode import end_of_turn
@@ -45,15 +45,27 @@ def answer(
 
 
 def said(
-    model: PreTrainedModel, processor: ProcessorMixin, benchmark: Benchmark, *, limit: int | None, batch_size: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    benchmark: Benchmark,
+    *,
+    limit: int | None,
+    batch_size: int,
+    answered: Sequence[str] = (),
 ) -> Iterator[tuple[Example, str]]:
-    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order."""
+    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order.
+
+    `answered` are the answers to the first questions, where an earlier try has given them.
+    """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
+    if answered:
+        examples = benchmark.take(limit)
+        yield from ((question(benchmark, examples, index), text) for index, text in enumerate(answered))
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
         limits = position_limits(model)
-        for number, window in enumerate(windows(processor, benchmark, limit, size)):
+        for number, window in enumerate(windows(processor, benchmark, limit, size, skip=len(answered))):
             for example, encoded in window:
                 _check_length(benchmark, example, encoded, limits)
             if not number:

@@ -22,8 +22,7 @@ from lmmcl.ledger.owners import STALE
 from lmmcl.ledger.record import WEIGHTS
 from lmmcl.ledger.stale_files import stale_files
 from lmmcl.reports import formatting
-from lmmcl.search.progress import progress_of, wanted_steps
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import CheckpointStep, Step
 
 RUNS = "runs"
@@ -69,9 +68,9 @@ def collect_garbage(
     under a sweep that runs and was not named.
     """
     ledger.check_exists()
-    sweeps = [with_proposals(sweep, ledger) for sweep in sweeps]
-    steps = {key: step for sweep in sweeps for key, step in sweep.steps.items()}
-    walked = {key: step for sweep in sweeps for key, step in wanted_steps(sweep, progress_of(sweep, ledger)).items()}
+    contexts = [RunContext.resolve(sweep, ledger) for sweep in sweeps]
+    steps = {key: step for context in contexts for key, step in context.sweep.steps.items()}
+    walked = {key: step for context in contexts for key, step in context.steps().items()}
     living = Leases(ledger.files, ClaimSettings()).active()
     freed = Freed(others=_others(living, steps))
     if freed.others and everything and not dry_run:

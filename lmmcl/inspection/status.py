@@ -21,8 +21,9 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, kept_failures
-from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wanted_steps
-from lmmcl.search.search_state import SearchState, search_states, with_proposals
+from lmmcl.search.progress import TrialProgress
+from lmmcl.search.run_context import RunContext
+from lmmcl.search.search_state import SearchState, search_states
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Stage
 
@@ -66,23 +67,23 @@ class SweepStatus:
         return asdict(self)
 
 
-def sweep_status(
-    sweep: Sweep, ledger: Ledger, taken: dict[str, float] | None = None, walks: SweepProgress | None = None
-) -> SweepStatus:
-    """Compare the sweep, and what its searches have proposed, with the ledger.
+def sweep_status(sweep: Sweep, ledger: Ledger) -> SweepStatus:
+    """Compare the sweep, and what its searches have proposed, with the ledger."""
+    return _status(RunContext.resolve(sweep, ledger), {})
 
-    `taken` holds the seconds of the steps that were found before, and is added to, as are the `walks`: what is recorded
-    stays so, and a watched sweep reads each record once.
+
+def _status(context: RunContext, taken: dict[str, float]) -> SweepStatus:
+    """The status as the context has it.
+
+    `taken` holds the seconds of the steps that were found before, and is added to: what is recorded stays so, and a watched
+    sweep reads each record once.
     """
-    taken, walks = {} if taken is None else taken, walks or progress_of(sweep, ledger)
-    walks.refresh()
-    sweep = with_proposals(sweep, ledger)
-    steps = wanted_steps(sweep, walks)
+    sweep, ledger, steps = context.sweep, context.ledger, context.steps()
     for key, step in steps.items():
         if key not in taken and (record := ledger.find(step)) is not None:
             taken[key] = float(record.fields.get("seconds") or 0.0)
     now, recorded, failed = ledger.being_written(), set(taken), kept_failures(ledger, sweep.trials)
-    trials = [_trial(walks.of(trial), recorded, now, failed.get(trial.key)) for trial in sweep.trials]
+    trials = [_trial(context.of(trial), recorded, now, failed.get(trial.key)) for trial in sweep.trials]
     left = _seconds_left(steps, taken, trials)
     return SweepStatus(sweep.name, len(steps), len(recorded & steps.keys()), trials, left, search_states(sweep, ledger))
 
@@ -189,10 +190,11 @@ def watch(
     Where the output is no terminal, one line is written for each change.
     """
     taken: dict[str, float] = {}
-    walks, told = progress_of(sweep, ledger), ""
+    context, told = RunContext.resolve(sweep, ledger), ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            status = sweep_status(sweep, ledger, taken, walks)
+            context.refresh()
+            status = _status(context, taken)
             if console.is_terminal:
                 table = status_table(status, max(5, console.height - 8))
                 table.caption = " · ".join(filter(None, [str(table.caption or ""), gpu_use()]))

@@ -113,6 +113,9 @@ class TrainingMitigation(Mitigation):
     """
 
     needs_all_logits: ClassVar[bool] = True
+    keeps_state: ClassVar[bool] = False
+    """Whether what `start` returns is costly and holds plain tensors alone, in dictionaries, lists and tuples: it is then kept
+    for a stage that is killed and resumed."""
     """Whether `penalty` or `token_penalty` reads the logits before the one that predicts the first answer token of a batch;
     if not, those need not be computed: with a large vocabulary they are most of the memory."""
     copies: ClassVar[int] = 0

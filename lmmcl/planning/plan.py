@@ -25,8 +25,8 @@ from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
-from lmmcl.search.progress import TrialProgress, progress_of, wanted_steps
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.progress import TrialProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.trial import Trial
@@ -60,7 +60,7 @@ class TrialPlan:
     stopped: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
 
@@ -92,7 +92,7 @@ class Plan:
         hours = self.hours.to_dict() if self.hours else None
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         text = io.StringIO()  # a notebook and a terminal that is asked for colours get the same plain text
         safe_console(file=text, width=PIPE_WIDTH, color_system=None, force_jupyter=False).print(plan_table(self))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
@@ -113,9 +113,8 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
 
     With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `infeasible` what does not fit.
     """
-    sweep = with_proposals(sweep, ledger)
-    walks = progress_of(sweep, ledger)
-    steps = wanted_steps(sweep, walks)
+    context = RunContext.resolve(sweep, ledger)
+    sweep, steps = context.sweep, context.steps()
     recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
     wanted = Counter(step.kind for step in steps.values())
     done = Counter(steps[key].kind for key in recorded)
@@ -126,9 +125,9 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
-        asked_by_trials=sum(len(walks.of(trial).steps()) for trial in sweep.trials),
+        asked_by_trials=sum(len(context.of(trial).steps()) for trial in sweep.trials),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(walks.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        trials=[_trial_plan(context.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),

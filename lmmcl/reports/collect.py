@@ -18,8 +18,9 @@ from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
-from lmmcl.search.progress import SweepProgress, TrialProgress, progress_of, wanted_steps
-from lmmcl.search.search_state import search_states, with_proposals
+from lmmcl.search.progress import SweepProgress, TrialProgress
+from lmmcl.search.run_context import RunContext
+from lmmcl.search.search_state import search_states
 from lmmcl.steps import Finetune, ProbeStep, Step
 from lmmcl.steps.trial import Stage, Trial
 from lmmcl.terminal import escape_controls
@@ -34,12 +35,17 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
     `failures` are reasons by trial key, without them those that the last run kept; `wanted` counts the steps that these
     trials walk.
     """
-    read, sweep = Reading(ledger), with_proposals(sweep, ledger)
+    return collect_results(RunContext.resolve(sweep, ledger), failures)
+
+
+def collect_results(context: RunContext, failures: Mapping[str, str] | None = None) -> SweepResults:
+    """`collect`, of a sweep that is resolved already."""
+    sweep, ledger, read = context.sweep, context.ledger, Reading(context.ledger)
     if failures is None:
         failures = {key: failure.why for key, failure in kept_failures(ledger, sweep.trials).items()}
-    walks = progress_of(sweep, ledger, read.find)
-    trials = [trial_result(trial, read, walks, error=failures.get(trial.key)) for trial in sweep.trials]
-    wanted = wanted_steps(sweep, walks)
+    context = context.reading(read.find)
+    trials = [trial_result(trial, read, context.progress, error=failures.get(trial.key)) for trial in sweep.trials]
+    wanted = context.steps()
     recorded = sum(read.find(step) is not None for step in wanted.values())
     return SweepResults(
         name=sweep.name,

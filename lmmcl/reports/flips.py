@@ -22,8 +22,8 @@ from lmmcl.reports.recommend import recommend
 from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
-from lmmcl.search.progress import TrialProgress, progress_of
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.progress import TrialProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Evaluate
 from lmmcl.tasks.skills import Benchmark
 
@@ -69,13 +69,14 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
 
     Raises UserError for an unknown trial or benchmark, for a named trial that has not been asked yet, and for damaged answers.
     """
-    sweep = with_proposals(sweep, ledger)
+    context = RunContext.resolve(sweep, ledger)
+    sweep = context.sweep
     names = list(dict.fromkeys(each.name for trial in sweep.trials for each in trial.benchmarks))
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
     wanted = [sweep.trial(name) for name in trials]
-    walks, answers = progress_of(sweep, ledger), AnswerRows(ledger.read_lines)
-    found = [trial_flips(walks.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
+    answers = AnswerRows(ledger.read_lines)
+    found = [trial_flips(context.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
     for trial, flips in zip(wanted, found, strict=False):
         if flips is None:
             raise UserError(f"{trial.name} has no answers to {benchmark} after a stage yet", file=sweep.file)
@@ -178,14 +179,14 @@ def front_keys(results: SweepResults) -> list[str]:
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
 
 
-def page_flips(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[dict[str, Any]]:
+def page_flips(context: RunContext, results: SweepResults) -> list[dict[str, Any]]:
     """For the page: a few questions of each kind, with pictures, for the trials of the front (one seed of each).
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
-    keys, walks, answers = front_keys(results), progress_of(sweep, ledger), AnswerRows(partial(rows_of, ledger))
+    keys, answers = front_keys(results), AnswerRows(partial(rows_of, context.ledger))
     pictures, found = Pictures(PAGE_BYTES), []
-    for walk in (walks.of(trial) for trial in sweep.trials if trial.key in keys):
+    for walk in (context.of(trial) for trial in context.sweep.trials if trial.key in keys):
         for benchmark in walk.trial.benchmarks:
             flips = trial_flips(walk, benchmark.name, answers)
             if flips is None or flips.stage != walk.stages[-1].number:  # its last answers are damaged

@@ -22,7 +22,7 @@ from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes
 from lmmcl.planning.plan import few_examples
 from lmmcl.reports import formatting
-from lmmcl.reports.collect import collect
+from lmmcl.reports.collect import collect_results
 from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.flips import front_keys, page_flips
 from lmmcl.reports.inside import inside_table
@@ -32,7 +32,7 @@ from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.runner.run import Outcome, run_sweep
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
 from lmmcl.tracking.background import BackgroundTracker
 from lmmcl.tracking.database import MLFLOW_VARIABLE, check_reachable, default_artifact_location, default_tracking_uri
@@ -52,17 +52,17 @@ def run_and_report(
     """Run `sweep`, print its table, write its page, bring MLflow up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
-    keep_sweep(with_proposals(sweep, ledger), ledger)
+    context = RunContext.resolve(sweep, ledger)
+    keep_sweep(context.sweep, ledger)
     uri = mlflow or os.environ.get(MLFLOW_VARIABLE) or cluster.tracking or default_tracking_uri(ledger.store)
-    tracker = None if uri == OFF else _background(uri, sweep, ledger)
+    tracker = None if uri == OFF else _background(uri, context)
     for note in dict.fromkeys(note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial))):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     files: list[Path] = []
     logged: list[Path] = []
     try:
-        outcome = run_sweep(sweep, ledger, cluster, console=console, inline=inline, tracker=tracker)
-        sweep = with_proposals(sweep, ledger)
-        files, logged, unwritten = _write(sweep, ledger, outcome, tables=tracker is not None)
+        outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=tracker)
+        files, logged, unwritten = _write(context, outcome, tables=tracker is not None)
         if tracker:
             for trial in outcome.results.trials:
                 tracker.put(trial)
@@ -90,16 +90,17 @@ def run_and_report(
 
 
 def _write(
-    sweep: Sweep, ledger: Ledger, outcome: Outcome, *, tables: bool
+    context: RunContext, outcome: Outcome, *, tables: bool
 ) -> tuple[list[Path], list[Path], UserError | OSError | None]:
     """The files of the report, those for MLflow, and what kept them from being written (a full disk, say).
 
     That is told after all that was computed: it hides no result and no failure.
     """
     try:
-        keep_sweep(sweep, ledger)
-        files = write_report(outcome.results, report_folder(ledger, sweep), page_flips(sweep, ledger, outcome.results))
-        return files, [*files, *write_tables(sweep, ledger, outcome.results)] if tables else [], None
+        keep_sweep(context.sweep, context.ledger)
+        folder = report_folder(context.ledger, context.sweep)
+        files = write_report(outcome.results, folder, page_flips(context, outcome.results))
+        return files, [*files, *write_tables(context, outcome.results)] if tables else [], None
     except (UserError, OSError) as error:
         return [], [], error
 
@@ -113,10 +114,10 @@ def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) ->
     )
 
 
-def _background(uri: str, sweep: Sweep, ledger: Ledger) -> BackgroundTracker:
+def _background(uri: str, context: RunContext) -> BackgroundTracker:
     check_reachable(uri)
-    connect = partial(Tracker, extras=Answers(sweep, ledger).extras)
-    return BackgroundTracker(uri, sweep.name, artifact_location(uri, ledger), connect=connect)
+    connect = partial(Tracker, extras=Answers(context).extras)
+    return BackgroundTracker(uri, context.sweep.name, artifact_location(uri, context.ledger), connect=connect)
 
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:
@@ -174,18 +175,18 @@ def report_sweep(
     """Show or write the report of what the ledger holds; with `mlflow`, also fill that store; with `pictures`, that folder."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
-    sweep = with_proposals(sweep, ledger)
-    results = collect(sweep, ledger)
+    context = RunContext.resolve(sweep, ledger)
+    results = collect_results(context)
     if mlflow:
-        _refill(results, mlflow, sweep, ledger, console)
+        _refill(results, mlflow, context, console)
     if pictures:
-        _draw(results, pictures, sweep, ledger, console)
+        _draw(results, pictures, context, console)
     elif format == "table" and to is None:
         print_table(results, console, budget)
     elif format == "html":
         from lmmcl.reports.page.page import write_page
 
-        flips = page_flips(sweep, ledger, results)
+        flips = page_flips(context, results)
         page = to or write_report(results, report_folder(ledger, sweep), flips)[0]
         if to is not None:
             write_page(results, to, flips)
@@ -205,9 +206,9 @@ def report_against(
     from lmmcl.reports.published.published import hold_against
     from lmmcl.reports.published.published_view import published_table, published_text
 
-    sweep = with_proposals(sweep, ledger)
-    results = collect(sweep, ledger)
-    found = hold_against(sweep, averaged(results) if has_seeds(results) else results, against)
+    context = RunContext.resolve(sweep, ledger)
+    results = collect_results(context)
+    found = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:
         console.print(published_table(found), soft_wrap=False)
     elif to is None:
@@ -220,29 +221,31 @@ def _print_text(text: str, format: str) -> None:
     (say_json if format == "json" else say)(text.rstrip("\n"))
 
 
-def _draw(results: SweepResults, folder: Path, sweep: Sweep, ledger: Ledger, console: Console) -> None:
+def _draw(results: SweepResults, folder: Path, context: RunContext, console: Console) -> None:
     from lmmcl.maintenance.screenshots import write_pictures
 
-    files, missing = write_pictures(results, folder, page_flips(sweep, ledger, results))
+    files, missing = write_pictures(results, folder, page_flips(context, results))
     for line in [*map(str, files), *missing]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _refill(results: SweepResults, uri: str, sweep: Sweep, ledger: Ledger, console: Console) -> None:
+def _refill(results: SweepResults, uri: str, context: RunContext, console: Console) -> None:
     check_reachable(uri)
-    tracker = Tracker(uri, sweep.name, artifact_location(uri, ledger), extras=Answers(sweep, ledger).extras)
+    name, ledger = context.sweep.name, context.ledger
+    tracker = Tracker(uri, name, artifact_location(uri, ledger), extras=Answers(context).extras)
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
-    files = write_report(results, report_folder(ledger, sweep), page_flips(sweep, ledger, results))
-    tracker.log_report([*files, *write_tables(sweep, ledger, results)])
+    files = write_report(results, report_folder(ledger, context.sweep), page_flips(context, results))
+    tracker.log_report([*files, *write_tables(context, results)])
     console.print(f"{formatting.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
     console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
 
 
-def write_tables(sweep: Sweep, ledger: Ledger, results: SweepResults) -> list[Path]:
+def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
     """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
+    sweep, ledger = context.sweep, context.ledger
     folder = report_folder(ledger, sweep)
     keep_sweep(sweep, ledger if ledger.is_local else Ledger(BESIDE))
-    answers = write_answers(sweep, ledger, results, folder / "answers", front_keys(results))
+    answers = write_answers(context, folder / "answers", front_keys(results))
     file = Path(sweep.file)
     return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]

@@ -10,21 +10,18 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
-from lmmcl.ledger import Ledger
 from lmmcl.ledger.provenance import computed_by
 from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.planning.inputs import check_inputs
 from lmmcl.reports import formatting
-from lmmcl.reports.collect import collect, trial_result
+from lmmcl.reports.collect import collect_results, trial_result
 from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
-from lmmcl.search.progress import SweepProgress
 from lmmcl.search.proposer import is_finished, make_searching
-from lmmcl.search.search_state import decisions_of, with_proposals
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
 from lmmcl.tracking.background import BackgroundTracker
@@ -54,15 +51,13 @@ class Outcome:
 class ProgressReporter:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
-    def __init__(
-        self, sweep: Sweep, display: Display, tracker: BackgroundTracker | None, ledger: Ledger, walks: SweepProgress
-    ) -> None:
-        self._display, self._tracker, self._ledger, self._walks = display, tracker, ledger, walks
+    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTracker | None) -> None:
+        self._context, self._display, self._tracker, self._ledger = context, display, tracker, context.ledger
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
         self.before: set[str] = set()
         self.runs = {computed_by()}
-        for trial in sweep.trials:
+        for trial in context.sweep.trials:
             self._count(trial)
 
     def _count(self, trial: Trial) -> None:
@@ -80,6 +75,7 @@ class ProgressReporter:
 
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
+        self._context.add(trial)
         self._count(trial)
         self._display.trial_opened(trial)
 
@@ -109,7 +105,7 @@ class ProgressReporter:
         if not self._tracker:
             return
         try:
-            result = trial_result(trial, self._ledger, self._walks, error=self.failures.get(trial.key))
+            result = trial_result(trial, self._ledger, self._context.progress, error=self.failures.get(trial.key))
         except (
             UserError,
             OSError,
@@ -120,37 +116,35 @@ class ProgressReporter:
 
 
 def run_sweep(
-    sweep: Sweep,
-    ledger: Ledger,
+    context: RunContext,
     cluster: Cluster,
     *,
     console: Console,
     inline: bool = False,
     tracker: BackgroundTracker | None = None,
 ) -> Outcome:
-    """Compute every step that the trials of `sweep` walk and `ledger` lacks, those of the trials that it searches for too.
+    """Compute every step that the trials of the sweep walk and the ledger lacks, those of the trials that it searches for too.
 
     A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
     that the store can be written is the caller's to ask (`Ledger.check_writable`), who writes into it first.
     """
-    listed, sweep = sweep.trials, with_proposals(sweep, ledger)
-    decisions = decisions_of(sweep, ledger)
-    walks = SweepProgress(ledger.find, decisions)
-    unfinished = [trial for trial in listed if not is_finished(trial, ledger, walks)]
-    searching = make_searching(sweep, ledger, walks, decisions)
+    sweep, ledger = context.sweep, context.ledger
+    unfinished = [trial for trial in context.listed.trials if not is_finished(trial, ledger, context.progress)]
+    searching = make_searching(context)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
-    steps = (step for trial in unfinished for step in walks.of(trial).steps().values())
+    steps = (step for trial in unfinished for step in context.of(trial).steps().values())
     refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
     check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)])
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:
-        following = ProgressReporter(sweep, display, tracker, ledger, walks)
+        following = ProgressReporter(context, display, tracker)
         if unfinished or searching.proposers:
             if inline:
                 from lmmcl.runner.inline import run_inline as run_trials
             else:
                 from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
             run_trials(unfinished, ledger, cluster, following, searching)
-    results = collect(sweep, ledger, following.failures)
+    context.refresh()  # other runs may have proposed trials of the same search
+    results = collect_results(context, following.failures)
     return Outcome(results, following.failures, len(following.before), *following.counts())

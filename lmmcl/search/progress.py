@@ -13,9 +13,9 @@ import numpy as np
 
 from lmmcl.config.search_settings import Stopped, budget_broken
 from lmmcl.config.sweep import Sweep
-from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger import Record
 from lmmcl.measures import Run, all_measures
-from lmmcl.search.search_state import Decisions, decisions_of
+from lmmcl.search.search_state import Decisions
 from lmmcl.steps import Finetune, Step
 from lmmcl.steps.trial import Stage, Trial
 
@@ -84,11 +84,6 @@ class SweepProgress:
             measured = all_measures(Run(targets, held_out, scores), stage.number)
             found.append({name: float(value) for name, value in measured.items()})
         return found
-
-
-def progress_of(sweep: Sweep, ledger: Ledger, find: Find | None = None) -> SweepProgress:
-    """The walks of the trials of `sweep`, read from `ledger` (or through `find`, where something keeps what was read)."""
-    return SweepProgress(find or ledger.find, decisions_of(sweep, ledger))
 
 
 def wanted_steps(sweep: Sweep, walks: SweepProgress) -> dict[str, Step]:

@@ -14,6 +14,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.search.progress import SweepProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import Decisions, Proposals
 from lmmcl.steps.trial import Trial
 
@@ -47,25 +48,27 @@ class Searching:
         return sum(proposer.remaining * len(proposer.space.extremes[0].stages) for proposer in self.proposers)
 
 
-def make_searching(sweep: Sweep, ledger: Ledger, walks: SweepProgress, decisions: Decisions | None) -> Searching:
-    """The searches of `sweep` (with what was proposed so far) that are not finished, and its scheduler.
+def make_searching(context: RunContext) -> Searching:
+    """The searches of a sweep that are not finished, and its scheduler.
 
     Raises UserError when a point is to be proposed and Optuna is not installed.
     """
-    proposers = [made for space in sweep.spaces if not (made := Proposer(space, ledger, walks)).finished]
+    every = [Proposer(space, context.ledger, context.progress) for space in context.sweep.spaces]
+    proposers = [proposer for proposer in every if not proposer.finished]
     if proposers:
-        check_optuna(sweep)
-    return Searching(proposers, _make_asha(sweep, ledger, walks, decisions) if decisions else None)
+        check_optuna(context.sweep)
+    return Searching(proposers, _make_asha(context, context.decisions) if context.decisions else None)
 
 
-def _make_asha(sweep: Sweep, ledger: Ledger, walks: SweepProgress, decisions: Decisions) -> AshaScheduler:
+def _make_asha(context: RunContext, decisions: Decisions) -> AshaScheduler:
     """The scheduler, with the results of finished trials: they compete with those that are still to be walked."""
     from lmmcl.search.asha import AshaScheduler
 
+    sweep = context.sweep
     stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.extremes[0] for space in sweep.spaces)]]
     halving = AshaScheduler(decisions, max(stages))
-    finished = {trial.key for trial in sweep.trials if is_finished(trial, ledger, walks)}
-    halving.learn(sweep.trials, walks, finished)
+    finished = {trial.key for trial in sweep.trials if is_finished(trial, context.ledger, context.progress)}
+    halving.learn(sweep.trials, context.progress, finished)
     return halving
 
 

@@ -11,14 +11,13 @@ from typing import Any
 from lmmcl import strict_json
 from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
-from lmmcl.ledger import Ledger
 from lmmcl.masking import mask
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.record_rows import rows_of
-from lmmcl.reports.results import SweepResults, TrialResult
-from lmmcl.search.search_state import with_proposals
+from lmmcl.reports.results import TrialResult
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.skills import Benchmark
 
@@ -68,9 +67,8 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
 class Answers:
     """Tables of answers of one sweep, read from the ledger when they are logged."""
 
-    def __init__(self, sweep: Sweep, ledger: Ledger) -> None:
-        self._sweep, self._ledger = sweep, ledger
-        self._trials = {trial.key: trial for trial in sweep.trials}
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._ledger = context, context.ledger
         self._base: dict[str, list[dict[str, Any]]] = {}
 
     def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
@@ -94,10 +92,7 @@ class Answers:
         return {name: text for name, text in tags.items() if text}
 
     def _trial(self, key: str) -> Trial | None:
-        """The trial of this key; one that is not known was proposed since."""
-        if key not in self._trials:
-            self._trials |= {trial.key: trial for trial in with_proposals(self._sweep, self._ledger).trials}
-        return self._trials.get(key)
+        return next((trial for trial in self._context.sweep.trials if trial.key == key), None)
 
     def rows(self, trial: Trial, benchmark: Benchmark, last: int = -1) -> list[list[Any]]:
         """The first questions and some of those answered wrongly: what was said before the first stage and after the `last`."""
@@ -126,21 +121,19 @@ class Answers:
         ]
 
 
-def write_answers(
-    sweep: Sweep, ledger: Ledger, results: SweepResults, folder: Path, keys: Sequence[str]
-) -> Path | None:
+def write_answers(context: RunContext, folder: Path, keys: Sequence[str]) -> Path | None:
     """A folder of tables with pictures, one for each benchmark: what the trials of `keys` answered, side by side.
 
     Picture paths are those of MLflow's tables, as seen from the artifacts of the run that holds the folder. None without answers.
     """
     with replacing(folder) as partial:  # tables of an earlier run that no longer belong are gone with the folder
-        _write_tables(sweep, ledger, partial, folder.name, keys)
+        _write_tables(context, partial, folder.name, keys)
     return folder if folder.is_dir() else None
 
 
-def _write_tables(sweep: Sweep, ledger: Ledger, folder: Path, name: str, keys: Sequence[str]) -> None:
-    answers, pictures = Answers(sweep, ledger), Pictures(PICTURE_BYTES)
-    trials = [trial for trial in sweep.trials if trial.key in keys]
+def _write_tables(context: RunContext, folder: Path, name: str, keys: Sequence[str]) -> None:
+    answers, pictures = Answers(context), Pictures(PICTURE_BYTES)
+    trials = [trial for trial in context.sweep.trials if trial.key in keys]
     for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
         asked = [trial for trial in trials if benchmark.name in {each.name for each in trial.benchmarks}]
         by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}

@@ -68,7 +68,7 @@ class WriteSnapshots(TrainerCallback):
         with self._ledger.writing(snapshot) as draft:
             size = save_delta(
                 draft.folder,
-                moved,
+                self._pupil.saved_tensors(moved, moved),
                 parent_key=self._step.parent.key,
                 base_digest=base_digest(self._step.model, precision),
                 experts=grown(model),

@@ -17,6 +17,7 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.models.experts import grow
 from lmmcl.models.lmm import LMM
+from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint, Pretrained
 from lmmcl.steps.keys import canonical_json
 from lmmcl.weights.delta import CheckpointError, Delta, tensors_of
@@ -57,11 +58,17 @@ def check_base(delta: Delta, digest: str) -> None:
         raise CheckpointError(f"belongs to the base {theirs}, but the one loaded is {digest}", file=str(delta.path))
 
 
-def _put(own: Mapping[str, Tensor], name: str, value: Tensor, path: Path | None) -> None:
-    if name not in own or own[name].shape != value.shape:
-        have = tuple(own[name].shape) if name in own else "no such tensor"
-        raise CheckpointError(f"holds {name} of shape {tuple(value.shape)}; the model has {have}", file=str(path))
-    own[name].data.copy_(value)
+def _put(own: Mapping[str, Tensor], key: str, value: Tensor, path: Path | None) -> None:
+    name, part = parse_key(key)
+    there = own[name].data if name in own else None
+    have = there if part is None or there is None else part.take(there)
+    if there is None or have is None or have.shape != value.shape:
+        shape = "no such tensor" if have is None else tuple(have.shape)
+        raise CheckpointError(f"holds {key} of shape {tuple(value.shape)}; the model has {shape}", file=str(path))
+    if part is None:
+        there.copy_(value)
+    else:
+        part.put(there, value)
 
 
 def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint
 
 if TYPE_CHECKING:
@@ -80,16 +81,24 @@ class Chain(Mapping[str, "Tensor"]):
 
     def __init__(self, deltas: list[Delta]) -> None:
         self.deltas = deltas
-        self._newest = {name: delta for delta in reversed(deltas) for name in delta.names}
+        self._keys: dict[str, list[str]] = {}
+        """Of each tensor, what is laid over the pre-trained one, oldest first: itself, or slices of it."""
+        self._newest: dict[str, Delta] = {}
+        for delta in reversed(deltas):  # oldest first
+            for key in delta.names:
+                name, part = parse_key(key)
+                before = [old for old in self._keys.get(name, []) if part and old != key]
+                self._keys[name] = [*before, key]
+                self._newest[key] = delta
 
     def __getitem__(self, name: str) -> Tensor:
         return self._newest[name].tensor(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._newest))
+        return iter([key for name in sorted(self._keys) for key in self._keys[name]])
 
     def __len__(self) -> int:
-        return len(self._newest)
+        return sum(map(len, self._keys.values()))
 
     @property
     def experts(self) -> list[str]:
@@ -113,6 +122,27 @@ class Chain(Mapping[str, "Tensor"]):
     def source(self, name: str) -> Path | None:
         """The file that holds the newest value of `name`; None where the pre-trained one still stands."""
         return self._newest[name].path if name in self._newest else None
+
+    @property
+    def tensors(self) -> set[str]:
+        """Names of the tensors that it holds, wholly or a slice of them."""
+        return set(self._keys)
+
+    def sources(self, tensor: str) -> list[tuple[str, Path]]:
+        """What is laid over the pre-trained `tensor`, oldest first: itself or slices of it, and the files that hold them."""
+        return [(key, self._newest[key].path) for key in self._keys.get(tensor, [])]
+
+    def value(self, tensor: str, base: Tensor) -> Tensor:
+        """The newest value of a whole tensor, of which `base` is the pre-trained one (left as it is)."""
+        value = base
+        for key, _ in self.sources(tensor):
+            _, part = parse_key(key)
+            if part is None:
+                value = self[key]
+            else:
+                value = value.clone()
+                part.put(value, self[key])
+        return value
 
 
 @contextmanager

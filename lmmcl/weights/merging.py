@@ -104,16 +104,14 @@ class _Parents:
         found = {
             name
             for chain in self.finetunes
-            for name in (*self.anchor, *chain)
-            if self.anchor.source(name) != chain.source(name)
+            for name in self.anchor.tensors | chain.tensors
+            if self.anchor.sources(name) != chain.sources(name)
         }
         return sorted(found, key=lambda name: (-self.base[name].element_size(), name))
 
     def read(self, name: str) -> tuple[Tensor, list[Tensor]]:
         """The anchor's value of a tensor and each fine-tune's."""
-        values = [
-            chain[name] if chain.source(name) else self.base[name].detach() for chain in (self.anchor, *self.finetunes)
-        ]
+        values = [chain.value(name, self.base[name].detach()) for chain in (self.anchor, *self.finetunes)]
         return values[0], values[1:]
 
 

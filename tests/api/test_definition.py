@@ -84,3 +84,8 @@ def test_paths_are_relative_to_the_working_directory_or_to_the_file(
     made = lmmcl.make_sweep(file=tmp_path / "mine.yaml", **own)
     monkeypatch.chdir(tmp_path)
     assert keys(lmmcl.make_sweep(**own)) == keys(made)
+
+
+def test_a_sweep_is_shown_in_one_line(tmp_path: Path) -> None:
+    assert repr(lmmcl.make_sweep(**SETTINGS)) == "<Sweep small: 4 trials>"
+    assert repr(lmmcl.load_sweep(write_sweep(tmp_path))) == f"<Sweep small: 4 trials from {tmp_path / 'small.yaml'}>"

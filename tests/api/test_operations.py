@@ -26,7 +26,7 @@ grids: [{model: [tiny-onevision], recipe: [sa_proj]}]
 def test_a_plan_prints_what_the_command_prints_and_is_a_table(tmp_path: Path) -> None:
     plan = lmmcl.plan(write_sweep(tmp_path), store=tmp_path / "store")
     assert plan.to_run["finetune"] == 8
-    assert "steps" in str(plan) and "sa_proj" in str(plan)
+    assert "steps" in str(plan) and "sa_proj" in str(plan) and repr(plan) == str(plan)
     assert list(plan.to_frame()["recorded"]) == [0, 0, 0, 0]
     assert not (tmp_path / "store").exists(), "a plan writes nothing"
 

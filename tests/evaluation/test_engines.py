@@ -30,6 +30,7 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode, prompt_ids
 from lmmcl.models.processing.padding import pad
 from lmmcl.runner.run import run_sweep
+from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.skills import Benchmark
@@ -94,7 +95,7 @@ def swept(folder: Path, settings: dict[str, Any]) -> tuple[Ledger, Any]:
     ledger = Ledger(str(folder / "store"))
     sweep = load_sweep(write_sweep(folder, SWEEP))
     cluster = Cluster.model_validate(settings)
-    outcome = run_sweep(sweep, ledger, cluster, console=Console(quiet=True), inline=True)
+    outcome = run_sweep(RunContext.resolve(sweep, ledger), cluster, console=Console(quiet=True), inline=True)
     assert outcome.failures == {}
     return ledger, sweep
 
@@ -170,7 +171,7 @@ def test_probes_stay_with_transformers(tmp_path: Path, vllm: None) -> None:
     ledger = Ledger(str(tmp_path / "store"))
     sweep = load_sweep(write_sweep(tmp_path, text))
     cluster = Cluster.model_validate(VLLM)
-    outcome = run_sweep(sweep, ledger, cluster, console=Console(quiet=True), inline=True)
+    outcome = run_sweep(RunContext.resolve(sweep, ledger), cluster, console=Console(quiet=True), inline=True)
     assert outcome.failures == {}
     assert all(ledger.find(step) is not None for step in sweep.steps.values())
 

@@ -16,6 +16,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.flips import page_flips, sweep_flips
 from lmmcl.reports.page.question_pictures import Pictures, Questions
+from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.lmms_eval.benchmark import LmmsEvalBenchmark
@@ -78,7 +79,7 @@ def test_the_command_lists_the_questions(sweep: Sweep, ledger: Ledger) -> None:
 
 
 def test_the_page_shows_a_few_for_each_trial_of_the_front(sweep: Sweep, ledger: Ledger) -> None:
-    shown = page_flips(sweep, ledger, collect(sweep, ledger))
+    shown = page_flips(RunContext.resolve(sweep, ledger), collect(sweep, ledger))
     assert shown and all(len(each["lost"]) <= 4 and len(each["gained"]) <= 4 for each in shown)
     assert all(each["lost_count"] >= len(each["lost"]) for each in shown)
 

@@ -14,6 +14,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.reports.collect import collect
 from lmmcl.reports.flips import page_flips, sweep_flips
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.tracking.extras import Answers
 
@@ -55,8 +56,8 @@ def test_damaged_answers_are_left_out_of_page_and_mlflow_and_refused_where_they_
         asked = next(step for step in each.stages[2].evaluations if step.benchmark.name == "colour")
         damage(ledger, asked, "samples.jsonl")
     with caplog.at_level(logging.WARNING):
-        shown = page_flips(sweep, ledger, results)
-        _, tables = Answers(sweep, ledger).extras(results.trials[0])
+        shown = page_flips(RunContext.resolve(sweep, ledger), results)
+        _, tables = Answers(RunContext.resolve(sweep, ledger)).extras(results.trials[0])
     assert "samples.jsonl" in caplog.text
     assert shown and "colour" not in {each["benchmark"] for each in shown}, "not those of an earlier stage instead"
     asked = {row[0] for row in json.loads(tables["samples.json"])["data"]}

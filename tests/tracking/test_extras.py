@@ -15,6 +15,7 @@ from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.flips import front_keys
+from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
 from lmmcl.tracking.extras import Answers, resolved, shared_view, trial_tags, write_answers
 
@@ -33,7 +34,7 @@ def ledger(sweep: Sweep) -> Ledger:
 
 def test_a_trial_tells_its_steps_and_how_to_export_it(sweep: Sweep, ledger: Ledger) -> None:
     trial = sweep.trials[0]
-    tags, _ = Answers(sweep, ledger).extras(trial_result(trial, ledger))
+    tags, _ = Answers(RunContext.resolve(sweep, ledger)).extras(trial_result(trial, ledger))
     assert json.loads(tags["lmmcl.steps"]) == {str(stage.number): stage.checkpoint.key for stage in trial.stages}
     assert tags["lmmcl.export"] == f"lmmcl export {trial.key} --to DIR --store {ledger.store}"
     assert all(stage.checkpoint.key in tags["mlflow.note.content"] for stage in trial.stages)
@@ -46,14 +47,14 @@ def test_commands_hold_for_a_store_with_a_space_in_its_name(sweep: Sweep, ledger
 
 
 def test_a_trial_tells_the_commit_and_the_versions_that_made_it(sweep: Sweep, ledger: Ledger) -> None:
-    tags, _ = Answers(sweep, ledger).extras(trial_result(sweep.trials[0], ledger))
+    tags, _ = Answers(RunContext.resolve(sweep, ledger)).extras(trial_result(sweep.trials[0], ledger))
     assert tags["mlflow.source.git.commit"] == "0123abc"
     assert json.loads(tags["lmmcl.versions"]) == {"lmmcl": "0.1.0", "torch": "2.13.0"}
 
 
 def test_a_table_has_the_first_questions_and_the_wrong_ones_after_them(sweep: Sweep, ledger: Ledger) -> None:
     trial = sweep.trials[0]
-    _, tables = Answers(sweep, ledger).extras(trial_result(trial, ledger))
+    _, tables = Answers(RunContext.resolve(sweep, ledger)).extras(trial_result(trial, ledger))
     table = json.loads(tables["samples.json"])
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"] if row[0] == "colour"]
     assert [row["id"] for row in rows[:32]] == [f"colour-{number}" for number in range(32)]
@@ -65,7 +66,9 @@ def test_there_is_no_table_before_the_last_stage(sweep: Sweep, ledger: Ledger, t
     fill(sweep, tmp_path, questions=5)
     last = sweep.trials[0].stages[-1].evaluations[0]
     (tmp_path / last.path / "record.json").unlink()
-    tags, tables = Answers(sweep, ledger).extras(trial_result(sweep.trials[0], Ledger(str(tmp_path))))
+    tags, tables = Answers(RunContext.resolve(sweep, ledger)).extras(
+        trial_result(sweep.trials[0], Ledger(str(tmp_path)))
+    )
     assert tables == {} and sorted(json.loads(tags["lmmcl.steps"])) == ["0", "1"]
 
 
@@ -79,7 +82,7 @@ def test_answers_of_the_front_stand_side_by_side_with_pictures(sweep: Sweep, tmp
             write_samples(tmp_path / "store" / step.path / "samples.jsonl", answers)
     ledger = Ledger(str(tmp_path / "store"))
     results = collect(sweep, ledger)
-    folder = write_answers(sweep, ledger, results, tmp_path / "answers", front_keys(results))
+    folder = write_answers(RunContext.resolve(sweep, ledger), tmp_path / "answers", front_keys(results))
     table = json.loads((folder / "colour.json").read_text(encoding="utf-8"))
     names = [trial.name for trial in sweep.trials if trial.key in front_keys(results)]
     assert table["columns"] == ["image", "id", "question", "wanted", "before", *names] and len(table["data"]) == 5

@@ -46,6 +46,7 @@ class EWC(TrainingMitigation):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "ewc"
+    keeps_state: ClassVar[bool] = True
     version: ClassVar[int] = 1
     copies: ClassVar[int] = 2  # the weights and their importance
     needs_all_logits: ClassVar[bool] = False

@@ -32,6 +32,7 @@ class LwF(TrainingMitigation):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "lwf"
+    keeps_state: ClassVar[bool] = True
     version: ClassVar[int] = 1
     needs_all_logits: ClassVar[bool] = False
 

@@ -25,6 +25,7 @@ class TokenMasking(TrainingMitigation):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str] = "token_masking"
+    keeps_state: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     threshold: float = Field(default=2.5, gt=1, description="perplexity above which a token is not taught")

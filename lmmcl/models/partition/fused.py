@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.roles import split_role
+from lmmcl.models.roles import check_whole, resolve, selects, split_role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,56 @@ class Piece:
         return (at >= self.start) & (at < self.start + self.width)
 
 
+_KEY = re.compile(r"(?P<name>[^\[]+)\[(?P<dim>\d+):(?P<pieces>[\d+/;]+)\]")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some pieces of one tensor, all along one dimension: what trains of it, or what does not."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def dim(self) -> int:
+        return self.pieces[0].dim
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """How many entries of a tensor of `shape` belong to it."""
+        return sum(piece.size(shape) for piece in self.pieces)
+
+    def index(self, tensor: Tensor) -> Tensor:
+        """The positions along `dim` that belong to it, in order."""
+        import torch
+
+        mask = torch.zeros(tensor.shape[self.dim], dtype=torch.bool)
+        for piece in self.pieces:
+            mask |= piece.mask(tensor.shape[self.dim])
+        return mask.nonzero().flatten().to(tensor.device)
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """Its entries of `tensor`, as a tensor of their own."""
+        return tensor.index_select(self.dim, self.index(tensor))
+
+    def put(self, tensor: Tensor, value: Tensor) -> None:
+        """Set its entries of `tensor`, in place."""
+        tensor.index_copy_(self.dim, self.index(tensor), value.to(tensor))
+
+    def key(self, name: str) -> str:
+        """What a delta calls it, where `name` is the tensor's: `….gate_up_proj.weight[0:0+96/192]`."""
+        pieces = ";".join(f"{piece.start}+{piece.width}/{piece.period}" for piece in self.pieces)
+        return f"{name}[{self.dim}:{pieces}]"
+
+
+def parse_key(key: str) -> tuple[str, Slice | None]:
+    """The tensor's name and the slice that `Slice.key` made a key of; a plain name has none."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return key, None
+    numbers = [tuple(map(int, re.split(r"[+/]", text))) for text in match["pieces"].split(";")]
+    dim = int(match["dim"])
+    return match["name"], Slice(tuple(Piece(dim, period, start, width) for start, width, period in numbers))
+
+
 Layout = Mapping[str, Piece]
 """Of a fused tensor: the piece of each part, by the part's own role."""
 
@@ -64,6 +114,32 @@ def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
         pieces = _gate_up(holder, attribute, tensor) if "gate+up" in role else _by_class(holder, tensor.shape[0])
         if pieces and len(pieces) == len(parts):
             found[name] = dict(zip(parts, pieces, strict=True))
+    return found
+
+
+def select_slices(
+    model: Any, roles: Mapping[str, str], selectors: Iterable[str], *, name: str
+) -> dict[str, tuple[Slice, Slice]]:
+    """Of the fused tensors of which `selectors` cover some parts: (the slice of those, the slice of the others), by name.
+
+    Raises UserError for one whose parts cannot be told apart. `name` is the model's.
+    """
+    resolved = [resolve(selector, roles.values(), model=name) for selector in selectors]
+    partly: dict[str, set[str]] = {}
+    for tensor, role in roles.items():
+        parts = split_role(role)
+        chosen = {part for part in parts if any(selects(selector, part) for selector in resolved)}
+        if chosen and len(chosen) < len(parts):
+            partly[tensor] = chosen
+    layouts = fused_layouts(model, {tensor: roles[tensor] for tensor in partly})
+    found = {}
+    for tensor, chosen in partly.items():
+        if tensor not in layouts:
+            check_whole(selectors, [roles[tensor]], model=name)
+        layout = layouts[tensor]
+        inside = tuple(piece for role, piece in layout.items() if role in chosen)
+        outside = tuple(piece for role, piece in layout.items() if role not in chosen)
+        found[tensor] = (Slice(inside), Slice(outside))
     return found
 
 

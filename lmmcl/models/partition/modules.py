@@ -75,3 +75,21 @@ def _is_stack(module: Any) -> bool:
 def kinds(path: Sequence[Part]) -> list[str]:
     """The class names on a path."""
     return [part.kind for part in path]
+
+
+def decayed_names(model: Any) -> list[str]:
+    """Names of the parameters that weight decay is for: matrices of layers, and no norms, biases, scales or single vectors.
+
+    Told from the module that owns a parameter: vision towers call their norms `norm1` or `ln_q`, scales `lambda_1`, and a class
+    token is a vector of three dimensions.
+    """
+    from torch import nn
+
+    layers = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    decayed = []
+    for above, module in model.named_modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            is_matrix = sum(length > 1 for length in parameter.shape) > 1 or isinstance(module, layers)
+            if is_matrix and not is_norm(module) and not re.search(r"(?:^|_)bias$", attribute):
+                decayed.append(f"{above}.{attribute}" if above else attribute)
+    return decayed

@@ -21,8 +21,8 @@ from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
 from lmmcl.reports.results import MEASURES, identity
-from lmmcl.search.progress import SweepProgress, progress_of
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.progress import SweepProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps.trial import Trial
 
 
@@ -127,12 +127,12 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     Where the sweep has both grid points at several seeds, all finished seeds that both have are used, unless `alone`. Raises
     UserError for a name that no trial has, one trial twice, and trials without a common stage or benchmark.
     """
-    sweep = with_proposals(sweep, ledger)
+    read = Reading(ledger)
+    context = RunContext.resolve(sweep, ledger, read.find)
+    sweep, walks = context.sweep, context.progress
     one, other = _named(sweep, first), _named(sweep, second)
     if one.key == other.key:
         raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
-    read = Reading(ledger)
-    walks = progress_of(sweep, ledger, read.find)
     pairs = [(one, other)] if alone else _seeds(sweep, one, other, read, walks)
     matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
     for trial, matrix in zip((one, other), matrices[0], strict=True):

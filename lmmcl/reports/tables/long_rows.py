@@ -9,7 +9,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult
-from lmmcl.search.progress import progress_of
+from lmmcl.search.run_context import RunContext
 from lmmcl.steps.trial import Stage, Trial
 
 Row = dict[str, Any]
@@ -18,9 +18,9 @@ Row = dict[str, Any]
 def score_rows(sweep: Sweep, ledger: Ledger) -> Iterator[Row]:
     """The score of each benchmark after each complete stage, in points, with its bootstrap 95 % interval over `n` questions."""
     read = Reading(ledger)
-    walks = progress_of(sweep, ledger, read.find)
-    for trial in sweep.trials:
-        stages = walks.of(trial).stages
+    context = RunContext.resolve(sweep, ledger, read.find)
+    for trial in context.sweep.trials:
+        stages = context.of(trial).stages
         matrix = score_matrix(trial, read, stages)
         held_out = {benchmark.name for benchmark in trial.held_out}
         for number in matrix.stages:
@@ -81,11 +81,11 @@ def sample_rows(
 
     What the stages of several trials share is read once. Raises DamagedError for a file that is not what was recorded.
     """
-    walks, kept = progress_of(sweep, ledger), dict[str, list[Row]]()
-    for trial in sweep.trials:
+    context, kept = RunContext.resolve(sweep, ledger), dict[str, list[Row]]()
+    for trial in context.sweep.trials:
         if trials is not None and trial.key not in trials:
             continue
-        for stage in walks.of(trial).stages:
+        for stage in context.of(trial).stages:
             if stages is None or stage.number in stages:
                 yield from _answers(trial, stage, ledger, benchmarks, kept)
 

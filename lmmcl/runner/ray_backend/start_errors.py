@@ -60,6 +60,11 @@ def start_error(error: BaseException, address: str) -> UserError | None:
             f"Ray needs a port that another program uses ({text.splitlines()[0]}). Unset the RAY_…PORT variables or "
             "free the port; or run with --inline, in one process without Ray",
         )
+    if isinstance(error, OSError) and error.filename is not None and _is_at_home(str(error.filename)):
+        return UserError(
+            f"Ray cannot start: {error.filename}: {error.strerror}. It keeps its access token in the home folder; set HOME to a "
+            "folder that you can write"
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(
             f"Ray cannot start: {error.filename}: {error.strerror}. Set RAY_TMPDIR to a folder that you can write "
@@ -68,6 +73,11 @@ def start_error(error: BaseException, address: str) -> UserError | None:
     if isinstance(error, (AssertionError, ValueError)) and address != "local":
         return _no_answer(address, text or type(error).__name__)
     return None
+
+
+def _is_at_home(name: str) -> bool:
+    home = os.path.expanduser("~")  # noqa: PTH111 - as the shell has it: it need not exist
+    return os.path.commonpath([os.path.abspath(name), home]) == home  # noqa: PTH100
 
 
 def _no_answer(address: str, why: str) -> UserError:

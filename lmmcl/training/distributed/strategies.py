@@ -6,6 +6,7 @@ DDP on a CPU). After training, a divided model is made whole again, so that proo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -77,6 +78,16 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
 
         if find_spec("liger_kernel") is None:
             raise UserError("needs the package liger-kernel, which is not installed", place="training.liger")
+
+
+def check_slices(slices: Collection[str], placement: TrainingPlacement) -> None:
+    """Raise UserError when slices of fused tensors would train under a strategy that divides or flattens tensors."""
+    if slices and placement.strategy_name not in ("single", "ddp"):
+        raise UserError(
+            f"the recipe trains slices of {len(slices)} fused tensors ({min(slices)}), which {placement.strategy_name} divides "
+            "among the workers; allowed: ddp, or a recipe that names all parts of the tensor",
+            place="training.strategy",
+        )
 
 
 def active_strategy(trainer: Trainer) -> str:

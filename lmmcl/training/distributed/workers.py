@@ -39,6 +39,9 @@ class Workers:
     ends_when_preempted = True
     """Whether a preempted stage ends itself with an error, once it has saved; else whoever started the group ends it."""
 
+    saves_by_time = True
+    """Whether the stage saves every few seconds besides `save_every`, and keeps what it worked out before the first update."""
+
     def broadcast(self, value: T) -> T:
         """What the first worker has."""
         return value
@@ -65,6 +68,8 @@ class Workers:
 
 class TorchrunWorkers(Workers):
     """The processes that torchrun started: all of them call the same functions, and the first one writes."""
+
+    saves_by_time = False  # each has a clock of its own
 
     def __init__(self) -> None:
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

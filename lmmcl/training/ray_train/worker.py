@@ -52,6 +52,8 @@ def train_loop(config: dict[str, Job]) -> None:
 class RayWorkers(Workers):
     """A worker group of Ray Train, which keeps the group's checkpoints and starts it again after a lost worker."""
 
+    saves_by_time = False  # each has a clock of its own
+
     ends_when_preempted = False
 
     def __init__(self) -> None:

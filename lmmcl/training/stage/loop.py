@@ -15,11 +15,12 @@ import torch
 from transformers import PreTrainedModel
 
 from lmmcl.models.experts import grown
-from lmmcl.training.distributed.strategies import check_strategy, describe, gather_full_model
+from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
+from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
 from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
@@ -54,15 +55,18 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     check_strategy(step, job.placement)
     start_peak()
     trainable_model, before = _loaded(job)
+    check_slices(trainable_model.slices, job.placement)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
+    trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
     if job.snapshot:
         trainer.add_callback(StopAfter(job.snapshot.update))
     elif step.snapshots and can_write(step, trainable_model, job.placement):
         trainer.add_callback(WriteSnapshots(step, job.ledger, trainable_model, before, dtypes))
     trainer.rates = trainable_model.rates()
+    trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
-        trainer.memory = step.mitigation.start(context)
+        trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
     stop = job.snapshot.update if job.snapshot else None
@@ -99,7 +103,8 @@ def _loaded(job: Job) -> tuple[TrainableModel, dict[str, str]]:
     before = digest_tensors(named_tensors(model))
     trainable_model = attach(step, model)
     own = named_tensors(model)
-    return trainable_model, before | digest_tensors({name: own[name] for name in trainable_model.added_names})
+    added = {name: own[name] for name in trainable_model.added_names}
+    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices())
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
@@ -148,22 +153,23 @@ def _write_results(
     own = dict(model.named_parameters())
     for name, dtype in dtypes.items():
         own[name].data = own[name].data.to(dtype)
+    sizes = trainable_model.sizes().values()
     fields: dict[str, Any] = {
         "precision": precision,
-        "trained_parameters": sum(own[name].numel() for name in trainable_model.trained),
+        "trained_parameters": sum(entries for entries, _ in sizes),
         "trained_tensors": len(trainable_model.trained),
-        "trained_bytes": sum(own[name].nbytes for name in trainable_model.trained),
+        "trained_bytes": sum(size for _, size in sizes),
     }
     fields |= trainable_model.merge_adapters(before, output)
     own = dict(model.named_parameters())
-    after = digest_tensors(named_tensors(model))
+    after = digest_tensors(named_tensors(model) | trainable_model.frozen_slices())
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
     proof = verify_updates(
         step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
     )
     size = save_delta(
         output,
-        {name: own[name] for name in proof.moved},
+        trainable_model.saved_tensors(proof.moved, own),
         parent_key=step.parent.key,
         base_digest=base_digest(step.model, precision),
         experts=grown(model),

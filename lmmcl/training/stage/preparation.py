@@ -26,6 +26,8 @@ from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
+from lmmcl.training.recovery.start_state import start_state
+from lmmcl.training.recovery.timed_saves import SaveByTime
 from lmmcl.training.stage.arguments import training_arguments
 from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
@@ -42,7 +44,7 @@ def ready(
 
     def start(trainer: StageTrainer, context: StageContext) -> None:
         if job.step.mitigation:
-            trainer.memory = job.step.mitigation.start(context)
+            trainer.memory = start_state(job.step.mitigation, context, runs, alone=workers.saves_by_time)
 
     def build(batches: Batches) -> tuple[StageTrainer, StageContext]:
         return prepare(replace(job, batches=batches), model, trained, runs, workers)
@@ -73,7 +75,8 @@ def prepare(
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
     # Checksums come before what hands a checkpoint over, or ends the stage.
-    for callback in (WriteChecksums(), *workers.callbacks(job.placement), SaveOnPreemption(workers)):
+    timed = [SaveByTime()] if workers.saves_by_time else []
+    for callback in (WriteChecksums(), *workers.callbacks(job.placement), *timed, SaveOnPreemption(workers)):
         trainer.add_callback(callback)
     return trainer, _context(job, trainer, trained, data, earlier)
 

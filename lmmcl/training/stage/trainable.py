@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.experts import grow, mlp_modules, roles_in
 from lmmcl.models.linears import linear_modules
+from lmmcl.models.partition.fused import Slice, select_slices
 from lmmcl.models.roles import select
 from lmmcl.steps import Checkpoint, Finetune, Pretrained, stages_of
 from lmmcl.training.stage.condition import best_conditioned
@@ -48,6 +50,37 @@ class TrainableModel:
         self.saved_names = list(self.trained)
         self.added_names: list[str] = []
         """Tensors that the model had not, and that stay in it."""
+        self.slices = select_slices(model, self.roles, step.recipe.train, name=step.model.name)
+        """Of the fused tensors that train in part: the slice that does, and the slice that does not."""
+
+    def mask_gradients(self) -> None:
+        """Let no gradient reach what does not train of a fused tensor; called when it was decided what learns."""
+        own = dict(self.model.named_parameters())
+        for name, (_, frozen) in self.slices.items():
+            own[name].register_hook(partial(_without, frozen=frozen))
+
+    def frozen_slices(self) -> dict[str, Tensor]:
+        """What does not train of fused tensors, as tensors of their own by the keys of their slices."""
+        own = dict(self.model.named_parameters())
+        return {frozen.key(name): frozen.take(own[name].detach()) for name, (_, frozen) in self.slices.items()}
+
+    def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a delta holds of `names`: whole tensors by their names, slices by their keys."""
+        saved = {}
+        for name in names:
+            if name in self.slices:
+                trained, _ = self.slices[name]
+                saved[trained.key(name)] = trained.take(tensors[name].detach())
+            else:
+                saved[name] = tensors[name]
+        return saved
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(entries, bytes) of what trains, by parameter name; of a fused tensor those of its slice."""
+        own = dict(self.model.named_parameters())
+        entries = {name: own[name].numel() for name in self.trained}
+        entries |= {name: trained.size(tuple(own[name].shape)) for name, (trained, _) in self.slices.items()}
+        return {name: (number, number * own[name].element_size()) for name, number in entries.items()}
 
     def rates(self) -> dict[str, float]:
         """Learning rates by parameter name, of those that have their own."""
@@ -179,6 +212,11 @@ def _in_fp32(layers: Iterable[Any]) -> Iterator[None]:
     finally:
         for layer, dtype in zip(layers, dtypes, strict=True):
             layer.weight.data = layer.weight.data.to(dtype)
+
+
+def _without(gradient: Tensor, *, frozen: Slice) -> Tensor:
+    """`gradient` with zeros in the slice that does not train."""
+    return gradient.index_fill(frozen.dim, frozen.index(gradient), 0)
 
 
 def attach(step: Finetune, model: PreTrainedModel) -> TrainableModel:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from transformers.trainer_callback import PrinterCallback, TrainerControl, Train
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import ROWS, TrainingMitigation
+from lmmcl.models.partition.fused import Slice
+from lmmcl.models.partition.modules import decayed_names
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
@@ -43,6 +46,8 @@ class StageTrainer(TrainerWithPrivateParts):
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
+        self.slices: Mapping[str, Slice] = {}
+        """Of fused tensors that train in part, the slice that does, by parameter name."""
         self.taught = model
         self.has_gradient = False
         """Whether a batch of the update under way reached what trains."""
@@ -116,9 +121,23 @@ class StageTrainer(TrainerWithPrivateParts):
         if is_new and self.rates:
             names = {id(parameter): name for name, parameter in self.taught.named_parameters()}
             split_by_rate(optimizer, names, self.rates)
+        if is_new and self.slices and self.args.weight_decay:
+            optimizer.register_step_pre_hook(partial(self._decay_slices, dict(self.taught.named_parameters())))
         if is_new and self.mitigation is not None:
             self.mitigation.optimizer(self.memory, self.taught, optimizer)
         return optimizer
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """What weight decay is for; slices are decayed by us, since the optimizer would decay the whole tensor."""
+        return [name for name in decayed_names(model) if name not in self.slices]
+
+    @torch.no_grad()
+    def _decay_slices(self, own: Mapping[str, Tensor], optimizer: Any, args: Any, kwargs: Any) -> None:
+        """What AdamW's decay does before an update, for the slices that train."""
+        rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        for name, part in self.slices.items():
+            shrunk = part.take(own[name].data) * (1 - rates[id(own[name])] * self.args.weight_decay)
+            part.put(own[name].data, shrunk)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: it walks over all parameters at every batch."""

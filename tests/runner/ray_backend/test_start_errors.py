@@ -24,6 +24,7 @@ ERRORS = {
     "port": (ValueError("Port 6379 is already in use"), "another program uses"),
     "bind": (RuntimeError("Address already in use"), "another program uses"),
     "folder": (PermissionError(errno.EACCES, "Permission denied", "/r"), "/r: Permission denied.*RAY_TMPDIR"),
+    "home": (FileNotFoundError(errno.ENOENT, "No such file", "/nobody/.ray"), "/nobody/.ray: No such file.*set HOME"),
     "found": (AssertionError(), "no Ray cluster answers"),
 }
 
@@ -31,6 +32,7 @@ ERRORS = {
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_of_the_surroundings_is_told_with_its_remedy(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     error, told = ERRORS[kind]
+    monkeypatch.setenv("HOME", "/nobody")
 
     def fails(**_: object) -> None:
         raise error

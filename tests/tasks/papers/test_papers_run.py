@@ -13,6 +13,7 @@ from lmmcl.config.sweep import load_sweep
 from lmmcl.evaluation.samples import read_samples
 from lmmcl.ledger import Ledger
 from lmmcl.runner.run import run_sweep
+from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.hub.prepare import prepare
 from lmmcl.tasks.metrics.cider import all_cider
@@ -36,7 +37,7 @@ def test_prepared_skills_are_taught_and_asked(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     ledger = Ledger(str(tmp_path / "store"))
     sweep = load_sweep(tmp_path / "sweep.yaml")
-    outcome = run_sweep(sweep, ledger, Cluster(), console=Console(quiet=True), inline=True)
+    outcome = run_sweep(RunContext.resolve(sweep, ledger), Cluster(), console=Console(quiet=True), inline=True)
     assert outcome.failures == {}
     asked = [step for step in sweep.steps.values() if step.kind == "evaluate"]
     assert len(asked) == 3 * 4
