@@ -67,16 +67,37 @@ CONFIG: dict[str, dict[str, Any]] = {
     "cohere_compass": {
         "text_config": {"rope_parameters": {"full_attention": MROPE}},
     },
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}},
+    "deepseek_ocr2": {
+        "text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+        "vision_config": {
+            "sam_config": {"downsample_channels": [16, 24], "image_size": 1024, "patch_size": 16},
+            "encoder_config": {"hidden_size": 24},
+        },
+    },
     "gemma4": {"vision_config": {"model_type": "gemma4_vision", **SMALL_TOWER}},
     "mistral_large4": {"text_config": {"num_key_value_heads": 4, "index_topk": 512}},
     "hy_v4_vl": {"text_config": {"index_topk": 512}},
-    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "dots3_note": {
+        "vision_config": {
+            "adapter_in_dim": 32,
+            "adapter_out_dim": 64,
+            "moe_intermediate_size": 48,
+            "num_local_experts": 4,
+        },
+        "audio_config": {
+            "adapter_input_size": 24,
+            "adapter_out_dim": 64,
+            "num_key_value_heads": 2,
+            "head_dim": 12,
+            "conv_output_size": 7680,
+        },
+    },
     "emu3": {
         "vocabulary_map": {"<image>": 5, "<|extra_200|>": 6, **{f"<|visual token {n:06}|>": 40 + n for n in range(8)}},
         "vq_config": {"codebook_size": 8, "base_channels": 32, "channel_multiplier": [1, 1, 1, 1], "embed_dim": 4},
     },
     "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {**MROPE, "mrope_section": [3, 3, 2]}}},
+    "got_ocr2": {"vision_config": {"image_size": 512}},
     "glm46v": {"text_config": {"rope_parameters": MROPE}},
     "glm4v": {"text_config": {"rope_parameters": MROPE}},
     "glm4v_moe": {
@@ -131,10 +152,12 @@ CONFIG: dict[str, dict[str, Any]] = {
 
 IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
     "aria": {"max_image_size": 490, "min_image_size": 70},
-    "deepseek_ocr2": {"tile_size": SIDE},
+    "deepseek_ocr2": {"size": {"height": 1024, "width": 1024}, "crop_to_patches": False},
     "emu3": {"min_pixels": SIDE * SIDE, "max_pixels": 4 * SIDE * SIDE},
     "deepseek_vl_hybrid": {"high_res_size": SQUARE},
+    "dots3_note": {"temporal_patch_size": 1},
     "gemma4": {"max_soft_tokens": 70},
+    "got_ocr2": {"size": {"height": 512, "width": 512}},
     "minicpmv4_6": {"scale_resolution": 64, "max_slice_nums": 2},
     "minicpmv4_7": {"scale_resolution": 64, "max_slice_nums": 2},
     "paligemma": {"image_seq_length": 16},
@@ -145,13 +168,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "aria": {"size_conversion": {490: 4, 980: 8}},
     "aya_vision": {"downsample_factor": 2},
     "chameleon": {"image_seq_length": 64},
+    "granite4_vision": {"downsample_rate": "1/2"},
     "granite_docling": {"image_seq_len": 1},
     "ovis2": {"image_seq_length": 16},
 }
 """What processors are made with, where it does not follow from the configuration."""
-
-ATTRIBUTES: dict[str, dict[str, Any]] = {"got_ocr2": {"num_image_tokens": 1}}
-"""What is set on a processor once it is made."""
 
 MARKS: dict[str, str] = {
     "fuyu": "",
@@ -187,8 +208,6 @@ def small_processor(model_type: str, config: Any, **settings: Any) -> Any:
         parts.setdefault(part, tokenizer(eos="[SEP]", bos="[CLS]"))
     takes = {**_usual(config), **SETTINGS.get(model_type, {}), **settings}
     processor = build(cls, {name: parts[name] for name in cls.get_attributes()}, takes)
-    for name, value in ATTRIBUTES.get(model_type, {}).items():
-        setattr(processor, name, value)
     usual = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", "<image>"))
     processor.chat_template = CHATML.replace("IMAGE", MARKS.get(model_type, str(usual)))
     return processor
