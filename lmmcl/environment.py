@@ -83,7 +83,7 @@ EXACT = ("", "0", "no", "off", "false", "strict", "standard", "default")
 
 log = logging.getLogger("lmmcl")
 
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def neutral_environment(*, launched: bool = False) -> Iterator[None]:
     kept = (*HARMLESS, *(TORCHRUN if launched else ()))
     loaded = _loaded_with_torch(os.environ)
     before = {name: os.environ[name] for name in [*_matching(os.environ, patterns, kept), *loaded]}
-    _tell(before)
+    _warn_once(before)
     for name in before:
         del os.environ[name]
     try:
@@ -107,6 +107,11 @@ def neutral_environment(*, launched: bool = False) -> Iterator[None]:
         for name in _matching(os.environ, patterns, kept):  # libraries leave some behind for the next stage, too
             del os.environ[name]
         os.environ.update(before)
+
+
+def is_torchrun_worker(workers: int) -> bool:
+    """Whether torchrun started this process on purpose: as one of as many as the cluster file asks for."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and workers > 0 and os.environ.get("WORLD_SIZE") == str(workers)
 
 
 def _matching(environment: Iterable[str], patterns: Iterable[str], kept: Iterable[str]) -> list[str]:
@@ -130,13 +135,13 @@ def _loaded_with_torch(environment: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _tell(names: Iterable[str]) -> None:
-    new = [name for name in names if name not in _told]
+def _warn_once(names: Iterable[str]) -> None:
+    new = [name for name in names if name not in _reported]
     if new:
-        _told.update(new)
+        _reported.update(new)
         log.warning(
-            "environment variables that are ignored: %s; precision and settings come from the sweep, "
-            "processes and devices from the cluster file",
+            "ignoring environment variables %s: precision and settings come from the sweep file, processes and devices from "
+            "the cluster file",
             ", ".join(new),
         )
 

@@ -11,7 +11,7 @@ from lmmcl.masking import mask
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-MOST_NAMES = 100
+MOST_NAMES = 10
 """Allowed names that a message lists: a store may hold thousands of checkpoints."""
 LONGEST_VALUE = 200
 """Characters of a value (or a key) that a message repeats."""

@@ -145,6 +145,8 @@ MEASURES: dict[str, Callable[[Run, int], Value]] = {
     )
 }
 """Every measure by name. In all but `forgetting`, more is better."""
+SHOWN = ("learning", "target_forgetting", "overall", "held_out_forgetting")
+"""The four measures that every report shows."""
 
 
 def all_measures(run: Run, t: int) -> dict[str, Value]:

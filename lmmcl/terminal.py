@@ -15,7 +15,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import IO, Any
 
-import typer
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 from rich.text import Text
@@ -53,13 +52,14 @@ def plain_streams(*streams: IO[str]) -> None:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines of plain text, safe for a terminal."""
-    typer.echo(escape_controls(mask(text)), err=err)
+    # Not click's echo: it writes UTF-8 to a terminal that says it is ASCII.
+    print(escape_controls(mask(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def say_json(text: str) -> None:
     """Print a JSON text; what a terminal must not be sent, or its encoding lacks, is written as JSON's own `\\u001b`."""
     is_utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
-    typer.echo((_CONTROLS if is_utf8 else _NOT_ASCII).sub(_json_escaped, mask(text)))
+    print((_CONTROLS if is_utf8 else _NOT_ASCII).sub(_json_escaped, mask(text)), flush=True)
 
 
 def safe_console(**settings: Any) -> Console:

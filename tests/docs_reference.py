@@ -23,6 +23,7 @@ from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
 from lmmcl.measures import MEASURES
 from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
+from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -165,6 +166,11 @@ def recipes(_: str) -> str:
     return f"{table(('recipe', 'trains'), plain)}\n\n{table(('recipe', 'adapter', 'of the layers under'), adapted)}"
 
 
+def roles(_: str) -> str:
+    """What roles and selectors are, as the module that resolves them says."""
+    return (roles_module.__doc__ or "").partition("\n\n")[2].strip()
+
+
 def _listed(selectors: Iterable[str]) -> str:
     return ", ".join(f"`{selector}`" for selector in selectors)
 
@@ -221,6 +227,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "catalog": catalog,
     "not_offered": not_offered,
     "recipes": recipes,
+    "roles": roles,
     "measures": measures,
     "commands": commands,
 }

@@ -22,6 +22,7 @@ from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.tasks.probes import probe_names
 
 REPOSITORY = Path(__file__).parents[1]
@@ -63,6 +64,11 @@ def test_the_page_of_the_sweep_file_has_every_key() -> None:
     assert not [name for kind in (SweepFile, Search) for name in kind.model_fields if f"`{name}`" not in page]
     axes = [name for name in Grid.model_fields if name not in Training.model_fields]
     assert not [name for name in axes if f"`{name}`" not in page]
+
+
+def test_the_page_of_recipes_has_every_key_of_a_recipe() -> None:
+    page = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert not [name for name in Recipe.model_fields if f"| `{name}` |" not in page]
 
 
 def test_every_setting_says_what_it_means() -> None:

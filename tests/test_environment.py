@@ -34,8 +34,8 @@ NUMBERS = {
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_told", set())
+def _nothing_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_reported", set())
 
 
 def set_all(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ def test_what_is_ignored_is_named_once(monkeypatch: pytest.MonkeyPatch, caplog: 
             with neutral_environment():
                 pass
     (message,) = caplog.messages
-    assert "ignored: ACCELERATE_MIXED_PRECISION, RANK;" in message
+    assert "ignoring environment variables ACCELERATE_MIXED_PRECISION, RANK:" in message
 
 
 def test_tf32_that_torch_was_loaded_with_is_set_right_and_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ import pytest
 from lmmcl.errors import MOST_NAMES, UserError, unknown
 from lmmcl.ledger.record import DamagedError, DroppedError
 from lmmcl.ledger.store import FullError, StoreError
+from lmmcl.tasks.images import TooManyPixels
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.delta import CheckpointError
 
-KINDS = [UserError, DamagedError, DroppedError, StoreError, FullError, StageError, CheckpointError]
+KINDS = [UserError, DamagedError, DroppedError, StoreError, FullError, StageError, CheckpointError, TooManyPixels]
 
 
 def test_all_kinds_are_looked_at() -> None:

@@ -25,11 +25,12 @@ LAYERS = [
     {"config", "steps"},
     {"models", "methods", "tasks"},
     {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
-    | {"environment", "back_off", "yaml_text", "private_api"},
+    | {"environment", "back_off", "yaml_text", "private_api", "named_settings"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}
 PATHS = sorted(PACKAGE.rglob("*.py"))
 MOST_FILES = 15
+MOST_LINES = 59
 HEAVY = ["torch", "ray", "mlflow", "transformers", "deepspeed", "peft", "datasets"]
 
 
@@ -107,3 +108,14 @@ def test_a_plan_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "heavy: []" in done.stdout
+
+
+def test_no_function_is_longer_than_59_lines() -> None:
+    long = [
+        f"{name}.{node.name}: {lines} lines"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES
+    ]
+    assert not long

@@ -14,6 +14,7 @@ from lmmcl.api.dataframes import Results
 from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.config.validation import validate
+from lmmcl.environment import neutral_environment
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.planning.plan import Plan, make_plan
 from lmmcl.terminal import PIPE_WIDTH, safe_console
@@ -43,17 +44,18 @@ def run(
 ) -> Results:
     """Compute what is missing of a sweep, as `lmmcl run` does, and return its results.
 
-    The same call resumes, extends and repairs. `inline` works in this process without Ray; `mlflow` is a tracking URI, or `off`;
-    `quiet` prints nothing. `sweep`, `store` and `cluster` are as in `plan`. A trial that fails does not stop the others: the
-    results tell of it in `failures`, and in the columns `state` and `error` of `trials()`.
+    The same call resumes, extends and repairs. `inline` works in this process without Ray; `mlflow` is a tracking URI, or
+    `off` (default: LMMCL_MLFLOW, else the cluster's, else a database in the store); `quiet` prints nothing. `sweep`, `store`
+    and `cluster` are as in `plan`. A trial that fails does not stop the others: see `Results.failures`, and the columns `state`
+    and `error` of `Results.trials()`.
     Raises UserError for bad input, before anything is computed.
     """
-    from lmmcl.runner.command import run_and_report
-
     place, loaded = _cluster(cluster), _sweep(sweep)
     ledger = open_ledger(_text(store), place)
-    console = _console(quiet)
-    run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console)
+    with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
+        from lmmcl.runner.command import run_and_report
+
+        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=_console(quiet))
     return Results(loaded, ledger)
 
 

@@ -21,7 +21,7 @@ HELP = """Teach a large multimodal model new skills, one after another, and meas
 
 Begin with `lmmcl run sweeps/quickstart.yaml`; `lmmcl COMMAND --help` explains each command.
 
-Exit codes: 0 done, 1 a trial failed, 2 bad input (told in one message, nothing finished is lost), 130 interrupted.
+Exit codes: 0 done, 1 a trial failed, 2 bad input (one message, finished work is kept), 130 interrupted.
 """
 
 LONGEST_PATH = 1000
@@ -40,7 +40,7 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="say which version this is")
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="show the version and exit")
     ] = False,
 ) -> None:
     """Options that stand before a command. What `--help` says of them all is HELP."""
@@ -56,7 +56,9 @@ def main() -> None:
         _refuse(str(error))
     except OSError as error:
         if is_full(error):
-            _refuse(f"{error.filename or 'the disk'}: no space is left; free some, then run the same command. {KEPT}")
+            _refuse(
+                f"{error.filename or 'the disk'}: no space left on device; free some, then run the same command. {KEPT}"
+            )
         if error.filename is None:
             raise
         # A path that was named, and cannot be read or written.

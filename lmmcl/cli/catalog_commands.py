@@ -32,7 +32,8 @@ def show(
         facts, table = model_facts(name), model_table
     elif name is not None:
         raise UserError(
-            f"{name!r} is one word too many: a second one names a model (`lmmcl show model NAME`); a trial's name goes in quotes"
+            f"{name!r} is an unexpected extra argument: a second argument names a model "
+            "(`lmmcl show model NAME`); put a trial's name in quotes"
         )
     else:
         facts, table = step_facts(read_ledger(store, cluster), what), step_table

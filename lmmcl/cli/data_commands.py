@@ -43,7 +43,7 @@ def data_prepare(
     to: Annotated[Path | None, typer.Option("--to", help="folder; else LMMCL_DATA, else the user's cache")] = None,
     copies: Annotated[Path | None, typer.Option(help="folder with local copies, each at <owner>/<name>")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
-    again: Annotated[bool, typer.Option("--again", help="make anew what is there")] = False,
+    again: Annotated[bool, typer.Option("--again", help="prepare again even if the data is already there")] = False,
 ) -> None:
     """Fetch, convert and check data of the hub, once. The same command goes on after an interruption."""
     from lmmcl.tasks.hub import client, prepare

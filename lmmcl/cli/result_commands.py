@@ -37,18 +37,23 @@ def report(
     format_: Annotated[
         str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="the same as --format csv")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
-    mlflow: Annotated[str | None, typer.Option("--mlflow", help="fill this MLflow store from the ledger")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="fill this MLflow tracking store from the ledger")
+    ] = None,
     budget: Annotated[
         float | None,
-        typer.Option("--budget", min=0, help="points of held-out forgetting to accept", show_default="2.0"),
+        typer.Option(
+            "--budget", min=0, help="largest acceptable held-out forgetting, in percentage points", show_default="2.0"
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="instead, write PNGs of trade-off, page and MLflow to this folder")
+        Path | None,
+        typer.Option("--pictures", help="write PNGs of the trade-off, the page and MLflow to this folder instead"),
     ] = None,
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""
@@ -120,9 +125,13 @@ def samples(
         list[str] | None, typer.Option("--trial", help="name, key or beginning of a key; default: all trials")
     ] = None,
     flipped: Annotated[
-        bool, typer.Option("--flipped/--wrong", help="questions that teaching turned, or all that are wrong after it")
+        bool,
+        typer.Option(
+            "--flipped/--wrong",
+            help="questions whose correctness changed during training, or all that are wrong afterwards",
+        ),
     ] = True,
-    most: Annotated[int, typer.Option("--most", min=1, help="list so many questions of each kind")] = 20,
+    most: Annotated[int, typer.Option("--most", min=1, help="maximum number of questions to list of each kind")] = 20,
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,

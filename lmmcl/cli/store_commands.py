@@ -24,7 +24,7 @@ def gc(
     cluster: ClusterFile = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
     everything: Annotated[bool, typer.Option("--all", help="also those of sweeps that are not named")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be deleted")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop weights that no planned step of the sweeps still needs. Records and scores always stay."""
@@ -41,7 +41,7 @@ def ledger_check(
     store: Store = None,
     cluster: ClusterFile = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="put damaged records aside: a run computes them again")
+        bool, typer.Option("--repair", help="quarantine damaged records, so that the next run recomputes them")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

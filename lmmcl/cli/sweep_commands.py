@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json
-from lmmcl.config.cluster import load_cluster
+from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import load_sweep
-from lmmcl.environment import neutral_environment
+from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
 from lmmcl.tracking.database import MLFLOW_VARIABLE
@@ -36,6 +37,7 @@ def plan(
         print_json(made.to_dict())
     else:
         wide_console().print(plan_table(made))
+    made.refuse_overlaps()
     made.refuse_infeasible()
 
 
@@ -50,19 +52,36 @@ def run(
         str | None, typer.Option("--mlflow", help="tracking URI; else LMMCL_MLFLOW; 'off' for none")
     ] = None,
 ) -> None:
-    """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs."""
+    """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs.
+
+    With --inline, `torchrun --nproc-per-node N -m lmmcl run …` trains each stage in N processes where the cluster file says
+    workers: N.
+    """
     place = load_cluster(cluster)
+    launched = inline and is_torchrun_worker(place.training.workers)
     try:
-        with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
+        # Before torch is imported, and before Ray hands the environment to its workers.
+        with neutral_environment(launched=launched), _processes(place, launched) as walks:
             from lmmcl.runner.command import run_and_report
 
+            if not walks:
+                return
             loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
             failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
     except KeyboardInterrupt:
-        say("interrupted; everything finished is kept, and the same command goes on from there", err=True)
+        say("interrupted; finished work is kept; run the same command to resume", err=True)
         raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
+
+
+def _processes(cluster: Cluster, launched: bool) -> AbstractContextManager[bool]:
+    """Those of torchrun, where that started this one; gives whether this is the process that walks the sweep."""
+    if not launched:
+        return nullcontext(True)
+    from lmmcl.training.distributed.torchrun import joined
+
+    return joined(cluster.training)
 
 
 @app.command()
@@ -81,7 +100,10 @@ def submit(
         str | None, typer.Option("--mlflow", help="tracking URI, as the nodes see it; 'off' for none")
     ] = None,
     working_dir: Annotated[
-        Path, typer.Option("--working-dir", help="folder that is sent along; less what .gitignore and .rayignore name")
+        Path,
+        typer.Option(
+            "--working-dir", help="folder to upload with the job, without what .gitignore and .rayignore exclude"
+        ),
     ] = Path(),
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="variable of the job; may be repeated")
@@ -89,7 +111,13 @@ def submit(
     runtime_env: Annotated[
         Path | None, typer.Option("--runtime-env", help="YAML with more of Ray's runtime environment: pip, env_vars, …")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="pass on the log until the job ends")] = True,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow/--no-follow",
+            help="follow the job's log until it ends (Ctrl-C stops following the log; the job keeps running)",
+        ),
+    ] = True,
 ) -> None:
     """Run a sweep as a job of a Ray cluster. Submit it again to resume, extend or repair.
 
@@ -119,7 +147,7 @@ def status(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    watch: Annotated[bool, typer.Option("--watch", help="stay and show it anew until the sweep is done")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="refresh until the sweep is done")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""

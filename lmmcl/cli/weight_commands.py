@@ -29,9 +29,11 @@ def eval_(
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
     precision: Annotated[Precision, typer.Option(help="of weights and arithmetic")] = "fp32",
-    engine: Annotated[str | None, typer.Option("--engine", help="in place of the cluster file's: vllm")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="overrides the engine of the cluster file, such as vllm")
+    ] = None,
     parity: Annotated[
-        bool, typer.Option("--parity", help="ask transformers too, and tell where the engine says other words")
+        bool, typer.Option("--parity", help="also evaluate with transformers and report where the answers differ")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

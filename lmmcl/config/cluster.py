@@ -34,8 +34,8 @@ class TrainingPlacement(Settings):
     min_workers: int | None = Field(
         default=None,
         gt=0,
-        description="of ddp: a group starts, or goes on after a fault, with as many of `workers` as there is room for, "
-        "at least so many; default exactly `workers`",
+        description="ddp only: a group may start, or resume after a fault, with fewer than `workers` if resources are short, "
+        "but never fewer than this; default: exactly `workers`",
     )
     cpus_per_worker: float = Field(default=1, gt=0, description="logical CPUs of a worker, and its threads")
     gpus_per_worker: float = Field(default=0, ge=0, description="GPUs of a worker")
@@ -101,7 +101,7 @@ class TrainingPlacement(Settings):
         if self.strategy != "ddp" and not self.workers:
             raise ValueError(f"strategy {self.strategy} needs workers: 1 or more (0 trains in the step's own process)")
         if self.strategy == "fsdp" and not self.gpus_per_worker:
-            raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer would do ddp without a word")
+            raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer silently falls back to DDP")
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers is at most workers, {self.workers}, not {self.min_workers}")
         if self.min_workers is not None and self.strategy != "ddp":
@@ -145,11 +145,13 @@ class DriverPlacement(Settings):
 class ClaimSettings(Settings):
     """Runs that share a store say in it what they compute, so that each step is computed once."""
 
-    enabled: bool = Field(default=True, description="whether to claim steps, and to wait for what others have claimed")
-    expiry_s: float = Field(
-        default=120, gt=0, description="seconds after which the claim of a machine that fell silent is void"
+    enabled: bool = Field(
+        default=True, description="whether to lease steps, and to wait for steps leased by other runs"
     )
-    poll_s: float = Field(default=2, gt=0, description="seconds between two looks at what another run computes")
+    expiry_s: float = Field(
+        default=120, gt=0, description="seconds after which the lease of a machine without heartbeat expires"
+    )
+    poll_s: float = Field(default=2, gt=0, description="seconds between two checks of what another run is computing")
 
 
 class Cluster(Settings):

@@ -9,8 +9,9 @@ from typing import Any
 from lmmcl.config.sweep_file import LocalBenchmarkEntry, LocalSkillEntry, SweepFile
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
-from lmmcl.methods import Mitigation, get_mitigation, get_recipe
+from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.models import get_model
+from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.files.local_files import local_benchmark, local_skill
 from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
@@ -28,6 +29,7 @@ class Names:
 
     def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
         self._file, self._folder, self._entry = file, folder, entry
+        self._named_values: dict[tuple[str, str], tuple[str, str]] = {}
         self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
@@ -35,16 +37,34 @@ class Names:
         self.probes = self._probes()
 
     def value(self, axis: str, value: Any, place: str) -> Any:
-        """What a value of an axis stands for; names are looked up."""
+        """What a value of an axis stands for; names are looked up, and stand for one thing in the whole file."""
         match axis:
             case "recipe":
-                return self._named(get_recipe, place, value)
+                recipe = self._named(get_recipe, place, value)
+                if recipe.name in RECIPES and recipe.identity() != RECIPES[recipe.name].identity():
+                    why = f"{shown(recipe.name)} is the name of a recipe that ships and trains something else; choose another"
+                    raise UserError(why, file=self._file, place=place)
+                return self._one_of_its_name(axis, recipe.name, recipe, place)
             case "mitigation":
-                return self._mitigation(value, place)
+                mitigation = self._mitigation(value, place)
+                return mitigation and self._one_of_its_name(axis, mitigation.label, mitigation, place)
             case "model":
-                return self._named(get_model, place, value, self._folder)
+                model = self._named(get_model, place, value, self._folder)
+                return self._one_of_its_name(axis, model.name, model, place)
             case "order" if value not in self.orders:
                 raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
+        return value
+
+    def _one_of_its_name(self, axis: str, name: str, value: Any, place: str) -> Any:
+        """`value`, unless another of its name stands in the file: reports would take their trials for seeds of one."""
+        identity = canonical_json(value.identity())
+        first, where = self._named_values.setdefault((axis, name), (identity, place))
+        if first != identity:
+            raise UserError(
+                f"{shown(name)} is the name of another {axis}, at {where}; reports tell them apart by name: rename one",
+                file=self._file,
+                place=place,
+            )
         return value
 
     def _mitigation(self, value: Any, place: str) -> Mitigation | None:
@@ -87,11 +107,16 @@ class Names:
 
     def _held_out(self) -> tuple[Benchmark, ...]:
         taught = {skill.name for skills in self.orders.values() for skill in skills}
+        asked = {skill.benchmark.name: skill.name for skills in self.orders.values() for skill in skills}
         found = []
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
+            if name in asked and name not in taught:
+                skill = shown(asked[name])
+                why = f"{shown(name)} is the benchmark of {skill}, a skill of an order, so it cannot be held out"
+                raise UserError(why, file=self._file, place=place)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
-                why = "is taught in an order, so it is not held out" if name in taught else "is listed twice"
+                why = "is a skill of an order, so it cannot be held out" if name in taught else "is listed twice"
                 raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))

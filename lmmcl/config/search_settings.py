@@ -14,21 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, unknown
+from lmmcl.measures import MEASURES
 
-MEASURES = (
-    "learning",
-    "target_forgetting",
-    "overall",
-    "held_out_forgetting",
-    "bwt",
-    "fwt",
-    "forgetting",
-    "mft",
-    "mfn",
-    "maa",
-    "h_score",
-)
-"""What a stage report holds, by name (see `lmmcl.measures`, which a lower floor cannot import)."""
 NEEDS_HELD_OUT = frozenset({"held_out_forgetting", "h_score"})
 NEEDS_TWO_SKILLS = frozenset({"target_forgetting", "bwt", "fwt", "forgetting"})
 LESS_IS_BETTER = frozenset({"forgetting"})
@@ -101,8 +88,8 @@ class Asha(Settings):
 
     metric: Measure = Field(description="the measure by which trials are compared")
     mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
-    grace_stages: int = Field(default=1, ge=1, description="stages that every trial may walk")
-    reduction_factor: float = Field(default=3, gt=1, description="of so many trials one goes beyond a rung")
+    grace_stages: int = Field(default=1, ge=1, description="stages that every trial completes before it may be stopped")
+    reduction_factor: float = Field(default=3, gt=1, description="one of this many trials is promoted at each rung")
 
     @property
     def direction(self) -> Direction:

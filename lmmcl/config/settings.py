@@ -47,7 +47,7 @@ class Settings(BaseModel):
             for value in given if isinstance(given, list) else [given]:
                 if isinstance(value, bool):
                     raise ValueError(
-                        f"{str(value).lower()} is no value of this (YAML reads yes and on as true, no and off as false)"
+                        f"{str(value).lower()} is not an allowed value (YAML reads yes and on as true, no and off as false)"
                     )
         return given
 

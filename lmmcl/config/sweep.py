@@ -34,6 +34,7 @@ class Sweep:
     """A sweep that was understood: its trials, all of them checked, and the spaces in which a search proposes more.
 
     `file` is where it was read, empty where it was built in Python; `overrides` are the `path=value` pairs that it was read with.
+    `allow_overlap` names benchmarks and mixed-in data that may hold rows which a skill teaches (see `lmmcl.config.overlaps`).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Sweep:
     search: Search = field(default_factory=Search)
     spaces: tuple[Space, ...] = ()
     overrides: tuple[str, ...] = ()
+    allow_overlap: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         searches = f", {len(self.spaces)} searches" if self.spaces else ""
@@ -65,7 +67,10 @@ class Sweep:
         hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
         if len(hits) > 1:
             several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
-            raise UserError(f"trial {shown(wanted)} may be any of {several}; give more of the key", file=self.file)
+            raise UserError(
+                f"trial {shown(wanted)} is ambiguous: it matches {several}. Give more characters of the key",
+                file=self.file,
+            )
         if not hits:
             raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
         return hits[0]
@@ -108,12 +113,21 @@ class _Builder:
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
             trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+        self._check_distinct(trials.values())
         self._check_updates(trials.values(), spaces.values())
         used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
-        return Sweep(self.entry.name, self.entry.description, self.file, tuple(trials.values()), search, kept)
+        return Sweep(
+            self.entry.name,
+            self.entry.description,
+            self.file,
+            tuple(trials.values()),
+            search,
+            kept,
+            allow_overlap=self._allowed_overlap(trials.values(), kept),
+        )
 
     def _check_count(self) -> None:
         """Refuse grids of more trials than anybody runs, before the first of them is made: a range with too many values."""
@@ -132,6 +146,28 @@ class _Builder:
             file=self.file,
             place=join("grids", largest),
         )
+
+    def _allowed_overlap(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> tuple[str, ...]:
+        """The names that may hold rows which are taught, each of something that is asked or mixed in."""
+        allowed = self.entry.benchmarks.allow_overlap
+        if allowed:
+            all_trials = [*trials, *(trial for space in spaces for trial in space.extremes)]
+            names = {benchmark.name for trial in all_trials for benchmark in trial.benchmarks}
+            names |= {source.name for trial in all_trials for source in getattr(trial.mitigation, "auxiliary", ())}
+            for i, name in enumerate(allowed):
+                if name not in names:
+                    why = unknown("benchmark or mixed-in data", name, names)
+                    raise UserError(why, file=self.file, place=join("benchmarks", "allow_overlap", i))
+        return tuple(allowed)
+
+    def _check_distinct(self, trials: Iterable[Trial]) -> None:
+        """Refuse two trials that a report could not tell apart: it would take them for seeds of one."""
+        seen: dict[str, Trial] = {}
+        for trial in trials:
+            other = seen.setdefault(canonical_json(dict(trial.axes)), trial)
+            if other is not trial:
+                why = f"two trials are called {shown(trial.name)} and are not the same ({other.key}, {trial.key}); name them apart"
+                raise UserError(why, file=self.file, place="grids")
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""
@@ -204,7 +240,7 @@ class _Builder:
     def _check_draw(self, axis: str, draw: Draw | Choice, place: str) -> None:
         if self.entry.search.optuna is None:
             raise UserError(
-                f"{draw.kind} leaves the values to a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
+                f"{draw.kind} is a range, which needs a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
                 "max, held_out_forgetting: max}}}`, or list them",
                 file=self.file,
                 place=place,
@@ -215,7 +251,7 @@ class _Builder:
             else False
         )
         if whole and draw.kind in ("uniform", "log_uniform"):
-            raise UserError(f"{axis} is a whole number: use int_uniform or choice", file=self.file, place=place)
+            raise UserError(f"{axis} is an integer: use int_uniform or choice", file=self.file, place=place)
 
     def _space(self, listed: dict[str, Any], drawn: dict[str, Any], choices: dict[str, Any], place: str) -> Space:
         assert self.entry.search.optuna is not None, "draws were checked"

@@ -54,6 +54,11 @@ class Benchmarks(Settings):
     own: dict[Name, LocalBenchmarkEntry] = Field(
         default_factory=dict, description="your own held-out benchmarks, by name"
     )
+    allow_overlap: list[BenchmarkName] = Field(
+        default_factory=list,
+        description="benchmarks (a skill's own by the skill's name) and mixed-in data that may hold rows which a skill teaches; "
+        "such a sweep is refused otherwise, and the page says so",
+    )
     lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
     tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
         default_factory=dict,
@@ -117,4 +122,4 @@ class SweepFile(Settings):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
-    search: Search = Field(default=Search(), description="which trials are walked and how far; enters no key")
+    search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -43,7 +43,7 @@ def _missing(path: Path) -> str:
         if path.parent.is_dir()
         else []
     )
-    return unknown("file", str(path), others) if others else "there is no such file"
+    return unknown("file", str(path), others) if others else "No such file"
 
 
 def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> ModelT:
@@ -104,7 +104,9 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
         last = depth == len(parts) - 1
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
-                raise UserError(f"{shown(pair)}: {shown(part)} is no position in a list of {len(data)}", place="--set")
+                raise UserError(
+                    f"{shown(pair)}: {shown(part)} is not an index into a list of length {len(data)}", place="--set"
+                )
             index: Any = int(part)
         elif isinstance(data, dict):
             index = part

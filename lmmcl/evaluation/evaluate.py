@@ -14,6 +14,8 @@ from lmmcl.evaluation.generate import answer, said, scored
 from lmmcl.evaluation.partial_answers import PartialAnswers
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import provenance
+from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import Evaluate
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
@@ -52,18 +54,22 @@ def record_scores(
     partial = PartialAnswers(step, ledger)
     known, limit = partial.read(), step.evaluation.limit
     answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
-    record = _record(step, ledger, partial.keep(answers), Transformers.name)
+    record = _record(step, ledger, partial.keep(answers), Transformers.name, image_backend(processor))
     partial.remove()
     return record
 
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
     """As `record_scores`, whoever answers; the record names the engine."""
-    return _record(step, ledger, engine.answers(step.benchmark, step.evaluation.limit), engine.name)
+    return _record(
+        step, ledger, engine.answers(step.benchmark, step.evaluation.limit), engine.name, engine.image_backend
+    )
 
 
-def _record(step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str) -> Record:
-    started = time.monotonic()
+def _record(
+    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str, image_backend: str | None
+) -> Record:
+    started, begun = time.monotonic(), time.time()
     samples = scored(step.benchmark, answers)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
@@ -73,7 +79,9 @@ def _record(step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str
                 "score": 100.0 * sum(scores) / len(scores),
                 "sample_scores": scores,
                 "engine": engine,
+                "image_backend": image_backend,
                 "seconds": time.monotonic() - started,
+                "provenance": provenance(begun),
             }
         )
 

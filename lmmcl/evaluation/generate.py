@@ -19,6 +19,7 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, question, windows
 from lmmcl.evaluation.prompt_check import check_questions
 from lmmcl.evaluation.samples import Sample
+from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import end_of_turn
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.processing.position_limit import check_positions, position_limits
@@ -195,8 +196,8 @@ def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> T
 
 
 def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
-    """The words of generated tokens, without special tokens and outer spaces."""
-    return [text.strip() for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    """The words of generated tokens, without control tokens and outer spaces."""
+    return [answer_text(processor, row) for row in tokens.tolist()]
 
 
 def _sample(example: Example, prediction: str, score: float) -> Sample:

@@ -16,7 +16,7 @@ from lmmcl.steps import Evaluate
 from lmmcl.tasks.examples import Example
 
 FILE = "answers.json"
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 2.0
 """Between two writes; each takes milliseconds."""
 
 log = logging.getLogger(__name__)

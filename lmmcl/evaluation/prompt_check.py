@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, processor_token
-from lmmcl.models.self_check import LOOKED_AT, SelfCheck
+from lmmcl.models.self_check import ROWS_CONSIDERED, SelfCheck
 from lmmcl.tasks.skills import Benchmark
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def check_questions(
         return
     half = "float32" not in str(model.dtype)
     check = SelfCheck(model, processor, forward, half=half)
-    some = rows[:LOOKED_AT]
-    fault = check.of_prompts([encoded for _, encoded in some], [f"example {example.id}" for example, _ in some])
+    some = rows[:ROWS_CONSIDERED]
+    fault = check.check_prompts([encoded for _, encoded in some], [f"example {example.id}" for example, _ in some])
     if fault:
         raise UserError(fault, file=f"benchmark {benchmark.name}")
     _MODELS.add(model)

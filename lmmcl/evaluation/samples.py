@@ -40,5 +40,5 @@ def read_samples(path: Path) -> list[Sample]:
                 row = json.loads(line)
                 samples.append(Sample(**{**row, "references": tuple(row["references"])}))
             except (ValueError, TypeError, KeyError) as error:
-                raise UserError(f"is no sample: {error}", file=str(path), place=f"line {number}") from error
+                raise UserError(f"is not a valid sample: {error}", file=str(path), place=f"line {number}") from error
     return samples

@@ -172,8 +172,12 @@ def headline(status: SweepStatus) -> str:
     parts += [f"search: {each.proposed} of {each.num_points} points proposed" for each in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
-        more = " without the points to come" if any(each.proposed < each.num_points for each in status.searches) else ""
-        parts.append("time left not known yet" if left is None else f"about {formatting.duration(left)} left{more}")
+        more = (
+            ", excluding points still to be proposed"
+            if any(each.proposed < each.num_points for each in status.searches)
+            else ""
+        )
+        parts.append("ETA unknown" if left is None else f"about {formatting.duration(left)} left{more}")
     return "; ".join(parts)
 
 

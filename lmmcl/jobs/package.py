@@ -40,8 +40,8 @@ def relative_to_working_dir(path: Path, folder: Path) -> str:
         return path.resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:
         raise UserError(
-            f"is not in {folder}, the folder that is sent; submit from a folder above it, name one with --working-dir, or "
-            "name data by an absolute path at which every node finds it",
+            f"is not in {folder}, the folder that is uploaded with the job; submit from a folder above it, choose "
+            "one with --working-dir, or name data by an absolute path at which every node finds it",
             file=str(path),
         ) from None
 
@@ -54,7 +54,7 @@ def check_package(folder: Path, excludes: Sequence[str], needed: Sequence[Path])
         relative_to_working_dir(path, folder)
         if path.exists() and path.resolve() not in there:
             raise UserError(
-                f"is not sent: .gitignore, .rayignore or an excluded name ({', '.join(excludes)}) leaves it out; keep it "
+                f"would not be uploaded with the job (excluded by .gitignore, .rayignore or one of {', '.join(excludes)}). Put it "
                 "where every node finds it and name it by an absolute path, or set RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1",
                 file=str(path),
             )
@@ -62,8 +62,8 @@ def check_package(folder: Path, excludes: Sequence[str], needed: Sequence[Path])
         largest = sorted(sent, key=lambda file: -sent[file])[:3]
         shown = ", ".join(f"{file} ({_mib(sent[file])})" for file in largest)
         raise UserError(
-            f"{_mib(total)} would be sent, and Ray takes less than {_mib(most)}; the largest: {shown}. Name what "
-            "no job needs in .rayignore, name data by an absolute path at which every node finds it, or send less with "
+            f"{_mib(total)} would be uploaded, but Ray accepts less than {_mib(most)}; the largest: {shown}. List what "
+            "the job does not need in .rayignore, name data by an absolute path at which every node finds it, or upload less with "
             "--working-dir",
             file=str(folder),
         )

@@ -104,7 +104,7 @@ def _environment(
     try:
         RuntimeEnv(**made)
     except (TypeError, ValueError) as error:
-        raise UserError(f"Ray does not take this environment: {error}", file=str(file or working_dir)) from error
+        raise UserError(f"Ray rejected this runtime environment: {error}", file=str(file or working_dir)) from error
     return made
 
 
@@ -123,7 +123,7 @@ def _shared(
 def _lasting(store: str | None) -> str:
     if store is None or not ("://" in store or store.startswith("/")):
         raise UserError(
-            "a job's own folder goes when it ends: name a store that all nodes can write with --store or in the cluster "
+            "a job's own folder is deleted when it ends: name a store that all nodes can write with --store or in the cluster "
             "file, a URI (s3://bucket/folder) or an absolute path",
             place="store",
         )
@@ -149,9 +149,9 @@ def submit(submission: Submission, address: str, *, follow: bool, tell: Callable
     client, job = _send(submission, address)
     tell(f"job {job}: {submission.entrypoint}")
     if submission.shared:
-        tell(f"every node must find: {', '.join(submission.shared)}")
-    tell(f"stop it with: ray job stop --address {address} {job}; submit it again to go on")
-    goes_on = f"the job goes on; its log: ray job logs --follow --address {address} {job}"
+        tell(f"must be readable from every node: {', '.join(submission.shared)}")
+    tell(f"stop it with: ray job stop --address {address} {job}; submit it again to resume")
+    goes_on = f"The job keeps running. Its log: ray job logs --follow --address {address} {job}"
     if not follow:
         return 0
     try:
@@ -165,7 +165,7 @@ def submit(submission: Submission, address: str, *, follow: bool, tell: Callable
         RuntimeError,
         OSError,
     ) as error:  # what aiohttp, Ray and requests say of a connection that breaks
-        tell(f"the connection broke ({error}); as far as is known {goes_on}")
+        tell(f"connection lost ({error}); last known state: {goes_on}")
         return 1
 
 
@@ -195,7 +195,7 @@ def _send(submission: Submission, address: str) -> tuple[Any, str]:
             file=address,
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"no job can be sent there: {error}", file=address) from error
+        raise UserError(f"cannot submit jobs there: {error}", file=address) from error
     return client, job
 
 
@@ -206,7 +206,7 @@ def _ended(info: Any, submission: Submission, goes_on: str, tell: Callable[[str]
         tell(f"job {job} is done; what it found, here: {submission.report}")
         return 0
     if status == "STOPPED":
-        tell(f"job {job} was stopped; submit it again to go on")
+        tell(f"job {job} was stopped; submit it again to resume")
         return 130
     if status == "FAILED":
         # without an exit code it never began (its environment could not be made, say), and its log tells nothing

@@ -87,7 +87,7 @@ class Ledger:
             system.rm_file(probe)
         except ImportError as error:
             raise UserError(
-                f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
+                f"needs an additional package for this kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
                 file=f"store {self.store}",
             ) from error
         except Exception as error:  # each object store has errors of its own (no credentials, no such host)
@@ -99,7 +99,7 @@ class Ledger:
         """Raise UserError when there is no such store; one is made by its first run."""
         if not self.files.exists():
             raise UserError(
-                "there is none; name another with --store or LMMCL_STORE (a run makes it)", file=f"store {self.store}"
+                f"Store {self.store} does not exist. Run a sweep to create it, or point --store / LMMCL_STORE to an existing one."
             )
 
     def find(self, step: Step) -> Record | None:
@@ -229,7 +229,10 @@ class Ledger:
             raise UserError(unknown("checkpoint", wanted, names), file=f"store {self.store}")
         if len(hits) > 1:
             near = ", ".join(path.rsplit("/", 1)[1] for path in hits)
-            raise UserError(f"{wanted!r} may be any of {near}; give more of the key", file=f"store {self.store}")
+            raise UserError(
+                f"{wanted!r} is ambiguous: it matches {near}. Give more characters of the key",
+                file=f"store {self.store}",
+            )
         return self._recorded(hits[0])
 
     def _recorded(self, path: str) -> Recorded:

@@ -32,9 +32,11 @@ def _check(store: str) -> None:
     try:
         get_filesystem_class(kind)
     except ValueError:
-        raise UserError(f"{kind}:// is no kind of store that fsspec knows", file=f"store {store}") from None
+        raise UserError(
+            f"Unsupported store URL scheme '{kind}://' (not known to fsspec)", file=f"store {store}"
+        ) from None
     except ImportError as error:
         raise UserError(
-            f"needs a package for its kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
+            f"needs an additional package for this kind of store ({error}); for s3:// it is in `pip install lmmcl[s3]`",
             file=f"store {store}",
         ) from error

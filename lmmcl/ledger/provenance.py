@@ -9,6 +9,12 @@ import time
 from functools import lru_cache
 from typing import Any
 
+PACKAGES = ("torch", "transformers", "ray", "tokenizers", "pillow", "torchvision")
+"""Whose versions a record holds (None where a package is not installed)."""
+
+NUMBERS = ("torch", "transformers", "tokenizers", "pillow", "torchvision")
+"""Those of them that can change a number."""
+
 
 def provenance(started: float) -> dict[str, Any]:
     """By what, where and when a step was computed: versions, commit, host, times (seconds since 1970)."""
@@ -36,7 +42,7 @@ def _versions() -> dict[str, Any]:
     from lmmcl.version import __version__, source_commit
 
     versions: dict[str, Any] = {"lmmcl": __version__}
-    for package in ("torch", "transformers", "ray"):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -23,7 +23,7 @@ def opened(ledger: LedgerAccess, path: str, name: str, *, quarantine: bool) -> I
     record = ledger.read(home)
     if record and inner in record.dropped:
         raise DroppedError(
-            "these weights were dropped by `lmmcl gc`; a run of a sweep that needs them computes them again",
+            "these weights were deleted by `lmmcl gc`; running a sweep that needs them recomputes them",
             file=f"{ledger.store}/{home}/{inner}",
         )
     if not ledger.is_local:
@@ -84,7 +84,7 @@ def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mappi
     remedy = ""
     if quarantine:
         ledger.quarantine(path)
-        remedy = "; its record was put aside, and the next run of its sweep computes the step again"
+        remedy = "; its record was quarantined, and the next run of its sweep recomputes the step"
     raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
 
 
@@ -99,8 +99,8 @@ def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
     said = record.files.get(name)
     if said and said["sha256"] != hashlib.sha256(content).hexdigest():
         raise DamagedError(
-            "is missing, or holds other bytes than were written; `lmmcl ledger check --repair` puts its record aside, "
-            "and the next run of its sweep computes the step again",
+            "is missing or fails its checksum; `lmmcl ledger check --repair` quarantines its record, "
+            "and the next run of its sweep recomputes the step",
             file=f"{ledger.store}/{record.folder}/{name}",
         )
     return [json.loads(line) for line in content.decode().splitlines() if line]

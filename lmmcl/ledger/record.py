@@ -116,7 +116,7 @@ def find_mismatch(path: Path, said: Mapping[str, Any]) -> str | None:
     seen = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     if seen not in _VERIFIED:
         if file_checksum(path)["sha256"] != said["sha256"]:
-            return "holds other bytes than were written"
+            return "checksum mismatch"
         _VERIFIED.add(seen)
     return None
 

@@ -45,7 +45,7 @@ HOPELESS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", 
 """Errors of object stores' clients that waiting does not mend, by name: the clients may not be installed."""
 LEAST_ROOM = 2**20
 """Bytes of a disk below which it counts as full."""
-KEPT = "everything finished is kept, and the same command goes on from there"
+KEPT = "finished work is kept; run the same command to resume"
 
 logger = logging.getLogger("lmmcl")
 
@@ -265,7 +265,7 @@ def full(folder: Path, store: str) -> FullError:
     )
     if not str(folder).startswith(store):
         remedy = "free some, or set TMPDIR to a larger disk"
-    return FullError(f"no space is left; {remedy}; {KEPT}", file=str(folder))
+    return FullError(f"no space left on device; {remedy}; {KEPT}", file=str(folder))
 
 
 def _line(error: BaseException) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from lmmcl.errors import UserError, bad_setting, shown, unknown
+from lmmcl.errors import UserError, shown
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
+from lmmcl.named_settings import build, name_and_settings
 from lmmcl.registry import member, members
 
 if TYPE_CHECKING:
@@ -243,20 +244,8 @@ def get_mitigation(
 
     Where a setting names a skill, `skills` are the sweep's own by name; where it names a file, it is relative to `folder`.
     """
-    if isinstance(spec, str):
-        spec = {spec: {}}
-    if len(spec) != 1:
-        raise UserError(f"a mitigation is a name or {{name: {{setting: value}}}}, not {shown(dict(spec))}")
-    [(name, settings)] = spec.items()
+    name, settings = name_and_settings("mitigation", spec)
     if name in RECIPES and name not in mitigation_names():
         raise UserError(f"{shown(name)} is a recipe, not a mitigation; allowed in `recipe: [{name}]`")
     kind: type[Mitigation] = member("lmmcl.methods", "MITIGATIONS", "mitigation", name)
-    if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
-    for setting in settings or {}:
-        if setting not in kind.model_fields:
-            raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))
-    try:
-        return kind.model_validate(dict(settings or {}), context={"skills": skills or {}, "folder": folder or Path()})
-    except ValidationError as error:
-        raise bad_setting(name, error, kind) from error
+    return build(kind, name, settings, context={"skills": skills or {}, "folder": folder or Path()})

@@ -29,7 +29,7 @@ from lmmcl.models.model_folder import (
 )
 from lmmcl.models.pretrained import PretrainedLMM, load_whole
 from lmmcl.models.roles import covers
-from lmmcl.tasks.files.digest import DigestCache, state_of
+from lmmcl.tasks.files.digest import DigestCache, FileState, state_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +39,8 @@ OPTIONAL = ("torchvision", "timm")
 """Libraries that some classes of transformers are defined with alone."""
 PROCESSOR_VERSION = 1
 """Raised when the rules of loading a processor change: what was loaded is remembered under it."""
+_DIGESTS: dict[tuple[FileState, ...], list[str]] = {}
+"""Of the files of models that this process has looked at: where the digest cache cannot be written, they are read once."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class LocalModel(PretrainedLMM):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(
-                f"there is no {CONFIG}: a save_pretrained directory is expected", file=self._place
-            ) from None
+            raise UserError(f"{CONFIG} not found: expected a save_pretrained directory", file=self._place) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{CONFIG} cannot be read: {error}", file=self._place) from error
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
@@ -70,13 +70,14 @@ class LocalModel(PretrainedLMM):
 
     def _digest_now(self) -> str:
         files = content_files(self.directory)
-        digests: list[Any] = [
-            *DigestCache().digests([state_of(path) for path in files])
-        ]  # remembered by each file's state
+        states = tuple(state_of(path) for path in files)
+        digests = _DIGESTS.get(states) or DigestCache().digests(states)
+        if all(state.settled for state in states):
+            _DIGESTS[states] = digests
         names = [path.relative_to(self.directory).as_posix() for path in files]
         stops = generation_stops(self.directory, self.config, place=self._place)
-        said = {f"{GENERATION}: eos_token_id": stops} if stops is not None else {}
-        return _hash({**dict(zip(names, digests, strict=True)), **said})
+        settings: dict[str, Any] = {f"{GENERATION}: eos_token_id": stops} if stops is not None else {}
+        return _hash({**settings, **dict(zip(names, digests, strict=True))})
 
     @cached_property
     def architecture(self) -> Architecture:  # type: ignore[override]
@@ -133,7 +134,7 @@ class LocalModel(PretrainedLMM):
         weight_files(self.directory, self.config, place=self._place)
         check_no_adapter(self.directory, place=self._place)
         if not (any(self.directory.glob("*processor_config.json")) and any(self.directory.glob("tokenizer*"))):
-            raise UserError("there is no processor (processor_config.json, tokenizer files)", file=self._place)
+            raise UserError("no processor found (processor_config.json, tokenizer files)", file=self._place)
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         """As every model; raises UserError for files that are no longer those that the key was computed of."""
@@ -255,7 +256,7 @@ def local_model(name: str, folder: Path | None = None) -> LMM:
     path = Path(name).expanduser()
     directory = (path if path.is_absolute() else (folder or Path()) / path).resolve()
     if not directory.is_dir():
-        raise UserError("there is no such directory", file=f"model {directory}")
+        raise UserError("No such directory", file=f"model {directory}")
     model = LocalModel(directory)
     model.check()
     return model

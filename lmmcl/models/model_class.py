@@ -17,7 +17,7 @@ def model_class(config: Any, place: str) -> Any:
 
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
-            f"transformers builds no model for image and text of model_type {config.model_type!r}", file=place
+            f"transformers has no image-text-to-text model for model_type {config.model_type!r}", file=place
         )
     found: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     cls = found[0] if isinstance(found, tuple) else found

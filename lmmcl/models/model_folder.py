@@ -57,7 +57,7 @@ def weight_files(folder: Path, config: Mapping[str, Any], *, place: str) -> list
     if not index.is_file():
         others = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
         found = f"; there is {', '.join(others[:3])}, which is not loaded as a model" if others else ""
-        raise UserError(f"there are no weights ({WEIGHTS}, or shards with {INDEX}){found}", file=place)
+        raise UserError(f"no weights found ({WEIGHTS}, or shards with {INDEX}){found}", file=place)
     shards = sorted(set(_read_json(index, place).get("weight_map", {}).values()))
     if missing := [shard for shard in shards if not (folder / shard).is_file()]:
         raise UserError(f"weights are missing: {', '.join(missing)}", file=place)

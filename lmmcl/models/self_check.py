@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     Row = Mapping[str, Tensor]
     Forward = Callable[[dict[str, Tensor]], Tensor]
 
-SEEN = 1e-5
+LEAK_TOLERANCE = 1e-5
 """How far logits may move when a later token changes, as a share of their spread: nothing but the same sums in another order."""
-ALONE = {"float32": 1e-3, "half": 0.1}
+PADDING_TOLERANCE = {"float32": 1e-3, "half": 0.1}
 """How far a row's logits may be from those that it has alone, likewise, by the precision of the arithmetic: padding changes
 the order of sums, and in half precision which of two experts with like weights a token is sent to."""
-LOOKED_AT = 4
+ROWS_CONSIDERED = 4
 """Rows among which the shortest and the longest are taken: to encode a whole batch of large images would cost more."""
 
 
@@ -42,34 +42,36 @@ class SelfCheck:
     forward: Forward
     half: bool
 
-    def of_training(self, rows: Sequence[Row], names: Sequence[str]) -> str | None:
+    def check_training(self, rows: Sequence[Row], names: Sequence[str]) -> str | None:
         """What is wrong with rows that hold answers (`labels`), in a sentence that names the row; None if nothing."""
         short, long, name = self._pair(rows, names)
         alone, wrong = self._logits([short], name)
         if wrong:
             return wrong
         changed, at = self._with_another_answer(short)
-        if wrong := self._sees(alone, self.forward(self._batch([changed])), at, name, "alone"):
+        if wrong := self._find_leak(alone, self.forward(self._batch([changed])), at, name, "alone"):
             return wrong
         together, wrong = self._logits([short, long], name)
         if wrong:
             return wrong
-        if wrong := self._sees(together, self.forward(self._batch([changed, long])), at, name, "in a padded batch"):
+        if wrong := self._find_leak(
+            together, self.forward(self._batch([changed, long])), at, name, "in a padded batch"
+        ):
             return wrong
-        return self._differs(alone[0], together[0], name)
+        return self._find_padding_fault(alone[0], together[0], name)
 
-    def of_prompts(self, rows: Sequence[Row], names: Sequence[str]) -> str | None:
+    def check_prompts(self, rows: Sequence[Row], names: Sequence[str]) -> str | None:
         """What is wrong with rows that end before their answer; None if nothing."""
         short, long, name = self._pair(rows, names)
         alone, wrong = self._logits([short], name)
         if wrong:
             return wrong
         together, wrong = self._logits([short, long], name)
-        return wrong or self._differs(alone[0], together[0], name)
+        return wrong or self._find_padding_fault(alone[0], together[0], name)
 
     def _pair(self, rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, Row, str]:
         """A row, a longer one that makes it padded in a batch, and the first one's name."""
-        order = sorted(range(len(rows[:LOOKED_AT])), key=lambda at: len(rows[at]["input_ids"]))
+        order = sorted(range(len(rows[:ROWS_CONSIDERED])), key=lambda at: len(rows[at]["input_ids"]))
         short, long = rows[order[0]], rows[order[-1]]
         if len(long["input_ids"]) == len(short["input_ids"]):
             long = self._longer(long)
@@ -101,35 +103,39 @@ class SelfCheck:
                 if features and features[-1] != tokens:
                     return batch["input_ids"], _miscounted(name, tokens, features[-1])
                 raise
-        if features and tokens and features[-1] != tokens:
+        if features and self._image_token is not None and features[-1] != tokens:
             return logits, _miscounted(name, tokens, features[-1])
         return logits, None
 
     def _image_tokens(self, batch: Mapping[str, Tensor]) -> int:
+        return 0 if self._image_token is None else int((batch["input_ids"] == self._image_token).sum())
+
+    @property
+    def _image_token(self) -> int | None:
         config = self.model.config
-        token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        return 0 if token is None else int((batch["input_ids"] == token).sum())
+        return getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
 
     def _with_another_answer(self, row: Row) -> tuple[Row, int]:
         """The row with another last answer token, and how far from the end that is."""
         ids, place = row["input_ids"].clone(), int((row["labels"] != IGNORED).nonzero().max())
-        special = {*self.processor.tokenizer.all_special_ids, int(ids[place])}
+        special = {*self.processor.tokenizer.all_special_ids, int(ids[place]), self._image_token}
         others = (int(token) for token in ids.flip(0).tolist() if int(token) not in special)
         ids[place] = next(others, next(token for token in range(len(special) + 1) if token not in special))
         return {**row, "input_ids": ids}, len(ids) - place
 
-    def _sees(self, before: Tensor, after: Tensor, from_end: int, name: str, how: str) -> str | None:
+    def _find_leak(self, before: Tensor, after: Tensor, from_end: int, name: str, how: str) -> str | None:
         """Whether changing the token `from_end` tokens before the end moved the first row's logits before it."""
         moved = _distance(before[0][:-from_end], after[0][:-from_end])
-        if moved <= SEEN:
+        if moved <= LEAK_TOLERANCE:
             return None
         return (
             f"{name}, {how}: changing the last token of its answer moves the logits before it (by {moved:.1e} of their spread; "
-            f"allowed: {SEEN:.0e}); the model sees its answers while it learns them. Its attention mask is not causal over answers"
+            f"allowed: {LEAK_TOLERANCE:.0e}); the model sees its answers while it learns them: the attention mask is not causal "
+            "over answers"
         )
 
-    def _differs(self, alone: Tensor, together: Tensor, name: str) -> str | None:
-        span, allowed = min(len(alone), len(together)), ALONE["half" if self.half else "float32"]
+    def _find_padding_fault(self, alone: Tensor, together: Tensor, name: str) -> str | None:
+        span, allowed = min(len(alone), len(together)), PADDING_TOLERANCE["half" if self.half else "float32"]
         far = _distance(alone[-span:], together[-span:])
         if far <= allowed:
             return None

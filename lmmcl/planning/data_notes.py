@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from lmmcl.config.overlaps import Overlap
 from lmmcl.planning.inputs import tasks_of
 from lmmcl.steps.trial import Trial
 
@@ -13,3 +14,10 @@ def data_notes(trial: Trial) -> Iterator[str]:
     for task in tasks_of(trial):
         for note in task.notes():
             yield f"{task.name}: {note}"
+
+
+def overlap_notes(overlaps: Iterable[Overlap]) -> Iterator[str]:
+    """The overlaps that do not stop a run: of skills with one another, and those that the sweep allows."""
+    for overlap in overlaps:
+        if not overlap.refused:
+            yield f"{overlap}{'; allowed by benchmarks.allow_overlap' if overlap.allowed else ''}"

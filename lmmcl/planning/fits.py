@@ -19,7 +19,7 @@ NODE_GPUS, NODE_GB = 8, 80.0
 """The node that a plan without a cluster file is told for."""
 TOLD = 8
 """Refusals that are read by a person."""
-ANYWAY = "leave out gpu_memory_gb to try all the same"
+ANYWAY = "remove gpu_memory_gb to skip this check"
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def _have(gb: float, gpus: float) -> int:
 def _smaller_batch(step: ScoringStep, place: EvaluationPlacement, have: int) -> str:
     for size in range(place.batch_size - 1, 0, -1):
         if asked_memory(step, place.model_copy(update={"batch_size": size})).total <= have:
-            return f"It would fit with {{batch_size: {size}}}"
-    return "One question at a time does not fit either: take GPUs with more memory"
+            return f"Try {{batch_size: {size}}}"
+    return "Even batch_size 1 does not fit: use GPUs with more memory"
 
 
 def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
@@ -190,8 +190,8 @@ def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
                 fitting.append(f"{{{', '.join(words)}}}")
                 break
     if fitting:
-        return f"It would fit with {' or '.join(fitting)}, or with a recipe that trains less"
-    return "No setting of the cluster file makes it fit: take a recipe that trains less, or GPUs with more memory"
+        return f"Try {' or '.join(fitting)}, or with a recipe that trains less"
+    return "No setting of the cluster file makes it fit: use a recipe that trains less, or GPUs with more memory"
 
 
 def _changes(placement: TrainingPlacement) -> Iterator[list[dict[str, Any]]]:

@@ -48,7 +48,7 @@ class Hours:
         return {**asdict(self), "gpu": HARDWARE, "peak_flops": PEAK, "utilisation": UTILISATION}
 
     def __str__(self) -> str:
-        more = f"; {self.unknown} steps could not be estimated" if self.unknown else ""
+        more = f"; {self.unknown} steps without an estimate" if self.unknown else ""
         return (
             f"about {_rounded(self.training)} {HARDWARE}-hours of training and {_rounded(self.evaluation)} of evaluation "
             f"(arithmetic of the language model at {UTILISATION:.0%} of the peak, not measured{more})"

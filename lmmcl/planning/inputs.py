@@ -25,7 +25,7 @@ def check_inputs(trials: Iterable[Trial]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise UserError("this machine lacks what the sweep needs:\n" + "\n".join(f"- {each}" for each in problems))
+        raise UserError("This machine lacks inputs of the sweep:\n" + "\n".join(f"- {each}" for each in problems))
 
 
 def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:

@@ -14,11 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubModel
-from lmmcl.planning.data_notes import data_notes
+from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
 from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
@@ -65,9 +66,11 @@ class Plan:
     """Counts of steps by kind; bytes are those that checkpoints still to be computed will write; `notes` what is left out.
 
     `hours` are GPU hours of what is to run, for models of the hub; `infeasible` says which stages the cluster's GPUs cannot hold.
+    `overlaps` are rows that are taught and asked, or taught twice.
     """
 
     sweep: str
+    file: str
     wanted: dict[str, int]
     recorded: dict[str, int]
     to_run: dict[str, int]
@@ -79,6 +82,7 @@ class Plan:
     hours: Hours | None = None
     infeasible: tuple[str, ...] = ()
     searches: tuple[SearchPlan, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -107,6 +111,10 @@ class Plan:
         """Raises UserError, with what would help, when there are stages that the cluster's GPUs cannot hold."""
         refuse(self.infeasible)
 
+    def refuse_overlaps(self) -> None:
+        """Raises UserError when rows are asked that are taught, and the sweep does not allow it."""
+        refuse_overlaps(self.overlaps, self.file)
+
 
 def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
     """Compare the steps of `sweep` with the records of `ledger`.
@@ -120,8 +128,11 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
     done = Counter(steps[key].kind for key in recorded)
     missing = [step for key, step in steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
+    overlaps = tuple(find_overlaps(sweep))
+    notes = (*(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
     return Plan(
         sweep=sweep.name,
+        file=sweep.file,
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
@@ -130,9 +141,10 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
         trials=[_trial_plan(context.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, ledger, cluster) if cluster else None,
-        notes=tuple(dict.fromkeys(note for trial in sweep.trials for note in _notes(trial))),
+        notes=tuple(dict.fromkeys(notes)),
         hours=estimate_hours(missing),
         infeasible=find_infeasible(sweep, cluster, missing, lambda step: True) if cluster else (),
+        overlaps=overlaps,
     )
 
 
@@ -239,11 +251,11 @@ def plan_table(plan: Plan) -> Group:
     for kind in KINDS:
         if plan.wanted[kind]:
             steps.add_row(kind, str(plan.wanted[kind]), str(plan.recorded[kind]), str(plan.to_run[kind]))
-    more = ["each GPU, about"] if any(trial.gpu_bytes for trial in plan.trials) else []
-    more += ["to be asked"] if any(trial.asked_bytes for trial in plan.trials) else []
+    more = ["GPU memory (est.)"] if any(trial.gpu_bytes for trial in plan.trials) else []
+    more += ["evaluation memory"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
     more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
-    trials = Table("trial", "steps recorded", "parameters trained", "bytes per stage", *more, box=SIMPLE_HEAD)
+    trials = Table("trial", "steps recorded", "parameters trained", "size on disk", *more, box=SIMPLE_HEAD)
     for trial in plan.trials:
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [formatting.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]

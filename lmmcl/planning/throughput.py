@@ -37,7 +37,7 @@ class Pace:
 
     def __str__(self) -> str:
         if not self.steps and self.unmeasured:
-            return "time: nothing like these steps is recorded yet"
+            return "Estimated time: unknown (no similar step has been recorded yet)"
         told = f"time: {_hours(self.seconds)} of work one step after the other, at the pace of recorded steps"
         told += f"; about {_hours(self.wall)} on this machine" if self.wall is not None else ""
         told += f"; at least {_hours(self.chain)}, the longest chain of steps, however many run at once"

@@ -10,9 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lmmcl.config.overlaps import find_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import PACKAGES
+from lmmcl.ledger.record_versions import differing_versions
 from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
@@ -46,15 +49,16 @@ def collect_results(context: RunContext, failures: Mapping[str, str] | None = No
     context = context.reading(read.find)
     trials = [trial_result(trial, read, context.progress, error=failures.get(trial.key)) for trial in sweep.trials]
     wanted = context.steps()
-    recorded = sum(read.find(step) is not None for step in wanted.values())
+    records = [record for step in wanted.values() if (record := read.find(step)) is not None]
     return SweepResults(
         name=sweep.name,
         trials=trials,
         file=sweep.file,
         provenance=provenance(),
         wanted=len(wanted),
-        recorded=recorded,
+        recorded=len(records),
         searches=search_states(sweep, ledger),
+        notes=[*(str(overlap) for overlap in find_overlaps(sweep)), *differing_versions(records)],
     )
 
 
@@ -169,7 +173,7 @@ def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
 def provenance() -> dict[str, Any]:
     """What made the numbers: versions, commit, command, machine, date."""
     return {
-        "versions": {name: _version(name) for name in ("lmmcl", "torch", "transformers", "ray")},
+        "versions": {name: _version(name) for name in ("lmmcl", *PACKAGES)},
         "python": platform.python_version(),
         "commit": git_commit(),
         "command": _command(),

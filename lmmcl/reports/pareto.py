@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from lmmcl.reports.results import SweepResults, TrialResult
 
 Point = tuple[float, float]
@@ -25,17 +27,33 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
     return front[::-1]
 
 
+def beaten_by(results: SweepResults) -> dict[str, list[str]]:
+    """Keys of the trials that dominate each comparable one: it is on the front of any selection that shows none of them."""
+    beaten = {}
+    for group in _comparable_groups(results):
+        points = np.array([_point(trial) for trial in group])
+        for trial, own in zip(group, points, strict=True):
+            rivals = np.flatnonzero((points >= own).all(axis=1) & (points != own).any(axis=1))
+            beaten[trial.key] = [group[rival].key for rival in rivals]
+    return beaten
+
+
 def fronts(results: SweepResults) -> list[list[TrialResult]]:
     """The Pareto front on (learning, held-out forgetting) of each set of comparable trials, from left to right.
 
     Only finished trials count: learning is a mean over all skills. Trials are comparable when they start from one model
     and are asked the same questions, whatever the order of the skills.
     """
+    return [_front_of(trials) for trials in _comparable_groups(results)]
+
+
+def _comparable_groups(results: SweepResults) -> list[list[TrialResult]]:
+    """Finished trials whose place is known, each set of comparable ones together."""
     groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
         if trial.state == "done" and place(trial) is not None:
             groups[comparable(trial)].append(trial)
-    return [_front_of(trials) for trials in groups.values()]
+    return list(groups.values())
 
 
 def comparable(trial: TrialResult) -> tuple[object, ...]:
@@ -54,7 +72,14 @@ def place(trial: TrialResult) -> Point | None:
     return None if learning is None or held_out is None else (learning, held_out)
 
 
+def _point(trial: TrialResult) -> Point:
+    """The place of a trial that has one."""
+    found = place(trial)
+    assert found is not None, f"{trial.name} has no place"
+    return found
+
+
 def _front_of(trials: Sequence[TrialResult]) -> list[TrialResult]:
     by_key = {trial.key: trial for trial in trials}
-    points = {key: point for key, trial in by_key.items() if (point := place(trial)) is not None}
+    points = {key: _point(trial) for key, trial in by_key.items()}
     return [by_key[key] for key in pareto_front(points)]

@@ -34,6 +34,17 @@ class Candidate:
     ties: Sequence[Indistinguishable]
     rivals: int
 
+    @property
+    def least_budget(self) -> float:
+        """The smallest budget that allows this trial."""
+        return -_value(self.trial, "held_out_forgetting")
+
+    @property
+    def sure_budget(self) -> float | None:
+        """The smallest budget that its whole interval keeps within; None where it has no interval."""
+        interval = self.trial.interval("held_out_forgetting")
+        return None if interval is None else -interval[0]
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -49,7 +60,7 @@ class Recommendation:
 
         It always is on the front: what beats it would lose no more.
         """
-        allowed = [each for each in self.choices if _value(each.trial, "held_out_forgetting") >= -budget]
+        allowed = [each for each in self.choices if each.least_budget <= budget]
         return allowed[-1] if allowed else None
 
 
@@ -147,11 +158,16 @@ def caution(results: SweepResults) -> str:
     """What the intervals do not know."""
     seeds = max((len(trial.seeds) for trial in results.trials), default=0)
     known = (
-        f"Intervals know of other questions and of other seeds (up to {seeds})"
+        f"Intervals cover the sampling of questions and of seeds (up to {seeds})"
         if seeds > 1
-        else "One seed a trial: intervals know of other questions, and nothing of other seeds"
+        else "One seed per trial: intervals cover the sampling of questions, not of seeds"
     )
-    return f"{known}; the best of many trials is a little lucky. Within noise: paired, at 5 % after Holm's correction."
+    return f"{known}; the best of many trials is biased upwards (selection). Within noise: paired, at 5 % after Holm's correction."
+
+
+def risk_line(sure_budget: float) -> str:
+    """What is said of a choice whose interval reaches beyond the budget."""
+    return f"Forgetting may exceed the budget: the interval reaches {formatting.points(-sure_budget)}."
 
 
 def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
@@ -174,9 +190,8 @@ def _advice_lines(results: SweepResults, advice: Recommendation, budget: float) 
         ]
     else:
         lines = [f"Take {short_name(results, choice.trial)}.", *choice_lines(results, choice)]
-        low = (choice.trial.interval("held_out_forgetting") or (0.0, 0.0))[0]
-        if low < -budget:
-            lines.append(f"Its loss may be beyond the budget: the interval reaches {formatting.points(low)}.")
+        if choice.sure_budget is not None and budget < choice.sure_budget:
+            lines.append(risk_line(choice.sure_budget))
     if choice is not most:
         lines.append(
             f"Without a budget {short_name(results, most.trial)} learns most: {_range(most.trial, 'learning')}, "

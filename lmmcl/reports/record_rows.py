@@ -22,5 +22,5 @@ def rows_of(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
     except DamagedError as error:
         if str(error) not in _TOLD:
             _TOLD.add(str(error))
-            log.warning("left out of the report: %s", error)
+            log.warning("omitted from the report: %s", error)
         return []

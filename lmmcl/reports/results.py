@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmmcl.config.search_settings import Stopped
+from lmmcl.measures import SHOWN
 from lmmcl.search.search_state import SearchState
 
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
-#: The four measures every report shows, in percentage points.
-MEASURES = ("learning", "target_forgetting", "overall", "held_out_forgetting")
+MEASURES = SHOWN
 
 State = Literal["done", "stopped", "partial", "failed"]
 STATES: tuple[State, ...] = ("done", "stopped", "partial", "failed")
@@ -120,7 +120,7 @@ class TrialResult:
 class SweepResults:
     """All trials of a sweep. `wanted` and `recorded` count steps; `provenance` says what made the numbers.
 
-    `searches` are those that propose trials, with how far each is.
+    `searches` are those that propose trials, with how far each is; `notes` what a reader of the numbers must know.
     """
 
     name: str
@@ -130,6 +130,7 @@ class SweepResults:
     wanted: int | None = None
     recorded: int | None = None
     searches: Sequence[SearchState] = ()
+    notes: Sequence[str] = ()
 
     def axes(self) -> list[str]:
         """The names of all axes: the known ones first, then the others as they come."""

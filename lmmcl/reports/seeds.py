@@ -1,4 +1,4 @@
-"""Seeds averaged: one row for each grid point, with an interval that knows of other questions and of other seeds."""
+"""Seeds averaged: one row for each grid point, with an interval that covers other questions and of other seeds."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[st
 
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
-    """One cell over seeds, with an interval that knows of other questions and of other seeds; all are of one sweep's benchmarks."""
+    """One cell over seeds, with an interval that covers other questions and of other seeds; all are of one sweep's benchmarks."""
     changes = [cell.change for cell in cells if cell.change is not None]
     widths = [cell.high - cell.low for cell in cells if cell.low is not None and cell.high is not None]
     if len(changes) < len(cells) or len(widths) < len(cells):

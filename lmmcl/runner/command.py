@@ -14,12 +14,13 @@ from rich.console import Console
 
 from lmmcl.atomic_files import write_text
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import find_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, explain, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import full, is_full
 from lmmcl.masking import mask
-from lmmcl.planning.data_notes import data_notes
+from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.plan import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
@@ -56,7 +57,8 @@ def run_and_report(
     keep_sweep(context.sweep, ledger)
     uri = mlflow or os.environ.get(MLFLOW_VARIABLE) or cluster.tracking or default_tracking_uri(ledger.store)
     tracker = None if uri == OFF else _background(uri, context)
-    for note in dict.fromkeys(note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial))):
+    notes = (note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial)))
+    for note in dict.fromkeys([*notes, *overlap_notes(find_overlaps(sweep))]):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     files: list[Path] = []
     logged: list[Path] = []
@@ -159,6 +161,8 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     for table in (correlation_table(results), inside_table(results)):
         if table is not None:
             console.print(table, soft_wrap=True)
+    for note in results.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def report_sweep(

@@ -38,8 +38,8 @@ class Display:
             self._live.start()
         elif self._trials:
             stages = sum(len(trial.stages) for trial in self._trials.values())
-            some = formatting.plural(len(self._trials), "trial")
-            text = f"{some} to run, of {stages} stages in all; each stage is told when it has its scores"
+            count = formatting.plural(len(self._trials), "trial")
+            text = f"Running {count} ({stages} stages). Results are printed as each stage completes."
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         return self
 
@@ -63,7 +63,7 @@ class Display:
 
         A step that trials share fails them all: the end of its log is told once.
         """
-        told = f"{formatting.first_line(why)} (told above)" if why in self._failures.values() else why
+        told = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
         self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
 
@@ -129,11 +129,7 @@ class Display:
         """Time left at the pace so far; stages are taken as equally long."""
         total = self._coming + sum(self._stages(key) for key in self._trials)
         done = sum(report["stage"] + 1 for report in self._reports.values())
-        return (
-            f"{_clock(self._elapsed() / done * (total - done))} left"
-            if done > len(self._reports)
-            else "time left not known yet"
-        )
+        return f"{_clock(self._elapsed() / done * (total - done))} left" if done > len(self._reports) else "ETA unknown"
 
     def _stages(self, key: str) -> int:
         """How many stages a trial walks, as far as is known."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.environment import neutral_environment
+from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.runner.step_leases import leased
@@ -35,7 +35,8 @@ def compute(
 
     Returns whether the checkpoint waits on this node for `upload_checkpoint`, as it does where `ledger` defers it.
     """
-    with leased(steps, ledger, cluster) as lease, neutral_environment():
+    launched = is_torchrun_worker(cluster.training.workers)
+    with leased(steps, ledger, cluster) as lease, neutral_environment(launched=launched):
         if not lease.steps:
             return False
         step = lease.steps[0]
@@ -46,9 +47,11 @@ def compute(
                 if not waits:  # a try before this computed it, and its upload failed
                     ledger.upload(step)
             case Finetune() | Snapshot():
+                from lmmcl.training.distributed.torchrun import announced
                 from lmmcl.training.finetune import finetune
 
-                finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
+                with announced(step, ledger, cluster.training):
+                    finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
             case Pretrained():
                 from lmmcl.weights.checkpoint import ensure_pretrained
 
@@ -60,8 +63,8 @@ def compute(
                 merge(step, ledger, device=pick_device(gpus))
             case Recorded():  # known by its record alone, which does not say how to make it
                 raise UserError(
-                    "its weights were dropped by `lmmcl gc`, or are damaged; a run of a sweep that asks something new of "
-                    "it (a benchmark, a stage after it) computes them again",
+                    "its weights were deleted by `lmmcl gc` or are damaged; running a sweep that asks something new of "
+                    "it (a benchmark, a stage after it) recomputes them",
                     file=f"{ledger.store}/{step.path}",
                 )
             case _:
@@ -154,5 +157,5 @@ def pick_device(gpus: float) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError(f"{gpus:g} GPUs are asked for in the cluster file, but this process sees none")
+        raise RuntimeError(f"{gpus:g} GPUs are requested in the cluster file, but none are visible to this process")
     return "cuda"

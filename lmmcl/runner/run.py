@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.overlaps import check_overlaps
 from lmmcl.errors import UserError
 from lmmcl.ledger.provenance import computed_by
 from lmmcl.planning.fits import find_infeasible, refuse
@@ -20,6 +21,7 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
+from lmmcl.runner.perfect_answers import check_answers
 from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -134,7 +136,14 @@ def run_sweep(
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in context.of(trial).steps().values())
     refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
-    check_inputs([*unfinished, *(trial for proposer in searching.proposers for trial in proposer.space.extremes)])
+    proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
+    check_inputs([*unfinished, *proposed])
+    check_overlaps(sweep, [*unfinished, *proposed])
+    check_answers(
+        (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values()),
+        ledger,
+        lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),
+    )
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
     with Display(unfinished, console, searching.coming_stages) as display:

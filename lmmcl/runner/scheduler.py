@@ -85,7 +85,7 @@ class StepScheduler:
                 # A run that was thought gone, and ended first, has deleted what both kept for being resumed.
                 if await self._call(self._any_missing, free):
                     raise
-                log.warning("%s: another run was faster (this one ended with %s)", free[0].label, explain(error))
+                log.warning("%s: another run finished it first (this one ended with %s)", free[0].label, explain(error))
             missing = await self._call(missing_steps, missing, self._ledger)
             needed = _parents(missing)
             if missing:

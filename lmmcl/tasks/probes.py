@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lmmcl.errors import UserError, bad_setting, shown, unknown
+from lmmcl.errors import UserError
+from lmmcl.named_settings import build, name_and_settings
 from lmmcl.registry import member, members
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
@@ -166,18 +167,6 @@ def probe_names() -> list[str]:
 
 def get_probe(spec: str | Mapping[str, Any]) -> Probe:
     """A probe from `name` or `{name: {setting: value}}`; raises UserError for unknown names and bad settings."""
-    if isinstance(spec, str):
-        spec = {spec: {}}
-    if len(spec) != 1:
-        raise UserError(f"a probe is a name or {{name: {{setting: value}}}}, not {shown(dict(spec))}")
-    [(name, settings)] = spec.items()
+    name, settings = name_and_settings("probe", spec)
     kind: type[Probe] = member("lmmcl.tasks", "PROBES", "probe", name)
-    if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
-    for setting in settings or {}:
-        if setting not in kind.model_fields:
-            raise UserError(unknown(f"setting of {name}", setting, kind.model_fields))
-    try:
-        return kind(**(settings or {}))
-    except ValidationError as error:
-        raise bad_setting(name, error, kind) from error
+    return build(kind, name, settings)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.metrics.metric import Metric, get_metric
 from lmmcl.tasks.sampling import SAMPLING, Chosen, sample_rows, spread_rows
+
+if TYPE_CHECKING:
+    from lmmcl.tasks.files.fingerprints import Fingerprints
 
 
 class Data:
@@ -27,6 +30,10 @@ class Data:
     def notes(self) -> tuple[str, ...]:
         """What a plan says of the data: nothing is wrong, but it is not shown as it is stored. Cheap to ask."""
         return ()
+
+    def fingerprints(self) -> Fingerprints | None:
+        """What tells rows that other data hold too; None where nothing is to be compared, or the data are not at hand."""
+        return None
 
     def known_rows(self) -> int | None:
         """How many examples there are, where the identity settles it; None where only the data tell. Cheap to ask."""

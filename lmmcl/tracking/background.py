@@ -57,8 +57,9 @@ class Delivery:
             return None
         uri = mask(self.uri)
         return (
-            f"MLflow at {uri} did not take {' and '.join(left)} "
-            f"({self.reason or 'no time left'}); nothing is lost: lmmcl report {sweep} --mlflow {shlex.quote(uri)} fills it"
+            f"MLflow at {uri} did not accept {' and '.join(left)} "
+            f"({self.reason or 'no time left'}); no result is lost; to fill MLflow later: "
+            f"lmmcl report {sweep} --mlflow {shlex.quote(uri)}"
         )
 
 
@@ -172,7 +173,9 @@ class BackgroundTracker:
 
     def _failed(self, reason: str, trial: TrialResult | None, final: bool) -> None:
         if self._reason is None:
-            log.warning("MLflow at %s does not take results (%s); the sweep goes on without it", mask(self.uri), reason)
+            log.warning(
+                "MLflow at %s does not accept results (%s); the sweep continues without it", mask(self.uri), reason
+            )
         with self._changed:
             self._reason = reason
             if trial is not None and final:

@@ -72,7 +72,7 @@ def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
         record = ledger.find(at)
         if record is None or record.fields.get("adapter", {}).get("kind") not in KINDS or len(at.parents) > 1:
             raise UserError(
-                f"{at.label} is no stage of LoRA, so there is no adapter to export; leave out --adapter", file=at.path
+                f"{at.label} is not a LoRA stage, so it has no adapter to export; omit --adapter", file=at.path
             )
         stages.insert(0, _read(at, ledger))
         at = at.parents[0]
@@ -94,12 +94,12 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
     """That the adapters are all that was trained, and can be added."""
     if len(stages) > 1 and any(stage.config["use_dora"] for stage in stages):
         raise UserError(
-            f"{step.label}: {len(stages)} stages of DoRA are not one adapter; leave out --adapter", file=step.path
+            f"{step.label}: {len(stages)} stages of DoRA are not one adapter; omit --adapter", file=step.path
         )
     layers = {frozenset(stage.tensors) for stage in stages}
     if len(layers) > 1:
         raise UserError(
-            f"{step.label}: its stages adapted different layers, which are not one adapter; leave out --adapter",
+            f"{step.label}: its stages adapted different layers, which are not one adapter; omit --adapter",
             file=step.path,
         )
     adapted = {name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)}
@@ -107,7 +107,7 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
         other = [name for name in chain if f"base_model.model.{name.removesuffix('.weight')}" not in adapted]
     if other:
         raise UserError(
-            f"{step.label} trained {len(other)} tensors besides its adapter, such as {other[0]}; leave out --adapter",
+            f"{step.label} trained {len(other)} tensors besides its adapter, such as {other[0]}; omit --adapter",
             file=step.path,
         )
 

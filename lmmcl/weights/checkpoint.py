@@ -171,7 +171,7 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
         if chain.experts:
             raise UserError(
                 f"{step.label} has two experts in {len(chain.experts)} MLPs, and no class of transformers can hold them; "
-                "it cannot be exported, but lmmcl evaluates it and goes on from it",
+                "it cannot be exported, but lmmcl can evaluate it and train further stages from it",
                 file=step.path,
             )
     with replacing(directory) as partial:

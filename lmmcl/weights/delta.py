@@ -176,7 +176,9 @@ def _open(path: Path, stack: ExitStack) -> Delta:
         header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
         names = frozenset(file.keys())
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"is not a whole safetensors file: {error}", file=str(path)) from error
+        raise CheckpointError(f"is not a complete safetensors file: {error}", file=str(path)) from error
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"is no delta of this version ({header.get('format')}, not {FORMAT})", file=str(path))
+        raise CheckpointError(
+            f"is not a delta of a supported version ({header.get('format')}, not {FORMAT})", file=str(path)
+        )
     return Delta(path, header, names, file)

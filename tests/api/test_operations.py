@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 from made import write_sweep
 from pretended import SEARCH, Pretence, pretence  # noqa: F401
 
@@ -62,8 +64,6 @@ def test_a_run_computes_once_and_returns_results(tmp_path: Path, capsys: pytest.
 
 
 def test_a_sweep_without_a_file_is_run_and_reported(tmp_path: Path) -> None:
-    import yaml
-
     sweep = lmmcl.make_sweep(**yaml.safe_load(ONE_STAGE))
     results = lmmcl.run(sweep, store=tmp_path / "store", inline=True, mlflow="off", quiet=True)
     assert len(results.scores()) == 4
@@ -93,3 +93,27 @@ def test_a_run_needs_no_event_loop_of_its_own_where_a_notebook_has_one(tmp_path:
         return list(lmmcl.run(file, store=store, inline=True, mlflow="off", quiet=True).trials()["state"])
 
     assert asyncio.run(cell()) == ["done"]
+
+
+def test_a_run_leaves_the_variables_of_a_launcher_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str | None] = {}
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setattr(
+        "lmmcl.runner.command.run_and_report",
+        lambda *_, **__: seen.update(here=os.environ.get("ACCELERATE_MIXED_PRECISION")),
+    )
+    lmmcl.run(write_sweep(tmp_path, ONE_STAGE), store=tmp_path / "store")
+    assert seen == {"here": None}
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+
+
+@pytest.mark.slow
+def test_a_sweep_built_in_python_runs_on_ray(tmp_path: Path) -> None:
+    settings = yaml.safe_load(ONE_STAGE)
+    settings["grids"][0]["learning_rate"] = [1e-3, 1e-4]
+    cluster = {"ray": {"cpus": 2}}
+    results = lmmcl.run(
+        lmmcl.make_sweep(**settings), store=tmp_path / "store", cluster=cluster, mlflow="off", quiet=True
+    )
+    assert list(results.trials()["state"]) == ["done", "done"]
+    assert len(results.scores()) == 2 * 2 * 2

@@ -35,7 +35,7 @@ def stopped_midway(head: Head, job: Begun, store: Path, named: str) -> dict[str,
     stopped = head.job("stop", name)
     assert stopped.code(0) == 0, stopped.output
     job.code(180)
-    assert "everything finished is kept, and the same command goes on from there" in job.output, job.output
+    assert "finished work is kept; run the same command to resume" in job.output, job.output
     return recorded(Ledger(str(store)))
 
 
@@ -65,13 +65,13 @@ def test_a_job_is_stopped_and_sent_again_and_ctrl_c_leaves_it_alone(
 
         first = head.begin(*words, cwd=tmp_path)
         before = stopped_midway(head, first, store, r"(?m)^job (\S+): lmmcl run")
-        assert first.code(0) == 130 and "was stopped; submit it again to go on" in first.output, first.output
+        assert first.code(0) == 130 and "was stopped; submit it again to resume" in first.output, first.output
 
         second = head.begin(*words, cwd=tmp_path)
         second.wait_until(lambda: len(Ledger(str(store)).paths()) >= 4, 600)
         second.process.send_signal(signal.SIGINT)
         assert second.code(60) == 130
-        [again] = re.findall(r"the job goes on; its log: (ray job logs .*)", second.output)
+        [again] = re.findall(r"The job keeps running. Its log: (ray job logs .*)", second.output)
         log = head.begin(*shlex.split(again), cwd=tmp_path)
         assert log.code(600) == 0 and "2 trials (2 done)" in log.output, log.output
     assert all_done(load_sweep(sweep).steps, store, before)

@@ -140,7 +140,7 @@ def test_a_damaged_file_is_told_and_its_step_counts_as_missing(ledger: Ledger, t
     damage(ledger, STEP.path, "delta.safetensors", truncate=truncate)
     told = check_store(ledger).damages
     assert [each.path for each in told] == [STEP.path]
-    assert ("bytes, not the" if truncate else "other bytes") in told[0].why
+    assert ("bytes, not the" if truncate else "checksum mismatch") in told[0].why
     assert ledger.find(STEP) is not None, "a check changes nothing"
     with pytest.raises(DamagedError, match=f"{STEP.path}/delta.safetensors.*next run"):
         content(ledger)

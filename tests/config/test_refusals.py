@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from pathlib import Path
 
 import pytest
-from made import SWEEP, write_sweep
+from made import SWEEP, MadeModel, write_sweep
 
 from lmmcl.cli import main
 from lmmcl.config.cluster import load_cluster
+from lmmcl.config.name_lookup import Names
 from lmmcl.config.sweep import load_sweep
+from lmmcl.config.sweep_file import SweepFile
+from lmmcl.config.validation import read_yaml, validate
 from lmmcl.errors import UserError
+from lmmcl.tasks import get_benchmark, get_skill
 
 GRID = "  - {model: [tiny-onevision], recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]}"
 
@@ -99,9 +104,9 @@ def test_recipes_that_do_not_fit(tmp_path: Path, recipe: str, said: str) -> None
         ("recipe: [llm], mitigation: [null, none]", "mitigation[1]", "'none' is listed already"),
         ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "listed already, at mitigation[0]"),
         ("recipe: [llm], order: [main, main]", "order[1]", "'main' is listed already"),
-        ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is no value of this (YAML reads yes and on as true"),
-        ("recipe: [llm], seed: [0, off]", "seed", "false is no value of this"),
-        ("recipe: [llm], max_steps: [yes]", "max_steps", "true is no value of this"),
+        ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is not an allowed value (YAML reads yes and on as true"),
+        ("recipe: [llm], seed: [0, off]", "seed", "false is not an allowed value"),
+        ("recipe: [llm], max_steps: [yes]", "max_steps", "true is not an allowed value"),
     ],
 )  # fmt: skip
 def test_values_that_would_be_merged_or_read_as_numbers(tmp_path: Path, grid: str, place: str, said: str) -> None:
@@ -110,10 +115,68 @@ def test_values_that_would_be_merged_or_read_as_numbers(tmp_path: Path, grid: st
     assert said in told
 
 
+ONE, OTHER = "{name: mine, train: [llm.blocks.0]}", "{name: mine, train: [llm.blocks.1]}"
+
+
+@pytest.mark.parametrize(
+    ("grids", "place", "said"),
+    [
+        (f"{{model: [tiny-onevision], recipe: [{ONE}, {OTHER}]}}", "grids[0].recipe[1]", "'mine' is the name of another recipe, at grids[0].recipe[0]"),
+        (f"{{model: [tiny-onevision], recipe: [{ONE}]}}, {{model: [tiny-onevision], recipe: [{OTHER}]}}", "grids[1].recipe[0]", "'mine' is the name of another recipe, at grids[0].recipe[0]"),
+        ("{model: [tiny-onevision], recipe: [{name: sa_proj, train: [vision]}]}", "grids[0].recipe[0]", "'sa_proj' is the name of a recipe that ships"),
+    ],
+)  # fmt: skip
+def test_two_recipes_of_one_name_are_refused_with_their_places(
+    tmp_path: Path, grids: str, place: str, said: str
+) -> None:
+    text = f"name: small\norders: {{main: [counting]}}\ngrids: [{grids}]\n"
+    with pytest.raises(UserError) as refusal:
+        load_sweep(write_sweep(tmp_path, text))
+    assert f"small.yaml: {place}: {said}" in str(refusal.value)
+
+
+def test_one_recipe_may_be_written_twice_under_its_name(tmp_path: Path) -> None:
+    grid = f"{{model: [tiny-onevision], recipe: [{ONE}], seed: [SEED]}}"
+    grids = f"[{grid.replace('SEED', '0')}, {grid.replace('SEED', '1')}, {{model: [tiny-next], recipe: [{{name: sa_proj, train: [llm.blocks.*.attention]}}]}}]"
+    text = f"name: small\norders: {{main: [counting]}}\ngrids: {grids}\n"
+    assert len(load_sweep(write_sweep(tmp_path, text)).trials) == 3
+
+
+@pytest.mark.parametrize("kind", ["mitigation", "model"])
+def test_of_mitigations_and_models_too_a_name_stands_for_one_thing(tmp_path: Path, kind: str) -> None:
+    path = write_sweep(tmp_path)
+    names = Names(str(path), tmp_path, validate(SweepFile, read_yaml(path), file=str(path)))
+    one, other = MadeModel("same", revision="1"), MadeModel("same", revision="2")
+    names._one_of_its_name(kind, "same", one, "grids[0]")
+    names._one_of_its_name(kind, "same", one, "grids[1]")
+    with pytest.raises(UserError, match=rf"grids\[2\]: 'same' is the name of another {kind}, at grids\[0\]"):
+        names._one_of_its_name(kind, "same", other, "grids[2]")
+
+
+def test_trials_that_a_report_could_not_tell_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Names, "_one_of_its_name", lambda self, axis, name, value, place: value)
+    text = (
+        f"name: small\norders: {{main: [counting]}}\ngrids: [{{model: [tiny-onevision], recipe: [{ONE}, {OTHER}]}}]\n"
+    )
+    with pytest.raises(UserError, match=r"two trials are called 'mine · .*' and are not the same"):
+        load_sweep(write_sweep(tmp_path, text))
+
+
+def test_the_benchmark_of_a_skill_that_is_taught_is_not_held_out_under_any_name(tmp_path: Path) -> None:
+    skill = dataclasses.replace(get_skill("counting"), benchmark=get_benchmark("colour"))
+    path = write_sweep(tmp_path)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(UserError, match=r"held_out\[0\]: 'colour' is the benchmark of 'counting', a skill of an order"),
+    ):
+        patch.setattr("lmmcl.config.name_lookup.get_skill", lambda name: skill)
+        load_sweep(path)
+
+
 def test_truth_is_no_number_in_fixed_settings_either(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training\.epochs: true is no value"):
+    with pytest.raises(UserError, match=r"training\.epochs: true is not an allowed value"):
         load_sweep(write_sweep(tmp_path), ["training.epochs=true"])
-    with pytest.raises(UserError, match=r"training\.workers: true is no value"):
+    with pytest.raises(UserError, match=r"training\.workers: true is not an allowed value"):
         load_cluster(write_sweep(tmp_path, "training: {workers: true, compile: true}", "cluster.yaml"))
 
 

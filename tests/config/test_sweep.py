@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_is_answered_with_the_near_ones(tmp_path: Path)
 def test_a_key_that_may_be_of_several_trials_is_told_with_those(tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(tmp_path))
     assert sweep.trial(sweep.trials[1].key[:12]) is sweep.trials[1]
-    with pytest.raises(UserError, match=f"may be any of .*{sweep.trials[3].key}.*more of the key"):
+    with pytest.raises(UserError, match=f"is ambiguous.*{sweep.trials[3].key}.*more characters"):
         sweep.trial("")
 
 

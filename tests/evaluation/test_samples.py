@@ -33,5 +33,5 @@ def test_a_line_that_is_no_sample_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "samples.jsonl"
     write_samples(path, SAMPLES)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(UserError, match=r"samples\.jsonl: line 3: is no sample"):
+    with pytest.raises(UserError, match=r"samples\.jsonl: line 3: is not a valid sample"):
         read_samples(path)

@@ -22,5 +22,5 @@ def test_stages_that_differ_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="this process sees none"):
+    with pytest.raises(Exception, match="none are visible"):
         learnt(small(), tmp_path, TrainingPlacement(gpus_per_worker=1))

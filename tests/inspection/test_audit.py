@@ -51,7 +51,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a record of something else": (changed(RECORD, lambda _: '["a"]'), "record.json is not a JSON object"),
     "the record of another step": (changed(RECORD, lambda _: SAID), f"its record is of {ASKED.key}"),
     "a file that was cut": (changed("delta.safetensors", lambda text: text[:3]), "delta.safetensors has 3 bytes, not"),
-    "a file that was changed": (changed("rows.jsonl", lambda text: text.replace("1", "2")), "rows.jsonl holds other"),
+    "a file that was changed": (
+        changed("rows.jsonl", lambda text: text.replace("1", "2")),
+        "rows.jsonl checksum mismatch",
+    ),
     "a file that is missing": (lambda folder: (folder / "delta.safetensors").unlink(), "delta.safetensors is missing"),
 }
 
@@ -90,7 +93,7 @@ def test_what_is_harmless_is_no_damage(ledger: Ledger) -> None:
 
 
 def test_where_there_is_no_store_a_person_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="stroe: there is none; name another with --store"):
+    with pytest.raises(UserError, match=r"stroe does not exist.*--store"):
         check_store(Ledger(str(tmp_path / "stroe")))
 
 

@@ -44,7 +44,7 @@ def test_time_left_is_what_like_steps_took(sweep: Sweep, ledger: Ledger) -> None
 
 def test_nothing_is_guessed_before_there_is_a_step_of_each_kind(sweep: Sweep, tmp_path: Path) -> None:
     status = sweep_status(sweep, Ledger(str(tmp_path / "empty")))
-    assert status.seconds_left is None and "not known yet" in headline(status)
+    assert status.seconds_left is None and "ETA unknown" in headline(status)
 
 
 def test_a_failed_trial_says_why_until_it_is_done(sweep: Sweep, ledger: Ledger) -> None:

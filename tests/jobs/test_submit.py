@@ -46,7 +46,7 @@ def test_more_of_the_runtime_environment_comes_from_a_file(tmp_path: Path) -> No
     assert env["pip"] == ["mine"]
     assert env["env_vars"] == {"A": "line", "RAY_JOB_STOP_WAIT_TIME_S": "5"}
     more.write_text("env_vars: {A: 1}\n")
-    with pytest.raises(UserError, match=r"env\.yaml: Ray does not take this environment"):
+    with pytest.raises(UserError, match=r"env\.yaml: Ray rejected this runtime environment"):
         made(tmp_path, runtime_env=more)
     more.write_text("pips: [mine]\n")
     with pytest.raises(UserError, match=r"env\.yaml: unknown setting 'pips'; did you mean 'pip'"):
@@ -54,7 +54,7 @@ def test_more_of_the_runtime_environment_comes_from_a_file(tmp_path: Path) -> No
 
 
 def test_what_would_not_reach_the_cluster_or_last_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the folder that is sent"):
+    with pytest.raises(UserError, match="the folder that is uploaded"):
         made(tmp_path, working_dir=tmp_path / "elsewhere")
     for store in (None, "lmmcl-store"):
         with pytest.raises(UserError, match="a store that all nodes can write"):
@@ -87,13 +87,13 @@ def test_data_of_a_sweep_goes_with_it_or_is_where_every_node_finds_it(
     home = tmp_path / "home"
     assert made(home, OWN.replace("DATA", "data")).shared == ()
     with pytest.raises(
-        UserError, match=r"other/train\.jsonl: is not in .*, the folder that is sent.*by an absolute path"
+        UserError, match=r"other/train\.jsonl: is not in .*, the folder that is uploaded.*by an absolute path"
     ):
         made(home, OWN.replace("DATA", "../other"))
     job = made(home, OWN.replace("DATA", f"{tmp_path}/other"), store="/shared/store")
     assert job.shared == ("/shared/store", f"{tmp_path}/other/test.jsonl", f"{tmp_path}/other/train.jsonl")
     (home / ".gitignore").write_text("data/\n")
-    with pytest.raises(UserError, match=r"data/train\.jsonl: is not sent: \.gitignore"):
+    with pytest.raises(UserError, match=r"data/train\.jsonl: would not be uploaded .*\.gitignore"):
         made(home, OWN.replace("DATA", "data"))
 
 
@@ -103,7 +103,7 @@ def test_a_folder_that_ray_does_not_take_is_refused_with_what_makes_it_large(
     monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 3 * 2**20)
     (tmp_path / "weights.bin").write_bytes(bytes(4 * 2**20))
     with pytest.raises(
-        UserError, match=r"4 MiB would be sent, and Ray takes less than 3 MiB; .*weights\.bin \(4 MiB\)"
+        UserError, match=r"4 MiB would be uploaded, but Ray accepts less than 3 MiB; .*weights\.bin \(4 MiB\)"
     ):
         made(tmp_path)
     (tmp_path / ".rayignore").write_text("*.bin\n")
@@ -116,7 +116,7 @@ def test_an_address_is_asked_as_it_is_given_and_told_where_nobody_answers(
     given, other = free_ports(2)
     monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{other}")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
-    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{given}: no job can be sent there: .*:{given}"):
+    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{given}: cannot submit jobs there: .*:{given}"):
         submit(made(tmp_path), f"http://127.0.0.1:{given}", follow=True, tell=print)
     with pytest.raises(UserError, match=r"such as http://host:8265"):
         submit(made(tmp_path), "host:8265", follow=True, tell=print)
@@ -126,10 +126,10 @@ def test_an_address_is_asked_as_it_is_given_and_told_where_nobody_answers(
     ("status", "ended", "message", "code", "told"),
     [
         ("SUCCEEDED", 0, "", 0, "what it found, here: lmmcl report"),
-        ("STOPPED", None, "", 130, "submit it again to go on"),
+        ("STOPPED", None, "", 130, "submit it again to resume"),
         ("FAILED", 2, "a long log", 2, "exit code 2; its log tells why"),
         ("FAILED", None, "no such package: mine", 1, "failed: no such package: mine"),
-        ("RUNNING", None, "", 1, "the job goes on; its log: ray job logs"),
+        ("RUNNING", None, "", 1, "The job keeps running. Its log: ray job logs"),
     ],
 )
 def test_how_a_job_ended_is_told_and_is_the_exit_code(

@@ -140,7 +140,7 @@ def test_rows_are_what_was_recorded_or_told_and_reading_them_changes_nothing(led
     record = ledger.find(STEP)
     assert record is not None
     ledger.files.write(f"{record.folder}/curve.jsonl", b'{"update": 9}\n')
-    with pytest.raises(DamagedError, match=r"curve.jsonl: .*other bytes.*ledger check --repair"):
+    with pytest.raises(DamagedError, match=r"curve.jsonl: .*checksum.*ledger check --repair"):
         ledger.read_lines(STEP.path, "curve.jsonl")
     assert ledger.find(STEP) is not None
     ledger.files.remove(f"{record.folder}/curve.jsonl")

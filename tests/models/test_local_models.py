@@ -96,7 +96,7 @@ def test_a_sweep_names_a_directory_relative_to_its_file(
     assert trial.model.identity() == get_model(str(small)).identity()
     assert trial.axes["model"].startswith("mine-")
     sweep.write_text(text.format("../models/other"))
-    with pytest.raises(UserError, match=r"grids\[0\].model\[0\]: model .*models/other: there is no such directory"):
+    with pytest.raises(UserError, match=r"grids\[0\].model\[0\]: model .*models/other: No such directory"):
         load_sweep(sweep)
 
 
@@ -155,9 +155,9 @@ def test_a_language_model_without_eyes_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("config.json", "there is no config.json"),
-        ("model.safetensors", "there are no weights"),
-        ("processor_config.json", "there is no processor"),
+        ("config.json", "config.json not found"),
+        ("model.safetensors", "no weights found"),
+        ("processor_config.json", "no processor found"),
     ],
 )
 def test_an_incomplete_directory_is_refused_at_once(small: Path, tmp_path: Path, missing: str, said: str) -> None:

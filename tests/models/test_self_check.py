@@ -47,7 +47,7 @@ def rows(check: SelfCheck, **settings: Any) -> list[dict[str, Tensor]]:
 def test_every_family_passes_and_says_how_many_features_its_images_have(family: str, tmp_path: Path) -> None:
     check = checked(get_model(str(save(tmp_path / family, *FAMILIES[family]()))))
     encoded = rows(check)
-    assert check.of_training(encoded, NAMES) is None
+    assert check.check_training(encoded, NAMES) is None
     with _counted_features(check.model) as features:
         check.forward(check._batch(encoded))
     assert features == [check._image_tokens(check._batch(encoded))] and features[0] > 0
@@ -66,7 +66,7 @@ def see_all(model: Any, batch: dict[str, Tensor]) -> Any:
 
 def test_an_answer_that_is_seen_is_found() -> None:
     check = checked(TINY, see_all)
-    found = check.of_training(rows(check), NAMES)
+    found = check.check_training(rows(check), NAMES)
     assert found and found.startswith(
         "row 'a', alone: changing the last token of its answer moves the logits before it"
     )
@@ -74,7 +74,7 @@ def test_an_answer_that_is_seen_is_found() -> None:
 
 def test_an_answer_that_is_seen_in_padded_batches_alone_is_found() -> None:
     check = checked(TINY, lambda model, batch: (see_all if len(batch["input_ids"]) > 1 else call)(model, batch))
-    found = check.of_training(rows(check), NAMES)
+    found = check.check_training(rows(check), NAMES)
     assert found and found.startswith("row 'a', in a padded batch: changing the last token")
 
 
@@ -84,7 +84,7 @@ def test_an_answer_that_is_seen_where_nothing_is_padded_alone_is_found() -> None
     for layer in model.model.language_model.layers:
         layer.self_attn.is_causal = False
     check = checked(TINY, model=model)
-    found = check.of_training(rows(check), NAMES)
+    found = check.check_training(rows(check), NAMES)
     assert found and "alone: changing the last token" in found
 
 
@@ -96,7 +96,7 @@ def test_padding_that_is_read_is_found() -> None:
     check = checked(
         TINY, lambda model, batch: model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
     )
-    found = check.of_training(rows(check), NAMES)
+    found = check.check_training(rows(check), NAMES)
     assert found and "row 'a': in a padded batch its logits are not those that it has alone" in found
 
 
@@ -105,7 +105,7 @@ def test_rows_of_one_length_are_padded_to_be_looked_at() -> None:
         TINY, lambda model, batch: model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
     )
     alike = [rows(check)[0]] * 2
-    found = check.of_training(alike, NAMES)
+    found = check.check_training(alike, NAMES)
     assert found and "in a padded batch" in found
 
 
@@ -113,7 +113,7 @@ def test_an_image_of_another_number_of_tokens_is_found_with_both_numbers() -> No
     check = checked(TINY)
     check.processor.num_image_tokens -= 1
     assert "row 'a': 16 image tokens in the text stand for 17 image features" in str(
-        check.of_training(rows(check), NAMES)
+        check.check_training(rows(check), NAMES)
     )
 
 
@@ -123,7 +123,7 @@ def test_a_fault_that_is_none_of_these_is_not_renamed() -> None:
 
     check = checked(TINY, broken)
     with pytest.raises(RuntimeError, match="out of something"):
-        check.of_training(rows(check), NAMES)
+        check.check_training(rows(check), NAMES)
 
 
 def test_what_counts_features_is_gone_afterwards() -> None:
@@ -149,13 +149,13 @@ def test_a_model_that_reads_its_padding_answers_nothing(monkeypatch: pytest.Monk
 
 def test_a_benchmark_is_looked_at_once_and_a_loaded_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    original = SelfCheck.of_prompts
+    original = SelfCheck.check_prompts
 
     def counted(self: SelfCheck, rows: Any, names: Any) -> str | None:
         seen.append(names[0])
         return original(self, rows, names)
 
-    monkeypatch.setattr(SelfCheck, "of_prompts", counted)
+    monkeypatch.setattr(SelfCheck, "check_prompts", counted)
     processor, model = TINY.load_processor(), TINY.load_model()
     first, second = (Benchmark(f"looked at {n}", 1, "exact_match", load=lambda: QUESTIONS) for n in range(2))
     for benchmark, expected in ((first, 1), (first, 1), (second, 2)):

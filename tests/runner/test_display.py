@@ -28,7 +28,7 @@ def test_a_pipe_gets_what_is_to_come_and_one_line_for_each_finished_stage() -> N
 
     lines = shown(terminal=False, story=story).splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("2 trials to run, of 6 stages in all")
+    assert lines[0].startswith("Running 2 trials (6 stages). Results are printed as each stage completes.")
     assert "stage 1 (after first) · learning +12.3 · held out forgetting -5.0" in lines[2]
     assert "left]" in lines[2]
 
@@ -76,4 +76,4 @@ def test_the_end_of_a_log_that_failed_several_trials_is_told_once() -> None:
 
     text = shown(terminal=False, story=story)
     assert text.count("Killed") == 1
-    assert "failed: llm · s1: its process died (told above)" in text
+    assert "failed: llm · s1: its process died (see above)" in text

@@ -45,7 +45,7 @@ class Pretend:
             if parent.label in self.damaged:
                 self.damaged.discard(parent.label)
                 self.ledger.quarantine(parent.path)
-                raise DamagedError("holds other bytes than were written", file=parent.path)
+                raise DamagedError("checksum mismatch", file=parent.path)
         self.computed[step.key] += 1
         if step.label in self.broken:
             raise RuntimeError(f"{step.label} broke")

@@ -157,7 +157,8 @@ def test_own_files_are_taught_asked_and_reported_without_python(tmp_path: Path) 
 def test_a_row_that_breaks_fails_its_trial_by_name_and_the_others_finish(tmp_path: Path) -> None:
     write_receipts(tmp_path / "data", rows=16)
     write_receipts(tmp_path / "torn", rows=16)
-    sorted((tmp_path / "torn").rglob("*.png"))[3].write_bytes(b"no picture")
+    cut = sorted((tmp_path / "torn").rglob("*.png"))[3]
+    cut.write_bytes(cut.read_bytes()[:-40])  # its head is whole: what is missing is found when the row is taught
     write_receipts(tmp_path / "data", rows=4, name="test.json", seed=1)
     text = {
         **yaml.safe_load(SWEEP),
@@ -205,4 +206,6 @@ def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monk
     monkeypatch.setattr("lmmcl.runner.inline.compute", no_room)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 1, ended.output
-    assert "failed  4 trials" in ended.output and "page    [Errno 28] No space left on device" in ended.output
+    assert (
+        "failed  4 trials" in ended.output and "page    not written: [Errno 28] No space left on device" in ended.output
+    )

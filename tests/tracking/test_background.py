@@ -97,7 +97,7 @@ def test_a_server_that_comes_back_gets_everything(caplog: pytest.LogCaptureFixtu
         tracker.put(make_trial(key="b", updates=0))
         wait_until(lambda: len(recorder.logged) == 2)
     assert tracker.close(20).undelivered == 0
-    assert sum("does not take results" in record.message for record in caplog.records) == 1
+    assert sum("does not accept results" in record.message for record in caplog.records) == 1
 
 
 def test_a_newer_result_is_not_replaced_by_one_that_failed() -> None:
@@ -158,7 +158,7 @@ def test_a_report_that_did_not_arrive_is_told_too(error: Exception, monkeypatch:
     tracker.put(make_trial(key="a", updates=0))
     end = tracker.close(20, [Path("index.html")])
     assert end.undelivered == 0
-    assert f"did not take the report ({error})" in str(end.message("x.yaml"))
+    assert f"did not accept the report ({error})" in str(end.message("x.yaml"))
 
 
 def test_a_fault_of_our_own_is_told_and_does_not_reach_the_sweep(caplog: pytest.LogCaptureFixture) -> None:

@@ -66,7 +66,7 @@ def test_peft_computes_what_the_checkpoint_does(recipe: Any, count: int, ledger:
 @pytest.mark.parametrize(
     ("recipe", "count", "said"),
     [
-        ("sa_proj", 1, "is no stage of LoRA"),
+        ("sa_proj", 1, "is not a LoRA stage"),
         ({"lora": {"rank": 4, "dora": True}}, 2, "2 stages of DoRA are not one adapter"),
         (
             {"name": "both", "train": ["projector"], "adapter": {"rank": 4}},

@@ -147,7 +147,7 @@ def test_every_family_trains_in_bf16_with_frozen_and_trained_parts_mixed(
         assert {tensor.dtype for tensor in chain.values()} == {torch.bfloat16}
 
 
-def test_only_the_first_examples_are_taken_when_so_many_are_asked_for(ledger: Ledger) -> None:
+def test_only_the_sampled_examples_are_read(ledger: Ledger) -> None:
     read: set[int] = set()
 
     class Counting(list):
@@ -159,13 +159,13 @@ def test_only_the_first_examples_are_taken_when_so_many_are_asked_for(ledger: Le
     record = finetune(
         stage(skill=skill("few", lambda: rows), examples=5, max_steps=None, epochs=2), ledger, TrainingPlacement()
     )
-    assert read == {0, 1, 2, 3, 4}
+    assert len(read) == 5
     assert record["updates"] == 3
 
 
 def test_gpus_that_are_not_there_are_not_replaced_by_a_cpu(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="1 GPUs are asked for"):
+    with pytest.raises(UserError, match="1 GPUs are requested"):
         finetune(stage(), ledger, TrainingPlacement(gpus_per_worker=1))
 
 

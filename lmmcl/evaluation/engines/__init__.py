@@ -27,6 +27,8 @@ class Engine(ABC):
     """A loaded checkpoint that answers."""
 
     name: ClassVar[str]
+    image_backend: str | None
+    """What resizes its images: `pil`, `torchvision`, or the engine's own way."""
 
     @abstractmethod
     def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:

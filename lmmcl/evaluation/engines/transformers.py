@@ -11,6 +11,7 @@ from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import said
 from lmmcl.ledger import Ledger
+from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import Checkpoint
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
@@ -23,6 +24,7 @@ class Transformers(Engine):
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int) -> None:
         self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.image_backend = image_backend(processor)
 
     def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
         return said(self.model, self.processor, benchmark, limit=limit, batch_size=self.batch_size)

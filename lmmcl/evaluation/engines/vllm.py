@@ -24,6 +24,7 @@ from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import stop_tokens
 from lmmcl.ledger import Ledger
+from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import prompt_ids
 from lmmcl.steps import Checkpoint
 from lmmcl.tasks.examples import Example
@@ -40,6 +41,7 @@ class Vllm(Engine):
     """A checkpoint in a `save_pretrained` folder, loaded by vLLM on `placement.gpus` GPUs (at least one)."""
 
     name = "vllm"
+    image_backend = "vllm"  # it reads the images' sizes and pixels with a processor of its own
 
     def __init__(self, folder: Path, processor: ProcessorMixin, placement: EvaluationPlacement, precision: str) -> None:
         from vllm import LLM
@@ -78,8 +80,7 @@ class Vllm(Engine):
         prompts = [read_question(benchmark, example, lambda: self._prompt(example)) for example in examples]  # noqa: B023
         outputs = self.model.generate(prompts, settings, use_tqdm=False)
         for example, output in zip(examples, outputs, strict=True):
-            text = self.processor.tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True)
-            yield example, text.strip()
+            yield example, answer_text(self.processor, output.outputs[0].token_ids)
 
     def _prompt(self, example: Example) -> dict[str, Any]:
         if len(example.images) > MOST_IMAGES:

@@ -9,6 +9,8 @@ import time
 
 from lmmcl.evaluation.probes.subject import Findings, Subject
 from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.provenance import provenance
+from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import ProbeStep
 
 __all__ = ["DETAILS", "Findings", "Subject", "examine", "record_probe"]
@@ -28,11 +30,18 @@ def record_probe(step: ProbeStep, ledger: Ledger, subject: Subject) -> Record:
 
     Raises ValueError for a value that is not finite: a model that answers NaN has no measure.
     """
-    started = time.monotonic()
+    started, begun = time.monotonic(), time.time()
     found = examine(step, subject)
     values = {f"{step.probe.name}/{what}": float(value) for what, value in found.values.items()}
     if broken := [name for name, value in values.items() if not math.isfinite(value)]:
         raise ValueError(f"{step.label} of {step.checkpoint.label} is not finite: {', '.join(broken)}")
     with ledger.writing(step) as draft:
         (draft.folder / DETAILS).write_text(json.dumps(found.details, indent=1), encoding="utf-8")
-        return draft.commit({"values": values, "seconds": time.monotonic() - started})
+        return draft.commit(
+            {
+                "values": values,
+                "image_backend": image_backend(subject.processor),
+                "seconds": time.monotonic() - started,
+                "provenance": provenance(begun),
+            }
+        )

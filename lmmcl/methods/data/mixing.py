@@ -16,6 +16,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.tasks import get_skill, skill_names
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.files.content import content_digest
+from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
 from lmmcl.tasks.files.local_files import load_unchanged
 from lmmcl.tasks.skills import Skill
@@ -28,10 +29,15 @@ class DataFile:
     name: str
     digest: str
     load: Callable[[], Sequence[Example]] = field(compare=False)
+    files: tuple[Path, Path | None] = field(compare=False)
 
     def identity(self) -> dict[str, Any]:
         """What enters a key: the content, wherever it lies and whatever it is called."""
         return {"version": READER_VERSION, "data": self.digest}
+
+    def fingerprints(self) -> Fingerprints:
+        """What tells rows that other data hold too."""
+        return file_fingerprints(*self.files, self.digest)
 
 
 def _source(value: Any, info: ValidationInfo) -> Skill | DataFile:
@@ -58,7 +64,7 @@ def _data_file(folder: Path, train: str, images: str | None) -> DataFile:
     file = (folder / train).absolute()
     below = None if images is None else (folder / images).absolute()
     digest = content_digest(file, below, unique_ids=False)
-    return DataFile(file.stem, digest, partial(load_unchanged, file, below, digest, unique_ids=False))
+    return DataFile(file.stem, digest, partial(load_unchanged, file, below, digest, unique_ids=False), (file, below))
 
 
 def _several(value: Any) -> Any:

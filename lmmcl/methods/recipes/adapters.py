@@ -85,7 +85,7 @@ class LinearAdapter(Adapter):
                     raise error.at(place=role) from error
                 written += shape[0] * shape[1]
         if not trained:
-            raise UserError(f"there is no linear layer under {', '.join(self.targets)}")
+            raise UserError(f"no linear layer matches {', '.join(self.targets)}")
         return trained, written
 
 

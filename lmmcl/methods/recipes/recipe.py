@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from lmmcl.errors import UserError, bad_setting, shown, unknown
+from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
+from lmmcl.named_settings import build, check_settings, validated
 
 
 class Recipe(BaseModel):
@@ -126,14 +127,7 @@ def make_adapter(settings: Mapping[str, Any]) -> Adapter:
     name = settings.get("kind", "lora")
     if name not in KINDS:
         raise UserError(unknown("kind of adapter", str(name), KINDS))
-    kind = KINDS[name]
-    for setting in settings:
-        if setting not in kind.model_fields:
-            raise UserError(unknown(f"setting of {name}", str(setting), kind.model_fields))
-    try:
-        return kind.model_validate(dict(settings))
-    except ValidationError as error:
-        raise bad_setting(str(name), error, kind) from error
+    return build(KINDS[name], str(name), settings)
 
 
 _TRAIN: dict[str, tuple[str, ...]] = {
@@ -204,17 +198,14 @@ def get_recipe(spec: str | Mapping[str, Any]) -> Recipe:
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        raise bad_setting(f"recipe {fields.get('name', '')}".rstrip(), error, Recipe) from error
+    return validated(Recipe, f"recipe {fields.get('name', '')}".rstrip(), fields)
 
 
 def _union(name: str) -> Recipe:
     parts = []
     for part in name.split("+"):
         if part in NOT_OFFERED:
-            raise UserError(f"{shown(part)} is no recipe: {NOT_OFFERED[part]}")
+            raise UserError(f"{shown(part)} is not a recipe: {NOT_OFFERED[part]}")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])
@@ -229,13 +220,8 @@ def _union(name: str) -> Recipe:
 def _changed(name: str, settings: Any) -> Recipe:
     """A recipe that ships with some settings changed: those of its adapter, or learning rates."""
     recipe = _union(name)
-    if not isinstance(settings or {}, Mapping):
-        raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
-    for setting in settings or {}:
-        if setting not in {*own, "learning_rates", "partial"}:
-            raise UserError(unknown(f"setting of {name}", str(setting), {*own, "learning_rates", "partial"}))
-    given = dict(settings or {})
+    given = check_settings(name, settings, {*own, "learning_rates", "partial"})
     changes = ",".join(f"{key}={value}" for key, value in given.items())
     more = {"learning_rates": given.pop("learning_rates", {}), "partial": given.pop("partial", False)}
     adapter = make_adapter({**recipe.adapter.model_dump(), **given}) if recipe.adapter else None

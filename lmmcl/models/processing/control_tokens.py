@@ -25,7 +25,7 @@ from lmmcl.tasks.examples import Role
 ALIAS = ("\U0010fffd", "\U0010fffc")
 """Around the other name of a control token: the last characters of the last private plane."""
 _NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_MEDIA = re.compile(r"pad|image|img|video|audio|reserved|unused", re.IGNORECASE)
+_MEDIA = re.compile(r"pad|eo[mst]|image|img|video|audio|reserved|unused", re.IGNORECASE)
 _MEDIA_ATTRIBUTES = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see once
 

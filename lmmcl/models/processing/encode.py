@@ -17,6 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.models.processing.control_tokens import once
 from lmmcl.models.processing.padding import IGNORED, PER_TOKEN
 from lmmcl.models.processing.rendering import Dialogue, Renderer
+from lmmcl.models.processing.resizing import pin_resizing
 from lmmcl.models.processing.splicing import SplicingTokenizer, is_begun, lend
 from lmmcl.models.processing.tokenization import Tokens
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
@@ -102,6 +103,8 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
     images = list(example.open_images()) or None
+    if images:
+        once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     output = processor(text=[text], images=images, return_tensors="pt", **wants)
     dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}

@@ -200,6 +200,15 @@ def opened(text: str) -> str | None:
     return None
 
 
+def opened_by_prompt(processor: Any) -> bool:
+    """Whether an answer begins inside a thought that the generation prompt opens."""
+
+    def is_open() -> bool:
+        return opened(Renderer(processor, [Message("user", "?")]).write(1, prompt=True)) is not None
+
+    return once(processor, "open", is_open)
+
+
 def _split_thought(content: str) -> tuple[str, str]:
     """An assistant's turn up to the end of its thought, and the rest of it."""
     at = max(content.rfind(close) + len(close) if close in content else 0 for _, close in THOUGHTS)

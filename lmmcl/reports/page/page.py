@@ -15,23 +15,7 @@ from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.results import SweepResults
 
 FILES = "page_files"
-SCRIPTS = (
-    "data.js",
-    "plots.js",
-    "scatter.js",
-    "advice.js",
-    "first.js",
-    "probes.js",
-    "inside.js",
-    "cells.js",
-    "flips.js",
-    "stages.js",
-    "trial.js",
-    "costs.js",
-    "table.js",
-    "filters.js",
-    "start.js",
-)
+SCRIPTS = ("data.js", "plots.js", "recommendation.js", "probes.js", "trial.js", "tables.js", "start.js")
 """In this order they are one script: each uses what those before it declare, and `start.js` draws everything."""
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
-from lmmcl.reports.pareto import comparable, on_front
-from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, short_name
+from lmmcl.reports.pareto import beaten_by, comparable, on_front
+from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables.table import ranked, state_of
@@ -43,7 +43,7 @@ def _view(results: SweepResults) -> dict[str, Any]:
     for trial in trials:
         groups.setdefault(comparable(trial), len(groups))
     places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
-    front = on_front(results)
+    front, beaten = on_front(results), _beaten_bits(results, trials)
     stages = sum(len(trial.stages) for trial in trials)
     points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
     return {
@@ -62,10 +62,16 @@ def _view(results: SweepResults) -> dict[str, Any]:
         },
         "trials": [
             _trial(trial, places, benchmarks, probes, points)
-            | {"front": trial.key in front, "group": groups[comparable(trial)]}
+            | {"front": trial.key in front, "group": groups[comparable(trial)], "beatenBy": beaten.get(trial.key)}
             for trial in trials
         ],
     }
+
+
+def _beaten_bits(results: SweepResults, trials: Sequence[TrialResult]) -> dict[str, str]:
+    """For each finished trial, the places of those that beat it as bits: hexadecimal, the lowest four places first."""
+    places = {trial.key: place for place, trial in enumerate(trials)}
+    return {key: f"{sum(1 << places[rival] for rival in rivals):x}"[::-1] for key, rivals in beaten_by(results).items()}
 
 
 def _advice(results: SweepResults) -> dict[str, Any]:
@@ -78,8 +84,9 @@ def _advice(results: SweepResults) -> dict[str, Any]:
             {
                 "trial": places[choice.trial.key],
                 "name": short_name(results, choice.trial),
-                "heldOut": choice.trial.measure("held_out_forgetting"),
-                "low": (choice.trial.interval("held_out_forgetting") or (None, None))[0],
+                "leastBudget": choice.least_budget,
+                "sureBudget": choice.sure_budget,
+                "risk": None if choice.sure_budget is None else risk_line(choice.sure_budget),
                 "lines": choice_lines(results, choice),
                 "ties": [places[tie.trial.key] for tie in choice.ties],
             }
@@ -210,6 +217,7 @@ def _facts(results: SweepResults) -> list[list[str]]:
     if results.wanted is not None:
         facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
     facts += [["search", str(each)] for each in results.searches]
+    facts += [["note", note] for note in results.notes]
     if results.file:
         facts.append(["file", results.file])
     if len(results.trials) > 1:

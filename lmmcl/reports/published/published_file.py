@@ -103,9 +103,7 @@ class Figure(Settings):
     of: Of
     where: str
     values: Mapping[str, float] = Field(min_length=1)
-    approximate: tuple[str, ...] = Field(
-        default=(), description="values that were read off a picture, or are told as about"
-    )
+    approximate: tuple[str, ...] = Field(default=(), description="values read off a figure, or given as approximate")
     note: str = ""
 
     @field_validator("values")

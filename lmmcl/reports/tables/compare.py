@@ -137,19 +137,19 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
     for trial, matrix in zip((one, other), matrices[0], strict=True):
         if not matrix.stages:
-            told = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; `lmmcl status` says how far it is"
+            told = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; see `lmmcl status`"
             raise UserError(told, file=sweep.file)
     stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
     if stages[0] != stages[1]:
         ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
         raise UserError(
-            f"{one.name} has come to stage {stages[0]}, {other.name} to stage {stages[1]}; "
-            + ("; ".join(ended) or "run the sweep on, then compare"),
+            f"{one.name} has finished stage {stages[0]}, {other.name} stage {stages[1]}. "
+            + ("; ".join(ended) or "Finish the sweep before comparing."),
             file=sweep.file,
         )
     found = compare([a for a, _ in matrices], [b for _, b in matrices])
     if not found["benchmarks"]:
-        raise UserError(f"{one.name} and {other.name} were asked no question in common", file=sweep.file)
+        raise UserError(f"{one.name} and {other.name} have no question in common", file=sweep.file)
     names = [_without_seed(trial) if len(pairs) > 1 else trial.name for trial in (one, other)]
     return Comparison(names[0], names[1], stages, len(pairs), **found)
 
@@ -197,9 +197,9 @@ def comparison_table(found: Comparison) -> Group:
     tables = [_table("measure", found.measures, corrected=False)] if found.measures else []
     tables.append(_table("benchmark", found.benchmarks, corrected=len(found.benchmarks) > 1))
     seeds = (
-        f"Over {found.seeds} seeds: intervals know of other questions and of other seeds."
+        f"Over {found.seeds} seeds: intervals cover the sampling of questions and of seeds."
         if found.seeds > 1
-        else "One seed: intervals know of other questions, and nothing of other seeds."
+        else "One seed: intervals cover the sampling of questions, not of seeds."
     )
     note = f"Points after stage {found.stages[0]}; brackets are 95 % intervals. {seeds}"
     return Group(*map(escape, parts), *tables, note, escape(sentence(found)))

@@ -50,7 +50,7 @@ def start_error(error: BaseException, address: str) -> UserError | None:
         )
     if "timed out during startup" in text:  # Ray has no class for it
         return UserError(
-            "Ray did not get up within the 30 seconds that it gives itself: this machine is too busy. Run the same command "
+            "Ray did not start within its own limit of 30 seconds: this machine is too busy. Run the same command "
             "again when it is less so, or with --inline, in one process without Ray"
         )
     if re.search(
@@ -82,7 +82,8 @@ def _is_at_home(name: str) -> bool:
 
 def _no_answer(address: str, why: str) -> UserError:
     return UserError(
-        f"no Ray cluster answers at {address} ({why}); start one (`ray start --head`), name the one that runs, or take local",
+        f"no Ray cluster answers at {address} ({why}); start one (`ray start --head`), "
+        "give the address of a running one, or use `local`",
         place="ray.address",
     )
 

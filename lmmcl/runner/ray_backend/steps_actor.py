@@ -163,7 +163,7 @@ class RayExecutor:
                 broken += policy is RetryPolicy.LIMITED
                 if self._ending or policy is RetryPolicy.NEVER or broken > self._cluster.training.max_failures:
                     raise await self._reason(error, steps[0], broken, where) from None
-                log.warning("%s is tried again: %s", steps[0].label, explain(error))
+                log.warning("%s failed and is retried: %s", steps[0].label, explain(error))
                 if not is_store_unavailable(error):  # else what waits on its node is uploaded again, not computed again
                     node = None
                 await asyncio.sleep(PAUSES.pause(broken))

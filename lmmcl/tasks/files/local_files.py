@@ -16,6 +16,7 @@ from typing import Any
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.content import Content, content_digest, read_content
+from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION, read_examples
 from lmmcl.tasks.skills import Benchmark, Skill
 
@@ -25,10 +26,14 @@ ANSWER_TOKENS = 16
 
 @dataclass(frozen=True)
 class LocalBenchmark(Benchmark):
-    """A benchmark whose questions lie in a local file; `digest` stands for that file and its images."""
+    """A benchmark whose questions lie in a local file; `digest` stands for that file and its images.
+
+    `files` are the file and the folder of its images, `rows` how many it has.
+    """
 
     digest: str = field(kw_only=True)
     rows: int = field(compare=False, kw_only=True)
+    files: tuple[Path, Path | None] = field(compare=False, kw_only=True)
     about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
     def identity(self) -> dict[str, Any]:
@@ -41,13 +46,20 @@ class LocalBenchmark(Benchmark):
     def known_rows(self) -> int:
         return self.rows
 
+    def fingerprints(self) -> Fingerprints:
+        return file_fingerprints(*self.files, self.digest)
+
 
 @dataclass(frozen=True)
 class LocalSkill(Skill):
-    """A skill whose training examples lie in a local file; `digest` stands for that file and its images."""
+    """A skill whose training examples lie in a local file; `digest` stands for that file and its images.
+
+    `files` are the file and the folder of its images, `rows` how many it has.
+    """
 
     digest: str = field(kw_only=True)
     rows: int = field(compare=False, kw_only=True)
+    files: tuple[Path, Path | None] = field(compare=False, kw_only=True)
     about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
     def identity(self) -> dict[str, Any]:
@@ -59,6 +71,9 @@ class LocalSkill(Skill):
 
     def known_rows(self) -> int:
         return self.rows
+
+    def fingerprints(self) -> Fingerprints:
+        return file_fingerprints(*self.files, self.digest)
 
 
 def local_benchmark(
@@ -91,6 +106,7 @@ def local_benchmark(
         description=description or f"{file.name}, scored by {metric}",
         digest=content.digest,
         rows=content.rows,
+        files=(file, folder),
         about=_about(file, content),
     )
 
@@ -120,6 +136,7 @@ def local_skill(
         description=description or f"{file.name}",
         digest=content.digest,
         rows=content.rows,
+        files=(file, folder),
         about=_about(file, content),
     )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.digest import cache_folder
+from lmmcl.tasks.files.fingerprints import Fingerprints, prepared_fingerprints
 from lmmcl.tasks.files.prepared import PreparedExamples, about
 from lmmcl.tasks.images import DECODING
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -81,6 +82,9 @@ class HubBenchmark(Benchmark):
     def missing(self) -> str | None:
         return missing(self.name, TEST, self.version)
 
+    def fingerprints(self) -> Fingerprints | None:
+        return None if self.missing() else prepared_fingerprints(prepared_file(self.name, TEST))
+
 
 @dataclass(frozen=True)
 class HubSkill(Skill):
@@ -94,6 +98,9 @@ class HubSkill(Skill):
 
     def missing(self) -> str | None:
         return missing(self.name, TRAIN, self.version)
+
+    def fingerprints(self) -> Fingerprints | None:
+        return None if self.missing() else prepared_fingerprints(prepared_file(self.name, TRAIN))
 
 
 def hub_benchmark(name: str, version: int, metric: str, source: HubSource, **more: Any) -> HubBenchmark:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmmcl.tasks.examples import Example
+from lmmcl.tasks.metrics.parse_answer import plain_form
 
 ORDERS = 4
 SIGMA = 6.0
@@ -39,7 +40,7 @@ class Weights:
 
 def words(text: str) -> list[str]:
     """The words of a caption."""
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(plain_form(text).casefold())
 
 
 def grams(text: str) -> Counter[tuple[str, ...]]:

@@ -20,6 +20,8 @@ from lmmcl.tasks.metrics.cider import all_cider, alone
 from lmmcl.tasks.metrics.parse_answer import (
     normalise,
     number_words,
+    one_line,
+    plain_form,
     stated_letter,
     stated_number,
     stated_time,
@@ -132,13 +134,9 @@ def anls(prediction: str, example: Example) -> float:
     """
     from rapidfuzz.distance import Levenshtein
 
-    said = _one_line(prediction)
-    best = max(Levenshtein.normalized_similarity(said, _one_line(reference)) for reference in example.references)
+    said = one_line(prediction)
+    best = max(Levenshtein.normalized_similarity(said, one_line(reference)) for reference in example.references)
     return best if best > 0.5 else 0.0
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 _QUANTITY = re.compile(r"[$€£¥]?\s*([-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:e[-+]?\d+)?)\s*(%|percent)?")
@@ -166,7 +164,7 @@ def _relaxed(prediction: str, reference: str) -> bool:
 
 
 def _quantity(text: str) -> tuple[float, bool] | None:
-    match = _QUANTITY.fullmatch(text.strip().strip("\"'*").rstrip(".").casefold())
+    match = _QUANTITY.fullmatch(plain_form(text).strip().strip("\"'*").rstrip(".").casefold())
     if not match or not any(character.isdigit() for character in match[1]):
         return None
     return float(match[1].replace(",", "").replace("−", "-")), bool(match[2])
@@ -187,18 +185,18 @@ def clock(prediction: str, example: Example) -> float:
 _METRICS = {
     metric.name: metric
     for metric in (
-        Metric("anls", 1, anls),
-        Metric("cider", 1, alone, all_cider),
+        Metric("anls", 2, anls),
+        Metric("cider", 2, alone, all_cider),
         Metric("clock", 1, clock),
-        Metric("contains", 2, contains),
-        Metric("exact_match", 1, exact_match),
+        Metric("contains", 3, contains),
+        Metric("exact_match", 2, exact_match),
         Metric("integer", 1, integer),
-        Metric("letter", 1, letter),
-        Metric("letter_or_text", 1, letter_or_text),
-        Metric("ocr_contains", 1, ocr_contains),
-        Metric("mllm_cl_science", 1, science),
-        Metric("relaxed_accuracy", 1, relaxed_accuracy),
-        Metric("vqa_soft", 1, vqa_soft),
-        Metric("yes_no", 1, yes_no),
+        Metric("letter", 2, letter),
+        Metric("letter_or_text", 2, letter_or_text),
+        Metric("ocr_contains", 2, ocr_contains),
+        Metric("mllm_cl_science", 2, science),
+        Metric("relaxed_accuracy", 2, relaxed_accuracy),
+        Metric("vqa_soft", 2, vqa_soft),
+        Metric("yes_no", 2, yes_no),
     )
 }

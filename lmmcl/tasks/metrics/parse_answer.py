@@ -12,9 +12,24 @@ import unicodedata
 _EDGE = " \t\n.,;:!?\"'`*_()[]{}<>“”‘’"
 
 
+_WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " ", "￥": "¥", "￡": "£"}
+_MARKS = {"。": ". ", "、": ", ", "【": "[", "】": "]", "〔": "(", "〕": ")"} | dict.fromkeys("「」『』《》〈〉", '"')
+_ASCII = str.maketrans(_WIDE | _MARKS)
+
+
+def plain_form(text: str) -> str:
+    """One way to write a text: composed accents (NFC), full-width letters, digits and marks as the ASCII ones they stand for."""
+    return unicodedata.normalize("NFC", text).translate(_ASCII)
+
+
+def one_line(text: str) -> str:
+    """The plain form in lower case, with single spaces."""
+    return unicodedata.normalize("NFC", " ".join(plain_form(text).casefold().split()))
+
+
 def normalise(text: str) -> str:
     """Unicode-folded, lower case, single spaces, no punctuation at the edges, no leading article."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = " ".join(unicodedata.normalize("NFKC", plain_form(text)).casefold().split())
     bare = folded.strip(_EDGE) or folded  # an answer that is a mark ("?") stays one
     return re.sub(r"^(?:a|an|the) (?=\S)", "", bare)
 
@@ -95,7 +110,7 @@ def stated_letter(text: str) -> str | None:
     line is a letter; exactly one letter is named by "option B" or in brackets. A letter in running text ("A photo of
     B", "vitamin C") and a list ("A, B and C") state nothing.
     """
-    plain = _MARKUP.sub("", text).strip().strip("\"'“”")
+    plain = _MARKUP.sub("", plain_form(text)).strip().strip("\"'“”")
     if whole := _ALONE.fullmatch(plain):
         return whole[1].upper()
     for pattern in (_ANSWER_IS, _IS_ANSWER):

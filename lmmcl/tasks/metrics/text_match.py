@@ -6,7 +6,14 @@ import re
 from collections.abc import Sequence
 
 from lmmcl.tasks.examples import Example
-from lmmcl.tasks.metrics.parse_answer import normalise, number_words, stated_letter, stated_number
+from lmmcl.tasks.metrics.parse_answer import (
+    normalise,
+    number_words,
+    one_line,
+    plain_form,
+    stated_letter,
+    stated_number,
+)
 
 FORMULAS = "HME100k"
 """The part of OCRBench that is formulas: spaces do not count there, and case does."""
@@ -39,7 +46,9 @@ def science(prediction: str, example: Example) -> float:
     if LISTED not in question:
         return contains(prediction, example)
     said = normalise(prediction)
-    return max(_share([normalise(each) for each in reference.split(",")], said) for reference in example.references)
+    return max(
+        _share([normalise(each) for each in plain_form(reference).split(",")], said) for reference in example.references
+    )
 
 
 def _share(wanted: Sequence[str], said: str) -> float:
@@ -54,14 +63,13 @@ def _word(wanted: str, said: str) -> bool:
 def ocr_contains(prediction: str, example: Example) -> float:
     """OCRBench (Liu et al. 2023): 1 if a reference occurs anywhere in the answer, case apart.
 
-    For handwritten formulas (`dataset` is HME100k) spaces do not count and case does. lmms-eval: full-width letters are plain
-    ones, and runs of spaces count.
+    For handwritten formulas (`dataset` is HME100k) spaces do not count and case does. lmms-eval: runs of spaces count.
     """
     if example.metadata.get("dataset") == FORMULAS:
-        said = "".join(prediction.split())
-        return float(any("".join(reference.split()) in said for reference in example.references))
-    said = " ".join(prediction.casefold().split())
-    return float(any(" ".join(reference.casefold().split()) in said for reference in example.references))
+        said = "".join(plain_form(prediction).split())
+        return float(any("".join(plain_form(reference).split()) in said for reference in example.references))
+    said = one_line(prediction)
+    return float(any(one_line(reference) in said for reference in example.references))
 
 
 def letter_or_text(prediction: str, example: Example) -> float:
@@ -74,7 +82,7 @@ def letter_or_text(prediction: str, example: Example) -> float:
 
 
 def _same(prediction: str, reference: str) -> bool:
-    wanted = reference.strip()
+    wanted = plain_form(reference).strip()
     if re.fullmatch(r"[A-Z]", wanted):
         return stated_letter(prediction) == wanted
     said, target = normalise(prediction), normalise(wanted)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lmmcl.tasks.metrics.parse_answer import NUMBER_WORDS
+from lmmcl.tasks.metrics.parse_answer import NUMBER_WORDS, plain_form
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if value <= 10} | {"none": "0"}
@@ -28,7 +28,7 @@ _CONTRACTIONS = {
 
 def vqa_normalise(text: str) -> str:
     """The form in which two VQA answers are compared."""
-    flat = " ".join(text.casefold().replace("’", "'").split())
+    flat = " ".join(plain_form(text).casefold().replace("’", "'").split())
     words = _strip_punctuation(flat).split()
     digits = [_DIGITS.get(word, word) for word in words]
     return " ".join(_CONTRACTIONS.get(word, word) for word in digits if word not in ("a", "an", "the"))

@@ -45,7 +45,7 @@ def with_class_name(
     if right not in shown or not wrong:
         raise UserError("has no lettered options with a right and a wrong one", place=place)
     if letter is not None and letter not in wrong:
-        raise UserError(f"{letter!r} is no wrong option; allowed: {', '.join(wrong)}", place=place)
+        raise UserError(f"{letter!r} is not a wrong option; allowed: {', '.join(wrong)}", place=place)
     if class_name in shown.values():
         raise UserError(f"{class_name!r} is one of its options already", place=place)
     trap = letter or pick(rng or np.random.default_rng(0), wrong)

@@ -157,7 +157,7 @@ def finished(job: Job) -> Result | None:
     try:
         result = Result.from_path(f"{ledger.store}/runs/{job.key}")
     except damaged_run_error() as error:
-        log.warning("%s is trained anew; what was kept for being resumed is damaged: %s", job.step.label, error)
+        log.warning("%s is trained from the start; its resume checkpoint is damaged: %s", job.step.label, error)
         ledger.remove_run(job.key)
         return None
     if not result.metrics or "proof" not in result.metrics or result.checkpoint is None:
@@ -165,7 +165,7 @@ def finished(job: Job) -> Result | None:
     with result.checkpoint.as_directory() as folder:
         corruption = find_corruption(Path(folder))
     if corruption is not None:
-        log.warning("%s was trained, but what its group handed over is not whole: %s", job.step.label, corruption)
+        log.warning("%s was trained, but the output of its worker group is incomplete: %s", job.step.label, corruption)
         return None
     return result
 
@@ -179,7 +179,7 @@ def _commit_earlier(job: Job, result: Result, pending: PendingRecord, started: f
             raise
         log.warning("%s was trained, but the node that held it is lost: %s", job.step.label, explain(error))
         return None
-    log.info("%s had been trained and not recorded: it is recorded now", job.step.label)
+    log.info("%s had been trained but not recorded; recorded now", job.step.label)
     return record
 
 

@@ -34,7 +34,7 @@ def find_corruption(folder: Path) -> str | None:
     """In what a checkpoint differs from its checksums, or None."""
     written = list(folder.glob(f"{CHECKSUMS}*.json"))
     if not written:
-        return "it was not written to its end"
+        return "it is incomplete"
     try:
         expected = {
             name: checksum

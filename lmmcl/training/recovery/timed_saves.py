@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 SHARE = 0.02
 """Of a stage's time that saves may take."""
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 2.0
 """Between two saves, however cheap they are."""
 BYTES_PER_SECOND = 2e8
 """What is assumed before the first save has been timed: hashed and written to an ordinary disk."""

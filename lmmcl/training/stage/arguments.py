@@ -33,7 +33,7 @@ def training_arguments(
         )
     if not on_cpu and not torch.cuda.is_available():
         raise UserError(
-            f"{placement.gpus_per_worker:g} GPUs are asked for, but this process sees none",
+            f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
             place="training.gpus_per_worker",
         )
     arguments = TrainingArguments(

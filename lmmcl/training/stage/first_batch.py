@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.models.processing.padding import IGNORED
-from lmmcl.models.self_check import LOOKED_AT, SelfCheck
+from lmmcl.models.self_check import ROWS_CONSIDERED, SelfCheck
 from lmmcl.training.stage.collate import StageData
 from lmmcl.training.stage_errors import StageError
 
@@ -29,7 +29,7 @@ def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports th
     All workers look at the same rows, so that they run the same parts of a divided model. Raises StageError for what is wrong.
     """
     data: StageData = trainer.train_dataset
-    rows = list(dict.fromkeys(data.rows[: min(LOOKED_AT, trainer.step.training.global_batch_size)]))
+    rows = list(dict.fromkeys(data.rows[: min(ROWS_CONSIDERED, trainer.step.training.global_batch_size)]))
     model = trainer.taught
 
     def forward(batch: Mapping[str, Tensor]) -> Tensor:
@@ -40,7 +40,7 @@ def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports th
 
     check = SelfCheck(model, data.processor, forward, half=trainer.step.training.precision != "fp32")
     model.eval()  # until the Trainer's own `train`, which comes next
-    if fault := check.of_training([data.encoded(row) for row in rows], [_name(data, row) for row in rows]):
+    if fault := check.check_training([data.encoded(row) for row in rows], [_name(data, row) for row in rows]):
         raise StageError.of(trainer.step, fault)
 
 

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmmcl.models.experts import grown
+from lmmcl.models.processing.resizing import image_backend
 from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
@@ -81,6 +82,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     train_seconds = time.perf_counter() - begun
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
+    collator: Any = trainer.data_collator
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -93,6 +95,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "loss": curve[-1]["loss"],
         "strategy": strategy,
         "modes": modes,
+        "image_backend": image_backend(collator.processor),
     }
 
 

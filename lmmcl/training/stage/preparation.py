@@ -15,6 +15,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
 from lmmcl.models.processing.position_limit import position_limits
+from lmmcl.models.processing.resizing import RESIZING
 from lmmcl.steps import Finetune, skills_of
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.examples import Example
@@ -112,7 +113,7 @@ def _cache_keys(step: Finetune, examples: Sequence[Example], mixes: bool) -> lis
 
     def key(skill: Any) -> str:
         cut = {"max_length": step.training.max_length} if step.training.max_length else {}
-        return canonical_json({"model": step.model.identity(), "skill": skill, **cut})
+        return canonical_json({"model": step.model.identity(), "skill": skill, "resizing": RESIZING, **cut})
 
     if isinstance(examples, Mix):
         return [key(step.key), *(key(identity or step.skill.identity()) for identity in examples.identities)]

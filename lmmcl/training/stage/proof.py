@@ -43,7 +43,7 @@ def verify_updates(
     tensor changed, a tensor appeared or vanished, or (if `must_move`) none of the tensors of a selector moved.
     """
     if before.keys() != after.keys():
-        raise StageError.of(step, f"tensors appeared or vanished: {_some(set(before) ^ set(after))}")
+        raise StageError.of(step, f"tensors appeared or disappeared: {_some(set(before) ^ set(after))}")
     changed = {name for name in before if before[name] != after[name]}
     if wrong := changed - set(trained):
         raise StageError.of(step, f"{len(wrong)} frozen tensors changed: {_some(wrong)}")

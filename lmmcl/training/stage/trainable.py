@@ -246,7 +246,7 @@ def _peft_config(adapter: Adapter, modules: list[str]) -> Any:
             )
         case OSF():
             return OSFConfig(effective_rank=adapter.preserved, target_modules=modules)
-    raise TypeError(f"{type(adapter).__name__} is none of PEFT's adapters")
+    raise TypeError(f"{type(adapter).__name__} is not an adapter of PEFT")
 
 
 def _module(name: str) -> str:

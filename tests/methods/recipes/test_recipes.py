@@ -171,7 +171,7 @@ def test_a_bad_entry_is_told_what_is_allowed(entry: Any, said: str) -> None:
     [
         ("lora", "rank 256 is above what a layer of 96 × 384 can hold; allowed: 1 to 96"),
         ({"lora_attention": {"rank": 32}}, "llm.blocks.0.attention.k: rank 32 .* of 24 × 96"),
-        ({"name": "n", "adapter": {"rank": 4, "targets": ["llm.norm"]}}, "no linear layer under llm.norm"),
+        ({"name": "n", "adapter": {"rank": 4, "targets": ["llm.norm"]}}, "no linear layer matches llm.norm"),
         ({"name": "n", "adapter": {"rank": 4, "targets": ["llm.blokcs"]}}, "llm.blokcs"),
         ({"name": "n", "train": ["llm.blocks.0"], "adapter": {"rank": 4}}, "would train itself and have an adapter"),
         ({"name": "n", "train": ["llm"], "learning_rates": {"vision": 1e-6}}, "'vision' covers nothing that trains"),

@@ -135,7 +135,7 @@ def test_the_page_advises_as_the_terminal_does(small: SweepResults) -> None:
     for choice, shown in zip(recommend(small)[0].choices, data["advice"]["groups"][0]["choices"], strict=True):
         assert names[choice.trial.name] == shown["trial"]
         assert shown["lines"] == choice_lines(small, choice) and set(shown["lines"]) <= set(
-            recommendation(small, -shown["heldOut"])
+            recommendation(small, shown["leastBudget"])
         )
 
 

@@ -111,7 +111,7 @@ def covered(sweep: Sweep) -> list[bool]:
 
 
 def test_a_recipe_is_what_it_trains_whatever_a_sweep_calls_it(tmp_path: Path) -> None:
-    recipes = "{name: sa_proj, train: [llm.blocks.0]}, {name: mine, train: [llm.blocks.*.attention]}"
+    recipes = "{name: first, train: [llm.blocks.0]}, {name: mine, train: [llm.blocks.*.attention]}"
     grids = f"{{model: [llava-onevision-7b], recipe: [{recipes}], seed: [0]}}"
     assert covered(load_sweep(small(tmp_path, grids=grids))) == [False, True]
     ranks = "{lora_all: {rank: 8, alpha: 16}}, {lora: {rank: 8, alpha: 16}}, {lora_all: {rank: 4, alpha: 16}}"

@@ -42,7 +42,7 @@ def test_one_wrong_option_is_replaced_and_the_rest_stays() -> None:
         (asked(question="What is it?"), None, "no lettered options"),
         (asked("D"), None, "no lettered options"),
         (asked(question="What?\nC. green"), None, "no lettered options"),
-        (asked(), "C", "no wrong option; allowed: A, B"),
+        (asked(), "C", "not a wrong option; allowed: A, B"),
     ],
 )
 def test_a_question_that_cannot_be_a_trap_is_refused(example: Example, letter: str | None, why: str) -> None:

@@ -84,6 +84,7 @@ def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
 def test_a_strategy_that_was_not_applied_ends_the_stage(asked: TrainingPlacement, said: str) -> None:
     trainer = types.SimpleNamespace(
         step=SHORT,
+        taught=types.SimpleNamespace(config=types.SimpleNamespace(_attn_implementation="sdpa")),
         model_wrapped=torch.nn.Linear(1, 1),
         is_deepspeed_enabled=False,
         args=types.SimpleNamespace(world_size=1, device="cpu"),
@@ -102,7 +103,7 @@ def test_kernels_that_would_replace_nothing_are_refused(monkeypatch: pytest.Monk
     asked = TrainingPlacement.model_construct(**{**TrainingPlacement().model_dump(), "liger": True})
 
     def trainer(model_type: str) -> Any:
-        config = types.SimpleNamespace(model_type=model_type)
+        config = types.SimpleNamespace(model_type=model_type, _attn_implementation="sdpa")
         model = torch.nn.Linear(1, 1)
         return types.SimpleNamespace(
             step=stage(),

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from group_parts import TOLERANCE, difference, losses, stage
+from made import SWEEP, write_sweep
+from own_data import write_receipts
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
@@ -54,3 +57,56 @@ def test_another_number_of_workers_than_torchrun_started_is_refused(tmp_path: Pa
     done = torchrun(tmp_path, workers=3)
     assert done.returncode != 0
     assert "torchrun started 2 processes, and the cluster file asks for 3 workers; set workers: 2" in done.stderr
+
+
+def lmmcl_run(sweep: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """`lmmcl run --inline` in two processes, as the cluster file says."""
+    cluster = sweep.parent / "two.yaml"
+    cluster.write_text("training: {workers: 2}\n")
+    run = ["run", str(sweep), "--inline", "--mlflow", "off", "--store", str(store), "--cluster", str(cluster), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "lmmcl",
+        *run,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, cwd=sweep.parent)
+
+
+def test_a_sweep_runs_inline_under_torchrun_and_each_stage_in_both_processes(tmp_path: Path) -> None:
+    grid = ["grids.0.recipe=[sa_proj]", "grids.0.learning_rate=[0.001]", "training.max_steps=2"]
+    settings = [word for setting in grid for word in ("--set", setting)]
+    done = lmmcl_run(write_sweep(tmp_path), tmp_path / "store", *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 trial (1 done)") == 1, "one process reports"
+    ledger = Ledger(str(tmp_path / "store"))
+    stages = [ledger.read(path) for path in ledger.paths()]
+    trained = [stage["strategy"] for stage in stages if stage and stage["kind"] == "finetune"]
+    assert [(strategy["name"], strategy["workers"]) for strategy in trained] == [("ddp", 2)] * 2
+
+
+def test_a_stage_that_fails_in_all_processes_fails_its_trial_and_the_next_one_is_trained(tmp_path: Path) -> None:
+    write_receipts(tmp_path / "data", rows=16)
+    write_receipts(tmp_path / "torn", rows=16)
+    for cut in sorted((tmp_path / "torn").rglob("*.png"))[:2]:
+        cut.write_bytes(cut.read_bytes()[:-40])
+    write_receipts(tmp_path / "data", rows=4, name="test.json", seed=1)
+    text = yaml.safe_load(SWEEP) | {
+        "skills": {
+            name: {"train": f"{folder}/train.json", "test": "data/test.json", "metric": "anls"}
+            for name, folder in (("whole", "data"), ("broken", "torn"))
+        },
+        "orders": {"bad": ["broken"], "good": ["whole"]},
+        "benchmarks": {"held_out": ["colour"]},
+        "training": {"epochs": 1, "global_batch_size": 16, "precision": "fp32"},
+        "grids": [{"model": ["tiny-onevision"], "recipe": ["gate_up"], "order": ["bad", "good"]}],
+    }
+    done = lmmcl_run(write_sweep(tmp_path, yaml.safe_dump(text)), tmp_path / "store")
+    assert done.returncode != 0 and "skill broken" in done.stdout, done.stderr
+    assert "2 trials (1 done, 1 failed)" in done.stdout, done.stdout

@@ -113,7 +113,7 @@ def test_what_a_group_handed_over_is_not_recorded_where_it_is_not_whole(
     file.write_bytes(file.read_bytes()[:-64])
     with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
-    assert "handed over is not whole" in caplog.text
+    assert "worker group is incomplete" in caplog.text
     assert ledger.find(STEP) is None and run.exists()
 
 
@@ -163,7 +163,7 @@ def test_a_run_whose_list_is_damaged_does_not_stop_its_stage_for_ever(
         shutil.rmtree(run / "checkpoint_1")
     with caplog.at_level(logging.WARNING), pytest.raises(TrainsError):
         finetune(STEP, ledger, GROUP.model_copy(update={"save_every": 3}))
-    assert "is trained anew" in caplog.text
+    assert "is trained from the start" in caplog.text
     assert not (run / reports_file()).exists()
 
 

@@ -49,11 +49,11 @@ def test_saves_take_a_small_share_of_a_stage(update_seconds: float, save_seconds
 
 
 def test_cheap_saves_come_every_few_seconds_and_none_after_the_last_update() -> None:
-    assert LEAST_SECONDS == 5.0
-    share, saved = simulated(0.125, 2**-10, 161)
-    assert saved == [40, 80, 120, 160] and share < 0.001
-    assert simulated(0.125, 2**-10, 160)[1] == [40, 80, 120]
-    assert simulated(0.125, 2**-10, 39)[1] == []
+    assert LEAST_SECONDS == 2.0
+    share, saved = simulated(0.125, 2**-10, 65)
+    assert saved == [16, 32, 48, 64] and share < 0.001
+    assert simulated(0.125, 2**-10, 64)[1] == [16, 32, 48]
+    assert simulated(0.125, 2**-10, 15)[1] == []
 
 
 class Killed(Exception):

@@ -43,7 +43,7 @@ def test_each_selector_must_have_moved_something() -> None:
 
 def test_a_tensor_that_vanished_fails_the_stage() -> None:
     after = {name: digest for name, digest in BEFORE.items() if name != "positions"}
-    with pytest.raises(StageError, match="appeared or vanished: positions"):
+    with pytest.raises(StageError, match="appeared or disappeared: positions"):
         verify_updates(stage("llm.blocks.*.mlp"), ROLES, TRAINED, BEFORE, after)
 
 

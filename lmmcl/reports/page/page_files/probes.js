@@ -35,3 +35,173 @@ function drawProbes() {
   Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points)"), config);
   drawInside();
 }
+// A probe inside stages: its value against the updates of a trial, one stage after the other.
+
+function drawInside() {
+  const place = data.probes.indexOf(by("probe").value),
+    has = (stage) => stage.inside !== null && place in stage.inside.values;
+  const trials = visible().filter((trial) => trial.stages.some(has));
+  by("inside-figure").hidden = !trials.length;
+  if (!trials.length) return;
+  const traces = trials.map((trial) => {
+    const trace = {
+      x: [],
+      y: [],
+      text: [],
+      customdata: [],
+      mode: "lines+markers",
+      hovertemplate: "%{text}: %{y:.4~g}<extra></extra>",
+      line: { color: colourOf(trial), width: 1.5 },
+      marker: { size: 6, color: colourOf(trial), symbol: symbolOf(trial) + (hollow(trial) ? "-open" : "") },
+    };
+    let before = 0; // updates of the stages before
+    for (const stage of trial.stages) {
+      if (has(stage))
+        stage.inside.updates.forEach((update, at) => {
+          if (stage.inside.values[place][at] === null) return;
+          trace.x.push(before + update);
+          trace.y.push(stage.inside.values[place][at]);
+          trace.customdata.push(trial.place);
+          trace.text.push(`<b>${plain(trial.name)}</b><br>update ${update} of ${plain(stage.skill || "")}`);
+        });
+      before += stage.updates.length ? stage.updates[stage.updates.length - 1] : 0;
+    }
+    return trace;
+  });
+  Plotly.react("inside", traces, layout("updates, over all stages", plain(by("probe").value)), config);
+}
+// Images × texts like what was taught (id) or not (ood): where the models changed.
+
+const GRID = [
+  ["id", "id"],
+  ["ood", "id"],
+  ["id", "ood"],
+  ["ood", "ood"],
+]; // (image, text), as the report lists them
+const celled = (trial) => trial.stages.filter((stage) => stage.cells.length);
+
+// The stage that the reader chose; of a trial that has not reached it, none.
+function cellsOf(trial) {
+  const stages = celled(trial),
+    wanted = by("cells-stage").value;
+  const stage = wanted === "last" ? stages[stages.length - 1] : stages.find((each) => String(each.number) === wanted);
+  return stage ? stage.cells : [];
+}
+
+function drawCells() {
+  const any = data.trials.some((trial) => celled(trial).length);
+  by("cells-section").hidden = !any;
+  if (!any) return;
+  const trials = visible().filter((trial) => cellsOf(trial).length),
+    apart = 0.7 / Math.max(1, trials.length);
+  const seat = new Map(trials.map((trial, rank) => [trial.place, (rank - (trials.length - 1) / 2) * apart]));
+  const traces = grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()).map((group) => {
+    const trace = {
+      x: [],
+      y: [],
+      text: [],
+      customdata: [],
+      mode: "markers",
+      hovertemplate: "%{text}<extra></extra>",
+      marker: { size: 10, color: colourOf(group[0]), symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : "") },
+      error_y: {
+        type: "data",
+        symmetric: false,
+        array: [],
+        arrayminus: [],
+        thickness: 1,
+        width: 0,
+        color: colourOf(group[0]),
+        visible: trials.length <= 60,
+      },
+    };
+    for (const trial of group)
+      cellsOf(trial).forEach((cell, at) => {
+        if (cell.change === null) return;
+        trace.x.push(at + seat.get(trial.place));
+        trace.y.push(cell.change);
+        trace.customdata.push(trial.place);
+        trace.error_y.array.push(cell.high - cell.change);
+        trace.error_y.arrayminus.push(cell.change - cell.low);
+        trace.text.push(
+          `<b>${plain(trial.name)}</b><br>image ${GRID[at][0]}, text ${GRID[at][1]}: ${points(cell.change)} [${points(cell.low)}, ${points(cell.high)}]`,
+        );
+      });
+    return trace;
+  });
+  const shape = layout("", "change (points)");
+  Object.assign(shape.xaxis, {
+    range: [-0.5, 3.5],
+    tickvals: [0, 1, 2, 3],
+    ticktext: GRID.map(([image, text]) => `image ${image}${compact() ? "<br>" : ", "}text ${text}`),
+    showgrid: false,
+    zeroline: false,
+  });
+  shape.shapes = [0.5, 1.5, 2.5].map((x) => ({
+    type: "line",
+    x0: x,
+    x1: x,
+    y0: 0,
+    y1: 1,
+    yref: "paper",
+    line: { color: LINE, width: 1 },
+  }));
+  Plotly.react("cells", traces, shape, config);
+}
+
+// The four cells of the trial that is selected, as rows of texts and columns of images.
+function drawCellTable() {
+  const trial = data.trials[state.trial],
+    table = by("cells-table"),
+    found = trial ? cellsOf(trial) : [];
+  table.replaceChildren();
+  if (!found.length) return;
+  const scale = Math.max(10, ...found.map((cell) => Math.abs(cell.change || 0))),
+    head = make("tr"),
+    body = make("tbody");
+  table.append(make("caption", trial.name), head);
+  head.append(
+    make("th", ""),
+    make("th", "images like the taught", { scope: "col" }),
+    make("th", "other images", { scope: "col" }),
+  );
+  for (const [text, title] of [
+    ["id", "texts like the taught"],
+    ["ood", "other texts"],
+  ]) {
+    const row = make("tr");
+    row.append(make("th", title, { scope: "row" }));
+    for (const image of ["id", "ood"]) {
+      const cell = found[GRID.findIndex((each) => each[0] === image && each[1] === text)],
+        box = make("td", points(cell.change));
+      if (cell.change !== null) {
+        const look = shade(cell.change, scale);
+        box.style.background = look.background;
+        box.style.color = look.ink;
+        box.append(
+          make("small", `${points(cell.low)} … ${points(cell.high)}`),
+          make("small", cell.benchmarks.map((place) => data.benchmarks[place]).join(", "), { class: "names" }),
+        );
+      } else {
+        box.append(make("small", "no benchmark"));
+      }
+      row.append(box);
+    }
+    body.append(row);
+  }
+  table.append(body);
+}
+
+function startCells() {
+  const numbers = [...new Set(data.trials.flatMap((trial) => celled(trial).map((stage) => stage.number)))].sort(
+    (a, b) => a - b,
+  );
+  by("cells-stage").append(
+    make("option", "the last stage", { value: "last" }),
+    ...numbers.map((number) => make("option", `stage ${number}`, { value: number })),
+  );
+  by("cells-stage").onchange = () => {
+    drawCells();
+    drawCellTable();
+  };
+}

@@ -66,9 +66,7 @@ drawScatter();
 drawCurves();
 drawCells();
 drawCosts();
-const first = whole.advice.groups
-  .map((group) => group.choices.filter((choice) => choice.heldOut >= -whole.advice.budget).pop())
-  .find(Boolean);
+const first = whole.advice.groups.map((group) => choiceUnder(group, whole.advice.budget)).find(Boolean);
 choose(first && !eachSeed ? first.trial : 0);
 drawFirst();
 drawProbes();

@@ -1,3 +1,42 @@
+// Which trial to take under the reader's budget, from the choices that the report has made.
+
+// The last choice that a budget allows: they are in the order of what is learnt, and the report says what each costs.
+function choiceUnder(group, allowed) {
+  return group.choices.filter((choice) => choice.leastBudget <= allowed).pop();
+}
+
+function drawAdvice() {
+  const box = by("advice-text"),
+    groups = whole.advice.groups,
+    allowed = budget() === null ? Infinity : budget();
+  box.replaceChildren();
+  for (const group of groups) {
+    const choice = choiceUnder(group, allowed),
+      most = group.choices[group.choices.length - 1];
+    const pick = make("p", groups.length > 1 ? `${group.model}: ` : "", { class: "pick" });
+    const name = (each) => {
+      if (eachSeed) return make("strong", each.name);
+      const button = make("button", each.name, { type: "button", title: "show this trial" });
+      button.onclick = () => choose(each.trial);
+      return button;
+    };
+    box.append(pick);
+    if (choice) {
+      pick.append("Take ", name(choice), ".");
+      box.append(...choice.lines.map((line) => make("p", line)));
+      if (choice.sureBudget !== null && allowed < choice.sureBudget) box.append(make("p", choice.risk));
+    } else {
+      pick.append(`No finished trial keeps within this budget; the least is lost by ${group.least}.`);
+    }
+    const front = make("p", "On the front, from the least learnt to the most: ");
+    group.choices.forEach((each, place) => {
+      front.append(...(place ? [" → "] : []), name(each));
+    });
+    box.append(front);
+    if (choice !== most) front.append(`. Without a budget ${most.name} learns most.`);
+  }
+  by("advice").hidden = !groups.length;
+}
 // After one skill: bars of learning and of held-out forgetting.
 
 // Bars of the first stage: markers' axis along x, colours' axis side by side.

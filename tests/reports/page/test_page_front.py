@@ -1,0 +1,59 @@
+"""What the page draws as the front of the trials that it shows is what the report says beats nothing of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from dataclasses import replace
+from importlib import resources
+
+import pytest
+from synthetic_results import make_sweep
+
+from lmmcl.reports.page.page_data import page_data
+from lmmcl.reports.pareto import beaten_by, fronts
+from lmmcl.reports.results import SweepResults
+from lmmcl.reports.tables.table import ranked
+
+NODE = shutil.which("node")
+STAND_INS = """
+const said = {textContent: TEXT};
+globalThis.document = {getElementById: () => said}; globalThis.location = {hash: ""}; globalThis.window = {matchMedia: () => ({matches: false})};
+"""
+
+
+@pytest.fixture
+def many() -> SweepResults:
+    rates = [1e-6 * (place + 1) for place in range(8)]
+    return make_sweep(recipes=["sa_proj", "gate_up", "full"], rates=rates)
+
+
+def test_a_trial_is_on_the_front_of_a_selection_where_none_of_it_beats_it(many: SweepResults) -> None:
+    beaten, chosen = beaten_by(many), random.Random(0)
+    for _ in range(20):
+        some = [trial for trial in many.trials if chosen.random() < 0.5]
+        keys = {trial.key for trial in some}
+        expected = {trial.key for front in fronts(replace(many, trials=some)) for trial in front}
+        assert {key for key in keys if not keys & set(beaten[key])} == expected
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path")
+def test_the_page_draws_the_front_of_what_it_shows(many: SweepResults) -> None:
+    data = page_data(many)
+    files = resources.files("lmmcl.reports.page") / "page_files"
+    scripts = "\n".join((files / name).read_text(encoding="utf-8") for name in ("data.js", "plots.js"))
+    chosen, shown = random.Random(1), []
+    for _ in range(10):
+        shown.append([place for place in range(len(data["trials"])) if chosen.random() < 0.6])
+    code = STAND_INS.replace("TEXT", json.dumps(json.dumps(data))) + scripts
+    ask = (
+        f"\nconsole.log(JSON.stringify({json.dumps(shown)}.map((some) => fronts(some.map((at) => data.trials[at])).map("
+    )
+    ask += "(front) => front.map((trial) => trial.name)))));"
+    done = subprocess.run([str(NODE), "-"], input=code + ask, capture_output=True, text=True, check=True, timeout=60)
+    trials = ranked(many.trials)
+    for drawn, places in zip(json.loads(done.stdout), shown, strict=True):
+        expected = fronts(replace(many, trials=[trials[place] for place in places]))
+        assert drawn == [[trial.name for trial in front] for front in expected]
