@@ -68,16 +68,17 @@ CONFIG: dict[str, dict[str, Any]] = {
         "text_config": {"rope_parameters": {"full_attention": MROPE}},
     },
     "deepseek_ocr2": {
-        "text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+        "text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "max_position_embeddings": 4096},
         "vision_config": {
             "sam_config": {"downsample_channels": [16, 24], "image_size": 1024, "patch_size": 16},
-            "encoder_config": {"hidden_size": 24},
+            "encoder_config": {"hidden_size": 24, "num_key_value_heads": 2},
         },
     },
     "gemma4": {"vision_config": {"model_type": "gemma4_vision", **SMALL_TOWER}},
     "mistral_large4": {"text_config": {"num_key_value_heads": 4, "index_topk": 512}},
     "hy_v4_vl": {"text_config": {"index_topk": 512}},
     "dots3_note": {
+        "text_config": {"index_topk": 512},
         "vision_config": {
             "adapter_in_dim": 32,
             "adapter_out_dim": 64,
@@ -123,7 +124,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     "instructblip": {"num_query_tokens": 4},
     "internvl": {"image_seq_length": 4, "vision_config": {"image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}},
     "janus": {"vision_config": {"projection_dim": 64, "num_image_tokens": 16}},
-    "kosmos-2.5": {},
+    "kosmos-2.5": {"vision_config": {"patch_embed_hidden_size": 3 * PATCH**2}},
     "llava_next": {"image_grid_pinpoints": GRID},
     "llava_next_video": {"image_grid_pinpoints": GRID},
     "llava_onevision": {"image_grid_pinpoints": GRID},
