@@ -10,6 +10,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+HELP = ("boto3<1.41.6",)
+"""For pip alone, which would try hundreds of releases to find the one that the lowest s3fs goes with."""
 EXTRAS = ("test", "s3", "optuna")
 
 
@@ -27,7 +29,7 @@ def main() -> None:
         *project["dependencies"],
         *(text for name in EXTRAS for text in project["optional-dependencies"].get(name, ())),
     ]
-    for line in sorted({found for text in texts if (found := lowest(Requirement(text)))}):
+    for line in sorted({*HELP} | {found for text in texts if (found := lowest(Requirement(text)))}):
         print(line)
 
 

@@ -118,6 +118,12 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     assert not [(page.name, target) for page, target in links if not (page.parent / target).exists()]
 
 
+def test_every_page_is_in_the_index() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"]({page.name})" not in index]
+    assert not missing, "give each a line in docs/README.md"
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -19,12 +19,22 @@ app.add_typer(data_app, name="data")
 def data_check(
     file: Annotated[Path, typer.Argument(help="LLaVA JSON or messages: .json, .jsonl, .parquet")],
     images: Annotated[Path | None, typer.Option(help="folder of the images; default that of the file")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="also tell how the tokenizer of this model reads the texts (a name or a directory)"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report every bad row of a data file, by row number and field. Exit code 2 when there is one."""
     from lmmcl.tasks.files.check import check_file
 
-    found = check_file(file, images)
+    check_text = None
+    if model is not None:
+        from lmmcl.models import get_model
+        from lmmcl.models.processing.check_text import TextReader
+
+        check_text = TextReader(get_model(model).load_processor())
+    found = check_file(file, images, check_text)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -45,7 +55,7 @@ def data_prepare(
     images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
     again: Annotated[bool, typer.Option("--again", help="prepare again even if the data is already there")] = False,
 ) -> None:
-    """Fetch, convert and check data of the hub, once. The same command goes on after an interruption."""
+    """Fetch, convert and check data of the hub, once. The same command continues after an interruption."""
     from lmmcl.tasks.hub import client, prepare
     from lmmcl.tasks.hub.hub_data import data_folder
 

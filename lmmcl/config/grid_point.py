@@ -187,8 +187,8 @@ class Space:
 
 def _called(axis: str, value: Any) -> str:
     if axis in ("model", "recipe"):
-        return value.name
-    return value.label if axis == "mitigation" else value if axis == "order" else f"{axis} {_short(value)}"
+        return str(value.name)
+    return str(value.label) if axis == "mitigation" else str(value) if axis == "order" else f"{axis} {_short(value)}"
 
 
 def _short(value: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lmmcl.config.sweep_file import LocalBenchmarkEntry, LocalSkillEntry, SweepFile
 from lmmcl.config.validation import join
@@ -18,6 +18,8 @@ from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
 from lmmcl.tasks.probes import Probe, get_probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.tags import tagged
+
+T = TypeVar("T")
 
 
 class Names:
@@ -154,14 +156,14 @@ class Names:
             found[probe.name] = probe
         return tuple(found.values())
 
-    def _lookup(self, kind: str, name: str, own: Mapping, shipped: list[str], get: Any, place: str) -> Any:
+    def _lookup(self, kind: str, name: str, own: Mapping[str, Any], shipped: list[str], get: Any, place: str) -> Any:
         if name in own:
             return own[name]
         if name not in shipped:
             raise UserError(unknown(kind, name, [*shipped, *own]), file=self._file, place=place)
         return get(name)
 
-    def _named(self, make: Any, place: str, *args: Any, **more: Any) -> Any:
+    def _named(self, make: Callable[..., T], place: str, *args: Any, **more: Any) -> T:
         """Call `make`; its UserError gets the file and the place."""
         try:
             return make(*args, **more)

@@ -25,6 +25,7 @@ class Comparable(Protocol):
     def name(self) -> str: ...
     def identity(self) -> dict[str, Any]: ...
     def fingerprints(self) -> Fingerprints | None: ...
+    def notes(self) -> tuple[str, ...]: ...
 
 
 Kind = Literal["asked", "mixed", "taught"]
@@ -63,7 +64,7 @@ def find_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> list[O
     found: dict[tuple[str, str, str], Overlap] = {}
     alike: dict[object, Trial] = {}
     for trial in _trials(sweep) if trials is None else trials:  # most differ in what cannot overlap, such as seeds
-        data = (*trial.skills, None, *trial.held_out, None, *_mixed_in(trial))
+        data = (*trial.skills, None, *trial.held_out, None, *mixed_in(trial))
         alike.setdefault(tuple(map(id, data)), trial)
     for trial in alike.values():
         for kind, one, other in _pairs(trial):
@@ -77,6 +78,14 @@ def find_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> list[O
                 allowed = one.name in sweep.allow_overlap
                 found[place] = Overlap(kind, one.name, other.name, len(shared), mine.total, first, same, allowed)
     return list(found.values())
+
+
+def describe_overlaps(sweep: Sweep) -> list[str]:
+    """The overlaps in words, for a report: data that can no longer be read hide no result."""
+    try:
+        return [str(overlap) for overlap in find_overlaps(sweep)]
+    except UserError as error:
+        return [f"whether rows are taught and asked could not be told: {error}"]
 
 
 def check_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> None:
@@ -117,14 +126,15 @@ def _trials(sweep: Sweep) -> Iterator[Trial]:
         yield from space.extremes
 
 
-def _mixed_in(trial: Trial) -> Sequence[Comparable]:
+def mixed_in(trial: Trial) -> Sequence[Comparable]:
+    """What the mitigation of a trial mixes into every stage."""
     return trial.mitigation.auxiliary if isinstance(trial.mitigation, DataHybrid) else ()
 
 
 def _pairs(trial: Trial) -> Iterator[tuple[Kind, Comparable, Comparable]]:
     """What may overlap in a trial: kind, whose rows are counted, and what teaches them."""
     skills = list({skill.name: skill for skill in trial.skills}.values())
-    mixed = _mixed_in(trial)
+    mixed = mixed_in(trial)
     for benchmark in trial.benchmarks:
         for taught in (*skills, *mixed):
             yield "asked", benchmark, taught

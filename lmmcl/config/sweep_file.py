@@ -13,9 +13,13 @@ from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
 from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
-Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+LONGEST_NAME = 100
+"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
-BenchmarkName = Annotated[str, Field(min_length=1, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+BenchmarkName = Annotated[
+    str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+]
 """A name, or `lmms_eval/<task>`."""
 
 

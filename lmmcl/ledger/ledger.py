@@ -55,7 +55,7 @@ class Ledger:
         if (folder := local_path(self.store)) is not None:
             object.__setattr__(self, "store", str(folder.expanduser().resolve()))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Ledger, (self.store, self.deferred_key))
 
     @cached_property

@@ -44,7 +44,8 @@ class Record:
     @property
     def files(self) -> Mapping[str, Mapping[str, Any]]:
         """Bytes and SHA-256 of each file, by its name below the step's folder; empty in records that have none."""
-        return self.fields.get("files", {})
+        files: Mapping[str, Mapping[str, Any]] = self.fields.get("files", {})
+        return files
 
     @property
     def folder(self) -> str:
@@ -59,7 +60,8 @@ class Record:
     @property
     def dropped(self) -> Sequence[str]:
         """Names of the files that `lmmcl gc` dropped."""
-        return self.fields.get("dropped_files", ())
+        names: Sequence[str] = self.fields.get("dropped_files", ())
+        return names
 
 
 def encode_record(fields: Mapping[str, Any]) -> bytes:

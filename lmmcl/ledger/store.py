@@ -64,7 +64,7 @@ class Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Store, (self.uri,))
 
     @cached_property
@@ -77,7 +77,7 @@ class Store:
     def root(self) -> str:
         if (folder := local_path(self.uri)) is not None:
             return str(folder).rstrip("/")
-        return fsspec.core.url_to_fs(self.uri)[1].rstrip("/")
+        return str(fsspec.core.url_to_fs(self.uri)[1]).rstrip("/")
 
     @cached_property
     def is_local(self) -> bool:
@@ -90,11 +90,12 @@ class Store:
 
     def exists(self) -> bool:
         """Whether there is anything here, or at least a folder."""
-        return self._patiently(self.fs.exists, self.root)
+        return bool(self._patiently(self.fs.exists, self.root))
 
     def read(self, name: str) -> bytes:
         """All of a file; raises FileNotFoundError."""
-        return self._patiently(self.fs.cat_file, f"{self.root}/{name}")
+        content: bytes = self._patiently(self.fs.cat_file, f"{self.root}/{name}")
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in the place of one, or of none, at once: an upload is atomic, and so is a rename."""
@@ -187,7 +188,7 @@ class Store:
 
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
-        return self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp()
+        return float(self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp())
 
     def matches(self, pattern: str) -> list[str]:
         """Names of the files that a pattern names, sorted: `*` stands for a part of a name, `**` for folders at any depth.

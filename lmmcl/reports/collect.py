@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmmcl.config.overlaps import find_overlaps
+from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger, Record
@@ -58,7 +58,7 @@ def collect_results(context: RunContext, failures: Mapping[str, str] | None = No
         wanted=len(wanted),
         recorded=len(records),
         searches=search_states(sweep, ledger),
-        notes=[*(str(overlap) for overlap in find_overlaps(sweep)), *differing_versions(records)],
+        notes=[*describe_overlaps(sweep), *differing_versions(records)],
     )
 
 

@@ -21,7 +21,7 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
-from lmmcl.runner.perfect_answers import check_answers
+from lmmcl.runner.preflight import check_rows
 from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -139,7 +139,7 @@ def run_sweep(
     proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
     check_inputs([*unfinished, *proposed])
     check_overlaps(sweep, [*unfinished, *proposed])
-    check_answers(
+    check_rows(
         (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values()),
         ledger,
         lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),

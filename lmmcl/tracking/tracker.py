@@ -79,12 +79,6 @@ class Tracker:
         self._runs.set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
         return run.id
 
-    def log_files(self, trial: TrialResult, files: Mapping[str, Path]) -> None:
-        """Store files (samples, figures) with a trial; the keys are folders among its artifacts."""
-        run = self._runs.top("trial", trial.key, trial.name)
-        for folder, file in files.items():
-            self._client.log_artifact(run.id, str(file), folder)
-
     def log_report(self, files: Sequence[Path], note: str = "") -> str:
         """Store the sweep's report (page, figures, folders of tables) in its own run; files of the same name are replaced."""
         run = self._runs.top("report", self.sweep, f"report of {self.sweep}")

@@ -9,6 +9,7 @@ import pytest
 from made import write_sweep
 
 from lmmcl.config.sweep import load_sweep
+from lmmcl.config.sweep_file import LONGEST_NAME
 from lmmcl.config.validation import MOST_PROBLEMS
 from lmmcl.errors import LONGEST_VALUE, UserError
 
@@ -27,10 +28,10 @@ def axis(name: str, count: int) -> str:
 
 
 def refused(folder: Path, text: str) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError) as caught:
         load_sweep(write_sweep(folder, text))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5  # nothing was expanded
     return str(caught.value)
 
 
@@ -82,3 +83,10 @@ def test_values_in_messages_are_cut(line: str, tmp_path: Path) -> None:
 def test_of_many_problems_the_first_are_listed(tmp_path: Path) -> None:
     told = refused(tmp_path, SWEEP.replace("AXES", f"seed: [{', '.join(['x'] * 500)}]"))
     assert told.count("\n") == MOST_PROBLEMS + 1 and told.endswith(f"and {500 - MOST_PROBLEMS} more problems")
+
+
+@pytest.mark.parametrize("line", ["name: {}", "orders: {{{}: [counting]}}", "benchmarks: {{held_out: [{}]}}"])
+def test_names_that_no_folder_can_have_are_refused(line: str, tmp_path: Path) -> None:
+    kept = [each for each in SWEEP.replace(", AXES", "").split("\n") if not each.startswith(line.split(":")[0])]
+    told = refused(tmp_path, "\n".join([*kept, line.format("n" * (LONGEST_NAME + 1))]))
+    assert f"at most {LONGEST_NAME} characters" in told

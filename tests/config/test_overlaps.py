@@ -193,3 +193,19 @@ def test_a_changed_image_is_another_row(folder: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(file, "PNG")
     (folder / "copy.png").write_bytes(file.getvalue())
     assert overlaps_with(folder, [{**rows[0], "image": "copy.png"}]) == []
+
+
+def test_data_that_can_no_longer_be_read_hide_no_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = sweep(folder, benchmarks=held_out("train.json"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "no memory of it"))
+    (folder / "train.json").unlink()
+    [note] = collect(loaded, Ledger(str(folder / "store"))).notes
+    assert note.startswith("whether rows are taught and asked could not be told") and "train.json" in note
+
+
+def test_a_plan_says_what_is_done_to_images_of_all_files_that_are_taught_asked_and_mixed_in(folder: Path) -> None:
+    for name in ("train", "test", "other"):
+        Image.new("RGBA", (8, 8)).save(folder / f"images/{name}-1.png")
+    notes = make_plan(sweep(folder, grids=mixing("other.json")), Ledger(str(folder / "store"))).notes
+    said = "1 image with transparency, shown on white (first: row 2, image)"
+    assert {f"bills: train.json: {said}", f"bills: test.json: {said}", f"other: {said}"} <= set(notes)

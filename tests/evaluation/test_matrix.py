@@ -196,7 +196,9 @@ def test_a_thousand_resamples_of_a_whole_trial_are_quick() -> None:
     matrix.intervals(samples=10)
     begun = time.process_time()
     matrix.intervals(samples=1000, seed=1)
-    assert time.process_time() - begun < 0.6  # near 0.1 s on an idle core
+    assert (
+        time.process_time() - begun < 3
+    )  # 30 times what an idle core of 2024 takes: question by question it were minutes
 
 
 def test_a_matrix_survives_json() -> None:

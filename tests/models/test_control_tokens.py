@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,12 @@ from models.word_pieces import KINDS, REAL, real_folder, word_pieces
 
 from lmmcl.errors import UserError
 from lmmcl.models import get_model
+from lmmcl.models.processing.check_text import TextReader
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.models.processing.rendering import tokens_of
 from lmmcl.tasks.examples import Example, Message, ask
+from lmmcl.tasks.files.check import check_file
 
 REAL_ONES = [
     pytest.param(
@@ -129,6 +133,16 @@ def test_a_tokenizer_that_cannot_read_it_as_text_is_told_with_the_turn(tiny_qwen
     said = r"example 'a': turn 2 \(assistant\) spells '<end>', which the model's tokenizer cannot read as plain text"
     with pytest.raises(UserError, match=said):
         encode(tiny_qwen, ask("a", "What colour?", "red <end>"), with_answer=True)
+
+
+def test_a_check_of_a_file_names_row_and_field_of_what_a_tokenizer_cannot_read(tiny_qwen: Any, tmp_path: Path) -> None:
+    tiny_qwen.tokenizer = Slow(tiny_qwen.tokenizer)
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "red"}]
+    rows = [{"messages": turns}, {"messages": turns, "answers": ["red", "<end>"]}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    report = check_file(tmp_path / "rows.json", check_text=TextReader(tiny_qwen))
+    said = "spells '<end>', which the model's tokenizer cannot read as plain text"
+    assert [str(problem) for problem in report.problems] == [f"row 2, answers[1]: {said}"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The questions that probes look at (the first of a benchmark, encoded with or without their answers), and answers to them."""
+"""The questions that probes look at (a sample of a benchmark, encoded with or without their answers), and answers to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmmcl.tasks.skills import Benchmark
 
 
 def rows_of(processor: ProcessorMixin, benchmark: Benchmark, count: int, *, with_answer: bool = False) -> list[Row]:
-    """The first `count` questions of a benchmark, encoded; with their answers for teacher forcing."""
+    """A fixed sample of `count` questions of a benchmark, encoded; with their answers for teacher forcing."""
     return [row for window in windows(processor, benchmark, count, count, with_answer=with_answer) for row in window]
 
 

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Validatio
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks import get_skill, skill_names
 from lmmcl.tasks.examples import Example, Rows
-from lmmcl.tasks.files.content import content_digest
+from lmmcl.tasks.files.content import read_content
 from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
 from lmmcl.tasks.files.local_files import load_unchanged
@@ -30,10 +30,15 @@ class DataFile:
     digest: str
     load: Callable[[], Sequence[Example]] = field(compare=False)
     files: tuple[Path, Path | None] = field(compare=False)
+    about: tuple[str, ...] = field(default=(), compare=False)
 
     def identity(self) -> dict[str, Any]:
         """What enters a key: the content, wherever it lies and whatever it is called."""
         return {"version": READER_VERSION, "data": self.digest}
+
+    def notes(self) -> tuple[str, ...]:
+        """What is done to its images before a model is shown them."""
+        return self.about
 
     def fingerprints(self) -> Fingerprints:
         """What tells rows that other data hold too."""
@@ -63,8 +68,9 @@ def _source(value: Any, info: ValidationInfo) -> Skill | DataFile:
 def _data_file(folder: Path, train: str, images: str | None) -> DataFile:
     file = (folder / train).absolute()
     below = None if images is None else (folder / images).absolute()
-    digest = content_digest(file, below, unique_ids=False)
-    return DataFile(file.stem, digest, partial(load_unchanged, file, below, digest, unique_ids=False), (file, below))
+    content = read_content(file, below, unique_ids=False)
+    load = partial(load_unchanged, file, below, content.digest, unique_ids=False)
+    return DataFile(file.stem, content.digest, load, (file, below), tuple(content.notes()))
 
 
 def _several(value: Any) -> Any:

@@ -173,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
 
 NOT_OFFERED: Mapping[str, str] = {
     "corda": "CorDA (arXiv 2406.05223) takes its adapters out of the weights before training, which rounds every entry of a "
-    "half-precision layer anew whether or not it learns, so that nothing can be shown to have stayed; near it are "
+    "half-precision layer again whether or not it learns, so that nothing can be shown to have stayed; near it are "
     "osf (keeps each layer's large singular directions), kappatune and lora",
 }
 """Names that people look for, and why there is no such recipe."""

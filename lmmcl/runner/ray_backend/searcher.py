@@ -39,11 +39,11 @@ class ProposalSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:  # Tune saves its searcher; a console and a store do not travel
         return {}
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune asks whether the searcher takes its metric; there is none."""
         return True
 
-    def suggest(self, trial_id: str) -> dict | str | None:  # type: ignore[override]
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The configuration of the next trial; None where there is no room now."""
         if len(self._live) >= self._room():
             return None
@@ -60,10 +60,10 @@ class ProposalSearcher(Searcher):
                 return {"trial": trial.key, "space": place, "point": json.dumps(self._proposers[place].point(number))}
         return Searcher.FINISHED
 
-    def on_trial_result(self, trial_id: str, result: dict) -> None:
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: what came of a trial is read from the store when it ends."""
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial has ended, in whatever way; the store says in which."""
         proposed = self._live.pop(trial_id, None)
         if proposed is not None:
@@ -81,7 +81,8 @@ def trial_of(config: Mapping[str, Any], trials: Mapping[str, Trial], spaces: Seq
     """The trial of a Tune configuration: one of those that were listed when the run began, or a proposed point."""
     if config["trial"] in trials:
         return trials[config["trial"]]
-    return spaces[config["space"]].trial(json.loads(config["point"]))
+    proposed: Trial = spaces[config["space"]].trial(json.loads(config["point"]))
+    return proposed
 
 
 class AshaOnTune(FIFOScheduler):
@@ -95,7 +96,7 @@ class AshaOnTune(FIFOScheduler):
     def __getstate__(self) -> dict[str, Any]:  # Tune saves its scheduler; ours is in the store
         return {}
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called with each report of a driver, before anybody else is told of it."""
         if "stage" not in result:
             return TrialScheduler.CONTINUE

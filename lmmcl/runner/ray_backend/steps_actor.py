@@ -229,7 +229,8 @@ class RemoteSteps:
 
     def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `Steps.ensure_all`."""
-        return ray.get(self._actor.records.remote(list(steps)))
+        records: list[Record] = ray.get(self._actor.records.remote(list(steps)))
+        return records
 
     def prefetch(self, step: Checkpoint) -> None:
         """See `Steps.prefetch`."""

@@ -111,7 +111,9 @@ class ReporterCallback(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:  # Tune saves its callbacks; a console and a database do not travel
         return {}
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         ours = self._trials[trial.config["trial"]]
         if "failed" in result:
             self._watcher.trial_failed(ours, result["failed"], result["details"])
@@ -119,7 +121,7 @@ class ReporterCallback(tune.Callback):
             ended = self._scheduler.ended.get(ours.key) if self._scheduler else None
             self._watcher.stage_done(ours, {**result, "stopped": ended.to_dict()} if ended else result)
 
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's own loop turns ten times a second; the notes are asked for less often, and without waiting for them."""
         if self._pending is None:
             if time.monotonic() - self._asked < NOTE_SECONDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.tasks.examples import Role
 from lmmcl.tasks.files.formats import ParsedRow, parse_rows, repeated_id
 from lmmcl.tasks.files.parse_rows import check_container
+from lmmcl.tasks.files.placeholders import like_placeholders
 from lmmcl.tasks.images import MAX_PIXELS, Conversion, EncodedImage, ImageSource, inspect_image, open_image
 
 BATCH = 256
@@ -42,6 +44,19 @@ class Converted:
 
 
 @dataclass(slots=True)
+class Noted:
+    """How many texts something is noted of that is not wrong, and where the first of them is."""
+
+    texts: int
+    row: int
+    field: str
+
+
+TextCheck = Callable[[Role, str], tuple[str | None, Sequence[str]]]
+"""What is wrong with the text of a turn for a model (None: nothing), and what is noted of it."""
+
+
+@dataclass(slots=True)
 class Report:
     """What a file holds and what is wrong with it.
 
@@ -57,6 +72,7 @@ class Report:
     text_only: int = 0
     problems: list[Problem] = field(default_factory=list)
     conversions: dict[str, Converted] = field(default_factory=dict)
+    texts: dict[str, Noted] = field(default_factory=dict)
 
     @property
     def bad_rows(self) -> int:
@@ -71,19 +87,26 @@ class Report:
         return f"{self.file}: {held}; problems: {len(self.problems)}, in {self.bad_rows} rows"
 
     def notes(self) -> list[str]:
-        """A line for each kind of conversion: nothing is wrong, but the model is shown other pixels than the file holds."""
-        return [
+        """A line for each kind of thing that is not wrong, but shown or read otherwise than the file holds it."""
+        images = [
             f"{each.images} {'image' if each.images == 1 else 'images'} {what} (first: row {each.row}, {each.field})"
             for what, each in self.conversions.items()
         ]
+        texts = [
+            f"{each.texts} {'text' if each.texts == 1 else 'texts'} with {what} (first: row {each.row}, {each.field})"
+            for what, each in self.texts.items()
+        ]
+        return images + texts
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields, and `bad_rows`."""
         return {**asdict(self), "bad_rows": self.bad_rows}
 
 
-def check_file(path: Path, images: Path | None = None) -> Report:
+def check_file(path: Path, images: Path | None = None, check_text: TextCheck | None = None) -> Report:
     """Reads every row and decodes every image (each file once); nothing stops at the first problem.
+
+    `check_text` judges each text as one model's tokenizer reads it.
 
     A repeated id is a problem here although a training file may have it: it makes a file unfit for a test. Raises UserError
     only when there is nothing to check: no such file, an unknown suffix, no such folder of images.
@@ -100,6 +123,7 @@ def check_file(path: Path, images: Path | None = None) -> Report:
         for batch in _batches(_rows(path, folder, report)):
             for row in batch:
                 _count(row, report, seen_ids)
+                _read(row, report, check_text)
             _decode(batch, pool, verdicts, budget, report)
             report.problems += [Problem(row.number, *problem) for row in batch for problem in row.problems]
     if not report.rows and not report.problems:
@@ -131,6 +155,25 @@ def _count(row: ParsedRow, report: Report, seen_ids: dict[str, int]) -> None:
     report.text_only += not example.images
     if (first := seen_ids.setdefault(example.id, row.number)) != row.number:
         row.complain("id", repeated_id(example.id, first) + " (a training file may repeat it, a test file may not)")
+
+
+def _read(row: ParsedRow, report: Report, check_text: TextCheck | None) -> None:
+    """Adds what is wrong with the texts of a row, or noted of them."""
+    if (example := row.example) is None:
+        return
+    texts = [(place, turn.role, turn.content) for place, turn in zip(row.turn_fields, example.messages, strict=True)]
+    answers: list[tuple[str, Role, str]] = [
+        (f"answers[{number}]", "assistant", answer) for number, answer in enumerate(example.answers)
+    ]
+    for place, role, text in [*texts, *answers]:
+        notes = [f"{found!r}, read as plain text" for found in dict.fromkeys(like_placeholders(text))]
+        if check_text is not None:
+            problem, more = check_text(role, text)
+            notes += more
+            if problem:
+                row.complain(place, problem)
+        for note in notes:
+            report.texts.setdefault(note, Noted(0, row.number, place)).texts += 1
 
 
 def _decode(

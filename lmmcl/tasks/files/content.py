@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.files.digest import DigestCache, FileState, state_of
-from lmmcl.tasks.files.formats import READER_VERSION, sound_rows
+from lmmcl.tasks.files.formats import CHECKS, READER_VERSION, sound_rows
 from lmmcl.tasks.images import DECODING, Conversion, ImageSource, inspect_image
 
 Conversions = dict[str, tuple[int, str]]
@@ -132,7 +132,7 @@ def _count(conversions: Conversions, kinds: Iterable[str], place: str) -> None:
 
 def _annotation(path: Path, digest: str, unique_ids: bool, cache: DigestCache) -> _Annotation:
     """What the annotation file with this digest says."""
-    memo = f"annotation:{READER_VERSION}:{DECODING}:{unique_ids}:{path.suffix.lower()}:{digest}"
+    memo = f"annotation:{READER_VERSION}:{CHECKS}:{DECODING}:{unique_ids}:{path.suffix.lower()}:{digest}"
     if (known := cache.recall(memo)) is not None:
         rows, images, embedded = json.loads(known)
         counted = {kind: (count, place) for kind, (count, place) in embedded.items()}

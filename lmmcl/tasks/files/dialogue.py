@@ -8,6 +8,7 @@ from typing import Any
 from lmmcl.errors import unknown
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Message, Role
 from lmmcl.tasks.files.parse_rows import kind
+from lmmcl.tasks.files.placeholders import meant_placeholder, refusal_of
 
 Complain = Callable[[str, str], Any]
 """Told (field, message) for each thing that is wrong in a row; what it returns is None."""
@@ -64,6 +65,8 @@ class Turns:
             return self.complain(
                 f"{place}.{self.text}", f"holds {IMAGE_PLACEHOLDER}; only a user's turn shows an image"
             )
+        if role == "user" and (found := meant_placeholder(content)):
+            return self.complain(f"{place}.{self.text}", refusal_of(found))
         return Message(role, content)
 
     def content(self, place: str, value: Any) -> str | None:

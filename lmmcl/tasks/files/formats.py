@@ -32,6 +32,8 @@ from lmmcl.tasks.images import EncodedImage, ImageSource
 
 READER_VERSION = 1
 """Part of the identity of local data: raised when the same file would be read into other Examples."""
+CHECKS = 2
+"""Raised when rows are refused that were read before: what is remembered of a file is looked at again."""
 
 IMAGE_FIELDS = ("image", "images")
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
@@ -45,6 +47,7 @@ class ParsedRow:
     number: int
     example: Example | None = None
     image_fields: tuple[str, ...] = ()
+    turn_fields: tuple[str, ...] = ()
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def complain(self, place: str, message: str) -> None:
@@ -111,6 +114,7 @@ def parse_row(row: Any, parsed: ParsedRow, folder: Path) -> Example | None:
     column = present[0]
     found = Turns(column, complain)
     messages = found.read(row[column])
+    parsed.turn_fields = tuple(f"{column}[{number}].{found.text}" for number in range(len(messages)))
     pictures, parsed.image_fields = _images(row, found, folder, complain) or (None, ())
     if messages and pictures is not None:
         messages = place_images(messages, len(pictures), column, complain)

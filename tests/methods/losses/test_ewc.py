@@ -20,6 +20,9 @@ from lmmcl.methods.losses.l2_sp import L2SP
 from lmmcl.tasks.examples import Example
 from lmmcl.training.finetune import finetune
 
+ROUNDING = float(torch.finfo(torch.float32).eps)
+"""Importances are kept in fp32."""
+
 
 def brute_force(made: Parts, examples: list[Example]) -> dict[str, Tensor]:
     """Mean of squared gradients, one example after the other, from the model's own loss times its number of tokens."""
@@ -38,13 +41,14 @@ def brute_force(made: Parts, examples: list[Example]) -> dict[str, Tensor]:
 
 def test_importance_is_the_mean_of_squared_gradients_of_single_examples(tmp_path: Path) -> None:
     made = parts(stage(EWC(), recipe="llm"), tmp_path)
+    made.model.double()  # the formulas are compared: how fp32 rounds depends on the processor
     found, wanted = fisher(made.context, shades(5)), brute_force(made, shades(5))
     assert set(found) == set(made.trained())
     for name, each in found.items():
-        assert torch.allclose(each.double(), wanted[name], rtol=1e-3, atol=1e-6 * float(wanted[name].max()))
+        assert torch.allclose(each.double(), wanted[name], rtol=4 * ROUNDING, atol=ROUNDING * float(wanted[name].max()))
     whole = torch.cat([each.flatten().double() for each in found.values()])
     expected = torch.cat([wanted[name].flatten() for name in found])
-    assert (whole - expected).norm() < 1e-5 * expected.norm()
+    assert (whole - expected).norm() < 4 * ROUNDING * expected.norm()
 
 
 def test_it_is_not_the_square_of_a_batchs_gradient(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
         "text_only": 1,
         "problems": [],
         "conversions": {},
+        "texts": {},
         "bad_rows": 0,
     }
     assert report.summary() == f"{path}: 6 rows (1 without image), 12 turns, 5 images; no problems"

@@ -197,7 +197,7 @@ def test_loading_costs_nothing_and_drawing_little() -> None:
     started = time.process_time()
     for _ in range(1000):
         SKILLS["clock"].load()[:5]
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 5  # loading draws nothing: drawing a thousand times all rows takes minutes
 
 
 def test_an_example_is_found_by_its_id_without_drawing_others() -> None:

@@ -1,0 +1,94 @@
+"""Before anything runs: rows that a model's tokenizer cannot read are refused, and what no answer could get right is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.models import LMM
+from lmmcl.steps import Finetune, Step
+from lmmcl.steps.scoring import Evaluate
+from lmmcl.tasks.examples import Example
+
+
+@dataclass
+class _ToDo:
+    """What is still to be taught to a model and asked of it, each skill and benchmark once."""
+
+    model: LMM
+    taught: dict[str, Finetune] = field(default_factory=dict)
+    asked: dict[str, Evaluate] = field(default_factory=dict)
+
+
+def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]) -> None:
+    """Tells by `say` which questions of the evaluations that are still to run no answer of their model can get right.
+
+    Raises UserError for each benchmark of which that is true for most questions, and for the first row of each skill and benchmark
+    that spells a control token which the tokenizer cannot read as plain text.
+    """
+    from lmmcl.evaluation.attainable import attainable
+
+    refused: list[UserError] = []
+    for each in _to_do(steps, ledger):
+        processor = each.model.load_processor()
+        if unreadable := _unreadable(processor, each):
+            refused += unreadable
+            continue
+        for step in each.asked.values():
+            try:
+                result = attainable(each.model.name, processor, step.benchmark, step.evaluation.limit)
+                result.check()
+            except UserError as error:
+                refused.append(error)
+            else:
+                for note in result.notes():
+                    say(note)
+    if refused:
+        raise refused[0] if len(refused) == 1 else UserError("\n" + "\n".join(str(error) for error in refused))
+
+
+def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
+    found: dict[str, _ToDo] = {}
+    for step in steps:
+        if not isinstance(step, Finetune | Evaluate):
+            continue
+        model = step.model if isinstance(step, Finetune) else step.checkpoint.model
+        todo = found.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), _ToDo(model))
+        if isinstance(step, Finetune):
+            name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
+            if name not in todo.taught and ledger.find(step) is None:
+                todo.taught[name] = step
+        else:
+            name = json.dumps([step.benchmark.identity(), step.evaluation.limit], sort_keys=True)
+            if name not in todo.asked and ledger.find(step) is None:
+                todo.asked[name] = step
+    return [todo for todo in found.values() if todo.taught or todo.asked]
+
+
+def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
+    """The first row of each skill and benchmark that the tokenizer cannot read; none of them is read where it can read any."""
+    if getattr(processor.tokenizer, "is_fast", False):
+        return []
+    taught = [(f"skill {step.skill.name}", step.skill.take(step.training.examples)) for step in todo.taught.values()]
+    asked = [
+        (f"benchmark {step.benchmark.name}", step.benchmark.take(step.evaluation.limit)) for step in todo.asked.values()
+    ]
+    found = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
+    return [error for error in found if error is not None]
+
+
+def _first_unreadable(processor: Any, examples: Sequence[Example], file: str) -> UserError | None:
+    from lmmcl.models.processing.check_text import TextReader
+
+    read = TextReader(processor)
+    for example in examples:
+        for number, turn in enumerate(example.messages, start=1):
+            problem, _ = read(turn.role, turn.content)
+            if problem:
+                place = f"example {example.id!r}, turn {number} ({turn.role})"
+                return UserError(f"{problem} (`lmmcl data check FILE --model …` lists all)", file=file, place=place)
+    return None
