@@ -68,7 +68,11 @@ CONFIG: dict[str, dict[str, Any]] = {
         "text_config": {"rope_parameters": {"full_attention": MROPE}},
     },
     "deepseek_ocr2": {
-        "text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "max_position_embeddings": 4096},
+        "text_config": {
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "max_position_embeddings": 4096,
+            "num_experts_per_tok": 2,
+        },
         "vision_config": {
             "sam_config": {"downsample_channels": [16, 24], "image_size": 1024, "patch_size": 16},
             "encoder_config": {"hidden_size": 24, "num_key_value_heads": 2},
@@ -124,7 +128,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     "instructblip": {"num_query_tokens": 4},
     "internvl": {"image_seq_length": 4, "vision_config": {"image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}},
     "janus": {"vision_config": {"projection_dim": 64, "num_image_tokens": 16}},
-    "kosmos-2.5": {"vision_config": {"patch_embed_hidden_size": 3 * PATCH**2}},
+    "kosmos-2.5": {"latent_query_num": 16, "vision_config": {"patch_embed_hidden_size": 3 * PATCH**2}},
     "llava_next": {"image_grid_pinpoints": GRID},
     "llava_next_video": {"image_grid_pinpoints": GRID},
     "llava_onevision": {"image_grid_pinpoints": GRID},
@@ -169,6 +173,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "aria": {"size_conversion": {490: 4, 980: 8}},
     "aya_vision": {"downsample_factor": 2},
     "chameleon": {"image_seq_length": 64},
+    "deepseek_ocr2": {"patch_size": 16},
+    "kosmos-2.5": {"num_image_tokens": 16},
     "granite4_vision": {"downsample_rate": "1/2"},
     "granite_docling": {"image_seq_len": 1},
     "ovis2": {"image_seq_length": 16},
