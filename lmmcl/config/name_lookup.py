@@ -52,6 +52,8 @@ class Names:
                 return mitigation and self._one_of_its_name(axis, mitigation.label, mitigation, place)
             case "model":
                 model = self._named(get_model, place, value, self._folder)
+                if self._entry.thinking:
+                    model = self._named(model.with_thinking, place)
                 return self._one_of_its_name(axis, model.name, model, place)
             case "order" if value not in self.orders:
                 raise UserError(unknown("order", value, self.orders), file=self._file, place=place)

@@ -123,6 +123,9 @@ class SweepFile(Settings):
         description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
     )
     skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    thinking: bool = Field(
+        default=False, description="whether models that can think before they answer do so, in training and evaluation"
+    )
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]

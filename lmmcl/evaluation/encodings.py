@@ -21,6 +21,7 @@ from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.rendering import thinking
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Benchmark
 
@@ -77,6 +78,7 @@ def processor_token(processor: ProcessorMixin) -> str:
     if processor not in _TOKENS:
         tokenizer = processor.tokenizer
         parts = [type(processor).__name__, processor.to_json_string(), str(processor.chat_template)]
+        parts += [f"thinking {thinking(processor)}"]
         parts += [processor.image_processor.to_json_string(), str(tokenizer.special_tokens_map)]
         parts += [json.dumps(tokenizer.get_vocab(), sort_keys=True)]
         if tokenizer.is_fast:  # merges and normalisers, which the vocabulary does not tell

@@ -14,10 +14,14 @@ __all__ = ["LMM", "get_model", "model_names"]
 def get_model(name: str, folder: Path | None = None) -> LMM:
     """The model called `name`, or the one in the directory `name` (relative to `folder`, default the working directory).
 
-    Raises UserError with the nearest names, or with what a directory lacks.
+    `NAME+thinking` is the same model, which thinks before it answers. Raises UserError with the nearest names, or with what a
+    directory lacks.
     """
     from lmmcl.models.local_model import is_path, local_model
+    from lmmcl.models.pretrained import THINKING
 
+    if name.endswith(THINKING):
+        return get_model(name.removesuffix(THINKING), folder).with_thinking()
     if is_path(name):
         return local_model(name, folder)
     try:

@@ -31,6 +31,11 @@ class HubModel(PretrainedLMM):
     revision: str
     architecture: Architecture = field(repr=False)
     description: str = ""
+    thinking: bool = False
+
+    @property
+    def reference(self) -> str:
+        return self.named(self.name)
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "hub": self.hub, "revision": self.revision, **self.reading()}

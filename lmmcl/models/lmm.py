@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lmmcl.errors import UserError
 from lmmcl.models.roles import RoleRule, assign_roles
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class LMM(ABC):
     def dropout_parts(self) -> tuple[str, ...]:
         """Parts (first words of roles) that have dropout while they train; `*` for one that is no part's own."""
         return ()
+
+    def with_thinking(self) -> LMM:
+        """The same model, which thinks before it answers; raises UserError for one that does not know how to."""
+        raise UserError("this model does not think before it answers", file=f"model {self.name}")
 
     def about(self) -> dict[str, str]:
         """What a person may want to know: the family, and what its file says; where the weights are."""

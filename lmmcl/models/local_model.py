@@ -48,6 +48,7 @@ class LocalModel(PretrainedLMM):
     """The model in `directory`, an absolute path. Equal content is the same model wherever it lies."""
 
     directory: Path
+    thinking: bool = False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class LocalModel(PretrainedLMM):
 
     @property
     def reference(self) -> str:
-        return str(self.directory)
+        return self.named(str(self.directory))
 
     @property
     def description(self) -> str:

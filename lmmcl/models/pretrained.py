@@ -6,6 +6,7 @@ import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 
+THINKING = "+thinking"
+"""Behind the name of a model: the same model, which thinks before it answers."""
+
+
 class PretrainedLMM(LMM):
     """An LMM that transformers' `from_pretrained` loads from a place."""
 
     architecture: Architecture
+    thinking: bool
+    """Whether it thinks before it answers, where its chat template can ask for that."""
 
     @abstractmethod
     def source(self) -> dict[str, Any]:
@@ -48,7 +55,15 @@ class PretrainedLMM(LMM):
     def reading(self) -> dict[str, Any]:
         """What of an identity tells how dialogues become tokens; empty where it never changed."""
         version = self.architecture.dialogues
-        return {"dialogues": version} if version > 1 else {}
+        own = {"dialogues": version} if version > 1 else {}
+        return own | ({"thinking": True} if self.thinking else {})
+
+    def with_thinking(self) -> LMM:
+        return replace(self, thinking=True)  # type: ignore[type-var]  # each of them is a dataclass
+
+    def named(self, reference: str) -> str:
+        """What `get_model` finds this model by, thinking or not, where it finds the plain one by `reference`."""
+        return f"{reference}{THINKING if self.thinking else ''}"
 
     def about(self) -> dict[str, str]:
         return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
@@ -70,8 +85,12 @@ class PretrainedLMM(LMM):
     def load_processor(self) -> ProcessorMixin:
         self.check()
         from lmmcl.models.processing.processors import load_processor
+        from lmmcl.models.processing.rendering import let_think
 
-        return load_processor(self.architecture, self.source())
+        processor: Any = load_processor(self.architecture, self.source())
+        if self.thinking:
+            let_think(processor, f"model {self.reference}")
+        return processor
 
     def save_processor(self, directory: Path) -> None:
         """Copy the files of the processor as they came, so that every program reads them as it reads the original."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,23 @@ def test_padding_that_is_read_is_found() -> None:
     )
     found = check.check_training(rows(check), NAMES)
     assert found and "row 'a': in a padded batch its logits are not those that it has alone" in found
+
+
+def test_in_half_precision_rounding_passes_and_padding_that_is_read_does_not() -> None:
+    def rounded(model: Any, batch: dict[str, Tensor], **more: Any) -> Any:
+        floats = {name: value.bfloat16() for name, value in batch.items() if value.is_floating_point()}
+        return model(**{**batch, **floats, **more})
+
+    for read, found in ((False, None), (True, "in a padded batch its logits are not")):
+        check = checked(
+            TINY,
+            lambda model, batch, read=read: rounded(
+                model, batch, **({"attention_mask": torch.ones_like(batch["attention_mask"])} if read else {})
+            ),
+            TINY.load_model(precision="bf16"),
+        )
+        fault = dataclasses.replace(check, half=True).check_training(rows(check), NAMES)
+        assert (fault is None) if found is None else (fault is not None and found in fault)
 
 
 def test_rows_of_one_length_are_padded_to_be_looked_at() -> None:

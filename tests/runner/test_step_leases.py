@@ -102,6 +102,16 @@ def test_in_one_process_a_computation_is_in_the_traceback_of_who_asked(tmp_path:
     assert names[1:] == ["ensure_all", "ensure", "ensure", "ensure", "broken"]
 
 
+def test_in_one_process_steps_are_computed_also_where_an_event_loop_runs_as_in_a_notebook(tmp_path: Path) -> None:
+    ledger, asked = Ledger(str(tmp_path)), made_trial().stages[1].asked
+    scheduler = StepScheduler(ledger, Cluster(), lambda steps: [commit(step, ledger) for step in steps] and None)
+
+    async def cell() -> int:
+        return len(scheduler.ensure_all(asked))
+
+    assert asyncio.run(cell()) == len(asked)
+
+
 def commit(step: Step, ledger: Ledger) -> None:
     with ledger.writing(step) as draft:
         draft.commit({})

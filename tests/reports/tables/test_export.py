@@ -132,3 +132,11 @@ def test_a_budget_that_nobody_keeps_takes_nothing_and_seeds_are_named_together()
     model = as_dict(results, 0.0)["recommendation"]["models"][0]
     assert model["take"] is None and len(model["least_lost"]["trials"]) == 3
     assert as_dict(SweepResults("empty", []))["recommendation"]["models"] == []
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum", "\tx", "=cmd|' /C calc'!A0"])
+def test_no_cell_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(text: str) -> None:
+    trial = replace(make_trial(), name=text, error=f"{text}\x1b[2J")
+    (row,) = csv.DictReader(io.StringIO(as_csv(SweepResults("s", [trial]))))
+    assert row["name"] == f"'{text}" and row["error"] == f"'{text}\\x1b[2J"
+    assert float(row["held_out_forgetting"]) == trial.measure("held_out_forgetting") < 0
