@@ -194,7 +194,7 @@ class LocalModel(PretrainedLMM):
         key, cache = _hash(["processor", self.digest, libraries, PROCESSOR_VERSION]), DigestCache()
         if cache.recall(key):
             return
-        from lmmcl.models.processing.trial import try_processor
+        from lmmcl.models.processing.processor_probe import try_processor
 
         try_processor(self.load_processor(), self._place)
         cache.remember(key, "yes")
