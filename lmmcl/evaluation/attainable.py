@@ -91,7 +91,7 @@ def _each(
 ) -> Iterable[tuple[str, str]]:
     for example in examples:
         references = list(dict.fromkeys(example.references))
-        said = [speaker.says(reference, benchmark.max_new_tokens) for reference in references]
+        said = _said(speaker, example, references, benchmark)
         if any(metric.score(text, example) > 1 - NEARLY for text in said):
             continue
         ideal = max(metric.score(reference, example) for reference in references)
@@ -101,13 +101,20 @@ def _each(
             yield f"{metric.name} gives the reference itself less", _place(example, references[0], said[0])
 
 
+def _said(speaker: Speaker, example: Example, references: Sequence[str], benchmark: Benchmark) -> list[str]:
+    try:
+        return [speaker.says(reference, benchmark.max_new_tokens) for reference in references]
+    except UserError as error:
+        raise error.at(place=f"example {example.id!r}") from error
+
+
 def _together(
     metric: Metric, examples: Sequence[Example], speaker: Speaker, benchmark: Benchmark
 ) -> Iterable[tuple[str, str]]:
     """Where a metric weighs all answers together, 1 is no bound: the reference itself is."""
     assert metric.together is not None
     rows = [(example.references[0], example) for example in examples]
-    said = [(speaker.says(reference, benchmark.max_new_tokens), example) for reference, example in rows]
+    said = [(_said(speaker, example, [reference], benchmark)[0], example) for reference, example in rows]
     if all(text.split() == reference.split() for (text, _), (reference, _) in zip(said, rows, strict=True)):
         return
     scores = zip(metric.together(said), metric.together(rows), said, rows, strict=True)

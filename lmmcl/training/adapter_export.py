@@ -21,6 +21,7 @@ from torch import Tensor
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
 from lmmcl.training.stage.trainable import CONFIG, FOLDER, WEIGHTS
 from lmmcl.weights.checkpoint import exported_record
@@ -51,7 +52,10 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
-    config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", step.model.reference)}
+    config = {
+        **stages[-1].config,
+        "base_model_name_or_path": getattr(step.model, "hub", step.model.reference.removesuffix(THINKING)),
+    }
     if len(stages) > 1:
         rank = sum(stage.config["r"] for stage in stages)
         config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}

@@ -86,9 +86,9 @@ def evaluate(trial: Trial, folder: str, out: Path) -> None:
     scores = {}
     with answering(model, processor):
         for benchmark in trial.benchmarks:
-            metric, questions = get_metric(benchmark.metric), benchmark.load()
+            metric, questions = get_metric(benchmark.metric), benchmark.take(trial.evaluation.limit)
             found = []
-            for row in range(min(trial.evaluation.limit or len(questions), len(questions))):
+            for row in range(len(questions)):
                 batch = pad(processor, [encode(processor, questions[row], with_answer=False)])
                 text = decode(processor, new_tokens(greedy(model, batch, benchmark.max_new_tokens), batch))[0]
                 found.append(metric.score(text, questions[row]))

@@ -72,6 +72,13 @@ def test_a_thought_of_an_answer_is_taught_where_the_template_leaves_it_out(make:
     assert taught == "It is blue.\n</think>\n\nNo<|im_end|>"
 
 
+def test_a_thought_of_an_answer_is_refused_where_thinking_is_off_and_text_where_there_is_none(make: Any) -> None:
+    example = ask("a", "Is it red?", "<think>It is blue.</think>No")
+    with pytest.raises(UserError, match=r"example 'a': turn 2 \(assistant\) holds a thought, and thinking is off"):
+        encode(make(THINKING, on=False), example, with_answer=True)
+    assert read(make(CHATML, on=False), example)[1] == "<think>It is blue.</think>No<|im_end|>"
+
+
 @pytest.mark.parametrize("on", [False, True])
 @pytest.mark.parametrize("template", [THINKING, ALWAYS_THINKING])
 def test_every_turn_of_a_dialogue_is_taught_outside_of_thoughts(make: Any, template: str, on: bool) -> None:

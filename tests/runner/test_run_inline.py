@@ -195,7 +195,7 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     monkeypatch.setattr("lmmcl.runner.inline.compute", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")
     assert ended.exit_code == 130, ended.output
-    assert "goes on from there" in ended.output and "failed" not in ended.output
+    assert "run the same command to resume" in ended.output and "failed" not in ended.output
 
 
 def test_a_disk_that_stays_full_hides_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

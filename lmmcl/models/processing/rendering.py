@@ -113,6 +113,7 @@ class Renderer:
     def dialogue(self, *, with_answer: bool) -> Dialogue:
         """The messages with the last answer, or up to it."""
         last = len(self.quoted) - 1
+        self._refuse_thoughts(self.quoted[: last + with_answer])
         marked = self.write(last + with_answer, prompt=not with_answer, marked=True)
         text, places = self._places(marked)
         if text != self.write(last + with_answer, prompt=not with_answer):
@@ -134,6 +135,17 @@ class Renderer:
         if with_answer:
             text = text[: answers[-1][1]]
         return Dialogue(text, tuple(answers), self.spelled, self.mark, ends)
+
+    def _refuse_thoughts(self, messages: Sequence[Message]) -> None:
+        """Raises UserError for an answer with a thought, where the template could teach it and is asked not to."""
+        if self.thinks or not knows_thoughts(self.processor):
+            return
+        for number, message in enumerate(messages, start=1):
+            if message.role == "assistant" and _split_thought(message.content)[0]:
+                raise UserError(
+                    f"turn {number} (assistant) holds a thought, and thinking is off: set `thinking: on` to teach it, or leave "
+                    "it out of the answer"
+                )
 
     def _after_prompt(self, before: str, text: str, answers: list[tuple[int, int]], end: int) -> Dialogue:
         """The last answer behind a generation prompt that the template's own text of the whole dialogue does not begin with.
@@ -192,10 +204,15 @@ def thinking(processor: Any) -> bool:
     return getattr(processor, "thinking", False)
 
 
+def knows_thoughts(processor: Any) -> bool:
+    """Whether the chat template can open a thought."""
+    template = str(processor.chat_template)
+    return "enable_thinking" in template or any(begin in template for begin, _ in THOUGHTS)
+
+
 def let_think(processor: Any, place: str) -> None:
     """Let the model of a processor think before it answers; raises UserError where its chat template knows no thoughts."""
-    template = str(processor.chat_template)
-    if "enable_thinking" not in template and not any(begin in template for begin, _ in THOUGHTS):
+    if not knows_thoughts(processor):
         raise UserError("its chat template has no thinking mode; leave out `thinking: on`", file=place)
     processor.thinking = True  # an attribute of the processor: it goes where the processor goes
 

@@ -32,9 +32,43 @@ print("workers", record["strategy"]["workers"], [name for name in ("ray",) if na
 """
 
 
-def torchrun(folder: Path, **placement: object) -> subprocess.CompletedProcess[str]:
+PREEMPTED = """
+import os
+import signal
+import sys
+from pathlib import Path
+from group_parts import stage
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.ledger import Ledger
+from lmmcl.methods.mitigation import TrainingMitigation
+from lmmcl.training.finetune import finetune
+
+DIARY = Path(sys.argv[1]).with_name("diary")
+
+
+class ToldAtThree(TrainingMitigation):
+    name = "told_at_three"
+    version = 1
+
+    def optimizer(self, memory, model, optimizer):
+        def live(*_):
+            if os.environ["RANK"] == "1":  # of two processes one is told, once
+                with DIARY.open("a") as diary:
+                    diary.write("update\\n")
+                if len(DIARY.read_text().splitlines()) == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        optimizer.register_step_post_hook(live)
+
+
+record = finetune(stage(mitigation=ToldAtThree()), Ledger(sys.argv[1]), TrainingPlacement())
+print("updates", record["updates"])
+"""
+
+
+def torchrun(folder: Path, code: str = CODE, **placement: object) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
-    script.write_text(CODE.replace("{placement}", repr(placement)))
+    script.write_text(code.replace("{placement}", repr(placement)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -57,6 +91,16 @@ def test_another_number_of_workers_than_torchrun_started_is_refused(tmp_path: Pa
     done = torchrun(tmp_path, workers=3)
     assert done.returncode != 0
     assert "torchrun started 2 processes, and the cluster file asks for 3 workers; set workers: 2" in done.stderr
+
+
+def test_where_one_process_is_told_to_end_all_save_and_the_next_run_goes_on_from_there(tmp_path: Path) -> None:
+    told = torchrun(tmp_path, PREEMPTED)
+    assert told.returncode != 0 and told.stderr.count("PreemptedError: told to end; saved after update 3") >= 1
+    assert not Ledger(str(tmp_path / "two")).paths()
+    done = torchrun(tmp_path, PREEMPTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("updates 6") == 2
+    assert len((tmp_path / "diary").read_text().splitlines()) == 6, "no update was made twice"
 
 
 def lmmcl_run(sweep: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]:
