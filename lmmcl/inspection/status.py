@@ -21,6 +21,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, kept_failures
+from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import SearchState, search_states
@@ -141,10 +142,13 @@ def status_table(status: SweepStatus, most: int | None = None) -> Table:
     trials = status.trials
     if most is not None and len(trials) > most:
         trials = sorted(trials, key=lambda trial: (not trial.running, trial.failed is None, trial.next is None))[:most]
-    table = Table("trial", "stages", "next", title=escape(headline(status)), box=SIMPLE_HEAD, title_justify="left")
-    for trial in trials:
+    heading, names = name_cells([trial.name for trial in trials])
+    table = Table(title=escape(headline(status)), box=SIMPLE_HEAD, title_justify="left")
+    for column in (heading, "stages", "next"):
+        table.add_column(column, no_wrap=column == "stages")
+    for trial, name in zip(trials, names, strict=True):
         bar = "●" * trial.stages_done + "○" * (trial.stages - trial.stages_done)
-        table.add_row(escape(trial.name), bar, escape(_following(trial)), style="red" if trial.failed else "")
+        table.add_row(name, bar, escape(_following(trial)), style="red" if trial.failed else "")
     if len(trials) < len(status.trials):
         table.caption = formatting.plural(len(status.trials) - len(trials), "more trial")
     return table

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.config.cluster import Cluster
@@ -26,6 +25,7 @@ from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
+from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
@@ -255,14 +255,16 @@ def plan_table(plan: Plan) -> Group:
     more += ["evaluation memory"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
     more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
-    trials = Table("trial", "steps recorded", "parameters trained", "size on disk", *more, box=SIMPLE_HEAD)
-    for trial in plan.trials:
+    heading, names = name_cells([trial.name for trial in plan.trials])
+    trials = Table(box=SIMPLE_HEAD)
+    trials.add_column(heading)
+    for column in ("steps recorded", "parameters trained", "size on disk", *more):
+        trials.add_column(column)
+    for trial, name in zip(plan.trials, names, strict=True):
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [formatting.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]
         size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
-        trials.add_row(
-            escape(trial.name), recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size
-        )
+        trials.add_row(name, recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
     lines = [last + formatting.size(plan.bytes_to_write), *map(str, plan.searches), *plan.notes]

@@ -22,6 +22,7 @@ from lmmcl.reports.recommend import recommend
 from lmmcl.reports.record_rows import rows_of
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
+from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Evaluate
@@ -136,12 +137,14 @@ TITLES = {
 def flips_view(found: Sequence[Flips], most: int, kinds: Sequence[str] = ("lost", "gained")) -> Group:
     """For the terminal: counts by trial; of one trial its questions, of several those that concern most of them first."""
     counts = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    counts.add_column("trial")
+    ordered = sorted(found, key=lambda each: len(each.lost))
+    trial_heading, names = name_cells([each.trial for each in ordered])
+    counts.add_column(trial_heading)
     for heading in ("stage", "questions", "lost", "gained", "wrong"):
         counts.add_column(heading, justify="right")
-    for each in sorted(found, key=lambda each: len(each.lost)):
+    for each, name in zip(ordered, names, strict=True):
         numbers = (each.stage, each.questions, len(each.lost), len(each.gained), len(each.wrong))
-        counts.add_row(escape(each.trial), *map(str, numbers))
+        counts.add_row(name, *map(str, numbers))
     parts: list[Any] = [counts]
     for kind in kinds:
         parts.append(f"[bold]{TITLES[kind]}[/bold]")

@@ -14,6 +14,7 @@ from rich.text import Text
 from lmmcl.config.search_settings import Stopped
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
+from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.steps.trial import Stage, Trial
 from lmmcl.terminal import escape_controls
 
@@ -89,15 +90,18 @@ class Display:
             box=None,
             padding=(0, 2, 0, 0),
         )
-        for heading in ("trial", "stages", "learning", "held-out", "now"):
-            table.add_column(heading, no_wrap=heading not in ("trial", "now"))  # a narrow terminal cuts these two
-        for key, trial in self._trials.items():
+        heading, names = name_cells([trial.name for trial in self._trials.values()])
+        for column in (heading, "stages", "learning", "held-out", "now"):
+            table.add_column(
+                column, no_wrap=column not in (heading, "now")
+            )  # a narrow terminal shortens names, and cuts "now"
+        for (key, trial), name in zip(self._trials.items(), names, strict=True):
             report = self._reports.get(key, {})
             reached = report.get("stage", -1)
             bar = "●" * (reached + 1) + "○" * (len(trial.stages) - reached - 1)
             now = "failed" if key in self._failures else self._now(trial, reached)
             measures = (_points(report, "learning"), _points(report, "held_out_forgetting"))
-            table.add_row(_cut(trial.name), bar, *measures, _cut(now))
+            table.add_row(name, bar, *measures, _cut(now))
         return table
 
     def _now(self, trial: Trial, reached: int) -> str:
@@ -138,7 +142,7 @@ class Display:
 
 
 def _cut(text: str) -> Text:
-    """One line, as much of it as there is room for; a name that a person chose is no markup."""
+    """One line, as much of it as there is room for; what a person chose is no markup."""
     return Text(escape_controls(mask(text)), no_wrap=True, overflow="ellipsis")
 
 

@@ -45,7 +45,7 @@ def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far()
     assert "+12.3" in text
 
 
-def test_a_narrow_terminal_cuts_names_and_no_numbers_and_takes_no_name_for_markup() -> None:
+def test_a_narrow_terminal_cuts_neither_names_nor_numbers_and_takes_no_name_for_markup() -> None:
     def story(display: Display, trials: list) -> None:
         display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
 
@@ -55,6 +55,8 @@ def test_a_narrow_terminal_cuts_names_and_no_numbers_and_takes_no_name_for_marku
     table = text.split("elapsed")[-1]
     assert all(word in table for word in ("stages", "learning", "held-out", "+12.3", "-5.0", "●●○", "late [/mlp]"))
     assert all(len(line) <= 60 for line in plain(table).splitlines())
+    first = [line[: table.index("●●○")] for line in plain(table).splitlines()]
+    assert "".join(word for line in first for word in line.split()).count("long") == 2, "both rows tell the whole name"
 
 
 def plain(text: str) -> str:
