@@ -92,8 +92,8 @@ class Results:
     ) -> DataFrame:
         """One row an answered question: what was asked, what counts as right, what was said, and the score in [0, 1].
 
-        Name one or several benchmarks, trials (name, key or the beginning of one) and stages, or none for all. The `id` pairs the
-        answers of two models to one question. Raises UserError for unknown names, and for files that are damaged.
+        Name one or several benchmarks, trials (name, part of a name, key or the beginning of one) and stages, or none for all.
+        The `id` pairs the answers of two models to one question. Raises UserError for unknown names and for damaged files.
         """
         benchmarks = _several(benchmark)
         known = list(dict.fromkeys(each.name for one in self.sweep.trials for each in one.benchmarks))
@@ -105,7 +105,7 @@ class Results:
             self.sweep,
             self._ledger,
             benchmarks=benchmarks,
-            trials=None if trials is None else [self.sweep.trial(name).key for name in trials],
+            trials=None if trials is None else [each.key for name in trials for each in self.sweep.seeds(name)],
             stages=[stage] if isinstance(stage, int) else None if stage is None else list(stage),
         )
         return _frame(rows, SAMPLES)

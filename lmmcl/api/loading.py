@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
+from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.named_store import open_ledger
 from lmmcl.models import get_model, model_names
@@ -28,8 +29,9 @@ def load_model(
     """The model that a recorded checkpoint ended in, in evaluation mode: an ordinary transformers model, yours to change.
 
     `checkpoint` is a key (`checkpoint_key` in `Results.trials()` and `Results.scores()`), the beginning of one, the name of its
-    folder in the store, or the name or path of a pre-trained model. `precision` is fp32, bf16 or fp16 (default: the one it was
-    trained in; fp32 for a pre-trained model), `attention` an implementation that transformers knows.
+    folder in the store, the name of a trial (its last checkpoint), or the name or path of a pre-trained model. `precision` is
+    fp32, bf16 or fp16 (default: the one it was trained in; fp32 for a pre-trained model), `attention` an implementation that
+    transformers knows.
     Raises UserError, with the nearest names, for a checkpoint that the store does not hold or whose weights were dropped.
     """
     from lmmcl.weights.checkpoint import load_checkpoint
@@ -53,4 +55,4 @@ def _checkpoint(wanted: str, ledger: Ledger) -> Checkpoint:
     if wanted in model_names() or is_path(wanted):
         return Pretrained(get_model(wanted))
     ledger.check_exists()
-    return ledger.checkpoint(wanted)
+    return find_checkpoint(ledger, wanted)

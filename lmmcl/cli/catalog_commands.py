@@ -16,7 +16,9 @@ app = typer.Typer()
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="a step's key, a failed trial's key or name, or the word 'model'")],
+    what: Annotated[
+        str, typer.Argument(help="a step's key, a trial's key, name or part of a name, or the word 'model'")
+    ],
     name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
     store: Store = None,
     cluster: ClusterFile = None,

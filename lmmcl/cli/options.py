@@ -23,9 +23,15 @@ Overrides = Annotated[
 Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
-TrialName = Annotated[str, typer.Argument(metavar="TRIAL", help="a trial: name, key or beginning of a key")]
+TrialName = Annotated[
+    str, typer.Argument(metavar="TRIAL", help="a trial: name, part of a name, key or beginning of a key")
+]
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="STEP", help="a checkpoint: key, beginning of a key, or folder name")
+    str,
+    typer.Argument(
+        metavar="STEP",
+        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last",
+    ),
 ]
 
 

@@ -122,7 +122,8 @@ def samples(
     sweep: SweepFile,
     benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep")],
     trial: Annotated[
-        list[str] | None, typer.Option("--trial", help="name, key or beginning of a key; default: all trials")
+        list[str] | None,
+        typer.Option("--trial", help="name, part of a name, key or beginning of a key; default: all trials"),
     ] = None,
     flipped: Annotated[
         bool,

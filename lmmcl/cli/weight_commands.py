@@ -69,16 +69,19 @@ def export(
 ) -> None:
     """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed tells on standard output when it has to find out
+    from lmmcl.inspection.stored_trials import find_checkpoint
+
     ledger = read_ledger(store, cluster)
+    found = find_checkpoint(ledger, step)
     if adapter:
         from lmmcl.training.adapter_export import export_adapter
 
-        export_adapter(ledger.checkpoint(step), ledger, to)
+        export_adapter(found, ledger, to)
     else:
         from lmmcl.weights import checkpoint
 
-        checkpoint.export(ledger.checkpoint(step), ledger, to)
-    say(f"exported {step} to {to}")
+        checkpoint.export(found, ledger, to)
+    say(f"exported {step if step in found.path else f'{step} ({found.key})'} to {to}")
 
 
 @tiny_app.command("train")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from lmmcl.config.draws import Choice, Draw
 from lmmcl.config.search_settings import Limit, Optuna
 from lmmcl.config.settings import Evaluation, Training
+from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.config.validation import join, refusal
 from lmmcl.errors import UserError
 from lmmcl.steps.keys import key_of
@@ -86,11 +87,11 @@ class Points:
             raise UserError(str(error), file=self.file, place=join(place, axis)) from error
 
     def _name(self, axes: Mapping[str, Any]) -> str:
-        """`sa_proj · wise_ft(alpha=0.5) · lr 5e-06 · tiny-onevision · main · s0`: sorts by what differs most."""
-        parts = [axes["recipe"], axes["mitigation"], f"lr {axes['learning_rate']:g}", axes["model"]]
-        parts += [axes["order"]] if len(self.orders) > 1 else []
-        parts += [f"{name} {value}" for name, value in axes.items() if name not in FIXED]
-        return " · ".join(str(part) for part in [*parts, f"s{axes['seed']}"] if part is not None)
+        """`sa_proj · wise_ft(alpha=0.5) · lr 5e-6 · tiny-onevision · main · s0`: sorts by what differs most."""
+        named = ["recipe", "mitigation", "learning_rate", "model", *(["order"] if len(self.orders) > 1 else [])]
+        named += [name for name in axes if name not in FIXED]
+        parts = [name_part(name, axes[name]) for name in [*named, "seed"]]
+        return SEPARATOR.join(part for part in parts if part is not None)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lmmcl.config.name_lookup import Names
 from lmmcl.config.search_settings import Search, check_search
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep_file import Grid, SweepFile
+from lmmcl.config.trial_names import find_one, find_seeds
 from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.steps import Finetune, Step
@@ -63,17 +64,12 @@ class Sweep:
         return {key: step for trial in self.trials for key, step in trial.steps().items()}
 
     def trial(self, wanted: str) -> Trial:
-        """The trial with this key (or an unambiguous beginning of it) or name; raises UserError with the near ones."""
-        hits = [trial for trial in self.trials if trial.name == wanted or trial.key.startswith(wanted)]
-        if len(hits) > 1:
-            several = ", ".join(f"{trial.key} ({trial.name})" for trial in hits)
-            raise UserError(
-                f"trial {shown(wanted)} is ambiguous: it matches {several}. Give more characters of the key",
-                file=self.file,
-            )
-        if not hits:
-            raise UserError(unknown("trial", wanted, [trial.name for trial in self.trials]), file=self.file)
-        return hits[0]
+        """The trial with this key (or the beginning of it), name or part of a name; raises UserError with the near ones."""
+        return find_one(wanted, self.trials, self.file)
+
+    def seeds(self, wanted: str) -> list[Trial]:
+        """As `trial`; for a name without a seed, all seeds of its grid point."""
+        return find_seeds(wanted, self.trials, self.file)
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Sweep:

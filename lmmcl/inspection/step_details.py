@@ -18,19 +18,20 @@ from rich.table import Table
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.stored_trials import StoredTrial, find_checkpoint, find_stored_trial, stored_sweeps, unfinished
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.record import KINDS, DamagedError
-from lmmcl.ledger.side_files import WARNINGS, read_object
+from lmmcl.ledger.record import KINDS
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
-    """A recorded step by its key (or a beginning of it) or, for a checkpoint, by its label or folder name.
+    """A recorded step by its key (or a beginning of it) or, for a checkpoint, by its label or folder name, or by the name
+    of a trial (or a part of it) whose last checkpoint it is.
 
     `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model, `commands`
     go on from it; `reproduce` is null where no sweep of the store is known to want it; `failed` says why the trial that ends
-    with it failed. One that failed before is found by its key or name: `trial`, `why` and `details`. Raises UserError.
+    with it failed. One that failed before is found by its key or name too: `trial`, `why` and `details`. Raises UserError.
     """
     path = _find(ledger, wanted)
     if isinstance(path, Failure):
@@ -75,11 +76,24 @@ def _find(ledger: Ledger, wanted: str) -> str | Failure:
         return hits[0]
     if not hits and (failure := find_failure(ledger, wanted)):
         return failure
-    if any(path.startswith("checkpoints/") for path in paths) and (len(hits) > 1 or not _is_key(wanted)):
+    if any(path.startswith("checkpoints/") for path in paths) and (len(hits) > 1 or ledger.checkpoint_paths(wanted)):
         return ledger.checkpoint(wanted).path
+    if (trial := find_stored_trial(ledger, wanted)) is not None:
+        return _last_of(ledger, trial)
+    if not _is_key(wanted):
+        return find_checkpoint(ledger, wanted).path
     near = difflib.get_close_matches(wanted, [path.rsplit("-", 1)[1] for path in paths], n=3)
     told = f"did you mean {', '.join(near)}? " if near else ""
     raise UserError(f"no step has the key {wanted!r}; {told}`lmmcl list steps` has all", file=f"store {ledger.store}")
+
+
+def _last_of(ledger: Ledger, trial: StoredTrial) -> str | Failure:
+    """The last checkpoint of a trial; without one, why the trial failed."""
+    if paths := ledger.checkpoint_paths(trial.key):
+        return paths[0]
+    if failure := find_failure(ledger, trial.key):
+        return failure
+    raise unfinished(ledger, trial)
 
 
 def _is_key(wanted: str) -> bool:
@@ -105,12 +119,7 @@ def _scores(ledger: Ledger, path: str) -> dict[str, float]:
 def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
     """The trials that need this checkpoint, by what runs and reports of the store understood of their sweeps."""
     found = []
-    for name in ledger.files.matches("reports/*/sweep.json"):
-        try:
-            sweep = read_object(ledger.files, name) or {"trials": []}
-        except DamagedError as error:
-            WARNINGS.say(error)
-            continue
+    for sweep in stored_sweeps(ledger):
         for trial in sweep["trials"]:
             held = (trial.get(each, {}) for each in ("steps", "fine_tunes"))  # the second lacks in older stores
             stages = {int(number) for steps in held for number, step in steps.items() if step == key}

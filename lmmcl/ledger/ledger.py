@@ -217,15 +217,20 @@ class Ledger:
         """Folders of all finished steps below `checkpoints`, `scores` or `probes`, sorted."""
         return [name.removesuffix(f"/{RECORD}") for name in self.files.matches(f"{kind}/**/{RECORD}")]
 
+    def checkpoint_paths(self, wanted: str) -> list[str]:
+        """Folders of the checkpoints whose key (or a beginning of it), label or folder name is `wanted`."""
+        names = {path.rsplit("/", 1)[1]: path for path in self.paths()}
+        hits = [path for name, path in names.items() if name == wanted or name.rsplit("-", 1)[1].startswith(wanted)]
+        return hits or [path for name, path in names.items() if name.rsplit("-", 1)[0] == wanted]
+
     def checkpoint(self, wanted: str) -> Recorded:
         """The recorded checkpoint whose key (or a beginning of it), label or folder name is `wanted`.
 
         Raises UserError with the near ones when there is none, or when several begin like this.
         """
-        names = {path.rsplit("/", 1)[1]: path for path in self.paths()}
-        hits = [path for name, path in names.items() if name == wanted or name.rsplit("-", 1)[1].startswith(wanted)]
-        hits = hits or [path for name, path in names.items() if name.rsplit("-", 1)[0] == wanted]
+        hits = self.checkpoint_paths(wanted)
         if not hits:
+            names = [path.rsplit("/", 1)[1] for path in self.paths()]
             raise UserError(unknown("checkpoint", wanted, names), file=f"store {self.store}")
         if len(hits) > 1:
             near = ", ".join(path.rsplit("/", 1)[1] for path in hits)

@@ -49,7 +49,12 @@ def find_failure(ledger: Ledger, wanted: str) -> Failure | None:
     hits = [key for key in keys if key.startswith(wanted)]
     if len(hits) == 1:
         return _read(ledger, hits[0])
-    return next((found for key in keys if (found := _read(ledger, key)) and found.trial == wanted), None)
+    return next((found for found in all_failures(ledger) if found.trial == wanted), None)
+
+
+def all_failures(ledger: Ledger) -> list[Failure]:
+    """All that is kept, by key."""
+    return [found for key in sorted(_kept(ledger)) if (found := _read(ledger, key))]
 
 
 def forget_failures(ledger: Ledger, trials: Iterable[Trial]) -> None:

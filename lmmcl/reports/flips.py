@@ -74,7 +74,7 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
     names = list(dict.fromkeys(each.name for trial in sweep.trials for each in trial.benchmarks))
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
-    wanted = [sweep.trial(name) for name in trials]
+    wanted = list({trial.key: trial for name in trials for trial in sweep.seeds(name)}.values())
     answers = AnswerRows(ledger.read_lines)
     found = [trial_flips(context.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
     for trial, flips in zip(wanted, found, strict=False):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any
 
+from lmmcl.config.trial_names import rate as rate
 from lmmcl.reports.results import Interval
 
 LABELS = {
@@ -34,14 +34,6 @@ def axis_value(axis: str, value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, sort_keys=True, default=str)
     return str(value)
-
-
-def rate(value: float) -> str:
-    """A learning rate with no idle digits: `1e-3`, `2.5e-6`, `0`."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    digits, exponent = f"{value:.4e}".split("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def points(value: float | None) -> str:

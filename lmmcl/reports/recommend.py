@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm
 from lmmcl.reports.pareto import comparable, fronts, place
@@ -114,15 +115,14 @@ def _seed_pairs(one: TrialResult, other: TrialResult) -> list[tuple[TrialResult,
 
 
 def short_name(results: SweepResults, trial: TrialResult) -> str:
-    """What sets the trial apart in its sweep: `sa_proj · lr 1e-3`."""
+    """What sets the trial apart in its sweep, in the words of its name: `sa_proj · lr 1e-3`."""
     parts = []
     for axis in results.varying():
-        value = trial.axes.get(axis)
-        if value is not None and axis != "seeds":
-            text = formatting.axis_value(axis, value)
-            parts.append(text if isinstance(value, str) else f"{formatting.label(axis)} {text}")
-    order = sorted(parts, key=lambda part: part == formatting.axis_value("model", trial.axes.get("model")))
-    return " · ".join(order) or trial.name
+        part = name_part(axis, trial.axes.get(axis)) if axis != "seeds" else None
+        if part is not None:
+            parts.append(part)
+    order = sorted(parts, key=lambda part: part == trial.axes.get("model"))
+    return SEPARATOR.join(order) or trial.name
 
 
 def choice_lines(results: SweepResults, choice: Candidate) -> list[str]:

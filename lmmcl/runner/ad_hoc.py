@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.settings import Evaluation
 from lmmcl.errors import UserError, unknown
+from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model, model_names
 from lmmcl.models.local_model import is_path
@@ -53,7 +54,7 @@ def _asked_by_hand(
     wanted: str, names: Sequence[str], ledger: Ledger, limit: int | None, precision: str
 ) -> list[Evaluate]:
     is_model = wanted in model_names() or is_path(wanted)
-    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else ledger.checkpoint(wanted)
+    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else find_checkpoint(ledger, wanted)
     settings = Evaluation.model_validate({"limit": limit, "precision": precision})
     return [Evaluate(checkpoint, _asked(name), settings) for name in names]
 

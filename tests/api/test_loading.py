@@ -55,7 +55,7 @@ def test_a_precision_can_be_chosen(results: lmmcl.Results) -> None:
 
 
 def test_an_unknown_checkpoint_and_a_missing_store_are_refused(results: lmmcl.Results, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown checkpoint 'feed'"):
+    with pytest.raises(UserError, match="unknown checkpoint or trial 'feed'"):
         lmmcl.load_model("feed", store=results.store)
     with pytest.raises(UserError, match=str(tmp_path / "nowhere")):
         lmmcl.load_model("feed", store=tmp_path / "nowhere")

@@ -29,10 +29,10 @@ def refused(folder: Path, old: str, new: str) -> str:
 def test_a_grid_is_the_product_of_its_axes(tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(tmp_path))
     assert [trial.name for trial in sweep.trials] == [
-        "sa_proj · lr 0.001 · tiny-onevision · s0",
-        "sa_proj · lr 0.0003 · tiny-onevision · s0",
-        "gate_up · lr 0.001 · tiny-onevision · s0",
-        "gate_up · lr 0.0003 · tiny-onevision · s0",
+        "sa_proj · lr 1e-3 · tiny-onevision · s0",
+        "sa_proj · lr 3e-4 · tiny-onevision · s0",
+        "gate_up · lr 1e-3 · tiny-onevision · s0",
+        "gate_up · lr 3e-4 · tiny-onevision · s0",
     ]
     assert [stage.skill and stage.skill.name for stage in sweep.trials[0].stages] == [None, "counting", "clock"]
     assert [each.benchmark.name for each in sweep.trials[0].stages[0].evaluations] == [

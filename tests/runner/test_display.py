@@ -50,7 +50,7 @@ def test_a_narrow_terminal_cuts_names_and_no_numbers_and_takes_no_name_for_marku
         display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
 
     text = shown(
-        terminal=True, story=story, width=60, name="late [/mlp] of a model with a name that is long · lr 0.001 · s0"
+        terminal=True, story=story, width=60, name="late [/mlp] of a model with a name that is long · lr 1e-3 · s0"
     )
     table = text.split("elapsed")[-1]
     assert all(word in table for word in ("stages", "learning", "held-out", "+12.3", "-5.0", "●●○", "late [/mlp]"))

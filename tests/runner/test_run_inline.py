@@ -67,8 +67,8 @@ def test_one_more_learning_rate_computes_only_its_own_trials(sweep: Path, store:
     made = json.loads(lmmcl("plan", wider, "--store", store, "--json").stdout)
     assert made["to_run"] == {"pretrained": 0, "finetune": 4, "snapshot": 0, "merge": 0, "evaluate": 16, "examine": 0}
     assert [trial["name"] for trial in made["trials"] if trial["recorded"] < trial["wanted"]] == [
-        "sa_proj · lr 0.0001 · tiny-onevision · s0",
-        "gate_up · lr 0.0001 · tiny-onevision · s0",
+        "sa_proj · lr 1e-4 · tiny-onevision · s0",
+        "gate_up · lr 1e-4 · tiny-onevision · s0",
     ]
 
 

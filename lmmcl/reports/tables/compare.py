@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.config.sweep import Sweep
+from lmmcl.config.trial_names import without_seed
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger
@@ -122,7 +123,8 @@ def _difference(name: str, first: Sequence[float], second: Sequence[float], made
 
 
 def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alone: bool = False) -> Comparison:
-    """Compare two trials of `sweep`, named by key (or its beginning) or name (with or without its seed).
+    """Compare two trials of `sweep`, named by key (or its beginning) or by name, or a part of it, with or without
+    its seed.
 
     Where the sweep has both grid points at several seeds, all finished seeds that both have are used, unless `alone`. Raises
     UserError for a name that no trial has, one trial twice, and trials without a common stage or benchmark.
@@ -150,13 +152,13 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     found = compare([a for a, _ in matrices], [b for _, b in matrices])
     if not found["benchmarks"]:
         raise UserError(f"{one.name} and {other.name} have no question in common", file=sweep.file)
-    names = [_without_seed(trial) if len(pairs) > 1 else trial.name for trial in (one, other)]
+    names = [without_seed(trial.name) if len(pairs) > 1 else trial.name for trial in (one, other)]
     return Comparison(names[0], names[1], stages, len(pairs), **found)
 
 
 def _named(sweep: Sweep, wanted: str) -> Trial:
-    """The trial of this name or key; of a name without its seed, the first seed."""
-    return next((trial for trial in sweep.trials if _without_seed(trial) == wanted), None) or sweep.trial(wanted)
+    """The trial of this name, part of a name or key; of a name without its seed, the first seed."""
+    return sweep.seeds(wanted)[0]
 
 
 def _walked(trial: Trial, read: Reading, walks: SweepProgress) -> ScoreMatrix:
@@ -185,10 +187,6 @@ def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: SweepPr
 
 def _point(trial: Trial) -> str:
     return identity(sorted((name, identity(value)) for name, value in trial.axes.items() if name != "seed"))
-
-
-def _without_seed(trial: Trial) -> str:
-    return trial.name.removesuffix(f" · s{trial.seed}")
 
 
 def comparison_table(found: Comparison) -> Group:

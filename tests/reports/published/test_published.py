@@ -22,7 +22,7 @@ from lmmcl.search.search_state import Proposals
 from lmmcl.tasks import benchmark_names, skill_names
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
-LLM = "llm · lr 5e-06 · llava-onevision-7b · s0"
+LLM = "llm · lr 5e-6 · llava-onevision-7b · s0"
 
 
 def small(folder: Path, name: str = "paper", **changes: str) -> Path:

@@ -14,7 +14,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.tables.compare import compare_trials, comparison_table, sentence
 from lmmcl.steps import Evaluate, Finetune
 
-FIRST, SECOND = "sa_proj · lr 0.001 · tiny-onevision", "gate_up · lr 0.001 · tiny-onevision"
+FIRST, SECOND = "sa_proj · lr 1e-3 · tiny-onevision", "gate_up · lr 1e-3 · tiny-onevision"
 
 
 def planted(step: Evaluate) -> float:
@@ -89,3 +89,10 @@ def test_what_cannot_be_compared_is_refused(sweep: Sweep, ledger: Ledger, tmp_pa
         compare_trials(sweep, ledger, FIRST, "sa_prj")
     with pytest.raises(UserError, match="no score yet"):
         compare_trials(sweep, Ledger(str(tmp_path)), FIRST, SECOND)
+
+
+def test_trials_are_named_as_the_report_prints_them(sweep: Sweep, ledger: Ledger) -> None:
+    found = compare_trials(sweep, ledger, "sa_proj", "gate_up")
+    assert (found.seeds, found.first, found.second) == (3, FIRST, SECOND)
+    alone = compare_trials(sweep, ledger, "sa_proj · s1", "gate_up · lr 0.001 · s1", alone=True)
+    assert (alone.first, alone.second) == (f"{FIRST} · s1", f"{SECOND} · s1")

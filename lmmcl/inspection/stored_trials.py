@@ -1,0 +1,80 @@
+"""Trials by name where only a store is given: those of the sweeps that were run or reported with it, and those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmmcl.config.trial_names import find_one
+from lmmcl.errors import UserError, shown, unknown
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import DamagedError
+from lmmcl.ledger.side_files import WARNINGS, read_object
+from lmmcl.reports.failures import all_failures
+from lmmcl.steps import Recorded
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial as its sweep wrote it down; `steps` are the keys of what is evaluated after each stage, none where only a
+    failure is known."""
+
+    name: str
+    key: str
+    sweep: str = ""
+    steps: Mapping[str, str] = field(default_factory=dict)
+
+
+def stored_sweeps(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """What runs and reports of the store understood of their sweeps; damaged files are named in the log and left out."""
+    for name in ledger.files.matches("reports/*/sweep.json"):
+        try:
+            yield read_object(ledger.files, name) or {"trials": []}
+        except DamagedError as error:
+            WARNINGS.say(error)
+
+
+def stored_trials(ledger: Ledger) -> list[StoredTrial]:
+    """All trials that the store knows by name, each once."""
+    found = {failure.key: StoredTrial(failure.trial, failure.key) for failure in all_failures(ledger) if failure.trial}
+    for sweep in stored_sweeps(ledger):
+        for trial in sweep["trials"]:
+            found[trial["key"]] = StoredTrial(trial["name"], trial["key"], sweep["name"], trial.get("steps", {}))
+    return list(found.values())
+
+
+def find_stored_trial(ledger: Ledger, wanted: str) -> StoredTrial | None:
+    """The trial that a name, a part of one, or `SWEEP: NAME` means; None where no trial fits. Raises UserError for several."""
+    trials = stored_trials(ledger)
+    sweep, colon, name = wanted.partition(": ")
+    if colon and (of_sweep := [trial for trial in trials if trial.sweep == sweep]):
+        trials, wanted = of_sweep, name
+    return find_one(wanted, trials, file=f"store {ledger.store}", missing_ok=True)
+
+
+def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
+    """The recorded checkpoint with this key (or its beginning), label or folder name, or the last one of the trial that is meant.
+
+    Raises UserError with the near ones, or with what a trial that is not finished has so far.
+    """
+    if ledger.checkpoint_paths(wanted):
+        return ledger.checkpoint(wanted)
+    trial = find_stored_trial(ledger, wanted)
+    if trial is None:
+        names = [trial.name for trial in stored_trials(ledger)]
+        folders = [path.rsplit("/", 1)[1] for path in ledger.paths()]
+        raise UserError(unknown("checkpoint or trial", wanted, [*names, *folders]), file=f"store {ledger.store}")
+    if not ledger.checkpoint_paths(trial.key):
+        raise unfinished(ledger, trial)
+    return ledger.checkpoint(trial.key)
+
+
+def unfinished(ledger: Ledger, trial: StoredTrial) -> UserError:
+    """Why a trial has no last checkpoint to show, and which one it has."""
+    recorded = [(number, key) for number, key in trial.steps.items() if ledger.checkpoint_paths(key)]
+    so_far = f"; after stage {recorded[-1][0]} its checkpoint is {recorded[-1][1]}" if recorded else ""
+    return UserError(
+        f"trial {shown(trial.name)} has no checkpoint of its last stage yet{so_far}. `lmmcl status` says how far it is",
+        file=f"store {ledger.store}",
+    )
