@@ -50,7 +50,8 @@ class Overlap:
     def __str__(self) -> str:
         what = {"asked": "benchmark", "mixed": "mixed-in data", "taught": "skill"}[self.kind]
         held = f"{self.rows} of the {self.total} rows of {what} {self.name!r} are taught by {self.other!r} too"
-        return f"{held} (row {self.first} is row {self.same} there)"
+        allowed = "; allowed by benchmarks.allow_overlap" if self.allowed and self.kind != "taught" else ""
+        return f"{held} (row {self.first} is row {self.same} there){allowed}"
 
     @property
     def refused(self) -> bool:

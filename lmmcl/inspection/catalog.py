@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -70,20 +69,23 @@ def catalogue_table(kind: str, rows: list[dict[str, str]]) -> Table:
 def model_facts(name: str) -> dict[str, Any]:
     """Roles (block numbers folded) and recipes of a model, each with parameters and bytes in bf16; from no weights.
 
-    A recipe that does not fit the model is left out: it names a role which is not there, or a rank above its layers.
+    A recipe that does not fit the model (it names a role which is not there, or a rank above its layers) is in `refused`, with why.
     """
     model = get_model(name)
     counts = model.role_counts()
     folded: Counter[str] = Counter()
     for role, parameters in counts.items():
         folded[summary([role])[0]] += parameters
-    recipes = {}
+    recipes, refused = {}, {}
     for recipe in RECIPES.values():
-        with suppress(UserError):
+        try:
             recipes[recipe.name] = _size(count_trained(recipe, model).trained)
+        except UserError as error:
+            refused[recipe.name] = error.message.partition("; its roles:")[0].partition("; did you mean")[0]
     total = _size(sum(counts.values()))
     roles = {role: _size(n) for role, n in folded.items()}
-    return {"model": name, "about": model.about(), "total": total, "roles": roles, "recipes": recipes}
+    about = model.about()
+    return {"model": name, "about": about, "total": total, "roles": roles, "recipes": recipes, "refused": refused}
 
 
 def _size(parameters: int) -> dict[str, int]:
@@ -98,6 +100,11 @@ def model_table(facts: dict[str, Any]) -> Group:
         for name, size in facts[part].items():
             share = size["parameters"] / facts["total"]["parameters"]
             table.add_row(name, f"{size['parameters']:,}", f"{share:.1%}")
+        tables.append(table)
+    if facts["refused"]:
+        table = Table("recipes that do not apply", "why", box=SIMPLE_HEAD)
+        for name, why in facts["refused"].items():
+            table.add_row(name, why)
         tables.append(table)
     about = [f"{key}: {text}" for key, text in facts["about"].items()]
     return Group(f"{facts['model']}: {facts['total']['parameters']:,} parameters", *about, *tables)

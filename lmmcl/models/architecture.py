@@ -20,6 +20,7 @@ class Architecture:
 
     name: str
     rules: tuple[RoleRule, ...] = field(repr=False)
+    """Roles by the names of parameters; none: by the modules (see `lmmcl.models.partition`)."""
     processor: str
     image_processor: str
     chat: str

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
-from lmmcl.models.inventory import shipped
+from lmmcl.models.families.generic import generic_roles
+from lmmcl.models.inventory import meta_model, shipped
 from lmmcl.models.model_folder import PROCESSOR_FILES
 from lmmcl.models.pretrained import PretrainedLMM
 
@@ -45,6 +46,13 @@ class HubModel(PretrainedLMM):
 
     def role_counts(self) -> dict[str, int]:
         return dict(shipped(self.name)["roles"])
+
+    def roles_of(self, names: Iterable[str]) -> dict[str, str]:
+        """By the rules of the family's file; where it has none, by the modules that the shipped configuration describes."""
+        if self.rules:
+            return super().roles_of(names)
+        roles = generic_roles(meta_model(shipped(self.name)["config"]), place=f"model {self.name}")
+        return {name: roles[name] for name in names}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         model = super().load_model(precision=precision, device=device, attention=attention)

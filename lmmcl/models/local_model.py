@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+OPTIONAL = ("torchvision", "timm")
+"""Libraries that some classes of transformers are defined with alone."""
+PROCESSOR_VERSION = 1
+"""Raised when the rules of loading a processor change: what was loaded is remembered under it."""
 _DIGESTS: dict[tuple[FileState, ...], list[str]] = {}
 """Of the files of models that this process has looked at: where the digest cache cannot be written, they are read once."""
 
@@ -166,6 +172,7 @@ class LocalModel(PretrainedLMM):
         counts = json.loads(found) if found else self._count()
         if not found:
             cache.remember(key, json.dumps(counts))
+        self._check_processor()
         self._check_complete()
         if not self.is_known:
             _warn_of_modules(self._place, self.config["model_type"])
@@ -181,6 +188,17 @@ class LocalModel(PretrainedLMM):
         load_whole(self.source(), place=self._place, device_map="meta")
         cache.remember(key, "yes")
 
+    def _check_processor(self) -> None:
+        """Load the processor once and try it, so that a plan says what a run would meet; remembered for the libraries here."""
+        libraries = [version("transformers"), *(name for name in OPTIONAL if find_spec(name) is not None)]
+        key, cache = _hash(["processor", self.digest, libraries, PROCESSOR_VERSION]), DigestCache()
+        if cache.recall(key):
+            return
+        from lmmcl.models.processing.processor_probe import try_processor
+
+        try_processor(self.load_processor(), self._place)
+        cache.remember(key, "yes")
+
     def _count(self) -> dict[str, int]:
         model = self._meta_model()
         sizes = parameter_counts(model)
@@ -190,12 +208,19 @@ class LocalModel(PretrainedLMM):
     def _meta_model(self) -> Any:
         from transformers import AutoConfig
 
+        from lmmcl.models.model_class import model_class
+
         try:
-            return meta_model(AutoConfig.from_pretrained(**self.source()))
-        except ValueError as error:  # transformers' answer to an architecture that it does not have, or not for images
+            config = AutoConfig.from_pretrained(**self.source())
+            model_class(config, self._place)
+            return meta_model(config)
+        except (
+            ValueError,
+            ImportError,
+        ) as error:  # an architecture that it does not have, or has not without a library
             raise UserError(
-                f"transformers has no image-text-to-text model for model_type {self.config['model_type']!r}: "
-                f"{str(error).splitlines()[0]}",
+                f"transformers cannot build a model of model_type {self.config['model_type']!r} here: "
+                f"{str(error).strip().splitlines()[0]}",
                 file=self._place,
             ) from error
 

@@ -12,15 +12,20 @@ log = logging.getLogger("lmmcl")
 
 
 def model_class(config: Any, place: str) -> Any:
-    """The image-text-to-text class of a configuration; raises UserError when transformers has none."""
+    """The image-text-to-text class of a configuration; raises UserError when transformers has none that writes text."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
-            f"transformers builds no model for image and text of model_type {config.model_type!r}", file=place
+            f"transformers has no image-text-to-text model for model_type {config.model_type!r}", file=place
         )
     found: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    cls = found[0] if isinstance(found, tuple) else found
+    if "labels" not in inspect.signature(cls.forward).parameters:
+        raise UserError(
+            f"{cls.__name__} is not trained to predict the next token (its forward takes no labels)", file=place
+        )
+    return cls
 
 
 def forward_inputs(cls: Any) -> tuple[str, ...]:

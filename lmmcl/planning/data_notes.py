@@ -18,6 +18,4 @@ def data_notes(trial: Trial) -> Iterator[str]:
 
 def overlap_notes(overlaps: Iterable[Overlap]) -> Iterator[str]:
     """The overlaps that do not stop a run: of skills with one another, and those that the sweep allows."""
-    for overlap in overlaps:
-        if not overlap.refused:
-            yield f"{overlap}{'; allowed by benchmarks.allow_overlap' if overlap.allowed else ''}"
+    return (str(overlap) for overlap in overlaps if not overlap.refused)

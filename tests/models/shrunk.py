@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-WORDS = 320
-"""Size of the vocabulary; the ids of special tokens lie at its end."""
+from models.shrunk_types import SPECIAL, TEXT, VISION, WORDS
 
-TEXT, VISION = 64, 32
 _KEPT = {"token_type_ids", "image_seq_length", "mm_tokens_per_image"}
 _LANGUAGE: dict[str, Any] = {
     "hidden_size": TEXT,
@@ -205,64 +203,3 @@ def _fit_rope(values: Any, config: Mapping[str, Any]) -> None:
 
 def _is_text(kind: str) -> bool:
     return any(word in kind for word in ("text", "llm", "language", "decoder"))
-
-
-def _rope(*section: int) -> dict[str, Any]:
-    return {"text_config": {"rope_parameters": {"mrope_section": list(section)}}}
-
-
-_MLA = {"head_dim": 8}
-SPECIAL: dict[str, dict[str, Any]] = {
-    "apertus1p5": {"audio_config": {"hidden_size": 512}},
-    "chameleon": {"vocabulary_map": {"<image>": 300, **{f"IMGIMGA{n}Z": 200 + n for n in range(8)}}},
-    "cohere_compass": {
-        "first": {
-            "text_config": {
-                "rope_parameters": {
-                    kind: {"rope_type": "default", "rope_theta": 1e4}
-                    for kind in ("full_attention", "sliding_attention")
-                }
-            }
-        }
-    },
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}},
-    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
-    "emu3": {
-        "vocabulary_map": {
-            "<image>": 300,
-            "<|extra_200|>": 301,
-            **{f"<|visual token {n:06d}|>": 200 + n for n in range(8)},
-        }
-    },
-    "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {"mrope_section": [3, 3, 2]}}},
-    "gemma4": {"first": {"vision_config": {}}},
-    "gemma4_unified": {"first": {"vision_config": {}}},
-    "glm46v": _rope(4, 2, 2),
-    "glm4v": _rope(4, 2, 2),
-    "glm4v_moe": _rope(2, 1, 1),
-    "glm5_next": {"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 0, "qk_nope_head_dim": 16}},
-    "glm_ocr": _rope(4, 2, 2),
-    "glmga": _rope(4, 2, 2),
-    "granite4_vision": {"deepstack_layer_map": [[-2, 0]], "downsample_rate": "1/2"},
-    "hunyuan_vl": {"text_config": {"head_dim": 16}},
-    "inkling2": {"vision_config": {"text_hidden_size": TEXT}},
-    "inkling2_loop": {"vision_config": {"text_hidden_size": TEXT}},
-    "inkling_mm_model": {"vision_config": {"hidden_size": TEXT}},
-    "kimi_k25": {"text_config": _MLA},
-    "mistral4": _MLA,
-    "mistral_large4": {"text_config": _MLA},
-    "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
-    "muse_spark": {"audio_config": {"out_hidden_size": TEXT}},
-    "qwen2_5_omni_thinker": {"audio_config": {"encoder_attention_heads": 2}},
-    "qwen3_omni_moe_thinker": {"audio_config": {"encoder_attention_heads": 2}},
-    "qwen4_exp": {
-        "text_config": {
-            "indexer_n_heads": 2,
-            "indexer_kv_heads": 1,
-            "indexer_head_dim": 16,
-            "indexer_budget": 16,
-            "indexer_compress_ratio": 4,
-        }
-    },
-}
-"""What a type needs besides: `first` are arguments of its default configuration."""

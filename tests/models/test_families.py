@@ -117,7 +117,9 @@ def test_full_trains_everything(name):
 
 
 def test_a_recipe_that_names_a_role_which_a_model_lacks_is_not_shown_for_it():
-    assert "projector" not in model_facts("instructblip-vicuna-7b")["recipes"]
+    facts = model_facts("instructblip-vicuna-7b")
+    assert "projector" not in facts["recipes"]
+    assert "matches no parameter" in facts["refused"]["projector"]
     assert {"sa_proj", "gate_up", "full"} <= set(model_facts("instructblip-vicuna-7b")["recipes"])
 
 

@@ -104,7 +104,7 @@ def test_two_updates_train_every_family(tiny, picture):
             for n, word in enumerate(("red", "blue"))
         ],
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(3):
         loss = model(**batch).loss

@@ -110,7 +110,8 @@ def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
         above, _, attribute = name.rpartition(".")
         module, owner = model.get_submodule(above), above.rpartition(".")[0]
         tensor = getattr(module, attribute)
-        holder = module if tensor.ndim == 3 or not owner else model.get_submodule(owner)
+        # a layer's weight and bias belong to the module above it, an expert's stacked tensors to their own
+        holder = model.get_submodule(owner) if attribute in ("weight", "bias") else module
         pieces = _gate_up(holder, attribute, tensor) if "gate+up" in role else _by_class(holder, tensor.shape[0])
         if pieces and len(pieces) == len(parts):
             found[name] = dict(zip(parts, pieces, strict=True))
@@ -145,7 +146,7 @@ def select_slices(
 
 def _gate_up(holder: Any, attribute: str, tensor: Any) -> list[Piece]:
     """Gate and up: halves of the outputs, the gate first; transformers' expert classes say where theirs differ."""
-    dim = 0 if tensor.ndim < 3 and not attribute.startswith("gate_up_proj_bias") else 1
+    dim = 0 if attribute in ("weight", "bias") else 1
     if tensor.ndim == 3 and _is_transposed(holder, tensor):
         dim = 2
     entries = tensor.shape[dim]

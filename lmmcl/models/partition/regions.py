@@ -35,12 +35,14 @@ _AUDIO_PROJECTOR_CLASS = re.compile(r".*(?:Adapter|Projector|MultimodalEmbedder)
 _GENERATION = re.compile(r"generation_\w+")
 _BY_CLASS = (
     (re.compile(r".*(?:Audio|Speech|Wav).*"), AUDIO),
-    (re.compile(r".*(?:Vision|Visual|Sam|VQVAE|VQ|ImageTokenizer).*"), VISION),
+    (re.compile(r".*(?:Vision|Visual|Sam|VQVAE|VQ|ImageTokenizer|PatchEmbed).*"), VISION),
     (re.compile(r".*(?:Action).*"), ACTION),
 )
 _BY_NAME = (
     (
-        re.compile(r"\w*(?:projector|projection|connector|merger|aligner|resampler|adapter|vision_embed_tokens)s?"),
+        re.compile(
+            r"\w*(?:projector|projection|connector|merger|aligner|resampler|adapter|vision_embed_tokens|enc_to_dec_proj)s?"
+        ),
         PROJECTOR,
     ),
     (re.compile(r"action_\w+|state_proj"), ACTION),
@@ -134,18 +136,23 @@ def _config_regions(config: Any) -> dict[int | type, str]:
     found: dict[int | type, str] = {}
     classes: dict[type, set[str]] = {type(config): {"", "whole"}}
 
+    def mark(value: Any, region: str) -> None:
+        found[id(value)] = region
+        classes.setdefault(type(value), set()).add(region)
+        for inner in _inner_configs(value).values():
+            mark(inner, region)
+
     def visit(parent: Any) -> None:
-        for name, value in vars(parent).items():
-            if not hasattr(value, "model_type"):
-                continue
-            if any(hasattr(inner, "model_type") for inner in vars(value).values()):
-                visit(value)
-                continue
-            for pattern, region in _BY_CONFIG:
-                if re.fullmatch(pattern, name):
-                    found[id(value)] = region
-                    classes.setdefault(type(value), set()).add(region)
-                    break
+        for name, value in _inner_configs(parent).items():
+            region = next((region for pattern, region in _BY_CONFIG if re.fullmatch(pattern, name)), None)
+            if region is None or any(re.fullmatch(_BY_CONFIG[0][0], inner) for inner in _inner_configs(value)):
+                visit(value)  # a model of several parts inside this one
+            else:
+                mark(value, region)
 
     visit(config)
     return found | {kind: next(iter(regions)) for kind, regions in classes.items() if len(regions) == 1}
+
+
+def _inner_configs(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if hasattr(value, "model_type")}

@@ -46,6 +46,13 @@ def image_only(base: Any) -> Any:
             given = dict(zip(own, parts, strict=False)) | settings
             super().__init__(**given, **{part: AbsentPart() for part in absent_parts(base)})
 
+        def save_pretrained(self, save_directory: Any, *more: Any, **settings: Any) -> Any:
+            from transformers import ProcessorMixin
+
+            return ProcessorMixin.save_pretrained(
+                self, save_directory, *more, **settings
+            )  # without the absent parts' files
+
     signature = inspect.signature(base.__init__)
     kept = [name for name in signature.parameters if name not in absent_parts(base)]
     parameters = [signature.parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in kept[1:]]

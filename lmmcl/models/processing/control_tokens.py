@@ -73,7 +73,7 @@ def _control_tokens(processor: Any, written: str) -> ControlTokens:
     special = special_tokens(processor)
     media = {str(token) for name in _MEDIA_ATTRIBUTES for token in _named(processor, name)}
     numbers = getattr(processor, "image_token_ids", None) or []
-    media |= {processor.tokenizer.convert_ids_to_tokens(number) for number in numbers}
+    media |= {processor.tokenizer.convert_ids_to_tokens(number) for number in numbers if number is not None}
     named = {str(token) for name in _NAMED for token in _named(processor, f"{name}_token")}
     turns = {token for token in special if token in written}
     always = named | turns | media | {token for token in special if _MEDIA.search(token)}

@@ -8,6 +8,7 @@ it makes from tokens or images reaches the model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
+
+_FROM_TOKENS = re.compile(
+    r"\w*token_type_ids|cross_attention_mask|image_attention_mask|image_embeds_position_mask|bbox"
+)
+"""Inputs that say of each token what it is to the images: transformers raises no error where one is missing."""
 
 
 def encode(processor: Any, example: Example, *, with_answer: bool, max_tokens: int | None = None) -> dict[str, Tensor]:
@@ -96,12 +102,17 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
 
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
-    images = [example.open_images()] if example.images else None
+    images = list(example.open_images()) or None
     if images:
         once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     output = processor(text=[text], images=images, return_tensors="pt", **wants)
     dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}
+    if images and (missing := [name for name in takes or () if _FROM_TOKENS.fullmatch(name) and name not in read]):
+        raise UserError(
+            f"{type(processor).__name__} makes no {' and no '.join(missing)}, which the model takes and silently "
+            "reads images wrongly without"
+        )
     if unlike := [name for name, value in read.items() if not isinstance(value, torch.Tensor)]:
         raise UserError(f"{type(processor).__name__} returns {', '.join(unlike)} as lists, not as tensors")
     return read

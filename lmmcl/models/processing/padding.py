@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of a token that is not taught (what torch's cross entropy ignores)."""
 
-PER_TOKEN = re.compile(r"input_ids|attention_mask|labels|\w*token_type_ids|cross_attention_mask")
+PER_TOKEN = re.compile(
+    r"input_ids|attention_mask|labels|\w*token_type_ids|cross_attention_mask|image_embeds_position_mask"
+)
 """Inputs with a value (or a row of values) for each token."""
 _SIZES = re.compile(
     r"image_sizes|image_grid_\w+|\w*(?:pixel|tile|ratio)\w*_mask|target_sizes|spatial_shapes|num_\w+|image_num_crops"

@@ -28,6 +28,7 @@ OURS = ("lmmcl.models.processing.processors", "lmmcl.models.tiny.tiny_processor"
 CLASSES: dict[str, Callable[[], type]] = {
     "ImageOnlySmolVLMProcessor": special_processors.smolvlm,
     "ChatInstructBlipProcessor": special_processors.instructblip,
+    "ChatBlip2Processor": special_processors.blip2,
     "PillowPixtralProcessor": special_processors.pixtral,
 }
 """Classes of ours; any other `ImageOnlyXProcessor` is the assembly of transformers' `XProcessor`."""
@@ -35,16 +36,32 @@ CLASSES: dict[str, Callable[[], type]] = {
 INSTEAD = {
     "SmolVLMProcessor": "ImageOnlySmolVLMProcessor",
     "InstructBlipProcessor": "ChatInstructBlipProcessor",
+    "Blip2Processor": "ChatBlip2Processor",
     "PixtralProcessor": "PillowPixtralProcessor",
 }
 """Which of them stands for which class of transformers."""
 
 
 def load_processor(architecture: Architecture, source: dict[str, Any]) -> ProcessorMixin:
-    """The processor of the checkpoint at `source` (keywords of `from_pretrained`); it pads on the left."""
+    """The processor of the checkpoint at `source` (keywords of `from_pretrained`); it pads on the left.
+
+    Raises UserError, with the reason, for a checkpoint whose dialogues cannot be read: a part that transformers cannot load here,
+    an encoder that reads the question apart from the answer, no chat template, no image token.
+    """
+    try:
+        return _loaded(architecture, source)
+    except (ImportError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:  # whatever a class wants
+        told = " ".join(str(error).split())
+        raise UserError(
+            f"transformers cannot load its processor: {type(error).__name__}: {told}", file=_place(source)
+        ) from error
+
+
+def _loaded(architecture: Architecture, source: dict[str, Any]) -> ProcessorMixin:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(**source)
+    check_decoder(config, _place(source))
     settings, image_settings = saved_settings(source)
     cls = _processor_class(architecture, config, source, settings, image_settings)
     image_class = _image_class(architecture, config, image_settings, _place(source))
@@ -60,6 +77,17 @@ def load_processor(architecture: Architecture, source: dict[str, Any]) -> Proces
     hold(processor, forward_inputs(model_class(config, _place(source))))
     _check(processor, _place(source))
     return processor
+
+
+def check_decoder(config: Any, place: str) -> None:
+    """Raises UserError for models that read the question with an encoder: answers are taught after the question's own tokens."""
+    text = config.get_text_config(decoder=True)
+    if config.is_encoder_decoder or text.is_encoder_decoder:
+        raise UserError(
+            f"{config.model_type} reads the question with an encoder and writes the answer with a decoder of its own "
+            f"({text.model_type}); only decoders that read both can be trained",
+            file=place,
+        )
 
 
 def saved_settings(source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

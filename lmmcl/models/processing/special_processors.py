@@ -5,6 +5,7 @@ They are defined on first use because this module must import without transforme
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -63,30 +64,42 @@ class _ImageToken(str):
 def instructblip() -> type:
     from transformers import InstructBlipProcessor
 
-    class ChatInstructBlipProcessor(InstructBlipProcessor):
-        """InstructBLIP's processor with the interface of those that came after it: a template, and images by tokens."""
+    return _queried(InstructBlipProcessor, "ChatInstructBlipProcessor")
 
-        def __init__(
-            self, image_processor: Any, tokenizer: Any, qformer_tokenizer: Any, num_query_tokens: int | None = None
-        ) -> None:
-            super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens=num_query_tokens)
-            self.image_token = _ImageToken(str(self.image_token))  # type: ignore[assignment]  # an AddedToken or text
+
+@cache
+def blip2() -> type:
+    from transformers import Blip2Processor
+
+    return _queried(Blip2Processor, "ChatBlip2Processor")
+
+
+def _queried(base: Any, name: str) -> type:
+    class Queried(base):
+        """A BLIP-2 kind of processor with the interface of those that came after it: a template, and an image token."""
+
+        def __init__(self, image_processor: Any, tokenizer: Any, *parts: Any, **settings: Any) -> None:
+            super().__init__(image_processor, tokenizer, *parts, **settings)
+            self.image_token: Any = _ImageToken(str(getattr(self, "image_token")))  # noqa: B009  # an AddedToken or text
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.chat_template = INSTRUCTION
 
         def __call__(self, images: Any = None, text: Any = None, **more: Any) -> Any:
             """Raises UserError unless there is one image: the Q-Former reads one with each instruction."""
-            self.leading_ids(sum(map(len, images or ())))
+            self.leading_ids(len(images or ()))
             return super().__call__(images=images, text=text, **more)
 
         def leading_ids(self, images: int) -> list[int]:
             """What stands before the instruction: the image's tokens come even before the start of the text."""
             if images != 1:
-                raise UserError(f"InstructBLIP is asked about one image at a time, not {images}")
+                kind = base.__name__.removesuffix("Processor").replace("Blip", "BLIP")
+                raise UserError(f"{kind} is asked about one image at a time, not {images}")
             start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
             return [self.image_token_id] * self.num_query_tokens + start
 
-    return ChatInstructBlipProcessor
+    Queried.__init__.__signature__ = inspect.signature(base.__init__)  # type: ignore[attr-defined]
+    Queried.__name__ = Queried.__qualname__ = name
+    return Queried
 
 
 @cache

@@ -37,6 +37,7 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "wanted": results.wanted,
         "recorded": results.recorded,
         "provenance": _plain(results.provenance),
+        "notes": list(results.notes),
         "searches": [_plain(each.to_dict()) for each in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
         "trials": [_trial(trial, trial.key in front, curves) for trial in results.trials],

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from models.shrunk import shrunk
+from models.small_families import FAMILIES
 
 from lmmcl.errors import UserError
-from lmmcl.models import get_model, model_names
+from lmmcl.models import get_model
+from lmmcl.models.architecture import get_architecture
 from lmmcl.models.families.generic import generic_roles
+from lmmcl.models.hub import HubModel
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts, shipped
 from lmmcl.models.partition.fused import Piece, fused_layouts
 from lmmcl.models.partition.regions import partition
-from lmmcl.models.roles import select, split_role, summary
+from lmmcl.models.roles import assign_roles, select, split_role, summary
 from lmmcl.models.tiny.tiny import TinyLMM
 from lmmcl.models.tiny.tiny_config import configuration
 
-FAMILIES = ("llava-onevision-0.5b", "llava-next-llama3-8b", "qwen2.5-vl-3b", "qwen3-vl-2b", "internvl3-1b", "smolvlm2-500m",
-            "gemma-3-4b", "instructblip-vicuna-7b", "llava-1.5-7b")  # fmt: skip
-
 
 def test_modules_say_the_same_as_every_family_file() -> None:
-    for name in (*FAMILIES, *(name for name in model_names() if name.startswith("tiny"))):
+    for family, made in FAMILIES.items():
+        architecture = get_architecture(family)
+        assert architecture is not None
+        model = meta_model(made()[0])
+        names = [name for name, _ in model.named_parameters()]
+        assert partition(model) == assign_roles(architecture.rules, names), family
+
+
+def test_modules_say_the_same_as_the_tiny_models() -> None:
+    for name in ("tiny-onevision", "tiny-next", "tiny-qwen"):
         lmm = get_model(name)
-        model = meta_model(configuration(lmm.style) if isinstance(lmm, TinyLMM) else shipped(name)["config"])
+        assert isinstance(lmm, TinyLMM)
+        model = meta_model(configuration(lmm.style))
         assert partition(model) == lmm.roles_of(parameter for parameter, _ in model.named_parameters()), name
 
 
@@ -122,3 +133,11 @@ def test_a_part_that_nothing_tells_is_refused() -> None:
     model.model.mystery = nn.Linear(4, 4)
     with pytest.raises(UserError, match=r"2 parameters belong to no part that is known \(model.mystery\)"):
         generic_roles(model, place="model x")
+
+
+def test_a_family_file_needs_no_rules() -> None:
+    known = get_model("llava-onevision-0.5b")
+    assert isinstance(known, HubModel)
+    bare = dataclasses.replace(known, architecture=dataclasses.replace(known.architecture, rules=()))
+    names = [name for name, _ in meta_model(shipped(known.name)["config"]).named_parameters()]
+    assert bare.roles_of(names) == known.roles_of(names)

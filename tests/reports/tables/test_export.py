@@ -140,3 +140,8 @@ def test_no_cell_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(text: st
     (row,) = csv.DictReader(io.StringIO(as_csv(SweepResults("s", [trial]))))
     assert row["name"] == f"'{text}" and row["error"] == f"'{text}\\x1b[2J"
     assert float(row["held_out_forgetting"]) == trial.measure("held_out_forgetting") < 0
+
+
+def test_what_a_reader_of_the_numbers_must_know_is_in_the_json() -> None:
+    results = SweepResults("mixed", [], notes=("records of two versions of Pillow",))
+    assert json.loads(as_json(results))["notes"] == ["records of two versions of Pillow"]

@@ -51,7 +51,8 @@ def test_two_workers_compute_what_one_process_does(tmp_path: Path) -> None:
     alone, shared = Ledger(str(tmp_path / "alone")), Ledger(str(tmp_path / "shared"))
     finetune(stage(), alone, TrainingPlacement())
     record = finetune(stage(), shared, TrainingPlacement(workers=2, micro_batch_size=1))
-    assert record["strategy"] == {"name": "ddp", "workers": 2, "backend": "gloo", "device": "cpu"}
+    expected = {"name": "ddp", "workers": 2, "backend": "gloo", "device": "cpu"}
+    assert expected.items() <= record["strategy"].items()
     assert losses(stage(), shared) == pytest.approx(losses(stage(), alone), rel=1e-3)
     assert difference(stage(), alone, shared) < TOLERANCE
     assert [row["update"] for row in shared.read_lines(stage().path, "curve.jsonl")] == [1, 2, 3, 4, 5, 6]
