@@ -29,12 +29,17 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep wants, what is recorded and what is to run. Computes nothing."""
+    from lmmcl.planning.nearby_stores import store_state
     from lmmcl.planning.plan import make_plan, plan_table
 
     place = load_cluster(cluster)
-    made = make_plan(load_sweep(sweep, set_), open_ledger(store, place), place if cluster else None)
+    loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
+    where = store_state(loaded, ledger)
+    if not as_json:
+        say("\n".join(where.lines()))
+    made = make_plan(loaded, ledger, place if cluster else None)
     if as_json:
-        print_json(made.to_dict())
+        print_json({**made.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
     else:
         wide_console().print(plan_table(made))
     made.refuse_overlaps()

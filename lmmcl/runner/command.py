@@ -21,6 +21,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import full, is_full
 from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes, overlap_notes
+from lmmcl.planning.nearby_stores import store_state
 from lmmcl.planning.plan import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
@@ -53,6 +54,8 @@ def run_and_report(
     """Run `sweep`, print its table, write its page, bring MLflow up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
+    for line in store_state(sweep, ledger).lines():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     context = RunContext.resolve(sweep, ledger)
     keep_sweep(context.sweep, ledger)
     uri = mlflow or os.environ.get(MLFLOW_VARIABLE) or cluster.tracking or default_tracking_uri(ledger.store)

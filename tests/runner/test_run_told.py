@@ -18,7 +18,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.store import StoreError
 from lmmcl.runner.display import Display
 from lmmcl.runner.run import ProgressReporter
-from lmmcl.search.progress import SweepProgress
+from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.background import Delivery
 
 
@@ -32,9 +32,8 @@ def test_a_failure_whose_text_cannot_be_kept_is_shown_and_remembered(
     monkeypatch.setattr(Ledger, "keep_text", refuse)
     ledger, trial, out = Ledger(str(tmp_path)), made_trial(), io.StringIO()
     with Display([trial], Console(file=out, width=140)) as display, caplog.at_level(logging.WARNING):
-        following = ProgressReporter(
-            Sweep("made", "", "made.yaml", (trial,)), display, None, ledger, SweepProgress(ledger.find, {})
-        )
+        context = RunContext.resolve(Sweep("made", "", "made.yaml", (trial,)), ledger)
+        following = ProgressReporter(context, display, None)
         following.trial_failed(trial, "the loss is not finite", "traceback")
     assert following.failures == {trial.key: "the loss is not finite"}
     assert "the loss is not finite" in out.getvalue()
@@ -50,9 +49,8 @@ def test_a_store_that_is_away_when_mlflow_is_told_ends_no_sweep(
     ledger, trial, put = Ledger(str(tmp_path)), made_trial(), list[Any]()
     tracker = SimpleNamespace(put=put.append)
     with Display([trial], Console(file=io.StringIO())) as display, caplog.at_level(logging.WARNING):
-        following = ProgressReporter(
-            Sweep("made", "", "made.yaml", ()), display, tracker, ledger, SweepProgress(ledger.find, {})
-        )
+        context = RunContext.resolve(Sweep("made", "", "made.yaml", ()), ledger)
+        following = ProgressReporter(context, display, tracker)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, "find", away)
             following.stage_done(trial, {"stage": 0})

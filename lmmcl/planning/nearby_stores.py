@@ -1,0 +1,80 @@
+"""Which store a command means, in a line, and the stores nearby in which the same sweep is finished already."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lmmcl.config.sweep import Sweep
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.named_store import STORE_VARIABLE
+from lmmcl.ledger.store import local_path
+from lmmcl.search.run_context import RunContext
+from lmmcl.search.search_state import search_states
+
+MOST_FOLDERS = 500
+"""Entries of a folder that are looked at: a store may lie beside thousands of others."""
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """The store of a sweep; `finished_in` are stores nearby that have all of the sweep where this one has not.
+
+    `is_new` is whether a local store holds no checkpoint yet; of others that is not asked.
+    """
+
+    store: str
+    is_new: bool
+    finished_in: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What `plan` and `run` begin with."""
+        found = [
+            f"note: this sweep is finished in {other}; to use what is there: --store {shlex.quote(other)}"
+            for other in self.finished_in
+        ]
+        return [f"store   {self.store}{' (new)' if self.is_new else ''}", *found]
+
+
+def store_state(sweep: Sweep, ledger: Ledger) -> StoreState:
+    """The store that is meant; where it lacks a step of the sweep, stores nearby are looked through."""
+    is_new = ledger.is_local and not ledger.files.at("checkpoints").is_dir()
+    # The first missing step decides, so that a look into a store costs little.
+    finished = () if not is_new and _is_finished(sweep, ledger) else tuple(_finished(sweep, ledger))
+    return StoreState(ledger.store, is_new, finished)
+
+
+def _finished(sweep: Sweep, ledger: Ledger) -> Iterator[str]:
+    others = (Ledger(str(folder)) for folder in _neighbours(sweep, ledger))
+    return (other.store for other in others if _is_finished(sweep, other))
+
+
+def _is_finished(sweep: Sweep, ledger: Ledger) -> bool:
+    """Whether all points of searches are proposed and all steps recorded."""
+    if any(state.proposed < state.num_points for state in search_states(sweep, ledger)):
+        return False
+    return all(ledger.find(step) is not None for step in RunContext.resolve(sweep, ledger).steps().values())
+
+
+def _neighbours(sweep: Sweep, ledger: Ledger) -> list[Path]:
+    """Other local stores: those in the folder of the store, of the sweep file and of the command, and the one in LMMCL_STORE."""
+    own = local_path(ledger.store)
+    roots = [Path.cwd(), *([own.parent] if own else []), *([Path(sweep.file).parent] if sweep.file else [])]
+    named = local_path(os.environ.get(STORE_VARIABLE) or "://")
+    found = [named.expanduser()] if named else []
+    for root in dict.fromkeys(each.resolve() for each in roots):
+        found += _folders(root)
+    stores = dict.fromkeys(each.resolve() for each in found if (each / "checkpoints").is_dir())
+    return [each for each in stores if own is None or each != own.resolve()]
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in `root`; none where it may not be listed: a hint is no reason to fail."""
+    if not os.access(root, os.R_OK | os.X_OK):
+        return []
+    with os.scandir(root) as entries:
+        return sorted(Path(entry.path) for entry in islice(entries, MOST_FOLDERS) if entry.is_dir())
