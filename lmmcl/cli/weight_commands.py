@@ -81,7 +81,7 @@ def export(
         from lmmcl.weights import checkpoint
 
         checkpoint.export(found, ledger, to)
-    say(f"exported {step if step in found.path else f'{step} ({found.key})'} to {to}")
+    say(f"exported {found.path.rsplit('/', 1)[1]} to {to}")
 
 
 @tiny_app.command("train")

@@ -183,10 +183,10 @@ def _none(wanted: str, trials: Sequence[Named]) -> str:
     if not wrong and asked:
         return f"no trial has all parts of {shown(wanted)}; {unknown('trial', wanted, names)}"
     near = unknown("trial", wanted, names)
-    return near if "did you mean" in near else near + _near_part(wanted, parts.values())
+    return near if "did you mean" in near else near + near_part(wanted, parts.values())
 
 
-def _near_part(wanted: str, parts: Iterable[str]) -> str:
+def near_part(wanted: str, parts: Iterable[str]) -> str:
     """A part that is nearly what was typed, which no whole name is."""
     near = unknown("part", wanted, parts)
     hint = near.partition("did you mean ")[2].partition("?")[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmmcl.config.trial_names import find_one
+from lmmcl.config.trial_names import SEPARATOR, find_one, near_part
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
@@ -64,7 +64,9 @@ def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
     if trial is None:
         names = [trial.name for trial in stored_trials(ledger)]
         folders = [path.rsplit("/", 1)[1] for path in ledger.paths()]
-        raise UserError(unknown("checkpoint or trial", wanted, [*names, *folders]), file=f"store {ledger.store}")
+        near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
+        why = f"{unknown('checkpoint or trial', wanted, [*names, *folders])}{near}"
+        raise UserError(why, file=f"store {ledger.store}")
     if not ledger.checkpoint_paths(trial.key):
         raise unfinished(ledger, trial)
     return ledger.checkpoint(trial.key)

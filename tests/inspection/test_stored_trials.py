@@ -43,7 +43,9 @@ def test_a_part_of_several_names_is_refused(sweep: Sweep, ledger: Ledger) -> Non
     for find in (find_checkpoint, step_facts):
         with pytest.raises(UserError, match="ambiguous"):
             find(ledger, "tiny-onevision")
-        with pytest.raises(UserError, match="unknown checkpoint or trial 'gate_pu'"):
+        with pytest.raises(
+            UserError, match="unknown checkpoint or trial 'gate_pu'.*did you mean the one with 'gate_up'"
+        ):
             find(ledger, "gate_pu")
 
 
