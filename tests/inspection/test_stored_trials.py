@@ -44,7 +44,7 @@ def test_a_part_of_several_names_is_refused(sweep: Sweep, ledger: Ledger) -> Non
         with pytest.raises(UserError, match="ambiguous"):
             find(ledger, "tiny-onevision")
         with pytest.raises(
-            UserError, match="unknown checkpoint or trial 'gate_pu'.*did you mean the one with 'gate_up'"
+            UserError, match=r"unknown checkpoint or trial 'gate_pu'.*did you mean the one with 'gate_up'"
         ):
             find(ledger, "gate_pu")
 
