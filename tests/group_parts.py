@@ -34,7 +34,8 @@ def two_cpus(folder: Path) -> Iterator[None]:
     """A cluster of two logical CPUs, whose workers can import what these tests define."""
     import ray
 
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    tests = Path(__file__).parent
+    paths = [str(tests.parent), str(tests), *(str(tests / "training" / room) for room in ("ray_train", "distributed"))]
     ray.init(
         address="local",
         num_cpus=2,
