@@ -137,12 +137,12 @@ def choice_lines(results: SweepResults, choice: Candidate) -> list[str]:
     apart = choice.rivals - len(choice.ties)
     if not choice.ties:
         others = f"all {choice.rivals} other finished trials" if choice.rivals > 1 else "the other finished trial"
-        return [numbers, f"It is told apart from {others}."]
+        return [numbers, f"It differs significantly from {others}."]
     named = "; ".join(_tie(results, tie) for tie in choice.ties[:MOST_TIES])
     more = len(choice.ties) - MOST_TIES
     told = f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}."
     if choice.rivals > 1:
-        told += f" It is told apart from {apart or 'none'} of the {choice.rivals} other finished trials."
+        told += f" It differs significantly from {apart or 'none'} of the {choice.rivals} other finished trials."
     return [numbers, told]
 
 

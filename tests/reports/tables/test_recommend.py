@@ -38,7 +38,7 @@ def test_the_best_learner_within_the_budget_is_taken(budget: float, taken: str) 
 
 def test_one_other_trial_is_one() -> None:
     apart = SweepResults("s", [at("gate_up", 30, -1), at("lora", 20, -1)])
-    assert "It is told apart from the other finished trial." in " ".join(recommendation(apart, 2))
+    assert "It differs significantly from the other finished trial." in " ".join(recommendation(apart, 2))
     tied = SweepResults("s", [at("gate_up", 30, -1), at("mlp", 29.9, -1)])
     text = " ".join(recommendation(tied, 2))
     assert "Within noise of it: mlp" in text and "other finished" not in text
@@ -56,7 +56,7 @@ def test_what_is_within_noise_is_named_and_what_is_not_is_counted() -> None:
     text = "\n".join(recommendation(SWEEP, 2.0))
     assert (
         "Within noise of it: mlp (learning -0.1 [" in text
-        and "told apart from 3 of the 4 other finished trials" in text
+        and "differs significantly from 3 of the 4 other finished trials" in text
     )
 
 
