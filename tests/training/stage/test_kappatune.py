@@ -59,7 +59,9 @@ def test_a_stage_trains_the_chosen_layers_and_no_other_within_what_was_planned(l
     assert len(chosen) == int(0.3 * 21) == record["adapter"]["layers"]
     with tensors_of(step, ledger) as chain:
         assert sorted(chain.tensors) == chosen
-    assert record["checkpoint_bytes"] <= planned.stage_bytes("fp32") + 600 * len(chosen), "with the headers of its files"
+    assert record["checkpoint_bytes"] <= planned.stage_bytes("fp32") + 600 * len(chosen), (
+        "with the headers of its files"
+    )
     assert 0 < record["trained_parameters"] <= planned.trained
     before, after = weights(BASE, ledger), weights(step, ledger)
     assert all(torch.equal(before[name], after[name]) == (name not in chosen) for name in before)
