@@ -12,6 +12,7 @@ from lmmcl import strict_json
 from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.masking import mask
+from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT, SHOWN
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
@@ -34,7 +35,7 @@ def shared_view() -> str:
     """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
     return mlflow_private.scatter_view(
         VIEW_NAME,
-        "held-out forgetting against learning",
+        f"held-out forgetting ({BELOW_0_FORGOT}) against learning",
         x="learning",
         y="held_out_forgetting",
         search="tags.`lmmcl.kind` = 'trial'",
@@ -49,7 +50,12 @@ def view_address(experiment_id: str) -> str:
 
 def experiment_note(experiment_id: str) -> str:
     """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
-    return f"Each run is a trial. Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
+    chart = f"Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
+    below = ", ".join(f"`{name}`" for name in SHOWN if name.endswith("forgetting"))
+    above = ", ".join(f"`{name}`" for name in sorted(ABOVE_0_FORGOT))
+    return (
+        f"Each run is a trial. {chart}. Signs: {below} below 0 and {above} above 0 mean that something was forgotten."
+    )
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:

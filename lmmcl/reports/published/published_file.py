@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import read_yaml, validate
 from lmmcl.errors import UserError, unknown
-from lmmcl.measures import MEASURES
+from lmmcl.measures import MEASURES, OLD_NAMES
 from lmmcl.methods.recipes.recipe import Recipe, get_recipe
 from lmmcl.steps.trial import Trial
 
@@ -109,12 +109,15 @@ class Figure(Settings):
     @field_validator("values")
     @classmethod
     def _known(cls, values: Mapping[str, float]) -> Mapping[str, float]:
-        for name in values:
-            quantity, _, stage = name.partition("@")
+        known = {}
+        for name, value in values.items():
+            written, at, stage = name.partition("@")
+            quantity = OLD_NAMES.get(written, written)
+            known[f"{quantity}{at}{stage}"] = value
             plain = quantity in (*MEASURES, *MEANS)
             if not (plain or quantity.startswith(("score/", "cell/"))) or not (stage.isdigit() or "@" not in name):
                 raise ValueError(unknown("quantity", name, FORMS))
-        return values
+        return known
 
 
 class Publication(Settings):
