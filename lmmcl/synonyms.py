@@ -9,7 +9,10 @@ from collections.abc import Collection, Iterable
 SWEEP, CLUSTER = "sweep file", "cluster file"
 
 SECTIONS: dict[tuple[str, str], str] = {
-    (SWEEP, ""): "name description orders benchmarks probes skills thinking training evaluation grids search",
+    (
+        SWEEP,
+        "",
+    ): "name description orders benchmarks probes skills thinking training evaluation per_skill per_stage grids search",
     (
         SWEEP,
         "training",
@@ -168,6 +171,7 @@ REMARKS = {
     "bf16": "write precision: bf16",
     "fp16": "write precision: fp16",
     "fp32": "write precision: fp32",
+    "precision": "all stages of a trial have the same",
     "optim": "the optimizer is AdamW",
     "optimizer": "the optimizer is AdamW",
     "num_beams": "answers are decoded greedily",
