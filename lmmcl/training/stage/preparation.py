@@ -16,7 +16,7 @@ from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
 from lmmcl.models.processing.position_limit import position_limits
 from lmmcl.models.processing.resizing import RESIZING
-from lmmcl.steps import Finetune, skills_of
+from lmmcl.steps import Finetune, examples_of, skills_of
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Skill
@@ -59,7 +59,8 @@ def prepare(
 ) -> tuple[StageTrainer, StageContext]:
     """The Trainer with its data, and what the mitigation is shown; `trained` are names of parameters, `runs` takes checkpoints."""
     step, mitigation = job.step, job.step.mitigation
-    earlier = [limited(skill, step.training.examples) for skill in skills_of(step.parent)]
+    taught = zip(skills_of(step.parent), examples_of(step.parent), strict=True)
+    earlier = [limited(skill, examples) for skill, examples in taught]
     data, updates = _data(job, earlier, position_limits(model))
     trainer = StageTrainer(
         step,
