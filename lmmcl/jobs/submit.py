@@ -74,7 +74,7 @@ def make_submission(
     words += [*([] if has_secrets(lasting) else ["--store", lasting]), *chosen]
     if mlflow and not has_secrets(mlflow):
         words += ["--mlflow", mlflow]
-    # An entry point is shown to everybody who lists the cluster's jobs; what must not stand there goes by the environment.
+    # An entry point is shown to everybody who lists the cluster's jobs; secrets go by the environment.
     secret = {STORE_VARIABLE: lasting} if has_secrets(lasting) else {}
     secret |= {MLFLOW_VARIABLE: mlflow} if mlflow and has_secrets(mlflow) else {}
     env = _environment(runtime_env, environment, working_dir, secret)

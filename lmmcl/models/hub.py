@@ -57,13 +57,13 @@ class HubModel(PretrainedLMM):
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         model = super().load_model(precision=precision, device=device, attention=attention)
         loaded, said = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
-        if loaded != said:  # costs were planned with other numbers; roles are told by the loaded names all the same
+        if loaded != said:  # costs were planned with other numbers; roles follow from the loaded names in any case
             message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {said:,}"
             warnings.warn(message, UserWarning, stacklevel=2)
         return model
 
     def source(self) -> dict[str, Any]:
-        """With `local_files_only` when all is in the cache: then nothing is asked of the network."""
+        """With `local_files_only` when all is in the cache: then the network is not used."""
         local = {"local_files_only": True} if not self._missing() else {}
         return {"pretrained_model_name_or_path": self.hub, "revision": self.revision, **local}
 

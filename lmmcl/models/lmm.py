@@ -49,7 +49,7 @@ class LMM(ABC):
 
     @property
     def dropout_parts(self) -> tuple[str, ...]:
-        """Parts (first words of roles) that have dropout while they train; `*` for one that is no part's own."""
+        """Parts (first words of roles) that have dropout while they train; `*` for one that belongs to no part."""
         return ()
 
     def with_thinking(self) -> LMM:

@@ -1,4 +1,4 @@
-"""A `save_pretrained` directory as a model: the family is told by its configuration, the identity by its bytes."""
+"""A `save_pretrained` directory as a model: its configuration gives the family, its bytes give the identity."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def load_whole(source: Mapping[str, Any], *, place: str, **more: Any) -> Any:
     """What `from_pretrained` loads from `source`, all of it from there; `more` are keywords of `from_pretrained`.
 
     Raises UserError, with the names, where the checkpoint lacks tensors: transformers would draw them at random. What it
-    holds beyond the model is told in a warning.
+    holds beyond the model is named in a warning.
     """
     import torch
     from transformers import AutoModelForImageTextToText

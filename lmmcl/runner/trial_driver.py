@@ -17,7 +17,7 @@ class Steps(Protocol):
     """Where records come from: one process (`StepScheduler`) or a cluster (`RemoteSteps`)."""
 
     def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
-        """The records of what is asked of one checkpoint, computed where they are missing."""
+        """The records of the scoring steps of one checkpoint, computed where they are missing."""
 
     def prefetch(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it."""

@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def asked(self) -> tuple[ScoringStep, ...]:
-        """All that is asked of the checkpoint: benchmarks, then probes."""
+        """The scoring steps of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)
 
     @property

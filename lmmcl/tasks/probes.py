@@ -28,7 +28,7 @@ class Probe(BaseModel):
     version: ClassVar[int]
     computed_by: ClassVar[str]
     needs_base: ClassVar[bool] = False
-    """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
+    """Whether the checkpoint is compared with the pre-trained model; such a probe skips that model itself."""
 
     examples: int = Field(default=64, gt=0, description="questions of each benchmark, a fixed sample")
     updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
@@ -47,7 +47,7 @@ class Probe(BaseModel):
         return tuple(held_out)
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key: what is looked at, not of which checkpoints."""
+        """What enters a key: what is looked at, not the checkpoints."""
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"updates"})}
 
 

@@ -133,7 +133,7 @@ class Chain(Mapping[str, "Tensor"]):
         return [(key, self._newest[key].path) for key in self._keys.get(tensor, [])]
 
     def value(self, tensor: str, base: Tensor) -> Tensor:
-        """The newest value of a whole tensor, of which `base` is the pre-trained one (left as it is)."""
+        """The newest value of a whole tensor; `base` is its pre-trained value (left as it is)."""
         value = base
         for key, _ in self.sources(tensor):
             _, part = parse_key(key)
