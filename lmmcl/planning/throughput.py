@@ -21,7 +21,8 @@ from lmmcl.tasks.hub.hub_data import HubSkill
 class Pace:
     """Estimated seconds of work, the number of steps they cover, and of those for which no similar step has been timed.
 
-    `seconds` are of all steps in sequence; `chain` of the critical path: the longest chain of steps that need each other; `wall` on a cluster that starts here with its number of CPUs, None where the plan cannot know how many run at once.
+    `seconds` are of all steps in sequence; `chain` of the critical path: the longest chain of steps that need each other;
+    `wall` on a cluster that starts here with its number of CPUs, None where the plan cannot know how many run at once.
     """
 
     seconds: float
