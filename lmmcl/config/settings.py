@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from lmmcl.errors import unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Of a number, by precision."""
 
 WEIGHT_DECAY = 2
 """Version of what weight decay is for; in the keys of stages that have one."""
