@@ -122,7 +122,7 @@ def _with_parents(step: CheckpointStep) -> set[str]:
 
 
 def _others(living: Mapping[str, Lease], steps: Collection[str]) -> list[str]:
-    """Who computes what is not among `steps`."""
+    """The runs that compute what is not among `steps`."""
     return sorted({str(claim) for key, claim in living.items() if key not in steps})
 
 

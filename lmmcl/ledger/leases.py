@@ -1,4 +1,4 @@
-"""Who computes a step now, said in the store: runs that share one, on one machine or on two clusters, compute each step once.
+"""Leases of steps in the store: runs that share one, on one machine or on two clusters, compute each step once.
 
 A claim is a small file, `claims/<key>.json`, which the first makes whole at once, renews while it works and removes at the
 end. It is advice and no lock: where one is lost or taken over too early work is done twice, and the records, which are
@@ -37,7 +37,7 @@ FORGOTTEN = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Lease:
-    """Who computes a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
+    """The owner of a step that is being computed: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
 
     token: str
     host: str

@@ -24,7 +24,7 @@ class Steps(Protocol):
 
 
 class RunListener(Protocol):
-    """Is told what happens while a sweep runs; never blocks it."""
+    """Gets the events of a running sweep; never blocks it."""
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
