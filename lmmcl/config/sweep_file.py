@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -132,18 +132,9 @@ OF_WHOLE_TRIALS = ("precision",)
 """Training settings that all stages of a trial share: each stage starts from the weights of the one before."""
 
 
-class _StageOverride(Settings):
-    elsewhere: ClassVar[Mapping[str, str]] = {
-        **Training.elsewhere,
-        "precision": "training.precision, for all stages of a trial",
-        "model": "an axis of a grid",
-        "order": "an axis of a grid",
-    }
-
-
 StageOverride: Any = create_model(  # type: ignore[call-overload]  # what is not given stays as the grid point has it
     "StageOverride",
-    __base__=_StageOverride,
+    __base__=Settings,
     __doc__="What differs from the grid point for one skill, or for one stage: recipe, mitigation, and any training setting but "
     "precision.",
     recipe=(RecipeEntry, None),

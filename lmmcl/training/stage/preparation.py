@@ -29,10 +29,10 @@ from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.recovery.timed_saves import SaveByTime
+from lmmcl.training.stage.adapter_names import earlier_adapters
 from lmmcl.training.stage.arguments import training_arguments
 from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
-from lmmcl.training.stage.trainable import earlier_adapters
 from lmmcl.training.stage.trainer import StageTrainer, answer_span
 
 
