@@ -95,7 +95,7 @@ def _combines(name: str) -> tuple[str, ...]:
     else:
         refused = ", ".join(f"beside `{other}`" for other in others if others[other] and _refused(name, other))
     not_under = ", ".join(f"`{strategy}`" for strategy in DIVIDED if _divided(own, strategy))
-    return f"`{name}`", acts.replace("_", " "), refused, not_under
+    return f"`{name}`", acts.replace("_", " "), refused or "–", not_under or "–"
 
 
 def _refused(first: str, second: str) -> bool:
