@@ -37,7 +37,7 @@ FORGOTTEN = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Lease:
-    """The owner of a step that is being computed: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
+    """The owner of a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
 
     token: str
     host: str
