@@ -111,6 +111,25 @@ Grid = create_model(  # every value is a list; the grid is their product
 )
 
 
+OF_WHOLE_TRIALS = ("precision",)
+"""Training settings that all stages of a trial share: each stage starts from the weights of the one before."""
+
+
+StageOverride: Any = create_model(  # type: ignore[call-overload]  # what is not given stays as the grid point has it
+    "StageOverride",
+    __base__=Settings,
+    __doc__="What differs from the grid point for one skill, or for one stage: recipe, mitigation, and any training setting but "
+    "precision.",
+    recipe=(RecipeEntry, None),
+    mitigation=(MitigationEntry, None),
+    **{
+        name: (field.rebuild_annotation(), Field(default=None, description=field.description))
+        for name, field in Training.model_fields.items()
+        if name not in OF_WHOLE_TRIALS
+    },
+)
+
+
 class SweepFile(Settings):
     """One sweep: grids of trials over fixed settings."""
 
@@ -133,5 +152,13 @@ class SweepFile(Settings):
     )
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    per_skill: dict[Name, StageOverride] = Field(
+        default_factory=dict,
+        description="what differs from the grid point while a skill is taught: {skill: {setting: value}}",
+    )
+    per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
+        default_factory=dict,
+        description="what differs at a stage, counted from 1: {number: {setting: value}}; goes before per_skill",
+    )
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
     search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

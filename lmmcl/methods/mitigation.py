@@ -167,13 +167,13 @@ class MergeContext:
 
     `names` are the tensors in which any fine-tune differs from the anchor; `read(name)` gives the anchor's value and each
     fine-tune's, on the CPU; `load(i)` a whole model of fine-tune i of the caller's own, on `device`; `skills[i]` what
-    fine-tune i was taught since the anchor, oldest first; `examples` how many examples of each skill it saw (None: all).
+    fine-tune i was taught since the anchor, oldest first; `examples[i]` how many examples of each of them it saw (None: all).
     """
 
     lmm: LMM
     names: Sequence[str]
     skills: Sequence[Sequence[Skill]]
-    examples: int | None
+    examples: Sequence[Sequence[int | None]]
     read: Callable[[str], tuple[Tensor, list[Tensor]]]
     load: Callable[[int], PreTrainedModel]
     device: str

@@ -185,6 +185,7 @@ def resolved(sweep: Sweep) -> str:
             "held_out": [each.name for each in trial.held_out],
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),
+            **({"by_stage": _by_stage(trial)} if trial.by_stage else {}),
             "steps": {str(stage.number): stage.checkpoint.key for stage in trial.stages},
             "fine_tunes": {str(stage.number): stage.tuned.key for stage in trial.stages if stage.tuned},
         }
@@ -193,3 +194,15 @@ def resolved(sweep: Sweep) -> str:
     search = sweep.search.model_dump(mode="json", exclude_none=True)
     said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
     return json.dumps(said, indent=1, default=str)
+
+
+def _by_stage(trial: Trial) -> dict[str, Any]:
+    """What is in force at the stages whose settings differ from the grid point's."""
+    return {
+        str(number): {
+            "recipe": settings.recipe.name,
+            "mitigation": settings.mitigation.label if settings.mitigation else None,
+            "training": settings.training.model_dump(mode="json"),
+        }
+        for number, settings in trial.by_stage.items()
+    }

@@ -122,7 +122,7 @@ class ModelTailor(MergeMitigation):
 
     def _tailor(self, context: MergeContext, number: int, memory: Patches) -> dict[str, Patch]:
         """The patches of one fine-tune, by tensor name."""
-        examples = calibration_examples(context.skills[number], context.examples, self.samples)
+        examples = calibration_examples(context.skills[number], context.examples[number], self.samples)
         if not examples:
             raise UserError("model_tailor needs training examples to calibrate with, and the skill has none")
         model = context.load(number)
