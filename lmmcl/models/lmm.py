@@ -24,6 +24,8 @@ class LMM(ABC):
     rules: ClassVar[tuple[RoleRule, ...]]
     settings: ModelSettings = AS_IT_COMES
     """How a sweep lets it be asked."""
+    knows_drawings: ClassVar[bool] = False
+    """Whether drawn pictures are all that it knows, so that probes ask about those."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmmcl.models.families import llava_next, llava_onevision, qwen2_5_vl
 from lmmcl.models.inputs.many_tiles import take_tiles, write_grids
@@ -32,6 +32,7 @@ WEIGHTS = "model.safetensors"
 class TinyLMM(LMM):
     """A model of `family` in small. `style` names its configuration and processor; `rules` its roles."""
 
+    knows_drawings: ClassVar[bool] = True
     name: str
     family: str  # type: ignore[misc]  # here one class serves three families
     style: str
