@@ -72,6 +72,7 @@ class ModelTailor(MergeMitigation):
 
     name = "model_tailor"
     version = 1
+    only_first = "calibrates each fine-tune with examples of its own skill"
     needs_model: ClassVar[bool] = True
 
     keep: float = Field(default=0.1, gt=0, le=1, description="ρ, the share of entries that stay")
