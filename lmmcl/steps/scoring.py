@@ -63,7 +63,7 @@ class ProbeStep(StepBase):
 
     def fields(self) -> dict[str, Any]:
         return {
-            "probe": self.probe.identity(),
+            "probe": self.probe.identity(self.benchmarks),
             "benchmarks": [
                 {**benchmark.identity(), **benchmark.sampling(self.probe.examples)} for benchmark in self.benchmarks
             ],

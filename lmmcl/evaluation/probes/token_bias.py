@@ -50,7 +50,7 @@ def measure(probe: TokenBias, benchmarks: Sequence[Benchmark], subject: Subject)
     samples: list[dict] = []
     for benchmark in benchmarks if tokens else ():
         rows = rows_of(subject.processor, benchmark, probe.examples)
-        rows = [rows[place] for place in not_about(subject.processor, rows, tokens, probe.share)]
+        rows = [rows[place] for place in not_about(subject.processor, benchmark, rows, tokens, probe.share)]
         limit = probe.max_new_tokens or benchmark.max_new_tokens
         for batch in batches(rows, subject.model, subject.batch_size):
             samples += [{"benchmark": benchmark.name, **sample} for sample in _watch(batch, tokens, limit, subject)]
