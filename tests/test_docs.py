@@ -21,7 +21,7 @@ from lmmcl.cli import app
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep_file import Grid, SweepFile
-from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.methods import mitigation_names
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.tasks.probes import probe_names
 

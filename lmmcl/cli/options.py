@@ -40,14 +40,14 @@ Checkpoint = Annotated[
 
 
 def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
-    """The store of a command that only reads; raises UserError where there is none, for a wrong name is no empty store."""
+    """The store of a command that only reads; raises UserError where there is none, for a wrong name is not an empty store."""
     ledger = open_ledger(store, load_cluster(cluster))
     ledger.check_exists()
     return ledger
 
 
 def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | None) -> str:
-    """The options of a command as words to paste behind another that is told: ` --set training.epochs=2 --store DIR`."""
+    """The options of a command as words to paste behind another that a message names: ` --set training.epochs=2 --store DIR`."""
     words = [word for each in set_ or () for word in ("--set", each)]
     words += ["--store", mask(store)] if store else []
     words += ["--cluster", str(cluster)] if cluster else []

@@ -92,7 +92,7 @@ def report(
 
 
 def _check_together(given: set[str], format: str | None) -> None:
-    """Raises UserError for options of `report` of which one would go without effect."""
+    """Raises UserError for options of `report` that cancel each other's effect."""
     if "--csv" in given and format not in (None, "csv"):
         raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
     alone = {

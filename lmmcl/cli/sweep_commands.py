@@ -164,11 +164,11 @@ def status(
     from lmmcl.inspection import status as how_far
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
-    if not watch:  # who watches may have come before the run, which makes the store
+    if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
         made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
-    except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere goes on
+    except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
         print_json(made.to_dict())

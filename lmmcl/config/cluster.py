@@ -131,7 +131,8 @@ class EvaluationPlacement(Settings):
         description="questions asked at once; 64 on a GPU, on a CPU 128, or fewer where they are long",
     )
     engine: str = Field(
-        default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
+        default="transformers",
+        description="engine that generates answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)",
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"

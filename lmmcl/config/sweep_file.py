@@ -86,8 +86,25 @@ RecipeEntry = Annotated[
     ),
 ]
 
-MitigationEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)] | None
-"""`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
+
+def _one_or_several(given: Any) -> Any:
+    """A mitigation, or a list of those that a trial combines."""
+    if given == []:
+        raise ValueError("an empty list combines nothing; null stands for no mitigation")
+    for each in given if isinstance(given, list) else [given]:
+        _name_or_mapping(each)
+    return given
+
+
+MitigationEntry = (
+    Annotated[
+        str | Mapping[Any, Any] | list[str | Mapping[Any, Any]],
+        BeforeValidator(_one_or_several),
+        Field(description="`name`, `{name: {setting: value}}`, or a list of these, which one trial combines"),
+    ]
+    | None
+)
+"""One mitigation, several that one trial combines, or null (or `none`) for none."""
 
 ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
@@ -142,6 +159,11 @@ class SweepFile(Settings):
         description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
     )
     skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    models: dict[str, Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="how a model of a grid is asked, by its name there: `{llava-1.5-7b: {square: true}}`; for training, evaluation "
+        "and probes alike",
+    )
     thinking: bool = Field(
         default=False, description="whether models that can think before they answer do so, in training and evaluation"
     )

@@ -77,7 +77,7 @@ def make_submission(
     if mlflow and not has_secrets(mlflow):
         words += ["--mlflow", mlflow]
     words += [word for name in tracking for word in ("--tracking", name)]
-    # An entry point is shown to everybody who lists the cluster's jobs; what must not stand there goes by the environment.
+    # An entry point is shown to everybody who lists the cluster's jobs; secrets go by the environment.
     secret = {STORE_VARIABLE: lasting} if has_secrets(lasting) else {}
     secret |= {MLFLOW_VARIABLE: mlflow} if mlflow and has_secrets(mlflow) else {}
     env = _environment(runtime_env, environment, working_dir, secret)

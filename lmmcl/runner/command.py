@@ -97,7 +97,7 @@ def _write(
 ) -> tuple[list[Path], list[Path], UserError | OSError | None]:
     """The files of the report, those for MLflow, and what kept them from being written (a full disk, say).
 
-    That is told after all that was computed: it hides no result and no failure.
+    It is reported after everything that was computed, and hides no result and no failure.
     """
     try:
         keep_sweep(context.sweep, context.ledger)
@@ -109,7 +109,7 @@ def _write(
 
 
 def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) -> UserError:
-    """What is told where all is computed and the report could not be written; the page of an earlier run is still there."""
+    """The message where all is computed and the report could not be written; the page of an earlier run is still there."""
     why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
     again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
     return UserError(
@@ -118,7 +118,7 @@ def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) ->
 
 
 def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
-    """Write the sweep as understood beside its report: `lmmcl show` tells from it who wants a step."""
+    """Write the sweep as understood beside its report: `lmmcl show` reads from it which trials need a step."""
     ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
 
 

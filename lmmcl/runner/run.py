@@ -94,7 +94,7 @@ class ProgressReporter:
         self._display.trial_failed(trial, why, details)
         try:
             keep_failure(self._ledger, trial, why, details)
-        except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials go on
+        except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials continue
             log.warning("the traceback of %s could not be kept: %s", trial.name, error)
         self._track(trial)
 
@@ -128,7 +128,7 @@ def run_sweep(
     """Compute every step that the trials of the sweep walk and the ledger lacks, those of the trials that it searches for too.
 
     A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
-    that the store can be written is the caller's to ask (`Ledger.check_writable`), who writes into it first.
+    the caller, which writes into the store first, checks that it can be written (`Ledger.check_writable`).
     """
     sweep, ledger = context.sweep, context.ledger
     unfinished = [trial for trial in context.listed.trials if not is_finished(trial, ledger, context.progress)]

@@ -1,4 +1,4 @@
-"""What is told of a run: failures in a store that takes no text, commands that can be pasted."""
+"""What a run reports: failures in a store that takes no text, commands that can be pasted."""
 
 from __future__ import annotations
 
