@@ -5,13 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmmcl.measures import Run, all_measures
 
+Label = TypeVar("Label")
+SMALL_DRAW = 300_000
+"""Questions × resamples up to which counts are kept in fp64 too: 2.4 MB each."""
 HIGHEST = 10.0
 """The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
 
@@ -64,10 +67,12 @@ class ScoreMatrix:
         where = f"stage {stage}, benchmark {name}"
         if name not in self.benchmarks:
             raise ValueError(f"{where}: neither taught nor held out; the columns are {', '.join(self.benchmarks)}")
-        if array.ndim != 1 or not len(array) or not (np.isfinite(array) & (array >= 0)).all() or array.mean() > HIGHEST:
+        is_usable = array.ndim == 1 and len(array) and array.min() >= 0 and array.max() < np.inf  # false for NaN
+        if not is_usable or array.mean() > HIGHEST:
             raise ValueError(f"{where}: scores must be a non-empty list of numbers, mostly from 0 to 1, never below 0")
-        for (other, column), held in self._samples.items():
-            if column == name and other != stage and len(held) != len(array):
+        for other in range(len(self.order) + 1):
+            held = self._samples.get((other, name)) if other != stage else None
+            if held is not None and len(held) != len(array):
                 raise ValueError(f"{where}: {len(array)} questions, but {len(held)} at stage {other}")
 
     def has(self, stage: int, benchmark: str) -> bool:
@@ -81,6 +86,10 @@ class ScoreMatrix:
     def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
         """The scores of one cell, question by question; raises KeyError for a cell that was not entered."""
         return self._samples[stage, benchmark].copy()
+
+    def count(self, stage: int, benchmark: str) -> int:
+        """How many questions one cell has; raises KeyError for a cell that was not entered."""
+        return len(self._samples[stage, benchmark])
 
     def table(self) -> dict[int, dict[str, float]]:
         """Every entered score in percentage points: {stage: {benchmark: score}}."""
@@ -123,6 +132,16 @@ class ScoreMatrix:
         """
         return _intervals(self.draws(stage, samples, seed), level)
 
+    def all_intervals(
+        self, stages: Sequence[int], samples: int = 1000, seed: int = 0, level: float = 0.95
+    ) -> dict[int, dict[str, tuple[float, float]]]:
+        """`intervals` of several stages at once, which takes less time."""
+        draws = {(stage, name): value for stage in stages for name, value in self.draws(stage, samples, seed).items()}
+        found: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
+        for (stage, name), interval in _intervals(draws, level).items():
+            found[stage][name] = interval
+        return found
+
     def score_intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> dict[str, tuple[float, float]]:
@@ -160,7 +179,7 @@ class ScoreMatrix:
                 stages = [stage for stage in self.stages if self.has(stage, name)]
                 if stages:
                     rows = np.stack([self._samples[stage, name] for stage in stages], axis=1)
-                    drawn = _draw_counts(name, len(rows), samples, seed).astype(np.float64)
+                    drawn = _wide_counts(name, len(rows), samples, seed)
                     means = drawn @ rows * (100.0 / len(rows))
                     scores |= {(stage, name): means[:, column] for column, stage in enumerate(stages)}
             self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
@@ -179,7 +198,19 @@ def _draw_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[
     return np.bincount(drawn.ravel(), minlength=samples * questions).reshape(samples, questions).astype(np.uint8)
 
 
-def _intervals(draws: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, tuple[float, float]]:
+@lru_cache(maxsize=32)
+def _kept_wide(name: str, questions: int, samples: int, seed: int) -> NDArray[np.float64]:
+    return _draw_counts(name, questions, samples, seed).astype(np.float64)
+
+
+def _wide_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """The counts as a product takes them; kept where they are small, which saves a trial of a large sweep most of its time."""
+    if questions * samples <= SMALL_DRAW:
+        return _kept_wide(name, questions, samples, seed)
+    return _draw_counts(name, questions, samples, seed).astype(np.float64)
+
+
+def _intervals(draws: Mapping[Label, NDArray[np.float64]], level: float) -> dict[Label, tuple[float, float]]:
     if not draws:
         return {}
     ends = np.quantile(np.stack(list(draws.values())), [(1 - level) / 2, (1 + level) / 2], axis=1)

@@ -163,7 +163,8 @@ def report_sweep(
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     context = RunContext.resolve(sweep, ledger)
-    results = collect_results(context)
+    is_table = format in ("table", "csv") and to is None and not (mlflow or tracking or pictures)
+    results = collect_results(context, last_only=is_table)
     if mlflow:
         fill_mlflow(results, mlflow, context, console, lambda: _report_files(context, results))
     for name in destinations(Cluster(), OFF, tracking).beside:
