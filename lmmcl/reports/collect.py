@@ -19,7 +19,7 @@ from lmmcl.ledger.provenance import PACKAGES
 from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
-from lmmcl.reports.reading import Reading
+from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import PAIRED, Interval, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext

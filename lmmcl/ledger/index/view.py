@@ -7,6 +7,7 @@ a view that had to read many records writes them to the index for the next one.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import uuid
@@ -65,6 +66,15 @@ class RecordView:
         if not self._ledger.is_local:
             stamps = {path: self._stamp(path) for path in dict.fromkeys(step.path for step in steps)}
             self._fetch({path: stamp for path, stamp in stamps.items() if stamp is not None})
+
+    def fingerprint(self, steps: Iterable[Step]) -> str | None:
+        """A hash of what is recorded of `steps`, other when any record was written again; None where one has no record."""
+        digest = hashlib.sha256()
+        for path in sorted(step.path for step in steps):
+            if (stamp := self._stamp(path)) is None:
+                return None
+            digest.update(f"{path} {stamp}\n".encode())
+        return digest.hexdigest()
 
     def paths(self) -> list[str]:
         """Folders of all finished steps, sorted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -9,10 +10,12 @@ from typing import Any, overload
 
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.index.view import RecordView
+from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.record_versions import VersionCounts
-from lmmcl.reports.record_rows import rows_of
 from lmmcl.steps import Step
 
+log = logging.getLogger(__name__)
+_TOLD: set[str] = set()
 MOST_RECORDS = 2048
 """Records that are kept: those of some trials, and of the pre-trained model, which all trials share."""
 
@@ -54,6 +57,20 @@ class Reading:
     def curve(self, step: Step) -> Sequence[Mapping[str, Any]]:
         """The rows of a fine-tune's curve, read when they are looked at; empty when it has none."""
         return Curve(self._ledger, step.path)
+
+
+def rows_of(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file of the step in `path`; none, with a warning, where the file is damaged.
+
+    Curves and answers are beside the scores, which records hold themselves: no sweep ends for want of them.
+    """
+    try:
+        return ledger.read_lines(path, name)
+    except DamagedError as error:
+        if str(error) not in _TOLD:
+            _TOLD.add(str(error))
+            log.warning("omitted from the report: %s", error)
+        return []
 
 
 @lru_cache(maxsize=16)
