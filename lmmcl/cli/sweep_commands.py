@@ -67,8 +67,6 @@ def run(
     """
     place = load_cluster(cluster)
     launched = inline and is_torchrun_worker(place.training.workers)
-    if not launched:  # a word at once: what comes before the next takes seconds
-        wide_console().print(f"reading {sweep}", highlight=False, markup=False, soft_wrap=True)
     try:
         # Before torch is imported, and before Ray hands the environment to its workers.
         with neutral_environment(launched=launched), _processes(place, launched) as walks:

@@ -39,7 +39,7 @@ class Reading:
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        record = self._view.read(path)
+        record = self._view.find(step)
         self._kept[path] = record
         if len(self._kept) > MOST_RECORDS:
             self._kept.popitem(last=False)

@@ -171,8 +171,11 @@ class RecordView:
 class SingleReads(RecordView):
     """Reads each record from the store when it is asked for: for who looks at a few of them, again and again."""
 
+    def find(self, step: Step) -> Record | None:
+        return self._ledger.find(step)
+
     def has(self, step: Step) -> bool:
-        return self._ledger.read(step.path) is not None
+        return self._ledger.find(step) is not None
 
     def read(self, path: str) -> Record | None:
         return self._ledger.read(path)
