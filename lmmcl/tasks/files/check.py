@@ -15,8 +15,8 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Role
 from lmmcl.tasks.files.formats import ParsedRow, parse_rows, repeated_id
 from lmmcl.tasks.files.parse_rows import check_container
-from lmmcl.tasks.files.placeholders import like_placeholders
 from lmmcl.tasks.images import MAX_PIXELS, Conversion, EncodedImage, ImageSource, inspect_image, open_image
+from lmmcl.tasks.layouts.placeholders import like_placeholders
 
 BATCH = 256
 """Rows whose images are decoded together: enough to keep the threads busy, few enough to hold embedded images in memory."""
