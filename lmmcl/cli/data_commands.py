@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmmcl.cli.options import AsJson, print_json
+from lmmcl.errors import UserError
 from lmmcl.terminal import say
+
+if TYPE_CHECKING:
+    from lmmcl.tasks.hub.client import Hub
 
 app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, help="Data of the papers' skills and benchmarks, and your own files.")
@@ -49,7 +53,12 @@ def data_check(
 
 @data_app.command("prepare")
 def data_prepare(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="skills (train and test data) and benchmarks")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME…", help="skills (train and test data) and benchmarks, or a sweep file with data of the hub"
+        ),
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="folder; else LMMCL_DATA, else the user's cache")] = None,
     copies: Annotated[Path | None, typer.Option(help="folder with local copies, each at <owner>/<name>")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
@@ -61,7 +70,21 @@ def data_prepare(
 
     folder = to or data_folder()
     hub = client.Hub(folder / "downloads", copies, images)
-    prepare.prepare(names, hub, folder, again=again, say=say)
+    for sweep in [Path(name) for name in names if name.endswith((".yaml", ".yml"))]:
+        _prepare_own(sweep, hub, folder, again=again)
+    if shipped := [name for name in names if not name.endswith((".yaml", ".yml"))]:
+        prepare.prepare(shipped, hub, folder, again=again, say=say)
+
+
+def _prepare_own(sweep: Path, hub: Hub, folder: Path, *, again: bool) -> None:
+    """Fetch what a sweep names by id."""
+    from lmmcl.config.own_data import hub_pieces_of
+    from lmmcl.tasks.hub.hub_rows import prepare_pieces
+
+    pieces = hub_pieces_of(sweep)
+    if not pieces:
+        raise UserError("names no data set of the hub; there is nothing to prepare", file=str(sweep))
+    prepare_pieces(pieces, hub, folder, again=again, say=say)
 
 
 @data_app.command("list")

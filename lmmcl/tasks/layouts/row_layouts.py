@@ -72,6 +72,8 @@ def lay_out(row: dict[str, Any], columns: Columns, complain: Complain) -> Laid |
     if native and form in (None, *TURN_FIELDS):
         if len(native) > 1:
             return complain("row", ambiguous(row, native))
+        if columns.question is not None:
+            return complain("row", f"is a dialogue ({native[0]}), and the sweep gives a question too; leave one out")
         return _with_system(row, native[0], {ours: theirs[0] for ours, theirs in names.items()})
     return _Reading(row, columns, complain).read(form)
 
@@ -272,9 +274,11 @@ class _Reading:
             return self.complain("row", f"has no image, and a {layout} is nothing to teach without one")
         if (left := _left_out(rest, image is not None)) is not None:
             which = "another image" if image else "an image"
+            named = [column for ours, theirs in self.columns.names if ours in IMAGES for column in theirs]
+            missing = f"has no column {', '.join(map(repr, named))} (image); " if named and not image else ""
             return self.complain(
                 "row",
-                f"column {left!r} looks like {which} that would not be shown; name it with `columns: {{image: {left}}}` "
+                f"{missing}column {left!r} looks like {which} that would not be shown; name it with `columns: {{image: {left}}}` "
                 "(several: `image: [first, second]`), or remove the column",
             )
         return Laid({**rest, **kept}, layout, self.places)
