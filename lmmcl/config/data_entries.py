@@ -16,16 +16,12 @@ Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A
 """Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
 
 Text = Annotated[str, Field(min_length=1)]
-ColumnsEntry = Annotated[
-    dict[Text, Text | Annotated[list[Text], Field(min_length=1)]],
-    Field(
-        description="which column is which, as {ours: theirs}: image, question, answer, answers, input, caption, label, system, "
-        "messages, conversations, id; several columns of images as a list. The usual layouts need none"
-    ),
-]
-QuestionEntry = Annotated[
-    Text, Field(description="what is asked of rows that hold no question (images with captions or classes)")
-]
+ColumnsEntry = dict[Text, Text | Annotated[list[Text], Field(min_length=1)]] | None
+COLUMNS = (
+    "which column is which, as {ours: theirs}: image, question, answer, answers, input, caption, label, system, messages, "
+    "conversations, id; several columns of images as a list. The usual layouts need none"
+)
+QUESTION = "what is asked of rows that hold no question (images with captions or classes)"
 
 
 class SourceEntry(Settings):
@@ -43,8 +39,8 @@ class SourceEntry(Settings):
         default=None, description="a commit, tag or branch of a data set of the hub; the commit enters the key"
     )
     images: Text | None = Field(default=None, description="folder that image names are relative to")
-    columns: ColumnsEntry | None = None
-    question: QuestionEntry | None = None
+    columns: ColumnsEntry = Field(default=None, description=COLUMNS)
+    question: Text | None = Field(default=None, description=QUESTION)
     weight: float = Field(
         default=1.0,
         gt=0,
@@ -110,8 +106,8 @@ class _OwnData(Settings):
     images: Text | None = Field(
         default=None, description="folder that image names are relative to; default that of the file"
     )
-    columns: ColumnsEntry | None = None
-    question: QuestionEntry | None = None
+    columns: ColumnsEntry = Field(default=None, description=COLUMNS)
+    question: Text | None = Field(default=None, description=QUESTION)
     metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
     max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
 

@@ -50,6 +50,8 @@ class ParsedRow:
     problems: list[tuple[str, str]] = field(default_factory=list)
     layout: str = ""
     """How the columns were read, where they are not a dialogue already."""
+    has_id: bool = False
+    """Whether the row says its id; else it is the row number."""
 
     def complain(self, place: str, message: str) -> None:
         self.problems.append((place, message))
@@ -149,6 +151,7 @@ def _parse_laid(laid: Laid, parsed: ParsedRow, folder: Path) -> Example | None:
         if answers:
             complain("answers", "are given twice; also in the last turn")
         answers = _answers(list(found.accepted), complain)
+    parsed.has_id = row.get("id") is not None
     metadata = _metadata(row, complain)
     if not messages or pictures is None:
         return None
