@@ -31,7 +31,7 @@ def data_check(
     columns: Annotated[
         str | None, typer.Option(help="which column is which, such as image=photo,question=q,answer=a")
     ] = None,
-    question: Annotated[str | None, typer.Option(help="what is asked of rows that hold no question")] = None,
+    question: Annotated[str | None, typer.Option(help="the question for rows that hold none")] = None,
     skip_images: Annotated[
         bool, typer.Option("--skip-images", help="do not open the images; only see whether they are there")
     ] = False,

@@ -21,7 +21,7 @@ COLUMNS = (
     "which column is which, as {ours: theirs}: image, question, answer, answers, input, caption, label, system, messages, "
     "conversations, id; several columns of images as a list. The usual layouts need none"
 )
-QUESTION = "what is asked of rows that hold no question (images with captions or classes)"
+QUESTION = "the question for rows that hold none (images with captions or classes)"
 
 
 class SourceEntry(Settings):

@@ -1,7 +1,7 @@
 """What searches have decided, kept in the store: the points that were proposed, and the trials that a scheduler ended.
 
     <store>/searches/<key of the search>/00007.json           the eighth point, created once whoever proposes it
-    <store>/searches/<sweep>-asha-<key>/<trial>-<stage>.json  whether a trial may go on beyond a stage
+    <store>/searches/<sweep>-asha-<key>/<trial>-<stage>.json  whether a trial may continue beyond a stage
 
 A file is written whole and never changed: of two runs that decide at once, one is first, and the other follows it. Deleting
 a folder forgets the decisions of a search and no result.
@@ -23,6 +23,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import WARNINGS, damaged, encode, quarantine, read_object
 from lmmcl.ledger.store import Store
+from lmmcl.measures import OLD_NAMES
 from lmmcl.steps.keys import key_of
 from lmmcl.steps.trial import Trial
 
@@ -97,7 +98,7 @@ class Proposals:
 
 
 def _created(files: Store, name: str, text: str, read: Callable[[], T | None]) -> T | None:
-    """Create a file unless there is one, and return what `read` finds in it; a damaged one is put aside first."""
+    """Create a file unless there is one, and return what `read` finds in it; a damaged one is quarantined first."""
     content = encode(name, text)
     files.create(name, content)
     try:
@@ -157,7 +158,7 @@ class Decisions:
 
     def __init__(self, sweep: str, settings: Asha, ledger: Ledger) -> None:
         self.settings, self._ledger = settings, ledger
-        self._folder = f"{FOLDER}/{sweep}-asha-{key_of({'kind': 'asha', **settings.model_dump(mode='json')})}"
+        self._folder = f"{FOLDER}/{sweep}-asha-{key_of({'kind': 'asha', **settings.identity()})}"
         self._known: dict[str, Mapping[str, Any]] = {}
         self.read()
 
@@ -180,7 +181,7 @@ class Decisions:
         return kept
 
     def may_go_on(self, trial: Trial, stage: int) -> bool | None:
-        """Whether the trial may go on beyond a stage; None where nothing was decided."""
+        """Whether the trial may continue beyond a stage; None where nothing was decided."""
         said = self._known.get(self._file(trial, stage))
         return None if said is None else bool(said["goes_on"])
 
@@ -189,7 +190,8 @@ class Decisions:
         for stage in trial.stages[:-1]:
             said = self._known.get(self._file(trial, stage.number))
             if said is not None and not said["goes_on"]:
-                return Stopped(stage.number, said["measure"], said["value"], said["limit"], "asha")
+                measure = OLD_NAMES.get(said["measure"], said["measure"])
+                return Stopped(stage.number, measure, said["value"], said["limit"], "asha")
         return None
 
     def add(self, trial: Trial, stage: int, value: float, limit: float | None, *, goes_on: bool) -> bool:

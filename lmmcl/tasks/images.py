@@ -29,6 +29,8 @@ DECODING = 2
 
 MAX_PIXELS = 100_000_000
 """400 MB decoded. A file of a few kilobytes can claim more; it is refused before memory is taken."""
+TOO_LARGE = f"an image of more than {MAX_PIXELS / 1e6:.0f} megapixels"
+"""Why a row is left out of prepared data."""
 
 DRAWINGS = ("EPS", "WMF")
 """Formats that Pillow hands to other programs to draw: their pixels would be those of this machine."""
@@ -51,7 +53,7 @@ class Conversion(StrEnum):
     ON_WHITE = "with transparency, shown on white"
     SCALED = "with more than 8 bits per sample, scaled to 8"
     FROM_CMYK = "converted from CMYK without colour profile"
-    FIRST_FRAME = "with several frames or pages, of which only the first is shown"
+    FIRST_FRAME = "with several frames or pages: only the first is shown"
 
     @property
     def alters_pixels(self) -> bool:

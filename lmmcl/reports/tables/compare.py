@@ -17,6 +17,7 @@ from lmmcl.config.trial_names import without_seed
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger
+from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.failures import kept_failures
@@ -45,7 +46,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether it is told apart from no difference, at 5 %."""
+        """Whether it differs significantly from 0, at 5 %."""
         return self.p_holm < ALPHA
 
 
@@ -190,7 +191,7 @@ def _point(trial: Trial) -> str:
 
 
 def comparison_table(found: Comparison) -> Group:
-    """For the terminal: measures, then benchmarks, those that are told apart from no difference in bold."""
+    """For the terminal: measures, then benchmarks, significant differences in bold."""
     parts = [f"first   {found.first}\nsecond  {found.second}"]
     tables = [_table("measure", found.measures, corrected=False)] if found.measures else []
     tables.append(_table("benchmark", found.benchmarks, corrected=len(found.benchmarks) > 1))
@@ -199,7 +200,8 @@ def comparison_table(found: Comparison) -> Group:
         if found.seeds > 1
         else "One seed: intervals cover the sampling of questions, not of seeds."
     )
-    note = f"Points after stage {found.stages[0]}; brackets are 95 % intervals. {seeds}"
+    signs = f"forgetting {BELOW_0_FORGOT}; " if any("forgetting" in each.name for each in found.measures) else ""
+    note = f"Points after stage {found.stages[0]}; {signs}brackets are 95 % intervals. {seeds}"
     return Group(*map(escape, parts), *tables, note, escape(sentence(found)))
 
 

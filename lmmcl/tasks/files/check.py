@@ -43,7 +43,7 @@ def check_file(
     """Reads every row and decodes every image (each file once); nothing stops at the first problem.
 
     Without `open_images` only whether they are there is looked at. `check_text` judges each text as one model's tokenizer reads it,
-    `count_tokens` measures a fixed sample of rows, of which those longer than `max_length` are counted as cut.
+    `count_tokens` measures a fixed sample of rows and counts those longer than `max_length` as cut.
 
     A repeated id is a problem here although a training file may have it: it makes a file unfit for a test. Raises UserError
     only when there is nothing to check: no such file, an unknown suffix, no such folder of images.

@@ -105,7 +105,7 @@ class Report:
     `rows` counts all rows; `turns` (messages of any role), `images` (as often as they are shown) and `text_only` (rows
     without image) count those that can be read. `problems` are the first `MOST_PROBLEMS`, `groups` all of them. `conversions` says
     what is done to images before a model is shown them: of how many (as often as they are shown), and the first of them.
-    `answers` counts the last turns by their words, `layouts` rows that are no dialogue by how they are read.
+    `answers` counts the last turns by their words, `layouts` rows other than dialogues by how they are read.
     """
 
     file: str

@@ -1,7 +1,7 @@
 """What a local data file holds, by content: a digest for keys, how many rows, and what is done to its images.
 
 The digest stands for the bytes of the annotation file and of every image that it names, wherever they lie. Where one of the
-images is shown with other pixels than `DECODING` 1 had, the rule enters too, and so do the layout of columns that are no
+images is shown with other pixels than `DECODING` 1 had, the rule enters too, and so do the layout of columns other than a
 dialogue (`LAYOUTS`) and the names that a sweep gives to columns; the digest of all other data stays what it was.
 """
 

@@ -1,6 +1,6 @@
 """Whether images can be shown, known by decoding all of each; remembered by the digest of its bytes.
 
-Who checks a file and who trains on it ask here, so an image is decoded for this once on a machine.
+`lmmcl data check` and training share it, so an image is decoded for this once on a machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Verdict:
 
 
 class PixelBudget:
-    """So many pixels are decoded at a time, by all threads together: large images wait for one another, small ones do not."""
+    """Pixels decoded at a time, by all threads together: large images wait for one another, small ones do not."""
 
     def __init__(self, pixels: int) -> None:
         self._free = pixels
@@ -104,7 +104,7 @@ class ImageJudge:
     def _hashed(self, states: list) -> list[str]:
         try:
             return self.cache.digests(states)
-        except OSError:  # one of them cannot be read: those are told one by one when they are opened
+        except OSError:  # one of them cannot be read: they are reported one by one when they are opened
             return [f"unread {state.path}" for state in states]
 
 

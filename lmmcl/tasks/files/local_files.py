@@ -97,7 +97,7 @@ def own_benchmark(
 
 
 def own_skill(name: str, data: Collection, benchmark: Benchmark, description: str = "") -> LocalSkill:
-    """A skill of data to be taught, and a benchmark to be asked."""
+    """A skill of training data and a benchmark."""
     return LocalSkill(
         name=name,
         version=READER_VERSION,
@@ -125,7 +125,7 @@ def local_benchmark(
 ) -> LocalBenchmark:
     """A benchmark from a file of questions with answers; `images` is the folder of its images (default: the file's).
 
-    `columns` says which column is which (ours: theirs), `question` what is asked of rows that hold no question.
+    `columns` says which column is which (ours: theirs), `question` is for rows that hold none.
     Reads the file and its images for the digest (remembered between runs). Raises UserError for an unknown metric, a missing
     file or image, and the first row that is wrong. Paths are kept as given: make them absolute for workers elsewhere.
     """
@@ -145,7 +145,7 @@ def local_skill(
     columns: Mapping[str, str | Sequence[str]] | None = None,
     question: str | None = None,
 ) -> LocalSkill:
-    """A skill from a file to be taught and a file to be asked; raises UserError as `local_benchmark` does.
+    """A skill from a file of training examples and a file of questions; raises UserError as `local_benchmark` does.
 
     `images`, `columns` and `question` serve both files. Training rows may share an id.
     """

@@ -1,6 +1,6 @@
 """`lmmcl data prepare SWEEP`: the rows of a data set of the hub, read as local files are and written once.
 
-Which files belong to a split is asked of `datasets`. Its readers of JSON and tables turn texts that look like numbers into
+`datasets` says which files belong to a split. Its readers of JSON and tables turn texts that look like numbers into
 numbers ("007" becomes 7), so those files are read by the readers of local data; of all other kinds the rows come from `datasets`,
 with images as the bytes of their files.
 """
@@ -121,7 +121,7 @@ def _embedded(image: ImageSource, piece: HubPiece, hub: Hub, number: int) -> Enc
             data = hub.file(piece.hub, str(image), revision=piece.commit).read_bytes()
     except UserError as error:
         raise UserError(
-            f"names the image {str(image)!r}, which is no file of the data set; say where its images are with `--images FOLDER`",
+            f"names the image {str(image)!r}, which is not in the data set; say where its images are with `--images FOLDER`",
             file=piece.place,
             place=f"row {number}",
         ) from error

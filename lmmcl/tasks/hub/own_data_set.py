@@ -1,6 +1,6 @@
 """A data set of the hub that a sweep names by id: known by its commit, fetched once, read offline afterwards.
 
-`{hub: owner/name, split: train}` stands for the rows of one commit. A branch or tag (default: main) is asked of the hub once and
+`{hub: owner/name, split: train}` stands for the rows of one commit. A branch or tag (default: main) is resolved by the hub once and
 its commit remembered in the data folder, so that a sweep stays the same when the branch moves on; the commit enters the key.
 `lmmcl data prepare SWEEP` fetches the rows and writes them as examples with their images' own bytes (`hub_rows.py`).
 """

@@ -1,7 +1,7 @@
 """`lmmcl data prepare`: fetch, convert, check, and write each part of a skill or benchmark once.
 
 A part is put in its place only when all of it was converted and every image was decoded. Downloads are kept, so the same
-command after an interruption goes on; what is prepared already at this version is not done again.
+command after an interruption continues; what is prepared already at this version is not done again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmmcl.tasks.files.check import check_file
 from lmmcl.tasks.files.prepared import PreparedWriter, about
 from lmmcl.tasks.hub.client import Hub
 from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill, HubSource, data_folder, prepared_file
-from lmmcl.tasks.images import MAX_PIXELS, ImageSource, TooManyPixels, inspect_image
+from lmmcl.tasks.images import TOO_LARGE, ImageSource, TooManyPixels, inspect_image
 from lmmcl.tasks.metrics.metric import Metric, get_metric
 
 SAMPLED = 64
@@ -85,7 +85,7 @@ def prepare(
 ) -> list[Outcome]:
     """Prepare all parts of `names` below `folder`; raises UserError at the first that cannot be had, keeping the others.
 
-    `say` is told each outcome as it comes. `again` makes anew what is there.
+    `say` gets each outcome as it comes. `again` prepares data again that is there already.
     """
     parts = list(dict.fromkeys(part for name in names for part in parts_of(name)))
     outcomes = []
@@ -164,7 +164,7 @@ def unusable(example: Example, metric: Metric | None) -> str | None:
     if not all(message.content.strip() for message in example.messages):
         return "an empty question or answer"
     if any(_is_too_large(image) for image in example.images):
-        return f"an image of more than {MAX_PIXELS / 1e6:.0f} megapixels"
+        return TOO_LARGE
     if metric is None:
         return None
     try:

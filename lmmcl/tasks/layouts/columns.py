@@ -29,7 +29,7 @@ FORMS = ("messages", "conversations", "question", "caption", "label", "answer", 
 
 @dataclass(frozen=True)
 class Columns:
-    """`names` are (ours, theirs); an image may be in several columns. `question` is asked of rows that hold none."""
+    """`names` are (ours, theirs); an image may be in several columns. `question` is for rows that hold none."""
 
     names: tuple[tuple[str, tuple[str, ...]], ...] = ()
     question: str | None = None

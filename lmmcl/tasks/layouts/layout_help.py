@@ -57,7 +57,7 @@ def _listed(row: Mapping[str, Any]) -> str:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    """A `columns:` line with the columns of the row, as good as they can be told by name and value."""
+    """A `columns:` line with the columns of the row, guessed by name and value."""
     texts = [str(name) for name, value in row.items() if isinstance(value, str | int) and name != "id"]
     images = [str(name) for name, value in row.items() if _is_image(name, value)]
     texts = [name for name in texts if name not in images]

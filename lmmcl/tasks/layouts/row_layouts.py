@@ -10,7 +10,7 @@
 | an image and `caption`, `captions` or `text` | pairs of image and caption |
 | an image and `label` | folders of classes |
 
-All but the first become `messages`; what is wrong is told of the column that the user knows. A row with several of them, or none,
+All but the first become `messages`; problems name the column that the user knows. A row with several of them, or none,
 is refused: nothing is guessed. So is a row that would leave out an image.
 """
 
@@ -220,7 +220,7 @@ class _Reading:
         return value is not None
 
     def ask_for(self, layout: str) -> bool:
-        """What is asked of a picture with a caption or a class."""
+        """The question for a picture with a caption or a class."""
         default = LABEL_QUESTION if layout == "label" else CAPTION_QUESTION
         self.add("user", self.columns.question or default, "question")
         return True

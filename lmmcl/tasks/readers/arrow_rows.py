@@ -38,7 +38,7 @@ def saved_rows(folder: Path) -> Iterator[tuple[int, Any]]:
     """The rows of a data set that `save_to_disk` wrote."""
     number = 0
     for file in saved_files(folder)[1:]:
-        for number, row in _arrow(file, number):  # noqa: B020  # each file goes on counting where the last one ended
+        for number, row in _arrow(file, number):  # noqa: B020  # each file counts from where the last one ended
             yield number, row
 
 

@@ -90,7 +90,7 @@ class _Window:
         self.text, self.at, self.is_last = rest + more, 0, not more
 
     def next_character(self) -> str:
-        """The next character that is no space, where the window is then at; empty at the end."""
+        """The next character other than space, where the window is then at; empty at the end."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in SPACE:
                 self.at += 1
@@ -109,7 +109,7 @@ class _Window:
                 if self.is_last or not cut:
                     raise
             else:
-                if end < len(self.text) or self.is_last:  # else a number may go on behind the window
+                if end < len(self.text) or self.is_last:  # else a number may continue behind the window
                     self.at = end
                     return value
             self.grow()
