@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import WARNINGS, read_object
 from lmmcl.reports.failures import all_failures
 from lmmcl.steps import Recorded
+
+AFTER_STAGE = re.compile(r"(.+)@(\d+)")
+"""`TRIAL@STAGE`: the checkpoint after a stage of a trial."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,13 @@ def find_stored_trial(ledger: Ledger, wanted: str) -> StoredTrial | None:
 def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
     """The recorded checkpoint with this key (or its beginning), label or folder name, or the last one of the trial that is meant.
 
-    Raises UserError with the near ones, or with what a trial that is not finished has so far.
+    `TRIAL@STAGE` is that after a stage of it. Raises UserError with the near ones, or with what a trial that is not finished has
+    so far.
     """
     if ledger.checkpoint_paths(wanted):
         return ledger.checkpoint(wanted)
+    if match := AFTER_STAGE.fullmatch(wanted):
+        return _after_stage(ledger, match[1], match[2])
     trial = find_stored_trial(ledger, wanted)
     if trial is None:
         names = [trial.name for trial in stored_trials(ledger)]
@@ -70,6 +77,22 @@ def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
     if not ledger.checkpoint_paths(trial.key):
         raise unfinished(ledger, trial)
     return ledger.checkpoint(trial.key)
+
+
+def _after_stage(ledger: Ledger, wanted: str, stage: str) -> Recorded:
+    trial = find_stored_trial(ledger, wanted)
+    if trial is None:
+        names = [each.name for each in stored_trials(ledger)]
+        raise UserError(unknown("trial", wanted, names), file=f"store {ledger.store}")
+    key = trial.steps.get(str(int(stage)))
+    if key is None:
+        allowed = f"0 to {max(map(int, trial.steps))}" if trial.steps else "none is known"
+        raise UserError(
+            f"trial {shown(trial.name)} has no stage {stage}; allowed: {allowed}", file=f"store {ledger.store}"
+        )
+    if not ledger.checkpoint_paths(key):
+        raise unfinished(ledger, trial)
+    return ledger.checkpoint(key)
 
 
 def unfinished(ledger: Ledger, trial: StoredTrial) -> UserError:

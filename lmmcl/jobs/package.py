@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.local_model import is_path
+from lmmcl.models.sources.reference import paths_in
 from lmmcl.private_api.ray_private import most_package_bytes, package_files
 
 EXCLUDED = ["lmmcl-store", "lmmcl-reports", "mlruns", "mlflow.db", ".*_cache"]
@@ -23,9 +23,10 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
     """
     if isinstance(value, Mapping):
         for key, below in value.items():
-            texts = below if key == "model" and isinstance(below, list) else [below] if key in FILES else []
+            models = below if key == "model" and isinstance(below, list) else []
+            texts = [path for model in models for path in paths_in(model, folder)] + ([below] if key in FILES else [])
             for text in texts:
-                if isinstance(text, str) and (key != "model" or is_path(text)):
+                if isinstance(text, str):
                     path = Path(text).expanduser()
                     yield folder / path, path.is_absolute()
             yield from files_of(below, folder)

@@ -66,6 +66,10 @@ class PretrainedLMM(LMM):
         return f"{reference}{THINKING if self.thinking else ''}"
 
     def about(self) -> dict[str, str]:
+        return self.told()
+
+    def told(self) -> dict[str, str]:
+        """What its family's file says of it."""
         return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
