@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,21 +69,24 @@ def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
         return _after_stage(ledger, match[1], match[2])
     trial = find_stored_trial(ledger, wanted)
     if trial is None:
-        names = [trial.name for trial in stored_trials(ledger)]
         folders = [path.rsplit("/", 1)[1] for path in ledger.paths()]
-        near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
-        why = f"{unknown('checkpoint or trial', wanted, [*names, *folders])}{near}"
-        raise UserError(why, file=f"store {ledger.store}")
+        raise UserError(_unknown(ledger, "checkpoint or trial", wanted, folders), file=f"store {ledger.store}")
     if not ledger.checkpoint_paths(trial.key):
         raise unfinished(ledger, trial)
     return ledger.checkpoint(trial.key)
 
 
+def _unknown(ledger: Ledger, kind: str, wanted: str, others: Iterable[str] = ()) -> str:
+    """With the nearest names, and the nearest part of a trial's name."""
+    names = [trial.name for trial in stored_trials(ledger)]
+    near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
+    return f"{unknown(kind, wanted, [*names, *others])}{near}"
+
+
 def _after_stage(ledger: Ledger, wanted: str, stage: str) -> Recorded:
     trial = find_stored_trial(ledger, wanted)
     if trial is None:
-        names = [each.name for each in stored_trials(ledger)]
-        raise UserError(unknown("trial", wanted, names), file=f"store {ledger.store}")
+        raise UserError(_unknown(ledger, "trial", wanted), file=f"store {ledger.store}")
     key = trial.steps.get(str(int(stage)))
     if key is None:
         allowed = f"0 to {max(map(int, trial.steps))}" if trial.steps else "none is known"

@@ -19,6 +19,7 @@ from hub_server.repositories import Repository, commit_of
 from hub_server.server import HubServer
 
 FAST = ("gemma3", "llava_onevision", "qwen2_5_vl")
+READ_OTHERWISE = ("llava", "llava_next", "smolvlm", "instructblip", "gemma3")
 TIES = {*TIED, "gemma3"}
 SWEEP = """
 name: hub
@@ -104,6 +105,9 @@ def test_a_sweep_names_a_model_by_its_id(hub: HubServer, command: Command, folde
     assert "0 steps computed, 4 recorded before" in second["output"]
     assert hub.requests == []
 
+    step = json.loads(next(Path(store).glob("checkpoints/*/0-base-*/step.json")).read_text())
+    dialogues = {"dialogues": 2} if family in READ_OTHERWISE else {}
+    assert step["model"] == {"hub": name, "revision": commit, **dialogues}
     records = [json.loads(path.read_text()) for path in Path(store).glob("checkpoints/*/1-*/record.json")]
     (record,) = records
     assert record["model_reference"] == f"{name}@{commit}"

@@ -121,7 +121,6 @@ def adapter_model(directory: Path, base: str | None, find: Callable[[str], LMM])
     else:
         found = _named_base(named, revision, find, place)
     model = AdapterModel(directory, found)
-    model.check()
     _tell_of_template(model)
     return model
 
