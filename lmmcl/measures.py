@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def learning(run: Run, t: int) -> Value:
 
 
 def target_forgetting(run: Run, t: int) -> Value:
-    """Change since being taught: mean over skills learnt before stage t of R[t, i] − R[own stage, i] (LMM-CL); < 0: forgot."""
+    """Change since being taught: mean over skills learnt before stage t of R[t, i] − R[own stage, i] (LMM-CL); below 0: forgot."""
     return _mean(run.at(t, name) - run.at(own, name) for name, own in run.earlier(t).items())
 
 
@@ -74,14 +74,14 @@ def overall(run: Run, t: int) -> Value:
 
 
 def held_out_forgetting(run: Run, t: int) -> Value:
-    """Mean over held-out benchmarks of R[t, h] − R[0, h] (LMM-CL); < 0: forgot."""
+    """Mean over held-out benchmarks of R[t, h] − R[0, h] (LMM-CL); below 0: forgot."""
     return _mean(run.at(t, name) - run.at(0, name) for name in run.held_out)
 
 
 def bwt(run: Run, t: int) -> Value:
     """Backward transfer: mean over i < t of R[t, i] − R[i, i] (Lopez-Paz & Ranzato 2017, eq. 3).
 
-    The literature's name for target_forgetting; the two are equal.
+    The literature's name for target_forgetting; the two are equal. Below 0: forgot.
     """
     return target_forgetting(run, t)
 
@@ -92,10 +92,10 @@ def fwt(run: Run, t: int) -> Value:
     return _mean(run.at(stage - 1, name) - run.at(0, name) for name, stage in first.items() if stage > 1)
 
 
-def forgetting(run: Run, t: int) -> Value:
+def chaudhry_forgetting(run: Run, t: int) -> Value:
     """Mean over skills learnt before stage t of max over stages 1 … t−1 of R[·, i], − R[t, i] (Chaudhry et al. 2018, eq. 3).
 
-    > 0: forgot. It is negative when the skill is now better than it ever was.
+    Above 0: forgot. It is negative when the skill is now better than it ever was.
     """
     return _mean(_best(run, name, t) - run.at(t, name) for name in run.earlier(t))
 
@@ -137,16 +137,29 @@ MEASURES: dict[str, Callable[[Run, int], Value]] = {
         held_out_forgetting,
         bwt,
         fwt,
-        forgetting,
+        chaudhry_forgetting,
         mft,
         mfn,
         maa,
         h_score,
     )
 }
-"""Every measure by name. In all but `forgetting`, more is better."""
+"""Every measure by name."""
+ABOVE_0_FORGOT = frozenset({"chaudhry_forgetting"})
+"""Measures of which less is better; of all others more is."""
+OLD_NAMES = {"forgetting": "chaudhry_forgetting"}
+"""Measures that had another name in earlier versions, whose sweep files and stores still use it."""
+EQUAL_TO = {"bwt": "target_forgetting"}
+"""Second names of a measure: where each measure is shown once, only the first name is."""
+BELOW_0_FORGOT = "below 0: forgot"
+"""What is said of the sign wherever `target_forgetting` or `held_out_forgetting` is shown."""
 SHOWN = ("learning", "target_forgetting", "overall", "held_out_forgetting")
 """The four measures that every report shows."""
+
+
+def better(name: str) -> Literal["max", "min"]:
+    """Whether more or less of a measure is better."""
+    return "min" if name in ABOVE_0_FORGOT else "max"
 
 
 def all_measures(run: Run, t: int) -> dict[str, Value]:

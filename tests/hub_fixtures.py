@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from lmmcl.tasks.hub.client import Hub
 
@@ -20,6 +22,7 @@ class FixtureHub(Hub):
     def __init__(self, downloads: Path) -> None:
         super().__init__(downloads, copies=FIXTURES / "copies", images=FIXTURES / "named")
         self.asked: list[str] = []
+        self.shared_letters = SharedLetters()
 
     def commit(self, hub: str, revision: str) -> str | None:
         return revision if len(revision) == 40 else "f" * 40
@@ -43,10 +46,33 @@ class FixtureHub(Hub):
         file = FIXTURES / "images" / url.rsplit("/", 1)[1]
         return file.read_bytes() if file.is_file() else None
 
-    def similarity(self, names: Sequence[str]) -> np.ndarray:
-        """Shared letters instead of CLIP."""
-        bags = [set(name.lower()) for name in names]
-        return np.array([[len(a & b) / len(a | b) for b in bags] for a in bags])
+    def encoder(self) -> SharedLetters:
+        return self.shared_letters
+
+
+class SharedLetters:
+    """Instead of CLIP: a text is the letters that it holds, and an image those of the name of its colour."""
+
+    identity = "shared letters"
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "grey": (1, 1, 1), "gold": (1, 1, 0)}
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        texts = [text.removeprefix("a photo of a ").removeprefix("a photo of ").rstrip(".") for text in texts]
+        held = np.array([[letter in text.lower() for letter in string.ascii_lowercase] for text in texts], float)
+        return held / np.linalg.norm(held, axis=1, keepdims=True)
+
+    def images(self, images: Sequence[Image]) -> np.ndarray:
+        self.seen += len(images)
+        return self.texts([self.colour_of(image) for image in images])
+
+    def colour_of(self, image: Image) -> str:
+        pixel = np.array(image.getpixel((0, 0)), float)
+        shades = {name: np.array(colour, float) for name, colour in self.colours.items()}
+        cosine = {n: pixel @ c / np.linalg.norm(pixel) / np.linalg.norm(c) for n, c in shades.items()}
+        return max(cosine, key=cosine.__getitem__)
 
 
 def with_bytes(value: Any) -> Any:

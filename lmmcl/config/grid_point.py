@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,13 @@ from pydantic import ValidationError
 from lmmcl.config.draws import Choice, Draw
 from lmmcl.config.search_settings import Limit, Optuna
 from lmmcl.config.settings import Evaluation, Training
+from lmmcl.config.stage_overrides import StageOverrides
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.config.validation import join, refusal
 from lmmcl.errors import UserError
+from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.keys import key_of
+from lmmcl.steps.stage_settings import StageSettings, check_stages
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -39,6 +42,7 @@ class Points:
     held_out: tuple[Benchmark, ...]
     probes: tuple[Probe, ...]
     stop: Mapping[str, Limit]
+    overrides: StageOverrides = field(default_factory=StageOverrides)
 
     def trial(self, point: Mapping[str, Any], place: str) -> Trial:
         """The trial at `point` (model, recipe, mitigation, order, seed, settings); raises UserError that names `place`."""
@@ -58,12 +62,13 @@ class Points:
             "learning_rate": training.learning_rate,
             **varied,
         }
+        skills, shared = self.orders[point["order"]], StageSettings(point["recipe"], mitigation, training)
         trial = Trial(
             model=point["model"],
             recipe=point["recipe"],
             mitigation=mitigation,
             order=point["order"],
-            skills=self.orders[point["order"]],
+            skills=skills,
             held_out=self.held_out,
             training=training,
             evaluation=self.evaluation,
@@ -72,19 +77,22 @@ class Points:
             axes=axes,
             name=self._name(axes),
             stop=self.stop,
+            by_stage=self.overrides.settings(shared, skills, self.file),
         )
         self._check(trial, place)
         return trial
 
     def _check(self, trial: Trial, place: str) -> None:
         try:
-            axis = "mitigation"
-            if trial.mitigation:
-                trial.mitigation.check_recipe(trial.recipe)
-            axis = "recipe"
-            trial.trained_parameters()
+            check_stages(trial.settings, place)
         except UserError as error:
-            raise UserError(str(error), file=self.file, place=join(place, axis)) from error
+            raise error.at(file=self.file) from error
+        for settings in trial.settings.values():
+            try:
+                count_trained(settings.recipe, trial.model)
+            except UserError as error:
+                where = settings.place("recipe", join(place, "recipe"))
+                raise UserError(str(error), file=self.file, place=where) from error
 
     def _name(self, axes: Mapping[str, Any]) -> str:
         """`sa_proj · wise_ft(alpha=0.5) · lr 5e-6 · tiny-onevision · main · s0`: sorts by what differs most."""

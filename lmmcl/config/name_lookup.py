@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from lmmcl.config.sweep_file import LocalBenchmarkEntry, LocalSkillEntry, SweepF
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
+from lmmcl.methods.combination import combine
 from lmmcl.models import get_model
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
@@ -74,7 +76,10 @@ class Names:
     def _mitigation(self, value: Any, place: str) -> Mitigation | None:
         if value in (None, "none"):
             return None
-        return self._named(get_mitigation, place, value, skills=self._own_skills, folder=self._folder)
+        one = partial(get_mitigation, skills=self._own_skills, folder=self._folder)
+        if not isinstance(value, list):
+            return self._named(one, place, value)
+        return self._named(combine, place, [self._named(one, join(place, i), each) for i, each in enumerate(value)])
 
     def _files(self, entry: LocalBenchmarkEntry, place: str) -> dict[str, Any]:
         """Paths of an entry, relative to the sweep file; a file that is not there is refused here."""

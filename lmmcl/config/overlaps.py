@@ -128,8 +128,9 @@ def _trials(sweep: Sweep) -> Iterator[Trial]:
 
 
 def mixed_in(trial: Trial) -> Sequence[Comparable]:
-    """What the mitigation of a trial mixes into every stage."""
-    return trial.mitigation.auxiliary if isinstance(trial.mitigation, DataHybrid) else ()
+    """What the mitigations of a trial mix into its stages, each once."""
+    sources = (source for each in trial.mitigations if isinstance(each, DataHybrid) for source in each.auxiliary)
+    return list({source.name: source for source in sources}.values())
 
 
 def _pairs(trial: Trial) -> Iterator[tuple[Kind, Comparable, Comparable]]:

@@ -9,22 +9,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, unknown
-from lmmcl.measures import MEASURES
+from lmmcl.measures import MEASURES, OLD_NAMES, better
 
 NEEDS_HELD_OUT = frozenset({"held_out_forgetting", "h_score"})
-NEEDS_TWO_SKILLS = frozenset({"target_forgetting", "bwt", "fwt", "forgetting"})
-LESS_IS_BETTER = frozenset({"forgetting"})
+NEEDS_TWO_SKILLS = frozenset({"target_forgetting", "bwt", "fwt", "chaudhry_forgetting"})
+_OLD_NAME = {new: old for old, new in OLD_NAMES.items()}
 
 
 def _known(name: str) -> str:
-    if name not in MEASURES:
+    """The present name of a measure; raises ValueError for a name that none has or had."""
+    if (present := OLD_NAMES.get(name, name)) not in MEASURES:
         raise ValueError(unknown("measure", name, MEASURES))
-    return name
+    return present
+
+
+def _named_once(measures: Any) -> Any:
+    """Refuses a mapping that gives one measure under its old and its present name."""
+    for old, present in OLD_NAMES.items() if isinstance(measures, dict) else ():
+        if old in measures and present in measures:
+            raise ValueError(f"{old} is the old name of {present}: give one of them")
+    return measures
+
+
+def _as_recorded(value: Any) -> Any:
+    """Settings with the names of measures that digests in stores were made of."""
+    if isinstance(value, dict):
+        return {_OLD_NAME.get(name, name): _as_recorded(inner) for name, inner in value.items()}
+    return _OLD_NAME.get(value, value) if isinstance(value, str) else value
 
 
 Measure = Annotated[str, AfterValidator(_known)]
@@ -87,14 +103,19 @@ class Asha(Settings):
     """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor go on."""
 
     metric: Measure = Field(description="the measure by which trials are compared")
-    mode: Direction | None = Field(default=None, description="default max (min for `forgetting`)")
+    mode: Direction | None = Field(default=None, description="default max (min for `chaudhry_forgetting`)")
     grace_stages: int = Field(default=1, ge=1, description="stages that every trial completes before it may be stopped")
     reduction_factor: float = Field(default=3, gt=1, description="one of this many trials is promoted at each rung")
 
     @property
     def direction(self) -> Direction:
         """Whether more or less of the metric is better."""
-        return self.mode or ("min" if self.metric in LESS_IS_BETTER else "max")
+        return self.mode or better(self.metric)
+
+    def identity(self) -> dict[str, Any]:
+        """What its decisions depend on."""
+        settings: dict[str, Any] = _as_recorded(self.model_dump(mode="json"))
+        return settings
 
     def rungs(self, stages: int) -> tuple[int, ...]:
         """The stages before the last of `stages` at which trials are compared."""
@@ -115,19 +136,24 @@ class Optuna(Settings):
     """A search by Optuna over the drawn axes of the grids: one for each combination of the values that are listed there."""
 
     trials: int = Field(gt=0, le=100_000, description="points to propose, in each search")
-    objectives: dict[Measure, Direction] = Field(min_length=1, description="{learning: max, held_out_forgetting: max}")
+    objectives: Annotated[dict[Measure, Direction], BeforeValidator(_named_once)] = Field(
+        min_length=1, description="{learning: max, held_out_forgetting: max}"
+    )
     seed: int = Field(default=0, ge=0, description="of the proposals, not of the training")
     startup: int = Field(default=10, ge=1, description="points that are drawn at random before others are learnt from")
 
     def identity(self) -> dict[str, Any]:
         """What the proposals depend on; more trials go on with the same search."""
-        return self.model_dump(mode="json", exclude={"trials"})
+        settings: dict[str, Any] = _as_recorded(self.model_dump(mode="json", exclude={"trials"}))
+        return settings
 
 
 class Search(Settings):
     """How the trials are searched; without it every trial of every grid is walked to its end."""
 
-    stop: dict[Measure, Limit] = Field(default_factory=dict, description="{held_out_forgetting: {below: -10}}")
+    stop: Annotated[dict[Measure, Limit], BeforeValidator(_named_once)] = Field(
+        default_factory=dict, description="{held_out_forgetting: {below: -10}}"
+    )
     scheduler: Scheduler | None = None
     optuna: Optuna | None = None
 

@@ -18,6 +18,7 @@ from lmmcl.config.grid_point import Points, Space
 from lmmcl.config.name_lookup import Names
 from lmmcl.config.search_settings import Search, check_search
 from lmmcl.config.settings import Training
+from lmmcl.config.stage_overrides import StageOverrides, read_overrides
 from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.config.trial_names import find_one, find_seeds
 from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
@@ -36,6 +37,7 @@ class Sweep:
 
     `file` is where it was read, empty where it was built in Python; `overrides` are the `path=value` pairs that it was read with.
     `allow_overlap` names benchmarks and mixed-in data that may hold rows which a skill teaches (see `lmmcl.config.overlaps`).
+    `stage_overrides` is what depends on the skill or the stage.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Sweep:
     spaces: tuple[Space, ...] = ()
     overrides: tuple[str, ...] = ()
     allow_overlap: tuple[str, ...] = ()
+    stage_overrides: StageOverrides = field(default_factory=StageOverrides)
 
     def __repr__(self) -> str:
         searches = f", {len(self.spaces)} searches" if self.spaces else ""
@@ -93,6 +96,7 @@ class _Builder:
 
     def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
         self.file, self.entry, self.names = file, entry, Names(file, folder, entry)
+        self.overrides = read_overrides(entry, self.names, file)
         self.points = Points(
             file=self.file,
             training=entry.training,
@@ -101,6 +105,7 @@ class _Builder:
             held_out=self.names.held_out,
             probes=self.names.probes,
             stop=entry.search.stop,
+            overrides=self.overrides,
         )
 
     def sweep(self) -> Sweep:
@@ -108,7 +113,10 @@ class _Builder:
         trials: dict[str, Trial] = {}
         spaces: dict[str, Space] = {}
         for found in self._grids():  # grids may overlap; equal work is one trial, and one search
-            trials.setdefault(found.key, found) if isinstance(found, Trial) else spaces.setdefault(found.key, found)
+            if isinstance(found, Trial):
+                self._check_overridden(trials.setdefault(found.key, found), found)
+            else:
+                spaces.setdefault(found.key, found)
         self._check_distinct(trials.values())
         self._check_updates(trials.values(), spaces.values())
         used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
@@ -123,6 +131,7 @@ class _Builder:
             search,
             kept,
             allow_overlap=self._allowed_overlap(trials.values(), kept),
+            stage_overrides=self.overrides,
         )
 
     def _check_count(self) -> None:
@@ -149,7 +158,8 @@ class _Builder:
         if allowed:
             all_trials = [*trials, *(trial for space in spaces for trial in space.extremes)]
             names = {benchmark.name for trial in all_trials for benchmark in trial.benchmarks}
-            names |= {source.name for trial in all_trials for source in getattr(trial.mitigation, "auxiliary", ())}
+            protected = [mitigation for trial in all_trials for mitigation in trial.mitigations]
+            names |= {source.name for mitigation in protected for source in getattr(mitigation, "auxiliary", ())}
             for i, name in enumerate(allowed):
                 if name not in names:
                     why = unknown("benchmark or mixed-in data", name, names)
@@ -164,6 +174,13 @@ class _Builder:
             if other is not trial:
                 why = f"two trials are called {shown(trial.name)} and are not the same ({other.key}, {trial.key}); name them apart"
                 raise UserError(why, file=self.file, place="grids")
+
+    def _check_overridden(self, first: Trial, found: Trial) -> None:
+        """Refuse an axis that has no effect, since overrides set the same in every stage: one of two trials would vanish."""
+        other = [name for name, value in found.axes.items() if first.axes.get(name) != value]
+        if self.overrides and other:
+            why = f"{shown(first.name)} and {shown(found.name)} compute the same: per_skill or per_stage set {', '.join(other)} in "
+            raise UserError(f"{why}every stage; leave one out", file=self.file, place="grids")
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
         """Refuse a probe that would look inside stages, but only after updates that no stage has."""

@@ -76,8 +76,8 @@ class StoredModel(DerivedLMM):
                 )
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
+        from lmmcl.weights.chain import tensors_of
         from lmmcl.weights.checkpoint import load_checkpoint
-        from lmmcl.weights.delta import tensors_of
 
         self.check()
         with tensors_of(self.step, self.ledger) as chain:

@@ -35,11 +35,11 @@ def missing_inputs(trials: Iterable[Trial]) -> list[UserError]:
 
 
 def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
-    """All that is taught and asked in a trial, and the skills that its mitigation names."""
+    """All that is taught and asked in a trial, and the skills that its mitigations name."""
     for skill in trial.skills:
         yield skill
         yield skill.benchmark
     yield from trial.held_out
-    for value in vars(trial.mitigation).values() if trial.mitigation else ():
+    for value in (value for mitigation in trial.mitigations for value in vars(mitigation).values()):
         several = value if isinstance(value, tuple) else (value,)
         yield from (each for each in several if isinstance(each, Skill))

@@ -21,7 +21,7 @@ from lmmcl.models.hub import HubLMM
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
-from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
+from lmmcl.planning.memory_estimate import asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
@@ -129,7 +129,8 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
     missing = [step for key, step in steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
     overlaps = tuple(find_overlaps(sweep))
-    notes = (*(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
+    differing = sweep.stage_overrides.describe()
+    notes = (*differing, *(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
     return Plan(
         sweep=sweep.name,
         file=sweep.file,
@@ -150,11 +151,21 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
 
 def _notes(trial: Trial) -> Iterator[str]:
     """What the numbers of a plan do not tell of a trial."""
-    if isinstance(trial.recipe.adapter, KappaTune):
-        yield f"{trial.recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+    for recipe in {settings.recipe.name: settings.recipe for settings in trial.settings.values()}.values():
+        if isinstance(recipe.adapter, KappaTune):
+            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+    yield from _by_stage(trial)
     yield from _left_out(trial)
     yield from few_examples(trial)
     yield from data_notes(trial)
+
+
+def _by_stage(trial: Trial) -> Iterator[str]:
+    """What each stage trains, where that differs."""
+    trained = {number: count_trained(each.recipe, trial.model).trained for number, each in trial.settings.items()}
+    if len(set(trained.values())) > 1:
+        numbers = ", ".join(f"{number:,} at stage {stage}" for stage, number in trained.items())
+        yield f"{trial.name}: parameters trained: {numbers}; the table shows the most"
 
 
 def few_examples(trial: Trial) -> Iterator[str]:
@@ -203,18 +214,26 @@ def _trial_plan(walk: TrialProgress, recorded: set[str], stage_bytes: int, clust
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
         asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
-        node=smallest_place(_first(trial)) if cluster is None and isinstance(trial.model.plain, HubLMM) else None,
+        node=_smallest_place(trial) if cluster is None and isinstance(trial.model.plain, HubLMM) else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 
 
-def _first(trial: Trial) -> Finetune:
-    """The first stage; the later ones train the same parameters of the same model."""
-    return next(step for step in trial.steps().values() if isinstance(step, Finetune))
+def _finetunes(trial: Trial) -> list[Finetune]:
+    """The first stage, which stands for others that train the same, and those whose settings differ."""
+    return [stage.tuned for stage in trial.stages if stage.tuned and stage.number in {1, *trial.by_stage}]
+
+
+def _smallest_place(trial: Trial) -> Placement | None:
+    """Where the stage that needs most fits; None where one fits nowhere."""
+    places = [smallest_place(step) for step in _finetunes(trial)]
+    found = [place for place in places if place is not None]
+    return max(found, key=lambda place: (place.gpus, place.memory.total)) if len(found) == len(places) else None
 
 
 def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
-    return stage_memory(_first(trial), cluster.training).to_dict()
+    needs = [stage_memory(step, cluster.training) for step in _finetunes(trial)]
+    return max(needs, key=lambda need: need.total).to_dict()
 
 
 def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
@@ -224,18 +243,22 @@ def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
 
 
 def _stage_bytes(trial: Trial) -> int:
-    return count_trained(trial.recipe, trial.model).written * BYTES[trial.training.precision]
+    """The most that a stage writes."""
+    precision = trial.training.precision
+    return max(count_trained(each.recipe, trial.model).stage_bytes(precision) for each in trial.settings.values())
 
 
 def _checkpoint_bytes(step: Step) -> int:
-    """A delta holds the trained tensors; a merge rewrites those of its fine-tune."""
-    if isinstance(step, Merge):
-        return _checkpoint_bytes(step.tuned)
-    if isinstance(step, Snapshot):
-        return _checkpoint_bytes(step.finetune)
-    if not isinstance(step, Finetune):
-        return 0
-    return count_trained(step.recipe, step.model).written * BYTES[step.training.precision]
+    """A delta holds the trained tensors, or the adapter; a merge rewrites all tensors that its fine-tune changes."""
+    match step:
+        case Merge():
+            tuned = step.tuned
+            return count_trained(tuned.recipe, tuned.model).merge_bytes(tuned.training.precision)
+        case Snapshot():
+            return _checkpoint_bytes(step.finetune)
+        case Finetune():
+            return count_trained(step.recipe, step.model).stage_bytes(step.training.precision)
+    return 0
 
 
 def plan_table(plan: Plan) -> Group:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.atomic_files import replacing
+from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.pareto import fronts, place
 from lmmcl.reports.results import SweepResults, TrialResult, identity
@@ -59,7 +60,7 @@ def scatter(results: SweepResults, *, title: str | None = None) -> Figure:
 def _frame(axes: Axes, title: str) -> None:
     axes.set_title(_literal(title), loc="left", fontsize=11)
     axes.set_xlabel("learning (points on the taught skills)  → better")
-    axes.set_ylabel("held-out forgetting (points)  → better")
+    axes.set_ylabel(f"held-out forgetting (points, {BELOW_0_FORGOT})  → better")
     axes.axhline(0, color="#b6bcc6", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#b6bcc6", linewidth=0.8, zorder=0)
     axes.grid(color="#eceff3", linewidth=0.6, zorder=0)

@@ -23,6 +23,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import WARNINGS, damaged, encode, quarantine, read_object
 from lmmcl.ledger.store import Store
+from lmmcl.measures import OLD_NAMES
 from lmmcl.steps.keys import key_of
 from lmmcl.steps.trial import Trial
 
@@ -157,7 +158,7 @@ class Decisions:
 
     def __init__(self, sweep: str, settings: Asha, ledger: Ledger) -> None:
         self.settings, self._ledger = settings, ledger
-        self._folder = f"{FOLDER}/{sweep}-asha-{key_of({'kind': 'asha', **settings.model_dump(mode='json')})}"
+        self._folder = f"{FOLDER}/{sweep}-asha-{key_of({'kind': 'asha', **settings.identity()})}"
         self._known: dict[str, Mapping[str, Any]] = {}
         self.read()
 
@@ -189,7 +190,8 @@ class Decisions:
         for stage in trial.stages[:-1]:
             said = self._known.get(self._file(trial, stage.number))
             if said is not None and not said["goes_on"]:
-                return Stopped(stage.number, said["measure"], said["value"], said["limit"], "asha")
+                measure = OLD_NAMES.get(said["measure"], said["measure"])
+                return Stopped(stage.number, measure, said["value"], said["limit"], "asha")
         return None
 
     def add(self, trial: Trial, stage: int, value: float, limit: float | None, *, goes_on: bool) -> bool:

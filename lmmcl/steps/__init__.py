@@ -17,7 +17,7 @@ from lmmcl.steps.checkpoints import (
     Snapshot,
     StepBase,
 )
-from lmmcl.steps.lineage import alike, skills_of, stages_of
+from lmmcl.steps.lineage import alike, examples_of, skills_of, stages_of
 from lmmcl.steps.scoring import Evaluate, ProbeStep, ScoringStep
 
 Step = Checkpoint | ScoringStep
@@ -36,6 +36,7 @@ __all__ = [
     "Step",
     "StepBase",
     "alike",
+    "examples_of",
     "skills_of",
     "stages_of",
 ]

@@ -23,6 +23,11 @@ def skills_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[S
     return [stage.skill for stage in stages_of(checkpoint, since) if isinstance(stage, Finetune)]
 
 
+def examples_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[int | None]:
+    """How many examples of each of `skills_of` were taught at most (None: all), in the same order."""
+    return [stage.training.examples for stage in stages_of(checkpoint, since) if isinstance(stage, Finetune)]
+
+
 def alike(step: StepBase) -> list[str]:
     """What a step shares with those that take as long: of a stage skill, recipe and mitigation; not its place, rate and seed."""
     match step:
@@ -32,5 +37,5 @@ def alike(step: StepBase) -> list[str]:
         case Snapshot():
             return [*alike(step.finetune), f"u{step.update}"]
         case Merge():
-            return [*alike(step.tuned), step.rule.name]
+            return [*alike(step.finetunes[-1]), step.rule.name]
     return [step.label]

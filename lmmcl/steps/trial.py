@@ -9,11 +9,12 @@ from typing import Any
 
 from lmmcl.config.search_settings import Limit
 from lmmcl.config.settings import Evaluation, Training
-from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
+from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
+from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
 
@@ -59,6 +60,7 @@ class Stage:
 class Trial:
     """Model, recipe, mitigation, order of skills, hyper-parameters and seed; `axes` holds what to show of the grid point.
 
+    `by_stage` holds the settings of stages that differ from the grid point's, by number (see `lmmcl.config.stage_overrides`).
     `stop` says after which stages the walk ends early; it enters no key.
     """
 
@@ -75,6 +77,23 @@ class Trial:
     name: str
     probes: tuple[Probe, ...] = ()
     stop: Mapping[str, Limit] = field(default_factory=dict)
+    by_stage: Mapping[int, StageSettings] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> dict[int, StageSettings]:
+        """What is in force at each stage, by number from 1."""
+        own = StageSettings(self.recipe, self.mitigation, self.training)
+        return {number: self.by_stage.get(number, own) for number in range(1, len(self.skills) + 1)}
+
+    @property
+    def mitigations(self) -> tuple[Mitigation, ...]:
+        """The mitigations of all stages, each once; of combinations what they consist of."""
+        found: list[Mitigation] = []
+        for settings in self.settings.values():
+            for part in settings.mitigation.parts if settings.mitigation else ():
+                if part not in found:
+                    found.append(part)
+        return tuple(found)
 
     @property
     def key(self) -> str:
@@ -93,36 +112,46 @@ class Trial:
         stages = [self._stage(0, None, Pretrained(self.model))]
         taught: list[Finetune] = []
         for number, skill in enumerate(self.skills, start=1):
-            tuned, asked = self._teach(stages[0].checkpoint, stages[-1].checkpoint, taught, skill)
+            tuned, asked = self._teach(stages, taught, skill)
             taught.append(tuned)
             stages.append(self._stage(number, skill, asked, self._moments(tuned)))
         return tuple(stages)
 
-    def _teach(
-        self, base: Checkpoint, before: Checkpoint, taught: Sequence[Finetune], skill: Skill
-    ) -> tuple[Finetune, Checkpoint]:
+    def _teach(self, stages: Sequence[Stage], taught: Sequence[Finetune], skill: Skill) -> tuple[Finetune, Checkpoint]:
         """The fine-tune of a stage, and the checkpoint that is evaluated after it.
 
-        `before` is what was evaluated at the stage before, `taught` are the fine-tunes of all stages before.
+        `stages` are those before, `taught` their fine-tunes. All merges of a trial agree on where the next stage starts, so a
+        stage without one starts there too (see `check_stages`).
         """
-        last = taught[-1] if taught else base
-        if not isinstance(self.mitigation, MergeMitigation):
-            tuned = self._finetune(last, skill)
-            return tuned, tuned
-        match self.mitigation.continues_from:
-            case "merged":
-                tuned = self._finetune(before, skill)
-                return tuned, Merge(before, (tuned,), self.mitigation)
+        settings = self.settings[len(stages)]
+        base, before = stages[0].checkpoint, stages[-1].checkpoint
+        match self._continues_from:
             case "tuned":
-                tuned = self._finetune(last, skill)
-                return tuned, Merge(base, (tuned,), self.mitigation)
+                start: Checkpoint = taught[-1] if taught else base
             case "base":
-                tuned = self._finetune(base, skill)
-                return tuned, Merge(base, (*taught, tuned), self.mitigation)
+                start = base
+            case _:
+                start = before
+        tuned = self._finetune(start, skill, settings)
+        merges = settings.mitigation.merges if settings.mitigation else ()
+        if not merges:
+            return tuned, tuned
+        first, *later = merges
+        anchor = before if first.continues_from == "merged" else base
+        merged = Merge(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
+        for rule in later:  # each makes of the result of the one before what it would make of a fine-tune
+            merged = Merge(anchor, (merged,), rule)
+        return tuned, merged
 
-    def _finetune(self, start: Checkpoint, skill: Skill) -> Finetune:
-        during = self.mitigation if isinstance(self.mitigation, TrainingMitigation) else None
-        tuned = Finetune(start, self.recipe, during, skill, self.training, self.seed)
+    @property
+    def _continues_from(self) -> str | None:
+        """Where merges say that the next stage starts; None in a trial without merges."""
+        protected = (settings.mitigation for settings in self.settings.values() if settings.mitigation)
+        return next((each.merges[0].continues_from for each in protected if each.merges), None)
+
+    def _finetune(self, start: Checkpoint, skill: Skill, settings: StageSettings) -> Finetune:
+        during = settings.mitigation.in_training if settings.mitigation else None
+        tuned = Finetune(start, settings.recipe, during, skill, settings.training, self.seed)
         return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
 
     def _updates(self, tuned: Finetune, last: int | None = None) -> list[int]:
@@ -183,8 +212,8 @@ class Trial:
         return found
 
     def trained_parameters(self) -> int:
-        """How many parameters the recipe trains, from the model's inventory alone.
+        """How many parameters the recipe trains, from the model's inventory alone; the most that a stage trains.
 
-        Raises UserError when the recipe does not fit the model (see `count_trained`).
+        Raises UserError when a recipe does not fit the model (see `count_trained`).
         """
-        return count_trained(self.recipe, self.model).trained
+        return max(count_trained(settings.recipe, self.model).trained for settings in self.settings.values())

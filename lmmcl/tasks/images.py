@@ -29,6 +29,8 @@ DECODING = 2
 
 MAX_PIXELS = 100_000_000
 """400 MB decoded. A file of a few kilobytes can claim more; it is refused before memory is taken."""
+TOO_LARGE = f"an image of more than {MAX_PIXELS / 1e6:.0f} megapixels"
+"""Why a row is left out of prepared data."""
 
 DRAWINGS = ("EPS", "WMF")
 """Formats that Pillow hands to other programs to draw: their pixels would be those of this machine."""

@@ -12,6 +12,7 @@ from lmmcl import strict_json
 from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.masking import mask
+from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT, SHOWN
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
@@ -34,7 +35,7 @@ def shared_view() -> str:
     """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
     return mlflow_private.scatter_view(
         VIEW_NAME,
-        "held-out forgetting against learning",
+        f"held-out forgetting ({BELOW_0_FORGOT}) against learning",
         x="learning",
         y="held_out_forgetting",
         search="tags.`lmmcl.kind` = 'trial'",
@@ -49,7 +50,12 @@ def view_address(experiment_id: str) -> str:
 
 def experiment_note(experiment_id: str) -> str:
     """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
-    return f"Each run is a trial. Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
+    chart = f"Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
+    below = ", ".join(f"`{name}`" for name in SHOWN if name.endswith("forgetting"))
+    above = ", ".join(f"`{name}`" for name in sorted(ABOVE_0_FORGOT))
+    return (
+        f"Each run is a trial. {chart}. Signs: {below} below 0 and {above} above 0 mean that something was forgotten."
+    )
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
@@ -179,6 +185,7 @@ def resolved(sweep: Sweep) -> str:
             "held_out": [each.name for each in trial.held_out],
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),
+            **({"by_stage": _by_stage(trial)} if trial.by_stage else {}),
             "steps": {str(stage.number): stage.checkpoint.key for stage in trial.stages},
             "fine_tunes": {str(stage.number): stage.tuned.key for stage in trial.stages if stage.tuned},
         }
@@ -187,3 +194,15 @@ def resolved(sweep: Sweep) -> str:
     search = sweep.search.model_dump(mode="json", exclude_none=True)
     said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
     return json.dumps(said, indent=1, default=str)
+
+
+def _by_stage(trial: Trial) -> dict[str, Any]:
+    """What is in force at the stages whose settings differ from the grid point's."""
+    return {
+        str(number): {
+            "recipe": settings.recipe.name,
+            "mitigation": settings.mitigation.label if settings.mitigation else None,
+            "training": settings.training.model_dump(mode="json"),
+        }
+        for number, settings in trial.by_stage.items()
+    }

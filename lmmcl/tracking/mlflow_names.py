@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lmmcl.measures import EQUAL_TO
 from lmmcl.reports.results import StageResult, TrialResult, finite, finite_pair
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
@@ -30,11 +31,14 @@ def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
 
 
 def stage_metrics(stage: StageResult) -> dict[str, float]:
-    """All numbers of a stage by MLflow name: measures with their ends, `score/<benchmark>`, `cost/<what>`."""
+    """All numbers of a stage by MLflow name: measures with their ends, `score/<benchmark>`, `cost/<what>`.
+
+    Of measures that are equal by definition (see `EQUAL_TO`) MLflow gets one.
+    """
     found: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
-    found |= {name: finite(value) for name, value in stage.measures.items()}
+    found |= {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
     for name, interval in stage.intervals.items():
-        if (pair := finite_pair(interval)) is not None:
+        if name not in EQUAL_TO and (pair := finite_pair(interval)) is not None:
             found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
     found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
     found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}

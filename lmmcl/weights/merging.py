@@ -20,9 +20,10 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import MergeContext
-from lmmcl.steps import Merge, skills_of
+from lmmcl.steps import Merge, examples_of, skills_of
+from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
-from lmmcl.weights.delta import DELTA, Chain, delta_metadata, tensors_of
+from lmmcl.weights.delta import DELTA, delta_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
             lmm=step.model,
             names=parents.names,
             skills=[skills_of(finetune, since=step.anchor) for finetune in step.finetunes],
-            examples=step.tuned.training.examples,
+            examples=[examples_of(finetune, since=step.anchor) for finetune in step.finetunes],
             read=parents.read,
             load=lambda i: load_checkpoint(step.finetunes[i], ledger, precision=precision, device=device),
             device=device,

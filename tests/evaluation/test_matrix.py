@@ -51,7 +51,7 @@ def test_the_measures_after_the_last_stage_are_those_worked_out_by_hand() -> Non
             "held_out_forgetting": (-2 - 4) / 2,
             "bwt": (-10 - 10) / 2,
             "fwt": (4 + 6) / 2,
-            "forgetting": (10 + 10) / 2,
+            "chaudhry_forgetting": (10 + 10) / 2,
             "mft": (70 + 90 + 95) / 3,
             "mfn": (60 + 80 + 95) / 3,
             "maa": (70 + (50 + 90) / 2 + (60 + 80 + 95) / 3) / 3,
@@ -71,7 +71,7 @@ def test_the_measures_are_defined_after_every_stage_whatever_came_later() -> Non
 def test_after_one_skill_nothing_can_have_been_forgotten_and_no_zero_pretends_so() -> None:
     summary = worked().summary(1)
     assert summary["learning"] == summary["overall"] == pytest.approx(60)
-    assert not {"bwt", "target_forgetting", "forgetting", "fwt"} & set(summary)
+    assert not {"bwt", "target_forgetting", "chaudhry_forgetting", "fwt"} & set(summary)
 
 
 def test_the_base_has_no_measures() -> None:
@@ -83,7 +83,7 @@ def test_a_missing_score_makes_absent_what_needs_it_and_nothing_else() -> None:
     matrix = worked(2)
     matrix.add(3, {"a": right(60), "b": right(80), "h1": right(78), "h2": right(56)})
     assert set(MEASURES) - set(matrix.summary()) == {"learning", "overall", "mft", "mfn", "maa", "h_score"}
-    assert matrix.summary()["forgetting"] == pytest.approx(10)
+    assert matrix.summary()["chaudhry_forgetting"] == pytest.approx(10)
     partial = worked(2)
     partial.add(3, {"c": right(95), "h1": right(78)})
     assert "held_out_forgetting" not in partial.summary()
@@ -110,7 +110,7 @@ def test_forgetting_is_negative_for_a_skill_that_is_better_than_ever() -> None:
     matrix = ScoreMatrix(["a", "b"])
     for stage, value in enumerate((10, 50, 60)):
         matrix.add(stage, {"a": right(value), "b": right(value)})
-    assert matrix.summary()["forgetting"] == pytest.approx(-10)
+    assert matrix.summary()["chaudhry_forgetting"] == pytest.approx(-10)
 
 
 def test_a_skill_taught_again_counts_once_from_its_latest_stage() -> None:
@@ -127,7 +127,7 @@ def test_a_skill_taught_again_counts_once_from_its_latest_stage() -> None:
     assert last["fwt"] == pytest.approx(
         (6 + 10) / 2
     )  # b before stage 2, c before stage 4; a had been taught first of all
-    assert last["forgetting"] == pytest.approx((6 + 20) / 2)
+    assert last["chaudhry_forgetting"] == pytest.approx((6 + 20) / 2)
 
 
 def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
@@ -176,7 +176,7 @@ def test_intervals_contain_the_value_of_each_linear_measure_and_can_be_repeated(
     matrix = random_matrix()
     intervals = matrix.intervals()
     assert set(intervals) == set(matrix.summary())
-    for name in set(intervals) - {"forgetting"}:  # a maximum over resamples is biased upward
+    for name in set(intervals) - {"chaudhry_forgetting"}:  # a maximum over resamples is biased upward
         low, high = intervals[name]
         assert low < matrix.summary()[name] < high, name
     assert intervals == random_matrix().intervals() != matrix.intervals(seed=1)

@@ -116,7 +116,7 @@ def test_without_a_cluster_file_a_plan_tells_what_a_node_of_eight_gpus_needs_and
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "[] True"
-    assert "51 trials" in told and "steps are shared between trials" in told and "2.7 TB" in told
+    assert "51 trials" in told and "steps are shared between trials" in told and "2.55 TB" in told
     assert "8 × 80 GB" in told and "on 1 GPU" in told and "on 2 GPUs (ZeRO-3)" in told
     assert "822,212,608" in told and "H100-hours of training" in told
 

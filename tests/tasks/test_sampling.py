@@ -77,7 +77,7 @@ def test_sorted_data_is_asked_and_taught_in_all_of_its_answers() -> None:
     assert len({example.target for example in skill.take(12)}) == 4
     assert list(skill.take(12)) == list(benchmark.take(12))
     assert len(benchmark.take(99)) == len(benchmark.take(None)) == 40
-    assert {example.target for example in calibration_examples([skill], 12, 12)} == {"red", "green", "blue", "white"}
+    assert {example.target for example in calibration_examples([skill], [12], 12)} == {"red", "green", "blue", "white"}
 
 
 def test_a_balanced_benchmark_is_asked_evenly_over_its_field(tmp_path: Path) -> None:

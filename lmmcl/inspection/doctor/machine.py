@@ -44,7 +44,7 @@ def gpu_findings(cluster: Cluster) -> Iterator[Finding]:
             "GPU",
             "problem",
             f"there is an NVIDIA driver, but torch {torch.__version__} sees no GPU",
-            "install a build of torch for your CUDA version; `nvidia-smi` must list the GPUs, and CUDA_VISIBLE_DEVICES not hide them",
+            "install a build of torch for your CUDA version; `nvidia-smi` must list GPUs, and CUDA_VISIBLE_DEVICES not hide them",
         )
     else:
         state = "problem" if needed and cluster.ray.address == "local" else "ok"

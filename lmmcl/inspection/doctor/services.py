@@ -67,7 +67,7 @@ def hub_findings() -> Iterator[Finding]:
             "hub",
             "warning",
             f"{constants.ENDPOINT} does not answer ({type(error).__name__}); {place}",
-            "models and data that are in the cache can be used; set HF_HUB_OFFLINE=1 to wait for nothing, or HF_ENDPOINT and a proxy",
+            "what is in the cache can be used; set HF_HUB_OFFLINE=1 to wait for nothing, or HF_ENDPOINT or a proxy to reach it",
         )
         return
     if get_token() is None:

@@ -101,3 +101,23 @@ class Mix(Rows):
 
     def row(self, index: int) -> Example:
         return self.sources[int(self.which[index])][int(self.rows[index])]
+
+
+def flatten(mix: Mix) -> Mix:
+    """The same rows in the same order, where sources that are mixes themselves are taken apart."""
+    sources: list[Sequence[Example]] = []
+    identities: list[Mapping[str, Any] | None] = []
+    which, rows = np.empty(len(mix), np.int64), np.empty(len(mix), np.int64)
+    for number, (source, identity) in enumerate(zip(mix.sources, mix.identities, strict=True)):
+        at = np.flatnonzero(mix.which == number)
+        if isinstance(source, Mix):
+            inner = flatten(source)
+            which[at] = inner.which[mix.rows[at]] + len(sources)
+            rows[at] = inner.rows[mix.rows[at]]
+            sources += inner.sources
+            identities += inner.identities
+        else:
+            which[at], rows[at] = len(sources), mix.rows[at]
+            sources.append(source)
+            identities.append(identity)
+    return Mix(sources, identities, which, rows)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from lmmcl.methods.losses.start_model import answer_logits, score_rows
-from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.methods.losses.start_model import answer_logits, kept_of, score_rows
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ class LwF(TrainingMitigation):
         import torch
 
         logits, _, _ = answer_logits(outputs.logits, batch["labels"])
-        taught = torch.cat([memory[row] for row in batch[ROWS].tolist()]).to(logits.device)
+        taught = kept_of(memory, batch).to(logits.device)
         k = taught.shape[-1] // 2
         teacher, ids = taught[:, : k + 1], taught[:, k + 1 :].long()
         spoken = (logits / self.temperature).log_softmax(dim=-1)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 BATCH = 16
 
 
-def calibration_examples(skills: Sequence[Skill], seen: int | None, samples: int) -> list[Example]:
-    """`samples` examples, spread evenly over the skills and over the `seen` examples that each was taught with (None: all)."""
+def calibration_examples(skills: Sequence[Skill], seen: Sequence[int | None], samples: int) -> list[Example]:
+    """`samples` examples, spread evenly over the skills and over the `seen` examples that each was taught with."""
     chosen: list[Example] = []
     for number, skill in enumerate(skills):
-        examples = skill.take(seen)
+        examples = skill.take(seen[number])
         total = len(examples)
         count = min(total, samples * (number + 1) // len(skills) - samples * number // len(skills))
         chosen += [examples[i * total // count] for i in range(count)]

@@ -72,6 +72,7 @@ class ModelTailor(MergeMitigation):
 
     name = "model_tailor"
     version = 1
+    only_first = "calibrates each fine-tune with examples of its own skill"
     needs_model: ClassVar[bool] = True
 
     keep: float = Field(default=0.1, gt=0, le=1, description="ρ, the share of entries that stay")
@@ -122,7 +123,7 @@ class ModelTailor(MergeMitigation):
 
     def _tailor(self, context: MergeContext, number: int, memory: Patches) -> dict[str, Patch]:
         """The patches of one fine-tune, by tensor name."""
-        examples = calibration_examples(context.skills[number], context.examples, self.samples)
+        examples = calibration_examples(context.skills[number], context.examples[number], self.samples)
         if not examples:
             raise UserError("model_tailor needs training examples to calibrate with, and the skill has none")
         model = context.load(number)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.model_folder import ADAPTER
-from lmmcl.models.sources.adapter_names import AdapterNames, match_names
+from lmmcl.models.sources.adapter_modules import AdapterNames, match_names
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 

@@ -16,7 +16,7 @@ from lmmcl.models.linears import meta_of
 from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import ADAPTER
 from lmmcl.models.sources.adapter_merge import ADAPTER_WEIGHTS, merge_adapter, read_adapter_config, tensor_shapes
-from lmmcl.models.sources.adapter_names import match_names
+from lmmcl.models.sources.adapter_modules import match_names
 from lmmcl.models.sources.derived import DerivedLMM
 from lmmcl.tasks.files.digest import DigestCache, state_of
 

@@ -110,12 +110,14 @@ def _rows(trial: Trial, result: TrialResult, papers: Sequence[Publication]) -> I
 
 def _limited(trial: Trial) -> str:
     """What of the skills and benchmarks a trial left out by its settings; empty for one that took all."""
+    trained = [settings.training for settings in trial.settings.values()]
     limits = {
-        "training examples of each skill": trial.training.examples,
-        "updates of each stage": trial.training.max_steps,
-        "questions of each benchmark": trial.evaluation.limit,
+        "training examples of each skill": [training.examples for training in trained],
+        "updates of each stage": [training.max_steps for training in trained],
+        "questions of each benchmark": [trial.evaluation.limit],
     }
-    told = [f"{number} {what}" for what, number in limits.items() if number is not None]
+    numbers = {what: sorted({each for each in some if each is not None}) for what, some in limits.items()}
+    told = [f"{' or '.join(map(str, some))} {what}" for what, some in numbers.items() if some]
     return f"ours is limited to {', '.join(told)}" if told else ""
 
 

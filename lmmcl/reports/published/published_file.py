@@ -12,8 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import read_yaml, validate
 from lmmcl.errors import UserError, unknown
-from lmmcl.measures import MEASURES
+from lmmcl.measures import MEASURES, OLD_NAMES
+from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.recipe import Recipe, get_recipe
+from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.steps.trial import Trial
 
 SHIPPED = "published"
@@ -62,10 +64,16 @@ class Of(Settings):
         return (
             trial.model.name in self.model
             and tuple(skill.name for skill in trial.skills) in self.orders
-            and self._trains_like(trial.recipe)
-            and (self.learning_rate is None or trial.training.learning_rate == self.learning_rate)
+            and all(self._teaches_like(settings) for settings in trial.settings.values())
             and (self.held_out is None or set(self.held_out) == {each.name for each in trial.held_out})
-            and self._protects_like(trial)
+        )
+
+    def _teaches_like(self, settings: StageSettings) -> bool:
+        """Whether a stage is taught as the figure's; how long may differ."""
+        return (
+            self._trains_like(settings.recipe)
+            and (self.learning_rate is None or settings.training.learning_rate == self.learning_rate)
+            and self._protects_like(settings.mitigation)
         )
 
     def _trains_like(self, recipe: Recipe) -> bool:
@@ -80,13 +88,12 @@ class Of(Settings):
             return recipe.adapter is None or self.trains is None
         return all(getattr(recipe.adapter, name, None) == value for name, value in self.settings.items())
 
-    def _protects_like(self, trial: Trial) -> bool:
-        if self.mitigation is None or trial.mitigation is None:
-            return self.mitigation is None and trial.mitigation is None
+    def _protects_like(self, mitigation: Mitigation | None) -> bool:
+        if self.mitigation is None or mitigation is None:
+            return self.mitigation is None and mitigation is None
         wanted = {self.mitigation: {}} if isinstance(self.mitigation, str) else self.mitigation
         return any(
-            trial.mitigation.name == name
-            and all(getattr(trial.mitigation, key, None) == value for key, value in settings.items())
+            mitigation.name == name and all(getattr(mitigation, key, None) == value for key, value in settings.items())
             for name, settings in wanted.items()
         )
 
@@ -109,12 +116,15 @@ class Figure(Settings):
     @field_validator("values")
     @classmethod
     def _known(cls, values: Mapping[str, float]) -> Mapping[str, float]:
-        for name in values:
-            quantity, _, stage = name.partition("@")
+        known = {}
+        for name, value in values.items():
+            written, at, stage = name.partition("@")
+            quantity = OLD_NAMES.get(written, written)
+            known[f"{quantity}{at}{stage}"] = value
             plain = quantity in (*MEASURES, *MEANS)
             if not (plain or quantity.startswith(("score/", "cell/"))) or not (stage.isdigit() or "@" not in name):
                 raise ValueError(unknown("quantity", name, FORMS))
-        return values
+        return known
 
 
 class Publication(Settings):

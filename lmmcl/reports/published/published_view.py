@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmmcl.errors import UserError, unknown
+from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT
 from lmmcl.reports import formatting
-from lmmcl.reports.formatting import escape_markdown
+from lmmcl.reports.formatting import escape_markdown, label
 from lmmcl.reports.published.published import Beside, Comparison, Row
 
 FORMATS = ("table", "json", "md")
@@ -120,4 +121,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     notes = [f"[{number}] {note}" for number, note in enumerate(_notes(comparison), start=1)]
     open_rows = sum(row.ours is None for each in comparison.trials for row in each.rows)
     waiting = [f"{open_rows} values of ours are not recorded yet"] if open_rows else []
-    return [*notes, *waiting, *(f"claimed without a figure: {claim}" for claim in comparison.claims)]
+    quantities = {row.quantity for each in comparison.trials for row in each.rows}
+    signs = [f"forgetting {BELOW_0_FORGOT}"] if quantities & {"held_out_forgetting", "target_forgetting"} else []
+    signs += [f"{label(name)}: above 0 means forgot" for name in sorted(quantities & ABOVE_0_FORGOT)]
+    return [*notes, *signs, *waiting, *(f"claimed without a figure: {claim}" for claim in comparison.claims)]

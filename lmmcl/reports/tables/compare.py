@@ -17,6 +17,7 @@ from lmmcl.config.trial_names import without_seed
 from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger
+from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import Reading, score_matrix
 from lmmcl.reports.failures import kept_failures
@@ -199,7 +200,8 @@ def comparison_table(found: Comparison) -> Group:
         if found.seeds > 1
         else "One seed: intervals cover the sampling of questions, not of seeds."
     )
-    note = f"Points after stage {found.stages[0]}; brackets are 95 % intervals. {seeds}"
+    signs = f"forgetting {BELOW_0_FORGOT}; " if any("forgetting" in each.name for each in found.measures) else ""
+    note = f"Points after stage {found.stages[0]}; {signs}brackets are 95 % intervals. {seeds}"
     return Group(*map(escape, parts), *tables, note, escape(sentence(found)))
 
 

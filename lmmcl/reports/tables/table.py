@@ -10,6 +10,7 @@ from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
+from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
 from lmmcl.reports.correlation import correlation_markdown
 from lmmcl.reports.inside import inside_markdown
@@ -99,7 +100,8 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     rows = [Row([column.cell(trial) for column in columns], trial.state, trial.key in front) for trial in trials]
     caption = [", ".join(f"{column.heading} {column.cell(trials[0])}" for column in folded)] if folded else []
     caption.append(
-        "Percentage points against the model before the first stage" + (f"; {note}." if _any_interval(trials) else ".")
+        f"Percentage points against the model before the first stage; forgetting {BELOW_0_FORGOT}"
+        + (f"; {note}." if _any_interval(trials) else ".")
     )
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")

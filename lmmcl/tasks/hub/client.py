@@ -13,16 +13,16 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+
+if TYPE_CHECKING:
+    from lmmcl.tasks.papers.easier.clip_encoder import Encoder
 
 Row = dict[str, Any]
 TIMEOUT = 20
@@ -74,8 +74,19 @@ class Hub:
             yield row
 
     def labels(self, hub: str, split: str, column: str, *, revision: str = "main") -> list[str]:
-        """The names of all classes of a column of class labels."""
-        return list(self._table(hub, split, None, revision).features[column].names)
+        """The names of all classes of a column of class labels; rows are fetched only where nothing else tells them."""
+        features = self._features(hub, revision)
+        if features is None or column not in features:
+            features = self._table(hub, split, None, revision).features
+        return list(features[column].names)
+
+    def _features(self, hub: str, revision: str) -> Any:
+        """The columns of a data set as its page describes them; None where it does not."""
+        import datasets
+
+        copy = self.copy_of(hub)
+        with told(hub, revision):
+            return datasets.load_dataset_builder(str(copy or hub), revision=None if copy else revision).info.features
 
     def _table(self, hub: str, split: str, config: str | None, revision: str) -> Any:
         import datasets
@@ -126,11 +137,11 @@ class Hub:
                 return found.read_bytes()
         return None
 
-    def similarity(self, names: Sequence[str]) -> NDArray[np.floating]:
-        """How alike class names are: cosines of their CLIP text embeddings, (names, names)."""
-        from lmmcl.tasks.papers.easier.clip_names import similarity
+    def encoder(self) -> Encoder:
+        """What tells how alike images and class names are."""
+        from lmmcl.tasks.papers.easier.clip_encoder import Clip
 
-        return similarity(names)
+        return Clip()
 
     def image(self, url: str) -> bytes | None:
         """The bytes behind a URL, kept once fetched; None for a link that is dead."""

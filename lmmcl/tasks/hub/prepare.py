@@ -20,7 +20,7 @@ from lmmcl.tasks.files.check import check_file
 from lmmcl.tasks.files.prepared import PreparedWriter, about
 from lmmcl.tasks.hub.client import Hub
 from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill, HubSource, data_folder, prepared_file
-from lmmcl.tasks.images import MAX_PIXELS, ImageSource, TooManyPixels, inspect_image
+from lmmcl.tasks.images import TOO_LARGE, ImageSource, TooManyPixels, inspect_image
 from lmmcl.tasks.metrics.metric import Metric, get_metric
 
 SAMPLED = 64
@@ -164,7 +164,7 @@ def unusable(example: Example, metric: Metric | None) -> str | None:
     if not all(message.content.strip() for message in example.messages):
         return "an empty question or answer"
     if any(_is_too_large(image) for image in example.images):
-        return f"an image of more than {MAX_PIXELS / 1e6:.0f} megapixels"
+        return TOO_LARGE
     if metric is None:
         return None
     try:

@@ -27,7 +27,7 @@ from lmmcl.tasks.metrics.parse_answer import (
     stated_time,
     stated_yes_no,
 )
-from lmmcl.tasks.metrics.text_match import contains, letter_or_text, ocr_contains, science
+from lmmcl.tasks.metrics.text_match import contains, letter_or_text, matching_words, ocr_contains, science
 from lmmcl.tasks.metrics.vqa_normalisation import vqa_normalise
 
 T = TypeVar("T")
@@ -193,6 +193,7 @@ _METRICS = {
         Metric("integer", 1, integer),
         Metric("letter", 2, letter),
         Metric("letter_or_text", 2, letter_or_text),
+        Metric("matching_words", 1, matching_words),
         Metric("ocr_contains", 2, ocr_contains),
         Metric("mllm_cl_science", 2, science),
         Metric("relaxed_accuracy", 2, relaxed_accuracy),

@@ -60,6 +60,25 @@ def _word(wanted: str, said: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
 
 
+def matching_words(prediction: str, example: Example) -> float:
+    """PathVQA as LMM-CL scores it: of the words of the answer, the share that is in the reference, each counted once.
+
+    Words are runs of letters, case apart. A reference without any ("2") must be the whole answer.
+    """
+    return max(_words_shared(prediction, reference) for reference in example.references)
+
+
+def _words_shared(prediction: str, reference: str) -> float:
+    said, wanted = _plain_words(prediction), _plain_words(reference)
+    if not wanted:
+        return float(normalise(prediction) == normalise(reference))
+    return len({*wanted} & {*said}) / len(said) if said else 0.0
+
+
+def _plain_words(text: str) -> list[str]:
+    return re.sub(r"[^a-z\s]", "", plain_form(text).casefold()).split()
+
+
 def ocr_contains(prediction: str, example: Example) -> float:
     """OCRBench (Liu et al. 2023): 1 if a reference occurs anywhere in the answer, case apart.
 

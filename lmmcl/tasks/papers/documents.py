@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark
-from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, make_example, numbered_rows, short_answers
+from lmmcl.tasks.papers.prompts import PHRASE, SEE_PAGE, WORD, make_example, numbered_rows, short_answers
 
 CHARTQA = "9e63b7df1592a1c2158e735cc1725454aef0d6d9"
 DOCVQA = "700643acd865ff3ede094825df884d69d4f7cc10"
@@ -16,7 +16,7 @@ OCRBENCH = "92a54bd1384387c178d5a07140a2d85e0a3d12e1"
 
 def read_chartqa(row: Row) -> Example:
     """A question about a chart; `type` tells those that people wrote from those that were generated."""
-    return make_example(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"], type=row["type"])
+    return make_example(row["id"], f"{row['question']}\n{WORD}", row["answer"], row["image"], type=row["type"])
 
 
 def read_docvqa(row: Row) -> Example:
@@ -41,7 +41,7 @@ def docvqa(config: str) -> HubSource:
 BENCHMARKS = (
     short_answers(
         "chartqa",
-        1,
+        2,
         "relaxed_accuracy",
         HubSource("lmms-lab/ChartQA", "test", read_chartqa, revision=CHARTQA, licence="GPL-3.0", rows=numbered_rows),
         "charts, numbers within 5 %",
@@ -51,7 +51,7 @@ BENCHMARKS = (
         1,
         "anls",
         docvqa("DocVQA"),
-        max_new_tokens=128,
+        max_new_tokens=32,
         description="scanned pages (validation)",
     ),
     hub_benchmark(

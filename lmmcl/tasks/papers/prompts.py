@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LETTER = "Answer with the option's letter from the given choices directly."
 PHRASE = "Answer the question using a single word or phrase."
+WORD = "Answer the question with a single word."
+"""Of ChartQA in lmms-eval."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SEE_PAGE = "see the data set's page"
 """For a licence that its owner states there alone."""

@@ -1,7 +1,7 @@
-"""Questions about photographs and book covers: OKVQA (a skill), GQA, OCR-VQA, VizWiz, VQAv2.
+"""Questions about photographs and book covers: OKVQA and OCR-VQA (skills), GQA, VizWiz, VQAv2.
 
 Model Tailor (arXiv 2402.12048): OKVQA is one of the tasks taught, the others are among the original tasks. Asked in the
-words of lmms-eval.
+words of lmms-eval. OCR-VQA's training questions are mixed into stages of data-hybrid training (arXiv 2603.14493).
 """
 
 from __future__ import annotations
@@ -56,6 +56,19 @@ def ocr_vqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
             yield {"id": id, "question": question, "answer": answer, "image": book["image"]}
 
 
+def read_ocr_vqa(row: Row) -> Example:
+    """The bare question, as it is mixed into training (arXiv 2603.14493, data/processors/multi-task/ocrvqa.py)."""
+    return make_example(row["id"], row["question"], row["answer"], row["image"])
+
+
+OCR_VQA = hub_benchmark(
+    "ocr_vqa",
+    1,
+    "exact_match",
+    HubSource("howard-hou/OCR-VQA", "test", read_gqa, licence=SEE_PAGE, rows=ocr_vqa_rows),
+    max_new_tokens=32,
+    description="OCR-VQA: book covers (test)",
+)
 BENCHMARK = short_answers(
     "okvqa",
     1,
@@ -78,6 +91,13 @@ SKILLS = (
         BENCHMARK,
         "questions that need outside knowledge (9,009)",
     ),
+    hub_skill(
+        "ocr_vqa",
+        1,
+        HubSource("howard-hou/OCR-VQA", "train", read_ocr_vqa, licence=SEE_PAGE, rows=ocr_vqa_rows),
+        OCR_VQA,
+        "book covers, for data-hybrid training (about 802 k questions)",
+    ),
 )
 BENCHMARKS = (
     short_answers(
@@ -94,14 +114,7 @@ BENCHMARKS = (
         ),
         "GQA: compositional questions (balanced testdev)",
     ),
-    hub_benchmark(
-        "ocr_vqa",
-        1,
-        "exact_match",
-        HubSource("howard-hou/OCR-VQA", "test", read_gqa, licence=SEE_PAGE, rows=ocr_vqa_rows),
-        max_new_tokens=32,
-        description="OCR-VQA: book covers (test)",
-    ),
+    OCR_VQA,
     short_answers(
         "vizwiz",
         1,

@@ -41,7 +41,7 @@ def merged(spec: str | Mapping, anchor: Arrays, tuned: Sequence[Arrays], names: 
         lmm=None,
         names=order,
         skills=[[]] * len(tuned),
-        examples=None,
+        examples=[[]] * len(tuned),
         read=read,
         load=None,
         device="cpu",  # type: ignore[arg-type]

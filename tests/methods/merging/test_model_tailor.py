@@ -141,7 +141,7 @@ def test_inputs_are_captured_once_for_the_layers_that_share_them_and_without_pad
         for n in ("self_attn.o_proj", "mlp.up_proj", "self_attn.q_proj", "mlp.gate_proj", "self_attn.v_proj")
     ]
     layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in names}
-    examples = calibration_examples([get_skill("counting"), get_skill("clock")], 24, 8)
+    examples = calibration_examples([get_skill("counting"), get_skill("clock")], [24, 24], 8)
     inputs = Inputs(model, calibration_batches(MODEL, examples), "cpu")
     groups = [[name.split(".")[-2] for name in group] for group in inputs.groups(layers)]  # type: ignore[arg-type]
     assert groups == [["q_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"]]
@@ -160,9 +160,9 @@ def test_calibration_is_spread_over_skills_and_over_what_was_seen() -> None:
     skills = [
         Skill(name, 1, load=lambda name=name: rows[name], benchmark=Benchmark(name, 1, "x", load=list)) for name in rows
     ]  # type: ignore[misc]
-    assert [e.id for e in calibration_examples(skills[:1], None, 5)] == ["a0", "a2", "a4", "a6", "a8"]
-    assert [e.id for e in calibration_examples(skills, 4, 4)] == ["a2", "a8", "b2", "b8"]
-    assert len(calibration_examples(skills, None, 128)) == 20
+    assert [e.id for e in calibration_examples(skills[:1], [None], 5)] == ["a0", "a2", "a4", "a6", "a8"]
+    assert [e.id for e in calibration_examples(skills, [4, 4], 4)] == ["a2", "a8", "b2", "b8"]
+    assert len(calibration_examples(skills, [None, None], 128)) == 20
 
 
 def test_a_skill_without_examples_cannot_be_tailored(ledger: Ledger) -> None:

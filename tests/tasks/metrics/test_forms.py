@@ -44,6 +44,7 @@ RIGHT = [
     ("vqa_soft", "ｙｅｓ。", "yes"),
     ("cider", "ａ　red　dog。", "a red dog"),
     ("mllm_cl_science", "（A）", "A"),
+    ("matching_words", "ＬＥＦＴ　ventricle。", "left ventricle"),
 ]
 
 

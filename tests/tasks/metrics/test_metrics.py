@@ -42,6 +42,27 @@ def test_exact_match_forgives_case_spaces_edges_and_number_words_only(
     assert score("exact_match", said, reference) == expected
 
 
+@pytest.mark.parametrize(
+    ("said", "reference", "expected"),
+    [
+        ("yes", "yes", 1),
+        ("Yes.", "yes", 1),
+        ("no", "yes", 0),
+        ("the left ventricle", "left ventricle", 2 / 3),  # one of three words is not in the reference
+        ("ventricle", "left ventricle", 1),  # and of the answer's words none is missing
+        ("left left ventricle", "left ventricle", 2 / 3),  # said twice, counted once
+        ("left-sided", "leftsided", 1),  # marks fall out of words
+        ("", "yes", 0),
+        ("1234", "yes", 0),
+        ("2", "2", 1),
+        ("two", "2", 0),
+    ],
+)
+def test_pathology_scores_the_share_of_matching_words(said: str, reference: str, expected: float) -> None:
+    """LMM-CL, lmms-eval/lmms_eval/tasks/pathvqa/utils.py, calculate_exactmatch (0affbdc)."""
+    assert score("matching_words", said, reference) == pytest.approx(expected)
+
+
 LETTER = [
     ("B", "B"),
     ("b", "B"),

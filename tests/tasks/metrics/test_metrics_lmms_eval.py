@@ -21,8 +21,8 @@ from lmmcl.tasks.metrics.parse_answer import normalise, number_words, stated_let
 
 pytestmark = pytest.mark.slow
 PAIRS, PLAIN = 3000, 500
-WITHOUT_COUNTERPART = {"clock", "contains", "mllm_cl_science"}
-"""lmms-eval reads no clocks and none of MLLM-CL's domains."""
+WITHOUT_COUNTERPART = {"clock", "contains", "matching_words", "mllm_cl_science"}
+"""lmms-eval reads no clocks, no pathology and none of MLLM-CL's domains."""
 
 NOUNS = [
     "cat",

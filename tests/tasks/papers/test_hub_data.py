@@ -197,36 +197,3 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be unpacked"):
         unpack(tmp_path / "bad.tar", tmp_path / "folder")
     assert not (tmp_path / "outside.txt").exists()
-
-
-def test_names_are_compared_by_the_text_side_of_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
-
-    from lmmcl.tasks.papers.easier import clip_names
-
-    words = ["<pad>", "<end>", "a", "photo", "of", ".", "tench", "shark", "hen"]
-    tokens = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<pad>"))
-    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<end>").save_pretrained(tmp_path)
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    text = {
-        **small,
-        "vocab_size": 9,
-        "max_position_embeddings": 16,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-        "bos_token_id": 0,
-    }
-    vision = {**small, "image_size": 4, "patch_size": 2}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=4)).save_pretrained(tmp_path)
-    monkeypatch.setattr(clip_names, "MODEL", str(tmp_path))
-    alike = clip_names.similarity(["tench", "shark", "hen", "tench"])
-    assert alike.shape == (4, 4)
-    assert alike.diagonal() == pytest.approx([1] * 4, abs=1e-5)
-    assert alike[0, 3] == pytest.approx(1, abs=1e-5)
-    assert (alike == alike.T).all()
-    assert clip_names.nearest(["tench", "shark", "hen", "tench"], alike, 5)["tench"] in (
-        ("shark", "hen"),
-        ("hen", "shark"),
-    )

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hub_fixtures import FixtureHub
+from hub_fixtures import FixtureHub, SharedLetters
 
 from lmmcl.evaluation.evaluate import balanced
 from lmmcl.evaluation.samples import Sample
@@ -16,6 +16,9 @@ from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
 from lmmcl.tasks.hub.hub_data import TEST, TRAIN, HubBenchmark, HubSkill
 from lmmcl.tasks.hub.prepare import Outcome, Part, converted, parts_of
 from lmmcl.tasks.metrics.metric import get_metric
+from lmmcl.tasks.papers.easier import by_name
+from lmmcl.tasks.papers.easier.similar_classes import nearest
+from lmmcl.tasks.skills import Benchmark
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prompts.json"
 TARGETS = ("cub200", "pixmo_count", "path_vqa", "text_vqa", "time_clock")
@@ -74,14 +77,50 @@ def test_gold_answers_are_right_and_junk_is_not(part: Part, tmp_path: Path) -> N
         assert min(right) > 1 > 0.1 > max(junk)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in TAUGHT if not name.startswith("mllm_cl")))
+RAW = {"pixmo_count", "path_vqa", "text_vqa", "ocr_vqa"}
+"""Skills whose authors teach the bare question."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TAUGHT - RAW if not name.startswith("mllm_cl")))
 def test_a_skill_is_taught_in_the_words_it_is_asked_in(name: str, tmp_path: Path) -> None:
-    parts = [part for part in PARTS if part.name == name]
-    asked = [
-        {line for line in lines(part, tmp_path) if line.startswith(("Answer", "If the question", "Provide"))}
-        for part in parts
-    ]
+    asked = [instructions(part, tmp_path) for part in PARTS if part.name == name]
     assert len(asked) == 2 and asked[0] == asked[1] != set()
+
+
+def instructions(part: Part, tmp_path: Path) -> set[str]:
+    """The lines that say how to answer."""
+    said = ("Answer", "If the question", "Provide", "What is the class")
+    return {line for line in lines(part, tmp_path) if line.startswith(said)}
+
+
+@pytest.mark.parametrize("name", sorted(RAW))
+def test_bare_questions_are_taught_where_the_authors_do_so_and_asked_with_how_to_answer(
+    name: str, tmp_path: Path
+) -> None:
+    """LMM-CL: utils/download_pixmocount_and_convert_to_llava.py, pathvqa_to_llava.py, textvqa_to_llava.py (0affbdc)."""
+    taught, asked = (part for part in PARTS if part.name == name)
+    assert (taught.part, asked.part) == (TRAIN, TEST)
+    assert instructions(taught, tmp_path) == set() != instructions(asked, tmp_path)
+    for example in examples_of(taught, tmp_path)[0]:
+        image, question = example.messages[0].content.split("\n")
+        assert image == IMAGE_PLACEHOLDER and question.endswith("?")
+
+
+def test_counting_is_answered_by_a_sentence_whose_number_counts(tmp_path: Path) -> None:
+    """LMM-CL, utils/download_pixmocount_and_convert_to_llava.py."""
+    taught = examples_of(parts_of("pixmo_count")[0], tmp_path)[0]
+    assert [example.target for example in taught[:2]] == [
+        "There are 4 people in this image.",
+        f"There is 1 {taught[1].metadata['label']} in this image.",
+    ]
+    asked = examples_of(parts_of("pixmo_count")[1], tmp_path)[0][0]
+    assert get_metric("integer").score(taught[0].target, asked) == 1
+
+
+def test_charts_and_documents_are_asked_as_lmms_eval_does(tmp_path: Path) -> None:
+    """lmms-eval, tasks/chartqa/chartqa.yaml (post_prompt) and tasks/docvqa (max_new_tokens 32)."""
+    assert instructions(parts_of("chartqa")[0], tmp_path) == {"Answer the question with a single word."}
+    assert get_benchmark("docvqa").max_new_tokens == get_benchmark("infovqa").max_new_tokens == 32
 
 
 def lines(part: Part, tmp_path: Path) -> list[str]:
@@ -112,7 +151,7 @@ def test_an_image_that_is_gone_or_was_replaced_is_left_out_and_counted(tmp_path:
     train = parts_of("pixmo_count")[0]
     examples, left_out = examples_of(train, tmp_path)
     assert left_out == {"dead link": 1, "image was replaced": 1}
-    assert [example.target for example in examples] == ["4", "1", "12"]
+    assert [example.target.split()[2] for example in examples] == ["4", "1", "12"]
 
 
 def test_birds_are_asked_among_26_different_species(tmp_path: Path) -> None:
@@ -130,27 +169,27 @@ def test_questions_about_videos_and_without_images_are_not_asked(tmp_path: Path)
         assert (len(examples), left_out) == (3, {"not asked": 1})
 
 
-def test_classes_are_asked_among_the_most_similar_ones(tmp_path: Path) -> None:
-    from lmmcl.tasks.papers.easier.clip_names import nearest
-
-    names = (
-        (Path(__file__).parents[1] / "fixtures/files/clip-benchmark--wds_imagenet1k--classnames.txt")
-        .read_text()
-        .split("\n")
-    )
-    names = [name for name in names if name]
-    similar = nearest(names, FixtureHub(tmp_path).similarity(names), 5)
-    for example in examples_of(parts_of("imagenet_vqa")[0], tmp_path)[0]:
+def test_classes_of_similar_names_are_asked_where_a_sweep_names_that_form(tmp_path: Path) -> None:
+    names = by_name.IMAGENET(FixtureHub(tmp_path))
+    similar = nearest(SharedLetters(), names, 5)
+    for example in examples_of(parts_of("imagenet_vqa.by_name")[0], tmp_path)[0]:
         right = example.metadata["class_name"]
-        options = {line[3:] for line in example.messages[0].content.splitlines() if line[1:3] == ". "}
-        assert len(options) == 4
-        assert options - {right} <= set(similar[right])
+        shown = set(options_of(example))
+        assert len(shown) == 4 and shown - {right} <= set(similar[right])
+        assert example.messages[0].content.splitlines()[1] == "What is shown in this image?"
+
+
+def options_of(example: Example) -> list[str]:
+    return [line[3:] for line in example.messages[0].content.splitlines() if line[1:3] == ". "]
+
+
+def asked(name: str) -> Benchmark:
+    return get_skill(name).benchmark if name in skill_names() else get_benchmark(name)
 
 
 def test_the_2x2_is_told_by_tags() -> None:
     cells = Counter()
-    for name in FROM_THE_HUB:
-        benchmark = get_skill(name).benchmark if name in skill_names() else get_benchmark(name)
+    for benchmark in {part.name: asked(part.name) for part in PARTS}.values():
         if benchmark.likeness("image", "imagenet_vqa"):
             cells[(benchmark.likeness("image", "imagenet_vqa"), benchmark.likeness("text", "imagenet_vqa"))] += 1
     assert cells == {("id", "id"): 2, ("ood", "id"): 3, ("id", "ood"): 1, ("ood", "ood"): 2}

@@ -122,7 +122,7 @@ function drawScatter() {
     hoverinfo: "skip",
     marker: { size: 21, symbol: "circle-open", color: INK, line: { width: 1.6 } },
   });
-  const shape = layout("learning (points)", "held-out forgetting (points)");
+  const shape = layout("learning (points)", "held-out forgetting (points, below 0: forgot)");
   if (budget() !== null && data.trials.length)
     shape.shapes = [
       {

@@ -32,7 +32,7 @@ function drawProbes() {
     },
   );
   by("probe-note").textContent = data.correlations[by("probe").value] || "";
-  Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points)"), config);
+  Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points, below 0: forgot)"), config);
   drawInside();
 }
 // A probe inside stages: its value against the updates of a trial, one stage after the other.

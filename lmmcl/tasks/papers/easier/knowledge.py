@@ -1,6 +1,7 @@
 """Questions of other words than the training: ImageWikiQA (on ImageNet's images), MMMU and VMCBench (on others).
 
-"Fine-tuning MLLMs Without Forgetting Is Easier Than You Think" (arXiv 2603.14493), the lower row of its 2×2.
+"Fine-tuning MLLMs Without Forgetting Is Easier Than You Think" (arXiv 2603.14493), the lower row of its 2×2: other text. So
+MMMU and VMCBench end in VLMEvalKit's sentence, which no form of ImageNet-VQA ends in.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from typing import TYPE_CHECKING
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row
 from lmmcl.tasks.papers.prompts import (
-    LETTER,
     PHRASE,
     SEE_PAGE,
     make_example,
-    multiple_choice,
     options,
     short_answers,
     with_image,
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
 
 WIKI = "yuhui-zh15/VLMClassifier"
+_WIKI_ID = re.compile(r"(?P<class>.+)_[A-D]_question\d+_image\d+")
+FROM_ABOVE = "Please select the correct answer from the options above."
 
 
 def wiki_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
@@ -39,15 +40,18 @@ def wiki_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 
 
 def read_wiki(row: Row) -> Example:
-    """A fact about "this object"; the text holds its options and how to answer."""
-    return make_example(row["question_id"], row["text"], row["label"], row["image"])
+    """A fact about "this object"; the text holds its options and how to answer. Its id begins with what the object is."""
+    named = _WIKI_ID.fullmatch(row["question_id"])
+    if named is None:
+        raise ValueError(f"question_id {row['question_id']!r} does not begin with a class and a letter")
+    return make_example(row["question_id"], row["text"], row["label"], row["image"], class_name=named["class"])
 
 
 def read_mmmu(row: Row) -> Example:
     """A college question. Its images stand before the text, which names them `<image 1>` …, as lmms-eval has it."""
     choices = ast.literal_eval(row["options"]) if isinstance(row["options"], str) else list(row["options"])
     several = row["question_type"] == "multiple-choice"
-    text = multiple_choice(row["question"], choices) if several else f"{row['question']}\n{PHRASE}"
+    text = f"{row['question']}\n{options(choices)}\n{FROM_ABOVE}" if several else f"{row['question']}\n{PHRASE}"
     shown = sorted({int(number) for number in re.findall(r"<image (\d)>", text)}) or [1]
     images = [row[f"image_{number}"] for number in shown]
     answers = accepted(row["answer"])
@@ -64,14 +68,14 @@ def accepted(answer: str) -> list[str]:
 
 def read_vmcbench(row: Row) -> Example:
     """A question of one of twenty benchmarks, made multiple choice."""
-    text = f"Question: {row['question']}\nOptions:\n{options([row[letter] for letter in 'ABCD'])}\n{LETTER}"
+    text = f"Question: {row['question']}\nOptions:\n{options([row[letter] for letter in 'ABCD'])}\n{FROM_ABOVE}"
     return make_example(row["index"], text, row["answer"], row["image"], category=row["category"])
 
 
 BENCHMARKS = (
     short_answers(
         "image_wiki_qa",
-        1,
+        2,
         "letter",
         HubSource(
             WIKI,
@@ -83,11 +87,11 @@ BENCHMARKS = (
             rows=wiki_rows,
         ),
         "ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
-        tags={"imagenet_vqa": {"image": "id", "text": "ood"}},
+        tags={skill: {"image": "id", "text": "ood"} for skill in ("imagenet_vqa", "imagenet_vqa.by_name")},
     ),
     short_answers(
         "mmmu",
-        1,
+        2,
         "letter_or_text",
         HubSource("lmms-lab/MMMU", "validation", read_mmmu, licence="Apache-2.0"),
         "MMMU validation: college questions",
@@ -95,7 +99,7 @@ BENCHMARKS = (
     ),
     short_answers(
         "vmcbench",
-        1,
+        2,
         "letter",
         HubSource("suyc21/VMCBench", "dev", read_vmcbench, licence=SEE_PAGE),
         "VMCBench dev: twenty benchmarks as multiple choice",

@@ -1,7 +1,9 @@
 """PixmoCount and CountBench: how many things of a kind are in an image.
 
-LMM-CL (arXiv 2510.08564), target skill 2 and an extra. PixMo-Count names its images by web address and the digest of their
-bytes: an image that is gone or was replaced is left out, and how many were is told and recorded with the data.
+LMM-CL (arXiv 2510.08564), target skill 2 and an extra: taught as the bare question and a sentence with the number
+(utils/download_pixmocount_and_convert_to_llava.py), asked for the number alone. PixMo-Count names its images by web address
+and the digest of their bytes: an image that is gone or was replaced is left out, and how many were is told and recorded with
+the data.
 """
 
 from __future__ import annotations
@@ -43,10 +45,11 @@ def with_linked(row: Row, data: bytes | None) -> Row:
 
 
 def read_linked(row: Row) -> Example:
-    """`How many {label} are in this image?`, answered by the number alone."""
-    question = f"How many {row['label']} are in this image?\n{INTEGER}"
-    id = f"{row['image_sha256'][:16]}-{row['label']}"
-    return make_example(id, question, row["count"], row["image"], label=row["label"])
+    """`How many {label} are in this image?`, answered by a sentence such as "There are 4 people in this image."."""
+    count, label = row["count"], row["label"]
+    answer = f"There {'is' if count == 1 else 'are'} {count} {label} in this image."
+    id = f"{row['image_sha256'][:16]}-{label}"
+    return make_example(id, f"How many {label} are in this image?", answer, row["image"], label=label)
 
 
 def read_test(row: Row) -> Example:
@@ -75,7 +78,7 @@ BENCHMARK = short_answers(
 SKILLS = (
     hub_skill(
         "pixmo_count",
-        1,
+        2,
         HubSource("allenai/pixmo-count", "train", read_linked, revision=PIXMO, licence=LICENCE, rows=linked_rows),
         BENCHMARK,
         "counting the things of a kind (about 36.9 k images, fetched from their web addresses)",

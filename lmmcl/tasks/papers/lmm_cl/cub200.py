@@ -25,13 +25,17 @@ from lmmcl.tasks.papers.prompts import (
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
 
-QUESTIONS = (
+QUESTIONS = (  # the ten of the authors' utils/cub200_to_llava.py
     "What species is the bird in this photo?",
+    "Can you identify the bird species in this image?",
     "Which bird species is shown in this picture?",
     "What type of bird is depicted in this photograph?",
     "Identify the species of the bird in this image.",
+    "What is the bird species presented in this photo?",
     "Which of the following species does this bird belong to?",
+    "What would you classify this bird as?",
     "From the options below, what species is this bird?",
+    "Looking at this bird, what species would you say it is?",
 )
 IMAGES = "c1492c7cfd03de0c6b57b19f1d89cefd446e41fb"
 OPTIONS = 26
@@ -76,7 +80,7 @@ BENCHMARK = short_answers(
 SKILLS = (
     hub_skill(
         "cub200",
-        1,
+        2,
         HubSource(
             "bentrevett/caltech-ucsd-birds-200-2011",
             "train",

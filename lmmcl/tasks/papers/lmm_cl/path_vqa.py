@@ -1,10 +1,13 @@
 """PathVQA: questions about pathology images, answered by yes, no or a few words.
 
-LMM-CL (arXiv 2510.08564), target skill 3. Its evaluation scores the share of words that match; here an answer is right or
-wrong, as the paper's tables call it: exact match.
+LMM-CL (arXiv 2510.08564), target skill 3: taught as the bare question (utils/pathvqa_to_llava.py), asked with how to answer, and
+scored by the share of matching words, which its evaluation calls exact match (tasks/pathvqa of its lmms-eval). Its five other
+metrics (F1, BLEU, yes/no accuracy) are not computed; the samples hold the answers that they would be computed from.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
@@ -15,23 +18,24 @@ AFTER = (
 )
 
 
-def read(row: Row) -> Example:
+def read(row: Row, after: str) -> Example:
     """One question; `kind` tells yes/no questions from open ones."""
     kind = "yes_no" if row["answer"].strip().lower() in ("yes", "no") else "open"
-    return make_example(row["id"], f"{row['question']}\n{AFTER}", row["answer"], row["image"], kind=kind)
+    return make_example(row["id"], f"{row['question']}{after}", row["answer"], row["image"], kind=kind)
 
 
-def source(split: str) -> HubSource:
-    """A split of PathVQA."""
-    return HubSource("flaviagiammarino/path-vqa", split, read, licence="MIT", rows=numbered_rows)
+def source(split: str, after: str = "") -> HubSource:
+    """A split of PathVQA, each question followed by `after`."""
+    read_row = partial(read, after=after)
+    return HubSource("flaviagiammarino/path-vqa", split, read_row, licence="MIT", rows=numbered_rows)
 
 
 BENCHMARK = hub_benchmark(
     "path_vqa",
     1,
-    "exact_match",
-    source("test"),
+    "matching_words",
+    source("test", f"\n{AFTER}"),
     max_new_tokens=64,
     description="pathology: yes, no or a few words (6,719 questions)",
 )
-SKILLS = (hub_skill("path_vqa", 1, source("train"), BENCHMARK, "questions about pathology images (19,654)"),)
+SKILLS = (hub_skill("path_vqa", 2, source("train"), BENCHMARK, "questions about pathology images (19,654)"),)
