@@ -10,7 +10,9 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.named_store import open_ledger
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings
 from lmmcl.models.lmm import LMM
+from lmmcl.models.pretrained import THINKING, named
 from lmmcl.models.sources.derived import DerivedLMM
 from lmmcl.steps import Recorded
 
@@ -26,6 +28,8 @@ class StoredModel(DerivedLMM):
     key: str
     base: LMM
     thinking: bool = False
+    asked: ModelSettings = AS_IT_COMES
+    """Settings beyond those that its sweep gave to the model."""
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -53,13 +57,17 @@ class StoredModel(DerivedLMM):
 
     @property
     def reference(self) -> str:
-        return f"checkpoint:{self.key}@{self.store}" + ("+thinking" if self.thinking else "")
+        return named(f"checkpoint:{self.key}@{self.store}" + (THINKING if self.thinking else ""), self.asked)
 
     def identity(self) -> dict[str, Any]:
-        return {"checkpoint": self.key, **({"thinking": True} if self.thinking else {})}
+        own = {"checkpoint": self.key, **({"thinking": True} if self.thinking else {})}
+        return own | ({"settings": self.asked.identity()} if self.asked else {})
 
     def with_thinking(self) -> LMM:
         return replace(self, base=self.base.with_thinking(), thinking=True)
+
+    def with_settings(self, settings: ModelSettings) -> LMM:
+        return replace(self, base=self.base.with_settings(settings), asked=settings)
 
     def about(self) -> dict[str, str]:
         return {"checkpoint": self.step.path, "store": self.store, "base": self.base.name, **self.base.about()}
@@ -86,7 +94,8 @@ class StoredModel(DerivedLMM):
                     f"has two experts in {len(chain.experts)} MLPs, and no sweep can start from such a model",
                     file=self.place,
                 )
-        return load_checkpoint(self.step, self.ledger, precision=precision, device=device, attention=attention)
+        step = replace(self.step, model=self.base)  # asked as this sweep asks it
+        return load_checkpoint(step, self.ledger, precision=precision, device=device, attention=attention)
 
 
 def start_model(wanted: str, stage: int | None, store: str) -> LMM:

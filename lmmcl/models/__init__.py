@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmmcl.models.inputs.model_settings import ModelSettings
 from lmmcl.models.lmm import LMM
 from lmmcl.registry import members
 
-__all__ = ["LMM", "get_model", "model_names"]
+__all__ = ["LMM", "ModelSettings", "get_model", "model_names"]
 
 
 def get_model(name: str | Mapping[str, Any], folder: Path | None = None) -> LMM:

@@ -16,6 +16,7 @@ from typing import Any
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture, dropout_parts, get_architecture
 from lmmcl.models.families.generic import VERSION, generic_roles, guess_architecture
+from lmmcl.models.inputs.model_settings import text_width
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.model_folder import CONFIG
 from lmmcl.models.pretrained import PretrainedLMM, load_whole
@@ -29,7 +30,7 @@ PROCESSOR_VERSION = 1
 
 
 class ConfiguredLMM(PretrainedLMM):
-    """An LMM of which no inventory ships: everything about it follows from its `config.json`."""
+    """An LMM without an inventory that ships: everything about it follows from its `config.json`."""
 
     @property
     @abstractmethod
@@ -54,7 +55,8 @@ class ConfiguredLMM(PretrainedLMM):
     @cached_property
     def architecture(self) -> Architecture:  # type: ignore[override]
         """The family of the configuration's `model_type`, or a guess from the names of the modules."""
-        return get_architecture(self.config["model_type"]) or guess_architecture(self.config["model_type"])
+        model_type = self.config["model_type"]
+        return self.settings.seen_by(get_architecture(model_type) or guess_architecture(model_type))
 
     @property
     def is_known(self) -> bool:
@@ -65,11 +67,11 @@ class ConfiguredLMM(PretrainedLMM):
     def dropout_parts(self) -> tuple[str, ...]:
         return dropout_parts(self.config, self.architecture.dropout)
 
-    def roles_of(self, names: Iterable[str]) -> dict[str, str]:
+    def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, or the parts are others than it knows, by the modules."""
         names = list(names)
         if covers(self.rules, names):
-            return super().roles_of(names)
+            return super()._own_roles(names)
         roles = self._roles
         if unknown := [name for name in names if name not in roles]:
             raise UserError(
@@ -98,7 +100,7 @@ class ConfiguredLMM(PretrainedLMM):
         self._check_complete()
         if not self.is_known:
             _warn_of_modules(self.place, self.config["model_type"])
-        return counts
+        return self.settings.counts(counts, text_width(self.config))
 
     def _check_complete(self) -> None:
         """Hold the names of the tensors to those of the architecture, without reading their values; remembered."""
@@ -124,7 +126,7 @@ class ConfiguredLMM(PretrainedLMM):
     def _count(self) -> dict[str, int]:
         model = self._meta_model()
         sizes = parameter_counts(model)
-        roles = self.roles_of(sizes)
+        roles = self._own_roles(sizes)
         return count_roles(roles, sizes, piece_counts(model, roles))
 
     def _meta_model(self) -> Any:

@@ -1,11 +1,11 @@
-"""Models of the hub: by short names with a pinned revision, of which configuration and inventory ship, or by any id."""
+"""Models of the hub: by short names with a pinned revision, configuration and inventory, or by any id."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,11 @@ from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
 from lmmcl.models.configured import ConfiguredLMM, read_config
 from lmmcl.models.families.generic import generic_roles
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings, text_width
 from lmmcl.models.inventory import meta_model, shipped, ships
+from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import ADAPTER, CONFIG
-from lmmcl.models.sources.hub_files import HubFiles, resolve
+from lmmcl.models.sources.hub_files import PROCESSOR, HubFiles, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,6 +80,11 @@ class HubLMM(ConfiguredLMM):
         """Raises UserError unless the files are in the cache or the hub gives them; downloads nothing."""
         self.hub_files.check()
 
+    def check_processor(self) -> None:
+        """As `check`, of all but the weights."""
+        if set(self.hub_files.missing()) & {CONFIG, *PROCESSOR}:
+            self.check()
+
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         """As every model; the weights are downloaded where they are missing."""
         self.check()
@@ -96,6 +103,11 @@ class HubModel(HubLMM):
     architecture: Architecture = field(repr=False)
     description: str = ""
     thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
+
+    def with_settings(self, settings: ModelSettings) -> LMM:
+        settings.check(self.family)
+        return replace(self, settings=settings, architecture=settings.seen_by(self.architecture))
 
     @cached_property
     def commit(self) -> str:
@@ -130,19 +142,22 @@ class HubModel(HubLMM):
         return self.architecture.dropout if ships(self.name) else super().dropout_parts
 
     def role_counts(self) -> dict[str, int]:
-        return dict(shipped(self.name)["roles"]) if ships(self.name) else super().role_counts()
+        if not ships(self.name):
+            return super().role_counts()
+        facts = shipped(self.name)
+        return self.settings.counts(dict(facts["roles"]), text_width(facts["config"]))
 
-    def roles_of(self, names: Iterable[str]) -> dict[str, str]:
+    def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, by the modules that the shipped configuration describes."""
         if self.rules or not ships(self.name):
-            return super().roles_of(names)
+            return super()._own_roles(names)
         roles = generic_roles(meta_model(shipped(self.name)["config"]), place=self.place)
         return {name: roles[name] for name in names}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         model = super().load_model(precision=precision, device=device, attention=attention)
         loaded, said = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
-        if loaded != said:  # costs were planned with other numbers; roles are told by the loaded names all the same
+        if loaded != said:  # costs were planned with other numbers; roles follow from the loaded names in any case
             message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {said:,}"
             warnings.warn(message, UserWarning, stacklevel=2)
         return model
@@ -155,6 +170,7 @@ class HubCheckpoint(HubLMM):
     hub: str
     revision: str
     thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
 
     @property
     def commit(self) -> str:

@@ -1,6 +1,6 @@
 """Shapes of a model's linear layers by role: what an adapter needs to be counted, and refused, without weights.
 
-They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.maintenance.layer_shapes` computes them again (on torch's
+They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.maintenance.layer_shapes` recomputes them (on torch's
 meta device, without memory). For other models they follow from the configuration, which then needs torch.
 """
 

@@ -1,4 +1,4 @@
-"""A `save_pretrained` directory as a model: the family is told by its configuration, the identity by its bytes."""
+"""A `save_pretrained` directory as a model: its configuration gives the family, its bytes give the identity."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.errors import UserError
 from lmmcl.models.configured import ConfiguredLMM, json_digest, read_config
 from lmmcl.models.families.generic import REPARTITIONED, VERSION
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings
 from lmmcl.models.model_folder import (
     CONFIG,
     GENERATION,
@@ -35,6 +36,7 @@ class LocalModel(ConfiguredLMM):
 
     directory: Path
     thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
 
     @cached_property
     def config(self) -> dict[str, Any]:

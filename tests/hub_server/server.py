@@ -89,11 +89,11 @@ class HubServer:
         }
 
     def break_off(self, name: str, *, after: int, times: int = 1) -> None:
-        """Close the connection after so many bytes of the file `name`, the next `times` that it is sent."""
+        """Close the connection after `after` bytes of the file `name`, the next `times` that it is sent."""
         self._broken[name] = [after] * times
 
     def pause(self, name: str, *, after: int, seconds: float) -> None:
-        """Wait after so many bytes of the file `name`, each time that it is sent."""
+        """Wait after `after` bytes of the file `name`, each time that it is sent."""
         self._paused[name] = (after, seconds)
 
     def sent(self, name: str) -> list[Request]:
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(found[1]) if (found := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         self.hub.requests.append(Request(self.command, path, start))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        raw = urlsplit(self.path).path  # quoted: a slash in a branch's name is no slash of the path
+        raw = urlsplit(self.path).path  # quoted: a branch's name may hold a slash
         try:
             if match := FILE.fullmatch(raw):
                 self._file(*map(unquote, (match[1] or "", match[2], match[3], match[4])), start=start)

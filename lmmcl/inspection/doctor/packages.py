@@ -13,7 +13,7 @@ from lmmcl.inspection.doctor.finding import Finding
 from lmmcl.version import __version__
 
 SHOWN = ("torch", "transformers", "peft", "ray", "mlflow", "datasets", "deepspeed")
-"""Packages whose versions are told where all is well."""
+"""Packages whose versions are listed."""
 OPTIONAL = {"deepspeed": "strategy deepspeed", "ray": "anything but --inline", "mlflow": "anything but --mlflow off"}
 """Packages that some runs do without, and what needs them."""
 

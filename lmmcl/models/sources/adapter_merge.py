@@ -42,7 +42,7 @@ def tensor_shapes(folder: Path, place: str) -> dict[str, tuple[int, ...]]:
     path = folder / ADAPTER_WEIGHTS
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a mapping
     except (OSError, SafetensorError) as error:
         raise UserError(f"{ADAPTER_WEIGHTS} cannot be read: {error}", file=place) from error
 

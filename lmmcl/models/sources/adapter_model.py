@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError, shown
 from lmmcl.models.configured import json_digest
+from lmmcl.models.inputs.model_settings import ModelSettings
 from lmmcl.models.linears import meta_of
 from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import ADAPTER
@@ -74,6 +75,9 @@ class AdapterModel(DerivedLMM):
 
     def with_thinking(self) -> LMM:
         return replace(self, base=self.base.with_thinking())
+
+    def with_settings(self, settings: ModelSettings) -> LMM:
+        return replace(self, base=self.base.with_settings(settings))
 
     def about(self) -> dict[str, str]:
         return {"adapter": str(self.directory), "digest": self.digest, "base": self.base.name, **self.base.about()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmmcl.models.inputs.model_settings import ModelSettings
 from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import RoleRule
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DerivedLMM(LMM):
-    """An LMM over a `base`: all that is told without weights is the base's."""
+    """An LMM over a `base`: all but the weights is the base's."""
 
     base: LMM
 
@@ -37,6 +38,16 @@ class DerivedLMM(LMM):
     def rules(self) -> tuple[RoleRule, ...]:  # type: ignore[override]
         """The rules of the base."""
         return self.base.rules
+
+    @property
+    def settings(self) -> ModelSettings:  # type: ignore[override]
+        """How the base is asked."""
+        return self.base.settings
+
+    @property
+    def knows_drawings(self) -> bool:  # type: ignore[override]
+        """Whether drawn pictures are all that the base knows."""
+        return self.base.knows_drawings
 
     @property
     def dropout_parts(self) -> tuple[str, ...]:

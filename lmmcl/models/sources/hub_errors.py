@@ -84,7 +84,7 @@ def near_ids(repo: str) -> str:
 
 
 def cached_ids() -> Iterable[str]:
-    """Ids of the models of which something lies in this machine's cache."""
+    """Ids of the models that this machine's cache holds, at least in part."""
     from huggingface_hub import constants
 
     folders = Path(constants.HF_HUB_CACHE).glob("models--*--*")

@@ -6,6 +6,7 @@
     ./my-adapter[::BASE]                     an adapter directory, over the base that it names or BASE
     checkpoint:KEY@STORE                     a recorded checkpoint
     NAME+thinking                            the same model, which thinks before it answers
+    NAME+{"max_pixels": 262144}              the same model, asked in another way (see `ModelSettings`)
 
 In a sweep also `{adapter: DIRECTORY, base: MODEL}` and `{checkpoint: TRIAL, stage: NUMBER, store: STORE}`.
 """
@@ -13,6 +14,7 @@ In a sweep also `{adapter: DIRECTORY, base: MODEL}` and `{checkpoint: TRIAL, sta
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +23,7 @@ from typing import Any
 
 from lmmcl.errors import LONGEST_VALUE, UserError, shown, unknown
 from lmmcl.models.hub import HubCheckpoint, HubModel
+from lmmcl.models.inputs.model_settings import MARK, ModelSettings
 from lmmcl.models.lmm import LMM
 from lmmcl.models.local_model import local_model
 from lmmcl.models.model_folder import ADAPTER, CONFIG
@@ -28,6 +31,7 @@ from lmmcl.models.pretrained import THINKING
 from lmmcl.models.sources.adapter_model import adapter_model, is_adapter
 from lmmcl.models.sources.hub_errors import near_ids
 from lmmcl.models.sources.hub_files import resolve
+from lmmcl.named_settings import build
 from lmmcl.registry import members
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>.+))?")
@@ -40,6 +44,9 @@ def find_model(name: str | Mapping[str, Any], folder: Path) -> LMM:
     """The model that `name` means; paths are relative to `folder`. Raises UserError with the nearest names, or what is lacking."""
     if isinstance(name, Mapping):
         return _of_mapping(name, folder)
+    plain, mark, settings = name.partition(f"{MARK}{{")
+    if mark:
+        return find_model(plain, folder).with_settings(_settings(plain, "{" + settings))
     if name.endswith(THINKING):
         return find_model(name.removesuffix(THINKING), folder).with_thinking()
     if name.startswith(CHECKPOINT):
@@ -59,8 +66,21 @@ def find_model(name: str | Mapping[str, Any], folder: Path) -> LMM:
     return _of_place(name, folder)
 
 
+def _settings(name: str, written: str) -> ModelSettings:
+    try:
+        return build(ModelSettings, name, json.loads(written))
+    except ValueError as error:
+        raise UserError(f'settings of {name} are JSON such as {{"square": true}}, not {shown(written)}') from error
+
+
+def entry_name(entry: str | Mapping[str, Any]) -> str:
+    """What a sweep calls a model of its grids elsewhere: the name, the directory of an adapter, the checkpoint's trial."""
+    return entry if isinstance(entry, str) else str(entry.get("adapter") or entry.get("checkpoint"))
+
+
 def is_reference(name: str) -> bool:
     """Whether a name can only be that of a model, and of no checkpoint or trial of a store."""
+    name = name.partition(f"{MARK}{{")[0]
     short = name.removesuffix(THINKING).partition("@")[0]
     return short in members("lmmcl.models", "MODELS") or is_path(name) or name.startswith(CHECKPOINT)
 
