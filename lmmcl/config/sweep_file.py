@@ -7,37 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
+from lmmcl.config.data_entries import LONGEST_NAME, LocalBenchmarkEntry, LocalSkillEntry, Name
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
-from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
-LONGEST_NAME = 100
-"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
 BenchmarkName = Annotated[
     str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 ]
 """A name, or `lmms_eval/<task>`."""
-
-
-class LocalBenchmarkEntry(Settings):
-    """A held-out benchmark from local files."""
-
-    test: str = Field(description="LLaVA JSON or messages as .json, .jsonl or .parquet; relative to the sweep file")
-    images: str | None = Field(
-        default=None, description="folder that image names are relative to; default that of the file"
-    )
-    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
-    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
-
-
-class LocalSkillEntry(LocalBenchmarkEntry):
-    """A skill from local files."""
-
-    train: str = Field(description="training rows, in the same forms as test")
 
 
 class LmmsEvalEntry(Settings):
