@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.linears import Shapes, linear_shapes
 from lmmcl.models.lmm import LMM
@@ -130,5 +129,5 @@ def _vocabulary(lmm: LMM, width: int) -> int:
 
 
 def _compares(step: Finetune) -> bool:
-    """Whether the mitigation compares distributions over the vocabulary, as LwF does with what its teacher said before."""
-    return step.mitigation is not None and type(step.mitigation).token_penalty is not TrainingMitigation.token_penalty
+    """Whether the mitigation holds distributions over the vocabulary, as LwF with `top_k` does of what its teacher said."""
+    return step.mitigation is not None and step.mitigation.compares_logits
