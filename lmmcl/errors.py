@@ -1,11 +1,13 @@
-"""What a person is told when the input is wrong: one message with place, remedy and the nearest allowed name."""
+"""Errors of input: one message with the place, what is wrong, what is allowed, the nearest name and the remedy."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, get_args
 
+from lmmcl import synonyms
 from lmmcl.masking import mask
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ MOST_NAMES = 10
 """Allowed names that a message lists: a store may hold thousands of checkpoints."""
 LONGEST_VALUE = 200
 """Characters of a value (or a key) that a message repeats."""
+CATALOGUED = frozenset({"model", "recipe", "mitigation", "skill", "benchmark", "probe", "metric"})
+"""Kinds of names that `lmmcl list` lists."""
 FORMS = {
     "missing": "is missing",
     "list_type": "a list is expected",
@@ -42,7 +46,7 @@ class UserError(Exception):
         super().__init__(f"{where}: {self.message}" if where else self.message)
 
     def at(self, *, file: str | None = None, place: str | None = None) -> Self:
-        """The same error, told with the file and the place in it that the thrower did not know."""
+        """The same error with the file and the place in it, which the code that raised it did not know."""
         return type(self)(self.message, file=file or self.file, place=place or self.place)
 
     def __reduce__(self) -> tuple:  # errors cross process borders (Ray), and the default loses the keywords
@@ -65,11 +69,38 @@ def cut(text: str, most: int = LONGEST_VALUE) -> str:
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     """'unknown recipe 'sa_prj'; did you mean 'sa_proj'? allowed: full, gate_up, …'"""
-    names = sorted(set(allowed))
-    near = difflib.get_close_matches(str(word)[: 2 * LONGEST_VALUE], names, n=2, cutoff=0.6)
+    names, typed = sorted(set(allowed)), str(word)[: 2 * LONGEST_VALUE]
+    near = synonyms.synonyms(typed, names)[:2] or _near(typed, names)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
-    listed = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else names
-    return f"unknown {kind} {shown(word)}{hint} allowed: {', '.join(map(cut, listed)) or '(none)'}"
+    remark = f" ({known})" if (known := synonyms.remark(typed)) else ""
+    return f"unknown {kind} {shown(word)}{hint}{remark if near else ''} allowed: {_listed(kind, names)}"
+
+
+def unknown_key(kind: str, key: Any, allowed: Iterable[str]) -> str:
+    """As `unknown`, for a key of a file: one that has its place elsewhere is answered with that place.
+
+    'unknown key 'lr': this is training.learning_rate (or an axis of a grid) in the sweep file; allowed here: …'
+    """
+    names, typed = sorted(set(allowed)), str(key)[:LONGEST_VALUE]
+    if synonyms.synonyms(typed, names) or (_near(typed, names) and not synonyms.is_key(typed)):
+        return unknown(kind, str(key), names)
+    said = [f"this is {place}"] if (place := synonyms.place_of(typed)) else []
+    said += [remark] if (remark := synonyms.remark(typed)) else []
+    return f"unknown {kind} {shown(key)}{': ' * bool(said)}{'; '.join(said)}; allowed here: {_listed(kind, names)}"
+
+
+def _near(typed: str, names: Collection[str]) -> list[str]:
+    """At most two names that differ from `typed` by a few letters, whatever their case."""
+    by_lower = {name.lower(): name for name in names}
+    return [by_lower[name] for name in difflib.get_close_matches(typed.lower(), by_lower, n=2, cutoff=0.6)]
+
+
+def _listed(kind: str, names: Sequence[str]) -> str:
+    """At most `MOST_NAMES` names, and where the others are listed."""
+    if len(names) <= MOST_NAMES:
+        return ", ".join(map(cut, names)) or "(none)"
+    more = f"and {len(names) - MOST_NAMES} more" + (f" (`lmmcl list {kind}s`)" if kind in CATALOGUED else "")
+    return ", ".join([*map(cut, names[:MOST_NAMES]), more])
 
 
 def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> UserError:
@@ -95,6 +126,8 @@ def sentence(problem: Any) -> str:
     if problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]
         message = f"at least {least} value{'s' if least > 1 else ''} expected"
+    if problem["type"] == "literal_error" and isinstance(given, str):
+        return unknown("value", given, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     hint = (
         f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmmcl.errors import UserError, bad_setting, shown, unknown
+from lmmcl.errors import UserError, bad_setting, shown, unknown_key
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -29,7 +29,7 @@ def check_settings(name: str, settings: Any, allowed: Collection[str]) -> dict[s
         raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     for setting in settings or {}:
         if setting not in allowed:
-            raise UserError(unknown(f"setting of {name}", setting, allowed))
+            raise UserError(unknown_key(f"setting of {name}", setting, allowed))
     return dict(settings or {})
 
 

@@ -16,6 +16,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
 
+WORKERS_AT_MOST = 4  # each holds torch and transformers: about 1.5 GB
+DEFAULT_MARKERS = "not slow and not gpu and not bench"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The fast suite runs on all cores; what is timed, watched or small runs in one process, as `-n 0` would ask for."""
+    whole_folders = all(Path(str(argument).split("::")[0]).is_dir() for argument in config.args)
+    fast = config.getoption("markexpr") == DEFAULT_MARKERS and config.getoption("capture") != "no"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, WORKERS_AT_MOST) if fast and whole_folders and cores > 1 else 0
+
 
 @pytest.fixture(autouse=True)
 def _no_store_of_the_person_who_runs_the_tests(

@@ -19,9 +19,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lmmcl.cli import app
+from lmmcl.errors import UserError
 from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
 from lmmcl.measures import MEASURES
+from lmmcl.methods import Mitigation, get_mitigation, mitigation_names
+from lmmcl.methods.combination import HOOKS
+from lmmcl.methods.mitigation import DIVIDED, check_divided
 from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
 from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
@@ -57,7 +61,8 @@ def _cell(text: str) -> str:
 def settings_in(module: str) -> list[str]:
     """The classes of settings that a module defines."""
     found = vars(importlib.import_module(module)).items()
-    return [name for name, kind in found if is_settings(kind) and (kind.__module__ == module or name == "Grid")]
+    named = [(name, kind) for name, kind in found if is_settings(kind) and not name.startswith("_")]
+    return [name for name, kind in named if kind.__module__ == module or name == "Grid"]
 
 
 def is_settings(kind: Any) -> bool:
@@ -74,6 +79,40 @@ def settings(name: str) -> str:
 def mitigation(name: str) -> str:
     """The settings of a mitigation."""
     return _fields(members("lmmcl.methods", "MITIGATIONS")[name])
+
+
+def combinations(_: str) -> str:
+    """Where each mitigation acts, what it does not combine with, and the strategies that it cannot have."""
+    kinds = members("lmmcl.methods", "MITIGATIONS")
+    return table(("mitigation", "acts in", "is refused", "not under"), map(_combines, kinds))
+
+
+def _combines(name: str) -> tuple[str, ...]:
+    own = get_mitigation(name)
+    acts = ", ".join(hook for hook in HOOKS if own.in_training and own.in_training.uses(hook)) or "merge"
+    others = {other: _refused(other, name) for other in mitigation_names() if other != name}
+    if own.merges and all(others[other] for other in others if get_mitigation(other).merges):
+        refused = "after another merge"
+    else:
+        refused = ", ".join(f"beside `{other}`" for other in others if others[other] and _refused(name, other))
+    not_under = ", ".join(f"`{strategy}`" for strategy in DIVIDED if _divided(own, strategy))
+    return f"`{name}`", acts.replace("_", " "), refused or "–", not_under or "–"
+
+
+def _refused(first: str, second: str) -> bool:
+    try:
+        get_mitigation([first, second])
+    except UserError:
+        return True
+    return False
+
+
+def _divided(own: Mitigation, strategy: str) -> bool:
+    try:
+        check_divided(own, strategy, trains_head=lambda: False)
+    except UserError:
+        return True
+    return False
 
 
 def probe(name: str) -> str:
@@ -223,6 +262,7 @@ def _default(parameter: Any) -> str:
 MAKERS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "mitigation": mitigation,
+    "combinations": combinations,
     "probe": probe,
     "catalog": catalog,
     "not_offered": not_offered,

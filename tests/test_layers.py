@@ -24,7 +24,18 @@ LAYERS = [
     {"ledger"},
     {"config", "steps"},
     {"models", "methods", "tasks"},
-    {"registry", "errors", "measures", "masking", "atomic_files", "terminal", "strict_json", "temp_folder", "version"}
+    {
+        "registry",
+        "errors",
+        "measures",
+        "synonyms",
+        "masking",
+        "atomic_files",
+        "terminal",
+        "strict_json",
+        "temp_folder",
+        "version",
+    }
     | {"environment", "back_off", "yaml_text", "private_api", "named_settings"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(reversed(LAYERS)) for room in rooms}

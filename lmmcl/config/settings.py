@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from lmmcl.errors import unknown
+from lmmcl.errors import unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Of a number, by precision."""
 
 WEIGHT_DECAY = 2
 """Version of what weight decay is for; in the keys of stages that have one."""
@@ -25,17 +27,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    elsewhere: ClassVar[Mapping[str, str]] = {}
-    """Keys that people know from other tools, and the one that is meant here."""
-
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
-                    meant = f" (here: {cls.elsewhere[key]})" if key in cls.elsewhere else ""
-                    raise ValueError(unknown("key", str(key), cls.model_fields) + meant)
+                    raise ValueError(unknown_key("key", key, cls.model_fields))
         return data
 
     @field_validator("*", mode="before")
@@ -54,18 +52,6 @@ class Settings(BaseModel):
 
 class Training(Settings):
     """One stage's fine-tuning. Defaults are those of LMM-CL (arXiv 2510.08564): optimizer and schedule restart each stage."""
-
-    elsewhere: ClassVar[Mapping[str, str]] = {
-        "num_train_epochs": "epochs",
-        "per_device_train_batch_size": "global_batch_size, over all workers",
-        "train_batch_size": "global_batch_size, over all workers",
-        "gradient_accumulation_steps": "global_batch_size, over all workers",
-        "warmup_steps": "warmup_ratio",
-        "bf16": "precision: bf16",
-        "fp16": "precision: fp16",
-        "max_seq_length": "max_length",
-        "seed": "an axis of a grid",
-    }
 
     learning_rate: float = Field(default=5e-6, gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(default=1, gt=0, description="passes over a skill's training examples")
@@ -101,7 +87,7 @@ class Training(Settings):
         return {**identity, "weight_decay_version": WEIGHT_DECAY} if self.weight_decay else identity
 
     def updates(self, examples: int) -> int:
-        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""
+        """Optimizer updates of a stage on a skill with `examples` training examples, at most `self.examples` of them taken."""
         examples = min(examples, self.examples or examples)
         return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
+from lmmcl.config.data_entries import LONGEST_NAME, LocalBenchmarkEntry, LocalSkillEntry, Name
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
-from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
-LONGEST_NAME = 100
-"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
 BenchmarkName = Annotated[
     str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 ]
 """A name, or `lmms_eval/<task>`."""
-
-
-class LocalBenchmarkEntry(Settings):
-    """A held-out benchmark from local files."""
-
-    test: str = Field(description="LLaVA JSON or messages as .json, .jsonl or .parquet; relative to the sweep file")
-    images: str | None = Field(
-        default=None, description="folder that image names are relative to; default that of the file"
-    )
-    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
-    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
-
-
-class LocalSkillEntry(LocalBenchmarkEntry):
-    """A skill from local files."""
-
-    train: str = Field(description="training rows, in the same forms as test")
 
 
 class LmmsEvalEntry(Settings):
@@ -86,8 +65,25 @@ RecipeEntry = Annotated[
     ),
 ]
 
-MitigationEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)] | None
-"""`name`, `{name: {setting: value}}`, or null (or `none`) for no mitigation."""
+
+def _one_or_several(given: Any) -> Any:
+    """A mitigation, or a list of those that a trial combines."""
+    if given == []:
+        raise ValueError("an empty list combines nothing; null stands for no mitigation")
+    for each in given if isinstance(given, list) else [given]:
+        _name_or_mapping(each)
+    return given
+
+
+MitigationEntry = (
+    Annotated[
+        str | Mapping[Any, Any] | list[str | Mapping[Any, Any]],
+        BeforeValidator(_one_or_several),
+        Field(description="`name`, `{name: {setting: value}}`, or a list of these, which one trial combines"),
+    ]
+    | None
+)
+"""One mitigation, several that one trial combines, or null (or `none`) for none."""
 
 ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
@@ -115,18 +111,9 @@ OF_WHOLE_TRIALS = ("precision",)
 """Training settings that all stages of a trial share: each stage starts from the weights of the one before."""
 
 
-class _StageOverride(Settings):
-    elsewhere: ClassVar[Mapping[str, str]] = {
-        **Training.elsewhere,
-        "precision": "training.precision, for all stages of a trial",
-        "model": "an axis of a grid",
-        "order": "an axis of a grid",
-    }
-
-
 StageOverride: Any = create_model(  # type: ignore[call-overload]  # what is not given stays as the grid point has it
     "StageOverride",
-    __base__=_StageOverride,
+    __base__=Settings,
     __doc__="What differs from the grid point for one skill, or for one stage: recipe, mitigation, and any training setting but "
     "precision.",
     recipe=(RecipeEntry, None),
@@ -151,6 +138,11 @@ class SweepFile(Settings):
         description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
     )
     skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    models: dict[str, Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="how a model of a grid is asked, by its name there: `{llava-1.5-7b: {square: true}}`; for training, evaluation "
+        "and probes alike",
+    )
     thinking: bool = Field(
         default=False, description="whether models that can think before they answer do so, in training and evaluation"
     )

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmmcl.errors import UserError, shown
-from lmmcl.methods.recipes.recipe import RECIPES, Recipe
-from lmmcl.named_settings import build, name_and_settings
-from lmmcl.registry import member, members
+from lmmcl.errors import UserError
+from lmmcl.methods.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +30,8 @@ ROWS = "rows"
 """Key of a batch's rows: a tensor (batch,) of positions in the stage's examples."""
 HIDDEN = "hidden"
 """Key of what the head was given for a batch, for mitigations that run the head: (batch, kept, width), like the logits."""
+LABELS = "all_labels"
+"""Key of a batch's labels before a mitigation masked some, where several are combined; see `start_model.kept_of`."""
 
 
 class Mitigation(BaseModel):
@@ -55,6 +54,21 @@ class Mitigation(BaseModel):
     def check_recipe(self, recipe: Recipe) -> None:  # most go with every one
         """Raises UserError when this cannot protect what `recipe` trains."""
 
+    @property
+    def parts(self) -> tuple[Mitigation, ...]:
+        """The mitigations that this consists of, in the order in which they act."""
+        return (self,)
+
+    @property
+    def in_training(self) -> TrainingMitigation | None:
+        """What acts inside a `Finetune` step."""
+        return None
+
+    @property
+    def merges(self) -> tuple[MergeMitigation, ...]:
+        """What acts after it, in order."""
+        return ()
+
 
 DIVIDED = {
     "zero1": ("optimizer",),
@@ -70,23 +84,22 @@ def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: 
 
     A head that is divided can be run from a frozen copy, but not where it trains.
     """
-    divides = "penalty" in DIVIDED.get(strategy, ())
-    if isinstance(mitigation, TrainingMitigation) and mitigation.runs_head and divides and trains_head():
+    hooks = DIVIDED.get(strategy, ())
+    for part in mitigation.parts if mitigation else ():
+        if not isinstance(part, TrainingMitigation):
+            continue
+        if part.runs_head and "penalty" in hooks and trains_head():
+            raise UserError(
+                f"{part.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
+                "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
+                f"{part.name} with top_k",
+                place="training.strategy",
+            )
+        used = [hook for hook in hooks if part.uses(hook)]
+        if not used:
+            continue
         raise UserError(
-            f"{mitigation.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
-            "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
-            f"{mitigation.name} with top_k",
-            place="training.strategy",
-        )
-    used = [
-        hook
-        for hook in DIVIDED.get(strategy, ())
-        if isinstance(mitigation, TrainingMitigation)
-        and getattr(type(mitigation), hook) is not getattr(TrainingMitigation, hook)
-    ]
-    if mitigation and used:
-        raise UserError(
-            f"{mitigation.name} reads weights or gradients during training, which {strategy} divides among the workers; "
+            f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
             f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
             place="training.strategy",
         )
@@ -141,6 +154,19 @@ class TrainingMitigation(Mitigation):
     """Copies of all trained parameters, in fp32, that it holds on the GPU: what a plan tells of its memory."""
 
     @property
+    def in_training(self) -> TrainingMitigation | None:
+        return self
+
+    def uses(self, hook: str) -> bool:
+        """Whether this does something in a hook, by the hook's name."""
+        return getattr(type(self), hook) is not getattr(TrainingMitigation, hook)
+
+    @property
+    def reads_all_logits(self) -> bool:
+        """Whether a penalty reads more than the logits that predict answers."""
+        return self.needs_all_logits and (self.uses("penalty") or self.uses("token_penalty"))
+
+    @property
     def runs_head(self) -> bool:
         """Whether batches are to hold HIDDEN, since it runs the model's head itself."""
         return False
@@ -148,7 +174,7 @@ class TrainingMitigation(Mitigation):
     @property
     def compares_logits(self) -> bool:
         """Whether `token_penalty` holds distributions over the vocabulary for all answer tokens of a batch."""
-        return type(self).token_penalty is not TrainingMitigation.token_penalty
+        return self.uses("token_penalty")
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone.
@@ -227,10 +253,16 @@ class MergeMitigation(Mitigation):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     needs_model: ClassVar[bool] = False
     """Whether `prepare` runs a whole model; such a merge is given the device that training is given."""
+    only_first: ClassVar[str] = ""
+    """Why this cannot follow another merge of a combination, after its name; empty where it can."""
 
     continues_from: Literal["merged", "tuned", "base"] = Field(
         default="merged", description="what is merged, and where the next stage starts"
     )
+
+    @property
+    def merges(self) -> tuple[MergeMitigation, ...]:
+        return (self,)
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter and recipe.adapter.kind == "moe":
@@ -262,22 +294,3 @@ class MergeMitigation(Mitigation):
     def findings(self, memory: Any) -> dict[str, Any]:
         """More fields for the step's record (JSON values): what the merge found out."""
         return {}
-
-
-def mitigation_names() -> list[str]:
-    """Names of all mitigations that ship."""
-    return list(members("lmmcl.methods", "MITIGATIONS"))
-
-
-def get_mitigation(
-    spec: str | Mapping[str, Any], *, skills: Mapping[str, Skill] | None = None, folder: Path | None = None
-) -> Mitigation:
-    """A mitigation from `name` or `{name: {setting: value}}`; raises UserError for unknown names and bad settings.
-
-    Where a setting names a skill, `skills` are the sweep's own by name; where it names a file, it is relative to `folder`.
-    """
-    name, settings = name_and_settings("mitigation", spec)
-    if name in RECIPES and name not in mitigation_names():
-        raise UserError(f"{shown(name)} is a recipe, not a mitigation; allowed in `recipe: [{name}]`")
-    kind: type[Mitigation] = member("lmmcl.methods", "MITIGATIONS", "mitigation", name)
-    return build(kind, name, settings, context={"skills": skills or {}, "folder": folder or Path()})

@@ -1,4 +1,4 @@
-"""What a stage, and what is asked of a checkpoint, needs of each GPU, before it is spent. Rough, and without torch.
+"""GPU memory that a stage and the evaluations of a checkpoint need, estimated before they run. Rough, and without torch.
 
 As the trainer holds them (`training/stage/loop.py`): a trained parameter is in fp32 (4 bytes) with its gradient (4) and AdamW's two
 states (8), and in half precision a copy that arithmetic is done with (2); a frozen one has its own precision and nothing else. DDP
@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from lmmcl.config.cluster import EvaluationPlacement, TrainingPlacement
+from lmmcl.config.settings import BYTES
 from lmmcl.methods.recipes.adapters import OSF
 from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import select
@@ -19,7 +20,6 @@ from lmmcl.planning.activations import cache_bytes, peak_activation_bytes, train
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, ProbeStep, ScoringStep, stages_of
 from lmmcl.steps.count_trained import count_trained, trains_head
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Of a parameter, by precision."""
 GB = 10**9
 RESERVE = 2 * GB
@@ -169,7 +169,7 @@ def grown_by(checkpoint: Checkpoint) -> int:
     """Parameters (of experts) that its stages left in the model beside its own."""
     recipes = [stage.recipe for stage in stages_of(checkpoint) if isinstance(stage, Finetune)]
     moe = [recipe for recipe in recipes if recipe.adapter and recipe.adapter.kind == "moe"]
-    return max((count_trained(recipe, checkpoint.model).written for recipe in moe), default=0)
+    return max((count_trained(recipe, checkpoint.model).changed for recipe in moe), default=0)
 
 
 def asked_memory(step: ScoringStep, placement: EvaluationPlacement) -> AskedMemory:

@@ -21,7 +21,7 @@ from lmmcl.models.hub import HubModel
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
-from lmmcl.planning.memory_estimate import BYTES, asked_memory, stage_memory
+from lmmcl.planning.memory_estimate import asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.reports import formatting
@@ -169,7 +169,7 @@ def _by_stage(trial: Trial) -> Iterator[str]:
 
 
 def few_examples(trial: Trial) -> Iterator[str]:
-    """The skills of a trial that have fewer examples than an update takes: it takes them again, and an epoch is no epoch."""
+    """Skills of a trial with fewer examples than an update takes: some are taken twice, so an epoch is more than one pass."""
     for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
         size = stage.examples or known_size(stage.skill)
         size = size and min(size, stage.training.examples or size)
@@ -244,19 +244,21 @@ def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
 
 def _stage_bytes(trial: Trial) -> int:
     """The most that a stage writes."""
-    written = max(count_trained(each.recipe, trial.model).written for each in trial.settings.values())
-    return written * BYTES[trial.training.precision]
+    precision = trial.training.precision
+    return max(count_trained(each.recipe, trial.model).stage_bytes(precision) for each in trial.settings.values())
 
 
 def _checkpoint_bytes(step: Step) -> int:
-    """A delta holds the trained tensors; a merge rewrites those of its fine-tune."""
-    if isinstance(step, Merge):
-        return _checkpoint_bytes(step.tuned)
-    if isinstance(step, Snapshot):
-        return _checkpoint_bytes(step.finetune)
-    if not isinstance(step, Finetune):
-        return 0
-    return count_trained(step.recipe, step.model).written * BYTES[step.training.precision]
+    """A delta holds the trained tensors, or the adapter; a merge rewrites all tensors that its fine-tune changes."""
+    match step:
+        case Merge():
+            tuned = step.tuned
+            return count_trained(tuned.recipe, tuned.model).merge_bytes(tuned.training.precision)
+        case Snapshot():
+            return _checkpoint_bytes(step.finetune)
+        case Finetune():
+            return count_trained(step.recipe, step.model).stage_bytes(step.training.precision)
+    return 0
 
 
 def plan_table(plan: Plan) -> Group:

@@ -185,20 +185,22 @@ class Snapshot(CheckpointStep):
 @dataclass(frozen=True)
 class Merge(CheckpointStep):
     """Post-hoc mitigation of a stage: combine one or more fine-tunes with the checkpoint that they are measured against.
+    Where mitigations are combined, the only one may be the merge before.
 
     The result is stored as what differs from `anchor`. `rule.continues_from` decides what is the anchor and which
     fine-tunes are combined (see `Trial`); it enters the key through the parents.
     """
 
     anchor: Checkpoint
-    finetunes: tuple[Finetune, ...]
+    finetunes: tuple[Finetune | Merge, ...]
     rule: MergeMitigation
     kind = "merge"
 
     @property
     def tuned(self) -> Finetune:
         """The fine-tune of this stage: the last."""
-        return self.finetunes[-1]
+        last = self.finetunes[-1]
+        return last.tuned if isinstance(last, Merge) else last
 
     @property
     def model(self) -> LMM:  # type: ignore[override]
@@ -208,7 +210,7 @@ class Merge(CheckpointStep):
     @property
     def depth(self) -> int:  # type: ignore[override]
         """How many skills have been taught when this step is done."""
-        return max(self.tuned.depth, len(self.finetunes))
+        return max(self.finetunes[-1].depth, len(self.finetunes))
 
     @property
     def parents(self) -> tuple[Checkpoint, ...]:
@@ -219,7 +221,7 @@ class Merge(CheckpointStep):
 
     @property
     def label(self) -> str:
-        stage = self.tuned.label.split("-", 1)[1]
+        stage = self.finetunes[-1].label.split("-", 1)[1]
         return f"{self.depth}-{stage}-{self.rule.name}"
 
 

@@ -37,5 +37,5 @@ def alike(step: StepBase) -> list[str]:
         case Snapshot():
             return [*alike(step.finetune), f"u{step.update}"]
         case Merge():
-            return [*alike(step.tuned), step.rule.name]
+            return [*alike(step.finetunes[-1]), step.rule.name]
     return [step.label]

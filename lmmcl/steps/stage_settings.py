@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import MergeMitigation, Mitigation
+from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.recipe import Recipe
 
 
@@ -41,15 +41,13 @@ def check_stages(stages: Mapping[int, StageSettings], place: str) -> None:
 def _check_mitigation(stages: Mapping[int, StageSettings], number: int, place: str) -> None:
     """A merge also meets what the stages before it have trained."""
     settings = stages[number]
-    if settings.mitigation is None:
-        return
-    merges = isinstance(settings.mitigation, MergeMitigation)
-    for earlier in range(1, number + 1) if merges else (number,):
-        if earlier in stages:
-            try:
-                settings.mitigation.check_recipe(stages[earlier].recipe)
-            except UserError as error:
-                raise error.at(place=settings.place("mitigation", f"{place}.mitigation")) from error
+    for part in settings.mitigation.parts if settings.mitigation else ():
+        for earlier in range(1, number + 1) if part.merges else (number,):
+            if earlier in stages:
+                try:
+                    part.check_recipe(stages[earlier].recipe)
+                except UserError as error:
+                    raise error.at(place=settings.place("mitigation", f"{place}.mitigation")) from error
 
 
 def _check_experts(stages: Sequence[StageSettings], place: str) -> None:
@@ -64,8 +62,8 @@ def _check_experts(stages: Sequence[StageSettings], place: str) -> None:
 
 
 def _check_merges(stages: Sequence[StageSettings], place: str) -> None:
-    merges = [settings for settings in stages if isinstance(settings.mitigation, MergeMitigation)]
-    starts = sorted({settings.mitigation.continues_from for settings in merges})  # type: ignore[union-attr]
+    merges = [settings.mitigation.merges for settings in stages if settings.mitigation and settings.mitigation.merges]
+    starts = sorted({first.continues_from for first, *_ in merges})
     odd = next((settings for settings in stages if dict(settings.places).get("mitigation")), None)
     where = odd.place("mitigation", place) if odd else f"{place}.mitigation"
     if len(starts) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmmcl.config.search_settings import Limit
 from lmmcl.config.settings import Evaluation, Training
-from lmmcl.methods.mitigation import MergeMitigation, Mitigation, TrainingMitigation
+from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def asked(self) -> tuple[ScoringStep, ...]:
-        """All that is asked of the checkpoint: benchmarks, then probes."""
+        """The scoring steps of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)
 
     @property
@@ -87,11 +87,12 @@ class Trial:
 
     @property
     def mitigations(self) -> tuple[Mitigation, ...]:
-        """The mitigations of all stages, each once."""
+        """The mitigations of all stages, each once; of combinations what they consist of."""
         found: list[Mitigation] = []
         for settings in self.settings.values():
-            if settings.mitigation is not None and settings.mitigation not in found:
-                found.append(settings.mitigation)
+            for part in settings.mitigation.parts if settings.mitigation else ():
+                if part not in found:
+                    found.append(part)
         return tuple(found)
 
     @property
@@ -132,23 +133,24 @@ class Trial:
             case _:
                 start = before
         tuned = self._finetune(start, skill, settings)
-        if not isinstance(settings.mitigation, MergeMitigation):
+        merges = settings.mitigation.merges if settings.mitigation else ()
+        if not merges:
             return tuned, tuned
-        match settings.mitigation.continues_from:
-            case "merged":
-                return tuned, Merge(before, (tuned,), settings.mitigation)
-            case "tuned":
-                return tuned, Merge(base, (tuned,), settings.mitigation)
-            case "base":
-                return tuned, Merge(base, (*taught, tuned), settings.mitigation)
+        first, *later = merges
+        anchor = before if first.continues_from == "merged" else base
+        merged = Merge(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
+        for rule in later:  # each makes of the result of the one before what it would make of a fine-tune
+            merged = Merge(anchor, (merged,), rule)
+        return tuned, merged
 
     @property
     def _continues_from(self) -> str | None:
         """Where merges say that the next stage starts; None in a trial without merges."""
-        return next((each.continues_from for each in self.mitigations if isinstance(each, MergeMitigation)), None)
+        protected = (settings.mitigation for settings in self.settings.values() if settings.mitigation)
+        return next((each.merges[0].continues_from for each in protected if each.merges), None)
 
     def _finetune(self, start: Checkpoint, skill: Skill, settings: StageSettings) -> Finetune:
-        during = settings.mitigation if isinstance(settings.mitigation, TrainingMitigation) else None
+        during = settings.mitigation.in_training if settings.mitigation else None
         tuned = Finetune(start, settings.recipe, during, skill, settings.training, self.seed)
         return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
 
@@ -188,7 +190,9 @@ class Trial:
     def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[ProbeStep, ...]:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
-            ProbeStep(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
+            ProbeStep(
+                checkpoint, probe, probe.benchmarks(self.held_out, drawn=self.model.knows_drawings), self.evaluation
+            )
             for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))
         )

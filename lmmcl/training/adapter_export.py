@@ -7,7 +7,6 @@ stage is written as it was trained, so that DoRA too can be exported then.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from torch import Tensor
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.inputs.model_settings import MARK
 from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
-from lmmcl.training.stage.trainable import CONFIG, FOLDER, WEIGHTS
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import exported_record
-from lmmcl.weights.delta import tensors_of
+from lmmcl.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FOLDER, LORA_A, LORA_B, PEFT_PREFIX, scale_of
 
 KINDS = ("lora", "kappatune")
-_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class _Stage:
 
     @property
     def scale(self) -> float:
-        rank = self.config["r"]
-        return self.config["lora_alpha"] / (math.sqrt(rank) if self.config["use_rslora"] else rank)
+        return scale_of(self.config)
 
 
 def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
@@ -52,17 +50,15 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
-    config = {
-        **stages[-1].config,
-        "base_model_name_or_path": getattr(step.model, "hub", step.model.reference.removesuffix(THINKING)),
-    }
+    plain = step.model.reference.partition(f"{MARK}{{")[0].removesuffix(THINKING)
+    config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", plain)}
     if len(stages) > 1:
         rank = sum(stage.config["r"] for stage in stages)
         config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
     with replacing(directory) as partial:
         partial.mkdir()
-        save_file(tensors, partial / WEIGHTS)
-        (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        save_file(tensors, partial / ADAPTER_WEIGHTS)
+        (partial / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         with ledger.opened(step.path, "step.json") as file:
             shutil.copyfile(file, partial / "lmmcl.json")
     return directory
@@ -88,8 +84,8 @@ def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
 
 def _read(step: Checkpoint, ledger: Ledger) -> _Stage:
     with (
-        ledger.opened(f"{step.path}/{FOLDER}", CONFIG) as config,
-        ledger.opened(f"{step.path}/{FOLDER}", WEIGHTS) as file,
+        ledger.opened(f"{step.path}/{FOLDER}", ADAPTER_CONFIG) as config,
+        ledger.opened(f"{step.path}/{FOLDER}", ADAPTER_WEIGHTS) as file,
     ):
         return _Stage(json.loads(config.read_text(encoding="utf-8")), load_file(file))
 
@@ -106,9 +102,9 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
             f"{step.label}: its stages adapted different layers, which are not one adapter; omit --adapter",
             file=step.path,
         )
-    adapted = {name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)}
+    adapted = {name.removesuffix(LORA_A) for stage in stages for name in stage.tensors if name.endswith(LORA_A)}
     with tensors_of(step, ledger) as chain:
-        other = [name for name in chain if f"base_model.model.{name.removesuffix('.weight')}" not in adapted]
+        other = sorted(name for name in chain.tensors if PEFT_PREFIX + name.removesuffix(".weight") not in adapted)
     if other:
         raise UserError(
             f"{step.label} trained {len(other)} tensors besides its adapter, such as {other[0]}; omit --adapter",
@@ -117,11 +113,11 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
 
 
 def _joined(stages: list[_Stage]) -> dict[str, Tensor]:
-    modules = sorted({name.removesuffix(_A) for stage in stages for name in stage.tensors if name.endswith(_A)})
+    modules = sorted({name.removesuffix(LORA_A) for stage in stages for name in stage.tensors if name.endswith(LORA_A)})
     joined: dict[str, Tensor] = {}
     for module in modules:
-        joined[module + _A] = torch.cat([stage.tensors[module + _A] for stage in stages])
-        joined[module + _B] = torch.cat(
-            [stage.scale * stage.tensors[module + _B] for stage in stages], dim=1
+        joined[module + LORA_A] = torch.cat([stage.tensors[module + LORA_A] for stage in stages])
+        joined[module + LORA_B] = torch.cat(
+            [stage.scale * stage.tensors[module + LORA_B] for stage in stages], dim=1
         ).contiguous()
     return joined

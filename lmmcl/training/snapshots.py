@@ -17,7 +17,6 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.provenance import provenance
-from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.models.experts import grown
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.stage.trainable import TrainableModel
@@ -28,12 +27,12 @@ from lmmcl.weights.delta import save_delta
 def can_write(step: Finetune, trainable_model: TrainableModel, placement: TrainingPlacement) -> bool:
     """Whether the weights are as they would be stored after every update of the stage, and not only at its end."""
     settles = type(trainable_model).merge_adapters is not TrainableModel.merge_adapters
-    ends = step.mitigation is not None and type(step.mitigation).end is not TrainingMitigation.end
+    ends = step.mitigation is not None and step.mitigation.uses("end")
     return not (settles or ends) and placement.strategy_name in ("single", "ddp")
 
 
 class WriteSnapshots(TrainerCallback):
-    """Records the snapshots that `step` was told of, where the ledger lacks them, after their updates.
+    """Records the snapshots that `step` names, where the ledger lacks them, after their updates.
 
     `before` are digests of all tensors at the stage's start, `dtypes` those that trained parameters had then: a snapshot holds
     what differs, as the stage's own checkpoint does.

@@ -20,7 +20,8 @@ from lmmcl.models.lmm import LMM
 from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint, Pretrained
 from lmmcl.steps.keys import canonical_json
-from lmmcl.weights.delta import CheckpointError, Delta, tensors_of
+from lmmcl.weights.chain import Chain, tensors_of
+from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, digest_tensor, tensor_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,16 +39,34 @@ def load_checkpoint(
     The base is checked against the deltas' digest where both are of one `precision` (fp32, bf16 or fp16).
     Raises CheckpointError when it differs, or a delta is damaged or of another parent.
     """
-    model, digest = load_base(step.model, precision, device, attention)
     with tensors_of(step, ledger) as chain:
-        for delta in chain.deltas:
-            check_base(delta, digest)
-        for experts, span in chain.spans():
-            grow(model, experts)
-            own = named_tensors(model)
-            for name in span:
-                _put(own, name, span[name], span.source(name))
+        return _assemble(step.model, chain, precision, device, attention)
+
+
+def _assemble(lmm: LMM, chain: Chain, precision: str, device: str, attention: str) -> PreTrainedModel:
+    """The pre-trained model with `chain` laid over it."""
+    model, digest = load_base(lmm, precision, device, attention)
+    for delta in chain.deltas:
+        check_base(delta, digest)
+    earlier, rest = chain.cut_at_other_precision(precision)
+    if earlier.deltas:
+        _copy(_assemble(lmm, earlier, earlier.deltas[0].precision, "cpu", attention), model, earlier)
+    for experts, span in rest.spans(earlier.experts):
+        grow(model, experts)
+        own = named_tensors(model)
+        for tensor in sorted(span.tensors):
+            for key, delta in span.laid(tensor):
+                _put(own, key, delta)
     return model
+
+
+def _copy(source: PreTrainedModel, model: PreTrainedModel, chain: Chain) -> None:
+    """Set what `chain` changed of the pre-trained `model` to what it is in `source`, which is of another precision."""
+    had = set(named_tensors(model))
+    grow(model, chain.experts)
+    values, own = named_tensors(source), named_tensors(model)
+    for name in chain.tensors | (own.keys() - had):
+        own[name].data.copy_(values[name])
 
 
 def check_base(delta: Delta, digest: str) -> None:
@@ -58,13 +77,19 @@ def check_base(delta: Delta, digest: str) -> None:
         raise CheckpointError(f"belongs to the base {theirs}, but the one loaded is {digest}", file=str(delta.path))
 
 
-def _put(own: Mapping[str, Tensor], key: str, value: Tensor, path: Path | None) -> None:
-    name, part = parse_key(key)
+def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
+    """Lay one thing of a delta over a model's own tensor, in place."""
+    name, part = tensor_of(key), parse_key(key)[1]
     there = own[name].data if name in own else None
+    if there is not None and key.endswith(ADAPTED):
+        there.copy_(delta.merge(name, there))
+        return
+    value = None if key.endswith(ADAPTED) else delta.tensor(key)
     have = there if part is None or there is None else part.take(there)
-    if there is None or have is None or have.shape != value.shape:
+    if there is None or have is None or value is None or have.shape != value.shape:
         shape = "no such tensor" if have is None else tuple(have.shape)
-        raise CheckpointError(f"holds {key} of shape {tuple(value.shape)}; the model has {shape}", file=str(path))
+        of = f" of shape {tuple(value.shape)}" if value is not None else ""
+        raise CheckpointError(f"holds {key}{of}; the model has {shape}", file=str(delta.path))
     if part is None:
         there.copy_(value)
     else:
@@ -79,16 +104,7 @@ def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """SHA-256 of each tensor's dtype, shape and bytes, in hex."""
     with ThreadPoolExecutor(4) as pool:  # hashing releases the interpreter lock
-        return dict(zip(tensors, pool.map(_digest, tensors.values()), strict=True))
-
-
-def _digest(tensor: Tensor) -> str:
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        return dict(zip(tensors, pool.map(digest_tensor, tensors.values()), strict=True))
 
 
 def digest_model(model: PreTrainedModel, precision: str) -> str:

@@ -1,23 +1,22 @@
-"""Weights of a step: a file of only the tensors that changed against its parent, and the chain of such files.
+"""Weights of a step: a file of only the tensors that changed against its parent.
 
 A delta (`delta.safetensors`) names tensors as they are named in memory (`named_parameters()`), never by the keys of a
-saved model, and says in its header whose child it is and which base it belongs to. Reading a chain opens only what is
-needed, tensor by tensor.
+saved model, and says in its header whose child it is and which base it belongs to. What a stage of LoRA changed lies beside it
+as the adapter (`adapter/`); the header says which tensors it is merged into, and the digest of each when it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
-from lmmcl.ledger import Ledger
 from lmmcl.models.partition.fused import parse_key
-from lmmcl.steps import Checkpoint
+from lmmcl.weights.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, LayerAdapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
 DELTA = "delta.safetensors"
 HEADER = "lmmcl"
 FORMAT = "lmmcl-delta-1"
+ADAPTER_FORMAT = "lmmcl-delta-2"
+"""Of deltas with an adapter beside them, which earlier builds would take for unchanged weights."""
+ADAPTED = " + adapter"
+"""Ends the key of a tensor into which an adapter is merged."""
+DIGEST_LENGTH = 32
+"""Hex digits of a merged tensor's digest."""
 
 
 class CheckpointError(UserError):
@@ -32,153 +37,124 @@ class CheckpointError(UserError):
 
 
 def save_delta(
-    folder: Path, tensors: Mapping[str, Tensor], *, parent_key: str, base_digest: str, experts: Sequence[str] = ()
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    parent_key: str,
+    base_digest: str,
+    experts: Sequence[str] = (),
+    adapter: Mapping[str, Any] | None = None,
 ) -> int:
     """Write `delta.safetensors` with `tensors` (any shapes and dtypes, on any device); returns its size in bytes.
 
-    `experts` are the MLPs with two experts of the model that the tensors belong to (see `lmmcl.models.experts`).
+    `experts` are the MLPs with two experts of the model that the tensors belong to (see `lmmcl.models.experts`); `adapter` what
+    `adapter_header` says of the adapter that lies beside the file.
     """
     from safetensors.torch import save_file
 
     path = folder / DELTA
-    metadata = delta_metadata(parent_key, base_digest, experts)
+    metadata = delta_metadata(parent_key, base_digest, experts, adapter)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path.stat().st_size
 
 
-def delta_metadata(parent_key: str, base_digest: str, experts: Sequence[str] = ()) -> dict[str, str]:
+def delta_metadata(
+    parent_key: str, base_digest: str, experts: Sequence[str] = (), adapter: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """What the header of a delta file says. One entry: safetensors writes several in an order that changes from run to run."""
     header: dict[str, Any] = {"format": FORMAT, "parent": parent_key, "base_digest": base_digest}
-    return {HEADER: json.dumps({**header, "experts": list(experts)} if experts else header)}
+    if experts:
+        header["experts"] = list(experts)
+    if adapter:
+        header |= {"format": ADAPTER_FORMAT, "adapter": dict(adapter)}
+    return {HEADER: json.dumps(header)}
+
+
+def adapter_header(scale: float, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What a delta says of the adapter beside it: the s of s·B·A, and the digest of each tensor that it is merged into."""
+    return {"scale": scale, "merged": {name: digest[:DIGEST_LENGTH] for name, digest in sorted(digests.items())}}
+
+
+def digest_tensor(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's dtype, shape and bytes, in hex."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Delta:
-    """One open delta file: its header and its tensors, read when asked for."""
+    """One open delta file: its header and its tensors, read when asked for; likewise the adapter beside it, where there is one."""
 
     path: Path
     header: Mapping[str, Any]
     names: frozenset[str]
     file: Any
+    adapter_file: Any = None
 
     @property
     def experts(self) -> list[str]:
         """MLPs that have two experts in the model that this belongs to."""
         return self.header.get("experts", [])
 
+    @property
+    def precision(self) -> str:
+        """In which its stage was trained."""
+        return str(self.header["base_digest"]).split(":")[0]
+
+    @property
+    def merged(self) -> Mapping[str, str]:
+        """The tensors into which its adapter is merged, and the digest of each when it is."""
+        return self.header.get("adapter", {}).get("merged", {})
+
+    @property
+    def keys(self) -> list[str]:
+        """All that it lays over its parent: tensors and slices by their keys, merged tensors by theirs with `ADAPTED`."""
+        return [*self.names, *(name + ADAPTED for name in self.merged)]
+
     def tensor(self, name: str) -> Tensor:
         """The tensor called `name`; raises CheckpointError when it cannot be read."""
+        return self._read(self.file, name)
+
+    def merge(self, name: str, weight: Tensor) -> Tensor:
+        """The tensor `name`, which is `weight` in the parent, with the adapter merged in.
+
+        Raises CheckpointError when that is not, to the bit, what the stage ended with.
+        """
+        module = PEFT_PREFIX + name.removesuffix(".weight")
+        magnitude = module + MAGNITUDE
+        layer = LayerAdapter(
+            a=self._read(self.adapter_file, module + LORA_A),
+            b=self._read(self.adapter_file, module + LORA_B),
+            scale=self.header["adapter"]["scale"],
+            magnitude=self._read(self.adapter_file, magnitude) if magnitude in self.adapter_file.keys() else None,  # noqa: SIM118
+        )
+        if weight.shape != (layer.b.shape[0], layer.a.shape[1]):
+            made = (layer.b.shape[0], layer.a.shape[1])
+            raise CheckpointError(
+                f"its adapter is for {name} of shape {made}; the model has {tuple(weight.shape)}", file=str(self.path)
+            )
+        value = layer.merge(weight)
+        if digest_tensor(value)[:DIGEST_LENGTH] != self.merged[name]:
+            raise CheckpointError(
+                f"merging its adapter into {name} does not give the weights that its stage ended with: the weights that it "
+                "is merged into are not those that the stage started from, or torch computes fp64 inexactly here",
+                file=str(self.path),
+            )
+        return value
+
+    def _read(self, file: Any, name: str) -> Tensor:
         from safetensors import SafetensorError
 
         try:
-            return self.file.get_tensor(name)
+            return file.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"tensor {name!r} cannot be read: {error}", file=str(self.path)) from error
 
 
-class Chain(Mapping[str, "Tensor"]):
-    """All tensors in which a checkpoint differs from its pre-trained model, newest value of each; read lazily."""
-
-    def __init__(self, deltas: list[Delta]) -> None:
-        self.deltas = deltas
-        self._keys: dict[str, list[str]] = {}
-        """Of each tensor, what is laid over the pre-trained one, oldest first: itself, or slices of it."""
-        self._newest: dict[str, Delta] = {}
-        for delta in reversed(deltas):  # oldest first
-            for key in delta.names:
-                name, part = parse_key(key)
-                before = [old for old in self._keys.get(name, []) if part and old != key]
-                self._keys[name] = [*before, key]
-                self._newest[key] = delta
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._newest[name].tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([key for name in sorted(self._keys) for key in self._keys[name]])
-
-    def __len__(self) -> int:
-        return sum(map(len, self._keys.values()))
-
-    @property
-    def experts(self) -> list[str]:
-        """MLPs that have two experts in this checkpoint."""
-        return list(dict.fromkeys(name for delta in self.deltas for name in delta.experts))
-
-    def spans(self) -> list[tuple[list[str], Chain]]:
-        """The chain, oldest first, cut where MLPs get a second expert: which do, and what is laid over the model then.
-
-        An expert starts as a copy of its MLP as that is in the chain so far.
-        """
-        spans: list[tuple[list[str], list[Delta]]] = [([], [])]
-        seen: set[str] = set()
-        for delta in reversed(self.deltas):
-            if new := [name for name in delta.experts if name not in seen]:
-                spans.append((new, []))
-                seen.update(new)
-            spans[-1][1].insert(0, delta)
-        return [(new, Chain(deltas)) for new, deltas in spans]
-
-    def source(self, name: str) -> Path | None:
-        """The file that holds the newest value of `name`; None where the pre-trained one still stands."""
-        return self._newest[name].path if name in self._newest else None
-
-    @property
-    def tensors(self) -> set[str]:
-        """Names of the tensors that it holds, wholly or a slice of them."""
-        return set(self._keys)
-
-    def sources(self, tensor: str) -> list[tuple[str, Path]]:
-        """What is laid over the pre-trained `tensor`, oldest first: itself or slices of it, and the files that hold them."""
-        return [(key, self._newest[key].path) for key in self._keys.get(tensor, [])]
-
-    def value(self, tensor: str, base: Tensor) -> Tensor:
-        """The newest value of a whole tensor, of which `base` is the pre-trained one (left as it is)."""
-        value = base
-        for key, _ in self.sources(tensor):
-            _, part = parse_key(key)
-            if part is None:
-                value = self[key]
-            else:
-                value = value.clone()
-                part.put(value, self[key])
-        return value
-
-
-@contextmanager
-def tensors_of(step: Checkpoint, ledger: Ledger) -> Iterator[Chain]:
-    """The tensors of `step` that differ from the pre-trained model, readable inside the `with`.
-
-    Raises CheckpointError when a file is missing, truncated, or names another parent than the step does.
-    """
-    with ExitStack() as stack:
-        deltas, at = [], step
-        while at.parents:
-            parent = at.parents[0]
-            delta = _open(stack.enter_context(ledger.opened(at.path, DELTA)), stack)
-            if delta.header.get("parent") != parent.key:
-                raise CheckpointError(
-                    f"is a child of {delta.header.get('parent')}, but {at.label} continues {parent.key}",
-                    file=str(delta.path),
-                )
-            deltas.append(delta)
-            at = parent
-        yield Chain(deltas)
-
-
-def _open(path: Path, stack: ExitStack) -> Delta:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError("no such file: these weights were removed or never written", file=str(path))
-    try:
-        file = stack.enter_context(safe_open(path, framework="pt"))
-        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-        names = frozenset(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"is not a complete safetensors file: {error}", file=str(path)) from error
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"is not a delta of a supported version ({header.get('format')}, not {FORMAT})", file=str(path)
-        )
-    return Delta(path, header, names, file)
+def tensor_of(key: str) -> str:
+    """The name of the tensor that a key of `Delta.keys` is laid over."""
+    return parse_key(key.removesuffix(ADAPTED))[0]

@@ -21,8 +21,9 @@ from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import MergeContext
 from lmmcl.steps import Merge, examples_of, skills_of
+from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
-from lmmcl.weights.delta import DELTA, Chain, delta_metadata, tensors_of
+from lmmcl.weights.delta import DELTA, delta_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor

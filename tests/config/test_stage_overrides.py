@@ -72,7 +72,7 @@ def test_keys_hold_what_is_in_force_and_nothing_else(tmp_path: Path) -> None:
     same = sweep_with(tmp_path, "per_stage: {1: {epochs: 1}}\n").trials[0]
     assert stages(other)[0].key == stages(plain)[0].key, "the first stage is what it was"
     assert stages(other)[1].key != stages(plain)[1].key
-    assert stages(other)[1].fields() == stages(by_hand)[1].fields(), "an override is no part of a key, its value is"
+    assert stages(other)[1].fields() == stages(by_hand)[1].fields(), "an override is not in a key, its value is"
     assert same.key == plain.key, "an override that changes nothing changes no key"
 
 
@@ -92,7 +92,10 @@ def test_mllm_cl_teaches_its_domains_for_one_three_one_two_and_one_epochs() -> N
         ("per_skill: {clok: {epochs: 3}}\n", "per_skill.clok: unknown skill of an order 'clok'; did you mean 'clock'?"),
         ("per_skill: {clock: {epoch: 3}}\n", "per_skill.clock: unknown key 'epoch'; did you mean 'epochs'?"),
         ("per_skill: {clock: {epochs: 0}}\n", "per_skill.clock.epochs: "),
-        ("per_skill: {clock: {precision: bf16}}\n", "here: training.precision, for all stages of a trial"),
+        (
+            "per_skill: {clock: {precision: bf16}}\n",
+            "this is training.precision (or an axis of a grid) in the sweep file",
+        ),
         ("per_skill: {clock: {}}\n", "per_skill.clock: sets nothing; allowed: recipe, mitigation, "),
         (
             "per_skill: {clock: {recipe: sa_prj}}\n",

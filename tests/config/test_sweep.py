@@ -74,7 +74,7 @@ def test_an_exponent_without_a_dot_is_still_a_number(tmp_path: Path) -> None:
         ("[1.0e-3, 3.0e-4]", "[fast]", ["grids[0].learning_rate[0]", "fast"]),
         ("[1.0e-3, 3.0e-4]", "[-1]", ["grids[0].learning_rate[0]", "greater than 0"]),
         ("[1.0e-3, 3.0e-4]", "1.0e-3", ["grids[0].learning_rate", "list"]),
-        ("epochs: 1", "num_train_epochs: 1", ["training: unknown key 'num_train_epochs'", "(here: epochs)"]),
+        ("epochs: 1", "num_train_epochs: 1", ["training: unknown key 'num_train_epochs'", "did you mean 'epochs'"]),
         ("epochs: 1", "epoch: 1", ["training", "did you mean 'epochs'"]),
         ("precision: fp32}\nevaluation", "precision: fp64}\nevaluation", ["training.precision", "fp64", "fp32"]),
         ("grids:", "grid:", ["grid", "did you mean 'grids'"]),

@@ -100,7 +100,7 @@ def test_a_paper_s_sweep_opens_with_its_question_and_the_cost_that_the_plan_tell
     file = REPOSITORY / "sweeps" / f"{name}.yaml"
     head = file.read_text(encoding="utf-8").partition("\nname:")[0]
     words_of_head = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
-    assert "?" in head.splitlines()[0] and "Held against" in words_of_head
+    assert "?" in head.splitlines()[0] and "Compared with" in words_of_head
     plan = make_plan(load_sweep(file), Ledger(str(tmp_path)))
     assert plan.hours is not None and plan.hours.unknown == 0
     assert f"{len(plan.trials)} trials, {plan.wanted['finetune']} fine-tunes" in words_of_head
@@ -116,7 +116,7 @@ def test_without_a_cluster_file_a_plan_tells_what_a_node_of_eight_gpus_needs_and
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "[] True"
-    assert "51 trials" in told and "steps are shared between trials" in told and "2.7 TB" in told
+    assert "51 trials" in told and "steps are shared between trials" in told and "2.55 TB" in told
     assert "8 × 80 GB" in told and "on 1 GPU" in told and "on 2 GPUs (ZeRO-3)" in told
     assert "822,212,608" in told and "H100-hours of training" in told
 

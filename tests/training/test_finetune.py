@@ -24,8 +24,9 @@ from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
-from lmmcl.weights.delta import DELTA, tensors_of
+from lmmcl.weights.delta import DELTA
 
 BASE = Pretrained(get_model("tiny-onevision"))
 NOISE = 5e-4

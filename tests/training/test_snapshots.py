@@ -20,8 +20,8 @@ from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.snapshots import StopAfter
 from lmmcl.training.stage import loop, preparation
 from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint, named_tensors
-from lmmcl.weights.delta import tensors_of
 
 PLACE = TrainingPlacement()
 

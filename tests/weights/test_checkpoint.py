@@ -23,8 +23,9 @@ from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.weights import checkpoint
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
-from lmmcl.weights.delta import DELTA, CheckpointError, save_delta, tensors_of
+from lmmcl.weights.delta import DELTA, CheckpointError, save_delta
 from lmmcl.weights.merging import merge
 
 MODEL = get_model("tiny-onevision")

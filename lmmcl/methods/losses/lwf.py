@@ -25,8 +25,8 @@ from pydantic import ConfigDict, Field
 
 from lmmcl.errors import UserError
 from lmmcl.methods.losses.divergence import head_divergence
-from lmmcl.methods.losses.start_model import answer_logits, answer_positions, score_rows
-from lmmcl.methods.mitigation import HIDDEN, ROWS, StageContext, TrainingMitigation
+from lmmcl.methods.losses.start_model import answer_logits, answer_positions, kept_of, score_rows
+from lmmcl.methods.mitigation import HIDDEN, StageContext, TrainingMitigation
 from lmmcl.models.head import Head, head_inputs, head_weights
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ class LwF(TrainingMitigation):
 
     def token_penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """λ·T²·KL, summed over the answer tokens of the batch."""
-        import torch
-
-        taught = torch.cat([memory["rows"][row] for row in batch[ROWS].tolist()])
+        taught = kept_of(memory["rows"], batch)
         if self.top_k is not None:
             return self.weight * self.temperature**2 * self._kept_divergence(taught, outputs, batch)
         hidden, _, _ = answer_positions(batch[HIDDEN], batch["labels"])

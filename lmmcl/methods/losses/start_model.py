@@ -6,10 +6,10 @@ that no second model is needed. Worker groups share the pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmmcl.methods.mitigation import StageContext
+from lmmcl.methods.mitigation import LABELS, ROWS, StageContext
 from lmmcl.models.processing.padding import IGNORED
 
 if TYPE_CHECKING:
@@ -67,3 +67,17 @@ def score_rows(context: StageContext, score: Callable[[Any, Tensor], tuple[Tenso
         distributed.all_gather_object(parts, found)
         found = {row: piece for part in parts for row, piece in part.items()}
     return found
+
+
+def kept_of(memory: Mapping[int, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    """What `score_rows` kept of the answer tokens of a batch, example after example: of those that the batch still teaches.
+
+    A mitigation that it is combined with may have masked some (then LABELS holds all), which are in no mean.
+    """
+    import torch
+
+    kept = torch.cat([memory[row] for row in batch[ROWS].tolist()])
+    if LABELS not in batch:
+        return kept
+    before, after = batch[LABELS][:, 1:], batch["labels"][:, 1:]
+    return kept[(after[before != IGNORED] != IGNORED).to(kept.device)]

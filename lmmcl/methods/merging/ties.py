@@ -40,6 +40,7 @@ class Ties(MergeMitigation):
 
     name = "ties"
     version = 1
+    only_first = "elects signs among the fine-tunes of several skills"
 
     keep: float = Field(default=0.2, gt=0, le=1, description="share of each task vector that is not trimmed")
     scale: float = Field(default=1.0, gt=0, description="λ")

@@ -29,6 +29,8 @@ class Adapter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int]
+    is_stored: ClassVar[bool] = False
+    """Whether a checkpoint holds the adapter (in fp32) in place of the weights that it changes."""
     kind: str
     targets: tuple[str, ...] = Field(min_length=1, description="role selectors")
 
@@ -59,7 +61,7 @@ class Adapter(BaseModel):
     def size(
         self, targets: Collection[str], counts: Mapping[str, int], shapes: Mapping[str, Shapes]
     ) -> tuple[int, int]:
-        """Numbers of parameters: (those that train, those that a stage writes).
+        """Numbers of parameters: (those that train, those of the model that a stage changes).
 
         `targets` are the roles that the selectors cover; by role, `counts` are the model's parameters and `shapes` its linear
         layers. Raises UserError when the adapter does not fit them.
@@ -93,10 +95,12 @@ class LoRA(LinearAdapter):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + s·B·A with A (rank × inputs) and B (outputs × rank).
 
     s = alpha/rank, or alpha/√rank with `rslora` (arXiv 2312.03732). `dora` also trains the norm of each
-    output's weights (arXiv 2402.09353). Each stage trains a fresh adapter and ends with its merge into W (*IncLoRA*).
+    output's weights (arXiv 2402.09353). Each stage trains a fresh adapter and ends with its merge into W (*IncLoRA*); what it
+    stores is the adapter.
     """
 
     version: ClassVar[int] = 1
+    is_stored: ClassVar[bool] = True
     kind: Literal["lora"] = "lora"
     rank: int = Field(default=256, gt=0, description="of A and B")
     alpha: float = Field(default=32, gt=0, description="the scale is alpha / rank")
@@ -122,7 +126,7 @@ class KappaTune(LoRA):
 
     Weights of low κ spread what they know over all directions, and lose less of it when they move (Ludwig, KappaTune; the
     choice is that of PEFT's `KappaTuneSelector.get_best_targets(top_p)`, over the targets instead of all layers). κ is taken
-    of the weights that a stage starts from, so each stage chooses anew, and a plan can say no more than an upper bound.
+    of the weights that a stage starts from, so each stage makes its own choice, and a plan gives an upper bound.
     """
 
     version: ClassVar[int] = 1
@@ -139,7 +143,7 @@ class KappaTune(LoRA):
         return ("*",)  # something, somewhere: which of the targets train is known when a stage begins
 
     def chosen(self, layers: int) -> int:
-        """How many of so many layers get an adapter."""
+        """How many of `layers` layers get an adapter."""
         return max(1, int(layers * self.share))
 
     def size(
@@ -158,7 +162,7 @@ class OSF(LinearAdapter):
     """Orthogonal subspace fine-tuning (arXiv 2504.07097): W = U·S·Vᵀ; the largest singular directions stay, the rest trains.
 
     `preserved` is the share of the singular directions of each layer that stay; the gradients of the others are projected to be
-    orthogonal to them. Each stage takes the decomposition anew and ends with its merge into W.
+    orthogonal to them. Each stage decomposes the current W and ends with its merge into W.
     """
 
     version: ClassVar[int] = 1

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from lmmcl.errors import UserError, shown, unknown
+from lmmcl.errors import UserError, shown, unknown, unknown_key
 from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
@@ -76,7 +76,7 @@ class Recipe(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What enters a key: equal settings are the same recipe under any name. What is not used is left out.
 
-        `partial` only allows what would be refused, so that it is no part of it.
+        `partial` only allows what would be refused, so it is left out.
         """
         identity: dict[str, Any] = {"train": list(self.train)}
         if self.adapter:
@@ -193,7 +193,7 @@ def get_recipe(spec: str | Mapping[str, Any]) -> Recipe:
         return _changed(str(name), spec[name])
     for key in spec:
         if key not in Recipe.model_fields:
-            raise UserError(unknown("key of a recipe", str(key), Recipe.model_fields))
+            raise UserError(unknown_key("key of a recipe", key, Recipe.model_fields))
     return _recipe(dict(spec))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lmmcl.methods.combination import CombinedTraining
 from lmmcl.methods.mitigation import StageContext, TrainingMitigation
 from lmmcl.training.recovery.checksums import find_corruption, write_checksums
 from lmmcl.training.recovery.timed_saves import BYTES_PER_SECOND, SHARE
@@ -29,9 +30,15 @@ def start_state(mitigation: TrainingMitigation, context: StageContext, runs: Pat
 
     Kept are only plain tensors of a process `alone`, where writing them costs at most a small share of what computing took.
     """
+    if isinstance(mitigation, CombinedTraining):
+        folder = runs / FOLDER
+        return [_start_state(member, context, folder / member.name, alone=alone) for member in mitigation.members]
+    return _start_state(mitigation, context, runs / FOLDER, alone=alone)
+
+
+def _start_state(mitigation: TrainingMitigation, context: StageContext, folder: Path, *, alone: bool) -> Any:
     if not (mitigation.keeps_state and alone):
         return mitigation.start(context)
-    folder = runs / FOLDER
     if (folder / FILE).is_file():
         if (corruption := find_corruption(folder)) is None:
             return torch.load(folder / FILE, weights_only=True)

@@ -178,6 +178,8 @@ def _write_results(
         parent_key=step.parent.key,
         base_digest=base_digest(step.model, precision),
         experts=grown(model),
+        adapter=trainable_model.adapter_header(after),
     )
+    size += fields.get("adapter", {}).get("bytes", 0)
     total = sum(parameter.numel() for parameter in own.values())
     return {**fields, "total_parameters": total, "checkpoint_bytes": size, "proof": proof.fields()}

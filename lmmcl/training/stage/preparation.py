@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
-from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
+from lmmcl.methods.mitigation import ROWS, StageContext
 from lmmcl.models.processing.position_limit import position_limits
 from lmmcl.models.processing.resizing import RESIZING
 from lmmcl.steps import Finetune, examples_of, skills_of
@@ -29,10 +29,10 @@ from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
 from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.recovery.timed_saves import SaveByTime
+from lmmcl.training.stage.adapter_names import earlier_adapters
 from lmmcl.training.stage.arguments import training_arguments
 from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
-from lmmcl.training.stage.trainable import earlier_adapters
 from lmmcl.training.stage.trainer import StageTrainer, answer_span
 
 
@@ -69,7 +69,7 @@ def prepare(
         args=training_arguments(step, job.placement, job.batches, updates=updates, folder=runs),
         train_dataset=data,
     )
-    changes = mitigation is not None and type(mitigation).batch is not TrainingMitigation.batch
+    changes = mitigation is not None and mitigation.uses("batch")
     trainer.data_collator = Collator(
         data.processor,
         (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None,
@@ -90,7 +90,7 @@ def _data(job: Job, earlier: Sequence[Skill], limits: Mapping[str, int]) -> tupl
     if not examples:
         raise UserError("has no training examples", file=f"skill {step.skill.name}")
     updates = step.training.updates(len(examples))
-    mixes = mitigation is not None and type(mitigation).data is not TrainingMitigation.data
+    mixes = mitigation is not None and mitigation.uses("data")
     if mitigation is not None and mixes:
         examples = mitigation.data(examples, earlier, step.seed)
     own, *mixed = _cache_keys(step, examples, mixes)

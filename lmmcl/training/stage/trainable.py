@@ -1,39 +1,35 @@
 """From a recipe to a model that is ready to train, and back to the tensors that a checkpoint holds.
 
 A plain recipe trains the model's own tensors. An adapter (LoRA, OSF; through PEFT) is put into the model before the stage and
-merged into its weights after: the checkpoint is then one like any other, and evaluation, merges and export know no adapters.
+merged into its weights after. Of LoRA the checkpoint holds the adapter, which whoever loads it merges again, to the same bits
+(`lmmcl.weights.lora`); of OSF, whose parts are as large as the weights, the merged weights.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.models.experts import grow, mlp_modules, roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.partition.fused import Slice, select_slices
 from lmmcl.models.roles import select
-from lmmcl.steps import Checkpoint, Finetune, Pretrained, stages_of
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained_names
 from lmmcl.training.stage.condition import best_conditioned
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import digest_tensors, named_tensors
-
-FOLDER = "adapter"
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_NAME = "default"
-_PEFT_PREFIX = "base_model.model."
+from lmmcl.weights.delta import adapter_header
+from lmmcl.weights.lora import FOLDER, LayerAdapter, scale_of, write_adapter
 
 
 class TrainableModel:
@@ -95,6 +91,10 @@ class TrainableModel:
         """
         return {}
 
+    def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
+        """What the delta says of the adapter that is stored in the place of merged tensors, whose digests are in `after`."""
+        return None
+
 
 class Adapted(TrainableModel):
     """A model with PEFT's adapters. Raises StageError when other layers were adapted than the recipe selects."""
@@ -124,7 +124,7 @@ class Adapted(TrainableModel):
         seed = np.random.SeedSequence([self.step.seed, self.step.depth]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]), _in_fp32(self.targets.values()):
             torch.manual_seed(int(seed))
-            return kind(self.model, self.config, _NAME)
+            return kind(self.model, self.config, ADAPTER_NAME)
 
     def _check(self, wrapped: set[str]) -> None:
         adapted = {_own_name(name) for name in wrapped if name.endswith(".weight")}
@@ -150,8 +150,19 @@ class Adapted(TrainableModel):
         fields["parameters"] = sum(own[name].numel() for name in self.added)
         if isinstance(self.adapter, LoRA):
             fields["bytes"] = self._save(output / FOLDER, own)
-        self._merge()
+            self._merge_lora(own)
+        else:
+            self._merge()
         return {"adapter": fields}
+
+    def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
+        if not isinstance(self.adapter, LoRA):
+            return None
+        return adapter_header(scale_of(self.config.to_dict()), {name: after[name] for name in self.targets})
+
+    def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        stored = self.targets if isinstance(self.adapter, LoRA) else ()
+        return super().saved_tensors([name for name in names if name not in stored], tensors)
 
     def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
         """Until the merge nothing but the adapter has moved: raises StageError otherwise."""
@@ -163,15 +174,28 @@ class Adapted(TrainableModel):
 
     def _save(self, folder: Path, own: Mapping[str, Tensor]) -> int:
         """Write the adapter, before its merge, as PEFT does; returns bytes. It fits the checkpoint that the stage started from."""
-        folder.mkdir()
-        tensors = {_saved_name(name): own[name].detach().float().cpu().contiguous() for name in self.added}
-        save_file(tensors, folder / WEIGHTS)
         config = self.config.to_dict()
         if isinstance(self.step.parent, Pretrained):
             config["base_model_name_or_path"] = getattr(self.step.model, "hub", None)
         config |= {"target_modules": sorted(config["target_modules"]), "inference_mode": True}
-        (folder / CONFIG).write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
-        return (folder / WEIGHTS).stat().st_size
+        tensors = {saved_name(name): own[name].detach().float().cpu().contiguous() for name in self.added}
+        return write_adapter(folder, tensors, config)
+
+    def _merge_lora(self, own: Mapping[str, Tensor]) -> None:
+        """Add the adapters to their weights as whoever loads the checkpoint does, and take them out of the model."""
+        scale = scale_of(self.config.to_dict())
+        with torch.no_grad():
+            for target in self.targets:
+                module = _module(target)
+                layer: Any = self.model.get_submodule(module)
+                of_a, of_b, of_norms = trained_names(module)
+                a, b, norms = own[of_a].detach(), own[of_b].detach(), own.get(of_norms)
+                weight = layer.get_base_layer().weight
+                merged = LayerAdapter(a, b, scale, norms).merge(weight.data)
+                if not bool(merged.isfinite().all()):
+                    raise StageError.of(self.step, f"{target}: merging its adapter makes it infinite or NaN")
+                weight.data = merged
+        self.tuner.unload()
 
     def _merge(self) -> None:
         """Add the adapters to their weights in fp32, rounding once, and take them out of the model."""
@@ -256,25 +280,3 @@ def _module(name: str) -> str:
 def _own_name(name: str) -> str:
     """The name that a tensor has in the model without adapters."""
     return name.replace(".base_layer.", ".")
-
-
-def _saved_name(name: str) -> str:
-    """The name of an adapter's tensor in PEFT's files."""
-    return _PEFT_PREFIX + name.replace(f".lora_magnitude_vector.{_NAME}.weight", ".lora_magnitude_vector").replace(
-        f".{_NAME}.", "."
-    )
-
-
-def earlier_adapters(checkpoint: Checkpoint, ledger: Ledger) -> list[dict[str, Tensor]]:
-    """The LoRA adapters of the stages on the way to `checkpoint`, oldest first: lora_A and lora_B by the names that they have
-    while they train. Stages without one are left out."""
-    found: list[dict[str, Tensor]] = []
-    for stage in stages_of(checkpoint):
-        with suppress(FileNotFoundError), ledger.opened(f"{stage.path}/{FOLDER}", WEIGHTS) as path:
-            found.append({_trained_name(name): tensor for name, tensor in load_file(path).items()})
-    return found
-
-
-def _trained_name(name: str) -> str:
-    own = name.removeprefix(_PEFT_PREFIX)
-    return own.replace(".lora_A.", f".lora_A.{_NAME}.").replace(".lora_B.", f".lora_B.{_NAME}.")

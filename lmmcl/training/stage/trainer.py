@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import HIDDEN, ROWS, TrainingMitigation
+from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
 from lmmcl.models.head import head_inputs
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
@@ -57,12 +57,10 @@ class StageTrainer(TrainerWithPrivateParts):
         self.first_update = 0
         self._last_log = (0, time.perf_counter())
         # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
-        kind = type(self.mitigation) if self.mitigation else TrainingMitigation
-        penalises = (kind.penalty, kind.token_penalty) != (TrainingMitigation.penalty, TrainingMitigation.token_penalty)
         self.can_cut_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._keeps_few_logits = self.can_cut_logits and not (penalises and kind.needs_all_logits)
+        self._keeps_few_logits = self.can_cut_logits and not (self.mitigation and self.mitigation.reads_all_logits)
         # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
-        # believes Qwen2.5-VL, which says that it cannot be told, and averages the means of the parts.
+        # believes Qwen2.5-VL, which says that it does not take it, and averages the means of the parts.
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
@@ -112,8 +110,8 @@ class StageTrainer(TrainerWithPrivateParts):
         return head_inputs(self.taught) if runs_head else nullcontext([])
 
     def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
-        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it can be told."""
-        given = {name: value for name, value in batch.items() if name not in ("labels", ROWS, COMPANION)}
+        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
+        given = {name: value for name, value in batch.items() if name not in ("labels", LABELS, ROWS, COMPANION)}
         return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -153,7 +151,7 @@ class StageTrainer(TrainerWithPrivateParts):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the pace, keep the row for the curve, tell who watches."""
+        """Add the throughput, keep the row for the curve, notify observers."""
         update, now = self.state.global_step, time.perf_counter()
         before, then = self._last_log
         if "loss" in logs:

@@ -17,7 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.losses.o_lora import OLoRA
 from lmmcl.training.finetune import finetune
-from lmmcl.training.stage.trainable import earlier_adapters
+from lmmcl.training.stage.adapter_names import earlier_adapters
 
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 16, "dropout": 0}}
 NAME = "layer.lora_A.default.weight"

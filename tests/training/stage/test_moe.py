@@ -25,8 +25,8 @@ from lmmcl.models.roles import summary
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
-from lmmcl.weights.delta import tensors_of
 
 TINY = get_model("tiny-onevision")
 MLPS = [f"model.language_model.layers.{n}.mlp" for n in range(3)]
@@ -110,7 +110,7 @@ def test_one_tuned_expert_trains_over_all_stages(precision: str, ledger: Ledger)
     planned = count_trained(get_recipe("moe"), TINY)
     for step in (first, second):
         record = finetune(step, ledger, TrainingPlacement())
-        assert record["trained_parameters"] == planned.trained == planned.written
+        assert record["trained_parameters"] == planned.trained == planned.changed
         assert record["proof"]["moved"] + len(record["proof"]["unmoved"]) == 3 * (3 + 1)
     base = named_tensors(TINY.load_model(precision=precision))
     one, two = (load_checkpoint(step, ledger, precision=precision) for step in (first, second))

@@ -24,8 +24,8 @@ from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.distributed.strategies import check_slices
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.trainable import TrainableModel
+from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import ensure_pretrained
-from lmmcl.weights.delta import tensors_of
 from lmmcl.weights.merging import merge
 
 GATE = {"name": "gate", "train": ["llm.blocks.*.mlp.gate"]}

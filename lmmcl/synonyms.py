@@ -1,0 +1,232 @@
+"""Words that people know from other tools, the ones that are meant here, and where each key of a file has its place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+
+SWEEP, CLUSTER = "sweep file", "cluster file"
+
+SECTIONS: dict[tuple[str, str], str] = {
+    (
+        SWEEP,
+        "",
+    ): "name description orders benchmarks probes skills thinking training evaluation per_skill per_stage grids search",
+    (
+        SWEEP,
+        "training",
+    ): "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio lr_scheduler_type "
+    "weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
+    (SWEEP, "evaluation"): "limit precision",
+    (SWEEP, "benchmarks"): "held_out own allow_overlap lmms_eval tags",
+    (SWEEP, "grids[…]"): "model recipe mitigation order seed",
+    (SWEEP, "search"): "stop scheduler optuna",
+    (CLUSTER, ""): "ray training evaluation driver claims store tracking gpu_memory_gb max_open_trials",
+    (CLUSTER, "ray"): "address cpus resources dashboard",
+    (
+        CLUSTER,
+        "training",
+    ): "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage offload "
+    "micro_batch_size gradient_checkpointing attention liger compile loader_workers encodings encodings_gb save_every max_failures",
+    (CLUSTER, "evaluation"): "cpus gpus resources batch_size engine attention",
+    (CLUSTER, "claims"): "enabled expiry_s poll_s",
+}
+"""The keys of each section of the two files; a test compares them with the classes of settings."""
+OF_MEMBERS = {
+    "rank": "a setting of a LoRA recipe: recipe: [{lora: {rank: 8}}]",
+    "alpha": "a setting of a member: recipe: [{lora: {alpha: 16}}], mitigation: [{wise_ft: {alpha: 0.5}}]",
+    "dropout": "a setting of a LoRA recipe: recipe: [{lora: {dropout: 0.0}}]",
+    "dora": "a setting of a LoRA recipe: recipe: [{lora: {dora: true}}]",
+    "targets": "a setting of a LoRA recipe: recipe: [{lora: {targets: [llm.blocks.*.attention]}}]",
+    "temperature": "a setting of lwf: mitigation: [{lwf: {temperature: 2.0}}] (answers are decoded greedily)",
+    "metric": "a key of a skill or benchmark of your own: skills.NAME.metric or benchmarks.own.NAME.metric in the sweep file",
+    "max_new_tokens": "a key of a skill or benchmark of your own: skills.NAME.max_new_tokens in the sweep file",
+}
+"""Settings that have their place inside a value, with an example."""
+
+_TARGETS: dict[str, str] = {
+    # keys of training
+    "learning_rate": "lr lrs peak_lr base_lr",
+    "epochs": "num_train_epochs num_epochs n_epochs epoch nepochs train_epochs",
+    "micro_batch_size": "per_device_train_batch_size train_micro_batch_size_per_gpu per_gpu_batch_size batch_size",
+    "global_batch_size": "per_device_train_batch_size train_micro_batch_size_per_gpu train_batch_size batch_size bs "
+    "total_batch_size effective_batch_size gradient_accumulation_steps gradient_accumulation",
+    "max_steps": "steps num_train_steps max_train_steps num_steps max_updates updates",
+    "examples": "max_train_samples max_samples num_samples n_samples train_samples buffer_size memory_size buffer",
+    "limit": "max_eval_samples max_samples num_samples n_samples num_questions questions examples",
+    "warmup_ratio": "warmup warmup_steps num_warmup_steps warmup_fraction",
+    "lr_scheduler_type": "lr_scheduler lr_schedule schedule scheduler",
+    "weight_decay": "wd decay",
+    "max_grad_norm": "clip_grad_norm gradient_clipping grad_clip gradient_clip_val clip max_norm",
+    "adam_beta1": "beta1 betas adam_betas",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps adam_eps epsilon",
+    "precision": "bf16 fp16 fp32 dtype torch_dtype mixed_precision half compute_dtype",
+    "max_length": "max_seq_length max_seq_len model_max_length cutoff_len sequence_length block_size",
+    # axes and other keys of a sweep file
+    "model": "models model_name model_name_or_path base_model checkpoint",
+    "recipe": "recipes finetuning_type finetune peft trainable",
+    "mitigation": "mitigations method methods cl_method",
+    "order": "orders task_order tasks sequence",
+    "orders": "order task_order tasks sequence",
+    "seed": "seeds random_seed random_state",
+    "grids": "grid axes sweep",
+    "held_out": "heldout holdout hold_out eval_tasks",
+    "benchmarks": "benchmark eval_datasets",
+    "skills": "skill datasets dataset data",
+    "evaluation": "eval",
+    "probes": "probe",
+    "metric": "metrics scorer metric_name",
+    "max_new_tokens": "max_tokens max_length answer_tokens",
+    "train": "train_file train_data train_path data path modules_to_save trainable unfreeze",
+    "test": "test_file eval_file validation val eval dev",
+    "images": "image_folder image_dir images_dir image_root image_path",
+    "trials": "n_trials num_trials num_samples",
+    "below": "min less_than lower lt",
+    "above": "max greater_than upper gt",
+    "reduction_factor": "eta",
+    "grace_stages": "grace_period",
+    # settings of recipes and mitigations
+    "rank": "r lora_r lora_rank dim",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout p",
+    "dora": "use_dora",
+    "rslora": "use_rslora",
+    "targets": "target_modules target_module lora_target modules layers",
+    "weight": "lambda lam lambda_ coefficient coef strength reg reg_weight ewc_lambda lwf_lambda alpha",
+    "scale": "lambda lam lambda_ scaling scaling_factor",
+    "temperature": "temp tau t",
+    "keep": "density fraction share trim ratio sparsity",
+    "drop": "drop_rate p dropout",
+    "ratio": "fraction share mix mix_ratio",
+    "share": "top_p fraction ratio",
+    # cluster files
+    "workers": "num_workers n_workers world_size nproc nproc_per_node num_processes",
+    "gpus_per_worker": "gpus num_gpus use_gpu gpu n_gpus gpus_per_node",
+    "cpus_per_worker": "num_cpus cpus",
+    "gpus": "num_gpus gpu n_gpus use_gpu",
+    "cpus": "num_cpus n_cpus",
+    "strategy": "parallelism distributed backend deepspeed fsdp",
+    "zero_stage": "stage zero zero_optimization",
+    "offload": "offload_optimizer cpu_offload",
+    "gradient_checkpointing": "activation_checkpointing grad_checkpointing",
+    "attention": "attn_implementation attn _attn_implementation flash_attention use_flash_attn",
+    "liger": "use_liger_kernel use_liger",
+    "compile": "torch_compile use_compile",
+    "loader_workers": "dataloader_num_workers data_workers preprocessing_num_workers",
+    "save_every": "save_steps checkpoint_every save_interval",
+    "max_failures": "retries max_retries",
+    "batch_size": "per_device_eval_batch_size eval_batch_size",
+    "engine": "backend",
+    "store": "storage_path output_dir storage ledger",
+    "tracking": "tracking_uri mlflow mlflow_tracking_uri",
+    "max_open_trials": "max_concurrent_trials max_concurrent",
+    "gpu_memory_gb": "gpu_memory vram",
+    # names of metrics, recipes, mitigations, benchmarks, strategies
+    "exact_match": "accuracy acc em exact match",
+    "vqa_soft": "vqa_accuracy vqa vqa_score",
+    "letter": "mcq multiple_choice option choice accuracy_mcq",
+    "yes_no": "binary bool pope",
+    "integer": "number numeric count counting_accuracy",
+    "anls": "edit_distance levenshtein",
+    "relaxed_accuracy": "relaxed",
+    "contains": "substring includes in",
+    "full": "all everything full_finetuning full_finetune full_ft fft ft sft",
+    "lora": "qlora dora peft adalora",
+    "sa_proj": "attention attn self_attention sa self_attn qkvo",
+    "mlp": "ffn feed_forward feedforward",
+    "projector": "connector merger mm_projector aligner multi_modal_projector",
+    "llm": "language_model text_model decoder lm",
+    "vision": "vision_tower visual vision_encoder vit image_encoder",
+    "head": "lm_head",
+    "embeddings": "embed_tokens embedding",
+    "norms": "norm layernorm layer_norm ln",
+    "lwf": "distillation kd knowledge_distillation learning_without_forgetting",
+    "ewc": "elastic_weight_consolidation",
+    "replay": "rehearsal er experience_replay",
+    "wise_ft": "weight_interpolation interpolation weight_averaging",
+    "l2_sp": "l2 l2_regularization l2_regularisation",
+    "model_tailor": "tailor",
+    "task_arithmetic": "task_vector task_vectors",
+    "data_hybrid": "data_mixing mixing joint",
+    "coco_caption": "coco",
+    "vqav2": "vqa vqa2",
+    "bf16": "bfloat16",
+    "fp16": "float16 half",
+    "fp32": "float32 float full",
+    "ddp": "dp data_parallel",
+    "deepspeed": "zero zero1 zero2 zero3",
+    "flash_attention_2": "flash flash_attn",
+    "chaudhry_forgetting": "forgetting",
+    "held_out_forgetting": "forgetting",
+}
+"""Ours, and what others call it. Of several that have a word in common, those are meant that the place allows."""
+
+REMARKS = {
+    "per_device_train_batch_size": "global_batch_size in the sweep file counts the examples of an update over all workers, "
+    "micro_batch_size in the cluster file those of a forward pass",
+    "gradient_accumulation_steps": "accumulation follows from global_batch_size and the cluster file's micro_batch_size",
+    "warmup_steps": "a share of a stage's updates",
+    "bf16": "write precision: bf16",
+    "fp16": "write precision: fp16",
+    "fp32": "write precision: fp32",
+    "precision": "all stages of a trial have the same",
+    "optim": "the optimizer is AdamW",
+    "optimizer": "the optimizer is AdamW",
+    "num_beams": "answers are decoded greedily",
+    "do_sample": "answers are decoded greedily",
+    "dora": "write {lora: {dora: true}}",
+    "qlora": "weights are never quantised, so that what is frozen can be proved to have stayed",
+}
+"""What else is said of a word, where a name alone would mislead."""
+
+
+def plain(word: str) -> str:
+    """A word without case and marks: `TextVQA`, `text-vqa` and `text_vqa` are alike."""
+    return re.sub(r"[^0-9a-z]", "", word.lower())
+
+
+_MEANT: dict[str, list[str]] = {}
+for _ours, _theirs in _TARGETS.items():
+    for _word in dict.fromkeys(map(plain, _theirs.split())):
+        _MEANT.setdefault(_word, []).append(_ours)
+_KEYS = [*dict.fromkeys(key for keys in SECTIONS.values() for key in keys.split()), *OF_MEMBERS]
+_REMARKS = {plain(word): remark for word, remark in REMARKS.items()}
+
+
+def synonyms(word: str, allowed: Collection[str]) -> list[str]:
+    """Of the allowed names, those that are the same word in another spelling, else those that `word` means elsewhere."""
+    spelled = [name for name in allowed if plain(name) == plain(word)]
+    return spelled or [name for name in _MEANT.get(plain(word), ()) if name in allowed]
+
+
+def is_key(word: str) -> bool:
+    """Whether a section of one of the two files has this key."""
+    return word in _KEYS
+
+
+def remark(word: str) -> str:
+    """What is to be known of a word of other tools; empty for most."""
+    return _REMARKS.get(plain(word), "")
+
+
+def place_of(word: str) -> str:
+    """Where a key has its place, under its own name, the one that is meant or the nearest; empty where there is none.
+
+    `training.workers in the cluster file`
+    """
+    near = difflib.get_close_matches(word, _KEYS, n=1, cutoff=0.8)
+    for name in (word, *_MEANT.get(plain(word), ()), *near):
+        if found := list(_places(name)):
+            return " or ".join(found)
+    return ""
+
+
+def _places(name: str) -> Iterable[str]:
+    for (file, section), keys in SECTIONS.items():
+        if name in keys.split():
+            axis = " (or an axis of a grid)" if (file, section) == (SWEEP, "training") else ""
+            yield f"{section}.{name}{axis} in the {file}" if section else f"{name} at the top of the {file}"
+    if name in OF_MEMBERS:
+        yield OF_MEMBERS[name]
