@@ -19,6 +19,7 @@ class MadeModel(LMM):
 
     family = "made"
     rules = (RoleRule(r".*", "llm.head"),)
+    knows_drawings = True
 
     def __init__(self, name: str = "made", revision: str = "1") -> None:
         self.name, self.revision = name, revision

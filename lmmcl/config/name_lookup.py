@@ -12,7 +12,8 @@ from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.methods.combination import combine
-from lmmcl.models import get_model
+from lmmcl.models import ModelSettings, get_model
+from lmmcl.named_settings import build
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.files.local_files import local_benchmark, local_skill
@@ -34,6 +35,7 @@ class Names:
     def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
         self._file, self._folder, self._entry = file, folder, entry
         self._named_values: dict[tuple[str, str], tuple[str, str]] = {}
+        self._settings = self._model_settings()
         self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
@@ -56,10 +58,23 @@ class Names:
                 model = self._named(get_model, place, value, self._folder)
                 if self._entry.thinking:
                     model = self._named(model.with_thinking, place)
+                if value in self._entry.models:
+                    model = self._named(model.with_settings, join("models", value), self._settings[value])
                 return self._one_of_its_name(axis, model.name, model, place)
             case "order" if value not in self.orders:
                 raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
         return value
+
+    def _model_settings(self) -> dict[str, ModelSettings]:
+        """The settings of models by their names in the grids."""
+        used = [name for grid in self._entry.grids for name in grid.model]  # type: ignore[attr-defined]
+        for name in self._entry.models:
+            if name not in used:
+                raise UserError(unknown("model of a grid", name, used), file=self._file, place=join("models", name))
+        return {
+            name: self._named(build, join("models", name), ModelSettings, name, settings)
+            for name, settings in self._entry.models.items()
+        }
 
     def _one_of_its_name(self, axis: str, name: str, value: Any, place: str) -> Any:
         """`value`, unless another of its name stands in the file: reports would take their trials for seeds of one."""

@@ -87,7 +87,7 @@ class Training(Settings):
         return {**identity, "weight_decay_version": WEIGHT_DECAY} if self.weight_decay else identity
 
     def updates(self, examples: int) -> int:
-        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""
+        """Optimizer updates of a stage on a skill with `examples` training examples, at most `self.examples` of them taken."""
         examples = min(examples, self.examples or examples)
         return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 

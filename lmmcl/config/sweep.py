@@ -223,7 +223,7 @@ class _Builder:
                 yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
 
     def _check_once(self, axis: str, values: Sequence[Any], place: str) -> None:
-        """Refuse a value that a list holds twice: two seeds that are one are no two seeds."""
+        """Refuse a value that a list holds twice: equal seeds would count as two."""
         seen: dict[Any, int] = {}
         for i, value in enumerate(values):
             said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)

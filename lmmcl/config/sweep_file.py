@@ -159,6 +159,11 @@ class SweepFile(Settings):
         description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
     )
     skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
+    models: dict[str, Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="how a model of a grid is asked, by its name there: `{llava-1.5-7b: {square: true}}`; for training, evaluation "
+        "and probes alike",
+    )
     thinking: bool = Field(
         default=False, description="whether models that can think before they answer do so, in training and evaluation"
     )

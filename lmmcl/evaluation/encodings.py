@@ -1,7 +1,7 @@
 """The questions of a benchmark as tensors, remembered by a process that asks them of many checkpoints.
 
 Rendering, reading and processing images costs more than a small model's answers, and a sweep asks the same questions of
-hundreds of checkpoints. What is remembered is bounded in bytes: a benchmark of large images is encoded anew each time.
+hundreds of checkpoints. What is remembered is bounded in bytes: a benchmark of large images is encoded again each time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
+from lmmcl.models.inputs.shown_images import settings_of
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.rendering import thinking
+from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Benchmark
 
@@ -79,6 +81,7 @@ def processor_token(processor: ProcessorMixin) -> str:
         tokenizer = processor.tokenizer
         parts = [type(processor).__name__, processor.to_json_string(), str(processor.chat_template)]
         parts += [f"thinking {thinking(processor)}"]
+        parts += [canonical_json(settings) for settings in [settings_of(processor).identity()] if settings]
         parts += [processor.image_processor.to_json_string(), str(tokenizer.special_tokens_map)]
         parts += [json.dumps(tokenizer.get_vocab(), sort_keys=True)]
         if tokenizer.is_fast:  # merges and normalisers, which the vocabulary does not tell

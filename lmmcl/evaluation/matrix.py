@@ -106,7 +106,7 @@ class ScoreMatrix:
     def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
         """The bootstrap distribution of every measure: `samples` values each, in percentage points.
 
-        A resample draws the questions of each benchmark anew, the same ones at all stages, so differences between stages
+        Each resample draws questions of each benchmark, the same ones at all stages, so differences between stages
         keep their pairing. The draw depends on the seed and the benchmark's name and size alone: two matrices over the
         same benchmarks are paired too, and the difference of their draws is that of the paired bootstrap.
         """

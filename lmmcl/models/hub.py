@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
 from lmmcl.models.families.generic import generic_roles
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings, text_width
 from lmmcl.models.inventory import meta_model, shipped
+from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import PROCESSOR_FILES
 from lmmcl.models.pretrained import PretrainedLMM
 
@@ -33,6 +35,11 @@ class HubModel(PretrainedLMM):
     architecture: Architecture = field(repr=False)
     description: str = ""
     thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
+
+    def with_settings(self, settings: ModelSettings) -> LMM:
+        settings.check(self.family)
+        return replace(self, settings=settings, architecture=settings.seen_by(self.architecture))
 
     @property
     def reference(self) -> str:
@@ -45,25 +52,26 @@ class HubModel(PretrainedLMM):
         return {"hub": self.hub, "revision": self.revision, **super().about()}
 
     def role_counts(self) -> dict[str, int]:
-        return dict(shipped(self.name)["roles"])
+        facts = shipped(self.name)
+        return self.settings.counts(dict(facts["roles"]), text_width(facts["config"]))
 
-    def roles_of(self, names: Iterable[str]) -> dict[str, str]:
+    def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, by the modules that the shipped configuration describes."""
         if self.rules:
-            return super().roles_of(names)
+            return super()._own_roles(names)
         roles = generic_roles(meta_model(shipped(self.name)["config"]), place=f"model {self.name}")
         return {name: roles[name] for name in names}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         model = super().load_model(precision=precision, device=device, attention=attention)
         loaded, said = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
-        if loaded != said:  # costs were planned with other numbers; roles are told by the loaded names all the same
+        if loaded != said:  # costs were planned with other numbers; roles follow from the loaded names in any case
             message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {said:,}"
             warnings.warn(message, UserWarning, stacklevel=2)
         return model
 
     def source(self) -> dict[str, Any]:
-        """With `local_files_only` when all is in the cache: then nothing is asked of the network."""
+        """With `local_files_only` when all is in the cache: then the network is not used."""
         local = {"local_files_only": True} if not self._missing() else {}
         return {"pretrained_model_name_or_path": self.hub, "revision": self.revision, **local}
 

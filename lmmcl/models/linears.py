@@ -1,6 +1,6 @@
 """Shapes of a model's linear layers by role: what an adapter needs to be counted, and refused, without weights.
 
-They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.models.linears` computes them anew (on torch's meta
+They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.models.linears` recomputes them (on torch's meta
 device, without memory). For other models they follow from the configuration, which then needs torch.
 """
 

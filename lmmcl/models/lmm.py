@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmmcl.errors import UserError
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings
 from lmmcl.models.roles import RoleRule, assign_roles
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ class LMM(ABC):
     name: str
     family: ClassVar[str]
     rules: ClassVar[tuple[RoleRule, ...]]
+    settings: ModelSettings = AS_IT_COMES
+    """How a sweep lets it be asked."""
+    knows_drawings: ClassVar[bool] = False
+    """Whether drawn pictures are all that it knows, so that probes ask about those."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -49,8 +55,13 @@ class LMM(ABC):
 
     @property
     def dropout_parts(self) -> tuple[str, ...]:
-        """Parts (first words of roles) that have dropout while they train; `*` for one that is no part's own."""
+        """Parts (first words of roles) that have dropout while they train; `*` for one that belongs to no part."""
         return ()
+
+    def with_settings(self, settings: ModelSettings) -> LMM:
+        """The same model, asked in another way; raises UserError for a setting that it does not know."""
+        settings.check(self.family)
+        return replace(self, settings=settings)  # type: ignore[type-var]  # each of them is a dataclass
 
     def with_thinking(self) -> LMM:
         """The same model, which thinks before it answers; raises UserError for one that does not know how to."""
@@ -72,4 +83,8 @@ class LMM(ABC):
 
     def roles_of(self, names: Iterable[str]) -> dict[str, str]:
         """The role of each parameter of a loaded model, by its name in `named_parameters()`."""
+        return self.settings.roles(self._own_roles(names))
+
+    def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
+        """The roles of a model as it comes."""
         return assign_roles(self.rules, names)

@@ -1,4 +1,4 @@
-"""A `save_pretrained` directory as a model: the family is told by its configuration, the identity by its bytes."""
+"""A `save_pretrained` directory as a model: its configuration gives the family, its bytes give the identity."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture, dropout_parts, get_architecture
 from lmmcl.models.families.generic import REPARTITIONED, VERSION, generic_roles, guess_architecture
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings, text_width
 from lmmcl.models.inventory import count_roles, meta_model, parameter_counts, piece_counts
 from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import (
@@ -49,6 +50,7 @@ class LocalModel(PretrainedLMM):
 
     directory: Path
     thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -83,7 +85,8 @@ class LocalModel(PretrainedLMM):
     @cached_property
     def architecture(self) -> Architecture:  # type: ignore[override]
         """The family of the configuration's `model_type`, or a guess from the names of the modules."""
-        return get_architecture(self.config["model_type"]) or guess_architecture(self.config["model_type"])
+        model_type = self.config["model_type"]
+        return self.settings.seen_by(get_architecture(model_type) or guess_architecture(model_type))
 
     @property
     def is_known(self) -> bool:
@@ -143,11 +146,11 @@ class LocalModel(PretrainedLMM):
             raise UserError("its files changed since the sweep was read; run again", file=self._place)
         return super().load_model(precision=precision, device=device, attention=attention)
 
-    def roles_of(self, names: Iterable[str]) -> dict[str, str]:
+    def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, or the parts are others than it knows, by the modules."""
         names = list(names)
         if self.is_known and covers(self.rules, names):
-            return super().roles_of(names)
+            return super()._own_roles(names)
         roles = self._roles
         if unknown := [name for name in names if name not in roles]:
             raise UserError(
@@ -176,7 +179,7 @@ class LocalModel(PretrainedLMM):
         self._check_complete()
         if not self.is_known:
             _warn_of_modules(self._place, self.config["model_type"])
-        return counts
+        return self.settings.counts(counts, text_width(self.config))
 
     def _check_complete(self) -> None:
         """Hold the names of the tensors to those of the architecture, without reading their values; remembered."""
@@ -202,7 +205,7 @@ class LocalModel(PretrainedLMM):
     def _count(self) -> dict[str, int]:
         model = self._meta_model()
         sizes = parameter_counts(model)
-        roles = self.roles_of(sizes)
+        roles = self._own_roles(sizes)
         return count_roles(roles, sizes, piece_counts(model, roles))
 
     def _meta_model(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from abc import abstractmethod
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.inputs.many_tiles import take_tiles, write_grids
+from lmmcl.models.inputs.model_settings import MARK, ModelSettings
 from lmmcl.models.lmm import LMM
 from lmmcl.models.model_folder import PROCESSOR_FILES, check_loaded
 from lmmcl.models.roles import RoleRule
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 
 THINKING = "+thinking"
 """Behind the name of a model: the same model, which thinks before it answers."""
+
+
+def named(reference: str, settings: ModelSettings) -> str:
+    """The reference of a model with settings: `llava-1.5-7b+{"square":true}`."""
+    if not settings:
+        return reference
+    return f"{reference}{MARK}{json.dumps(settings.identity(), sort_keys=True, separators=(',', ':'))}"
 
 
 class PretrainedLMM(LMM):
@@ -55,18 +65,20 @@ class PretrainedLMM(LMM):
     def reading(self) -> dict[str, Any]:
         """What of an identity tells how dialogues become tokens; empty where it never changed."""
         version = self.architecture.dialogues
-        own = {"dialogues": version} if version > 1 else {}
-        return own | ({"thinking": True} if self.thinking else {})
+        own: dict[str, Any] = {"dialogues": version} if version > 1 else {}
+        own |= {"thinking": True} if self.thinking else {}
+        return own | ({"settings": self.settings.identity()} if self.settings else {})
 
     def with_thinking(self) -> LMM:
         return replace(self, thinking=True)  # type: ignore[type-var]  # each of them is a dataclass
 
     def named(self, reference: str) -> str:
-        """What `get_model` finds this model by, thinking or not, where it finds the plain one by `reference`."""
-        return f"{reference}{THINKING if self.thinking else ''}"
+        """What `get_model` finds this model by, with its settings, where it finds the plain one by `reference`."""
+        return named(f"{reference}{THINKING if self.thinking else ''}", self.settings)
 
     def about(self) -> dict[str, str]:
-        return {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
+        told = {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
+        return told | {name: str(value) for name, value in self.settings.identity().items()}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()
@@ -80,33 +92,42 @@ class PretrainedLMM(LMM):
         cls = model_class(AutoConfig.from_pretrained(**self.source()), place)
         used = attention_for(cls, attention, place)
         model = load_whole(self.source(), place=place, dtype=dtype, attn_implementation=used)
+        if self.settings.tiles:
+            take_tiles(model)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:
         self.check()
-        from lmmcl.models.processing.processors import load_processor
+        from lmmcl.models.processing.processors import apply_settings, load_processor
         from lmmcl.models.processing.rendering import let_think
 
         processor: Any = load_processor(self.architecture, self.source())
         if self.thinking:
             let_think(processor, f"model {self.reference}")
-        return processor
+        return apply_settings(processor, self.settings, f"model {self.reference}")
 
     def save_processor(self, directory: Path) -> None:
-        """Copy the files of the processor as they came, so that every program reads them as it reads the original."""
+        """Copy the files of the processor as they came, so that every program reads them as it reads the original.
+
+        Settings of a sweep are in neither: a model that took more tiles is written with the grids that it came with.
+        """
+        from transformers import AutoConfig
+
         origin = self.files()
         for pattern in PROCESSOR_FILES:
             for path in sorted(origin.glob(pattern)):
                 target = directory / path.relative_to(origin)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+        if self.settings.tiles:
+            write_grids(directory, AutoConfig.from_pretrained(**self.source()).image_grid_pinpoints)
 
 
 def load_whole(source: Mapping[str, Any], *, place: str, **more: Any) -> Any:
     """What `from_pretrained` loads from `source`, all of it from there; `more` are keywords of `from_pretrained`.
 
     Raises UserError, with the names, where the checkpoint lacks tensors: transformers would draw them at random. What it
-    holds beyond the model is told in a warning.
+    holds beyond the model is named in a warning.
     """
     import torch
     from transformers import AutoModelForImageTextToText

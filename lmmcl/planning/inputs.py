@@ -34,6 +34,8 @@ def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
         yield skill
         yield skill.benchmark
     yield from trial.held_out
+    for probe in trial.probes:
+        yield from probe.benchmarks(trial.held_out, drawn=trial.model.knows_drawings)
     for value in (value for mitigation in trial.mitigations for value in vars(mitigation).values()):
         several = value if isinstance(value, tuple) else (value,)
         yield from (each for each in several if isinstance(each, Skill))

@@ -169,7 +169,7 @@ def _by_stage(trial: Trial) -> Iterator[str]:
 
 
 def few_examples(trial: Trial) -> Iterator[str]:
-    """The skills of a trial that have fewer examples than an update takes: it takes them again, and an epoch is no epoch."""
+    """Skills of a trial with fewer examples than an update takes: some are taken twice, so an epoch is more than one pass."""
     for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
         size = stage.examples or known_size(stage.skill)
         size = size and min(size, stage.training.examples or size)

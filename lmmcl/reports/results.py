@@ -76,7 +76,7 @@ class TrialResult:
     """One point of the grid with the stages it has reached, in order.
 
     `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
-    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials of which this is the mean
+    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
     (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
     """
 

@@ -1,4 +1,4 @@
-"""One checkpoint asked by hand: `lmmcl eval`, and two engines held against each other."""
+"""One checkpoint evaluated outside a sweep: `lmmcl eval`, and two engines compared with each other."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class ProbeStep(StepBase):
 
     def fields(self) -> dict[str, Any]:
         return {
-            "probe": self.probe.identity(),
+            "probe": self.probe.identity(self.benchmarks),
             "benchmarks": [
                 {**benchmark.identity(), **benchmark.sampling(self.probe.examples)} for benchmark in self.benchmarks
             ],
@@ -81,4 +81,4 @@ class ProbeStep(StepBase):
 
 
 ScoringStep = Evaluate | ProbeStep
-"""What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""
+"""The scoring of a checkpoint; all of one checkpoint run in one task that loads its model once."""

@@ -54,7 +54,7 @@ class Stage:
 
     @property
     def asked(self) -> tuple[ScoringStep, ...]:
-        """All that is asked of the checkpoint: benchmarks, then probes."""
+        """The scoring steps of the checkpoint: benchmarks, then probes."""
         return (*self.evaluations, *self.probes)
 
     @property
@@ -206,7 +206,9 @@ class Trial:
     def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[ProbeStep, ...]:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
-            ProbeStep(checkpoint, probe, probe.benchmarks(self.held_out), self.evaluation)
+            ProbeStep(
+                checkpoint, probe, probe.benchmarks(self.held_out, drawn=self.model.knows_drawings), self.evaluation
+            )
             for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))
         )

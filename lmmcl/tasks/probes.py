@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, unknown
 from lmmcl.named_settings import build, name_and_settings
 from lmmcl.registry import member, members
+from lmmcl.tasks.papers.easier.class_name_trap import WIKI_CLASS, WIKI_CLASS_CONTROL
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, BIRD_PARTS_CONTROL
 
@@ -28,11 +29,15 @@ class Probe(BaseModel):
     version: ClassVar[int]
     computed_by: ClassVar[str]
     needs_base: ClassVar[bool] = False
-    """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
+    """Whether the checkpoint is compared with the pre-trained model; such a probe skips that model itself."""
 
     examples: int = Field(default=64, gt=0, description="questions of each benchmark, a fixed sample")
     updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         default=(), description="also inside every stage: after these of its updates, such as [1, 10, 100]"
+    )
+
+    questions: tuple[str, ...] = Field(
+        default=(), description="names of benchmarks whose questions are used; default all held-out ones"
     )
 
     @field_validator("updates")
@@ -40,26 +45,55 @@ class Probe(BaseModel):
     def _ascending(cls, updates: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(updates)))
 
-    def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
-        """The benchmarks whose questions are used; raises UserError when there is none."""
+    def benchmarks(self, held_out: Sequence[Benchmark], *, drawn: bool = True) -> tuple[Benchmark, ...]:
+        """The benchmarks whose questions are used; raises UserError when there is none, or one is not known.
+
+        `drawn`: the model was taught with drawn pictures, as the embedded ones are.
+        """
+        if self.questions:
+            return tuple(self._named(name, held_out) for name in self.questions)
         if not held_out:
             raise UserError(f"{self.name} looks at held-out benchmarks, and the sweep lists none")
         return tuple(held_out)
 
-    def identity(self) -> dict[str, Any]:
-        """What enters a key: what is looked at, not of which checkpoints."""
-        return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"updates"})}
+    def _named(self, name: str, held_out: Sequence[Benchmark]) -> Benchmark:
+        from lmmcl.tasks import benchmark_names, get_benchmark  # which looks through all of this package
+
+        own = {benchmark.name: benchmark for benchmark in held_out}
+        if name not in own and name not in benchmark_names():
+            raise UserError(f"questions: {unknown('benchmark', name, [*own, *benchmark_names()])}")
+        return own[name] if name in own else get_benchmark(name)
+
+    def identity(self, benchmarks: Sequence[Benchmark] = ()) -> dict[str, Any]:
+        """What enters a key: what is looked at (on questions of `benchmarks`, which are apart in a step's fields), not the
+        checkpoints."""
+        fields = self.model_dump(mode="json", exclude={"updates", "questions"})
+        return {"name": self.name, "version": self.version, **fields}
+
+
+def captions(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+    """Those that ask for captions: such a benchmark is about no class of tokens, only single captions are."""
+    return [benchmark for benchmark in benchmarks if benchmark.metric == "cider"]
+
+
+class LeavesOut(Probe):
+    """A probe that leaves out what is about its class of tokens: benchmarks, and of captions single examples."""
+
+    def identity(self, benchmarks: Sequence[Benchmark] = ()) -> dict[str, Any]:
+        """Captions were left out as a whole once."""
+        return super().identity(benchmarks) | ({"captions": "by example"} if captions(benchmarks) else {})
 
 
 _SHARE: Any = Field(
     default=0.05,
     ge=0,
     lt=1,
-    description="a benchmark is about the class, and left out, when more of its reference answers hold such a token",
+    description="a benchmark is about the class, and left out, when more of its reference answers hold such a token; of captions "
+    "only those that do are left out",
 )
 
 
-class TokenBias(Probe):
+class TokenBias(LeavesOut):
     """How much probability goes to a class of tokens on questions that are not about that class."""
 
     computed_by: ClassVar[str] = "token_bias"
@@ -119,7 +153,7 @@ class LayerContribution(Probe):
     needs_base = True
 
 
-class Constrained(Probe):
+class Constrained(LeavesOut):
     """Points that come back when a class of tokens is forbidden, or when only words of the reference answers are allowed."""
 
     name = "constrained"
@@ -131,10 +165,10 @@ class Constrained(Probe):
 
 
 class ClassNameOption(Probe):
-    """Task-specific overfitting (arXiv 2603.14493): how often a wrong option is picked because it names the bird shown.
+    """Task-specific overfitting (arXiv 2603.14493): how often a wrong option is picked because it names what is shown.
 
-    Asks lettered questions on the colours of birds with one wrong option replaced by the kind that the skill `birds`
-    teaches, and, as the control, by another kind.
+    Asks ImageWikiQA with one wrong option replaced by the class of the image, and, as the control, by another class; of models
+    that know drawn pictures alone lettered questions on the colours of birds, with the kind that the skill `birds` teaches.
     """
 
     name = "class_name_option"
@@ -143,9 +177,11 @@ class ClassNameOption(Probe):
 
     examples: int = Field(default=200, gt=0, description="questions")
 
-    def benchmarks(self, held_out: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
+    def benchmarks(self, held_out: Sequence[Benchmark], *, drawn: bool = True) -> tuple[Benchmark, ...]:
         """Its own questions and their control; no held-out benchmark is used."""
-        return BIRD_PARTS, BIRD_PARTS_CONTROL
+        if self.questions:
+            raise UserError(f"{self.name} has questions of its own; leave out `questions`")
+        return (BIRD_PARTS, BIRD_PARTS_CONTROL) if drawn else (WIKI_CLASS, WIKI_CLASS_CONTROL)
 
 
 PROBES: tuple[type[Probe], ...] = (

@@ -20,6 +20,7 @@ from torch import Tensor
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.inputs.model_settings import MARK
 from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
 from lmmcl.weights.chain import tensors_of
@@ -49,10 +50,8 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
-    config = {
-        **stages[-1].config,
-        "base_model_name_or_path": getattr(step.model, "hub", step.model.reference.removesuffix(THINKING)),
-    }
+    plain = step.model.reference.partition(f"{MARK}{{")[0].removesuffix(THINKING)
+    config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", plain)}
     if len(stages) > 1:
         rank = sum(stage.config["r"] for stage in stages)
         config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}

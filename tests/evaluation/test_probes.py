@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from lmmcl.config.settings import Evaluation
 from lmmcl.errors import UserError
@@ -27,6 +28,7 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Pretrained, ProbeStep
 from lmmcl.tasks import get_benchmark
+from lmmcl.tasks.examples import ask
 from lmmcl.tasks.probes import PROBES, get_probe
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.class_name import BIRD_PARTS, TRAP
@@ -134,13 +136,14 @@ def test_a_benchmark_that_is_about_the_tokens_is_left_out() -> None:
 
 def test_a_few_answers_with_such_a_token_cost_only_those_questions() -> None:
     processor = loaded("tiny-onevision")[2]
-    rows = rows_of(processor, get_benchmark("presence"), 20)
+    presence = get_benchmark("presence")
+    rows = rows_of(processor, presence, 20)
     yes = set(processor.tokenizer("yes")["input_ids"])
     with_yes = [place for place, (example, _) in enumerate(rows) if example.target == "yes"]
     assert 0 < len(with_yes) < 20
-    kept = not_about(processor, rows, yes, len(with_yes) / 20)
+    kept = not_about(processor, presence, rows, yes, len(with_yes) / 20)
     assert sorted([*kept, *with_yes]) == list(range(20))
-    assert not_about(processor, rows, yes, len(with_yes) / 20 - 0.01) == []
+    assert not_about(processor, presence, rows, yes, len(with_yes) / 20 - 0.01) == []
 
 
 def test_a_model_does_not_differ_from_itself_and_differs_from_a_changed_one(family: str) -> None:
@@ -263,6 +266,42 @@ def test_only_words_of_the_answers_may_be_said() -> None:
     values = found({"constrained": {"examples": 24}}, of, (presence,)).values
     assert values["only_answers/free"] == 0.0
     assert values["only_answers/score"] == 100 * sum(row.target == "yes" for row in presence.load()[:24]) / 24
+
+
+def test_of_captions_only_those_that_hold_a_number_are_left_out() -> None:
+    """LMM-CL: number-token bias on captions of BLIP-558k, of which more than one in twenty counts something."""
+    scenes = ["a red bird", "two birds", "a dog and a cat", "three red dogs", "one fish"]
+    rows = [ask(f"scene-{at}", "describe it", text, Image.new("RGB", (32, 32))) for at, text in enumerate(scenes)]
+    captioned = Benchmark("captioned", 1, "cider", lambda: rows)
+    described = Benchmark("described", 1, "exact_match", lambda: rows)
+    of = subject("tiny-onevision")
+    details = found({"number_bias": {"examples": 5}}, of, (captioned,)).details
+    assert [sample["id"] for sample in details["samples"]] == ["scene-0", "scene-2"]
+    with pytest.raises(UserError, match="hold number tokens"):
+        found({"number_bias": {"examples": 5}}, of, (described,))
+    probe, model = get_probe("number_bias"), Pretrained(of.lmm)
+    keys = {
+        ProbeStep(model, probe, asked, Evaluation()).fields()["probe"].get("captions")
+        for asked in (HELD_OUT, (captioned,))
+    }
+    assert keys == {None, "by example"}
+
+
+def test_a_probe_asks_the_questions_that_it_names() -> None:
+    of = subject("tiny-onevision")
+    probe = get_probe({"kl_from_base": {"examples": 2, "questions": ["shape", "colour"]}})
+    assert [benchmark.name for benchmark in probe.benchmarks(HELD_OUT[1:])] == ["shape", "colour"]
+    assert probe.identity() == get_probe({"kl_from_base": {"examples": 2}}).identity(), (
+        "a step tells its questions itself"
+    )
+    assert set(found({"kl_from_base": {"examples": 2, "questions": ["shape"]}}, of, ()).values) == {
+        "mean",
+        "benchmark/shape",
+    }
+    with pytest.raises(UserError, match=r"questions: unknown benchmark 'shap'; did you mean 'shape'"):
+        get_probe({"kl_from_base": {"questions": ["shap"]}}).benchmarks(HELD_OUT)
+    with pytest.raises(UserError, match="has questions of its own"):
+        get_probe({"class_name_option": {"questions": ["shape"]}}).benchmarks(HELD_OUT)
 
 
 def test_picks_of_the_class_name_are_counted() -> None:

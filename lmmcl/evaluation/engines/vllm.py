@@ -24,6 +24,7 @@ from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
 from lmmcl.evaluation.generate import stop_tokens
 from lmmcl.ledger import Ledger
+from lmmcl.models.inputs.shown_images import shown_images
 from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import prompt_ids
 from lmmcl.steps import Checkpoint
@@ -34,7 +35,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MOST_IMAGES = 8
 """Images of one question that room is kept for."""
 WINDOWS = 8
-"""Questions are handed over so many batches at a time: enough to keep vLLM busy, few enough to hold their images."""
+"""Batches of questions handed over at a time: enough to keep vLLM busy, few enough to hold their images."""
 
 
 class Vllm(Engine):
@@ -89,7 +90,7 @@ class Vllm(Engine):
                 "`engine: transformers` asks it"
             )
         prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids(self.processor, example)}
-        images = example.open_images()
+        images = shown_images(self.processor, example)
         return {**prompt, "multi_modal_data": {"image": images}} if images else prompt
 
 
@@ -98,6 +99,8 @@ def _open(checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement
     from lmmcl.weights.checkpoint import export
 
     KIND.check()
+    if checkpoint.model.settings.tiles:
+        raise UserError("vLLM reads the tiles that a checkpoint came with; use `engine: transformers` for `tiles`")
     with tempfile.TemporaryDirectory(prefix="lmmcl-vllm-") as folder:
         export(checkpoint, ledger, Path(folder) / "model")
         engine = Vllm(Path(folder) / "model", checkpoint.model.load_processor(), placement, precision)

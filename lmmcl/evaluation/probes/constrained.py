@@ -49,7 +49,7 @@ def measure(probe: Constrained, benchmarks: Sequence[Benchmark], subject: Subjec
         free = scores(benchmark, rows, subject, None)
         only = scores(benchmark, rows, subject, Forbid(answer_tokens(taught), others=True))
         found["only_answers"][benchmark.name] = _compare(free, only)
-        if fine := not_about(subject.processor, rows, forbidden, probe.share):
+        if fine := not_about(subject.processor, benchmark, rows, forbidden, probe.share):
             kept = scores(benchmark, [rows[place] for place in fine], subject, Forbid(forbidden))
             found[without][benchmark.name] = _compare([free[place] for place in fine], kept)
     values = {

@@ -12,6 +12,7 @@ from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
 from lmmcl.evaluation.probes.subject import Subject
 from lmmcl.evaluation.probes.token_sets import reference_tokens
 from lmmcl.models.processing.padding import pad
+from lmmcl.tasks.probes import captions
 from lmmcl.tasks.skills import Benchmark
 
 
@@ -20,15 +21,17 @@ def rows_of(processor: ProcessorMixin, benchmark: Benchmark, count: int, *, with
     return [row for window in windows(processor, benchmark, count, count, with_answer=with_answer) for row in window]
 
 
-def not_about(processor: ProcessorMixin, rows: Sequence[Row], tokens: Collection[int], share: float) -> list[int]:
-    """The places of those rows whose reference answers hold none of `tokens`.
+def not_about(
+    processor: ProcessorMixin, benchmark: Benchmark, rows: Sequence[Row], tokens: Collection[int], share: float
+) -> list[int]:
+    """The places of those rows of `benchmark` whose reference answers hold none of `tokens`.
 
-    None at all when more than `share` of the answers hold one: the benchmark is about such tokens.
+    None at all when more than `share` of the answers hold one: the benchmark is about such tokens, unless it asks for captions.
     """
     wanted = set(tokens)
     references = reference_tokens(processor.tokenizer, [example for example, _ in rows])
     fine = [place for place, held in enumerate(references) if not wanted & held]
-    return fine if len(rows) - len(fine) <= share * len(rows) else []
+    return fine if captions([benchmark]) or len(rows) - len(fine) <= share * len(rows) else []
 
 
 def say(

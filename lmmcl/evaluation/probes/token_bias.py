@@ -2,7 +2,7 @@
 
 The model answers greedily; at each generated position the largest probability over the set, and their sum, are noted;
 they are averaged over a sample's positions, then over samples (arXiv 2510.08564, "number-token bias"). The position that
-ends an answer counts too: there the model could have gone on with such a token.
+ends an answer counts too: there the model could have continued with such a token.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(probe: TokenBias, benchmarks: Sequence[Benchmark], subject: Subject)
     samples: list[dict] = []
     for benchmark in benchmarks if tokens else ():
         rows = rows_of(subject.processor, benchmark, probe.examples)
-        rows = [rows[place] for place in not_about(subject.processor, rows, tokens, probe.share)]
+        rows = [rows[place] for place in not_about(subject.processor, benchmark, rows, tokens, probe.share)]
         limit = probe.max_new_tokens or benchmark.max_new_tokens
         for batch in batches(rows, subject.model, subject.batch_size):
             samples += [{"benchmark": benchmark.name, **sample} for sample in _watch(batch, tokens, limit, subject)]

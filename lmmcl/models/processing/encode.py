@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
+from lmmcl.models.inputs.shown_images import shown_images
 from lmmcl.models.processing.control_tokens import once
 from lmmcl.models.processing.padding import IGNORED, PER_TOKEN
 from lmmcl.models.processing.rendering import Dialogue, Renderer
@@ -102,7 +103,7 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
 
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
-    images = list(example.open_images()) or None
+    images = shown_images(processor, example) or None
     if images:
         once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     output = processor(text=[text], images=images, return_tensors="pt", **wants)

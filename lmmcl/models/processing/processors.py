@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.inputs.many_tiles import give_tiles
+from lmmcl.models.inputs.model_settings import ModelSettings
 from lmmcl.models.model_class import forward_inputs, model_class
 from lmmcl.models.processing import assembly, special_processors
 from lmmcl.models.processing.encode import hold
+from lmmcl.models.processing.rendering import Renderer
+from lmmcl.tasks.examples import Message
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -76,6 +80,19 @@ def _loaded(architecture: Architecture, source: dict[str, Any]) -> ProcessorMixi
     _complete(processor, settings, config)
     hold(processor, forward_inputs(model_class(config, _place(source))))
     _check(processor, _place(source))
+    return processor
+
+
+def apply_settings(processor: Any, settings: ModelSettings, place: str) -> Any:
+    """The processor, reading as `settings` say; raises UserError where its chat template writes no system turn."""
+    if not settings:
+        return processor
+    processor.model_settings = settings  # an attribute of the processor: it goes where the processor goes
+    if settings.tiles:
+        give_tiles(processor)
+    written = Renderer(processor, [Message("user", "?")]).write(1, prompt=True) if settings.system is not None else ""
+    if (settings.system or "") not in written:
+        raise UserError("system: its chat template writes no system turn; leave it out", file=place)
     return processor
 
 
@@ -186,7 +203,7 @@ def needs_torchvision(names: list[str]) -> str:
 
 
 def _check(processor: Any, place: str) -> None:
-    """Raises UserError unless a dialogue can be written, and it can be told where images go."""
+    """Raises UserError unless a dialogue can be written, and it is known where images go."""
     if getattr(processor, "chat_template", None) is None:
         processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if processor.chat_template is None:

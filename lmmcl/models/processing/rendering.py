@@ -5,7 +5,7 @@ in generation, and what is taught is what the template writes from there: a spac
 first word. It ends with the token that ends the turn. A template that writes none (Vicuna's) has its answers ended by the end of
 the text.
 
-A template that opens a thought in its generation prompt is asked not to (`enable_thinking`), and where it does so all the same the
+A template that opens a thought in its generation prompt is asked not to (`enable_thinking`), and where it does so anyway the
 thought is closed: an answer is never taught inside a thought. With thinking on, the thought is the model's to close.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.models.inputs.shown_images import settings_of
 from lmmcl.models.processing.control_tokens import (
     ControlTokens,
     control_tokens,
@@ -64,6 +65,7 @@ class Renderer:
 
     def __init__(self, processor: Any, messages: Sequence[Message]) -> None:
         self.processor, self.thinks = processor, thinking(processor)
+        self.system = settings_of(processor).system
         used = set().union(*(message.content for message in messages))
         self._free = (chr(code) for code in _PRIVATE if chr(code) not in used)
         self.begin, self.end, self.mark = (next(self._free) for _ in range(3))
@@ -97,6 +99,8 @@ class Renderer:
             {"role": message.role, "content": _parts(self._mark(message) if marked else message)}
             for message in self.quoted[:until]
         ]
+        if self.system is not None and self.quoted[0].role != "system":
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
         text = render(self.processor, turns, prompt=prompt, thinks=self.thinks)
         if prompt and not self.thinks and (close := opened(text)):
             text += CLOSED.format(close=close)

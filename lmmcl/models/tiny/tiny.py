@@ -11,10 +11,13 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmmcl.models.families import llava_next, llava_onevision, qwen2_5_vl
+from lmmcl.models.inputs.many_tiles import take_tiles, write_grids
+from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings, text_width
 from lmmcl.models.lmm import LMM
+from lmmcl.models.pretrained import named
 from lmmcl.models.roles import RoleRule
 from lmmcl.models.tiny.tiny_config import SEED, configuration, generation
 from lmmcl.models.tiny.tiny_processor import DATA, build_processor
@@ -29,11 +32,17 @@ WEIGHTS = "model.safetensors"
 class TinyLMM(LMM):
     """A model of `family` in small. `style` names its configuration and processor; `rules` its roles."""
 
+    knows_drawings: ClassVar[bool] = True
     name: str
     family: str  # type: ignore[misc]  # here one class serves three families
     style: str
     rules: tuple[RoleRule, ...] = field(repr=False)  # type: ignore[misc]
     description: str = ""
+    settings: ModelSettings = AS_IT_COMES
+
+    @property
+    def reference(self) -> str:
+        return named(self.name, self.settings)
 
     @property
     def directory(self) -> Path:
@@ -46,10 +55,12 @@ class TinyLMM(LMM):
         return (self.directory / WEIGHTS).exists()
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "digest": _digest(self)}
+        own = {"name": self.name, "digest": _digest(self.directory, self.style)}
+        return own | ({"settings": self.settings.identity()} if self.settings else {})
 
     def role_counts(self) -> dict[str, int]:
-        return json.loads((self.directory / "roles.json").read_text())
+        counts = json.loads((self.directory / "roles.json").read_text())
+        return self.settings.counts(counts, text_width(configuration(self.style)))
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         import torch
@@ -64,10 +75,20 @@ class TinyLMM(LMM):
         else:
             model = untrained(self.style, attention=attention)
             model.to(dtype)
+        if self.settings.tiles:
+            take_tiles(model)
         return model.to(device).eval()
 
     def load_processor(self) -> ProcessorMixin:
-        return build_processor(self.style)
+        from lmmcl.models.processing.processors import apply_settings
+
+        return apply_settings(build_processor(self.style), self.settings, f"model {self.reference}")
+
+    def save_processor(self, directory: Path) -> None:
+        """As it comes: settings of a sweep are written nowhere (see `PretrainedLMM.save_processor`)."""
+        build_processor(self.style).save_pretrained(directory)
+        if self.settings.tiles:
+            write_grids(directory, configuration(self.style)["image_grid_pinpoints"])
 
 
 def untrained(style: str, *, seed: int = SEED, attention: str = "sdpa") -> Any:
@@ -85,11 +106,11 @@ def untrained(style: str, *, seed: int = SEED, attention: str = "sdpa") -> Any:
 
 
 @cache
-def _digest(model: TinyLMM) -> str:
-    weights = model.directory / WEIGHTS
+def _digest(directory: Path, style: str) -> str:
+    weights = directory / WEIGHTS
     if weights.exists():
         return hashlib.sha256(weights.read_bytes()).hexdigest()
-    content = json.dumps({"seed": SEED, **configuration(model.style)}, sort_keys=True)
+    content = json.dumps({"seed": SEED, **configuration(style)}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

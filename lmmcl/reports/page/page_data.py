@@ -178,7 +178,7 @@ def _along(stage: StageResult) -> dict[str, Any]:
 
 
 def _cell(cell: Cell, benchmarks: Sequence[str]) -> dict[str, Any]:
-    """One of the four cells; image and text are told by its place."""
+    """One of the four cells; its place says which image and text."""
     asked = [benchmarks.index(name) for name in cell.benchmarks if name in benchmarks]
     return {name: _short(getattr(cell, name)) for name in ("change", "low", "high")} | {"benchmarks": asked}
 

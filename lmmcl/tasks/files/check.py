@@ -214,7 +214,7 @@ class Verdict:
 
 
 class PixelBudget:
-    """So many pixels are decoded at a time, by all threads together: large images wait for one another, small ones do not."""
+    """Pixels decoded at a time, by all threads together: large images wait for one another, small ones do not."""
 
     def __init__(self, pixels: int) -> None:
         self._free = pixels

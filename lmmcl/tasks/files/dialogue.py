@@ -1,4 +1,4 @@
-"""The turns of one row's dialogue, read into Messages; whoever calls is told everything that is wrong in them."""
+"""The turns of one row's dialogue, read into Messages; everything that is wrong in them is reported to the caller."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def place_images(messages: list[Message], images: int, column: str, complain: Co
 
 
 def is_unicode(text: str, place: str, complain: Complain) -> bool:
-    """Whether a text can be written and tokenized: JSON may spell half of a surrogate pair, which is no character."""
+    """Whether a text can be written and tokenized: JSON may spell half of a surrogate pair, which is not a character."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
 """Rows of LLaVA JSON and Hugging Face `messages` files, read into Examples.
 
-The format is told by the columns of each row:
+The format is recognised by the columns of each row:
 
 - LLaVA: `conversations` = [{"from": "human", "value": "<image>\\n…"}, {"from": "gpt", "value": "…"}, …];
 - Hugging Face: `messages` = [{"role": "user", "content": "…" or [{"type": "image"}, {"type": "text", "text": "…"}]}, …].

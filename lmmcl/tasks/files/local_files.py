@@ -121,7 +121,7 @@ def local_skill(
     max_new_tokens: int = ANSWER_TOKENS,
     description: str = "",
 ) -> LocalSkill:
-    """A skill from a file to be taught and a file to be asked; raises UserError as `local_benchmark` does.
+    """A skill from a file of training examples and a file of questions; raises UserError as `local_benchmark` does.
 
     `images` serves both files. Training rows may share an id.
     """

@@ -48,6 +48,7 @@ ABOUT: dict[tuple[str, str], int] = {
     ("okvqa", TRAIN): 9_009,
     ("okvqa", TEST): 5_046,
     ("coco_caption", TEST): 5_000,
+    ("blip_captions", TEST): 1_000,
     ("textcaps", TEST): 3_166,
     ("nocaps", TEST): 4_500,
     ("vqav2", TEST): 214_354,

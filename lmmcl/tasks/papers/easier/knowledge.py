@@ -72,23 +72,24 @@ def read_vmcbench(row: Row) -> Example:
     return make_example(row["index"], text, row["answer"], row["image"], category=row["category"])
 
 
-BENCHMARKS = (
-    short_answers(
-        "image_wiki_qa",
-        2,
-        "letter",
-        HubSource(
-            WIKI,
-            "imagewikiqa",
-            read_wiki,
-            licence="questions MIT; images of ImageNet",
-            elsewhere=True,
-            note="a repository of code; images by `--images`, a folder with ImageNet's val/<class>/<file>",
-            rows=wiki_rows,
-        ),
-        "ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
-        tags={skill: {"image": "id", "text": "ood"} for skill in ("imagenet_vqa", "imagenet_vqa.by_name")},
+IMAGE_WIKI_QA = short_answers(
+    "image_wiki_qa",
+    2,
+    "letter",
+    HubSource(
+        WIKI,
+        "imagewikiqa",
+        read_wiki,
+        licence="questions MIT; images of ImageNet",
+        elsewhere=True,
+        note="a repository of code; images by `--images`, a folder with ImageNet's val/<class>/<file>",
+        rows=wiki_rows,
     ),
+    "ImageWikiQA: facts about what an ImageNet image shows (2,000 questions)",
+    tags={skill: {"image": "id", "text": "ood"} for skill in ("imagenet_vqa", "imagenet_vqa.by_name")},
+)
+BENCHMARKS = (
+    IMAGE_WIKI_QA,
     short_answers(
         "mmmu",
         2,
