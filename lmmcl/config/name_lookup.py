@@ -15,6 +15,7 @@ from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.methods.combination import combine
 from lmmcl.models import ModelSettings, get_model
+from lmmcl.models.sources.reference import entry_name
 from lmmcl.named_settings import build
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
@@ -60,8 +61,8 @@ class Names:
                 model = self._named(get_model, place, value, self._folder)
                 if self._entry.thinking:
                     model = self._named(model.with_thinking, place)
-                if value in self._entry.models:
-                    model = self._named(model.with_settings, join("models", value), self._settings[value])
+                if (name := entry_name(value)) in self._entry.models:
+                    model = self._named(model.with_settings, join("models", name), self._settings[name])
                 return self._one_of_its_name(axis, model.name, model, place)
             case "order" if value not in self.orders:
                 raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
@@ -69,7 +70,7 @@ class Names:
 
     def _model_settings(self) -> dict[str, ModelSettings]:
         """The settings of models by their names in the grids."""
-        used = [name for grid in self._entry.grids for name in grid.model]  # type: ignore[attr-defined]
+        used = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
         for name in self._entry.models:
             if name not in used:
                 raise UserError(unknown("model of a grid", name, used), file=self._file, place=join("models", name))

@@ -85,6 +85,15 @@ MitigationEntry = (
 )
 """One mitigation, several that one trial combines, or null (or `none`) for none."""
 
+ModelEntry = Annotated[
+    Annotated[str, Field(min_length=1)] | Mapping[Any, Any],
+    BeforeValidator(_name_or_mapping),
+    Field(
+        description="a short name (`lmmcl list models`), an id of the hub (`owner/name`, `owner/name@revision`), a directory, "
+        "`{adapter: directory, base: model}` or `{checkpoint: trial or key, stage: number, store: store}`"
+    ),
+]
+
 ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
 
@@ -98,7 +107,7 @@ Grid = create_model(  # every value is a list; the grid is their product
     __base__=Settings,
     __doc__="A product of axes; every value is a list. Any training setting may be an axis. With `search.optuna`, an axis may "
     "be drawn instead: `{log_uniform: [1.0e-6, 1.0e-4]}`, `{uniform: …}`, `{int_uniform: …}` or `{choice: […]}`.",
-    model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
+    model=(Annotated[list[ModelEntry], Field(min_length=1)], ...),
     recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
     mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
