@@ -36,7 +36,10 @@ def report(
     store: Store = None,
     cluster: ClusterFile = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
+        str | None,
+        typer.Option(
+            "--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"
+        ),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
@@ -106,7 +109,7 @@ def _check_together(given: set[str], format: str | None) -> None:
         if option in given and (wrong := [each for each in others if each in given]):
             raise UserError(f"{option} does not go with {', '.join(wrong)}; it goes with {allowed}")
     shape = "csv" if "--csv" in given else format
-    if "--budget" in given and shape in ("csv", "parquet", "html"):
+    if "--budget" in given and shape in ("csv", "parquet", "html", "latex", "pdf", "svg", "zip"):
         why = "where its reader sets it" if shape == "html" else "which recommends nothing"
         raise UserError(f"--budget does not go with {shape}, {why}; it goes with table, json and md")
 
