@@ -183,19 +183,21 @@ def few_examples(trial: Trial) -> Iterator[str]:
 
 
 def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    if not any(probe.updates for probe in trial.probes):
-        return
-    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
-        for probe in trial.probes:
-            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
+    if trial.evaluation.looks_inside:
+        every = trial.evaluation.every
+        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)) if asked else ():
+        for what, name, updates in asked:
+            beyond = [update for update in updates if stage.updates and update > stage.updates]
             if beyond:
                 yield (
-                    f"{probe.name} is not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
+                    f"{what} not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
                     f"a stage of it has {stage.updates}"
                 )
-            if probe.updates and stage.updates is None:
-                yield f"{probe.name}: how many updates {stage.skill.name} has is known when its data are there"
+            if stage.updates is None:
+                yield f"{name}: how many updates {stage.skill.name} has is known when its data are there"
 
 
 def _numbers(some: Sequence[int]) -> str:
