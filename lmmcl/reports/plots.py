@@ -22,7 +22,7 @@ MOST_SHADES = 9
 """Numbers that the legend names."""
 
 
-PAPER = {"font.size": 7, "axes.labelsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none"}
+PAPER: Any = {"font.size": 7, "axes.labelsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none"}
 """Type of a paper's figures; text stays text, as publishers ask."""
 SINGLE_COLUMN = 3.35
 """Inches; two columns are 6.9."""
