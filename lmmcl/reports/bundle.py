@@ -12,14 +12,13 @@ from lmmcl.ledger.provenance import NUMBERS
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables import export
 from lmmcl.search.run_context import RunContext
-from lmmcl.tracking.extras import resolved
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member: the same results give the same bytes."""
 
 
 def write_bundle(context: RunContext, results: SweepResults, path: Path, texts: Mapping[str, str]) -> None:
-    """Write `path`, with `texts` (by file name) besides what every bundle holds. No weights: keys say what must come out.
+    """Write `path`, with `texts` (by file name; `sweep.json` is the sweep as understood) besides what every bundle holds. No weights: keys say what must come out.
 
     `versions` are those with which the stages were computed. Data and model files of the user are not copied; their digests
     are in the keys, so other data give other keys.
@@ -29,7 +28,6 @@ def write_bundle(context: RunContext, results: SweepResults, path: Path, texts: 
     members = {
         "README.md": _readme(context, name),
         "requirements.txt": _requirements(context),
-        "sweep.json": resolved(context.sweep) + "\n",
         "report.json": export.as_json(results),
         "trials.csv": export.as_csv(results),
         **texts,

@@ -232,7 +232,8 @@ def _draw_for_paper(results: SweepResults, to: Path, format: str) -> None:
 def _bundle(context: RunContext, results: SweepResults, to: Path) -> None:
     from lmmcl.reports.bundle import write_bundle
 
-    write_bundle(context, results, to, {"table.tex": paper_text(context, results)})
+    texts = {"table.tex": paper_text(context, results), "sweep.json": resolved(context.sweep) + "\n"}
+    write_bundle(context, results, to, texts)
 
 
 def _show_or_write(text: str, to: Path | None, format: str) -> None:
