@@ -18,7 +18,9 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_bundle(context: RunContext, results: SweepResults, path: Path, texts: Mapping[str, str]) -> None:
-    """Write `path`, with `texts` (by file name; `sweep.json` is the sweep as understood) besides what every bundle holds. No weights: keys say what must come out.
+    """Write `path`, with `texts` (by file name; `sweep.json` is the sweep as understood) besides what every bundle holds.
+
+    No weights: keys say what must come out.
 
     `versions` are those with which the stages were computed. Data and model files of the user are not copied; their digests
     are in the keys, so other data give other keys.
