@@ -215,8 +215,8 @@ def report_against(
 
 def paper_text(context: RunContext, results: SweepResults) -> str:
     """The table for a paper, and the paragraph on methods."""
-    from lmmcl.reports.methods_text import methods_text
-    from lmmcl.reports.tables.latex import escape_latex, latex_table
+    from lmmcl.reports.paper.latex import escape_latex, latex_table
+    from lmmcl.reports.paper.methods_text import methods_text
 
     return f"{latex_table(results)}\n% methods\n{escape_latex(methods_text(context, results))}\n"
 
@@ -230,7 +230,7 @@ def _draw_for_paper(results: SweepResults, to: Path, format: str) -> None:
 
 
 def _bundle(context: RunContext, results: SweepResults, to: Path) -> None:
-    from lmmcl.reports.bundle import write_bundle
+    from lmmcl.reports.paper.bundle import write_bundle
 
     texts = {"table.tex": paper_text(context, results), "sweep.json": resolved(context.sweep) + "\n"}
     write_bundle(context, results, to, texts)

@@ -10,7 +10,7 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, run, tell_provenance  #
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect_results
-from lmmcl.reports.methods_text import methods_text
+from lmmcl.reports.paper.methods_text import methods_text
 from lmmcl.search.run_context import RunContext
 
 

@@ -11,7 +11,7 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, run, tell_provenance  #
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
-from lmmcl.reports.bundle import write_bundle
+from lmmcl.reports.paper.bundle import write_bundle
 from lmmcl.reports.results import SweepResults
 from lmmcl.search.run_context import RunContext
 

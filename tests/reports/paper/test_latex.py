@@ -12,8 +12,8 @@ import pytest
 from synthetic_results import make_sweep, make_trial
 
 from lmmcl.reports import formatting
+from lmmcl.reports.paper.latex import escape_latex, latex_table
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.tables.latex import escape_latex, latex_table
 
 
 def rows(text: str) -> list[str]:
