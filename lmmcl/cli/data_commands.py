@@ -21,7 +21,7 @@ def data_check(
     images: Annotated[Path | None, typer.Option(help="folder of the images; default that of the file")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="also tell how the tokenizer of this model reads the texts (a name or a directory)"),
+        typer.Option(help="also report how this model's tokenizer reads the texts (name or directory of the model)"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +52,9 @@ def data_prepare(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="skills (train and test data) and benchmarks")],
     to: Annotated[Path | None, typer.Option("--to", help="folder; else LMMCL_DATA, else the user's cache")] = None,
     copies: Annotated[Path | None, typer.Option(help="folder with local copies, each at <owner>/<name>")] = None,
-    images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder of images, for data sets that hold only the names of their images")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="prepare again even if the data is already there")] = False,
 ) -> None:
     """Fetch, convert and check data of the hub, once. The same command continues after an interruption."""

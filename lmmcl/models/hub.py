@@ -109,7 +109,7 @@ class HubModel(PretrainedLMM):
             raise self._absent("gated: accept its terms on its page, then set HF_TOKEN") from error
         except (HTTPError, OSError) as error:
             raise self._absent(
-                f"not in the local cache, and the hub cannot be asked ({type(error).__name__})"
+                f"not in the local cache, and the hub cannot be reached ({type(error).__name__})"
             ) from error
 
     def _absent(self, why: str) -> UserError:

@@ -43,7 +43,7 @@ def _of_configuration(lmm: LMM) -> Shapes:
 
     if not isinstance(lmm, PretrainedLMM):
         raise UserError(
-            "does not tell the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
+            "does not list the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
         )
     from transformers import AutoConfig
 
