@@ -22,6 +22,10 @@ Overrides = Annotated[
 ]
 Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
+Tracking = Annotated[
+    list[str] | None,
+    typer.Option("--tracking", metavar="NAME", help="also log to tensorboard, trackio or wandb; may be repeated"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 TrialName = Annotated[
     str, typer.Argument(metavar="TRIAL", help="a trial: name, part of a name, key or beginning of a key")
@@ -30,7 +34,7 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="STEP",
-        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last",
+        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last, NAME@1 for that after stage 1",
     ),
 ]
 

@@ -14,6 +14,7 @@ from lmmcl.cli.options import (
     Overrides,
     Store,
     SweepFile,
+    Tracking,
     TrialName,
     given_again,
     open_ledger,
@@ -42,6 +43,7 @@ def report(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="fill this MLflow tracking store from the ledger")
     ] = None,
+    tracking: Tracking = None,
     budget: Annotated[
         float | None,
         typer.Option(
@@ -61,7 +63,13 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {"--mlflow": mlflow, "--pictures": pictures, "--budget": budget, "--csv": csv or None}
+    given = {
+        "--mlflow": mlflow,
+        "--tracking": tracking or None,
+        "--pictures": pictures,
+        "--budget": budget,
+        "--csv": csv or None,
+    }
     given |= {"--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
@@ -77,6 +85,7 @@ def report(
         format=format_,
         to=to,
         mlflow=mlflow,
+        tracking=tracking or (),
         console=console,
         budget=BUDGET if budget is None else budget,
         pictures=pictures,
@@ -88,8 +97,11 @@ def _check_together(given: set[str], format: str | None) -> None:
     if "--csv" in given and format not in (None, "csv"):
         raise UserError(f"--csv means --format csv and contradicts --format {format}; use one of them")
     alone = {
-        "--against": (["--mlflow", "--pictures", "--budget", "--csv"], "--format table, json or md, and --to"),
-        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow"),
+        "--against": (
+            ["--mlflow", "--tracking", "--pictures", "--budget", "--csv"],
+            "--format table, json or md, and --to",
+        ),
+        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow and --tracking"),
     }
     for option, (others, allowed) in alone.items():
         if option in given and (wrong := [each for each in others if each in given]):

@@ -17,7 +17,7 @@ from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
-from lmmcl.models.hub import HubModel
+from lmmcl.models.hub import HubLMM
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
@@ -214,7 +214,7 @@ def _trial_plan(walk: TrialProgress, recorded: set[str], stage_bytes: int, clust
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
         asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
-        node=_smallest_place(trial) if cluster is None and isinstance(trial.model, HubModel) else None,
+        node=_smallest_place(trial) if cluster is None and isinstance(trial.model.plain, HubLMM) else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 

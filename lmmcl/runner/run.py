@@ -26,7 +26,7 @@ from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
-from lmmcl.tracking.background import BackgroundTracker
+from lmmcl.tracking.background import BackgroundTrackers
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Outcome:
 class ProgressReporter:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
-    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTracker | None) -> None:
+    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTrackers | None) -> None:
         self._context, self._display, self._tracker, self._ledger = context, display, tracker, context.ledger
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
@@ -123,7 +123,7 @@ def run_sweep(
     *,
     console: Console,
     inline: bool = False,
-    tracker: BackgroundTracker | None = None,
+    tracker: BackgroundTrackers | None = None,
 ) -> Outcome:
     """Compute every step that the trials of the sweep walk and the ledger lacks, those of the trials that it searches for too.
 
