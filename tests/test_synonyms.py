@@ -33,11 +33,12 @@ CLASSES: dict[tuple[str, str], Any] = {
 
 
 def test_the_places_of_keys_are_those_of_the_settings() -> None:
-    for section, kind in CLASSES.items():
-        assert synonyms.SECTIONS[section].split() == list(kind.model_fields), section
+    for (file, section), kind in CLASSES.items():
+        assert synonyms.SECTIONS[file][section].split() == list(kind.model_fields), section
     axes = set(sweep_file.Grid.model_fields) - set(sweep_file.Training.model_fields)
-    assert set(synonyms.SECTIONS[synonyms.SWEEP, "grids[…]"].split()) == axes
-    assert set(synonyms.SECTIONS) == {*CLASSES, (synonyms.SWEEP, "grids[…]")}
+    assert set(synonyms.SECTIONS[synonyms.SWEEP]["grids[…]"].split()) == axes
+    written = {(file, section) for file, sections in synonyms.SECTIONS.items() for section in sections}
+    assert written == {*CLASSES, (synonyms.SWEEP, "grids[…]")}
 
 
 def test_every_word_leads_to_a_name_that_exists() -> None:

@@ -183,19 +183,20 @@ def few_examples(trial: Trial) -> Iterator[str]:
 
 
 def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    if not any(probe.updates for probe in trial.probes):
-        return
-    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
-        for probe in trial.probes:
-            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
+    if trial.evaluation.looks_inside:
+        every = trial.evaluation.every
+        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)) if asked else ():
+        for what, name, updates in asked:
+            beyond = [update for update in updates if stage.updates and update > stage.updates]
             if beyond:
                 yield (
-                    f"probe {probe.name} is skipped after {_numbers(beyond)} updates of {stage.skill.name}: "
-                    f"its stage has {stage.updates}"
+                    f"{what} skipped after {_numbers(beyond)} updates of {stage.skill.name}: its stage has {stage.updates}"
                 )
-            if probe.updates and stage.updates is None:
-                yield f"probe {probe.name}: the number of updates of {stage.skill.name} is known once its data are prepared"
+            if stage.updates is None:
+                yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
 
 
 def _numbers(some: Sequence[int]) -> str:

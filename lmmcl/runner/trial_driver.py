@@ -61,7 +61,7 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
             steps.prefetch(following.checkpoint)
         matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         for moment in stage.moments:
-            steps.ensure_all(moment.probes)
+            steps.ensure_all(moment.asked)
         measures = matrix.summary()
         report = {"stage": stage.number, **measures}
         stopped = budget_broken(trial.stop, stage.number, measures) if following else None

@@ -193,8 +193,9 @@ def refusal(*members: Any) -> str:
 def test_what_does_not_combine_is_refused_with_the_reason() -> None:
     assert "mofo and spider both rewrite the optimizer's update" in refusal("mofo", "lwf", "spider")
     assert "lwf is listed twice" in refusal("lwf", {"lwf": {"weight": 2.0}})
-    assert "list ties first" in refusal("wise_ft", "ties")
-    assert "list model_tailor first" in refusal("dare", "model_tailor")
+    assert "allowed: ties as the first merge" in refusal("wise_ft", "ties")
+    assert "allowed: model_tailor as the first merge" in refusal("dare", "model_tailor")
+    assert "one of them" in refusal("ties", "model_tailor") and "one of them" in refusal("model_tailor", "ties")
     assert "continues_from: tuned" in refusal("ties", {"wise_ft": {"continues_from": "tuned"}})
     assert "cannot be combined with others" in refusal("lwf", None)
     assert refusal("lwf", "replai").startswith("[1]: unknown mitigation 'replai'")
