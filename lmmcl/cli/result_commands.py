@@ -47,12 +47,11 @@ def report(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", min=0, help="largest acceptable held-out forgetting, in percentage points", show_default="2.0"
+            "--budget", min=0, help="acceptable held-out forgetting, in percentage points", show_default="2.0"
         ),
     ] = None,
     against: Annotated[
-        str | None,
-        typer.Option("--against", help="compare with published figures: 'published', or a YAML file of figures"),
+        str | None, typer.Option("--against", help="figures to compare with: 'published', or a YAML file")
     ] = None,
     pictures: Annotated[
         Path | None,
