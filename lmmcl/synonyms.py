@@ -12,14 +12,14 @@ SECTIONS: dict[tuple[str, str], str] = {
     (
         SWEEP,
         "",
-    ): "name description orders benchmarks probes skills thinking training evaluation per_skill per_stage grids search",
+    ): "name description orders benchmarks probes skills models thinking training evaluation per_skill per_stage grids search",
     (
         SWEEP,
         "training",
     ): "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio lr_scheduler_type "
     "weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
-    (SWEEP, "evaluation"): "limit precision",
-    (SWEEP, "benchmarks"): "held_out own allow_overlap lmms_eval tags",
+    (SWEEP, "evaluation"): "limit precision updates every",
+    (SWEEP, "benchmarks"): "held_out own allow_overlap lmms_eval tags wordings",
     (SWEEP, "grids[…]"): "model recipe mitigation order seed",
     (SWEEP, "search"): "stop scheduler optuna",
     (CLUSTER, ""): "ray training evaluation driver claims store tracking gpu_memory_gb max_open_trials",
