@@ -13,6 +13,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step
+from lmmcl.steps.count_trained import trains_head
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -112,7 +113,9 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
     """Whether the mitigation of a stage reads nothing that the strategy divides."""
     try:
-        check_divided(step.mitigation, placement.strategy_name)
+        check_divided(
+            step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model)
+        )
     except UserError:
         return False
     return True
@@ -130,7 +133,7 @@ def _is_feasible(step: Finetune, placement: TrainingPlacement) -> bool:
 def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
-    check_divided(step.mitigation, place.strategy_name)
+    check_divided(step.mitigation, place.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return
