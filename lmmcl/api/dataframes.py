@@ -15,7 +15,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables import long_rows
 from lmmcl.reports.tables.export import flat_rows
 from lmmcl.reports.tables.moments import moment_rows
-from lmmcl.reports.tables.wordings import wording_rows
+from lmmcl.reports.tables.wording_spread import wording_rows
 from lmmcl.search.run_context import RunContext
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.table import terminal_table
-from lmmcl.reports.tables.wordings import wordings_table
+from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import BESIDE, fill_mlflow, fill_tracker, report_folder, start_trackers, tracked_line
 from lmmcl.search.run_context import RunContext

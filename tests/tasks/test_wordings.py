@@ -22,7 +22,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables.export import as_dict
-from lmmcl.reports.tables.wordings import spreads, wordings_markdown, wordings_table
+from lmmcl.reports.tables.wording_spread import spreads, wordings_markdown, wordings_table
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.wordings import Wording, worded

@@ -17,7 +17,7 @@ from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, Tri
 from lmmcl.reports.tables.moments import best_moment
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
-from lmmcl.reports.tables.wordings import spreads
+from lmmcl.reports.tables.wording_spread import spreads
 from lmmcl.terminal import escape_controls
 
 FORMULA = ("=", "+", "-", "@", "\t")

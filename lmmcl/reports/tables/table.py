@@ -19,7 +19,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 from lmmcl.reports.tables.moments import moments_markdown
-from lmmcl.reports.tables.wordings import wordings_markdown
+from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
 HALF = "± is half the width of the 95 % interval (both ends, where it lies unevenly: --format md)"
