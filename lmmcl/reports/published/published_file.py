@@ -132,7 +132,7 @@ class Publication(Settings):
 
     paper: str
     source: str
-    sweeps: tuple[str, ...] = Field(default=(), description="sweeps that ship and ask the same")
+    sweeps: tuple[str, ...] = Field(default=(), description="sweeps of this repository that reproduce it")
     claims: tuple[str, ...] = ()
     figures: tuple[Figure, ...]
 

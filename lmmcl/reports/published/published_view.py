@@ -17,7 +17,7 @@ from lmmcl.reports.formatting import escape_markdown, label
 from lmmcl.reports.published.published import Beside, Comparison, Row
 
 FORMATS = ("table", "json", "md")
-HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "where it stands")
+HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "source")
 
 
 def published_text(comparison: Comparison, format: str) -> str:
