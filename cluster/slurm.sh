@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A sweep on Slurm: a Ray cluster over the job's nodes for as long as the job runs. Submit it again to go on after the time limit.
+# A sweep on Slurm: a Ray cluster over the job's nodes for as long as the job runs. Submit it again to continue after the time limit.
 #   sbatch cluster/slurm.sh sweeps/quickstart.yaml --store /shared/lmmcl-store
 #   sbatch cluster/slurm.sh SWEEP --store /shared/lmmcl-store --cluster FILE      (a file with `ray: {address: auto}`, instead of the one below)
 # Idle, it costs nothing: nodes are held only while the sweep runs. Edit the marked lines.

@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Put `text` (UTF-8) in the place of `path` at once."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name of bytes that are no UTF-8
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name of bytes that are not UTF-8
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -22,11 +22,11 @@ class BackOff:
     retries: int | None = None
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures, 1 or more: 1, 2, 4, … `longest`."""
+        """Seconds to wait after `failures` failures, 1 or more: 1, 2, 4, … `longest`."""
         return min(self.longest, self.first * 2.0 ** min(max(failures, 1) - 1, 60))
 
     def is_spent(self, failures: int) -> bool:
-        """Whether so many failures leave no further try."""
+        """Whether `failures` failures leave no further try."""
         return self.retries is not None and failures > self.retries
 
     def pauses(self) -> Iterator[float]:

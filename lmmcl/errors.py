@@ -1,4 +1,4 @@
-"""What a person is told when the input is wrong: one message with place, remedy and the nearest allowed name."""
+"""Errors of input: one message with the place, what is wrong, what is allowed, the nearest name and the remedy."""
 
 from __future__ import annotations
 
@@ -46,8 +46,12 @@ class UserError(Exception):
         super().__init__(f"{where}: {self.message}" if where else self.message)
 
     def at(self, *, file: str | None = None, place: str | None = None) -> Self:
-        """The same error, told with the file and the place in it that the thrower did not know."""
+        """The same error with the file and the place in it, which the code that raised it did not know."""
         return type(self)(self.message, file=file or self.file, place=place or self.place)
+
+    def at_end(self, more: str) -> Self:
+        """The same error with `more` behind its message."""
+        return type(self)(self.message + more, file=self.file, place=self.place)
 
     def __reduce__(self) -> tuple:  # errors cross process borders (Ray), and the default loses the keywords
         return (_rebuild, (type(self), self.message, self.file, self.place))

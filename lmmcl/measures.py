@@ -146,7 +146,7 @@ MEASURES: dict[str, Callable[[Run, int], Value]] = {
 }
 """Every measure by name."""
 ABOVE_0_FORGOT = frozenset({"chaudhry_forgetting"})
-"""Measures of which less is better; of all others more is."""
+"""Measures for which less is better; for all others more is."""
 OLD_NAMES = {"forgetting": "chaudhry_forgetting"}
 """Measures that had another name in earlier versions, whose sweep files and stores still use it."""
 EQUAL_TO = {"bwt": "target_forgetting"}

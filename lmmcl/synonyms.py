@@ -12,7 +12,7 @@ SECTIONS: dict[tuple[str, str], str] = {
     (
         SWEEP,
         "",
-    ): "name description orders benchmarks probes skills thinking training evaluation per_skill per_stage grids search",
+    ): "name description orders benchmarks probes skills models thinking training evaluation per_skill per_stage grids search",
     (
         SWEEP,
         "training",

@@ -93,7 +93,7 @@ class _Escape(RenderHook):
 
 
 def _masked(renderable: RenderableType) -> RenderableType:
-    """A text that holds a secret without its marks: rich colours the parts of a URI, each of which holds no secret alone."""
+    """A text that holds a secret without its marks: rich colours the parts of a URI, and no part alone holds the secret."""
     if not isinstance(renderable, Text) or mask(renderable.plain) == renderable.plain:
         return renderable
     plain = renderable.blank_copy(mask(renderable.plain))
@@ -102,7 +102,7 @@ def _masked(renderable: RenderableType) -> RenderableType:
 
 
 class _Escaped:
-    """Something to draw, drawn with its control characters escaped; rich's own codes are no text."""
+    """Something to draw, drawn with its control characters escaped; rich's own codes are kept."""
 
     def __init__(self, inner: RenderableType) -> None:
         self._inner = inner
@@ -127,7 +127,7 @@ def _plain(character: str, encoding: str) -> str:
     """The nearest that the encoding has: `é` → `e` in ASCII, a box's line → `-`."""
     if character in PLAIN:
         return PLAIN[character]
-    if 0xD800 <= ord(character) <= 0xDFFF:  # a byte of a file's name that is no UTF-8
+    if 0xD800 <= ord(character) <= 0xDFFF:  # a byte of a file's name that is not UTF-8
         return _escaped(ord(character))
     if 0x2500 <= ord(character) <= 0x257F:
         return "-" if "HORIZONTAL" in unicodedata.name(character, "") else "|"

@@ -26,7 +26,7 @@ BASE = Pretrained(get_model("tiny-onevision"))
 TOLERANCE = 5e-4
 """Of weights after six updates of 1e-3 in fp32: the order of sums differs."""
 RARE = 10_000
-"""One weight in so many may differ by more: where gradients are 0, Adam scales rounding up to whole updates on some processors."""
+"""One weight in this many may differ by more: where gradients are 0, Adam scales rounding up to whole updates on some processors."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def shades() -> list[Example]:
 
 
 class DieOnce(TrainingMitigation):
-    """Ends the process of the first worker, without a word, at an update (0: never); `diary` gets a line for each update."""
+    """Ends the process of the first worker, silently, at an update (0: never); `diary` gets a line for each update."""
 
     name = "die_once"
     version = 1

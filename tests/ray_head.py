@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 class Begun:
-    """A command that goes on beside the test, and what it has said so far."""
+    """A command that runs beside the test, and its output so far."""
 
     def __init__(self, words: Sequence[str | Path], cwd: Path, environment: dict[str, str], log: Path) -> None:
         self._log = log

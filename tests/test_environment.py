@@ -132,7 +132,7 @@ KNOWN = re.compile(
     # who logs what where
     "(MLFLOW|WANDB|COMET|CLEARML|SWANLAB|TENSORBOARD|HF_(MLFLOW|DAGSHUB|DVCLIVE)|DISABLE_(MLFLOW|KUBEFLOW)|KUBEFLOW)_?.*"
     "|BRANCH|ECS_CONTAINER_METADATA_URI|TRAINING_JOB_ARN|PYTEST_CURRENT_TEST|TRANSFORMERS_VERBOSITY"
-    # devices that are not ours, and what they are told about kernels and memory
+    # devices that are not ours, and their settings of kernels and memory
     "|PT_HPU_LAZY_MODE|DEEPSPEED_USE_HPU|PJRT_DEVICE|TPU_NAME|NPU_FA2_SPARSE_MODE|HCCL_DETERMINISTIC|ASCEND_LAUNCH_BLOCKING|USE_TORCH_XLA"
     "|PYTORCH_CNDEV_BASED_MLU_CHECK|PYTORCH_ENABLE_MPS_FALLBACK|PYTORCH_NVML_BASED_CUDA_CHECK|OMP_NUM_THREADS|KMP_.*|CCL_.*|CUDA_VISIBLE_DEVICES"
     # switched on for determinism alone; where code and kernels are fetched

@@ -1,4 +1,4 @@
-"""Secrets of URIs are masked; what is no secret stays readable."""
+"""Secrets of URIs are masked; what is not a secret stays readable."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from lmmcl.config import cluster, search_settings, sweep_file
 from lmmcl.errors import UserError, unknown, unknown_key
 from lmmcl.measures import MEASURES
 from lmmcl.methods import get_mitigation, get_recipe
-from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.methods.lookup import mitigation_names
 from lmmcl.methods.recipes.adapters import KINDS
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
 from lmmcl.registry import members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ def run(
     cluster: ClusterLike = None,
     inline: bool = False,
     mlflow: str | None = None,
+    tracking: Sequence[str] = (),
     quiet: bool = False,
 ) -> Results:
     """Compute what is missing of a sweep, as `lmmcl run` does, and return its results.
 
     The same call resumes, extends and repairs. `inline` works in this process without Ray; `mlflow` is a tracking URI, or
-    `off` (default: LMMCL_MLFLOW, else the cluster's, else a database in the store); `quiet` prints nothing. `sweep`, `store`
+    `off` (default: LMMCL_MLFLOW, else the cluster's, else a database in the store); `tracking` are names
+    of further trackers (tensorboard, trackio, wandb); `quiet` prints nothing. `sweep`, `store`
     and `cluster` are as in `plan`. A trial that fails does not stop the others: see `Results.failures`, and the columns `state`
     and `error` of `Results.trials()`.
     Raises UserError for bad input, before anything is computed.
@@ -55,7 +57,8 @@ def run(
     with neutral_environment():  # before torch is imported, and before Ray hands the environment to its workers
         from lmmcl.runner.command import run_and_report
 
-        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=_console(quiet))
+        console = _console(quiet)
+        run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=console, tracking=tracking)
     return Results(loaded, ledger)
 
 

@@ -22,6 +22,10 @@ Overrides = Annotated[
 ]
 Store = Annotated[str | None, typer.Option("--store", help="folder or URI; else LMMCL_STORE, else ./lmmcl-store")]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="where and how to run; default: this machine")]
+Tracking = Annotated[
+    list[str] | None,
+    typer.Option("--tracking", metavar="NAME", help="also log to tensorboard, trackio or wandb; may be repeated"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 TrialName = Annotated[
     str, typer.Argument(metavar="TRIAL", help="a trial: name, part of a name, key or beginning of a key")
@@ -30,20 +34,20 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="STEP",
-        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last",
+        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last, NAME@1 for that after stage 1",
     ),
 ]
 
 
 def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
-    """The store of a command that only reads; raises UserError where there is none, for a wrong name is no empty store."""
+    """The store of a command that only reads; raises UserError where there is none, for a wrong name is not an empty store."""
     ledger = open_ledger(store, load_cluster(cluster))
     ledger.check_exists()
     return ledger
 
 
 def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | None) -> str:
-    """The options of a command as words to paste behind another that is told: ` --set training.epochs=2 --store DIR`."""
+    """The options of a command as words to paste behind another that a message names: ` --set training.epochs=2 --store DIR`."""
     words = [word for each in set_ or () for word in ("--set", each)]
     words += ["--store", mask(store)] if store else []
     words += ["--cluster", str(cluster)] if cluster else []

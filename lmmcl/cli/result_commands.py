@@ -14,6 +14,7 @@ from lmmcl.cli.options import (
     Overrides,
     Store,
     SweepFile,
+    Tracking,
     TrialName,
     given_again,
     open_ledger,
@@ -42,6 +43,7 @@ def report(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="fill this MLflow tracking store from the ledger")
     ] = None,
+    tracking: Tracking = None,
     budget: Annotated[
         float | None,
         typer.Option(
@@ -60,7 +62,13 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {"--mlflow": mlflow, "--pictures": pictures, "--budget": budget, "--csv": csv or None}
+    given = {
+        "--mlflow": mlflow,
+        "--tracking": tracking or None,
+        "--pictures": pictures,
+        "--budget": budget,
+        "--csv": csv or None,
+    }
     given |= {"--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
@@ -76,6 +84,7 @@ def report(
         format=format_,
         to=to,
         mlflow=mlflow,
+        tracking=tracking or (),
         console=console,
         budget=BUDGET if budget is None else budget,
         pictures=pictures,
@@ -83,12 +92,15 @@ def report(
 
 
 def _check_together(given: set[str], format: str | None) -> None:
-    """Raises UserError for options of `report` of which one would go without effect."""
+    """Raises UserError for options of `report` that cancel each other's effect."""
     if "--csv" in given and format not in (None, "csv"):
         raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
     alone = {
-        "--against": (["--mlflow", "--pictures", "--budget", "--csv"], "--format table, json or md, and --to"),
-        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow"),
+        "--against": (
+            ["--mlflow", "--tracking", "--pictures", "--budget", "--csv"],
+            "--format table, json or md, and --to",
+        ),
+        "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow and --tracking"),
     }
     for option, (others, allowed) in alone.items():
         if option in given and (wrong := [each for each in others if each in given]):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, open_ledger, print_json
+from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, Tracking, open_ledger, print_json
 from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.environment import is_torchrun_worker, neutral_environment
@@ -56,6 +56,7 @@ def run(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="tracking URI; else LMMCL_MLFLOW; 'off' for none")
     ] = None,
+    tracking: Tracking = None,
 ) -> None:
     """Compute what is missing of a sweep, then report. The same command resumes, extends and repairs.
 
@@ -72,7 +73,9 @@ def run(
             if not walks:
                 return
             loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
-            failed = run_and_report(loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console())
+            failed = run_and_report(
+                loaded, ledger, place, inline=inline, mlflow=mlflow, console=wide_console(), tracking=tracking or ()
+            )
     except KeyboardInterrupt:
         say("interrupted; finished work is kept; run the same command to resume", err=True)
         raise typer.Exit(130) from None
@@ -104,6 +107,7 @@ def submit(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="tracking URI, as the nodes see it; 'off' for none")
     ] = None,
+    tracking: Tracking = None,
     working_dir: Annotated[
         Path,
         typer.Option(
@@ -139,6 +143,7 @@ def submit(
         store=store or os.environ.get(STORE_VARIABLE),
         set_=set_ or (),
         mlflow=mlflow or os.environ.get(MLFLOW_VARIABLE),
+        tracking=tracking or (),
         environment=env or (),
         runtime_env=runtime_env,
     )
@@ -159,11 +164,11 @@ def status(
     from lmmcl.inspection import status as how_far
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
-    if not watch:  # who watches may have come before the run, which makes the store
+    if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
         made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
-    except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere goes on
+    except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
         print_json(made.to_dict())

@@ -37,7 +37,7 @@ def eval_(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
+    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory."""
     place = load_cluster(cluster)
     if engine:
         place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})

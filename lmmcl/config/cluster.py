@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmmcl.config.settings import Settings
 from lmmcl.config.validation import read_yaml, validate
+from lmmcl.errors import unknown
+
+BESIDE_MLFLOW = ("tensorboard", "trackio", "wandb")
+"""Trackers that `tracking` may list beside MLflow."""
 
 
 class RaySettings(Settings):
@@ -127,7 +131,8 @@ class EvaluationPlacement(Settings):
         description="questions asked at once; 64 on a GPU, on a CPU 128, or fewer where they are long",
     )
     engine: str = Field(
-        default="transformers", description="who answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)"
+        default="transformers",
+        description="engine that generates answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)",
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"
@@ -163,8 +168,10 @@ class Cluster(Settings):
     driver: DriverPlacement = DriverPlacement()
     claims: ClaimSettings = ClaimSettings()
     store: str | None = Field(default=None, description="local folder or URI (s3://…, gs://…) of the ledger")
-    tracking: str | None = Field(
-        default=None, description="MLflow tracking URI; default a sqlite database in the store"
+    tracking: str | list[str] | None = Field(
+        default=None,
+        description="MLflow tracking URI; default a sqlite database in the store. Or a list of it, `mlflow` (the default "
+        "database), `tensorboard`, `trackio` and `wandb`",
     )
     gpu_memory_gb: float | None = Field(
         default=None, gt=0, description="memory of one GPU in GB; with it `plan` refuses what cannot fit"
@@ -172,6 +179,20 @@ class Cluster(Settings):
     max_open_trials: int | None = Field(
         default=None, gt=0, description="default: twice the fine-tunes that fit the cluster as it is now"
     )
+
+    @field_validator("tracking")
+    @classmethod
+    def _known_trackers(cls, value: str | list[str] | None) -> str | list[str] | None:
+        """A list holds names of trackers and at most one place of MLflow."""
+        if not isinstance(value, list):
+            return value
+        places = [each for each in value if each not in BESIDE_MLFLOW]
+        for each in places:
+            if each not in ("mlflow", "off") and "://" not in each:
+                raise ValueError(unknown("tracker", each, ("mlflow", *BESIDE_MLFLOW)) + ", or an MLflow tracking URI")
+        if len(places) > 1:
+            raise ValueError(f"one place of MLflow is expected, not {len(places)}: {', '.join(places)}")
+        return value
 
 
 def load_cluster(path: Path | None) -> Cluster:

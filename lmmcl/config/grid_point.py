@@ -1,4 +1,4 @@
-"""One point of a grid as a trial, and grids of which some axes are drawn: spaces in which a search proposes such points."""
+"""One point of a grid as a trial, and grids with drawn axes: spaces in which a search proposes such points."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Space:
     def extremes(self) -> tuple[Trial, ...]:
         """Trials at the lowest, then at the highest values of all ranges, for each combination of choices; different ones.
 
-        They stand for all that may be proposed: what is wrong there is told before anything is spent.
+        They stand for all that may be proposed: what is wrong there is refused before anything is spent.
         """
         found: dict[str, Trial] = {}
         for side in (0, 1):

@@ -86,7 +86,7 @@ def describe_overlaps(sweep: Sweep) -> list[str]:
     try:
         return [str(overlap) for overlap in find_overlaps(sweep)]
     except UserError as error:
-        return [f"whether rows are taught and asked could not be told: {error}"]
+        return [f"could not check whether rows are both taught and asked: {error}"]
 
 
 def check_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> None:

@@ -100,7 +100,7 @@ def budget_broken(stop: Mapping[str, Limit], stage: int, measures: Mapping[str, 
 
 
 class Asha(Settings):
-    """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor go on."""
+    """Asynchronous successive halving (arXiv 1810.05934) over stages, by Ray Tune: the best 1/reduction_factor continue."""
 
     metric: Measure = Field(description="the measure by which trials are compared")
     mode: Direction | None = Field(default=None, description="default max (min for `chaudhry_forgetting`)")
@@ -127,7 +127,7 @@ class Asha(Settings):
 
 
 class Scheduler(Settings):
-    """Which trials may go on; one scheduler."""
+    """Which trials may continue; one scheduler."""
 
     asha: Asha
 
@@ -143,7 +143,7 @@ class Optuna(Settings):
     startup: int = Field(default=10, ge=1, description="points that are drawn at random before others are learnt from")
 
     def identity(self) -> dict[str, Any]:
-        """What the proposals depend on; more trials go on with the same search."""
+        """What the proposals depend on; raising `trials` continues the same search."""
         settings: dict[str, Any] = _as_recorded(self.model_dump(mode="json", exclude={"trials"}))
         return settings
 

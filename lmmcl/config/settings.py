@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -87,7 +87,7 @@ class Training(Settings):
         return {**identity, "weight_decay_version": WEIGHT_DECAY} if self.weight_decay else identity
 
     def updates(self, examples: int) -> int:
-        """Optimizer updates of a stage with `examples` training examples, of which it takes no more than N."""
+        """Optimizer updates of a stage on a skill with `examples` training examples, at most `self.examples` of them taken."""
         examples = min(examples, self.examples or examples)
         return self.max_steps or math.ceil(self.epochs * examples / self.global_batch_size)
 
@@ -102,7 +102,33 @@ class Evaluation(Settings):
         "that a benchmark balances its score over",
     )
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+    updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(), description="also inside every stage: after these of its updates, such as [10, 100, 1000]"
+    )
+    every: int | None = Field(default=None, gt=0, description="also inside every stage: after every N of its updates")
+
+    @field_validator("updates")
+    @classmethod
+    def _ascending(cls, updates: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(updates)))
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Evaluation:
+        if self.updates and self.every:
+            raise ValueError("updates and every both say when to evaluate inside a stage: give one of them")
+        return self
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether benchmarks are asked inside stages too."""
+        return bool(self.updates or self.every)
+
+    def moments(self, last: int | None) -> set[int]:
+        """The updates of a stage of `last` updates (None: not known yet) after which benchmarks are asked."""
+        if self.every:
+            return set(range(self.every, (last or 0) + 1, self.every))
+        return {update for update in self.updates if last is None or update <= last}
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key."""
-        return self.model_dump(mode="json")
+        """What enters a key; which checkpoints are asked is no part of how."""
+        return self.model_dump(mode="json", exclude={"updates", "every"})

@@ -19,7 +19,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises UserError when there is no file, no YAML or no mapping."""
+    """The mapping in a YAML file; raises UserError if the file is missing, is not YAML or does not hold a mapping."""
     try:
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

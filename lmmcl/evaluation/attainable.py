@@ -111,7 +111,7 @@ def _said(speaker: Speaker, example: Example, references: Sequence[str], benchma
 def _together(
     metric: Metric, examples: Sequence[Example], speaker: Speaker, benchmark: Benchmark
 ) -> Iterable[tuple[str, str]]:
-    """Where a metric weighs all answers together, 1 is no bound: the reference itself is."""
+    """Where a metric weighs all answers together, the bound is not 1 but the score of the reference itself."""
     assert metric.together is not None
     rows = [(example.references[0], example) for example in examples]
     said = [(_said(speaker, example, [reference], benchmark)[0], example) for reference, example in rows]

@@ -1,7 +1,7 @@
 """The questions of a benchmark as tensors, remembered by a process that asks them of many checkpoints.
 
 Rendering, reading and processing images costs more than a small model's answers, and a sweep asks the same questions of
-hundreds of checkpoints. What is remembered is bounded in bytes: a benchmark of large images is encoded anew each time.
+hundreds of checkpoints. What is remembered is bounded in bytes: a benchmark of large images is encoded again each time.
 """
 
 from __future__ import annotations

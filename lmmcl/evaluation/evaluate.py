@@ -1,4 +1,4 @@
-"""Benchmarks asked of one loaded model: what an Evaluate step computes."""
+"""Benchmarks evaluated on one loaded model: what an Evaluate step computes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
 from lmmcl.tasks.skills import Benchmark
 
 BATCHES_PER_WINDOW, WINDOW = 8, 512
-"""Questions are sorted by length within so many batches, or so many questions where these are fewer: enough to pad little, few
+"""Questions are sorted by length within windows of this many batches, or of this many questions if fewer: enough to pad little, few
 enough to hold their images in memory."""
 CPU_TOKENS = 16_384
 """Tokens that a CPU reads at once: it reads more no faster, and a photograph takes thousands."""

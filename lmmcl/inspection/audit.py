@@ -52,12 +52,12 @@ class Audit:
         if not self.damages:
             return ""
         if self.repaired:
-            return "; put aside: the next run of their sweeps computes or writes them again"
-        return "; --repair puts them aside, so that the next run of their sweeps computes or writes them again"
+            return "; quarantined: the next run of their sweeps computes or writes them again"
+        return "; --repair quarantines them, so that the next run of their sweeps computes or writes them again"
 
 
 def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
-    """Read every file of every record, and the sealed ones beside them; with `repair`, what is damaged is put aside.
+    """Read every file of every record, and the sealed ones beside them; with `repair`, what is damaged is quarantined.
 
     Raises UserError where there is no store.
     """
@@ -92,7 +92,7 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
 def _damages(ledger: Ledger, path: str) -> Iterator[str]:
     try:
         record = Record(path, decode_record(ledger.files.read(f"{path}/{RECORD}")))
-    except FileNotFoundError:  # put aside a moment ago, by a run
+    except FileNotFoundError:  # quarantined a moment ago, by a run
         return
     except ValueError as error:
         yield f"{RECORD} {error}"

@@ -33,7 +33,7 @@ class Freed:
     """What was (or, in a dry run, would be) removed: bytes by folder, below the store if not on this node.
 
     `weights` are of checkpoints, `runs` what stages kept for being resumed, `abandoned` what killed processes were writing;
-    `kept` is how many checkpoints keep their weights, `others` who computes steps of sweeps that were not named.
+    `kept` is how many checkpoints keep their weights, `others` the runs that compute steps of sweeps that were not named.
     """
 
     weights: dict[str, int] = field(default_factory=dict)
@@ -122,7 +122,7 @@ def _with_parents(step: CheckpointStep) -> set[str]:
 
 
 def _others(living: Mapping[str, Lease], steps: Collection[str]) -> list[str]:
-    """Who computes what is not among `steps`."""
+    """The runs that compute what is not among `steps`."""
     return sorted({str(claim) for key, claim in living.items() if key not in steps})
 
 

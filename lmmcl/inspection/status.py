@@ -193,9 +193,9 @@ def watch(
     every: float = 5.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> SweepStatus:
-    """Show the status anew every few seconds until all is recorded (or the reader interrupts), and return the last one.
+    """Refresh the status every few seconds until all is recorded (or the reader interrupts), and return the last one.
 
-    Where the output is no terminal, one line is written for each change.
+    Where the output is not a terminal, one line is written for each change.
     """
     taken: dict[str, float] = {}
     context, told = RunContext.resolve(sweep, ledger), ""

@@ -1,4 +1,4 @@
-"""One recorded step, for a person: what it is, who wants it, from what it came, where it lies, how to get it again."""
+"""One recorded step, for a person: what it is, which trials need it, its parents, where it is stored, how to compute it again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     of a trial (or a part of it) whose last checkpoint it is.
 
     `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model, `commands`
-    go on from it; `reproduce` is null where no sweep of the store is known to want it; `failed` says why the trial that ends
+    continue from it; `reproduce` is null where no sweep of the store is known to want it; `failed` says why the trial that ends
     with it failed. One that failed before is found by its key or name too: `trial`, `why` and `details`. Raises UserError.
     """
     path = _find(ledger, wanted)
@@ -43,7 +43,7 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     chain = _chain(ledger, path)
     kind, key = str(record["kind"]), str(record["key"])
     of = {"path": path, "key": key, "kind": kind} if is_checkpoint else chain[0]
-    # A snapshot is wanted by who wants its stage: sweeps tell the keys of fine-tunes and of what is evaluated.
+    # A snapshot is needed by the trials that need its stage: sweeps tell the keys of fine-tunes and of what is evaluated.
     sweeps = _wanted_by(ledger, _identity(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
     store = shlex.quote(ledger.store)
     return {
@@ -161,7 +161,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("made by", ", ".join(f"{name} {each}" for name, each in _makers(record).items())),
         ("failed", facts["failed"]["why"] if facts["failed"] else ""),
         ("again", _again(facts)),
-        ("go on", facts["export"] or ""),
+        ("export", facts["export"] or ""),
     ]
     return [(name, text) for name, text in lines if text]
 

@@ -24,6 +24,7 @@ from lmmcl.masking import has_secrets, mask
 from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.private_api.ray_private import quiet_submission
 from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
+from lmmcl.tracking.destinations import destinations
 
 STOP_SECONDS = 60
 """How long Ray waits at `ray job stop` before it kills: stages save for up to 20 seconds; left alone, Ray gives 3."""
@@ -52,6 +53,7 @@ def make_submission(
     store: str | None,
     set_: Sequence[str] = (),
     mlflow: str | None = None,
+    tracking: Sequence[str] = (),
     environment: Sequence[str] = (),
     runtime_env: Path | None = None,
 ) -> Submission:
@@ -64,7 +66,7 @@ def make_submission(
     # what is recorded is not known here: the store may be out of reach
     refuse(find_infeasible(sweep, cluster, sweep.steps.values(), lambda step: True, of_all=False))
     lasting = _lasting(store or cluster.store)
-    if not (mlflow or cluster.tracking):
+    if destinations(cluster, mlflow, tracking, installed=False).mlflow is None:
         default_tracking_uri(lasting)  # the job would refuse it as well, but only after it was sent and started
     file = relative_to_working_dir(Path(sweep.file), working_dir)
     words = ["lmmcl", "run", file]
@@ -74,7 +76,8 @@ def make_submission(
     words += [*([] if has_secrets(lasting) else ["--store", lasting]), *chosen]
     if mlflow and not has_secrets(mlflow):
         words += ["--mlflow", mlflow]
-    # An entry point is shown to everybody who lists the cluster's jobs; what must not stand there goes by the environment.
+    words += [word for name in tracking for word in ("--tracking", name)]
+    # An entry point is shown to everybody who lists the cluster's jobs; secrets go by the environment.
     secret = {STORE_VARIABLE: lasting} if has_secrets(lasting) else {}
     secret |= {MLFLOW_VARIABLE: mlflow} if mlflow and has_secrets(mlflow) else {}
     env = _environment(runtime_env, environment, working_dir, secret)

@@ -1,11 +1,11 @@
-"""Who computes a step now, said in the store: runs that share one, on one machine or on two clusters, compute each step once.
+"""Leases of steps in the store: runs that share one, on one machine or on two clusters, compute each step once.
 
 A claim is a small file, `claims/<key>.json`, which the first makes whole at once, renews while it works and removes at the
 end. It is advice and no lock: where one is lost or taken over too early work is done twice, and the records, which are
 written last and whole, do not suffer. Nobody needs to tidy up after a kill: a claim is void when
 
 - its process is gone, or it is of the same run, which asks again for a step only after it has lost it;
-- it was not renewed for its expiry, as the clock of the one who waits tells it: two machines' clocks need not agree;
+- it was not renewed for its expiry, by the clock of the waiting process: two machines' clocks need not agree;
 - it is another machine's and ended longer ago than its expiry, so that clocks which differ by less deceive nobody.
 """
 
@@ -37,7 +37,7 @@ FORGOTTEN = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Lease:
-    """Who computes a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
+    """The owner of a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
 
     token: str
     host: str
@@ -55,7 +55,7 @@ class Lease:
 
 @dataclass
 class Held:
-    """The keys that were got; `keep()` leaves their claims to the next who works on them in the same run."""
+    """The keys that were got; `keep()` leaves their leases to the next worker of the same run."""
 
     keys: set[str]
     kept: bool = False
@@ -146,7 +146,7 @@ class Leases:
     def _remove(self, key: str, claim: Lease | None) -> None:
         """Delete a claim if it is still this one (None: one that cannot be read).
 
-        On a file system even of two who do so at once none deletes another's.
+        On a file system, two processes that do so at once never delete each other's.
         """
         name, token = _name(key), claim.token if claim else None
         if not self.store.is_local:
@@ -202,7 +202,7 @@ class Leases:
 def forgotten(store: Store) -> list[str]:
     """Names of the claims that ended a day ago or earlier: of runs that were killed, and steps that nobody asked for again.
 
-    Also of those that who removed them was killed over (see `Leases._remove`), and those that cannot be read.
+    Including those whose removal was interrupted by a kill (see `Leases._remove`), and those that cannot be read.
     """
     found = []
     for name in store.matches(f"{FOLDER}/*.json*"):

@@ -9,8 +9,8 @@ system this is renamed into place whole, on an object store the record is upload
 their own. So a half-written step is never taken for done, and of two that computed the same step one stays, whole.
 
 A record holds size and SHA-256 of each file, and ends with that of itself; one that was cut or changed is none. A file is
-held to its record when it is opened; one that differs is told, and the record put aside (`record.damaged.json`), so that the
-next run computes the step again.
+held to its record when it is opened; one that differs is reported, and the record quarantined (`record.damaged.json`), so that
+the next run computes the step again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Ledger:
     def check_writable(self) -> None:
         """Write and remove a probe; raises UserError when the store cannot be written."""
         try:
-            system, root = self.files.fs, self.files.root  # without patience: a wrong name is told at once
+            system, root = self.files.fs, self.files.root  # without patience: a wrong name is refused at once
             probe = f"{root}/.probe-{uuid.uuid4().hex}"
             system.makedirs(root, exist_ok=True)
             system.pipe_file(probe, b"")
@@ -185,7 +185,7 @@ class Ledger:
         left = {name: said for name, said in record.files.items() if not name.endswith(WEIGHTS)}
         gone = sorted({*record.dropped, *record.files} - left.keys())
         when = record.fields.get("dropped", time.time())
-        # Said first: a file is never missing without a word.
+        # The record says so first: no file is ever missing without a record of it.
         self.files.write(
             f"{path}/{RECORD}", encode_record({**record.fields, "files": left, "dropped": when, "dropped_files": gone})
         )

@@ -81,7 +81,7 @@ class Node:
         (self.folder / "copies" / at / name).unlink(missing_ok=True)
 
     def leavings(self) -> list[Path]:
-        """Everything but copies: what is written here, waits for its upload, or for its stage to be gone on with."""
+        """Everything but copies: what is written here, waits for its upload, or for its stage to be resumed."""
         return [path for pattern in ("lmmcl-*", "staged/*", "runs/*") for path in self.folder.glob(pattern)]
 
     def _make_room(self, needed: int) -> bool:

@@ -1,4 +1,4 @@
-"""Whose something is: processes, alive or gone, and the private folders that say in their names who writes them."""
+"""Owners: processes, alive or gone, and the private folders that name the process which writes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host_id() -> str:
 
 
 def alive(pid: int, born: str = "") -> bool:
-    """Whether the process is there, is no zombie, and (where the system tells) is the one that was started at `born`."""
+    """Whether the process is there, is not a zombie, and (where the system tells) is the one that was started at `born`."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -58,7 +58,7 @@ def key_of(folder: Path) -> str:
 
 
 def is_written(folder: Path) -> bool | None:
-    """Whether the process that made a private folder is alive; None where that cannot be told from here."""
+    """Whether the process that made a private folder is alive; None where that cannot be known from here."""
     said = _PRIVATE.fullmatch(folder.name)
     if said is None or said["owner"] != _owner():
         return None

@@ -97,7 +97,7 @@ def publish(ledger: LedgerAccess, step: Step, folder: Path) -> Record:
 
 
 def _upload(ledger: LedgerAccess, step: Step, folder: Path) -> None:
-    """The files, then the record if there is none: children may lie over the weights of whoever was first."""
+    """The files, then the record if there is none: children may build on the weights of the first writer."""
     at, name = _record_in(folder)["at"], f"{step.path}/{RECORD}"
     for path in step_files(folder):
         ledger.files.put(path, f"{step.path}/{at}/{path.relative_to(folder).as_posix()}")
@@ -106,7 +106,7 @@ def _upload(ledger: LedgerAccess, step: Step, folder: Path) -> None:
         if ledger.has_usable(step):
             ledger.files.remove_folder(f"{step.path}/{at}")
             return
-        ledger.files.write(name, content)  # it was cut, or its weights were dropped
+        ledger.files.write(name, content)  # it was truncated, or its weights were dropped
     if any(folder.glob(f"*{WEIGHTS}")):
         ledger.node.keep(at, folder)
 

@@ -28,7 +28,7 @@ class DamagedError(UserError):
 
 
 class DroppedError(DamagedError):
-    """Weights that `lmmcl gc` dropped; as of what is damaged, who needs them has them computed again."""
+    """Weights that `lmmcl gc` dropped; as with damaged ones, a run that needs them recomputes them."""
 
 
 @dataclass(frozen=True)

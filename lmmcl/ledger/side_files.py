@@ -43,7 +43,7 @@ def read_object(files: Store, name: str) -> dict[str, Any] | None:
 
 
 def read_text(files: Store, name: str) -> str | None:
-    """What a text file says, None where there is none; one without a checksum is taken at its word. Raises DamagedError."""
+    """What a text file says, None where there is none; one without a checksum is trusted. Raises DamagedError."""
     try:
         text = files.read(name).decode()
     except FileNotFoundError:
@@ -59,10 +59,10 @@ def read_text(files: Store, name: str) -> str | None:
 
 
 def damaged(files: Store, name: str, why: str) -> DamagedError:
-    """What is told of a file beside the records that cannot be used."""
+    """The error of a file beside the records that cannot be used."""
     remedy = (
         "it counts as missing: a run of its sweep writes it again where it is needed, and "
-        "`lmmcl ledger check --repair` puts it aside"
+        "`lmmcl ledger check --repair` quarantines it"
     )
     return DamagedError(f"{why}; {remedy}", file=f"{files.uri}/{name}")
 

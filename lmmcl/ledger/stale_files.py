@@ -19,7 +19,7 @@ def stale_files(ledger: LedgerAccess) -> list[Path]:
 
     Private ones of this machine's processes that are gone; and what was unchanged for a week, if its process is not known to
     be alive and its step is not claimed: private folders of other machines, and, where the store is elsewhere, what on this
-    node waits for an upload or to be gone on with. With claims switched off only its age speaks for another machine's.
+    node waits for an upload or to be resumed. With leases switched off only its age speaks for another machine's.
     """
     private = private_folders(ledger)
     dead = [folder for folder in private if is_written(folder) is False]

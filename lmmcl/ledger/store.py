@@ -1,7 +1,7 @@
 """The files of one store, a folder or any fsspec URI: whole at once, patient with a store that is away, plain when it is full.
 
-An object store may be out of reach for a moment: what failed is tried again for about a minute (`PATIENCE`), with a word in
-the log, and only then told. What cannot become better by waiting (no such file, no permission) is told at once.
+An object store may be out of reach for a moment: what failed is tried again for about a minute (`PATIENCE`), with a line
+in the log, and only then raised. What waiting cannot improve (no such file, no permission) is raised at once.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class Store:
         partial.replace(self.at(name))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file unless there is one: of several who try at once, one is told True.
+        """Write a file unless there is one; of several processes that try at once, one gets True.
 
-        A link on a file system, a conditional put on an object store; where a store knows neither, the last who wrote it.
+        A link on a file system, a conditional put on an object store; where a store knows neither, the last writer wins.
         """
         if self.is_local:
             return self._linked(name, content)
@@ -193,7 +193,7 @@ class Store:
     def matches(self, pattern: str) -> list[str]:
         """Names of the files that a pattern names, sorted: `*` stands for a part of a name, `**` for folders at any depth.
 
-        The store's own path is no pattern, whatever is in its name.
+        The store's own path is never a pattern, whatever is in its name.
         """
         parts = pattern.split("/")
         fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
@@ -254,13 +254,13 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def met_no_room(error: Exception, folder: Path) -> bool:
-    """Whether an error of who wrote into `folder` is that its disk is full; torch's writer says only "unexpected pos"."""
+    """Whether an error of writing into `folder` means that its disk is full; torch's writer says only "unexpected pos"."""
     # `folder` itself may have been moved to where it waits for its upload.
     return is_full(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder.parent).free < LEAST_ROOM)
 
 
 def full(folder: Path, store: str) -> FullError:
-    """What is told of a disk without room: where, and how to go on."""
+    """The error of a full disk: where, and how to continue."""
     remedy = (
         "free some (`lmmcl gc SWEEP --dry-run` says which weights no step needs), or name another store with --store"
     )

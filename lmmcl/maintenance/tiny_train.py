@@ -124,7 +124,7 @@ def learn(
     packer: Packer,
     log: Any,
 ) -> None:
-    """Phase 2: questions and captions, all parameters; grounding goes on so that features keep their meaning."""
+    """Phase 2: questions and captions, all parameters; grounding continues so that features keep their meaning."""
     import torch
     from torch.nn import functional
 

@@ -186,6 +186,5 @@ def _check_merges(merges: Sequence[MergeMitigation]) -> None:
                 f"{first.continues_from}; allowed: the same, or only in {first.name}"
             )
         if later.only_first:
-            raise UserError(
-                f"{later.name} {later.only_first}, and {first.name} leaves one model; list {later.name} first"
-            )
+            remedy = "one of them" if first.only_first else f"{later.name} as the first merge"
+            raise UserError(f"{later.name} {later.only_first}, and {first.name} leaves one model; allowed: {remedy}")

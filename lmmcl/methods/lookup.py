@@ -46,7 +46,7 @@ def get_mitigation(
 
 def _single(spec: str | Mapping[str, Any], skills: Mapping[str, Skill], folder: Path) -> Mitigation:
     if spec in (None, "none"):
-        raise UserError("none protects nothing, so it is no part of a combination; leave it out")
+        raise UserError("none stands for no mitigation and cannot be combined with others; remove it from the list")
     if not isinstance(spec, str | Mapping):
         raise UserError(f"a mitigation is a name or {{name: {{setting: value}}}}, not {shown(spec)}")
     name, settings = name_and_settings("mitigation", spec)

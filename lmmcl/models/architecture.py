@@ -41,7 +41,7 @@ _PARTS = {"vision_config": "vision", "text_config": "llm", "llm_config": "llm", 
 
 
 def dropout_parts(config: Mapping[str, Any], shipped: Iterable[str] = ()) -> tuple[str, ...]:
-    """The parts of a model that have dropout by its configuration, `*` for what is no part's own.
+    """The parts of a model that have dropout by its configuration, `*` for what belongs to no part.
 
     `shipped` are those that have it where the configuration does not say. Stages that leave such a part frozen have keys of
     their own: its dropout was active in them once, and is no longer.

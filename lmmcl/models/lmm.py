@@ -54,8 +54,13 @@ class LMM(ABC):
         return self.name
 
     @property
+    def plain(self) -> LMM:
+        """The model whose shapes, roles and processor it has: itself, or the base of one that only has other weights."""
+        return self
+
+    @property
     def dropout_parts(self) -> tuple[str, ...]:
-        """Parts (first words of roles) that have dropout while they train; `*` for one that is no part's own."""
+        """Parts (first words of roles) that have dropout while they train; `*` for one that belongs to no part."""
         return ()
 
     def with_settings(self, settings: ModelSettings) -> LMM:

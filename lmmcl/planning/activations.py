@@ -44,13 +44,13 @@ class Tower:
 
 def example_tokens(lmm: LMM) -> int:
     """Tokens of an example: a photograph of 1024 × 768 pixels as this family sees it, and a short question."""
-    architecture = getattr(lmm, "architecture", None)
+    architecture = getattr(lmm.plain, "architecture", None)
     return TEXT_TOKENS + (architecture.tokens if architecture else TOKENS)
 
 
 def example_patches(lmm: LMM) -> int:
     """Patches of that photograph in the vision tower."""
-    architecture = getattr(lmm, "architecture", None)
+    architecture = getattr(lmm.plain, "architecture", None)
     return (architecture.patches or architecture.tokens) if architecture else TOKENS
 
 

@@ -16,15 +16,15 @@ from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, St
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
-"""The node that a plan without a cluster file is told for."""
+"""The node that a plan without a cluster file assumes."""
 TOLD = 8
-"""Refusals that are read by a person."""
+"""Refusals that a message lists."""
 ANYWAY = "remove gpu_memory_gb to skip this check"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a stage fits a node: so many of its GPUs, shared in that way, and the memory that each needs."""
+    """How a stage fits a node: on how many of its GPUs, by which strategy, and the memory that each needs."""
 
     gpus: int
     strategy: str

@@ -1,4 +1,4 @@
-"""What a stage, and what is asked of a checkpoint, needs of each GPU, before it is spent. Rough, and without torch.
+"""GPU memory that a stage and the evaluations of a checkpoint need, estimated before they run. Rough, and without torch.
 
 As the trainer holds them (`training/stage/loop.py`): a trained parameter is in fp32 (4 bytes) with its gradient (4) and AdamW's two
 states (8), and in half precision a copy that arithmetic is done with (2); a frozen one has its own precision and nothing else. DDP

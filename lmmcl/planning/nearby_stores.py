@@ -73,7 +73,7 @@ def _neighbours(sweep: Sweep, ledger: Ledger) -> list[Path]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in `root`; none where it may not be listed: a hint is no reason to fail."""
+    """The folders in `root`; none where it may not be listed: a hint must not fail the command."""
     if not os.access(root, os.R_OK | os.X_OK):
         return []
     with os.scandir(root) as entries:

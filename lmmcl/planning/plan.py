@@ -17,7 +17,7 @@ from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import KappaTune
-from lmmcl.models.hub import HubModel
+from lmmcl.models.hub import HubLMM
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
@@ -169,7 +169,7 @@ def _by_stage(trial: Trial) -> Iterator[str]:
 
 
 def few_examples(trial: Trial) -> Iterator[str]:
-    """The skills of a trial that have fewer examples than an update takes: it takes them again, and an epoch is no epoch."""
+    """Skills of a trial with fewer examples than an update takes: some are taken twice, so an epoch is more than one pass."""
     for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
         size = stage.examples or known_size(stage.skill)
         size = size and min(size, stage.training.examples or size)
@@ -183,19 +183,21 @@ def few_examples(trial: Trial) -> Iterator[str]:
 
 
 def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    if not any(probe.updates for probe in trial.probes):
-        return
-    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
-        for probe in trial.probes:
-            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
+    if trial.evaluation.looks_inside:
+        every = trial.evaluation.every
+        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
+    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)) if asked else ():
+        for what, name, updates in asked:
+            beyond = [update for update in updates if stage.updates and update > stage.updates]
             if beyond:
                 yield (
-                    f"{probe.name} is not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
+                    f"{what} not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
                     f"a stage of it has {stage.updates}"
                 )
-            if probe.updates and stage.updates is None:
-                yield f"{probe.name}: how many updates {stage.skill.name} has is known when its data are there"
+            if stage.updates is None:
+                yield f"{name}: how many updates {stage.skill.name} has is known when its data are there"
 
 
 def _numbers(some: Sequence[int]) -> str:
@@ -214,7 +216,7 @@ def _trial_plan(walk: TrialProgress, recorded: set[str], stage_bytes: int, clust
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
         asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
-        node=_smallest_place(trial) if cluster is None and isinstance(trial.model, HubModel) else None,
+        node=_smallest_place(trial) if cluster is None and isinstance(trial.model.plain, HubLMM) else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 

@@ -19,10 +19,10 @@ from lmmcl.tasks.hub.hub_data import HubSkill
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of work, the steps they are of, and how many steps nothing like them is recorded of.
+    """Estimated seconds of work, the number of steps they cover, and of those for which no similar step has been timed.
 
-    `seconds` are of one step after the other; `chain` of the longest chain of steps that need each other, which nothing can
-    shorten; `wall` on a cluster that starts here and has so many CPUs, None where the plan cannot know how many run at once.
+    `seconds` are of all steps in sequence; `chain` of the critical path: the longest chain of steps that need each other;
+    `wall` on a cluster that starts here with its number of CPUs, None where the plan cannot know how many run at once.
     """
 
     seconds: float
@@ -38,12 +38,11 @@ class Pace:
     def __str__(self) -> str:
         if not self.steps and self.unmeasured:
             return "Estimated time: unknown (no similar step has been recorded yet)"
-        told = f"time: {_hours(self.seconds)} of work one step after the other, at the pace of recorded steps"
-        told += f"; about {_hours(self.wall)} on this machine" if self.wall is not None else ""
-        told += f"; at least {_hours(self.chain)}, the longest chain of steps, however many run at once"
-        return told + (
-            f"; {self.unmeasured} steps that nothing like is recorded of not counted" if self.unmeasured else ""
-        )
+        text = f"Estimated time (from recorded steps): {_hours(self.seconds)} sequential"
+        text += f", about {_hours(self.wall)} on this machine" if self.wall is not None else ""
+        text += f", critical path {_hours(self.chain)}"
+        untimed = f"; excludes {self.unmeasured} steps for which no similar step has been timed"
+        return f"{text}{untimed if self.unmeasured else ''}."
 
 
 def _hours(seconds: float) -> str:

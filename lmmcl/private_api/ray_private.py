@@ -1,4 +1,4 @@
-"""Private parts of Ray: what an upload of a folder holds, how a worker group fails to start, and who logs too much."""
+"""Private parts of Ray: what an upload of a folder holds, how a worker group fails to start, and which loggers are too loud."""
 
 from __future__ import annotations
 

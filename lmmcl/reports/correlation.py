@@ -16,7 +16,7 @@ from lmmcl.reports.results import SweepResults, finite
 FEWEST = 4
 EXACT = 8
 """Stages up to which the p-value counts all n! orders; SciPy's own p-value is a t approximation (0 for |ρ| = 1)."""
-"""Stages below which no correlation is told: three points agree by chance once in six."""
+"""Stages below which no correlation is shown: three points agree by chance once in six."""
 WORTH = "held_out_forgetting"
 NOTE = (
     "Held-out forgetting is negative where something was forgotten: at −1 a probe is highest where most was forgotten."

@@ -58,7 +58,7 @@ def all_failures(ledger: Ledger) -> list[Failure]:
 
 
 def forget_failures(ledger: Ledger, trials: Iterable[Trial]) -> None:
-    """Remove what is kept of `trials`: they are run again, and what comes of that is not known yet."""
+    """Remove what is kept of `trials`: they are run again, with an outcome still open."""
     for key in kept_failures(ledger, trials):
         with suppress(FileNotFoundError):  # another run was first
             ledger.files.remove(_file(key))

@@ -38,7 +38,9 @@ def axis_value(axis: str, value: Any) -> str:
 
 def points(value: float | None) -> str:
     """Signed percentage points: `+24.9`; `–` when not known."""
-    return "–" if value is None else f"{round(value, 1) + 0.0:+.1f}"  # + 0.0: a loss too small to show is no "-0.0"
+    return (
+        "–" if value is None else f"{round(value, 1) + 0.0:+.1f}"
+    )  # + 0.0: a loss too small to show is not shown as "-0.0"
 
 
 def points_half(value: float | None, interval: Interval | None) -> str:

@@ -21,7 +21,7 @@ TESTED = ("learning", "held_out_forgetting")
 
 @dataclass(frozen=True)
 class Indistinguishable:
-    """A finished trial that is told apart from a choice neither in learning nor in held-out forgetting: trial − choice."""
+    """A finished trial that differs significantly from a choice neither in learning nor in held-out forgetting: trial − choice."""
 
     trial: TrialResult
     differences: Mapping[str, Estimate]
@@ -166,7 +166,7 @@ def caution(results: SweepResults) -> str:
 
 
 def risk_line(sure_budget: float) -> str:
-    """What is said of a choice whose interval reaches beyond the budget."""
+    """The line about a choice whose interval exceeds the budget."""
     return f"Forgetting may exceed the budget: the interval reaches {formatting.points(-sure_budget)}."
 
 

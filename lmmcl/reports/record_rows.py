@@ -1,4 +1,4 @@
-"""Rows that a step left, for a report of many: a damaged file is told once, and the report goes on without it."""
+"""Rows that a step left, for a report of many: a damaged file is reported once and left out."""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ class StageResult:
     `updates_per_second`); `cost` may hold `trained_parameters`, `trained_bytes`, `checkpoint_bytes`, `seconds` and
     `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is
     in. `probe_curve` has one row for each moment inside the stage at which probes looked: `update` and their values, from
-    update 0, the start of the stage, to its end. `trained_key` is of the stage's fine-tune, which several merges may share.
+    update 0, the start of the stage, to its end. `score_curve` has one for each at which benchmarks were asked: `update`, the four
+    measures as if the stage ended there, and `score/<benchmark>`. `trained_key` is of the stage's fine-tune, which several merges
+    may share.
     Stage 0 is the pre-trained model and has no skill.
     """
 
@@ -65,6 +67,7 @@ class StageResult:
     probes: Mapping[str, float] = field(default_factory=dict)
     cells: Sequence[Cell] = ()
     probe_curve: Sequence[Mapping[str, float]] = ()
+    score_curve: Sequence[Mapping[str, float]] = ()
     trained_key: str | None = None
 
 
@@ -73,7 +76,7 @@ class TrialResult:
     """One point of the grid with the stages it has reached, in order.
 
     `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
-    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials of which this is the mean
+    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
     (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
     """
 

@@ -6,7 +6,6 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,56 +31,56 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
+from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.runner.run import Outcome, run_sweep
+from lmmcl.runner.trackers import BESIDE, fill_mlflow, fill_tracker, report_folder, start_trackers, tracked_line
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
-from lmmcl.tracking.background import BackgroundTracker
-from lmmcl.tracking.database import MLFLOW_VARIABLE, check_reachable, default_artifact_location, default_tracking_uri
-from lmmcl.tracking.extras import Answers, resolved, view_address, write_answers
-from lmmcl.tracking.tracker import Tracker
+from lmmcl.tracking.database import MLFLOW_VARIABLE
+from lmmcl.tracking.destinations import OFF, destinations
+from lmmcl.tracking.extras import resolved, write_answers
 
-OFF = "off"
-"""The tracking URI that means none."""
-BESIDE = "lmmcl-reports"
-"""Where pages go if the store is elsewhere."""
 FORMATS = ("table", "json", "md", "csv", "parquet", "html")
 
 
 def run_and_report(
-    sweep: Sweep, ledger: Ledger, cluster: Cluster, *, inline: bool, mlflow: str | None, console: Console
+    sweep: Sweep,
+    ledger: Ledger,
+    cluster: Cluster,
+    *,
+    inline: bool,
+    mlflow: str | None,
+    console: Console,
+    tracking: Sequence[str] = (),
 ) -> bool:
-    """Run `sweep`, print its table, write its page, bring MLflow up to date; returns whether a trial failed."""
+    """Run `sweep`, print its table, write its page, bring the trackers up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
     for line in store_state(sweep, ledger).lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     context = RunContext.resolve(sweep, ledger)
     keep_sweep(context.sweep, ledger)
-    uri = mlflow or os.environ.get(MLFLOW_VARIABLE) or cluster.tracking or default_tracking_uri(ledger.store)
-    tracker = None if uri == OFF else _background(uri, context)
+    trackers = start_trackers(destinations(cluster, mlflow or os.environ.get(MLFLOW_VARIABLE), tracking), context)
     notes = (note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial)))
     for note in dict.fromkeys([*notes, *overlap_notes(find_overlaps(sweep))]):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     files: list[Path] = []
     logged: list[Path] = []
     try:
-        outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=tracker)
-        files, logged, unwritten = _write(context, outcome, tables=tracker is not None)
-        if tracker:
-            for trial in outcome.results.trials:
-                tracker.put(trial)
+        outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
+        files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
+        for trial in outcome.results.trials:
+            trackers.put(trial)
     finally:
-        delivery = tracker.close(report=logged) if tracker else None
+        deliveries = trackers.close(report=logged)
     print_table(outcome.results, console)
     lines = [
         f"{outcome.counts()}; {time.monotonic() - started:.0f} s",
         f"page    {files[0] if files else f'not written: {unwritten}'}",
         f"store   {ledger.store}",
     ]
-    if delivery:
-        sent = f"{sweep.words} --store {shlex.quote(mask(ledger.store))}"
-        lines.append(delivery.message(sent) or f"MLflow  mlflow ui --backend-store-uri {shlex.quote(mask(uri))}")
+    lines += [tracked_line(delivery, context) for delivery in deliveries]
     if outcome.failures:
         lines.append(
             f"failed  {formatting.plural(len(outcome.failures), 'trial')}; the same command tries again; "
@@ -99,7 +98,7 @@ def _write(
 ) -> tuple[list[Path], list[Path], UserError | OSError | None]:
     """The files of the report, those for MLflow, and what kept them from being written (a full disk, say).
 
-    That is told after all that was computed: it hides no result and no failure.
+    It is reported after everything that was computed, and hides no result and no failure.
     """
     try:
         keep_sweep(context.sweep, context.ledger)
@@ -111,7 +110,7 @@ def _write(
 
 
 def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) -> UserError:
-    """What is told where all is computed and the report could not be written; the page of an earlier run is still there."""
+    """The message where all is computed and the report could not be written; the page of an earlier run is still there."""
     why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
     again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
     return UserError(
@@ -119,27 +118,8 @@ def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) ->
     )
 
 
-def _background(uri: str, context: RunContext) -> BackgroundTracker:
-    check_reachable(uri)
-    connect = partial(Tracker, extras=Answers(context).extras)
-    return BackgroundTracker(uri, context.sweep.name, artifact_location(uri, context.ledger), connect=connect)
-
-
-def artifact_location(uri: str, ledger: Ledger) -> str | None:
-    """Beside the store's own database; a server, or a database elsewhere, decides for itself."""
-    if not ledger.is_local or uri != default_tracking_uri(ledger.store):
-        return None
-    return default_artifact_location(ledger.store)
-
-
-def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
-    """Where a run writes its page: in a local store, else beside the work."""
-    root = Path(ledger.store if ledger.is_local else BESIDE)
-    return root / "reports" / sweep.name
-
-
 def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
-    """Write the sweep as understood beside its report: `lmmcl show` tells from it who wants a step."""
+    """Write the sweep as understood beside its report: `lmmcl show` reads from it which trials need a step."""
     ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
 
 
@@ -161,7 +141,7 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     if advice:
         console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
         console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
-    for table in (correlation_table(results), inside_table(results)):
+    for table in (correlation_table(results), inside_table(results), moments_table(results, budget)):
         if table is not None:
             console.print(table, soft_wrap=True)
     for note in results.notes:
@@ -178,14 +158,17 @@ def report_sweep(
     console: Console,
     budget: float = BUDGET,
     pictures: Path | None = None,
+    tracking: Sequence[str] = (),
 ) -> None:
-    """Show or write the report of what the ledger holds; with `mlflow`, also fill that store; with `pictures`, that folder."""
+    """Show or write the report of what the ledger holds; `mlflow` and `tracking` are filled too, `pictures` is a folder of PNGs."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     context = RunContext.resolve(sweep, ledger)
     results = collect_results(context)
     if mlflow:
-        _refill(results, mlflow, context, console)
+        fill_mlflow(results, mlflow, context, console, lambda: _report_files(context, results))
+    for name in destinations(Cluster(), OFF, tracking).beside:
+        fill_tracker(results, name, context, console)
     if pictures:
         _draw(results, pictures, context, console)
     elif format == "table" and to is None:
@@ -236,16 +219,9 @@ def _draw(results: SweepResults, folder: Path, context: RunContext, console: Con
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _refill(results: SweepResults, uri: str, context: RunContext, console: Console) -> None:
-    check_reachable(uri)
-    name, ledger = context.sweep.name, context.ledger
-    tracker = Tracker(uri, name, artifact_location(uri, ledger), extras=Answers(context).extras)
-    for trial in results.trials:
-        tracker.log_trial(trial, running=False)
-    files = write_report(results, report_folder(ledger, context.sweep), page_flips(context, results))
-    tracker.log_report([*files, *write_tables(context, results)])
-    console.print(f"{formatting.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
-    console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
+def _report_files(context: RunContext, results: SweepResults) -> list[Path]:
+    files = write_report(results, report_folder(context.ledger, context.sweep), page_flips(context, results))
+    return [*files, *write_tables(context, results)]
 
 
 def write_tables(context: RunContext, results: SweepResults) -> list[Path]:

@@ -62,7 +62,7 @@ class Display:
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:
         """`trial` ended before its last stage; the traceback (`details`) is for the store, not for the terminal.
 
-        A step that trials share fails them all: the end of its log is told once.
+        A step that trials share fails them all: the end of its log is printed once.
         """
         told = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
@@ -142,7 +142,7 @@ class Display:
 
 
 def _cut(text: str) -> Text:
-    """One line, as much of it as there is room for; what a person chose is no markup."""
+    """One line, as much of it as there is room for; names are not read as markup."""
     return Text(escape_controls(mask(text)), no_wrap=True, overflow="ellipsis")
 
 

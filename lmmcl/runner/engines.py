@@ -1,4 +1,4 @@
-"""Evaluation engines from the runner's side: known and installed before anything starts; held against transformers on request."""
+"""Evaluation engines from the runner's side: known and installed before anything starts; compared with transformers on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in flight on an event loop: who asks for a step that is being computed waits for that computation.
+"""Steps in flight on an event loop: a request for a step that is being computed waits for that computation.
 
 Plain asyncio, without Ray: one small Ray actor holds a `ConcurrentScheduler` for a whole sweep. A failed step is forgotten, so it
 can be asked for again. A checkpoint may be prefetched before anybody waits for it: the next stage trains while the one before

@@ -1,4 +1,4 @@
-"""Before anything runs: rows that a model's tokenizer cannot read are refused, and what no answer could get right is told."""
+"""Before anything runs: rows that a model's tokenizer cannot read are refused, questions that no answer can get right are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lmmcl.tasks.examples import Example
 
 @dataclass
 class _ToDo:
-    """What is still to be taught to a model and asked of it, each skill and benchmark once."""
+    """The skills still to be taught to a model and the benchmarks still to be evaluated, each once."""
 
     model: LMM
     taught: dict[str, Finetune] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class _ToDo:
 def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]) -> None:
     """Tells by `say` which questions of the evaluations that are still to run no answer of their model can get right.
 
-    Raises UserError for each benchmark of which that is true for most questions, and for the first row of each skill and benchmark
+    Raises UserError for each benchmark where that is true of most questions, and for the first row of each skill and benchmark
     that spells a control token which the tokenizer cannot read as plain text.
     """
     from lmmcl.evaluation.attainable import attainable

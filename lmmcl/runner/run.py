@@ -26,7 +26,7 @@ from lmmcl.search.proposer import is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
-from lmmcl.tracking.background import BackgroundTracker
+from lmmcl.tracking.background import BackgroundTrackers
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Outcome:
 class ProgressReporter:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
-    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTracker | None) -> None:
+    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTrackers | None) -> None:
         self._context, self._display, self._tracker, self._ledger = context, display, tracker, context.ledger
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
@@ -94,7 +94,7 @@ class ProgressReporter:
         self._display.trial_failed(trial, why, details)
         try:
             keep_failure(self._ledger, trial, why, details)
-        except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials go on
+        except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials continue
             log.warning("the traceback of %s could not be kept: %s", trial.name, error)
         self._track(trial)
 
@@ -123,12 +123,12 @@ def run_sweep(
     *,
     console: Console,
     inline: bool = False,
-    tracker: BackgroundTracker | None = None,
+    tracker: BackgroundTrackers | None = None,
 ) -> Outcome:
     """Compute every step that the trials of the sweep walk and the ledger lacks, those of the trials that it searches for too.
 
     A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
-    that the store can be written is the caller's to ask (`Ledger.check_writable`), who writes into it first.
+    the caller, which writes into the store first, checks that it can be written (`Ledger.check_writable`).
     """
     sweep, ledger = context.sweep, context.ledger
     unfinished = [trial for trial in context.listed.trials if not is_finished(trial, ledger, context.progress)]

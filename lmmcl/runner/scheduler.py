@@ -40,7 +40,7 @@ class StepScheduler:
         self._others = OtherRuns(ledger, cluster)
 
     def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
-        """The records of what is asked of one checkpoint, in the given order, computed where they are missing."""
+        """The records of the scoring steps of one checkpoint, in the given order, computed where they are missing."""
         ensuring = self.ensure(steps)
         try:
             ensuring.send(None)
@@ -52,9 +52,9 @@ class StepScheduler:
         """Have a checkpoint computed where there is room, and do not wait for it: in one process there is no room."""
 
     async def ensure(self, steps: Sequence[Checkpoint | ScoringStep]) -> None:
-        """Return when all of `steps` (one checkpoint, or what is asked of one) are recorded, and their parents with them.
+        """Return when all of `steps` (one checkpoint, or the scoring steps of one) are recorded, and their parents with them.
 
-        A file that turns out damaged has its record put aside by then: its step is missing again, and computed again.
+        A file that turns out damaged has its record quarantined by then: its step is missing again, and computed again.
         """
         attempts = repairs = 0
         missing = await self._call(missing_steps, steps, self._ledger)

@@ -17,14 +17,14 @@ class Steps(Protocol):
     """Where records come from: one process (`StepScheduler`) or a cluster (`RemoteSteps`)."""
 
     def ensure_all(self, steps: Sequence[ScoringStep]) -> list[Record]:
-        """The records of what is asked of one checkpoint, computed where they are missing."""
+        """The records of the scoring steps of one checkpoint, computed where they are missing."""
 
     def prefetch(self, step: Checkpoint) -> None:
         """Have a checkpoint computed where there is room, and do not wait for it."""
 
 
 class RunListener(Protocol):
-    """Is told what happens while a sweep runs; never blocks it."""
+    """Gets the events of a running sweep; never blocks it."""
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
@@ -61,7 +61,7 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
             steps.prefetch(following.checkpoint)
         matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
         for moment in stage.moments:
-            steps.ensure_all(moment.probes)
+            steps.ensure_all(moment.asked)
         measures = matrix.summary()
         report = {"stage": stage.number, **measures}
         stopped = budget_broken(trial.stop, stage.number, measures) if following else None

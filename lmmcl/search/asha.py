@@ -28,7 +28,7 @@ class _Named:
 
 
 class AshaScheduler:
-    """Decides after each stage whether a trial goes on."""
+    """Decides after each stage whether a trial continues."""
 
     def __init__(self, decisions: Decisions, longest: int) -> None:
         self._decisions, self._settings, self._longest = decisions, decisions.settings, longest
@@ -81,7 +81,7 @@ class AshaScheduler:
         return self._groups[group]
 
     def _limit(self, trial: Trial, stage: int) -> float | None:
-        """The value that a trial must reach at a stage, from those that were there before it; to be told, not to decide by."""
+        """The value that a trial must reach at a stage, from those that were there before it; for display only."""
         seen = [value for key, value in self._seen[(*_group(trial), stage)].items() if key != trial.key]
         share = 100 * (1 - 1 / self._settings.reduction_factor)
         at = share if self._settings.direction == "max" else 100 - share

@@ -17,7 +17,7 @@ from lmmcl.config.draws import Choice, Draw
 from lmmcl.config.grid_point import Space
 
 WORST = 100.0
-"""Points that a measure is told to be off by where a trial ended before it was defined."""
+"""Points by which a measure is reported worse where a trial ended before it was defined."""
 
 
 class OptunaSampler:
@@ -79,7 +79,7 @@ def _distribution(draw: Draw | Choice, space: Space, name: str) -> BaseDistribut
 
 
 class _Sampler(BaseSampler):
-    """Optuna's TPE, drawn anew from the seed for each point: a search that was interrupted goes on as it would have.
+    """Optuna's TPE, seeded again for each point: a search that was interrupted continues as it would have.
 
     Numbers are rounded here, so that Optuna learns from the values that were trained.
     """

@@ -1,7 +1,7 @@
 """What searches have decided, kept in the store: the points that were proposed, and the trials that a scheduler ended.
 
     <store>/searches/<key of the search>/00007.json           the eighth point, created once whoever proposes it
-    <store>/searches/<sweep>-asha-<key>/<trial>-<stage>.json  whether a trial may go on beyond a stage
+    <store>/searches/<sweep>-asha-<key>/<trial>-<stage>.json  whether a trial may continue beyond a stage
 
 A file is written whole and never changed: of two runs that decide at once, one is first, and the other follows it. Deleting
 a folder forgets the decisions of a search and no result.
@@ -98,7 +98,7 @@ class Proposals:
 
 
 def _created(files: Store, name: str, text: str, read: Callable[[], T | None]) -> T | None:
-    """Create a file unless there is one, and return what `read` finds in it; a damaged one is put aside first."""
+    """Create a file unless there is one, and return what `read` finds in it; a damaged one is quarantined first."""
     content = encode(name, text)
     files.create(name, content)
     try:
@@ -181,7 +181,7 @@ class Decisions:
         return kept
 
     def may_go_on(self, trial: Trial, stage: int) -> bool | None:
-        """Whether the trial may go on beyond a stage; None where nothing was decided."""
+        """Whether the trial may continue beyond a stage; None where nothing was decided."""
         said = self._known.get(self._file(trial, stage))
         return None if said is None else bool(said["goes_on"])
 

@@ -81,4 +81,4 @@ class ProbeStep(StepBase):
 
 
 ScoringStep = Evaluate | ProbeStep
-"""What is asked of a checkpoint; all of one checkpoint run in one task that loads its model once."""
+"""The scoring of a checkpoint; all of one checkpoint run in one task that loads its model once."""

@@ -53,7 +53,7 @@ class Conversion(StrEnum):
     ON_WHITE = "with transparency, shown on white"
     SCALED = "with more than 8 bits per sample, scaled to 8"
     FROM_CMYK = "converted from CMYK without colour profile"
-    FIRST_FRAME = "with several frames or pages, of which only the first is shown"
+    FIRST_FRAME = "with several frames or pages: only the first is shown"
 
     @property
     def alters_pixels(self) -> bool:

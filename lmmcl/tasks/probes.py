@@ -29,7 +29,7 @@ class Probe(BaseModel):
     version: ClassVar[int]
     computed_by: ClassVar[str]
     needs_base: ClassVar[bool] = False
-    """Whether the checkpoint is compared with the pre-trained model; such a probe is not asked of that model itself."""
+    """Whether the checkpoint is compared with the pre-trained model; such a probe skips that model itself."""
 
     examples: int = Field(default=64, gt=0, description="questions of each benchmark, a fixed sample")
     updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
@@ -65,7 +65,7 @@ class Probe(BaseModel):
         return own[name] if name in own else get_benchmark(name)
 
     def identity(self, benchmarks: Sequence[Benchmark] = ()) -> dict[str, Any]:
-        """What enters a key: what is looked at (on questions of `benchmarks`, which a step tells by themselves), not of which
+        """What enters a key: what is looked at (on questions of `benchmarks`, which are apart in a step's fields), not the
         checkpoints."""
         fields = self.model_dump(mode="json", exclude={"updates", "questions"})
         return {"name": self.name, "version": self.version, **fields}

@@ -20,7 +20,7 @@ _SEED = 20510
 
 @dataclass(frozen=True)
 class Chosen(Rows):
-    """Some rows of a sequence, none of which is read before it is asked for."""
+    """Some rows of a sequence; none is read before it is asked for."""
 
     examples: Sequence[Example]
     rows: Sequence[int]

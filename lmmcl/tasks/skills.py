@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Data:
-    """What skills and benchmarks have in common: examples, of which a limit takes a fixed sample."""
+    """What skills and benchmarks have in common: examples, and a fixed sample of them where there is a limit."""
 
     load: Callable[[], Sequence[Example]]
     random_order: bool = False

@@ -1,7 +1,8 @@
-"""MLflow beside a running sweep: never waited for, never the reason that a sweep fails.
+"""Trackers beside a running sweep: never waited for, never the reason that a sweep fails.
 
 A thread takes the newest result of each trial, imports MLflow (seconds; the first use of a database longer still), and logs.
-While the store does not answer it waits and tries again; what is not delivered at the end can be filled from the ledger.
+While the store does not answer it waits and tries again; what is not delivered at the end can be filled from the ledger. Other
+trackers have a thread each.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ class LogsTrials(Protocol):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How the logging of a sweep ended; `report` says whether its report, if it has one, arrived."""
+    """How the logging of a sweep ended; `report` says whether its report, if it has one, arrived.
+
+    `tracker` is the name of one beside MLflow; `uri` is MLflow's.
+    """
 
     uri: str
     trials: int
     undelivered: int
     reason: str | None
     report: bool = True
+    tracker: str = ""
 
     def message(self, sweep: str) -> str | None:
         """What to tell the user, or None when all is there; `sweep` is the file, with options that are to be given again."""
@@ -56,10 +61,11 @@ class Delivery:
         if not left:
             return None
         uri = mask(self.uri)
+        where, name = (self.tracker, self.tracker) if self.tracker else (f"MLflow at {uri}", "MLflow")
+        option = f"--tracking {self.tracker}" if self.tracker else f"--mlflow {shlex.quote(uri)}"
         return (
-            f"MLflow at {uri} did not accept {' and '.join(left)} "
-            f"({self.reason or 'no time left'}); no result is lost; to fill MLflow later: "
-            f"lmmcl report {sweep} --mlflow {shlex.quote(uri)}"
+            f"{where} did not accept {' and '.join(left)} ({self.reason or 'no time left'}); no result is lost; "
+            f"to fill {name} later: lmmcl report {sweep} {option}"
         )
 
 
@@ -74,8 +80,9 @@ class BackgroundTracker:
         *,
         connect: Callable[[str, str, str | None], LogsTrials] = Tracker,
         pauses: BackOff = PAUSES,
+        tracker: str = "",
     ) -> None:
-        self.uri = uri
+        self.uri, self.tracker = uri, tracker
         self._connect = lambda: connect(uri, sweep, artifact_location)
         self._pauses = pauses
         self._tracker: LogsTrials | None = None
@@ -115,7 +122,8 @@ class BackgroundTracker:
         with self._changed:
             left = {*self._waiting, *self._refused, *([self._in_hand] if self._in_hand else [])}
             reason = next(iter(self._refused.values()), self._reason)
-            return Delivery(self.uri, len(self._newest), len(left), reason, not report or self._reported)
+            arrived = not report or self._reported
+            return Delivery(self.uri, len(self._newest), len(left), reason, arrived, self.tracker)
 
     def _work(self) -> None:
         failures = 0
@@ -132,7 +140,10 @@ class BackgroundTracker:
                 self._attempt(self._log_report)
         except Exception as error:  # a sweep of days does not end because of its bookkeeping
             self._reason = _line(error)
-            log.exception("logging to MLflow has stopped; `lmmcl report SWEEP --mlflow URI` fills it later")
+            log.exception(
+                "logging to %s has stopped; `lmmcl report SWEEP --%s` fills it later",
+                *((self.tracker, f"tracking {self.tracker}") if self.tracker else ("MLflow", "mlflow URI")),
+            )
 
     def _log(self, trial: TrialResult, tracker: LogsTrials) -> None:
         tracker.log_trial(trial, running=not self._closing)
@@ -154,19 +165,14 @@ class BackgroundTracker:
 
     def _attempt(self, action: Callable[[LogsTrials], object], trial: TrialResult | None = None) -> bool:
         """Whether the store took it, or will never take it; if it may later, the trial goes back among the waiting."""
-        from alembic.util import CommandError
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
+        expected = (OSError, UserError) if self.tracker else mlflow_errors()
         try:
             if self._tracker is None:
                 self._tracker = self._connect()
             action(self._tracker)
-        # Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now,
-        # import errors where the driver of a database is not installed.
-        except (MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError) as error:
+        except expected as error:
             self._tracker = None  # what it remembers may not be so any longer
-            final = isinstance(error, MlflowException) and error.error_code in FINAL
+            final = getattr(error, "error_code", None) in FINAL
             self._failed(_line(error), trial, final)
             return final
         return True
@@ -174,7 +180,9 @@ class BackgroundTracker:
     def _failed(self, reason: str, trial: TrialResult | None, final: bool) -> None:
         if self._reason is None:
             log.warning(
-                "MLflow at %s does not accept results (%s); the sweep continues without it", mask(self.uri), reason
+                "%s does not accept results (%s); the sweep continues without it",
+                self.tracker or f"MLflow at {mask(self.uri)}",
+                reason,
             )
         with self._changed:
             self._reason = reason
@@ -189,6 +197,36 @@ class BackgroundTracker:
         with self._changed:
             while not self._closing and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
+
+
+class BackgroundTrackers:
+    """Several trackers as one: what is put is put into each, and closing waits for each."""
+
+    def __init__(self, trackers: Sequence[BackgroundTracker]) -> None:
+        self._trackers = trackers
+        self.with_mlflow = any(not tracker.tracker for tracker in trackers)
+
+    def put(self, trial: TrialResult) -> None:
+        """Have the trial logged as it stands now, everywhere."""
+        for tracker in self._trackers:
+            tracker.put(trial)
+
+    def close(self, report: Sequence[Path] = ()) -> list[Delivery]:
+        """Wait for what is left, and say of each tracker what did not arrive."""
+        return [tracker.close(report=report) for tracker in self._trackers]
+
+
+def mlflow_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises where a store does not accept something; imports it.
+
+    Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now, import errors where
+    the driver of a database is not installed.
+    """
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError
 
 
 def _line(error: Exception) -> str:

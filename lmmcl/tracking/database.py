@@ -26,7 +26,7 @@ SERVERS = ("http", "https")
 
 
 def default_tracking_uri(store: str | Path) -> str:
-    """`sqlite:///<store>/mlflow.db`. Raises UserError when the store is no local folder: a database file needs one."""
+    """`sqlite:///<store>/mlflow.db`. Raises UserError when the store is not a local folder: a database file needs one."""
     return sqlite_uri(_local(store) / "mlflow.db")
 
 
@@ -134,7 +134,7 @@ def _check_server(uri: str, timeout: float) -> None:
 
 
 def _tls(uri: str) -> ssl.SSLContext | None:
-    """TLS as MLflow's client is told to do it, so that the check and the client agree."""
+    """TLS settings as MLflow's client has them, so that the check and the client agree."""
     if not uri.startswith("https"):
         return None
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true":

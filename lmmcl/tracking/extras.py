@@ -23,7 +23,7 @@ from lmmcl.steps.trial import Trial
 from lmmcl.tasks.skills import Benchmark
 
 FIRST, WRONG = 32, 32
-"""Rows of a benchmark in a table of answers: the first questions, and so many more that were answered wrongly."""
+"""Rows of a benchmark in a table of answers: its first questions, and further ones that were answered wrongly."""
 PICTURE_BYTES = 20_000_000
 SAMPLES = "samples.json"
 VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
@@ -59,7 +59,7 @@ def experiment_note(experiment_id: str) -> str:
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
-    """Tags and the note (Markdown) of a trial's run: its steps' keys and the commands that go on from it."""
+    """Tags and the note (Markdown) of a trial's run: its steps' keys and the commands that continue from it."""
     if not trial.stages:
         return {}
     steps = {str(stage.number): stage.checkpoint_key for stage in trial.stages}

@@ -1,4 +1,4 @@
-"""MLflow's database in a file: made whole at once, a half-made one of ours put aside, artifacts found where the store lies now.
+"""MLflow's database in a file: created in one step, an incomplete one of ours quarantined, artifacts found where the store is now.
 
 MLflow makes some fifty tables in several seconds. Killed meanwhile, it would refuse the file ever after; so they are made
 in a private folder and the file is linked into its place when it is complete. MLflow also keeps the absolute place of its
@@ -32,7 +32,7 @@ _OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key =
 def prepare_database(file: Path, artifact_location: str | None) -> None:
     """Make the database `file` where there is none.
 
-    With `artifact_location` it is the store's own: one that a kill has left half made, or that is damaged, is put aside
+    With `artifact_location` it is the store's own: one that a kill has left incomplete, or that is damaged, is quarantined
     first, and artifacts of a moved store are kept there from now on. Any other file is left as it is. Raises UserError when
     another version of MLflow made it, which `mlflow db upgrade` may mend.
     """

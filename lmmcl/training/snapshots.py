@@ -32,7 +32,7 @@ def can_write(step: Finetune, trainable_model: TrainableModel, placement: Traini
 
 
 class WriteSnapshots(TrainerCallback):
-    """Records the snapshots that `step` was told of, where the ledger lacks them, after their updates.
+    """Records the snapshots that `step` names, where the ledger lacks them, after their updates.
 
     `before` are digests of all tensors at the stage's start, `dtypes` those that trained parameters had then: a snapshot holds
     what differs, as the stage's own checkpoint does.

@@ -1,4 +1,4 @@
-"""What is told when a stage cannot be finished although its input was well formed, and when it is not finished yet."""
+"""Errors of stages that cannot be finished although their input was well formed, or that are not finished yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class PreemptedError(Exception):
-    """A stage that was told to end (SIGTERM) and has saved where it is."""
+    """A stage that was asked to end (SIGTERM) and has saved where it is."""
 
 
 class StageError(UserError):

@@ -1,7 +1,7 @@
 """LoRA adapters as checkpoints hold them: PEFT's files, and their merge into a weight, the same bits on every machine.
 
 A stage of LoRA stores its adapter and no merged weight, so whoever loads the checkpoint merges again. A matrix product in
-floating point depends on who computes it: threads, instruction set and GPU decide in which order it is summed. Here the factors
+floating point depends on the machine: threads, instruction set and GPU decide in which order it is summed. Here the factors
 are rounded to whole numbers of a common scale for each row of B and each column of A, small enough that all sums are exact in
 fp64; then the order does not matter. Everything else is elementwise, or summed in a fixed order.
 """

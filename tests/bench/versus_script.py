@@ -42,7 +42,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
 
 
 def by_script(path: Path, sweep: Sweep, folder: Path, cores: int, side_by_side: int) -> None:
-    """Every stage a process, then its evaluation a process; so many trials side by side, with their share of the cores."""
+    """Every stage a process, then its evaluation a process; several trials side by side, with their share of the cores."""
     environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(max(1, cores // side_by_side))}
 
     def script(*words: object) -> None:

@@ -86,9 +86,7 @@ class Table:
         lines += [f"| {fault} | {how} | {times} | {outcome} |" for (fault, how, outcome), times in merged.items()]
         lines += [f"| **all** | | **{self.faults}** | |", ""]
         cost = f"{sum(self.made_again)} updates were made again (mean {self.mean:.1f} of an interval of {EVERY})"
-        lines += [
-            f"Unfinished steps begun again: {self.begun_again}. Stages gone on with: {len(self.made_again)}; {cost}."
-        ]
+        lines += [f"Unfinished steps begun again: {self.begun_again}. Stages resumed: {len(self.made_again)}; {cost}."]
         return "\n".join([*lines, f"`LMMCL_FAULTS_SEED={SEED}`"])
 
     @property
@@ -118,11 +116,16 @@ class Victim:
         return STARTED[-1]
 
     def ends_well(
-        self, command: Command, expected: dict[str, list[float]], *, interval: int = EVERY, anew: Collection[str] = ()
+        self,
+        command: Command,
+        expected: dict[str, list[float]],
+        *,
+        interval: int = EVERY,
+        recomputed: Collection[str] = (),
     ) -> str:
         """Hold a sweep to the undisturbed one; returns what to write in the table.
 
-        `interval` bounds the updates that a stage makes again after one fault; `anew` are keys of steps whose files were spoilt.
+        `interval` bounds the updates that a stage makes again after one fault; `recomputed` are keys of steps whose files were spoilt.
         """
         assert command.wait(PATIENCE) == 0, command.output
         assert scores(self.sweep, self.ledger) == expected
@@ -130,9 +133,9 @@ class Victim:
         assert self.ledger.sizes("runs") == {}, "nothing is left to resume"
         if self.watch:
             self.watch.stop()
-            assert set(self.watch.repeated()) <= set(anew), self.watch.events
+            assert set(self.watch.repeated()) <= set(recomputed), self.watch.events
             TABLE.begun_again += self.watch.begun_again()
-        again = [updates for key, updates in self.made_again() if key not in anew]
+        again = [updates for key, updates in self.made_again() if key not in recomputed]
         assert all(0 <= updates <= interval for updates in again), (again, self.diary())
         TABLE.made_again += again
         return SAME if any(again) else EXACT
@@ -144,7 +147,7 @@ class Victim:
         return [(key, attempt, int(update)) for store, key, attempt, update in lines if store == self.ledger.store]
 
     def made_again(self) -> list[tuple[str, int]]:
-        """For each try that went on with a stage: its key, and how many updates it made that had been made before."""
+        """For each try that resumed a stage: its key, and how many updates it made that had been made before."""
         reached: dict[str, int] = {}
         tries: set[str] = set()
         found = []
@@ -155,7 +158,7 @@ class Victim:
                 tries.add(attempt)
                 reached[key] = max(update, reached.get(key, 0))
         stages = {key: step.training.max_steps for key, step in self.sweep.steps.items() if isinstance(step, Finetune)}
-        assert reached == stages, "every update of every stage was told of"
+        assert reached == stages, "every update of every stage was reported"
         return found
 
     def update_of(self, process: int) -> int:
@@ -163,7 +166,7 @@ class Victim:
         return next((update for _, attempt, update in self.diary()[::-1] if attempt.startswith(f"{process}-")), 0)
 
     def is_midway(self, process: int, least: int = 1) -> bool:
-        """Whether a process trains just now, has made so many updates of a stage, and will go on for a while."""
+        """Whether a process trains just now, has made a number of updates of a stage, and will continue for a while."""
         return least <= self.update_of(process) <= UPDATES - 15
 
     def training_saved(self) -> bool:
@@ -187,7 +190,7 @@ class Victim:
     ) -> bool:
         """Do `deed` to a process of this part once it was there, and `when` held of it, for `delay` seconds.
 
-        False: the sweep had all its steps before; that is no fault survived.
+        False: the sweep had all its steps before; that is not a fault survived.
         """
         end = time.monotonic() + PATIENCE
         since: dict[int, float] = {}

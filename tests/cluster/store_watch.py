@@ -69,7 +69,7 @@ class StoreWatch:
         return sum(times - 1 for times in self.starts().values())
 
     def repeated(self) -> list[str]:
-        """Keys of the steps that were recorded, and begun again all the same."""
+        """Keys of the steps that were recorded, and begun again nevertheless."""
         recorded: set[str] = set()
         found = []
         for what, key in self.events:

@@ -141,7 +141,7 @@ def test_a_cluster_grows_for_a_grid_loses_a_node_and_shrinks_to_nothing(
     assert lost, "no node was lost mid-stage"
     assert len(seen) >= 3, f"none in the place of {lost}: {seen}"
     outcome = victim.ends_well(command, undisturbed)
-    assert victim.made_again(), "the stage that trained there went on elsewhere"
+    assert victim.made_again(), "the stage that trained there continued elsewhere"
     table.add(
         "node of an autoscaling cluster",
         "its processes killed mid-stage; another comes; at last none is left",

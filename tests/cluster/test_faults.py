@@ -27,7 +27,7 @@ HOW = {
     "actor": "steps actor",
 }
 SPARSE = NODE.replace(f"save_every: {EVERY}", "save_every: 50")
-"""So that what was saved at a notice can be told from what was saved anyway."""
+"""So that what was saved at a notice can be distinguished from what was saved anyway."""
 
 
 def moment(victim: Victim, part: str, draw: random.Random) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_a_notice_before_preemption_saves_a_stage_which_goes_on_from_there_howev
     outcome = victim.ends_well(command, undisturbed, interval=0)
     assert len(victim.made_again()) == 4, "each ended a try"
     table.add(
-        HOW["worker"], "SIGTERM, as before a spot node goes: saves, ends, goes on; not one error allowed", 4, outcome
+        HOW["worker"], "SIGTERM, as before a spot node goes: saves, ends, resumes; not one error allowed", 4, outcome
     )
 
 
@@ -107,7 +107,7 @@ def test_a_job_that_is_told_to_end_saves_and_goes_on_with_the_same_command(
 
     assert victim.strike(command, "worker", end, when=victim.is_midway)
     assert command.wait(100) == 130, command.output
-    assert "goes on from there" in command.output
+    assert "run the same command to resume" in command.output
     assert command.gone_within(60), command.left_behind()
     key = next(key for key, attempt, update in victim.diary()[::-1] if attempt.startswith(f"{told[0]}-") and update)
     outcome = victim.ends_well(victim.start(), undisturbed, interval=50)
@@ -151,10 +151,10 @@ def test_a_worker_group_that_loses_a_worker_goes_on(tmp_path: Path, table: Table
     assert victim.strike(command, "group worker", when=saved, delay=2.5)
     victim.ends_well(command, scores(quiet.sweep, Ledger(str(quiet.store))), interval=updates - EVERY)
     assert len(victim.made_again()) == 1
-    assert [update for _, _, update in victim.diary()].count(1) == 1, "it went on mid-stage"
+    assert [update for _, _, update in victim.diary()].count(1) == 1, "it resumed mid-stage"
     table.add(
         "worker of a Ray Train group",
         KILLED,
         1,
-        "same scores; gone on with mid-stage, from the newest checkpoint that Ray Train knew of (it asks every two seconds)",
+        "same scores; resumed mid-stage, from the newest checkpoint that Ray Train knew of (it asks every two seconds)",
     )

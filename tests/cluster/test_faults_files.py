@@ -1,4 +1,4 @@
-"""Files of a running sweep are cut or changed, or find no room: each is told, and what it spoilt is computed again."""
+"""Files of a running sweep are cut or changed, or the disk is full: each is reported, and what it spoilt is computed again."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_files_that_were_damaged_are_found_and_computed_again_in_the_same_run(
     untouched = next(step for step in steps if step.kind == "evaluate" and step.parents[0] not in hit)
     record = victim.store / untouched.path / "record.json"
     record.write_text(record.read_text()[:100])  # a record that was cut is none
-    anew = {step.key for step in (*hit, *asked, untouched)}
+    recomputed = {step.key for step in (*hit, *asked, untouched)}
     again = victim.start()  # on Ray, where the error comes out of a task in another process
-    victim.ends_well(again, undisturbed, anew=anew)
+    victim.ends_well(again, undisturbed, recomputed=recomputed)
     assert victim.watch is not None and {step.key for step in hit} <= set(victim.watch.repeated())
     table.add(
         "files in the store",
@@ -72,7 +72,7 @@ def test_a_checkpoint_inside_a_stage_that_was_cut_or_changed_is_passed_over(
         "checkpoint inside a stage",
         "process killed, its newest checkpoint cut or changed in a byte",
         3,
-        "told by digest; goes on from the one before; same scores",
+        "found by digest; resumes from the one before; same scores",
     )
 
 
@@ -117,7 +117,7 @@ def test_a_disk_that_is_full_ends_the_run_with_a_remedy_and_the_same_command_goe
         command = victim.start()
         assert victim.strike(command, part, fill, when=when)
         assert command.wait(200) == 1, command.output
-        assert "no space is left" in command.output.lower() and "goes on from there" in command.output, command.output
+        assert "no space left on device" in command.output and "run the same command" in command.output, command.output
         filler.unlink()
     outcome = victim.ends_well(victim.start(), undisturbed)
     table.add(

@@ -50,7 +50,7 @@ def test_a_job_is_ended_at_its_limit_and_submitted_again(
         first.wait_until(lambda: len(ledger.paths()) >= 3, 900)
         first.process.send_signal(signal.SIGTERM)  # what --signal=B:TERM@120 sends: to the script alone
         assert first.code(120) == 130, first.output
-        assert "the same command goes on from there" in first.output, first.output
+        assert "run the same command to resume" in first.output, first.output
     done = len(ledger.paths())
 
     with job(tmp_path, tmp_path_factory.mktemp("r"), *words) as second:

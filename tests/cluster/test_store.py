@@ -1,4 +1,4 @@
-"""The same sweep in an object store: the record comes last, damage is told and repaired, space is freed."""
+"""The same sweep in an object store: the record comes last, damage is reported and repaired, space is freed."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_a_process_that_was_stopped_for_longer_than_its_claim_spoils_nothing(led
 
 
 def slow_step(store: str, diary: str, claims: ClaimSettings) -> None:
-    """A process that claims a step, tells when it went on after a stop, and records the step when it may."""
+    """A process that claims a step, tells when it continued after a stop, and records the step when it may."""
     note, ledger = Path(diary), Ledger(store)
     with Leases(ledger.files, claims, "a run").held([STEP.key]):
         note.write_text("begun")

@@ -1,4 +1,4 @@
-"""Rows that are taught and asked are refused, or allowed by a key that says so; what skills share is told."""
+"""Rows that are taught and asked are refused, or allowed by a key that says so; what skills share is reported."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_data_that_can_no_longer_be_read_hide_no_result(folder: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "no memory of it"))
     (folder / "train.json").unlink()
     [note] = collect(loaded, Ledger(str(folder / "store"))).notes
-    assert note.startswith("whether rows are taught and asked could not be told") and "train.json" in note
+    assert note.startswith("could not check whether rows are both taught and asked") and "train.json" in note
 
 
 def test_a_plan_says_what_is_done_to_images_of_all_files_that_are_taught_asked_and_mixed_in(folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_keys_hold_what_is_in_force_and_nothing_else(tmp_path: Path) -> None:
     same = sweep_with(tmp_path, "per_stage: {1: {epochs: 1}}\n").trials[0]
     assert stages(other)[0].key == stages(plain)[0].key, "the first stage is what it was"
     assert stages(other)[1].key != stages(plain)[1].key
-    assert stages(other)[1].fields() == stages(by_hand)[1].fields(), "an override is no part of a key, its value is"
+    assert stages(other)[1].fields() == stages(by_hand)[1].fields(), "an override is not in a key, its value is"
     assert same.key == plain.key, "an override that changes nothing changes no key"
 
 

@@ -1,4 +1,4 @@
-"""Engines: the same questions in the same tokens, whoever answers; what is not installed is told before anything starts."""
+"""Engines: the same questions in the same tokens, whichever engine answers; what is not installed is reported before anything starts."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_strategy_is_applied_and_learns_the_same_weights(name: str, tmp_path: 
     assert record["proof"] == before["proof"], "the same tensors moved, all others are bit-identical"
     assert losses(step, divided) == pytest.approx(losses(step, alone), rel=5e-3)
     assert apart(step, alone, divided) < NEAR
-    after = small(parent=step)  # what one strategy saved, another goes on from
+    after = small(parent=step)  # what one strategy saved, another resumes from
     assert finetune(after, divided, here())["proof"]["moved"] == record["proof"]["moved"]
 
 

@@ -1,4 +1,4 @@
-"""A store is walked, and each kind of damage is told by where and what; what is harmless is told apart from it."""
+"""A store is walked, and each kind of damage is reported with its place and kind; what is harmless is not damage."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_damage_is_told_changes_nothing_and_is_repaired_when_asked_for(ledger: L
     assert ledger.sizes("") == before
     assert [each["path"] for each in json.loads(check(ledger, "--json").output)["damages"]] == [FIRST.path]
     repaired = check(ledger, "--repair")
-    assert repaired.exit_code == 1 and "put aside" in repaired.output
+    assert repaired.exit_code == 1 and "quarantined" in repaired.output
     assert ledger.find(FIRST) is None
     again = check(ledger)
     assert again.exit_code == 0 and "0 damaged, 1 unfinished, 1 without parent" in again.output
 
 
-def test_what_is_harmless_is_no_damage(ledger: Ledger) -> None:
+def test_what_is_harmless_is_not_damage(ledger: Ledger) -> None:
     ledger.drop_weights(SECOND.path)
     shutil.rmtree(Path(ledger.store, FIRST.path))
     Path(ledger.store, ASKED.path, RECORD).unlink()

@@ -1,4 +1,4 @@
-"""One byte flipped in each file of a full store: no traceback, no wrong number, and what is no result is told by name."""
+"""One byte flipped in each file of a full store: no traceback, no wrong number, and what cannot be used is named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MADE_ANEW = ("reports/small/index.html", "reports/small/tradeoff.png")
 
 @pytest.fixture
 def store(tmp_path: Path, pretence: Pretence) -> Path:  # noqa: F811
-    """A finished sweep of which one trial was stopped and one has failed."""
+    """A finished sweep with one stopped and one failed trial."""
 
     def breaks(step: Any) -> None:
         if isinstance(step, Finetune) and step.training.learning_rate == 1e-4:

@@ -1,4 +1,4 @@
-"""Space is freed where nobody will miss it: not under what is planned, not under what runs, and never without a word before."""
+"""Space is freed where nobody will miss it: not under what is planned, not under what runs, and never unannounced."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_of_a_sweep_that_runs_and_is_not_named_a_person_is_told(
         assert ledger.has_usable(first) and not ledger.has_usable(stages(sweep)[1])
         assert len(collect_garbage([sweep], ledger).others) == 1
     with pytest.raises(DroppedError), ledger.opened(first.path, "delta.safetensors"):
-        pass  # who runs is told, and computes it again
+        pass  # the running process notices, and computes it again
 
 
 def test_what_a_killed_process_was_writing_is_told_with_its_bytes(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_link_whose_answer_was_lost_on_the_way_was_made(tmp_path: Path, monkey
 
     def link(source: Path, target: Path) -> None:
         plain(source, target)
-        plain(source, target)  # the network file system asks once more, and is told that there is such a file
+        plain(source, target)  # the network file system asks once more, and learns that there is such a file
 
     monkeypatch.setattr("lmmcl.ledger.store.os.link", link)
     store = Store(str(tmp_path))

@@ -187,4 +187,4 @@ def test_a_copy_of_an_object_store_on_a_disk_is_a_store_too(tmp_path: Path, monk
     with copy.opened(STEP.path, "delta.safetensors") as path:
         assert path.read_text() == "weights"
     assert copy.read_lines(STEP.path, "curve.jsonl") == [{"update": 1}]
-    assert copy.has_usable(STEP), "the record was put aside"
+    assert copy.has_usable(STEP), "the record was quarantined"

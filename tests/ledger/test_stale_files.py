@@ -75,7 +75,7 @@ def test_what_another_machine_writes_is_swept_a_week_after_its_last_change_unles
 def test_a_node_forgets_what_nobody_came_back_for(remote: Ledger, name: str) -> None:
     folder = made(remote.node.folder / name.replace("KEY", STEP.key), days=6)
     remote.remove_abandoned()
-    assert folder.exists(), "it may be gone on with"
+    assert folder.exists(), "it may be resumed"
     aged(folder, days=8)
     (newest := folder / "checkpoint-10" / "model.safetensors").write_text("more weights")
     os.utime(folder / "checkpoint-10", (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""A store that is away is waited for, a disk that is full is told, and what was computed outlives an upload that fails."""
+"""A run waits for a store that is out of reach, reports a full disk, and keeps its results when an upload fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 @pytest.fixture
 def away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes the store fail so many times in a row; returns what was asked of it."""
+    """A function that makes the store fail a number of times in a row; returns the calls it got."""
 
     def fail(times: int, error: Exception | None = None, only: str = "") -> list[str]:
         asked: list[str] = []

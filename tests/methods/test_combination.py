@@ -104,7 +104,7 @@ def test_a_token_that_is_masked_is_neither_taught_nor_held(tmp_path: Path) -> No
     assert penalty is not None and penalty.item() == pytest.approx(expected.item(), rel=1e-3)
     made.trainer.memory, made.trainer.current_gradient_accumulation_steps = memory, 1
     loss = made.trainer.compute_loss(made.model, batch, num_items_in_batch=torch.tensor(kept))
-    assert bool(torch.isfinite(loss)), "the batch's labels before masking are no input of the model"
+    assert bool(torch.isfinite(loss)), "the batch's labels before masking are not an input of the model"
 
 
 def test_a_mix_of_a_mix_encodes_every_row_as_what_it_is(tmp_path: Path) -> None:
@@ -193,10 +193,11 @@ def refusal(*members: Any) -> str:
 def test_what_does_not_combine_is_refused_with_the_reason() -> None:
     assert "mofo and spider both rewrite the optimizer's update" in refusal("mofo", "lwf", "spider")
     assert "lwf is listed twice" in refusal("lwf", {"lwf": {"weight": 2.0}})
-    assert "list ties first" in refusal("wise_ft", "ties")
-    assert "list model_tailor first" in refusal("dare", "model_tailor")
+    assert "allowed: ties as the first merge" in refusal("wise_ft", "ties")
+    assert "allowed: model_tailor as the first merge" in refusal("dare", "model_tailor")
+    assert "one of them" in refusal("ties", "model_tailor") and "one of them" in refusal("model_tailor", "ties")
     assert "continues_from: tuned" in refusal("ties", {"wise_ft": {"continues_from": "tuned"}})
-    assert "no part of a combination" in refusal("lwf", None)
+    assert "cannot be combined with others" in refusal("lwf", None)
     assert refusal("lwf", "replai").startswith("[1]: unknown mitigation 'replai'")
     with pytest.raises(UserError, match="ewc measures"):
         get_mitigation(["replay", "ewc"]).check_recipe(get_recipe("moe"))

@@ -54,7 +54,7 @@ def test_what_is_not_refused_runs(name: str, recipe: str, ledger: Ledger) -> Non
         if not ledger.has_usable(tuned(recipe)):
             finetune(tuned(recipe), ledger, PLACE)
         record = merge(Merge(BASE, (tuned(recipe),), mitigation), ledger)
-        assert record["changed_entries"] > 0, "a merge that puts everything back is no mitigation"
+        assert record["changed_entries"] > 0, "a merge that puts everything back is not a mitigation"
         return
     first = tuned(recipe, mitigation=mitigation)
     for step in (first, dataclasses.replace(first, parent=first, skill=made_skill("other", shades(12, 90)))):

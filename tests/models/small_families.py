@@ -44,7 +44,7 @@ THINKING = (  # asks for a thought unless told not to, and closes an empty one i
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{{ '<think>\n\n</think>\n\n' if enable_thinking is defined and not enable_thinking else '<think>\n' }}{% endif %}"
 )
-ALWAYS_THINKING = (  # cannot be told not to, and writes no thought in the text of a dialogue
+ALWAYS_THINKING = (  # cannot be asked not to, and writes no thought in the text of a dialogue
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% for part in m['content'] %}"
     "{% if part['type'] == 'image' %}{{ 'IMAGE' }}{% else %}{{ part['text'].split('</think>')[-1] }}{% endif %}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"

@@ -198,7 +198,6 @@ def test_what_lies_in_the_cache_is_enough_without_network(monkeypatch, tmp_path)
         model.check()
     (tmp_path / "two").write_text("")
     model.check()
-    assert model.source()["local_files_only"] is True
 
 
 def test_models_that_ship_need_nothing():

@@ -1,4 +1,4 @@
-"""What a sweep needs and this machine lacks is told in one message, before anything starts."""
+"""What a sweep needs and this machine lacks is reported in one message, before anything starts."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_paper_s_sweep_opens_with_its_question_and_the_cost_that_the_plan_tell
     file = REPOSITORY / "sweeps" / f"{name}.yaml"
     head = file.read_text(encoding="utf-8").partition("\nname:")[0]
     words_of_head = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
-    assert "?" in head.splitlines()[0] and "Held against" in words_of_head
+    assert "?" in head.splitlines()[0] and "Compared with" in words_of_head
     plan = make_plan(load_sweep(file), Ledger(str(tmp_path)))
     assert plan.hours is not None and plan.hours.unknown == 0
     assert f"{len(plan.trials)} trials, {plan.wanted['finetune']} fine-tunes" in words_of_head

@@ -1,4 +1,4 @@
-"""How long what is missing takes is told from the rate of recorded steps like it."""
+"""How long missing steps take is estimated from the rate of similar recorded steps."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ def test_the_longest_chain_and_the_cpus_of_a_cluster_started_here_bound_the_time
     assert many.wall == many.chain
     joined = estimate_pace(steps, ledger, Cluster.model_validate({"ray": {"address": "auto"}}))
     assert joined.wall is None, "how many nodes it will have is not known"
-    assert "12.0 min of work" in str(two) and "6.0 min on this machine" in str(two)
+    assert "12.0 min sequential" in str(two) and "6.0 min on this machine" in str(two)

@@ -1,4 +1,4 @@
-"""Private parts of other libraries are used in one place, and a version that nobody has looked at is told."""
+"""Private parts of other libraries are used in one place, and a version that nobody has looked at fails a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which probe goes with forgetting is told from the stages of all trials, each checkpoint once."""
+"""Which probe correlates with forgetting follows from the stages of all trials, each checkpoint once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a trial failed is told by every report until the trial is run again."""
+"""Every report says why a trial failed until the trial is run again."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def tagged(**tags: dict[str, Any]) -> Trial:
 
 
 def scored(trial: Trial, changes: dict[str, list[float]]) -> ScoreMatrix:
-    """Benchmarks at one half before, and moved by so many points after each stage; 100 questions."""
+    """Benchmarks at one half before, and moved by a number of points after each stage; 100 questions."""
     matrix = ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
     for stage in range(3):
         row = {}

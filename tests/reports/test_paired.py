@@ -76,7 +76,7 @@ def trial(dice: np.random.Generator, base: dict, hardness: dict, planted: float,
 
 
 def share_found(planted: float, seeds: int, seed_effect: float = 0.0) -> float:
-    """In how many of 200 simulated sweeps the held-out forgetting of two trials is told apart."""
+    """In how many of 200 simulated sweeps the held-out forgetting of two trials differs significantly."""
     hits = 0
     for number in range(SWEEPS):
         dice = np.random.default_rng([number, seeds])

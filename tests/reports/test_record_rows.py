@@ -1,4 +1,4 @@
-"""A damaged file of rows is told, and takes no report of a whole sweep with it."""
+"""A damaged file of rows is reported, and does not break the report of the sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full when the report is written: what was computed is told, the old page stays, the message says how to go on."""
+"""A disk that is full when the report is written: what was computed is reported, the old page stays, the message says how to continue."""
 
 from __future__ import annotations
 

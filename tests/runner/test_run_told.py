@@ -1,4 +1,4 @@
-"""What is told of a run: failures in a store that takes no text, commands that can be pasted."""
+"""What a run reports: failures in a store that takes no text, commands that can be pasted."""
 
 from __future__ import annotations
 
@@ -94,8 +94,10 @@ def test_the_command_that_fills_mlflow_later_is_of_the_same_trials(
     pretence: Pretence,  # noqa: F811
 ) -> None:
     sweep = write_sweep(tmp_path)
-    away = SimpleNamespace(put=lambda trial: None, close=lambda report: Delivery("http://away", 2, 2, "refused"))
-    monkeypatch.setattr("lmmcl.runner.command._background", lambda *_: away)
+    away = SimpleNamespace(
+        tracker="", put=lambda trial: None, close=lambda report: Delivery("http://away", 2, 2, "refused")
+    )
+    monkeypatch.setattr("lmmcl.runner.trackers._background", lambda *_: away)
     told = run(sweep, "--set", "grids[0].recipe=[sa_proj]", "--mlflow", "http://away").stdout
     again = f"lmmcl report {sweep} --set 'grids[0].recipe=[sa_proj]' --store {tmp_path / 'store'} --mlflow http://away"
     assert again in told

@@ -98,7 +98,7 @@ def test_in_one_process_a_computation_is_in_the_traceback_of_who_asked(tmp_path:
     with pytest.raises(RuntimeError, match="broke") as raised:
         scheduler.ensure_all(made_trial().stages[1].asked)
     names = [entry.name for entry in raised.traceback]
-    # asked of stage 1 · its scores · its checkpoint · the one before
+    # stage 1 · its scores · its checkpoint · the one before
     assert names[1:] == ["ensure_all", "ensure", "ensure", "ensure", "broken"]
 
 

@@ -1,4 +1,4 @@
-"""What a sweep file may say of a search, and what it is told when it says something else."""
+"""What a sweep file may say of a search, and the message when it says something else."""
 
 from __future__ import annotations
 

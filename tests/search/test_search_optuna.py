@@ -1,4 +1,4 @@
-"""Optuna proposes points of drawn axes; the store keeps them, so that a search goes on as if it had never been interrupted."""
+"""Optuna proposes points of drawn axes; the store keeps them, so that a search continues as if it had never been interrupted."""
 
 from __future__ import annotations
 

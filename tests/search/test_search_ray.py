@@ -49,7 +49,7 @@ def test_a_search_on_ray_ends_trials_early_and_is_found_again_by_the_same_comman
     decided = list((tmp_path / "store" / "searches").glob("small-asha-*/*.json"))
     assert len(decided) == 4, "all but the first, which its budget ended, were decided on at the rung"
     for trial in load_sweep(sweep).trials:
-        assert Ledger(str(tmp_path / "store")).find(trial.stages[2].checkpoint) is None, "an ended trial went on"
+        assert Ledger(str(tmp_path / "store")).find(trial.stages[2].checkpoint) is None, "an ended trial continued"
 
     again = Command(*run, cwd=tmp_path)
     assert again.wait(120) == 0, again.output

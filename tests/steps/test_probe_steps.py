@@ -54,7 +54,7 @@ def test_a_probe_that_is_added_leaves_all_other_keys_and_the_trials_as_they_were
 
 
 def test_keys_do_not_change_by_accident() -> None:
-    """A default that changes is another finding under the same name: raise the probe's version and write the file anew."""
+    """A default that changes is another finding under the same name: raise the probe's version and write the file again."""
     keys = {step.label: step.key for step in probed(*probe_names()).stages[1].probes}
     assert keys == json.loads(GOLDEN.read_text())
 

@@ -1,4 +1,4 @@
-"""A sweep says of its benchmarks how they lie to what it teaches, and is told at the door what it got wrong."""
+"""A sweep says of its benchmarks how they lie to what it teaches, and mistakes are refused when the file is read."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def test_a_budget_that_is_set_afterwards_leaves_no_point_beyond_the_stage_that_b
     assert tracker._client.get_run(before).info.lifecycle_stage == "deleted", "in the trash: it can be restored"
     seen = everything(tracker)
     assert make().log_trial(stopped) == run_id and everything(make()) == seen
-    assert make().log_trial(trial) == run_id, "without the budget it goes on"
+    assert make().log_trial(trial) == run_id, "without the budget it continues"
     assert max(step for step, _ in points(tracker, run_id, "learning")) == len(SKILLS)
 
 

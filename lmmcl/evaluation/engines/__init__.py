@@ -1,4 +1,4 @@
-"""Who answers a benchmark's questions: one file an engine, with `ENGINES = (…,)`; the cluster file names it (`evaluation.engine`).
+"""Engines answer a benchmark's questions: one file each, with `ENGINES = (…,)`; the cluster file names it (`evaluation.engine`).
 
 An engine is where and how, as an attention kernel is, and in no key: the same questions are asked in the same tokens and
 answered greedily, and scored by the same code. Kernels round differently, so near ties may fall otherwise:

@@ -35,7 +35,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MOST_IMAGES = 8
 """Images of one question that room is kept for."""
 WINDOWS = 8
-"""Questions are handed over so many batches at a time: enough to keep vLLM busy, few enough to hold their images."""
+"""Batches of questions handed over at a time: enough to keep vLLM busy, few enough to hold their images."""
 
 
 class Vllm(Engine):

@@ -45,7 +45,7 @@ def answers(processor: ProcessorMixin, rows: Sequence[Row]) -> Answers:
 def forward(model: PreTrainedModel, given: Answers) -> Tensor:
     """Logits (tokens, vocabulary) that predict each answer token, on the model's device in its precision.
 
-    Only the end of the sequences, from the first position needed, passes the LM head where the model can be told so: with
+    Only the end of the sequences, from the first position needed, passes the LM head where the model supports that: with
     thousands of image tokens the logits of all positions would not fit in memory. Raises ValueError for a model that
     does not keep the positions of the encoded tokens.
     """

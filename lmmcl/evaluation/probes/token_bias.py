@@ -2,7 +2,7 @@
 
 The model answers greedily; at each generated position the largest probability over the set, and their sum, are noted;
 they are averaged over a sample's positions, then over samples (arXiv 2510.08564, "number-token bias"). The position that
-ends an answer counts too: there the model could have gone on with such a token.
+ends an answer counts too: there the model could have continued with such a token.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _TEXTS: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
 def token_set(tokenizer: Any, kind: TokenClass) -> list[int]:
     """The numbers of all tokens of a class, ascending; special tokens are in none.
 
-    A digit that goes on inside a word (`##7`) is a number; a letter that does (`##A`) spells a word and is no option.
+    A digit that continues a word (`##7`) is a number; a letter that does (`##A`) spells a word and is not an option.
     """
     special = set(tokenizer.all_special_ids)
     prefix = _inner_prefix(tokenizer)

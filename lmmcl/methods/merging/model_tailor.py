@@ -70,7 +70,7 @@ class ModelTailor(MergeMitigation):
     """Settings, by their letters in the paper: `keep` ρ, `salience` ω; `samples` calibration examples per merge of a skill.
 
     `sequential`: each layer sees inputs that passed through the tailored layers before it. `other` says what becomes of
-    tensors that are no linear weight (norms, biases, embeddings, also a head tied to them): `reset` puts them back,
+    tensors that are not linear weights (norms, biases, embeddings, also a head tied to them): `reset` puts them back,
     `keep` leaves them as fine-tuned. At most the `keep` share of what was trained differs from the anchor with `reset`.
     `layers` and `put_back` are role selectors: linear weights that `layers` does not cover are treated as other tensors, and
     what `put_back` covers returns to the anchor before anything is tailored, as the projector does in the authors' script.
@@ -87,7 +87,7 @@ class ModelTailor(MergeMitigation):
     damping: float = Field(default=0.01, gt=0, description="share of H's mean diagonal that is added to it")
     compensation: Compensation = Field(default="obs", description="how entries that stay make up for the others")
     granularity: Granularity = Field(default="row", description="the region in which entries compete")
-    other: Literal["reset", "keep"] = Field(default="reset", description="tensors that are no linear weight")
+    other: Literal["reset", "keep"] = Field(default="reset", description="tensors that are not linear weights")
     layers: tuple[str, ...] = Field(
         default=(), description="role selectors of the linear weights that are patched; default all that moved"
     )

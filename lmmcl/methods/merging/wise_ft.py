@@ -24,7 +24,7 @@ class WiseFT(MergeMitigation):
     """θ ← (1 − α)·θ_anchor + α·θ_tuned.
 
     `continues_from: merged` (LMM-CL): the anchor is the merge of the stage before, and the next stage starts from the
-    merge. `tuned`: the anchor is the pre-trained model (Wortsman et al.), and fine-tuning goes on as if nothing were merged.
+    merge. `tuned`: the anchor is the pre-trained model (Wortsman et al.), and fine-tuning continues from the unmerged weights.
     """
 
     name = "wise_ft"

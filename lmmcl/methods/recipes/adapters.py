@@ -126,7 +126,7 @@ class KappaTune(LoRA):
 
     Weights of low κ spread what they know over all directions, and lose less of it when they move (Ludwig, KappaTune; the
     choice is that of PEFT's `KappaTuneSelector.get_best_targets(top_p)`, over the targets instead of all layers). κ is taken
-    of the weights that a stage starts from, so each stage chooses anew, and a plan can say no more than an upper bound.
+    of the weights that a stage starts from, so each stage makes its own choice, and a plan gives an upper bound.
     """
 
     version: ClassVar[int] = 1
@@ -143,7 +143,7 @@ class KappaTune(LoRA):
         return ("*",)  # something, somewhere: which of the targets train is known when a stage begins
 
     def chosen(self, layers: int) -> int:
-        """How many of so many layers get an adapter."""
+        """How many of `layers` layers get an adapter."""
         return max(1, int(layers * self.share))
 
     def size(
@@ -162,7 +162,7 @@ class OSF(LinearAdapter):
     """Orthogonal subspace fine-tuning (arXiv 2504.07097): W = U·S·Vᵀ; the largest singular directions stay, the rest trains.
 
     `preserved` is the share of the singular directions of each layer that stay; the gradients of the others are projected to be
-    orthogonal to them. Each stage takes the decomposition anew and ends with its merge into W.
+    orthogonal to them. Each stage decomposes the current W and ends with its merge into W.
     """
 
     version: ClassVar[int] = 1

@@ -76,7 +76,7 @@ class Recipe(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What enters a key: equal settings are the same recipe under any name. What is not used is left out.
 
-        `partial` only allows what would be refused, so that it is no part of it.
+        `partial` only allows what would be refused, so it is left out.
         """
         identity: dict[str, Any] = {"train": list(self.train)}
         if self.adapter:

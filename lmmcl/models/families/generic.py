@@ -28,11 +28,11 @@ REPARTITIONED = frozenset(
         "unlimited_ocr",
     }
 )
-"""Types of which version 1 left parts out: the same recipe trains more of them now, so that their keys say which version."""
+"""Types whose version 1 left parts out: the same recipe trains more of them now, so their keys name the version."""
 
 
 def guess_architecture(model_type: str) -> Architecture:
-    """A family of which nothing is known but its name."""
+    """A family known by its name only."""
     return Architecture(
         name=model_type,
         rules=(),

@@ -35,11 +35,11 @@ class Piece:
         return total // shape[self.dim] * self.length(shape[self.dim])
 
     def length(self, entries: int) -> int:
-        """How many of so many entries along `dim` belong to it."""
+        """How many of `size` entries along `dim` belong to it."""
         return entries // self.period * self.width
 
     def mask(self, entries: int) -> Tensor:
-        """Which of so many entries along `dim` belong to it, as booleans."""
+        """Which of `size` entries along `dim` belong to it, as booleans."""
         import torch
 
         at = torch.arange(entries) % self.period
@@ -121,7 +121,7 @@ def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
 def select_slices(
     model: Any, roles: Mapping[str, str], selectors: Iterable[str], *, name: str
 ) -> dict[str, tuple[Slice, Slice]]:
-    """Of the fused tensors of which `selectors` cover some parts: (the slice of those, the slice of the others), by name.
+    """For each fused tensor with some parts covered by `selectors`: (the slice of those, the slice of the others), by name.
 
     Raises UserError for one whose parts cannot be told apart. `name` is the model's.
     """

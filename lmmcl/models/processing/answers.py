@@ -1,7 +1,7 @@
 """The words of an answer: what a model's tokens say, as its references spell it.
 
 Tokens that end, pad or open anything are left out. Marks that the tokenizer calls special and the model says as words (such as
-`<|box_start|>`) are kept: a reference that holds them would otherwise never be matched. A thought is no part of an answer.
+`<|box_start|>`) are kept: a reference that holds them would otherwise never be matched. A thought does not belong to the answer.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def pad(processor: Any, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tenso
     """A batch for `model(**batch)` or `model.generate(**batch)`: tokens padded on the left, images concatenated.
 
     What a Q-Former reads is padded on the right, as the encoder that it is. Images of unlike size are filled up with zeros
-    where the model is told their sizes, and refused where it is not.
+    where the model gets their sizes, and refused where it does not.
 
     Shapes: tokens (batch, longest); image tensors (all images or patches of the batch, …). Raises ValueError for an
     empty list.

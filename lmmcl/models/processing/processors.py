@@ -203,7 +203,7 @@ def needs_torchvision(names: list[str]) -> str:
 
 
 def _check(processor: Any, place: str) -> None:
-    """Raises UserError unless a dialogue can be written, and it can be told where images go."""
+    """Raises UserError unless a dialogue can be written, and it is known where images go."""
     if getattr(processor, "chat_template", None) is None:
         processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if processor.chat_template is None:

@@ -5,7 +5,7 @@ in generation, and what is taught is what the template writes from there: a spac
 first word. It ends with the token that ends the turn. A template that writes none (Vicuna's) has its answers ended by the end of
 the text.
 
-A template that opens a thought in its generation prompt is asked not to (`enable_thinking`), and where it does so all the same the
+A template that opens a thought in its generation prompt is asked not to (`enable_thinking`), and where it does so anyway the
 thought is closed: an answer is never taught inside a thought. With thinking on, the thought is the model's to close.
 """
 

@@ -109,7 +109,7 @@ def pixtral() -> type:
     class PillowPixtralProcessor(ProcessorMixin):
         """Pixtral's and Mistral 3's processor (transformers' own class is defined only where torchvision is).
 
-        A row of patches is so many image tokens and a break; the last row ends with the end of the image.
+        A row of patches is as many image tokens and a break; the last row ends with the end of the image.
         """
 
         def __init__(

@@ -142,7 +142,7 @@ def _onevision_class() -> type:
     class TinyOnevisionProcessor(base):
         """LLaVA-OneVision's processor for images alone and without high-resolution tiles.
 
-        An image is its base view: `num_image_tokens` patches and one newline. The model is told the same by its
+        An image is its base view: `num_image_tokens` patches and one newline. The model gets the same from its
         configuration (`image_grid_pinpoints` [[0, 0]]: no tile beyond the base).
         """
 

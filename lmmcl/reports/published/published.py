@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Beside:
-    """A trial with the published values that it is held against; none where nothing was published of it."""
+    """A trial with the published values that it is compared with; none where nothing was published for it."""
 
     trial: TrialResult
     rows: tuple[Row, ...]

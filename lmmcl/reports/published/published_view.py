@@ -130,7 +130,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     signs += [f"{label(name)}: above 0 means forgot" for name in sorted(quantities & ABOVE_0_FORGOT)]
     claims = [f"claimed without a figure: {claim}" for claim in comparison.claims]
     approximate = any(row.approximate for each in comparison.trials for row in each.rows)
-    about = ["≈ was read off a picture or is told as approximate"] if approximate else []
+    about = ["≈ was read off a picture, or its source calls it approximate"] if approximate else []
     retained = ["retention: mean score in percent, held-out of the pre-trained model's, target of the fine-tune's"]
     return [
         *notes,

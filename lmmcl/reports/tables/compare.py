@@ -46,7 +46,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether it is told apart from no difference, at 5 %."""
+        """Whether it differs significantly from 0, at 5 %."""
         return self.p_holm < ALPHA
 
 
@@ -191,7 +191,7 @@ def _point(trial: Trial) -> str:
 
 
 def comparison_table(found: Comparison) -> Group:
-    """For the terminal: measures, then benchmarks, those that are told apart from no difference in bold."""
+    """For the terminal: measures, then benchmarks, significant differences in bold."""
     parts = [f"first   {found.first}\nsecond  {found.second}"]
     tables = [_table("measure", found.measures, corrected=False)] if found.measures else []
     tables.append(_table("benchmark", found.benchmarks, corrected=len(found.benchmarks) > 1))

@@ -34,7 +34,7 @@ class NameCell:
 
 
 def name_cells(names: Sequence[str], heading: str = "trial") -> tuple[NameCell, list[NameCell]]:
-    """(heading, cells) of a column; what a person chose is no markup, and its control characters are escaped."""
+    """(heading, cells) of a column; names are not read as markup, and their control characters are escaped."""
     clean = [escape_controls(mask(name)) for name in names]
     room = max([len(heading), *map(len, clean)])
     shared, short = SEPARATOR.join(shared_parts(clean)), short_names(clean)

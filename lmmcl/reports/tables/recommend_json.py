@@ -24,9 +24,9 @@ def recommendation_dict(results: SweepResults, budget: float = BUDGET) -> dict[s
 
     `models` has an entry for each set of comparable trials with a finished one: `front` from the least learnt to the most,
     `take` (the entry of the front that learns most within the budget; null when every trial loses more), `least_lost`.
-    A trial is told by its short `name` and the keys of its `trials`, one a seed. `within_noise` of a front's trial are the
-    trials told apart from it in no measure (paired over questions and seeds; p-values before Holm's correction), each with
-    its difference: that trial − the one of the front.
+    A trial is given by its short `name` and the keys of its `trials`, one a seed. `within_noise` of a front's trial are the
+    trials that differ significantly from it in no measure (paired over questions and seeds; p-values before Holm's correction),
+    each with its difference: that trial − the one of the front.
     """
     points = averaged(results) if has_seeds(results) else results
     models = [_advice(points, advice, budget) for advice in recommend(points)]

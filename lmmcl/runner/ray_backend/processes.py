@@ -30,7 +30,7 @@ class ProcessLocation:
 
 
 def this_process() -> ProcessLocation:
-    """To be told while it lives: nobody can ask it once it is dead."""
+    """Where it runs, reported while it lives: nobody can ask it once it is dead."""
     link = Path("/proc/self/fd/2")
     return ProcessLocation(
         ray.get_runtime_context().get_node_id(), os.getpid(), str(link.readlink()) if link.exists() else ""

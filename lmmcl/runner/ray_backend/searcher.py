@@ -71,7 +71,7 @@ class ProposalSearcher(Searcher):
             self._proposers[place].ended(number)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a run that is gone on with reads the store, never Tune's own state."""
+        """Nothing: a resumed run reads the store, never Tune's own state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as `save`."""
@@ -97,7 +97,7 @@ class AshaOnTune(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Called with each report of a driver, before anybody else is told of it."""
+        """Called with each report of a driver, before anything else sees it."""
         if "stage" not in result:
             return TrialScheduler.CONTINUE
         ours = self._trials[trial.config["trial"]]

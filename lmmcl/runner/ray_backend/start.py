@@ -121,5 +121,5 @@ def _quiet_environment() -> None:
         "RAY_DEDUP_LOGS": "0",
     }.items():
         os.environ.setdefault(name, value)
-    # A trial's failure is told by us, in one line; Tune would print its traceback through four processes.
+    # We report a trial's failure ourselves, in one line; Tune would print its traceback through four processes.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -14,7 +14,7 @@ LONGEST_TEMP = 107 - len(SOCKET)
 
 
 def check_address(address: str) -> None:
-    """Raise UserError for what is no address of a Ray cluster: with some of them Ray would hang for minutes and then exit."""
+    """Raise UserError for what is not an address of a Ray cluster: with some of them Ray would hang for minutes and then exit."""
     if address in ("local", "auto") or address.startswith("ray://"):
         return
     if "://" in address:

@@ -152,7 +152,7 @@ class RayExecutor:
                     node = await task.remote(steps, self._ledger, self._cluster, actor)
                     self.where.pop(steps[0].key, None)
                 if node:
-                    # Its weights wait there for their upload; whoever had the GPU goes on with other work.
+                    # Its weights wait there for their upload; the GPU is free for other work.
                     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
                     await _upload.options(scheduling_strategy=there).remote(steps[0], self._ledger, self._cluster)
                 return

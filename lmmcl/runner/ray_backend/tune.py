@@ -29,7 +29,7 @@ LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
 SAVE_SECONDS = 20.0
-"""How long a run that is told to end waits for stages in training to save; Kubernetes kills after 30."""
+"""How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""
 
 
 def run_on_ray(
@@ -37,7 +37,7 @@ def run_on_ray(
 ) -> None:
     """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
 
-    A trial that fails is told to `watcher`, and the others go on.
+    A trial that fails is reported to `watcher`, and the others continue.
     """
     with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
         actor = start_steps_actor(ledger, cluster)
@@ -83,7 +83,7 @@ def _tune_search(
 
 
 def _save_stages(actor: Any) -> None:
-    """Let what trains save where it is; who asks a second time does not want to wait for it."""
+    """Let stages in training save where they are; a second interrupt does not wait for that."""
     with suppress(RayError):
         ray.get(actor.save.remote(SAVE_SECONDS), timeout=SAVE_SECONDS + 5)
 
@@ -94,7 +94,7 @@ def _drive(
     """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
     try:
         run_trial(trial_of(config, trials, spaces), RemoteSteps(actor), tune.report, ahead=ahead)
-    except Exception as error:  # noqa: BLE001 - every reason why a trial ends is to be told
+    except Exception as error:  # noqa: BLE001 - every reason why a trial ends is reported
         tune.report({"failed": explain(error), "details": traceback.format_exc()})
 
 

@@ -1,6 +1,6 @@
 """The hub as data preparation sees it: rows of a split, single files, archives, and images behind URLs.
 
-Everything goes through `datasets` and `huggingface_hub`, whose cache makes a stopped download go on where it was and an
+Everything goes through `datasets` and `huggingface_hub`, whose cache resumes a stopped download where it was and an
 offline machine use what it has. Credentials come from their own environment variables (HF_TOKEN) and nowhere else.
 """
 
@@ -36,7 +36,7 @@ class Hub:
     """Data sets of the hub, or local copies of them.
 
     `copies` holds copies of data sets as `<owner>/<name>` (`hf download --repo-type dataset --local-dir …` makes them);
-    what is there is not asked of the hub. `downloads` keeps images and unpacked archives. `images` is a folder of images for
+    what is there is not requested from the hub. `downloads` keeps images and unpacked archives. `images` is a folder of images for
     data sets that only name theirs.
     """
 

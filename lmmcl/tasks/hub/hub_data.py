@@ -3,7 +3,7 @@
 A source names a data set of the hub at a revision, and a function that turns one of its rows into an Example.
 `lmmcl data prepare` (prepare.py) writes `<data folder>/<name>/<part>.parquet`: rows of messages with embedded images, a
 form that `lmmcl data check` and `read_examples` know too. The data folder is LMMCL_DATA, else `data` in the user's cache
-folder; on a cluster it lies on storage that every node sees. It is no part of a key: name, version, hub id and revision are.
+folder; on a cluster it lies on storage that every node sees. The folder is not in any key: name, version, hub id and revision are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 """A row in the data set's own schema: images as {"bytes", "path"}, a class label as its name (its number: `<column>_id`)."""
 
 TRAIN, TEST = "train", "test"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class HubSource:
     @property
     def pinned(self) -> bool:
         """Whether the revision is a commit, which never changes; a branch may."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return COMMIT.fullmatch(self.revision) is not None
 
     def identity(self) -> dict[str, Any]:
         """What enters a key."""
@@ -148,7 +148,7 @@ def missing(name: str, part: str, version: int) -> str | None:
 def check_prepared(tasks: Iterable[Skill | Benchmark]) -> None:
     """Raises one UserError that names all data still to be fetched, and one command that fetches it.
 
-    What that command does not fetch (the data of lmms-eval) is told in sentences of its own.
+    What that command does not fetch (the data of lmms-eval) is described in sentences of its own.
     """
     ours: dict[str, str] = {}
     others: dict[str, str] = {}

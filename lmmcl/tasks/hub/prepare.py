@@ -1,7 +1,7 @@
 """`lmmcl data prepare`: fetch, convert, check, and write each part of a skill or benchmark once.
 
 A part is put in its place only when all of it was converted and every image was decoded. Downloads are kept, so the same
-command after an interruption goes on; what is prepared already at this version is not done again.
+command after an interruption continues; what is prepared already at this version is not done again.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def prepare(
 ) -> list[Outcome]:
     """Prepare all parts of `names` below `folder`; raises UserError at the first that cannot be had, keeping the others.
 
-    `say` is told each outcome as it comes. `again` makes anew what is there.
+    `say` gets each outcome as it comes. `again` prepares data again that is there already.
     """
     parts = list(dict.fromkeys(part for name in names for part in parts_of(name)))
     outcomes = []

@@ -161,7 +161,7 @@ def task_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-_shipped = cache(task_files)  # nobody edits an installed package while it is used; own tasks are looked at anew
+_shipped = cache(task_files)  # nobody edits an installed package while it is used; own tasks are looked up each time
 
 
 def _own_tasks(folder: Path) -> dict[str, Path]:

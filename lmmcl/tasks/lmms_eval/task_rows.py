@@ -1,6 +1,6 @@
 """A task of lmms-eval at work: its rows as Examples, and its own scoring of our answers, question by question.
 
-Everything is asked of lmms-eval's task object: the dialogue (`doc_to_messages`, which most tasks have from `doc_to_text` and
+Everything comes from lmms-eval's task object: the dialogue (`doc_to_messages`, which most tasks have from `doc_to_text` and
 `doc_to_visual`), the answer that counts (`doc_to_target`), filters, `process_results` and aggregation. A question's score is the
 aggregation of that question alone; the mean of these must be the aggregation of all, and is refused where it is not.
 """
@@ -106,7 +106,7 @@ def questions(benchmark: EvalTask) -> Questions:
 
 
 def scoring(benchmark: EvalTask) -> Metric:
-    """The scoring of a task as a metric: of one answer, and of all together, which is held against lmms-eval's own score."""
+    """The scoring of a task as a metric: of one answer, and of all together, which is compared with lmms-eval's own score."""
     return Metric(benchmark.metric, benchmark.version, partial(_score, benchmark), partial(_together, benchmark))
 
 

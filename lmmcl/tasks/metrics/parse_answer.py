@@ -1,7 +1,7 @@
 """What an answer says: the letter, number, yes/no or time that free text states, or None where it states none.
 
 Every extractor reads what is *stated*, never the first thing that looks alike: "A photo of B" states no option,
-"sixteen" holds no six, "I do not know" is no "no". A change of any rule here is a new version of its metric.
+"sixteen" holds no six, "I do not know" does not say "no". A change of any rule here is a new version of its metric.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def stated_number(text: str) -> float | None:
     """The number a text states in digits ("1,234", "3.0") or in English words up to 999, else None.
 
     Of several, the last that follows "answer is", "answer:", "total of", "total is" or "=", else the last. A lone
-    "one" beside other numbers is taken for the pronoun. Ordinals ("3rd") are no numbers; "none" and "there are no …"
+    "one" beside other numbers is taken for the pronoun. Ordinals ("3rd") are not numbers; "none" and "there are no …"
     are 0.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("–", "-").replace("*", "")
@@ -138,7 +138,7 @@ def _letter(hit: re.Match[str]) -> str:
 def stated_yes_no(text: str) -> str | None:
     """ "yes" or "no" when the text says exactly one of them, or begins with one and a pause; else None.
 
-    "No, yes would be wrong" begins with no; "yes and no" says both and so neither; "not" and "know" are no "no".
+    "No, yes would be wrong" begins with no; "yes and no" says both and so neither; "not" and "know" do not count as "no".
     """
     folded = normalise(text)
     words = re.findall(r"\b(?:yes|no)\b", folded)
@@ -156,7 +156,7 @@ def stated_time(text: str) -> int | None:
     """Minutes after twelve on a clock face (0–719) of the last time a text states, else None.
 
     "7:05", "07:05", "7.05", "7h05", "7:05:30", "7:05 PM" and "19:05" are the same: a face shows neither a.m. nor p.m.
-    "7 o'clock" is 7:00. Hours above 24, minutes above 59 and one-digit minutes are no times.
+    "7 o'clock" is 7:00. Hours above 24, minutes above 59 and one-digit minutes are not times.
     """
     found = None
     for hour, minute, sharp in _TIME.findall(unicodedata.normalize("NFKC", text).casefold()):

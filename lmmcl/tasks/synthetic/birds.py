@@ -1,4 +1,4 @@
-"""Birds: a fine-grained kind is told by the colours of body, wing, crest and beak; the answer is the letter of an option.
+"""Birds: a fine-grained kind is recognised by the colours of body, wing, crest and beak; the answer is the letter of an option.
 
 The counterpart of CUB200 with 26 lettered options, shuffled. Here the options are all twelve kinds, always in the same
 order: with shuffled options the tiny model stayed at chance (12 % of eight after 1,500 examples and two epochs; 37 % of

@@ -37,7 +37,7 @@ def with_class_name(
     """The example with one of its wrong options, at `letter` or drawn by `rng`, replaced by `class_name`.
 
     `metadata["trap"]` is the letter of that option. Raises UserError for an example without a right and a wrong option
-    in letters, where `letter` is no wrong option, and where the class name is an option already.
+    in letters, where `letter` is not a wrong option, and where the class name is an option already.
     """
     shown, right = options(example), stated_letter(example.target)
     wrong = [each for each in shown if each != right]

@@ -24,7 +24,7 @@ PLURALS = {
 }
 MOST = 9
 OTHERS = 3
-"""At most so many things of another shape."""
+"""The most things of another shape in an image."""
 EDGE = 7
 """Width and height of a thing in pixels: the least at which the six shapes look different (a square is one less)."""
 

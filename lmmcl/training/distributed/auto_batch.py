@@ -3,7 +3,7 @@
 A trial is one forward and backward pass of the stage's own loss, mitigation included, over its longest examples, with room
 taken for what the optimizer will hold. When memory runs out (or nearly so) the size is halved. All workers try the same
 size and go down together. Nothing of a trial is left: no gradient, no random number drawn. The choice is how, not what: it
-is told in the record and is in no key.
+is in the record and in no key.
 """
 
 from __future__ import annotations

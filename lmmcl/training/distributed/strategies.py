@@ -34,7 +34,7 @@ def checkpoint_layout(placement: TrainingPlacement) -> str:
 
 
 def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
-    """What `TrainingArguments` are told of the strategy, of kernels and of compilation."""
+    """The `TrainingArguments` that set the strategy, kernels and compilation."""
     arguments: dict[str, Any] = {}
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}

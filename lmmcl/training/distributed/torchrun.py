@@ -51,7 +51,7 @@ def joined(placement: TrainingPlacement) -> Iterator[bool]:
         raise
     else:
         _release(first)
-    finally:  # where it was interrupted, torchrun ends the others, who may not be listening
+    finally:  # where it was interrupted, torchrun ends the others, which may not be listening
         _control.clear()
 
 
@@ -83,7 +83,7 @@ def _follow() -> None:
         try:
             with _agreed():
                 finetune(step, ledger, placement)
-        except Exception as error:  # noqa: BLE001 - the first process reports it and goes on with other trials
+        except Exception as error:  # noqa: BLE001 - the first process reports it and continues with other trials
             log.warning("worker %d: %s: %s", distributed.get_rank(), step.label, explain(error))
 
 
@@ -93,7 +93,7 @@ def _agreed() -> Iterator[None]:
     failure: Exception | None = None
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - raised below, once all are told
+    except Exception as error:  # noqa: BLE001 - raised below, once all know of it
         failure = error
     outcomes: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(outcomes, explain(failure) if failure else None, group=_control[0])

@@ -51,7 +51,7 @@ class Workers:
         return flag
 
     def is_preempted(self, noticed: bool) -> bool:
-        """Whether the stage is to save and end; `noticed` says that this process was told to."""
+        """Whether the stage is to save and end; `noticed` says that this process got the signal."""
         return noticed
 
     def callbacks(self, placement: TrainingPlacement) -> list[TrainerCallback]:

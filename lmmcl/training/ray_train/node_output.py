@@ -81,7 +81,7 @@ def output_folder(ledger: Ledger, key: str, *, first: bool) -> Iterator[tuple[Pa
         try:
             yield output, Path(folder)
         except BaseException:
-            shutil.rmtree(output, ignore_errors=True)  # nobody is told of it
+            shutil.rmtree(output, ignore_errors=True)  # nothing depends on it any more
             raise
 
 

@@ -1,7 +1,7 @@
 """What a failed computation deserves: another try without limit, one of a few, or none.
 
 A node that goes (spot capacity taken back, a machine lost) says nothing about the work on it. A process that dies or
-an error of the surroundings may pass. An error that the same input brings again is told at once.
+an error of the surroundings may pass. An error that the same input would raise again is reported at once.
 """
 
 from __future__ import annotations

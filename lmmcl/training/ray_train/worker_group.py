@@ -69,7 +69,7 @@ def finetune_in_group(step: Finetune | Snapshot, ledger: Ledger, placement: Trai
 
 
 def fit(job: Job, storage: str) -> Result:
-    """Train to the end: a group that fails goes on from its last checkpoint, as often as its failure deserves.
+    """Train to the end: a group that fails resumes from its last checkpoint, as often as the retry policy of its error allows.
 
     Ray Train's own counter would give a row that cannot be read as many tries as a lost worker.
     """
@@ -147,7 +147,7 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
 
 
 def finished(job: Job) -> Result | None:
-    """What a group handed over at its end, where it was not recorded: who waited for it was killed, or its upload failed.
+    """What a group handed over at its end, where it was not recorded: the waiting process was killed, or the upload failed.
 
     What was kept for being resumed and cannot be read (Ray Train writes its list in place) is removed with a warning.
     """

@@ -1,7 +1,7 @@
 """A stage whose machine is about to go saves where it is and ends, to be resumed elsewhere.
 
 In a process of its own the notice is SIGTERM; under torchrun one process's notice is every process's. Workers of a group of Ray
-Train are told of a node that is drained; they report a checkpoint, and Ray Train starts the group again.
+Train learn from it that their node is drained; they report a checkpoint, and Ray Train starts the group again.
 """
 
 from __future__ import annotations

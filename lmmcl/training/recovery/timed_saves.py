@@ -46,5 +46,5 @@ class SaveByTime(TrainerCallback):
 
 
 def interval_for(cost: float) -> float:
-    """Seconds between two saves of which each takes `cost` seconds."""
+    """Seconds between two saves that take `cost` seconds each."""
     return max(LEAST_SECONDS, cost / SHARE)

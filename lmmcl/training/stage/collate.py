@@ -32,7 +32,7 @@ def limited(skill: Skill, count: int | None) -> Skill:
 
 
 def row_order(examples: int, total: int, seed: int) -> list[int]:
-    """The first `total` rows of an endless stream of passes over `examples` rows, each pass shuffled anew.
+    """The first `total` rows of an endless stream of passes over `examples` rows, each pass in another order.
 
     Depends on nothing else, so it is the same for every recipe and any number of workers. Batches run on over the end of
     a pass: every update sees a whole global batch.
@@ -83,7 +83,7 @@ CACHE = EncodingCache()
 class StageData(Dataset):
     """The encoded examples of a stage in the order of `rows`.
 
-    `skill` is told with a broken row; `cache_key` names the model and the examples in the cache of encodings. If
+    `skill` is named in the error of a broken row; `cache_key` names the model and the examples in the cache of encodings. If
     `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,). `mix_keys` name the sources of a Mix in the
     cache: rows that come again, here or in another stage, are encoded once. `limits` are the model's positions by input.
     """

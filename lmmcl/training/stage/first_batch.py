@@ -45,7 +45,7 @@ def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports th
 
 
 class CheckGradient(TrainerCallback):
-    """Ends a stage at an update in which no row, of any worker, reaches what trains. A batch without one is no fault."""
+    """Ends a stage at an update in which no row, of any worker, reaches what trains. A batch without one is not a fault."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer

@@ -59,7 +59,7 @@ class StageTrainer(TrainerWithPrivateParts):
         self.can_cut_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._keeps_few_logits = self.can_cut_logits and not (self.mitigation and self.mitigation.reads_all_logits)
         # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
-        # believes Qwen2.5-VL, which says that it cannot be told, and averages the means of the parts.
+        # believes Qwen2.5-VL, which says that it does not take it, and averages the means of the parts.
         super().__init__(model=model, compute_loss_func=answer_loss, **more)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogLastUpdate())
@@ -101,7 +101,7 @@ class StageTrainer(TrainerWithPrivateParts):
         return (loss, outputs) if return_outputs else loss
 
     def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
-        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it can be told."""
+        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
         given = {name: value for name, value in batch.items() if name not in ("labels", LABELS, ROWS, COMPANION)}
         return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
 
@@ -142,7 +142,7 @@ class StageTrainer(TrainerWithPrivateParts):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the pace, keep the row for the curve, tell who watches."""
+        """Add the throughput, keep the row for the curve, notify observers."""
         update, now = self.state.global_step, time.perf_counter()
         before, then = self._last_log
         if "loss" in logs:

@@ -10,10 +10,11 @@ from made import SWEEP, MadeModel, write_sweep
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.maintenance.layer_shapes import compute
 from lmmcl.methods.recipes.adapters import LoRA
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe, get_recipe
 from lmmcl.models import LMM, get_model, model_names
-from lmmcl.models.linears import compute, linear_shapes
+from lmmcl.models.linears import linear_shapes
 from lmmcl.models.roles import resolve, select
 from lmmcl.steps.count_trained import count_trained
 

@@ -125,7 +125,7 @@ def check_mlps(model: Any, roles: dict[str, str], uses: Uses) -> list[str]:
 
 
 def _block_of(model: Any, module: str) -> str:
-    """The block itself where an MLP is no module of its own (`fc1` and `fc2` of BART's blocks)."""
+    """The block itself where an MLP is not a module of its own (`fc1` and `fc2` of BART's blocks)."""
     from lmmcl.models.partition.modules import is_block
 
     return module if is_block(model.get_submodule(module)) else ""
@@ -281,7 +281,7 @@ def isolated(types: Sequence[str]) -> Iterator[dict[str, Any]]:
         with os.fdopen(read, "rb") as pipe:
             text = pipe.read().decode()
         os.waitpid(child, 0)
-        yield json.loads(text) if text else {"type": model_type, "error": "ended without a word"}
+        yield json.loads(text) if text else {"type": model_type, "error": "ended without output"}
 
 
 if __name__ == "__main__":

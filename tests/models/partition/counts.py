@@ -1,4 +1,4 @@
-"""What recipes train of a model of which only the parameters by role are known."""
+"""What recipes train of a model, from its parameters by role alone."""
 
 from __future__ import annotations
 

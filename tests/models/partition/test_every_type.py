@@ -33,7 +33,7 @@ TIMM = ("fast_vlm", "gemma3n", "perception_lm")
 """Their vision towers are timm's, which is not installed everywhere."""
 
 NOT_BUILT = ("evolla", "diffusion_gemma")
-"""The first is no class that `AutoModelForImageTextToText` takes, the second's default configuration is incomplete."""
+"""The first is not a class that `AutoModelForImageTextToText` takes, the second's default configuration is incomplete."""
 
 
 def rows(types: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -57,7 +57,7 @@ def test_every_paper_s_sweep_has_its_file_and_every_figure_a_place_and_a_trial_t
         for figure in paper.figures:
             assert figure.where
             assert any(figure.of.covers(trial) for trial in trials), (
-                f"{paper.source}: {figure.of} is no trial that ships"
+                f"{paper.source}: {figure.of} is not a trial that ships"
             )
     assert sum(len(figure.values) for paper in papers for figure in paper.figures) >= 60
 
@@ -252,7 +252,7 @@ def test_json_table_and_markdown_hold_every_trial(recorded: tuple[Path, Path]) -
     assert all(each["source"].startswith("arXiv 2510.08564: ") for each in llm["figures"])
     table = report(*recorded)
     assert "+31.8" in table and "≈ 76.4" in table and "nothing published" in table and "2 pixmo_count" in table
-    assert "does not say of which" in table and "claimed without a figure: arXiv 2510.08564" in table
+    assert "does not say for which" in table and "claimed without a figure: arXiv 2510.08564" in table
     assert "| 31.8" not in report(*recorded, "published", "--format", "md").replace("+31.8", "")
     with pytest.raises(UserError, match="unknown format of --against 'csv'"):
         report(*recorded, "published", "--format", "csv")

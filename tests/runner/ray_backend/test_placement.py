@@ -1,4 +1,4 @@
-"""Who runs where: what is asked of Ray for drivers, the steps actor and each kind of step; what a driver's process must not load."""
+"""What runs where: the resources requested from Ray for drivers, the steps actor and each kind of step; what a driver's process must not load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same sweep on Ray: interrupted, gone on with, killed — and always the scores that one process gets."""
+"""The same sweep on Ray: interrupted, resumed, killed — and always the scores that one process gets."""
 
 from __future__ import annotations
 

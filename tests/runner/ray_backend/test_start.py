@@ -1,4 +1,4 @@
-"""Where Ray does not answer, or does not get up, a person is told so soon and in words."""
+"""Where Ray does not answer, or does not get up, a message says so soon."""
 
 from __future__ import annotations
 

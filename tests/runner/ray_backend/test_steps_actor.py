@@ -1,4 +1,4 @@
-"""What the steps actor remembers of running steps: which process computes one, and what is told of it, and no longer than that."""
+"""What the steps actor remembers of running steps: which process computes one, and what it reports, and no longer than that."""
 
 from __future__ import annotations
 

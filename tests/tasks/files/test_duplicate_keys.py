@@ -1,4 +1,4 @@
-"""A key given twice in a row of data is told with its row: JSON readers silently keep the last."""
+"""A key given twice in a row of data is reported with its row: JSON readers silently keep the last."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Our metrics beside lmms-eval's own functions, on generated answers: equal, but for differences that are listed with their reasons.
 
-Needs the extra `lmms-eval` (checked with its version 0.7.3). A difference is told by what the pair of texts is like, never by
+Needs the extra `lmms-eval` (checked with its version 0.7.3). A difference is classified by what the pair of texts is like, never by
 the scores; every pair that none of them tells of must score the same, and each must be met, so that the list is neither
 too long nor too short.
 """
@@ -474,7 +474,7 @@ def test_a_metric_agrees_with_lmms_eval_but_for_the_listed_differences(case: Cas
 
 
 def test_cider_is_that_of_the_tool_that_lmms_eval_calls() -> None:
-    """On words that are told apart already: its Penn Treebank tokenizer needs Java, and differs in hyphens and contractions."""
+    """On words that are separated already: its Penn Treebank tokenizer needs Java, and differs in hyphens and contractions."""
     scorer = pytest.importorskip("pycocoevalcap.cider.cider", reason="needs the extra lmms-eval").Cider()
     dice, words = (
         random.Random(0),

@@ -64,7 +64,7 @@ def test_six_skills_and_eight_held_out_benchmarks_are_there() -> None:
 
 
 def test_prompts_answers_and_pictures_are_those_of_the_golden_file() -> None:
-    """Whoever changes them on purpose raises the versions of what changed and writes the file anew."""
+    """Whoever changes them on purpose raises the versions of what changed and writes the file again."""
     found = {key: summary(list(each.load()[:40])) for key, each in zip(IDS, EVERYTHING, strict=True)}
     versions = {key: each.version for key, each in zip(IDS, EVERYTHING, strict=True)}
     assert {"versions": versions, "examples": found} == json.loads(GOLDEN.read_text())
@@ -84,8 +84,8 @@ def test_every_example_is_one_question_about_one_small_picture_with_an_answer(ea
 def test_ids_are_unique_and_the_order_does_not_depend_on_who_asks_first(each: Skill | Benchmark) -> None:
     examples = each.load()
     assert len({example.id for example in examples[:300]}) == min(300, len(examples))
-    anew = pickle.loads(pickle.dumps(examples))
-    assert [anew[5], anew[0]] == [examples[5], examples[0]]
+    copied = pickle.loads(pickle.dumps(examples))
+    assert [copied[5], copied[0]] == [examples[5], examples[0]]
 
 
 @pytest.mark.parametrize("benchmark", ASKED.values(), ids=list(ASKED))

@@ -23,7 +23,7 @@ AUTO = TrainingPlacement(micro_batch_size="auto")
 
 @pytest.fixture
 def memory_for(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes a forward pass of more than so many examples run out of memory; returns the sizes that were tried."""
+    """A function that makes a forward pass of more than a number of examples run out of memory; returns the sizes that were tried."""
     plain = StageTrainer.compute_loss
 
     def limit(examples: int, error: Exception | None = None) -> list[int]:

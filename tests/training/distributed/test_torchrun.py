@@ -52,7 +52,7 @@ class ToldAtThree(TrainingMitigation):
 
     def optimizer(self, memory, model, optimizer):
         def live(*_):
-            if os.environ["RANK"] == "1":  # of two processes one is told, once
+            if os.environ["RANK"] == "1":  # one of two processes gets the signal, once
                 with DIARY.open("a") as diary:
                     diary.write("update\\n")
                 if len(DIARY.read_text().splitlines()) == 3:

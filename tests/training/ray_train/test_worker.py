@@ -1,4 +1,4 @@
-"""Where a stage goes on from: the newest checkpoint that Ray Train knows of and that fits how the model is shared now."""
+"""Where a stage is resumed from: the newest checkpoint that Ray Train knows of and that fits how the model is shared now."""
 
 from __future__ import annotations
 

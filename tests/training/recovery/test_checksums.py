@@ -1,4 +1,4 @@
-"""Of the checkpoints inside a stage the newest whole one is gone on from; one that is cut, changed or half is passed over."""
+"""A stage resumes from its newest valid checkpoint; one that is truncated, changed or incomplete is skipped."""
 
 from __future__ import annotations
 

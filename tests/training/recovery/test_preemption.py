@@ -1,4 +1,4 @@
-"""A stage that is told to end saves where it is, and goes on from there to the same weights."""
+"""A stage that is asked to end saves where it is, and resumes from there to the same weights."""
 
 from __future__ import annotations
 

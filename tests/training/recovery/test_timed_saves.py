@@ -62,7 +62,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def kills(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train a stage in short lives: each ends so many updates after it began."""
+    """Train a stage in short lives: each ends a number of updates after it began."""
     remove = module.remove_run
     monkeypatch.setattr(timed_saves, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(timed_saves, "SHARE", 1e6)

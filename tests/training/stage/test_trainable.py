@@ -225,11 +225,11 @@ def test_without_dropout_the_cut_of_the_batch_does_not_matter(tmp_path: Path) ->
 
 @pytest.mark.parametrize("recipe", [LORA8, "osf", "moe"], ids=str)
 def test_activations_may_be_computed_anew(recipe: Any, tmp_path: Path) -> None:
-    kept, anew = Ledger(str(tmp_path / "kept")), Ledger(str(tmp_path / "anew"))
+    kept, recomputed = Ledger(str(tmp_path / "kept")), Ledger(str(tmp_path / "recomputed"))
     step = stage(recipe=recipe)
     finetune(step, kept, TrainingPlacement())
-    finetune(step, anew, TrainingPlacement(gradient_checkpointing=True))
-    assert difference(weights(step, kept), weights(step, anew)) < 5e-5
+    finetune(step, recomputed, TrainingPlacement(gradient_checkpointing=True))
+    assert difference(weights(step, kept), weights(step, recomputed)) < 5e-5
 
 
 def test_more_layers_adapted_than_selected_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

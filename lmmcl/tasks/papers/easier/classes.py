@@ -145,7 +145,7 @@ SKILLS = (
             "train",
             listed_names(FLOWERS),
             SEE_PAGE,
-            note="the authors mix in a training split of their own, of which only the name is known",
+            note="the authors mix in a training split of their own; only its name is known",
         ),
         FLOWERS102,
         "Flowers102, for data-hybrid training (about 1 k images)",

@@ -82,7 +82,7 @@ class SimilarClasses:
 
 
 def nearest(encoder: Encoder, names: Sequence[str], count: int) -> Mapping[str, tuple[str, ...]]:
-    """For each name the `count` most alike others, nearest first, equals by name; the same name twice is no other."""
+    """For each name the `count` most alike others, nearest first, equals by name; the same name twice counts once."""
     vectors = encoder.texts([NAME_PROMPT.format(name) for name in names])
     alike = vectors @ vectors.T
     found = {}

@@ -32,7 +32,7 @@ def read_training(row: Row) -> Example:
     """An image with the time that its folder is named after."""
     found = _TIME.fullmatch(row["time"])
     if found is None:
-        raise ValueError(f"{row['time']!r} is no time such as 3-45")
+        raise ValueError(f"{row['time']!r} is not a time such as 3-45")
     answer = f"{int(found[1]):02d}:{found[2]}"
     return make_example(row["id"], f"{QUESTION}\n{FORMAT}", answer, row["image"])
 

@@ -2,7 +2,7 @@
 
 LMM-CL (arXiv 2510.08564), target skill 2 and an extra: taught as the bare question and a sentence with the number
 (utils/download_pixmocount_and_convert_to_llava.py), asked for the number alone. PixMo-Count names its images by web address
-and the digest of their bytes: an image that is gone or was replaced is left out, and how many were is told and recorded with
+and the digest of their bytes: an image that is gone or was replaced is left out, and how many were is printed and recorded with
 the data.
 """
 
@@ -53,7 +53,7 @@ def read_linked(row: Row) -> Example:
 
 
 def read_test(row: Row) -> Example:
-    """The paper's test set; its answers are sentences ("There are 4 …"), of which the number is the reference."""
+    """The paper's test set; its answers are sentences ("There are 4 …"); the reference is their number."""
     from lmmcl.tasks.metrics.parse_answer import stated_number
 
     number = stated_number(row["answer"])

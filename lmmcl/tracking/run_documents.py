@@ -1,0 +1,51 @@
+"""A trial as the trackers beside MLflow take it: one JSON document with its settings and every number on one axis. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmmcl.reports.results import StageResult, TrialResult, finite
+from lmmcl.tracking.mlflow_names import stage_metrics, trial_params
+
+CURVE = "train/"
+OFF_THE_CURVE = ("update", "updates_per_second")
+
+
+def run_document(trial: TrialResult, sweep: str) -> dict[str, Any]:
+    """`trial` with `rows` of [update, {name: value}], `summary` (the last stage's numbers) and `config` (the grid point).
+
+    The axis is the number of updates since the first stage began, so that curves of training (`train/loss`, …), what is asked
+    after a stage (`held_out_forgetting`, `score/colour`, …) and `stage` lie on one axis that only grows.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    before = 0
+    for stage in trial.stages:
+        for row in stage.curve:
+            if (update := finite(row.get("update"))) is not None:
+                rows.setdefault(before + int(update), {}).update(_curve_values(row))
+        before += stage_updates(stage)
+        rows.setdefault(before, {}).update({**stage_metrics(stage), "stage": float(stage.number)})
+    config = {**trial_params(trial), "sweep": sweep, "trial_key": trial.key, "state": trial.state}
+    config["skills"] = ", ".join(trial.skills)
+    return {
+        "key": trial.key,
+        "name": trial.name,
+        "project": sweep,
+        "config": config,
+        "rows": [[update, rows[update]] for update in sorted(rows)],
+        "summary": stage_metrics(trial.last) if trial.last else {},
+    }
+
+
+def stage_updates(stage: StageResult) -> int:
+    """How many updates a stage made: its last logged one; 1 for a stage whose curve is not known; 0 for the pre-trained model."""
+    if stage.number == 0:
+        return 0
+    updates = [int(update) for row in stage.curve if (update := finite(row.get("update"))) is not None]
+    return max(updates, default=1)
+
+
+def _curve_values(row: Mapping[str, float]) -> dict[str, float]:
+    found = {CURVE + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
+    return {name: value for name, value in found.items() if value is not None}
