@@ -51,7 +51,7 @@ class Names:
             case "recipe":
                 recipe = self._named(get_recipe, place, value)
                 if recipe.name in RECIPES and recipe.identity() != RECIPES[recipe.name].identity():
-                    why = f"{shown(recipe.name)} is the name of a recipe that ships and trains something else; choose another"
+                    why = f"{shown(recipe.name)} is the name of a built-in recipe that trains something else; choose another name"
                     raise UserError(why, file=self._file, place=place)
                 return self._one_of_its_name(axis, recipe.name, recipe, place)
             case "mitigation":
@@ -86,7 +86,7 @@ class Names:
         first, where = self._named_values.setdefault((axis, name), (identity, place))
         if first != identity:
             raise UserError(
-                f"{shown(name)} is the name of another {axis}, at {where}; reports tell them apart by name: rename one",
+                f"{shown(name)} is already the name of another {axis}, at {where}; reports need distinct names: rename one",
                 file=self._file,
                 place=place,
             )
@@ -104,7 +104,7 @@ class Names:
         place = join("skills", name)
         if name in skill_names():
             raise UserError(
-                f"{shown(name)} is the name of a skill that ships; choose another", file=self._file, place=place
+                f"{shown(name)} is the name of a built-in skill; choose another name", file=self._file, place=place
             )
         return self._own_data.skill(name, entry, place)
 
@@ -112,7 +112,7 @@ class Names:
         place = join("benchmarks", "own", name)
         if name in benchmark_names():
             raise UserError(
-                f"{shown(name)} is the name of a benchmark that ships; choose another", file=self._file, place=place
+                f"{shown(name)} is the name of a built-in benchmark; choose another name", file=self._file, place=place
             )
         return self._own_data.benchmark(name, entry, place)
 

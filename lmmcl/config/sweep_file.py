@@ -163,7 +163,7 @@ class SweepFile(Settings):
     )
     per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
         default_factory=dict,
-        description="what differs at a stage, counted from 1: {number: {setting: value}}; goes before per_skill",
+        description="what differs at a stage, counted from 1: {number: {setting: value}}; takes precedence over per_skill",
     )
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
     search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

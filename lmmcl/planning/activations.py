@@ -129,5 +129,5 @@ def _vocabulary(lmm: LMM, width: int) -> int:
 
 
 def _compares(step: Finetune) -> bool:
-    """Whether the mitigation compares distributions over the vocabulary, as LwF does with what its teacher said before."""
-    return step.mitigation is not None and step.mitigation.uses("token_penalty")
+    """Whether the mitigation holds distributions over the vocabulary, as LwF with `top_k` does of what its teacher said."""
+    return step.mitigation is not None and step.mitigation.compares_logits

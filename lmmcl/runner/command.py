@@ -83,7 +83,7 @@ def run_and_report(
     lines += [tracked_line(delivery, context) for delivery in deliveries]
     if outcome.failures:
         lines.append(
-            f"failed  {formatting.plural(len(outcome.failures), 'trial')}; the same command tries again; "
+            f"failed  {formatting.plural(len(outcome.failures), 'trial')}; run the same command to retry; "
             f"tracebacks in {ledger.store}/failures"
         )
     for line in lines:
@@ -114,7 +114,7 @@ def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) ->
     why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
     again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
     return UserError(
-        f"the report could not be written, an earlier one stays as it was: {why}. All steps are recorded; then: {again}"
+        f"the report could not be written (an earlier one is unchanged): {why}. All steps are recorded; to write it later: {again}"
     )
 
 

@@ -22,7 +22,7 @@ from lmmcl.tasks.skills import Benchmark, Skill
 @dataclass(frozen=True)
 class SnapshotPoint:
     """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and what is
-    asked of them; `evaluations` are of all benchmarks or of none."""
+    evaluated on them; `evaluations` are of all benchmarks or of none."""
 
     update: int
     checkpoint: Snapshot | Finetune
@@ -59,7 +59,7 @@ class Stage:
 
     @property
     def examined(self) -> tuple[ScoringStep, ...]:
-        """The probes of the checkpoint, then all that is asked of the moments inside the stage."""
+        """The probes of the checkpoint, then the scoring steps of the moments inside the stage."""
         return (*self.probes, *(step for moment in self.moments for step in moment.asked))
 
 

@@ -93,7 +93,7 @@ def _nothing(papers: Sequence[Publication], claims: Sequence[str]) -> str:
     asked = "model, skills, recipe, mitigation, learning rate and held-out benchmarks"
     lines = [f"no trial of this sweep has a published figure (by {asked})"]
     lines += [f"  claimed without a figure: {claim}" for claim in claims]
-    lines.append("there are figures of:")
+    lines.append("figures exist for:")
     for paper in papers:
         told = list(dict.fromkeys(str(figure.of) for figure in paper.figures))
         files = ", ".join(f"sweeps/{name}.yaml" for name in paper.sweeps)

@@ -143,7 +143,7 @@ class Publication(Settings):
 
     paper: str
     source: str
-    sweeps: tuple[str, ...] = Field(default=(), description="sweeps that ship and ask the same")
+    sweeps: tuple[str, ...] = Field(default=(), description="sweeps of this repository that reproduce it")
     claims: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = Field(default=(), description="figures that cannot all be of one trial, and why")
     figures: tuple[Figure, ...]

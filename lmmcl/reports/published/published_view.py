@@ -18,7 +18,7 @@ from lmmcl.reports.published.published import Beside, Comparison, Row
 from lmmcl.reports.published.published_file import RETENTIONS
 
 FORMATS = ("table", "json", "md")
-HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "where it stands")
+HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "source")
 
 
 def published_text(comparison: Comparison, format: str) -> str:

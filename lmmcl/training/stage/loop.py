@@ -83,6 +83,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     collator: Any = trainer.data_collator
+    findings = step.mitigation.findings(trainer.memory) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -95,6 +96,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "loss": curve[-1]["loss"],
         "strategy": strategy,
         "modes": modes,
+        **({"mitigation": findings} if findings else {}),
         "image_backend": image_backend(collator.processor),
     }
 

@@ -9,7 +9,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import LABELS, ROWS, TrainingMitigation
+from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
+from lmmcl.models.head import head_inputs
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
 from lmmcl.models.processing.padding import IGNORED
@@ -74,11 +75,14 @@ class StageTrainer(TrainerWithPrivateParts):
         its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        outputs = model(**self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None))
+        given = self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None)
+        with self._hidden_states() as hidden:
+            outputs = model(**given)
+        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
-            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, inputs)
+            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, shown)
             loss = loss if total is None else loss + total / num_items_in_batch
         loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
         if self.mitigation is not None:
@@ -99,6 +103,11 @@ class StageTrainer(TrainerWithPrivateParts):
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _hidden_states(self) -> AbstractContextManager[list[Tensor]]:
+        """What the head is given inside the `with`, where the mitigation runs it itself."""
+        runs_head = self.mitigation is not None and self.mitigation.runs_head
+        return head_inputs(self.taught) if runs_head else nullcontext([])
 
     def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
         """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
