@@ -96,6 +96,12 @@ class Points:
             except UserError as error:
                 where = settings.place("recipe", join(place, "recipe"))
                 raise UserError(str(error), file=self.file, place=where) from error
+            for part in settings.mitigation.parts if settings.mitigation else ():
+                try:
+                    part.check_model(trial.model)
+                except UserError as error:
+                    where = settings.place("mitigation", join(place, "mitigation"))
+                    raise UserError(f"{part.name}: {error}", file=self.file, place=where) from error
 
     def _name(self, axes: Mapping[str, Any]) -> str:
         """`sa_proj · wise_ft(alpha=0.5) · lr 5e-6 · tiny-onevision · main · s0`: sorts by what differs most."""

@@ -14,7 +14,7 @@ from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.methods.combination import combine
-from lmmcl.models import ModelSettings, get_model
+from lmmcl.models import ModelSettings, get_model, model_names
 from lmmcl.models.sources.reference import entry_name
 from lmmcl.named_settings import build
 from lmmcl.steps.keys import canonical_json
@@ -71,11 +71,12 @@ class Names:
         return value
 
     def _model_settings(self) -> dict[str, ModelSettings]:
-        """The settings of models by their names in the grids."""
-        used = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        """The settings of models by their names in the grids; of models that ship also where no grid has them (now)."""
+        known = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        known = list(dict.fromkeys([*known, *model_names()]))
         for name in self._entry.models:
-            if name not in used:
-                raise UserError(unknown("model of a grid", name, used), file=self._file, place=join("models", name))
+            if name not in known:
+                raise UserError(unknown("model", name, known), file=self._file, place=join("models", name))
         return {
             name: self._named(build, join("models", name), ModelSettings, name, settings)
             for name, settings in self._entry.models.items()
