@@ -27,6 +27,10 @@ from lmmcl.errors import UserError
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
+ReportFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"),
+]
 
 
 @app.command()
@@ -35,12 +39,7 @@ def report(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"
-        ),
-    ] = None,
+    format_: ReportFormat = None,
     csv: Annotated[bool, typer.Option("--csv", help="same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[
@@ -65,14 +64,8 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {
-        "--mlflow": mlflow,
-        "--tracking": tracking or None,
-        "--pictures": pictures,
-        "--budget": budget,
-        "--csv": csv or None,
-    }
-    given |= {"--format": format_, "--to": to, "--against": against}
+    given = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
+    given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
     ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
