@@ -47,11 +47,11 @@ def report(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", min=0, help="largest acceptable held-out forgetting, in percentage points", show_default="2.0"
+            "--budget", min=0, help="acceptable held-out forgetting, in percentage points", show_default="2.0"
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
+        str | None, typer.Option("--against", help="figures to compare with: 'published', or a YAML file")
     ] = None,
     pictures: Annotated[
         Path | None,
@@ -94,7 +94,7 @@ def report(
 def _check_together(given: set[str], format: str | None) -> None:
     """Raises UserError for options of `report` that cancel each other's effect."""
     if "--csv" in given and format not in (None, "csv"):
-        raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
+        raise UserError(f"--csv means --format csv and contradicts --format {format}; use one of them")
     alone = {
         "--against": (
             ["--mlflow", "--tracking", "--pictures", "--budget", "--csv"],
@@ -104,11 +104,11 @@ def _check_together(given: set[str], format: str | None) -> None:
     }
     for option, (others, allowed) in alone.items():
         if option in given and (wrong := [each for each in others if each in given]):
-            raise UserError(f"{option} does not go with {', '.join(wrong)}; it goes with {allowed}")
+            raise UserError(f"{option} cannot be combined with {', '.join(wrong)}; allowed with it: {allowed}")
     shape = "csv" if "--csv" in given else format
     if "--budget" in given and shape in ("csv", "parquet", "html"):
-        why = "where its reader sets it" if shape == "html" else "which recommends nothing"
-        raise UserError(f"--budget does not go with {shape}, {why}; it goes with table, json and md")
+        why = "where the reader sets it" if shape == "html" else "which recommends nothing"
+        raise UserError(f"--budget has no effect on {shape}, {why}; allowed with table, json and md")
 
 
 @app.command()

@@ -143,8 +143,8 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     need, have = stage_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus_per_worker)
     if need.total > have:
         raise UserError(
-            f"{step.label} of {step.model.name} needs about {_told(need)} on each GPU, and there are {_gb(have)}. "
-            f"{_remedy(step, place, have)}; {ANYWAY}",
+            f"Training {step.label!r} on {step.model.name} needs about {_told(need)} per GPU, but only {_gb(have)} is "
+            f"available. {_remedy(step, place, have)}, or {ANYWAY}.",
             place="training",
         )
 
@@ -159,8 +159,8 @@ def check_asked(step: ScoringStep, cluster: Cluster) -> None:
         have = int(cluster.gpu_memory_gb * GB * place.gpus)
     if need.total > have:
         raise UserError(
-            f"asking {step.label} of {step.checkpoint.model.name}, {place.batch_size} questions at a time, needs about "
-            f"{_told(need)}, and there are {_gb(have)}. {_smaller_batch(step, place, have)}; {ANYWAY}",
+            f"Evaluating {step.label!r} on {step.checkpoint.model.name} with batch_size {place.batch_size} needs about "
+            f"{_told(need)} per GPU, but only {_gb(have)} is available. {_smaller_batch(step, place, have)}, or {ANYWAY}.",
             place="evaluation",
         )
 
@@ -171,14 +171,14 @@ def _told(need: StageMemory | AskedMemory) -> str:
 
 
 def _have(gb: float, gpus: float) -> int:
-    """Bytes that one process may take: a part of a GPU is so much of its memory, and of several it uses one."""
+    """Bytes that one process may take: a part of a GPU is that share of its memory, and of several it uses one."""
     return int(gb * GB * min(1.0, gpus))
 
 
 def _smaller_batch(step: ScoringStep, place: EvaluationPlacement, have: int) -> str:
     for size in range(place.batch_size - 1, 0, -1):
         if asked_memory(step, place.model_copy(update={"batch_size": size})).total <= have:
-            return f"Try {{batch_size: {size}}}"
+            return f"Try batch_size: {size}"
     return "Even batch_size 1 does not fit: use GPUs with more memory"
 
 
@@ -196,7 +196,7 @@ def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
                 fitting.append(f"{{{', '.join(words)}}}")
                 break
     if fitting:
-        return f"Try {' or '.join(fitting)}, or with a recipe that trains less"
+        return f"Try {' or '.join(fitting)}, a recipe that trains less"
     return "No setting of the cluster file makes it fit: use a recipe that trains less, or GPUs with more memory"
 
 

@@ -33,6 +33,7 @@ from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.table import terminal_table
+from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import BESIDE, fill_mlflow, fill_tracker, report_folder, start_trackers, tracked_line
 from lmmcl.search.run_context import RunContext
@@ -83,7 +84,7 @@ def run_and_report(
     lines += [tracked_line(delivery, context) for delivery in deliveries]
     if outcome.failures:
         lines.append(
-            f"failed  {formatting.plural(len(outcome.failures), 'trial')}; the same command tries again; "
+            f"failed  {formatting.plural(len(outcome.failures), 'trial')}; run the same command to retry; "
             f"tracebacks in {ledger.store}/failures"
         )
     for line in lines:
@@ -114,7 +115,7 @@ def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) ->
     why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
     again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
     return UserError(
-        f"the report could not be written, an earlier one stays as it was: {why}. All steps are recorded; then: {again}"
+        f"the report could not be written (an earlier one is unchanged): {why}. All steps are recorded; to write it later: {again}"
     )
 
 
@@ -141,7 +142,12 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     if advice:
         console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
         console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
-    for table in (correlation_table(results), inside_table(results), moments_table(results, budget)):
+    for table in (
+        correlation_table(results),
+        inside_table(results),
+        moments_table(results, budget),
+        wordings_table(results),
+    ):
         if table is not None:
             console.print(table, soft_wrap=True)
     for note in results.notes:
