@@ -64,7 +64,7 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
+    given: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
     given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
