@@ -23,6 +23,7 @@ from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
 from lmmcl.tasks.probes import Probe, get_probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.tags import tagged
+from lmmcl.tasks.wordings import WordedBenchmark, read_wording, worded
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Names:
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
         self.held_out = self._held_out()
+        self.wordings = self._wordings()
         self.probes = self._probes()
 
     def value(self, axis: str, value: Any, place: str) -> Any:
@@ -158,6 +160,21 @@ class Names:
             except UserError as error:
                 where = join(place, error.place) if error.place else place
                 raise UserError(error.message, file=self._file, place=where) from error
+        return tuple(found.values())
+
+    def _wordings(self) -> tuple[WordedBenchmark, ...]:
+        """Held-out benchmarks in the other wordings that the file gives them."""
+        held_out = {benchmark.name: benchmark for benchmark in self.held_out}
+        found: dict[str, WordedBenchmark] = {}
+        for name, wordings in self._entry.benchmarks.wordings.items():
+            place = join("benchmarks", "wordings", name)
+            if name not in held_out:
+                raise UserError(unknown("held-out benchmark", name, held_out), file=self._file, place=place)
+            for i, given in enumerate(wordings):
+                made = worded(held_out[name], self._named(read_wording, join(place, i), given))
+                if made.name in found:
+                    raise UserError("this wording is listed twice", file=self._file, place=join(place, i))
+                found[made.name] = made
         return tuple(found.values())
 
     def _probes(self) -> tuple[Probe, ...]:

@@ -33,6 +33,7 @@ from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.table import terminal_table
+from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import BESIDE, fill_mlflow, fill_tracker, report_folder, start_trackers, tracked_line
 from lmmcl.search.run_context import RunContext
@@ -141,7 +142,12 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
     if advice:
         console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
         console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
-    for table in (correlation_table(results), inside_table(results), moments_table(results, budget)):
+    for table in (
+        correlation_table(results),
+        inside_table(results),
+        moments_table(results, budget),
+        wordings_table(results),
+    ):
         if table is not None:
             console.print(table, soft_wrap=True)
     for note in results.notes:
