@@ -23,7 +23,7 @@ def gc(
     store: Store = None,
     cluster: ClusterFile = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="also those of sweeps that are not named")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="also weights of sweeps that are not named")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be deleted")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -22,9 +22,7 @@ app.add_typer(tiny_app, name="tiny")
 @app.command("eval")
 def eval_(
     step: Checkpoint,
-    benchmark: Annotated[
-        list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; more than one is fine")
-    ],
+    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated")],
     store: Store = None,
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,

@@ -48,6 +48,11 @@ class Benchmarks(Settings):
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
     )
+    wordings: dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="other wordings that a held-out benchmark is asked in too: {benchmark: [text with {question}, or "
+        "{replace: words, with: words}]}",
+    )
 
 
 def _name_or_mapping(given: Any) -> Any:
@@ -163,7 +168,7 @@ class SweepFile(Settings):
     )
     per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
         default_factory=dict,
-        description="what differs at a stage, counted from 1: {number: {setting: value}}; goes before per_skill",
+        description="what differs at a stage, counted from 1: {number: {setting: value}}; takes precedence over per_skill",
     )
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
     search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -103,6 +103,6 @@ def unfinished(ledger: Ledger, trial: StoredTrial) -> UserError:
     recorded = [(number, key) for number, key in trial.steps.items() if ledger.checkpoint_paths(key)]
     so_far = f"; after stage {recorded[-1][0]} its checkpoint is {recorded[-1][1]}" if recorded else ""
     return UserError(
-        f"trial {shown(trial.name)} has no checkpoint of its last stage yet{so_far}. `lmmcl status` says how far it is",
+        f"trial {shown(trial.name)} has no checkpoint of its last stage yet{so_far}. see `lmmcl status`",
         file=f"store {ledger.store}",
     )

@@ -52,7 +52,7 @@ def meta_of(lmm: LMM) -> Any:
         return meta_model(shipped(lmm.name)["config"])
     if not isinstance(lmm, PretrainedLMM):
         raise UserError(
-            "does not tell the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
+            "does not list the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
         )
     from transformers import AutoConfig
 

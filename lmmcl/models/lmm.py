@@ -70,7 +70,7 @@ class LMM(ABC):
 
     def with_thinking(self) -> LMM:
         """The same model, which thinks before it answers; raises UserError for one that does not know how to."""
-        raise UserError("this model does not think before it answers", file=f"model {self.name}")
+        raise UserError("this model has no thinking mode", file=f"model {self.name}")
 
     def about(self) -> dict[str, str]:
         """What a person may want to know: the family, and what its file says; where the weights are."""

@@ -153,7 +153,7 @@ def _notes(trial: Trial) -> Iterator[str]:
     """What the numbers of a plan do not tell of a trial."""
     for recipe in {settings.recipe.name: settings.recipe for settings in trial.settings.values()}.values():
         if isinstance(recipe.adapter, KappaTune):
-            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are upper bounds"
     yield from _by_stage(trial)
     yield from _left_out(trial)
     yield from few_examples(trial)
@@ -193,11 +193,10 @@ def _left_out(trial: Trial) -> Iterator[str]:
             beyond = [update for update in updates if stage.updates and update > stage.updates]
             if beyond:
                 yield (
-                    f"{what} not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
-                    f"a stage of it has {stage.updates}"
+                    f"{what} skipped after {_numbers(beyond)} updates of {stage.skill.name}: its stage has {stage.updates}"
                 )
             if stage.updates is None:
-                yield f"{name}: how many updates {stage.skill.name} has is known when its data are there"
+                yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
 
 
 def _numbers(some: Sequence[int]) -> str:
@@ -279,7 +278,7 @@ def plan_table(plan: Plan) -> Group:
     more = ["GPU memory (est.)"] if any(trial.gpu_bytes for trial in plan.trials) else []
     more += ["evaluation memory"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
-    more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
+    more += [f"on a node of {NODE_GPUS} × {NODE_GB:g} GB (est.)"] if of_a_node else []
     heading, names = name_cells([trial.name for trial in plan.trials])
     trials = Table(box=SIMPLE_HEAD)
     trials.add_column(heading)

@@ -1,4 +1,4 @@
-"""Benchmarks asked inside stages, from the sweep file to the report: planned, asked of snapshots, drawn and chosen from."""
+"""Benchmarks asked inside stages, from the sweep file to the report: planned, evaluated on snapshots, drawn and chosen from."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_moments_that_no_stage_has_are_refused_at_the_door(tmp_path: Path, momen
 
 def test_a_plan_says_what_lies_beyond_a_stage(tmp_path: Path) -> None:
     plan = make_plan(sweep_with(tmp_path, "updates: [1, 9]"), Ledger(str(tmp_path / "store")))
-    assert plan.notes[0] == "benchmarks are not asked after 9 updates of counting: a stage of it has 4"
+    assert plan.notes[0] == "benchmarks are skipped after 9 updates of counting: its stage has 4"
     assert (plan.wanted["snapshot"], plan.wanted["evaluate"]) == (2, 4 * (3 + 2))
 
 

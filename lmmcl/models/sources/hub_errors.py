@@ -48,7 +48,7 @@ def refusal(error: BaseException, repo: str, revision: str, place: str) -> UserE
         return UserError(f"{repo}: has no revision {shown(revision)}{_near_revisions(repo, revision)}", file=place)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return no_room(at, place)
-    return absent(repo, revision, f"not in the local cache, and the hub cannot be asked ({_kind(error)})", place)
+    return absent(repo, revision, f"not in the local cache, and the hub cannot be reached ({_kind(error)})", place)
 
 
 def absent(repo: str, revision: str, why: str, place: str) -> UserError:

@@ -235,7 +235,7 @@ def test_shapes_of_every_model_ship_that_has_an_inventory() -> None:
 
 
 def test_a_model_without_configuration_says_that_it_has_no_shapes() -> None:
-    with pytest.raises(UserError, match="does not tell the shapes"):
+    with pytest.raises(UserError, match="does not list the shapes"):
         count_trained(RECIPES["lora"], MadeModel())
 
 

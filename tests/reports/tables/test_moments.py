@@ -34,7 +34,7 @@ def test_the_best_moment_learns_most_of_those_within_the_budget(budget: float, u
 
 
 def test_there_is_none_where_all_lose_more_or_nothing_was_asked() -> None:
-    assert best_moment(stage((0, 0.0, 0.0), (10, 5.0, -3.0)), 2.0) is None, "the start of a stage is no choice"
+    assert best_moment(stage((0, 0.0, 0.0), (10, 5.0, -3.0)), 2.0) is None, "the start of a stage cannot be chosen"
     assert best_moment(stage(), 2.0) is None
     assert best_moment(stage((10, 5.0, None)), 2.0) is None
 
