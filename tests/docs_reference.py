@@ -109,7 +109,7 @@ def _refused(first: str, second: str) -> bool:
 
 def _divided(own: Mitigation, strategy: str) -> bool:
     try:
-        check_divided(own, strategy)
+        check_divided(own, strategy, trains_head=lambda: False)
     except UserError:
         return True
     return False

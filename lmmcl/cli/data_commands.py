@@ -37,7 +37,7 @@ def data_check(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="also tell how the tokenizer of this model reads the texts (a name or a directory)"),
+        typer.Option(help="also report how this model's tokenizer reads the texts (name or directory of the model)"),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="with --model: how many rows training.max_length would cut")
@@ -92,7 +92,9 @@ def data_prepare(
     ],
     to: Annotated[Path | None, typer.Option("--to", help="folder; else LMMCL_DATA, else the user's cache")] = None,
     copies: Annotated[Path | None, typer.Option(help="folder with local copies, each at <owner>/<name>")] = None,
-    images: Annotated[Path | None, typer.Option(help="folder of images, for data sets that only name theirs")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder of images, for data sets that hold only the names of their images")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="prepare again even if the data is already there")] = False,
 ) -> None:
     """Fetch, convert and check data of the hub, once. The same command continues after an interruption."""

@@ -48,6 +48,11 @@ class Benchmarks(Settings):
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
     )
+    wordings: dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="other wordings that a held-out benchmark is asked in too: {benchmark: [text with {question}, or "
+        "{replace: words, with: words}]}",
+    )
 
 
 def _name_or_mapping(given: Any) -> Any:
@@ -85,6 +90,15 @@ MitigationEntry = (
 )
 """One mitigation, several that one trial combines, or null (or `none`) for none."""
 
+ModelEntry = Annotated[
+    Annotated[str, Field(min_length=1)] | Mapping[Any, Any],
+    BeforeValidator(_name_or_mapping),
+    Field(
+        description="a short name (`lmmcl list models`), an id of the hub (`owner/name`, `owner/name@revision`), a directory, "
+        "`{adapter: directory, base: model}` or `{checkpoint: trial or key, stage: number, store: store}`"
+    ),
+]
+
 ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
 
@@ -98,7 +112,7 @@ Grid = create_model(  # every value is a list; the grid is their product
     __base__=Settings,
     __doc__="A product of axes; every value is a list. Any training setting may be an axis. With `search.optuna`, an axis may "
     "be drawn instead: `{log_uniform: [1.0e-6, 1.0e-4]}`, `{uniform: …}`, `{int_uniform: …}` or `{choice: […]}`.",
-    model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
+    model=(Annotated[list[ModelEntry], Field(min_length=1)], ...),
     recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
     mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
@@ -154,7 +168,7 @@ class SweepFile(Settings):
     )
     per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
         default_factory=dict,
-        description="what differs at a stage, counted from 1: {number: {setting: value}}; goes before per_skill",
+        description="what differs at a stage, counted from 1: {number: {setting: value}}; takes precedence over per_skill",
     )
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
     search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmcl.config.own_data import expand, is_pattern
 from lmmcl.errors import UserError
-from lmmcl.models.local_model import is_path
+from lmmcl.models.sources.reference import paths_in
 from lmmcl.private_api.ray_private import most_package_bytes, package_files
 
 EXCLUDED = ["lmmcl-store", "lmmcl-reports", "mlruns", "mlflow.db", ".*_cache"]
@@ -24,10 +24,11 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
     """
     if isinstance(value, Mapping):
         for key, below in value.items():
-            several = isinstance(below, list) and (key == "model" or key in FILES)
-            texts = below if several else [below] if key in FILES else []
+            listed = below if isinstance(below, list) else [below]
+            models = listed if key == "model" else []
+            texts = [path for model in models for path in paths_in(model, folder)] + (listed if key in FILES else [])
             for text in texts:
-                if isinstance(text, str) and (key != "model" or is_path(text)):
+                if isinstance(text, str):
                     path = Path(text).expanduser()
                     for found in expand(folder / path) if is_pattern(text) and key != "model" else [folder / path]:
                         yield found, path.is_absolute()

@@ -19,7 +19,7 @@ def differing_versions(records: Iterable[Record]) -> list[str]:
         for name, value in _makers(record):
             counted.setdefault(name, Counter())[value] += 1
     return [
-        f"records differ in {name}: {_counts(values)}; numbers may differ by it and not by what the sweep varies"
+        f"records differ in {name}: {_counts(values)}; differences in results may come from that rather than from the settings"
         for name, values in counted.items()
         if len(values) > 1
     ]

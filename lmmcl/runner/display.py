@@ -117,7 +117,7 @@ class Display:
         if "update" in note:
             return f"{doing}: update {note['update']}/{note['updates']}, {note['updates_per_second']:.1f}/s"
         if "benchmark" in note:
-            return f"{doing}: asking {note['benchmark']} ({note['asked']}/{note['benchmarks']})"
+            return f"{doing}: evaluating {note['benchmark']} ({note['asked']}/{note['benchmarks']})"
         return f"{doing}: waiting"
 
     def _note(self, stage: Stage) -> Mapping[str, Any] | None:

@@ -11,8 +11,8 @@ parquet, JSON lines and CSV files of a `kind="dataset"` repository: put them bel
 - refusals as the hub words them: a repository, revision or file that is not there; a gated one without the token `HubServer.token`
 
 What happens on the way is under the test's control: `hub.requests` lists every request that came (method, path, range);
-`hub.break_off(NAME, after=BYTES, times=1)` closes the connection in the midst of a file, and `hub.slow(NAME, SECONDS)` waits
-before one is sent; `hub.stop()` ends the server, after which a client finds nobody.
+`hub.break_off(NAME, after=BYTES, times=1)` closes the connection in the midst of a file, and `hub.pause(NAME, after=BYTES, seconds=S)` waits
+in the midst of one; `hub.stop()` ends the server, after which a client finds nobody.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HubServer:
     token: str = "hf_local"  # of no account: it opens gated repositories of this server
     requests: list[Request] = field(default_factory=list)
     _broken: dict[str, list[int]] = field(default_factory=dict)
-    _slow: dict[str, float] = field(default_factory=dict)
+    _paused: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -89,12 +89,12 @@ class HubServer:
         }
 
     def break_off(self, name: str, *, after: int, times: int = 1) -> None:
-        """Close the connection after so many bytes of the file `name`, the next `times` that it is sent."""
+        """Close the connection after `after` bytes of the file `name`, the next `times` that it is sent."""
         self._broken[name] = [after] * times
 
-    def slow(self, name: str, seconds: float) -> None:
-        """Wait before each sending of the file `name`."""
-        self._slow[name] = seconds
+    def pause(self, name: str, *, after: int, seconds: float) -> None:
+        """Wait after `after` bytes of the file `name`, each time that it is sent."""
+        self._paused[name] = (after, seconds)
 
     def sent(self, name: str) -> list[Request]:
         """The requests in which the bytes of the file `name` were asked for."""
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(found[1]) if (found := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         self.hub.requests.append(Request(self.command, path, start))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        raw = urlsplit(self.path).path  # quoted: a slash in a branch's name is no slash of the path
+        raw = urlsplit(self.path).path  # quoted: a branch's name may hold a slash
         try:
             if match := FILE.fullmatch(raw):
                 self._file(*map(unquote, (match[1] or "", match[2], match[3], match[4])), start=start)
@@ -215,7 +215,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         file = entry.name.rpartition("/")[2]
-        time.sleep(self.hub._slow.get(file, 0))
         broken = self.hub._broken.get(file)
         content = entry.path.read_bytes()[start:]
         if broken:
@@ -223,7 +222,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return
-        self.wfile.write(content)
+        after, seconds = self.hub._paused.get(file, (0, 0))
+        self.wfile.write(content[:after])
+        self.wfile.flush()
+        time.sleep(seconds)
+        self.wfile.write(content[after:])
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         text = json.dumps(value).encode()

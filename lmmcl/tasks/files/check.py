@@ -40,11 +40,13 @@ def check_file(
     count_tokens: CountTokens | None = None,
     max_length: int | None = None,
     limit_of: str = "max_length",
+    first: int | None = None,
 ) -> Report:
     """Reads every row and decodes every image (each file once); nothing stops at the first problem.
 
     Without `open_images` only whether they are there is looked at. `check_text` judges each text as one model's tokenizer reads it,
     `count_tokens` measures a fixed sample of rows and counts those longer than `max_length` as cut.
+    `first` is for a look at the first rows alone.
 
     A repeated id is a problem here although a training file may have it: it makes a file unfit for a test. Raises UserError
     only when there is nothing to check: no such file, an unknown suffix, no such folder of images.
@@ -57,7 +59,7 @@ def check_file(
     seen_ids: dict[str, int] = {}
     sample = _Sample(MEASURED if count_tokens else 0)
     with ImageJudge() if open_images else nullcontext() as judge:
-        for batch in _batches(_rows(path, folder, columns, report)):
+        for batch in _batches(islice(_rows(path, folder, columns, report), first)):
             for row in batch:
                 _count(row, report, seen_ids)
                 _read(row, report, check_text)

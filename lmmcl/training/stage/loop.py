@@ -67,7 +67,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.add_callback(StopAfter(job.snapshot.update))
     elif step.snapshots and can_write(step, trainable_model, job.placement):
         trainer.add_callback(WriteSnapshots(step, job.ledger, trainable_model, before, dtypes))
-    trainer.rates = trainable_model.rates()
+    trainer.rates, trainer.after_update = trainable_model.rates(), trainable_model.after_update
     trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
         trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
@@ -86,6 +86,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     collator: Any = trainer.data_collator
+    findings = step.mitigation.findings(trainer.memory) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -98,6 +99,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "loss": curve[-1]["loss"],
         "strategy": strategy,
         "modes": modes,
+        **({"mitigation": findings} if findings else {}),
         "image_backend": image_backend(collator.processor),
     }
 
