@@ -49,6 +49,10 @@ class UserError(Exception):
         """The same error with the file and the place in it, which the code that raised it did not know."""
         return type(self)(self.message, file=file or self.file, place=place or self.place)
 
+    def at_end(self, more: str) -> Self:
+        """The same error with `more` behind its message."""
+        return type(self)(self.message + more, file=self.file, place=self.place)
+
     def __reduce__(self) -> tuple:  # errors cross process borders (Ray), and the default loses the keywords
         return (_rebuild, (type(self), self.message, self.file, self.place))
 

@@ -8,29 +8,26 @@ from collections.abc import Collection, Iterable
 
 SWEEP, CLUSTER = "sweep file", "cluster file"
 
-SECTIONS: dict[tuple[str, str], str] = {
-    (
-        SWEEP,
-        "",
-    ): "name description orders benchmarks probes skills thinking training evaluation per_skill per_stage grids search",
-    (
-        SWEEP,
-        "training",
-    ): "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio lr_scheduler_type "
-    "weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
-    (SWEEP, "evaluation"): "limit precision",
-    (SWEEP, "benchmarks"): "held_out own allow_overlap lmms_eval tags",
-    (SWEEP, "grids[…]"): "model recipe mitigation order seed",
-    (SWEEP, "search"): "stop scheduler optuna",
-    (CLUSTER, ""): "ray training evaluation driver claims store tracking gpu_memory_gb max_open_trials",
-    (CLUSTER, "ray"): "address cpus resources dashboard",
-    (
-        CLUSTER,
-        "training",
-    ): "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage offload "
-    "micro_batch_size gradient_checkpointing attention liger compile loader_workers encodings encodings_gb save_every max_failures",
-    (CLUSTER, "evaluation"): "cpus gpus resources batch_size engine attention",
-    (CLUSTER, "claims"): "enabled expiry_s poll_s",
+SECTIONS: dict[str, dict[str, str]] = {
+    SWEEP: {
+        "": "name description orders benchmarks probes skills models thinking training evaluation per_skill "
+        "per_stage grids search",
+        "training": "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio "
+        "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
+        "evaluation": "limit precision updates every",
+        "benchmarks": "held_out own allow_overlap lmms_eval tags wordings",
+        "grids[…]": "model recipe mitigation order seed",
+        "search": "stop scheduler optuna",
+    },
+    CLUSTER: {
+        "": "ray training evaluation driver claims store tracking gpu_memory_gb max_open_trials",
+        "ray": "address cpus resources dashboard",
+        "training": "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage "
+        "offload micro_batch_size gradient_checkpointing attention liger compile loader_workers "
+        "encodings encodings_gb save_every max_failures",
+        "evaluation": "cpus gpus resources batch_size engine attention",
+        "claims": "enabled expiry_s poll_s",
+    },
 }
 """The keys of each section of the two files; a test compares them with the classes of settings."""
 OF_MEMBERS = {
@@ -191,7 +188,10 @@ _MEANT: dict[str, list[str]] = {}
 for _ours, _theirs in _TARGETS.items():
     for _word in dict.fromkeys(map(plain, _theirs.split())):
         _MEANT.setdefault(_word, []).append(_ours)
-_KEYS = [*dict.fromkeys(key for keys in SECTIONS.values() for key in keys.split()), *OF_MEMBERS]
+_KEYS = [
+    *dict.fromkeys(key for sections in SECTIONS.values() for keys in sections.values() for key in keys.split()),
+    *OF_MEMBERS,
+]
 _REMARKS = {plain(word): remark for word, remark in REMARKS.items()}
 
 
@@ -224,8 +224,8 @@ def place_of(word: str) -> str:
 
 
 def _places(name: str) -> Iterable[str]:
-    for (file, section), keys in SECTIONS.items():
-        if name in keys.split():
+    for file, sections in SECTIONS.items():
+        for section in (section for section, keys in sections.items() if name in keys.split()):
             axis = " (or an axis of a grid)" if (file, section) == (SWEEP, "training") else ""
             yield f"{section}.{name}{axis} in the {file}" if section else f"{name} at the top of the {file}"
     if name in OF_MEMBERS:

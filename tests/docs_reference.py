@@ -61,7 +61,8 @@ def _cell(text: str) -> str:
 def settings_in(module: str) -> list[str]:
     """The classes of settings that a module defines."""
     found = vars(importlib.import_module(module)).items()
-    return [name for name, kind in found if is_settings(kind) and (kind.__module__ == module or name == "Grid")]
+    named = [(name, kind) for name, kind in found if is_settings(kind) and not name.startswith("_")]
+    return [name for name, kind in named if kind.__module__ == module or name == "Grid"]
 
 
 def is_settings(kind: Any) -> bool:
@@ -108,7 +109,7 @@ def _refused(first: str, second: str) -> bool:
 
 def _divided(own: Mitigation, strategy: str) -> bool:
     try:
-        check_divided(own, strategy)
+        check_divided(own, strategy, trains_head=lambda: False)
     except UserError:
         return True
     return False

@@ -88,7 +88,13 @@ def sweeps_in(page: Path) -> list[str]:
     return [block for block in blocks if re.search(r"^name:", block, re.MULTILINE) and "grids:" in block]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if sweeps_in(page)], ids=lambda page: page.name)
+APART = "own_data.md"
+"""Its sweeps are run by test_own_data_page.py, on data of their forms."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if sweeps_in(page) and page.name != APART], ids=lambda page: page.name
+)
 def test_a_sweep_that_a_page_shows_can_be_planned(page: Path, tmp_path: Path) -> None:
     for text in sweeps_in(page):
         for name in set(re.findall(r"[\w/]+\.jsonl?\b", text)):

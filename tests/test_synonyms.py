@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from lmmcl import synonyms
-from lmmcl.config import cluster, search_settings, sweep_file
+from lmmcl.config import cluster, data_entries, search_settings, sweep_file
 from lmmcl.errors import UserError, unknown, unknown_key
 from lmmcl.measures import MEASURES
 from lmmcl.methods import get_mitigation, get_recipe
-from lmmcl.methods.mitigation import mitigation_names
+from lmmcl.methods.lookup import mitigation_names
 from lmmcl.methods.recipes.adapters import KINDS
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
 from lmmcl.registry import members
@@ -33,17 +33,18 @@ CLASSES: dict[tuple[str, str], Any] = {
 
 
 def test_the_places_of_keys_are_those_of_the_settings() -> None:
-    for section, kind in CLASSES.items():
-        assert synonyms.SECTIONS[section].split() == list(kind.model_fields), section
+    for (file, section), kind in CLASSES.items():
+        assert synonyms.SECTIONS[file][section].split() == list(kind.model_fields), section
     axes = set(sweep_file.Grid.model_fields) - set(sweep_file.Training.model_fields)
-    assert set(synonyms.SECTIONS[synonyms.SWEEP, "grids[…]"].split()) == axes
-    assert set(synonyms.SECTIONS) == {*CLASSES, (synonyms.SWEEP, "grids[…]")}
+    assert set(synonyms.SECTIONS[synonyms.SWEEP]["grids[…]"].split()) == axes
+    written = {(file, section) for file, sections in synonyms.SECTIONS.items() for section in sections}
+    assert written == {*CLASSES, (synonyms.SWEEP, "grids[…]")}
 
 
 def test_every_word_leads_to_a_name_that_exists() -> None:
     members_of = {"methods": "MITIGATIONS", "tasks": "PROBES"}
     kinds = [each for room, what in members_of.items() for each in members(f"lmmcl.{room}", what).values()]
-    kinds += [*CLASSES.values(), *KINDS.values(), Recipe, sweep_file.LocalSkillEntry, sweep_file.Grid]
+    kinds += [*CLASSES.values(), *KINDS.values(), Recipe, data_entries.LocalSkillEntry, sweep_file.Grid]
     kinds += [search_settings.Limit, search_settings.Asha, search_settings.Optuna]
     known = {name for kind in kinds for name in kind.model_fields}
     known |= {*RECIPES, *mitigation_names(), *benchmark_names(), *metric_names(), *MEASURES}

@@ -10,8 +10,8 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.named_store import open_ledger
-from lmmcl.models import get_model, model_names
-from lmmcl.models.local_model import is_path
+from lmmcl.models import get_model
+from lmmcl.models.sources.reference import is_reference
 from lmmcl.steps import Checkpoint, Pretrained
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load_processor(checkpoint: str, *, store: str | Path | None = None) -> Proce
 
 
 def _checkpoint(wanted: str, ledger: Ledger) -> Checkpoint:
-    if wanted in model_names() or is_path(wanted):
+    if is_reference(wanted):
         return Pretrained(get_model(wanted))
     ledger.check_exists()
     return find_checkpoint(ledger, wanted)

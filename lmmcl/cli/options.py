@@ -34,7 +34,7 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="STEP",
-        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last",
+        help="a checkpoint: key, beginning of a key, folder name, or a trial's name for its last, NAME@1 for that after stage 1",
     ),
 ]
 

@@ -27,6 +27,10 @@ from lmmcl.errors import UserError
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
+ReportFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"),
+]
 
 
 @app.command()
@@ -35,9 +39,7 @@ def report(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
-    ] = None,
+    format_: ReportFormat = None,
     csv: Annotated[bool, typer.Option("--csv", help="same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[
@@ -47,11 +49,11 @@ def report(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", min=0, help="largest acceptable held-out forgetting, in percentage points", show_default="2.0"
+            "--budget", min=0, help="acceptable held-out forgetting, in percentage points", show_default="2.0"
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="'published', or a YAML file of figures: ours beside theirs")
+        str | None, typer.Option("--against", help="figures to compare with: 'published', or a YAML file")
     ] = None,
     pictures: Annotated[
         Path | None,
@@ -62,14 +64,8 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {
-        "--mlflow": mlflow,
-        "--tracking": tracking or None,
-        "--pictures": pictures,
-        "--budget": budget,
-        "--csv": csv or None,
-    }
-    given |= {"--format": format_, "--to": to, "--against": against}
+    given: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
+    given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
     ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
@@ -94,7 +90,7 @@ def report(
 def _check_together(given: set[str], format: str | None) -> None:
     """Raises UserError for options of `report` that cancel each other's effect."""
     if "--csv" in given and format not in (None, "csv"):
-        raise UserError(f"--csv is --format csv, which does not go with --format {format}; give one of them")
+        raise UserError(f"--csv means --format csv and contradicts --format {format}; use one of them")
     alone = {
         "--against": (
             ["--mlflow", "--tracking", "--pictures", "--budget", "--csv"],
@@ -104,11 +100,11 @@ def _check_together(given: set[str], format: str | None) -> None:
     }
     for option, (others, allowed) in alone.items():
         if option in given and (wrong := [each for each in others if each in given]):
-            raise UserError(f"{option} does not go with {', '.join(wrong)}; it goes with {allowed}")
+            raise UserError(f"{option} cannot be combined with {', '.join(wrong)}; allowed with it: {allowed}")
     shape = "csv" if "--csv" in given else format
-    if "--budget" in given and shape in ("csv", "parquet", "html"):
-        why = "where its reader sets it" if shape == "html" else "which recommends nothing"
-        raise UserError(f"--budget does not go with {shape}, {why}; it goes with table, json and md")
+    if "--budget" in given and shape in ("csv", "parquet", "html", "latex", "pdf", "svg", "zip"):
+        why = "where the reader sets it" if shape == "html" else "which recommends nothing"
+        raise UserError(f"--budget has no effect on {shape}, {why}; allowed with table, json and md")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""A store, kept small and whole: gc · ledger check."""
+"""A store, kept small and whole, and the machine that it is used from: gc · ledger check · doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json
 from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
-from lmmcl.terminal import say
+from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
 ledger_app = typer.Typer(no_args_is_help=True, help="What has been computed.")
@@ -23,7 +23,7 @@ def gc(
     store: Store = None,
     cluster: ClusterFile = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="also those of sweeps that are not named")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="also weights of sweeps that are not named")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be deleted")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -34,6 +34,26 @@ def gc(
     ledger = open_ledger(store, load_cluster(cluster))
     freed = collect_garbage(loaded, ledger, keep=keep or (), everything=everything, dry_run=dry_run)
     print_json(freed.to_dict()) if as_json else say(freed_text(freed, dry_run=dry_run))
+
+
+@app.command()
+def doctor(
+    sweep: Annotated[Path | None, typer.Argument(metavar="[SWEEP]", help="also say what this sweep misses")] = None,
+    store: Store = None,
+    cluster: ClusterFile = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="tracking URI; else LMMCL_MLFLOW; 'off' for none")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine this machine: versions, GPUs, Ray, store, MLflow, hub, disks, what a sweep misses. Exit code 2 for a problem."""
+    from lmmcl.inspection.doctor.examine import examine
+
+    place = load_cluster(cluster)
+    found = examine(open_ledger(store, place), place if cluster else None, sweep=sweep, mlflow=mlflow)
+    print_json(found.to_dict()) if as_json else wide_console().print(found.table())
+    if found.problems:
+        raise typer.Exit(2)
 
 
 @ledger_app.command("check")

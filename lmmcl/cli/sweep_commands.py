@@ -1,4 +1,4 @@
-"""A sweep, computed: plan · run · submit · status."""
+"""A sweep, begun and computed: init · plan · run · submit · status."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, 
 from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.environment import is_torchrun_worker, neutral_environment
+from lmmcl.errors import UserError
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
 from lmmcl.tracking.database import MLFLOW_VARIABLE
@@ -92,6 +93,46 @@ def _processes(cluster: Cluster, launched: bool) -> AbstractContextManager[bool]
     from lmmcl.training.distributed.torchrun import joined
 
     return joined(cluster.training)
+
+
+@app.command()
+def init(
+    model: Annotated[str, typer.Argument(help="short name, id of the hub, directory of a model or adapter")],
+    data: Annotated[Path, typer.Argument(help="file or folder of training rows (docs/own_data.md)")],
+    test: Annotated[
+        str | None,
+        typer.Option(help="file of test rows, or the share of the training rows to hold back", show_default="0.1"),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of the images; default that of the data")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="which column is which, such as image=photo,question=q,answer=a")
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="the question for rows that hold none")] = None,
+    metric: Annotated[str | None, typer.Option(help="default: the one that fits the answers")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="which parameters train; may be repeated")] = None,
+    held_out: Annotated[list[str] | None, typer.Option("--held-out", help="a benchmark; may be repeated")] = None,
+    name: Annotated[str | None, typer.Option(help="of sweep and skill; default that of the data")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="the file to write; default NAME.yaml here")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that exists")] = False,
+    store: Store = None,
+) -> None:
+    """Write a commented sweep file for a model and a data file, after checking the first rows and planning it."""
+    from lmmcl.atomic_files import write_text
+    from lmmcl.planning.new_sweep import Wishes, new_sweep
+    from lmmcl.planning.plan import make_plan, plan_table
+
+    to = to or Path(f"{name or data.stem}.yaml")
+    if to.exists() and not force:
+        raise UserError("exists already; name another with --to, or replace it with --force", file=str(to))
+    wishes = Wishes(model, data, to, test, images, columns, question, metric, name, recipe or (), held_out or ())
+    made = new_sweep(wishes)
+    plan = make_plan(made.sweep, open_ledger(store))
+    plan.refuse_overlaps()
+    write_text(to, made.text)
+    for report in made.reports:
+        say("first rows of " + "\n".join([report.summary(), *report.details()]))
+    wide_console().print(plan_table(plan))
+    say(f"wrote {to}; next: lmmcl run {to}")
 
 
 @app.command()

@@ -22,9 +22,7 @@ app.add_typer(tiny_app, name="tiny")
 @app.command("eval")
 def eval_(
     step: Checkpoint,
-    benchmark: Annotated[
-        list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; more than one is fine")
-    ],
+    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated")],
     store: Store = None,
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
@@ -37,7 +35,7 @@ def eval_(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask benchmarks of a recorded checkpoint (or of a model, by name), in this process."""
+    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory."""
     place = load_cluster(cluster)
     if engine:
         place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})

@@ -49,24 +49,24 @@ class TrainingPlacement(Settings):
         description="how several workers share one model: ddp copies it, fsdp and deepspeed's ZeRO divide it",
     )
     zero_stage: Literal[1, 2, 3] = Field(
-        default=2, description="of deepspeed: what is divided; 1 optimizer, 2 and gradients, 3 and weights"
+        default=2, description="deepspeed only: what is divided; 1 optimizer states, 2 also gradients, 3 also weights"
     )
     offload: Literal["none", "optimizer", "parameters"] = Field(
         default="none",
-        description="of deepspeed: keep the optimizer (and, in stage 3, weights too) in the host's memory",
+        description="deepspeed only: keep the optimizer (and, in stage 3, the weights) in the host's memory",
     )
     micro_batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] | None = Field(
         default=None,
         description="examples per forward pass; default as many as fit the global batch; auto: as many as fit the memory",
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="compute activations again: less memory, a third slower"
+        default=False, description="recompute activations in the backward pass: less memory, a third slower"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"
     )
     liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
-    compile: bool = Field(default=False, description="torch.compile: slow to start, faster after")
+    compile: bool = Field(default=False, description="torch.compile: slower start, faster updates")
     loader_workers: int = Field(
         default=0,
         ge=0,
@@ -76,15 +76,15 @@ class TrainingPlacement(Settings):
         default=None,
         description="folder on each node that keeps encoded examples for other trials and stages; default none",
     )
-    encodings_gb: float = Field(default=50.0, gt=0, description="the folder of encodings grows no larger than this")
+    encodings_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of encodings, in GB")
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
     max_failures: int = Field(
         default=2,
         ge=0,
-        description="tries of a step, fine-tune or evaluation, after an error that may pass or a lost process; "
-        "lost nodes and preemptions are not counted, and what the same input brings again is not tried again",
+        description="retries of a step, fine-tune or evaluation, after a transient error or a lost process; "
+        "lost nodes and preemptions are not counted, and errors that the same input would raise again are not retried",
     )
 
     @property
@@ -107,9 +107,9 @@ class TrainingPlacement(Settings):
         if self.strategy == "fsdp" and not self.gpus_per_worker:
             raise ValueError("strategy fsdp needs gpus_per_worker: on CPUs the Trainer silently falls back to DDP")
         if self.min_workers is not None and self.min_workers > self.workers:
-            raise ValueError(f"min_workers is at most workers, {self.workers}, not {self.min_workers}")
+            raise ValueError(f"min_workers must be at most workers ({self.workers}), not {self.min_workers}")
         if self.min_workers is not None and self.strategy != "ddp":
-            raise ValueError(f"min_workers needs strategy ddp: what {self.strategy} divides fits one number of workers")
+            raise ValueError(f"min_workers needs strategy: ddp; with {self.strategy} the number of workers is fixed")
         if self.offload != "none" and self.strategy != "deepspeed":
             raise ValueError(f"offload: {self.offload} needs strategy: deepspeed")
         if self.offload == "parameters" and self.zero_stage != 3:
@@ -128,7 +128,7 @@ class EvaluationPlacement(Settings):
     batch_size: int = Field(
         default_factory=lambda given: 64 if given.get("gpus") else 128,
         gt=0,
-        description="questions asked at once; 64 on a GPU, on a CPU 128, or fewer where they are long",
+        description="questions per batch; default 64 on a GPU, 128 on a CPU, or fewer where they are long",
     )
     engine: str = Field(
         default="transformers",

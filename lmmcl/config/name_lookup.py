@@ -7,20 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmmcl.config.sweep_file import LocalBenchmarkEntry, LocalSkillEntry, SweepFile
+from lmmcl.config.data_entries import LocalBenchmarkEntry, LocalSkillEntry
+from lmmcl.config.own_data import OwnData
+from lmmcl.config.sweep_file import SweepFile
 from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.methods.combination import combine
-from lmmcl.models import ModelSettings, get_model
+from lmmcl.models import ModelSettings, get_model, model_names
+from lmmcl.models.sources.reference import entry_name
 from lmmcl.named_settings import build
 from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
-from lmmcl.tasks.files.local_files import local_benchmark, local_skill
 from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
 from lmmcl.tasks.probes import Probe, get_probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.tags import tagged
+from lmmcl.tasks.wordings import WordedBenchmark, read_wording, worded
 
 T = TypeVar("T")
 
@@ -35,11 +38,13 @@ class Names:
     def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
         self._file, self._folder, self._entry = file, folder, entry
         self._named_values: dict[tuple[str, str], tuple[str, str]] = {}
+        self._own_data = OwnData(file, folder)
         self._settings = self._model_settings()
         self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
         self.held_out = self._held_out()
+        self.wordings = self._wordings()
         self.probes = self._probes()
 
     def value(self, axis: str, value: Any, place: str) -> Any:
@@ -48,7 +53,7 @@ class Names:
             case "recipe":
                 recipe = self._named(get_recipe, place, value)
                 if recipe.name in RECIPES and recipe.identity() != RECIPES[recipe.name].identity():
-                    why = f"{shown(recipe.name)} is the name of a recipe that ships and trains something else; choose another"
+                    why = f"{shown(recipe.name)} is the name of a built-in recipe that trains something else; choose another name"
                     raise UserError(why, file=self._file, place=place)
                 return self._one_of_its_name(axis, recipe.name, recipe, place)
             case "mitigation":
@@ -58,19 +63,20 @@ class Names:
                 model = self._named(get_model, place, value, self._folder)
                 if self._entry.thinking:
                     model = self._named(model.with_thinking, place)
-                if value in self._entry.models:
-                    model = self._named(model.with_settings, join("models", value), self._settings[value])
+                if (name := entry_name(value)) in self._entry.models:
+                    model = self._named(model.with_settings, join("models", name), self._settings[name])
                 return self._one_of_its_name(axis, model.name, model, place)
             case "order" if value not in self.orders:
                 raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
         return value
 
     def _model_settings(self) -> dict[str, ModelSettings]:
-        """The settings of models by their names in the grids."""
-        used = [name for grid in self._entry.grids for name in grid.model]  # type: ignore[attr-defined]
+        """The settings of models by their names in the grids; of models that ship also where no grid has them (now)."""
+        known = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        known = list(dict.fromkeys([*known, *model_names()]))
         for name in self._entry.models:
-            if name not in used:
-                raise UserError(unknown("model of a grid", name, used), file=self._file, place=join("models", name))
+            if name not in known:
+                raise UserError(unknown("model", name, known), file=self._file, place=join("models", name))
         return {
             name: self._named(build, join("models", name), ModelSettings, name, settings)
             for name, settings in self._entry.models.items()
@@ -82,7 +88,7 @@ class Names:
         first, where = self._named_values.setdefault((axis, name), (identity, place))
         if first != identity:
             raise UserError(
-                f"{shown(name)} is the name of another {axis}, at {where}; reports tell them apart by name: rename one",
+                f"{shown(name)} is already the name of another {axis}, at {where}; reports need distinct names: rename one",
                 file=self._file,
                 place=place,
             )
@@ -96,32 +102,21 @@ class Names:
             return self._named(one, place, value)
         return self._named(combine, place, [self._named(one, join(place, i), each) for i, each in enumerate(value)])
 
-    def _files(self, entry: LocalBenchmarkEntry, place: str) -> dict[str, Any]:
-        """Paths of an entry, relative to the sweep file; a file that is not there is refused here."""
-        names = {"test": entry.test, "images": entry.images}
-        if isinstance(entry, LocalSkillEntry):
-            names["train"] = entry.train
-        paths = {key: (self._folder / value).absolute() for key, value in names.items() if value is not None}
-        for key, path in paths.items():
-            if not path.exists():
-                raise UserError(f"{path} does not exist", file=self._file, place=join(place, key))
-        return {**paths, "metric": entry.metric, "max_new_tokens": entry.max_new_tokens}
-
     def _skill(self, name: str, entry: LocalSkillEntry) -> Skill:
         place = join("skills", name)
         if name in skill_names():
             raise UserError(
-                f"{shown(name)} is the name of a skill that ships; choose another", file=self._file, place=place
+                f"{shown(name)} is the name of a built-in skill; choose another name", file=self._file, place=place
             )
-        return self._named(local_skill, place, name, **self._files(entry, place))
+        return self._own_data.skill(name, entry, place)
 
     def _benchmark(self, name: str, entry: LocalBenchmarkEntry) -> Benchmark:
         place = join("benchmarks", "own", name)
         if name in benchmark_names():
             raise UserError(
-                f"{shown(name)} is the name of a benchmark that ships; choose another", file=self._file, place=place
+                f"{shown(name)} is the name of a built-in benchmark; choose another name", file=self._file, place=place
             )
-        return self._named(local_benchmark, place, name, **self._files(entry, place))
+        return self._own_data.benchmark(name, entry, place)
 
     def _order(self, order: str, names: list[str]) -> tuple[Skill, ...]:
         return tuple(
@@ -165,6 +160,21 @@ class Names:
             except UserError as error:
                 where = join(place, error.place) if error.place else place
                 raise UserError(error.message, file=self._file, place=where) from error
+        return tuple(found.values())
+
+    def _wordings(self) -> tuple[WordedBenchmark, ...]:
+        """Held-out benchmarks in the other wordings that the file gives them."""
+        held_out = {benchmark.name: benchmark for benchmark in self.held_out}
+        found: dict[str, WordedBenchmark] = {}
+        for name, wordings in self._entry.benchmarks.wordings.items():
+            place = join("benchmarks", "wordings", name)
+            if name not in held_out:
+                raise UserError(unknown("held-out benchmark", name, held_out), file=self._file, place=place)
+            for i, given in enumerate(wordings):
+                made = worded(held_out[name], self._named(read_wording, join(place, i), given))
+                if made.name in found:
+                    raise UserError("this wording is listed twice", file=self._file, place=join(place, i))
+                found[made.name] = made
         return tuple(found.values())
 
     def _probes(self) -> tuple[Probe, ...]:

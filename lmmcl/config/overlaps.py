@@ -49,7 +49,7 @@ class Overlap:
 
     def __str__(self) -> str:
         what = {"asked": "benchmark", "mixed": "mixed-in data", "taught": "skill"}[self.kind]
-        held = f"{self.rows} of the {self.total} rows of {what} {self.name!r} are taught by {self.other!r} too"
+        held = f"{self.rows} of the {self.total} rows of {what} {self.name!r} are also taught by {self.other!r}"
         allowed = "; allowed by benchmarks.allow_overlap" if self.allowed and self.kind != "taught" else ""
         return f"{held} (row {self.first} is row {self.same} there){allowed}"
 
@@ -101,7 +101,7 @@ def refuse_overlaps(overlaps: Iterable[Overlap], file: str) -> None:
         return
     names = ", ".join(dict.fromkeys(each.name for each in refused))
     raise UserError(
-        "; ".join(map(str, refused)) + ". A score on rows that were taught says how well they are remembered. "
+        "; ".join(map(str, refused)) + ". A score on training rows measures memorisation. "
         f"Use other rows, or allow it with `benchmarks: {{allow_overlap: [{names}]}}`; the page will say so",
         file=file or None,
         place="benchmarks",

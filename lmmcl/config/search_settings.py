@@ -140,7 +140,7 @@ class Optuna(Settings):
         min_length=1, description="{learning: max, held_out_forgetting: max}"
     )
     seed: int = Field(default=0, ge=0, description="of the proposals, not of the training")
-    startup: int = Field(default=10, ge=1, description="points that are drawn at random before others are learnt from")
+    startup: int = Field(default=10, ge=1, description="points drawn at random before the search uses earlier results")
 
     def identity(self) -> dict[str, Any]:
         """What the proposals depend on; raising `trials` continues the same search."""
@@ -175,7 +175,7 @@ def check_search(
         place, metric = join("search", "scheduler", "asha"), search.asha.metric
         named.append((join(place, "metric"), metric, shortest))
         if not (rungs := search.asha.rungs(longest)):
-            why = f"{search.asha.grace_stages} of at most {longest} stages leaves none to end a trial after"
+            why = f"{search.asha.grace_stages} of at most {longest} stages leaves no stage after which a trial could be stopped"
             raise UserError(why, file=file, place=join(place, "grace_stages"))
         acting.append((join(place, "metric"), metric, rungs[-1] + 1))
     if search.optuna:
@@ -199,7 +199,7 @@ def check_search(
 
 def _too_late(name: str, first: int, longest: int, place: str) -> str:
     """Why a measure ends no trial: it first exists where nothing is left to end, or where trials are compared no more."""
-    said = f"{name} exists from stage {first} on, "
+    said = f"{name} is defined from stage {first} on, "
     if place.endswith("metric"):
-        return f"{said}and no stage from there to the last ({longest}) compares trials: name another metric"
-    return f"{said}and the longest order ends with stage {longest}: after the last stage there is nothing to end"
+        return f"{said}and trials are compared at no stage from there to the last ({longest}): choose another metric"
+    return f"{said}and the longest order ends with stage {longest}: a trial cannot be stopped after its last stage"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -59,7 +59,7 @@ class Training(Settings):
     examples: int | None = Field(
         default=None,
         gt=0,
-        description="teach N examples of each skill: a fixed sample, the same for all trials",
+        description="train on N examples of each skill: a fixed sample, the same for all trials",
     )
     max_length: int | None = Field(
         default=None,
@@ -73,9 +73,11 @@ class Training(Settings):
         default="cosine", description="course of the learning rate over a stage"
     )
     weight_decay: float = Field(
-        default=0.0, ge=0, description="of AdamW; not of norms, biases, scales and single vectors"
+        default=0.0, ge=0, description="of AdamW; not applied to norms, biases, scales and single vectors"
     )
-    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient norm is clipped here; 0 switches it off")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="gradients are clipped to this norm; 0 disables clipping"
+    )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="β₁ of AdamW")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="β₂ of AdamW")
     adam_epsilon: float = Field(default=1e-8, gt=0, description="ε of AdamW")
@@ -98,11 +100,37 @@ class Evaluation(Settings):
     limit: int | None = Field(
         default=None,
         gt=0,
-        description="ask N questions of each benchmark: a fixed sample, the same for all trials, spread evenly over the field "
+        description="evaluate N questions of each benchmark: a fixed sample, the same for all trials, spread evenly over the field "
         "that a benchmark balances its score over",
     )
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+    updates: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(), description="also inside every stage: after these of its updates, such as [10, 100, 1000]"
+    )
+    every: int | None = Field(default=None, gt=0, description="also inside every stage: after every N of its updates")
+
+    @field_validator("updates")
+    @classmethod
+    def _ascending(cls, updates: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(updates)))
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Evaluation:
+        if self.updates and self.every:
+            raise ValueError("updates and every both say when to evaluate inside a stage: give one of them")
+        return self
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether benchmarks are asked inside stages too."""
+        return bool(self.updates or self.every)
+
+    def moments(self, last: int | None) -> set[int]:
+        """The updates of a stage of `last` updates (None: unknown so far) after which benchmarks are evaluated."""
+        if self.every:
+            return set(range(self.every, (last or 0) + 1, self.every))
+        return {update for update in self.updates if last is None or update <= last}
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key."""
-        return self.model_dump(mode="json")
+        """What enters a key: how checkpoints are evaluated, not which."""
+        return self.model_dump(mode="json", exclude={"updates", "every"})

@@ -104,6 +104,7 @@ class _Builder:
             orders=self.names.orders,
             held_out=self.names.held_out,
             probes=self.names.probes,
+            wordings=self.names.wordings,
             stop=entry.search.stop,
             overrides=self.overrides,
         )
@@ -183,19 +184,22 @@ class _Builder:
             raise UserError(f"{why}every stage; leave one out", file=self.file, place="grids")
 
     def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
-        """Refuse a probe that would look inside stages, but only after updates that no stage has."""
-        if not any(probe.updates for probe in self.names.probes):
+        """Refuse what would look inside stages, but only after updates that no stage has."""
+        evaluation = self.entry.evaluation
+        asked = [
+            (f"{probe.name}.updates", probe.updates, join("probes", i)) for i, probe in enumerate(self.names.probes)
+        ]
+        asked += [("updates", evaluation.updates, "evaluation"), ("every", (evaluation.every or 0,), "evaluation")]
+        asked = [(what, updates, place) for what, updates, place in asked if any(updates)]
+        if not asked:
             return
         trials = [*trials, *(trial for space in spaces for trial in space.lengths())]
         lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
         known = [length for length in lengths if length is not None]
-        for i, probe in enumerate(self.names.probes):
-            if probe.updates and known and len(known) == len(lengths) and max(known) < probe.updates[0]:
-                raise UserError(
-                    f"{probe.name}.updates: no stage has {probe.updates[0]} updates; allowed: 1 to {max(known)}",
-                    file=self.file,
-                    place=join("probes", i),
-                )
+        for what, updates, place in asked if known and len(known) == len(lengths) else ():
+            if max(known) < updates[0]:
+                why = f"{what}: no stage has {updates[0]} updates; allowed: 1 to {max(known)}"
+                raise UserError(why, file=self.file, place=place)
 
     def _grids(self) -> Iterator[Trial | Space]:
         for number, grid in enumerate(self.entry.grids):

@@ -7,37 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
+from lmmcl.config.data_entries import LONGEST_NAME, LocalBenchmarkEntry, LocalSkillEntry, Name
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
-from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
-LONGEST_NAME = 100
-"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
 BenchmarkName = Annotated[
     str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^(lmms_eval/)?[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 ]
 """A name, or `lmms_eval/<task>`."""
-
-
-class LocalBenchmarkEntry(Settings):
-    """A held-out benchmark from local files."""
-
-    test: str = Field(description="LLaVA JSON or messages as .json, .jsonl or .parquet; relative to the sweep file")
-    images: str | None = Field(
-        default=None, description="folder that image names are relative to; default that of the file"
-    )
-    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
-    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
-
-
-class LocalSkillEntry(LocalBenchmarkEntry):
-    """A skill from local files."""
-
-    train: str = Field(description="training rows, in the same forms as test")
 
 
 class LmmsEvalEntry(Settings):
@@ -68,6 +47,11 @@ class Benchmarks(Settings):
         default_factory=dict,
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
+    )
+    wordings: dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="other wordings that a held-out benchmark is asked in too: {benchmark: [text with {question}, or "
+        "{replace: words, with: words}]}",
     )
 
 
@@ -106,6 +90,15 @@ MitigationEntry = (
 )
 """One mitigation, several that one trial combines, or null (or `none`) for none."""
 
+ModelEntry = Annotated[
+    Annotated[str, Field(min_length=1)] | Mapping[Any, Any],
+    BeforeValidator(_name_or_mapping),
+    Field(
+        description="a short name (`lmmcl list models`), an id of the hub (`owner/name`, `owner/name@revision`), a directory, "
+        "`{adapter: directory, base: model}` or `{checkpoint: trial or key, stage: number, store: store}`"
+    ),
+]
+
 ProbeEntry = Annotated[str | Mapping[Any, Any], BeforeValidator(_name_or_mapping)]
 """`name` or `{name: {setting: value}}`."""
 
@@ -119,7 +112,7 @@ Grid = create_model(  # every value is a list; the grid is their product
     __base__=Settings,
     __doc__="A product of axes; every value is a list. Any training setting may be an axis. With `search.optuna`, an axis may "
     "be drawn instead: `{log_uniform: [1.0e-6, 1.0e-4]}`, `{uniform: …}`, `{int_uniform: …}` or `{choice: […]}`.",
-    model=(Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)], ...),
+    model=(Annotated[list[ModelEntry], Field(min_length=1)], ...),
     recipe=(axis_of(Annotated[list[RecipeEntry], Field(min_length=1)], Choice), ...),
     mitigation=(axis_of(Annotated[list[MitigationEntry], Field(min_length=1)], Choice), [None]),
     order=(Annotated[list[Name], Field(min_length=1)] | None, None),
@@ -175,7 +168,7 @@ class SweepFile(Settings):
     )
     per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
         default_factory=dict,
-        description="what differs at a stage, counted from 1: {number: {setting: value}}; goes before per_skill",
+        description="what differs at a stage, counted from 1: {number: {setting: value}}; takes precedence over per_skill",
     )
     grids: list[Grid] = Field(min_length=1)  # type: ignore[valid-type]
     search: Search = Field(default=Search(), description="which trials are run and how far; not part of any key")

@@ -89,7 +89,9 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     for pair in overrides:
         path, equals, text = pair.partition("=")
         if not equals or not path:
-            raise UserError(f"an override is path=value, such as training.epochs=2, not {shown(pair)}", place="--set")
+            raise UserError(
+                f"an override has the form path=value, such as training.epochs=2, not {shown(pair)}", place="--set"
+            )
         parts = path.replace("[", ".").replace("]", "").split(".")
         try:
             value = parse_yaml(text)

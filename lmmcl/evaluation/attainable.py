@@ -52,7 +52,7 @@ class Attainable:
             said = "\n".join(f"- {note.partition(': ')[2]}" for note in self.notes())
             remedy = "Raise max_new_tokens, choose another metric, or shorten the references"
             raise UserError(
-                f"most questions cannot be answered right:\n{said}\n{remedy}", file=f"benchmark {self.benchmark}"
+                f"most questions cannot be answered correctly:\n{said}\n{remedy}", file=f"benchmark {self.benchmark}"
             )
 
 
@@ -98,7 +98,7 @@ def _each(
         if ideal > max(metric.score(text, example) for text in said) + NEARLY:
             yield _reason(references[0], said[0], speaker, benchmark), _place(example, references[0], said[0])
         elif metric.name in metric_names():
-            yield f"{metric.name} gives the reference itself less", _place(example, references[0], said[0])
+            yield f"{metric.name} scores the reference itself below 1", _place(example, references[0], said[0])
 
 
 def _said(speaker: Speaker, example: Example, references: Sequence[str], benchmark: Benchmark) -> list[str]:
@@ -127,7 +127,7 @@ def _reason(reference: str, said: str, speaker: Speaker, benchmark: Benchmark) -
     whole = speaker.says(reference)
     if whole != said:
         return f"the reference is longer than max_new_tokens ({benchmark.max_new_tokens})"
-    return "its tokenizer gives the reference back otherwise"
+    return "its tokenizer decodes the reference to another text"
 
 
 def _place(example: Example, reference: str, said: str) -> str:

@@ -106,6 +106,12 @@ class ScoreMatrix:
         run = Run(self.order, self.held_out, dict(self._means))
         return {name: float(value) for name, value in all_measures(run, self._stage(stage)).items()}
 
+    def measures_if(self, stage: int, scores: Mapping[str, float]) -> dict[str, float]:
+        """Every measure that were defined after `stage` if these were its scores, in points: those of a moment inside it."""
+        before = {cell: mean for cell, mean in self._means.items() if cell[0] < stage}
+        run = Run(self.order, self.held_out, {**before, **{(stage, name): score for name, score in scores.items()}})
+        return {name: float(value) for name, value in all_measures(run, stage).items()}
+
     def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
         """The bootstrap distribution of every measure: `samples` values each, in percentage points.
 

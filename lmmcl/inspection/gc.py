@@ -75,7 +75,7 @@ def collect_garbage(
     freed = Freed(others=_others(living, steps))
     if freed.others and everything and not dry_run:
         raise UserError(
-            f"{freed.others[0]} computes steps of a sweep that is not named; name that one too, or wait for its end",
+            f"{freed.others[0]} is computing steps of a sweep that is not named; name that sweep too, or wait until it ends",
             file=f"store {ledger.store}",
         )
     running = {key: steps[key] for key in living if key in steps}
@@ -167,7 +167,7 @@ def freed_text(freed: Freed, *, dry_run: bool) -> str:
     sizes = {**freed.weights, **freed.runs, **freed.abandoned}
     lines = [f"{formatting.size(size):>10}  {path}" for path, size in sizes.items()]
     lines += [
-        f"{other} computes steps of a sweep that is not named: what it needs of these, it computes again"
+        f"{other} is computing steps of a sweep that is not named; it will recompute what it needs of these"
         for other in freed.others
         if freed.weights
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import WARNINGS, read_object
 from lmmcl.reports.failures import all_failures
 from lmmcl.steps import Recorded
+
+AFTER_STAGE = re.compile(r"(.+)@(\d+)")
+"""`TRIAL@STAGE`: the checkpoint after a stage of a trial."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,42 @@ def find_stored_trial(ledger: Ledger, wanted: str) -> StoredTrial | None:
 def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
     """The recorded checkpoint with this key (or its beginning), label or folder name, or the last one of the trial that is meant.
 
-    Raises UserError with the near ones, or with what a trial that is not finished has so far.
+    `TRIAL@STAGE` is that after a stage of it. Raises UserError with the near ones, or with what a trial that is not finished has
+    so far.
     """
     if ledger.checkpoint_paths(wanted):
         return ledger.checkpoint(wanted)
+    if match := AFTER_STAGE.fullmatch(wanted):
+        return _after_stage(ledger, match[1], match[2])
     trial = find_stored_trial(ledger, wanted)
     if trial is None:
-        names = [trial.name for trial in stored_trials(ledger)]
         folders = [path.rsplit("/", 1)[1] for path in ledger.paths()]
-        near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
-        why = f"{unknown('checkpoint or trial', wanted, [*names, *folders])}{near}"
-        raise UserError(why, file=f"store {ledger.store}")
+        raise UserError(_unknown(ledger, "checkpoint or trial", wanted, folders), file=f"store {ledger.store}")
     if not ledger.checkpoint_paths(trial.key):
         raise unfinished(ledger, trial)
     return ledger.checkpoint(trial.key)
+
+
+def _unknown(ledger: Ledger, kind: str, wanted: str, others: Iterable[str] = ()) -> str:
+    """With the nearest names, and the nearest part of a trial's name."""
+    names = [trial.name for trial in stored_trials(ledger)]
+    near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
+    return f"{unknown(kind, wanted, [*names, *others])}{near}"
+
+
+def _after_stage(ledger: Ledger, wanted: str, stage: str) -> Recorded:
+    trial = find_stored_trial(ledger, wanted)
+    if trial is None:
+        raise UserError(_unknown(ledger, "trial", wanted), file=f"store {ledger.store}")
+    key = trial.steps.get(str(int(stage)))
+    if key is None:
+        allowed = f"0 to {max(map(int, trial.steps))}" if trial.steps else "none is known"
+        raise UserError(
+            f"trial {shown(trial.name)} has no stage {stage}; allowed: {allowed}", file=f"store {ledger.store}"
+        )
+    if not ledger.checkpoint_paths(key):
+        raise unfinished(ledger, trial)
+    return ledger.checkpoint(key)
 
 
 def unfinished(ledger: Ledger, trial: StoredTrial) -> UserError:
@@ -77,6 +103,6 @@ def unfinished(ledger: Ledger, trial: StoredTrial) -> UserError:
     recorded = [(number, key) for number, key in trial.steps.items() if ledger.checkpoint_paths(key)]
     so_far = f"; after stage {recorded[-1][0]} its checkpoint is {recorded[-1][1]}" if recorded else ""
     return UserError(
-        f"trial {shown(trial.name)} has no checkpoint of its last stage yet{so_far}. `lmmcl status` says how far it is",
+        f"trial {shown(trial.name)} has no checkpoint of its last stage yet{so_far}. see `lmmcl status`",
         file=f"store {ledger.store}",
     )

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmmcl.config.own_data import expand, is_pattern
 from lmmcl.errors import UserError
-from lmmcl.models.local_model import is_path
+from lmmcl.models.sources.reference import paths_in
 from lmmcl.private_api.ray_private import most_package_bytes, package_files
 
 EXCLUDED = ["lmmcl-store", "lmmcl-reports", "mlruns", "mlflow.db", ".*_cache"]
 """Of the folder that is sent, what no job needs; Ray leaves out `.git`, `.venv`, `venv` and what .gitignore names as well."""
-FILES = ("train", "test", "images", "include")
-"""Keys of a sweep file, at any depth, whose text is a path."""
+FILES = ("train", "test", "images", "include", "file")
+"""Keys of a sweep file, at any depth, whose text is a path, or whose list holds paths; a pattern stands for several files."""
 
 
 def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -23,11 +24,14 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
     """
     if isinstance(value, Mapping):
         for key, below in value.items():
-            texts = below if key == "model" and isinstance(below, list) else [below] if key in FILES else []
+            listed = below if isinstance(below, list) else [below]
+            models = listed if key == "model" else []
+            texts = [path for model in models for path in paths_in(model, folder)] + (listed if key in FILES else [])
             for text in texts:
-                if isinstance(text, str) and (key != "model" or is_path(text)):
+                if isinstance(text, str):
                     path = Path(text).expanduser()
-                    yield folder / path, path.is_absolute()
+                    for found in expand(folder / path) if is_pattern(text) and key != "model" else [folder / path]:
+                        yield found, path.is_absolute()
             yield from files_of(below, folder)
     elif isinstance(value, list):
         for below in value:

@@ -136,7 +136,7 @@ def _lasting(store: str | None) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"a variable is NAME=VALUE, not {shown(text)}", place="--env")
+        raise UserError(f"a variable has the form NAME=VALUE, not {shown(text)}", place="--env")
     return name, value
 
 
@@ -193,7 +193,7 @@ def _send(submission: Submission, address: str) -> tuple[Any, str]:
         )
     except AuthenticationError as error:
         raise UserError(
-            f"wants a token ({error.message.partition(chr(10))[0]}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            f"requires a token ({error.message.partition(chr(10))[0]}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
             "(or RAY_AUTH_TOKEN_PATH)",
             file=address,
         ) from error
@@ -206,7 +206,7 @@ def _ended(info: Any, submission: Submission, goes_on: str, tell: Callable[[str]
     """Tell how a job ended; returns its exit code."""
     job, status, ended = info.submission_id, info.status.value, info.driver_exit_code
     if status == "SUCCEEDED":
-        tell(f"job {job} is done; what it found, here: {submission.report}")
+        tell(f"job {job} is done; to see its results here: {submission.report}")
         return 0
     if status == "STOPPED":
         tell(f"job {job} was stopped; submit it again to resume")

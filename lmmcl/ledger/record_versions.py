@@ -26,7 +26,7 @@ class VersionCounts:
     def differing(self) -> list[str]:
         """A line for each package, engine or image backend in which records differ that say by what they were made."""
         return [
-            f"records differ in {name}: {_counts(values)}; numbers may differ by it and not by what the sweep varies"
+            f"records differ in {name}: {_counts(values)}; differences in results may come from that rather than from the settings"
             for name, values in self._counted.items()
             if len(values) > 1
         ]

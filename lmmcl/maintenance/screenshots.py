@@ -69,9 +69,9 @@ def _photograph(browser: str, address: str, file: Path, size: tuple[int, int], m
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise UserError(f"{browser} took no picture of {address} within {SECONDS} s") from None
+            raise UserError(f"{browser} produced no screenshot of {address} within {SECONDS} s") from None
         if not taken.is_file():
-            raise UserError(f"{browser} took no picture of {address}: {done.stderr[-500:].strip()}")
+            raise UserError(f"{browser} produced no screenshot of {address}: {done.stderr[-500:].strip()}")
         with Image.open(taken) as picture, replacing(file) as partial:
             picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(partial, optimize=True)
     return file

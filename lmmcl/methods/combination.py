@@ -63,6 +63,14 @@ class CombinedTraining(TrainingMitigation):
     def reads_all_logits(self) -> bool:
         return any(member.reads_all_logits for member in self.members)
 
+    @property
+    def runs_head(self) -> bool:
+        return any(member.runs_head for member in self.members)
+
+    @property
+    def compares_logits(self) -> bool:
+        return any(member.compares_logits for member in self.members)
+
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """Each mix is made of the one before."""
         for member in self.members:
@@ -95,6 +103,11 @@ class CombinedTraining(TrainingMitigation):
     def end(self, memory: Any, model: PreTrainedModel) -> None:
         for member, own in self._with(memory):
             member.end(own, model)
+
+    def findings(self, memory: Any) -> dict[str, Any]:
+        """Those of all members, by name."""
+        found = {member.name: member.findings(own) for member, own in self._with(memory)}
+        return {name: fields for name, fields in found.items() if fields}
 
     def _with(self, memory: Any) -> zip[tuple[TrainingMitigation, Any]]:
         return zip(self.members, memory or [None] * len(self.members), strict=True)
@@ -186,6 +199,5 @@ def _check_merges(merges: Sequence[MergeMitigation]) -> None:
                 f"{first.continues_from}; allowed: the same, or only in {first.name}"
             )
         if later.only_first:
-            raise UserError(
-                f"{later.name} {later.only_first}, and {first.name} leaves one model; list {later.name} first"
-            )
+            remedy = "one of them" if first.only_first else f"{later.name} as the first merge"
+            raise UserError(f"{later.name} {later.only_first}, and {first.name} leaves one model; allowed: {remedy}")

@@ -7,6 +7,7 @@ compute something else. It acts during training (TrainingMitigation) or afterwar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ROWS = "rows"
 """Key of a batch's rows: a tensor (batch,) of positions in the stage's examples."""
+HIDDEN = "hidden"
+"""Key of what the head was given for a batch, for mitigations that run the head: (batch, kept, width), like the logits."""
 LABELS = "all_labels"
 """Key of a batch's labels before a mitigation masked some, where several are combined; see `start_model.kept_of`."""
 
@@ -50,6 +53,9 @@ class Mitigation(BaseModel):
 
     def check_recipe(self, recipe: Recipe) -> None:  # most go with every one
         """Raises UserError when this cannot protect what `recipe` trains."""
+
+    def check_model(self, lmm: LMM) -> None:
+        """Raises UserError when a setting names something that the model does not have."""
 
     @property
     def parts(self) -> tuple[Mitigation, ...]:
@@ -76,10 +82,23 @@ DIVIDED = {
 """By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
 
 
-def check_divided(mitigation: Mitigation | None, strategy: str) -> None:
-    """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides."""
+def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: Callable[[], bool]) -> None:
+    """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides.
+
+    A head that is divided can be run from a frozen copy, but not where it trains.
+    """
+    hooks = DIVIDED.get(strategy, ())
     for part in mitigation.parts if mitigation else ():
-        used = [hook for hook in DIVIDED.get(strategy, ()) if isinstance(part, TrainingMitigation) and part.uses(hook)]
+        if not isinstance(part, TrainingMitigation):
+            continue
+        if part.runs_head and "penalty" in hooks and trains_head():
+            raise UserError(
+                f"{part.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
+                "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
+                f"{part.name} with top_k",
+                place="training.strategy",
+            )
+        used = [hook for hook in hooks if part.uses(hook)]
         if not used:
             continue
         raise UserError(
@@ -113,6 +132,10 @@ class StageContext:
     batch_of: Callable[[Sequence[int]], dict[str, Tensor]]
     batch_size: int
     forward: Callable[[Mapping[str, Tensor]], Any]
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """The arithmetic of the training, for what is computed beside `forward`."""
+    is_divided: bool = False
+    """Whether the strategy will divide the weights among the workers: then each has but parts of them while it trains."""
     earlier_adapters: Callable[[], Sequence[Mapping[str, Tensor]]] = list
     """The LoRA adapters of the stages before, oldest first: on the CPU, by the names that a fresh one has in `trained`."""
 
@@ -124,10 +147,10 @@ class TrainingMitigation(Mitigation):
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
 
-    needs_all_logits: ClassVar[bool] = True
     keeps_state: ClassVar[bool] = False
-    """Whether what `start` returns is costly and holds plain tensors alone, in dictionaries, lists and tuples: it is then kept
-    for a stage that is killed and resumed."""
+    """Whether what `start` returns is costly and holds plain tensors and numbers alone, in dictionaries, lists and tuples: it is
+    then kept for a stage that is killed and resumed."""
+    needs_all_logits: ClassVar[bool] = True
     """Whether `penalty` or `token_penalty` reads the logits before the one that predicts the first answer token of a batch;
     if not, those need not be computed: with a large vocabulary they are most of the memory."""
     copies: ClassVar[int] = 0
@@ -145,6 +168,16 @@ class TrainingMitigation(Mitigation):
     def reads_all_logits(self) -> bool:
         """Whether a penalty reads more than the logits that predict answers."""
         return self.needs_all_logits and (self.uses("penalty") or self.uses("token_penalty"))
+
+    @property
+    def runs_head(self) -> bool:
+        """Whether batches are to hold HIDDEN, since it runs the model's head itself."""
+        return False
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether `token_penalty` holds distributions over the vocabulary for all answer tokens of a batch."""
+        return self.uses("token_penalty")
 
     def data(self, examples: Sequence[Example], earlier: Sequence[Skill], seed: int) -> Sequence[Example]:
         """The examples to train on in place of `examples`, for replay and data mixes. Must depend on the arguments alone.
@@ -183,6 +216,10 @@ class TrainingMitigation(Mitigation):
 
     def end(self, memory: Any, model: PreTrainedModel) -> None:
         """Called once after the last update; may change the trained parameters in place (under `torch.no_grad`)."""
+
+    def findings(self, memory: Any) -> dict[str, Any]:
+        """More fields for the step's record (JSON values): what it found out, or kept."""
+        return {}
 
 
 @dataclass

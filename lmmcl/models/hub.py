@@ -1,33 +1,101 @@
-"""Models of the hub by short names: hub id, pinned revision, architecture; configuration and inventory ship with us."""
+"""Models of the hub: by short names with a pinned revision, configuration and inventory, or by any id."""
 
 from __future__ import annotations
 
-import json
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.configured import ConfiguredLMM, read_config
 from lmmcl.models.families.generic import generic_roles
 from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings, text_width
-from lmmcl.models.inventory import meta_model, shipped
+from lmmcl.models.inventory import meta_model, shipped, ships
 from lmmcl.models.lmm import LMM
-from lmmcl.models.model_folder import PROCESSOR_FILES
-from lmmcl.models.pretrained import PretrainedLMM
+from lmmcl.models.model_folder import ADAPTER, CONFIG
+from lmmcl.models.sources.hub_files import PROCESSOR, HubFiles, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
-PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+
+class HubLMM(ConfiguredLMM):
+    """A checkpoint of the hub at one commit, so that the name always means the same weights."""
+
+    hub: str
+
+    @property
+    def commit(self) -> str:
+        """The commit, 40 hexadecimal digits."""
+        raise NotImplementedError
+
+    @cached_property
+    def hub_files(self) -> HubFiles:
+        """Its files, in the cache or on the hub."""
+        return HubFiles(self.hub, self.commit, self.place)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        folder = self.hub_files.folder()
+        if not (folder / CONFIG).is_file() and (folder / ADAPTER).is_file():
+            raise UserError(
+                f"{self.hub} holds an adapter and no model; `hf download {self.hub} --local-dir FOLDER` fetches it, and "
+                "FOLDER names it as the model",
+                file=self.place,
+            )
+        return read_config(folder / CONFIG, self.place)
+
+    @property
+    def content(self) -> str:
+        return f"{self.hub}@{self.commit}"
+
+    @property
+    def reference(self) -> str:
+        return self.named(f"{self.hub}@{self.commit}")
+
+    @property
+    def has_weights(self) -> bool:
+        return not self.hub_files.missing()
+
+    def about(self) -> dict[str, str]:
+        return {"hub": self.hub, "revision": self.commit, **super().about()}
+
+    def source(self) -> dict[str, Any]:
+        return {"pretrained_model_name_or_path": str(self.files()), "local_files_only": True}
+
+    def file(self, name: str) -> Path | None:
+        """One file in the local cache, or None when it is not there."""
+        return self.hub_files.cached(name)
+
+    def files(self) -> Path:
+        """All files that make configuration and processor, fetched where they are missing."""
+        return self.hub_files.folder()
+
+    def check(self) -> None:
+        """Raises UserError unless the files are in the cache or the hub gives them; downloads nothing."""
+        self.hub_files.check()
+
+    def check_processor(self) -> None:
+        """As `check`, of all but the weights."""
+        if set(self.hub_files.missing()) & {CONFIG, *PROCESSOR}:
+            self.check()
+
+    def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
+        """As every model; the weights are downloaded where they are missing."""
+        self.check()
+        self.hub_files.fetch()
+        return super().load_model(precision=precision, device=device, attention=attention)
 
 
 @dataclass(frozen=True)
-class HubModel(PretrainedLMM):
-    """A checkpoint of the hub at one revision (a commit, so that the name always means the same weights)."""
+class HubModel(HubLMM):
+    """A checkpoint with a short name. `revision` is its commit; empty where none was read in a citable place yet: then the one
+    that the hub names at the first use is recorded."""
 
     name: str
     hub: str
@@ -41,25 +109,49 @@ class HubModel(PretrainedLMM):
         settings.check(self.family)
         return replace(self, settings=settings, architecture=settings.seen_by(self.architecture))
 
+    @cached_property
+    def commit(self) -> str:
+        return self.revision or resolve(self.hub, "", self.place)
+
+    @property
+    def place(self) -> str:
+        return f"model {self.name}"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether its short name alone names the commit."""
+        from lmmcl.registry import members
+
+        return bool(self.revision) and members("lmmcl.models", "MODELS")[self.name].revision == self.revision
+
     @property
     def reference(self) -> str:
-        return self.named(self.name)
+        return self.named(self.name) if self.is_pinned else super().reference
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "hub": self.hub, "revision": self.revision, **self.reading()}
+        return {"name": self.name, "hub": self.hub, "revision": self.commit, **self.reading()}
 
     def about(self) -> dict[str, str]:
-        return {"hub": self.hub, "revision": self.revision, **super().about()}
+        if self.revision:
+            return super().about()
+        shapes = {"shapes": shipped(self.name)["source"]} if ships(self.name) else {}
+        return {**shapes, "hub": self.hub, "revision": "the one that the hub names at the first use", **self.told()}
+
+    @property
+    def dropout_parts(self) -> tuple[str, ...]:
+        return self.architecture.dropout if ships(self.name) else super().dropout_parts
 
     def role_counts(self) -> dict[str, int]:
+        if not ships(self.name):
+            return super().role_counts()
         facts = shipped(self.name)
         return self.settings.counts(dict(facts["roles"]), text_width(facts["config"]))
 
     def _own_roles(self, names: Iterable[str]) -> dict[str, str]:
         """By the rules of the family's file; where it has none, by the modules that the shipped configuration describes."""
-        if self.rules:
+        if self.rules or not ships(self.name):
             return super()._own_roles(names)
-        roles = generic_roles(meta_model(shipped(self.name)["config"]), place=f"model {self.name}")
+        roles = generic_roles(meta_model(shipped(self.name)["config"]), place=self.place)
         return {name: roles[name] for name in names}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
@@ -70,66 +162,38 @@ class HubModel(PretrainedLMM):
             warnings.warn(message, UserWarning, stacklevel=2)
         return model
 
-    def source(self) -> dict[str, Any]:
-        """With `local_files_only` when all is in the cache: then the network is not used."""
-        local = {"local_files_only": True} if not self._missing() else {}
-        return {"pretrained_model_name_or_path": self.hub, "revision": self.revision, **local}
 
-    def file(self, name: str) -> Path | None:
-        """One file in the local cache, or None when it is not there."""
-        from huggingface_hub import try_to_load_from_cache
+@dataclass(frozen=True)
+class HubCheckpoint(HubLMM):
+    """Any model of the hub by its id, at a commit."""
 
-        found = try_to_load_from_cache(self.hub, name, revision=self.revision)
-        return Path(found) if isinstance(found, str) else None
+    hub: str
+    revision: str
+    thinking: bool = False
+    settings: ModelSettings = AS_IT_COMES
 
-    def files(self) -> Path:
-        """All files that make the processor, also those that we read none of; what is in the cache where there is no hub."""
-        from huggingface_hub import snapshot_download
+    @property
+    def commit(self) -> str:
+        return self.revision
 
-        return Path(snapshot_download(self.hub, revision=self.revision, allow_patterns=list(PROCESSOR_FILES)))
+    @property
+    def place(self) -> str:
+        return f"model {self.hub}"
 
-    def check(self) -> None:
-        """Raises UserError unless the files are in the cache or the hub gives them; downloads nothing."""
-        if missing := self._missing():
-            from huggingface_hub import is_offline_mode
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The id without its owner, and the beginning of the commit."""
+        return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', self.hub.rpartition('/')[2])}-{self.revision[:8]}"
 
-            if is_offline_mode():
-                some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-                raise self._absent(f"not in the local cache ({some}) and HF_HUB_OFFLINE is set")
-            self._ask_hub()
+    @property
+    def label(self) -> str:
+        owner, _, name = re.sub(r"[^A-Za-z0-9_./-]", "_", self.hub).lstrip(".-_").partition("/")
+        return f"{owner}--{name}-{self.revision[:12]}"
 
-    def _ask_hub(self) -> None:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, HTTPError  # the HTTP library's own, whichever it is
+    @property
+    def description(self) -> str:
+        """For lists."""
+        return f"{self.hub} at {self.revision[:12]}"
 
-        try:
-            HfApi().auth_check(self.hub)
-            HfApi().model_info(self.hub, revision=self.revision, timeout=20)
-        except GatedRepoError as error:
-            raise self._absent("gated: accept its terms on its page, then set HF_TOKEN") from error
-        except (HTTPError, OSError) as error:
-            raise self._absent(
-                f"not in the local cache, and the hub cannot be asked ({type(error).__name__})"
-            ) from error
-
-    def _absent(self, why: str) -> UserError:
-        return UserError(
-            f"{self.hub} at revision {self.revision}: {why}; fetch it where there is a network with "
-            f"`hf download {self.hub} --revision {self.revision}` (HF_HOME names the cache), "
-            "or name a local save_pretrained directory as the model",
-            file=f"model {self.name}",
-        )
-
-    def _missing(self) -> list[str]:
-        """The files that loading needs and the local cache does not hold."""
-        missing = [name for name in (CONFIG, *self._weights()) if self.file(name) is None]
-        if not any(self.file(name) for name in PROCESSOR):
-            missing.append(PROCESSOR[1])
-        return missing
-
-    def _weights(self) -> Iterator[str]:
-        index = self.file(INDEX)
-        if index is None:
-            yield WEIGHTS
-        else:
-            yield from sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    def identity(self) -> dict[str, Any]:
+        return {"hub": self.hub, "revision": self.revision, **self.reading()}

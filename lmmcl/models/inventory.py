@@ -25,6 +25,11 @@ def shipped(name: str) -> Mapping[str, Any]:
     return json.loads((HUB / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def ships(name: str) -> bool:
+    """Whether configuration and inventory of the model `name` ship."""
+    return (HUB / f"{name}.json").is_file()
+
+
 def meta_model(config: Any) -> Any:
     """A model with parameters that have shapes and no values. `config` is a configuration or its dictionary."""
     import torch

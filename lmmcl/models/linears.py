@@ -1,13 +1,13 @@
 """Shapes of a model's linear layers by role: what an adapter needs to be counted, and refused, without weights.
 
-They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.models.linears` recomputes them (on torch's meta
-device, without memory). For other models they follow from the configuration, which then needs torch.
+They ship in `data/linears.json`, block numbers folded; `python -m lmmcl.maintenance.layer_shapes` recomputes them (on torch's
+meta device, without memory). For other models they follow from the configuration, which then needs torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ Shapes = Mapping[str, list[tuple[int, int]]]
 @cache
 def linear_shapes(lmm: LMM) -> Shapes:
     """The shapes of `lmm`, for each of its roles that has linear layers. Raises UserError for a model that has no configuration."""
+    lmm = lmm.plain
     folded = _shipped().get(lmm.name)
     if folded is None:
-        return _of_configuration(lmm)
+        return shapes_of(lmm, meta_of(lmm))
     found = {role: folded.get(role) or folded.get(summary([role])[0]) for role in lmm.role_counts()}
     return {role: [(rows, columns) for rows, columns in shapes] for role, shapes in found.items() if shapes}
 
@@ -37,17 +38,25 @@ def _shipped() -> dict[str, dict[str, list[list[int]]]]:
     return json.loads(SHIPPED.read_text(encoding="utf-8"))
 
 
-def _of_configuration(lmm: LMM) -> Shapes:
-    from lmmcl.models.inventory import meta_model
+def meta_of(lmm: LMM) -> Any:
+    """The parts of a model by name, with parameters that have no values. Raises UserError for a model without configuration."""
+    from lmmcl.models.inventory import meta_model, shipped, ships
     from lmmcl.models.pretrained import PretrainedLMM
+    from lmmcl.models.tiny.tiny import TinyLMM
+    from lmmcl.models.tiny.tiny_config import configuration
 
+    lmm = lmm.plain
+    if isinstance(lmm, TinyLMM):
+        return meta_model(configuration(lmm.style))
+    if ships(lmm.name):
+        return meta_model(shipped(lmm.name)["config"])
     if not isinstance(lmm, PretrainedLMM):
         raise UserError(
-            "does not tell the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
+            "does not list the shapes of its linear layers, which an adapter needs", file=f"model {lmm.name}"
         )
     from transformers import AutoConfig
 
-    return shapes_of(lmm, meta_model(AutoConfig.from_pretrained(**lmm.source())))
+    return meta_model(AutoConfig.from_pretrained(**lmm.source()))
 
 
 def linear_modules(model: Any) -> dict[str, Any]:
@@ -82,35 +91,3 @@ def fold(shapes: Shapes) -> dict[str, list[tuple[int, int]]]:
         alike = all(shapes[role] == shapes[roles[0]] for role in roles)
         folded |= {name: shapes[roles[0]]} if alike else {role: shapes[role] for role in roles}
     return folded
-
-
-def compute(names: Iterable[str]) -> dict[str, Any]:
-    """What ships of the models `names`, from their shipped configurations."""
-    from lmmcl.models import get_model
-    from lmmcl.models.inventory import meta_model, shipped
-    from lmmcl.models.tiny.tiny import TinyLMM
-    from lmmcl.models.tiny.tiny_config import configuration
-
-    found = {}
-    for name in names:
-        lmm = get_model(name)
-        config = configuration(lmm.style) if isinstance(lmm, TinyLMM) else shipped(name)["config"]
-        found[name] = fold(shapes_of(lmm, meta_model(config)))
-    return found
-
-
-def write() -> None:
-    """Compute and write the shapes of every model that ships."""
-    from lmmcl.models import model_names
-
-    models = ",\n".join(
-        f'"{name}": {{\n'
-        + ",\n".join(f" {json.dumps(role)}: {json.dumps(shapes)}" for role, shapes in roles.items())
-        + "\n}"
-        for name, roles in compute(sorted(model_names())).items()
-    )
-    SHIPPED.write_text(f"{{\n{models}\n}}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write()

@@ -54,6 +54,11 @@ class LMM(ABC):
         return self.name
 
     @property
+    def plain(self) -> LMM:
+        """The model whose shapes, roles and processor it has: itself, or the base of one that only has other weights."""
+        return self
+
+    @property
     def dropout_parts(self) -> tuple[str, ...]:
         """Parts (first words of roles) that have dropout while they train; `*` for one that belongs to no part."""
         return ()
@@ -65,7 +70,7 @@ class LMM(ABC):
 
     def with_thinking(self) -> LMM:
         """The same model, which thinks before it answers; raises UserError for one that does not know how to."""
-        raise UserError("this model does not think before it answers", file=f"model {self.name}")
+        raise UserError("this model has no thinking mode", file=f"model {self.name}")
 
     def about(self) -> dict[str, str]:
         """What a person may want to know: the family, and what its file says; where the weights are."""

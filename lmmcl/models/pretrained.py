@@ -77,6 +77,10 @@ class PretrainedLMM(LMM):
         return named(f"{reference}{THINKING if self.thinking else ''}", self.settings)
 
     def about(self) -> dict[str, str]:
+        return self.told()
+
+    def told(self) -> dict[str, str]:
+        """What its family's file and its settings say of it."""
         told = {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
         return told | {name: str(value) for name, value in self.settings.identity().items()}
 
@@ -96,8 +100,12 @@ class PretrainedLMM(LMM):
             take_tiles(model)
         return model.to(device).eval()
 
-    def load_processor(self) -> ProcessorMixin:
+    def check_processor(self) -> None:
+        """Raises UserError when what the processor is loaded from is not at hand."""
         self.check()
+
+    def load_processor(self) -> ProcessorMixin:
+        self.check_processor()
         from lmmcl.models.processing.processors import apply_settings, load_processor
         from lmmcl.models.processing.rendering import let_think
 

@@ -130,8 +130,8 @@ class SelfCheck:
             return None
         return (
             f"{name}, {how}: changing the last token of its answer moves the logits before it (by {moved:.1e} of their spread; "
-            f"allowed: {LEAK_TOLERANCE:.0e}); the model sees its answers while it learns them: the attention mask is not causal "
-            "over answers"
+            f"allowed: {LEAK_TOLERANCE:.0e}); the model sees the answers that it is taught: the attention mask is not causal over "
+            "answers"
         )
 
     def _find_padding_fault(self, alone: Tensor, together: Tensor, name: str) -> str | None:
@@ -140,8 +140,8 @@ class SelfCheck:
         if far <= allowed:
             return None
         return (
-            f"{name}: in a padded batch its logits are not those that it has alone (they differ by {far:.1e} of their spread; "
-            f"allowed: {allowed:.0e}); its padding is read, or its positions or images are not its own"
+            f"{name}: its logits in a padded batch differ from those without padding (by {far:.1e} of their spread; allowed: "
+            f"{allowed:.0e}): padding is attended to, or positions or images are mixed up between rows"
         )
 
 

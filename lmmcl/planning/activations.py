@@ -44,13 +44,13 @@ class Tower:
 
 def example_tokens(lmm: LMM) -> int:
     """Tokens of an example: a photograph of 1024 × 768 pixels as this family sees it, and a short question."""
-    architecture = getattr(lmm, "architecture", None)
+    architecture = getattr(lmm.plain, "architecture", None)
     return TEXT_TOKENS + (architecture.tokens if architecture else TOKENS)
 
 
 def example_patches(lmm: LMM) -> int:
     """Patches of that photograph in the vision tower."""
-    architecture = getattr(lmm, "architecture", None)
+    architecture = getattr(lmm.plain, "architecture", None)
     return (architecture.patches or architecture.tokens) if architecture else TOKENS
 
 
@@ -129,5 +129,5 @@ def _vocabulary(lmm: LMM, width: int) -> int:
 
 
 def _compares(step: Finetune) -> bool:
-    """Whether the mitigation compares distributions over the vocabulary, as LwF does with what its teacher said before."""
-    return step.mitigation is not None and step.mitigation.uses("token_penalty")
+    """Whether the mitigation holds distributions over the vocabulary, as LwF with `top_k` does of what its teacher said."""
+    return step.mitigation is not None and step.mitigation.compares_logits

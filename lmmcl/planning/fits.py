@@ -11,8 +11,10 @@ from lmmcl.config.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
+from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step
+from lmmcl.steps.count_trained import trains_head
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -110,9 +112,12 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
-    """Whether the mitigation of a stage reads nothing that the strategy divides."""
+    """Whether the mitigation and the adapter of a stage read and change nothing that the strategy divides."""
     try:
-        check_divided(step.mitigation, placement.strategy_name)
+        check_divided(
+            step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model)
+        )
+        check_whole_adapter(step.recipe.adapter, placement.strategy_name)
     except UserError:
         return False
     return True
@@ -130,15 +135,16 @@ def _is_feasible(step: Finetune, placement: TrainingPlacement) -> bool:
 def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
-    check_divided(step.mitigation, place.strategy_name)
+    check_divided(step.mitigation, place.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
+    check_whole_adapter(step.recipe.adapter, place.strategy_name)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return
     need, have = stage_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus_per_worker)
     if need.total > have:
         raise UserError(
-            f"{step.label} of {step.model.name} needs about {_told(need)} on each GPU, and there are {_gb(have)}. "
-            f"{_remedy(step, place, have)}; {ANYWAY}",
+            f"Training {step.label!r} on {step.model.name} needs about {_told(need)} per GPU, but only {_gb(have)} is "
+            f"available. {_remedy(step, place, have)}, or {ANYWAY}.",
             place="training",
         )
 
@@ -153,8 +159,8 @@ def check_asked(step: ScoringStep, cluster: Cluster) -> None:
         have = int(cluster.gpu_memory_gb * GB * place.gpus)
     if need.total > have:
         raise UserError(
-            f"asking {step.label} of {step.checkpoint.model.name}, {place.batch_size} questions at a time, needs about "
-            f"{_told(need)}, and there are {_gb(have)}. {_smaller_batch(step, place, have)}; {ANYWAY}",
+            f"Evaluating {step.label!r} on {step.checkpoint.model.name} with batch_size {place.batch_size} needs about "
+            f"{_told(need)} per GPU, but only {_gb(have)} is available. {_smaller_batch(step, place, have)}, or {ANYWAY}.",
             place="evaluation",
         )
 
@@ -165,14 +171,14 @@ def _told(need: StageMemory | AskedMemory) -> str:
 
 
 def _have(gb: float, gpus: float) -> int:
-    """Bytes that one process may take: a part of a GPU is so much of its memory, and of several it uses one."""
+    """Bytes that one process may take: a part of a GPU is that share of its memory, and of several it uses one."""
     return int(gb * GB * min(1.0, gpus))
 
 
 def _smaller_batch(step: ScoringStep, place: EvaluationPlacement, have: int) -> str:
     for size in range(place.batch_size - 1, 0, -1):
         if asked_memory(step, place.model_copy(update={"batch_size": size})).total <= have:
-            return f"Try {{batch_size: {size}}}"
+            return f"Try batch_size: {size}"
     return "Even batch_size 1 does not fit: use GPUs with more memory"
 
 
@@ -190,7 +196,7 @@ def _remedy(step: Finetune, placement: TrainingPlacement, have: int) -> str:
                 fitting.append(f"{{{', '.join(words)}}}")
                 break
     if fitting:
-        return f"Try {' or '.join(fitting)}, or with a recipe that trains less"
+        return f"Try {' or '.join(fitting)}, a recipe that trains less"
     return "No setting of the cluster file makes it fit: use a recipe that trains less, or GPUs with more memory"
 
 

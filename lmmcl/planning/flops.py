@@ -18,7 +18,7 @@ from typing import Any
 
 from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
-from lmmcl.models.hub import HubModel
+from lmmcl.models.hub import HubLMM
 from lmmcl.models.linears import linear_shapes
 from lmmcl.models.lmm import LMM
 from lmmcl.planning.activations import example_tokens
@@ -65,9 +65,9 @@ def estimate_hours(steps: Iterable[Step]) -> Hours | None:
     training = evaluation = 0.0
     counted = unknown = 0
     for step in steps:
-        if isinstance(step, Finetune) and isinstance(step.model, HubModel):
+        if isinstance(step, Finetune) and isinstance(step.model.plain, HubLMM):
             flops = _taught(step)
-        elif isinstance(step, Evaluate) and isinstance(step.checkpoint.model, HubModel):
+        elif isinstance(step, Evaluate) and isinstance(step.checkpoint.model.plain, HubLMM):
             flops = _asked(step)
         else:
             continue

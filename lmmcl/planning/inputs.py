@@ -13,6 +13,15 @@ from lmmcl.tasks.skills import Benchmark, Skill
 
 def check_inputs(trials: Iterable[Trial]) -> None:
     """Raises UserError that names every model and data set that these trials need and this machine lacks."""
+    problems = missing_inputs(trials)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise UserError("This machine lacks inputs of the sweep:\n" + "\n".join(f"- {each}" for each in problems))
+
+
+def missing_inputs(trials: Iterable[Trial]) -> list[UserError]:
+    """An error for each model that these trials need and this machine lacks, and one for all data sets."""
     trials = list(trials)
     checks: list[Any] = [model.check for model in {trial.model.name: trial.model for trial in trials}.values()]
     checks.append(lambda: check_prepared(task for trial in trials for task in tasks_of(trial)))
@@ -22,10 +31,7 @@ def check_inputs(trials: Iterable[Trial]) -> None:
             check()
         except UserError as error:
             problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise UserError("This machine lacks inputs of the sweep:\n" + "\n".join(f"- {each}" for each in problems))
+    return problems
 
 
 def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:

@@ -18,7 +18,7 @@ from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import select
 from lmmcl.planning.activations import cache_bytes, peak_activation_bytes, training_activations
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, ProbeStep, ScoringStep, stages_of
-from lmmcl.steps.count_trained import count_trained
+from lmmcl.steps.count_trained import count_trained, trains_head
 
 """Of a parameter, by precision."""
 GB = 10**9
@@ -87,9 +87,20 @@ def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
         training_activations(
             step, micro_batch(step, placement), checkpointing=placement.gradient_checkpointing, precision=precision
         ),
-        4 * trained * step.mitigation.copies if step.mitigation else 0,
+        _kept_by_mitigation(step, placement, trained),
         exchange,
     )
+
+
+def _kept_by_mitigation(step: Finetune, placement: TrainingPlacement, trained: int) -> int:
+    """Copies of what trains; of a head that the mitigation runs a frozen one where it trains (and its gradient) or is divided."""
+    if step.mitigation is None:
+        return 0
+    size = 4 * trained * step.mitigation.copies
+    trains, divided = trains_head(step.recipe, step.model), placement.strategy_name in ("zero3", "fsdp")
+    if step.mitigation.runs_head and (trains or divided):
+        size += (2 if trains else 1) * 4 * step.model.role_counts().get("llm.embeddings", 0)
+    return size
 
 
 def _whole(

@@ -18,7 +18,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.methods.recipes.adapters import KappaTune
-from lmmcl.models.hub import HubModel
+from lmmcl.models.hub import HubLMM
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours, known_size
@@ -160,7 +160,7 @@ def _notes(trial: Trial) -> Iterator[str]:
     """What the numbers of a plan do not tell of a trial."""
     for recipe in {settings.recipe.name: settings.recipe for settings in trial.settings.values()}.values():
         if isinstance(recipe.adapter, KappaTune):
-            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are the most there can be"
+            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are upper bounds"
     yield from _by_stage(trial)
     yield from _left_out(trial)
     yield from few_examples(trial)
@@ -195,19 +195,20 @@ def few_examples(trial: Trial) -> Iterator[str]:
 
 
 def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    if not any(probe.updates for probe in trial.probes):
-        return
-    for stage in _taught_stages(trial):
-        for probe in trial.probes:
-            beyond = [update for update in probe.updates if stage.updates and update > stage.updates]
+    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
+    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
+    if trial.evaluation.looks_inside:
+        every = trial.evaluation.every
+        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
+    for stage in _taught_stages(trial) if asked else ():
+        for what, name, updates in asked:
+            beyond = [update for update in updates if stage.updates and update > stage.updates]
             if beyond:
                 yield (
-                    f"{probe.name} is not asked after {_numbers(beyond)} updates of {stage.skill.name}: "
-                    f"a stage of it has {stage.updates}"
+                    f"{what} skipped after {_numbers(beyond)} updates of {stage.skill.name}: its stage has {stage.updates}"
                 )
-            if probe.updates and stage.updates is None:
-                yield f"{probe.name}: how many updates {stage.skill.name} has is known when its data are there"
+            if stage.updates is None:
+                yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
 
 
 def _numbers(some: Sequence[int]) -> str:
@@ -228,7 +229,7 @@ def _trial_plan(
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,
         asked_bytes=_asked_bytes(trial, cluster) if cluster and cluster.evaluation.gpus else None,
-        node=_smallest_place(trial) if cluster is None and isinstance(trial.model, HubModel) else None,
+        node=_smallest_place(trial) if cluster is None and isinstance(trial.model.plain, HubLMM) else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
 
@@ -291,7 +292,7 @@ def plan_table(plan: Plan) -> Group:
     more = ["GPU memory (est.)"] if any(trial.gpu_bytes for trial in plan.trials) else []
     more += ["evaluation memory"] if any(trial.asked_bytes for trial in plan.trials) else []
     of_a_node = any(trial.node for trial in plan.trials)
-    more += [f"of {NODE_GPUS} × {NODE_GB:g} GB, each about"] if of_a_node else []
+    more += [f"on a node of {NODE_GPUS} × {NODE_GB:g} GB (est.)"] if of_a_node else []
     heading, names = name_cells([trial.name for trial in plan.trials])
     trials = Table(box=SIMPLE_HEAD)
     trials.add_column(heading)

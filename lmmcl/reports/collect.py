@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
@@ -20,15 +22,17 @@ from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
-from lmmcl.reports.results import PAIRED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.results import MEASURES, PAIRED, Interval, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
 from lmmcl.steps import Finetune, ProbeStep
-from lmmcl.steps.trial import Stage, Trial
+from lmmcl.steps.trial import SnapshotPoint, Stage, Trial
+from lmmcl.tasks.wordings import WordedBenchmark
 from lmmcl.terminal import escape_controls
 from lmmcl.version import git, source_commit
 
+T = TypeVar("T")
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
@@ -141,12 +145,14 @@ def _stage_result(
         probes=_probes(stage.probes, read),
         cells=() if intervals is None else measure_cells(walk.trial, number, matrix),
         probe_curve=_probe_curve(walk, number, read),
+        score_curve=_score_curve(walk, number, matrix, read),
+        wordings=_wordings(stage, read),
         trained_key=trained.key if trained else None,
     )
 
 
 def _lacks_probes(walk: TrialProgress, read: Reading) -> bool:
-    return any(read.find(step) is None for stage in walk.stages for step in stage.examined)
+    return any(read.find(step) is None for stage in walk.stages for step in (*stage.wordings, *stage.examined))
 
 
 def _probes(steps: Sequence[ProbeStep], read: Reading) -> dict[str, float]:
@@ -158,16 +164,53 @@ def _probe_curve(walk: TrialProgress, number: int, read: Reading) -> list[dict[s
     """What probes found at the moments inside a stage, and (of these probes) at its start and its end where those were asked."""
     stage = walk.stages[number]
     inside = {step.probe.name for moment in stage.moments for step in moment.probes}
-    tuned = stage.tuned
-    if not inside or tuned is None:
+    if not inside:
         return []
-    ends = {each.checkpoint.key: each.probes for each in walk.stages}
-    rows = {0: ends.get(tuned.parent.key, ())} | {moment.update: moment.probes for moment in stage.moments}
-    if tuned.key in ends and (record := read.find(tuned)) is not None:
-        rows[record["updates"]] = ends[tuned.key]
+    rows = _at_moments(walk, number, read, lambda at: at.probes)
     found = {update: [step for step in steps if step.probe.name in inside] for update, steps in rows.items()}
     values = {update: _probes(steps, read) for update, steps in sorted(found.items())}
     return [{"update": update, **said} for update, said in values.items() if said]
+
+
+def _score_curve(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading) -> list[dict[str, float]]:
+    """Measures and scores at the moments inside a stage at which benchmarks were asked, at its start and at its end."""
+    stage = walk.stages[number]
+    if not any(moment.evaluations for moment in stage.moments):
+        return []
+    curve = []
+    for update, steps in sorted(_at_moments(walk, number, read, lambda at: at.evaluations).items()):
+        records = [record for step in steps if (record := read.find(step)) is not None]
+        if steps and len(records) == len(steps):
+            scores = {record["label"]: 100 * float(np.mean(record["sample_scores"])) for record in records}
+            measures = matrix.measures_if(number, scores)
+            shown = {name: measures[name] for name in MEASURES if name in measures}
+            curve.append({"update": update, **shown, **{f"score/{name}": score for name, score in scores.items()}})
+    return curve
+
+
+def _wordings(stage: Stage, read: Reading) -> dict[str, dict[str, float]]:
+    """The scores of held-out benchmarks in their other wordings, in points, by benchmark and wording."""
+    found: dict[str, dict[str, float]] = {}
+    for step in stage.wordings:
+        asked = step.benchmark
+        if isinstance(asked, WordedBenchmark) and (record := read.find(step)) is not None:
+            found.setdefault(asked.of.name, {})[asked.wording.label] = 100 * float(np.mean(record["sample_scores"]))
+    return found
+
+
+def _at_moments(
+    walk: TrialProgress, number: int, read: Reading, asked: Callable[[Stage | SnapshotPoint], tuple[T, ...]]
+) -> dict[int, tuple[T, ...]]:
+    """What was asked at the start of a stage, at the moments inside it, and at the end of its fine-tune, by update."""
+    stage = walk.stages[number]
+    tuned = stage.tuned
+    assert tuned is not None, "there are moments in stages that train"
+    ends = {each.checkpoint.key: asked(each) for each in walk.stages}
+    rows = {0: ends.get(tuned.parent.key, ())}
+    rows |= {moment.update: steps for moment in stage.moments if (steps := asked(moment))}
+    if tuned.key in ends and (record := read.find(tuned)) is not None:
+        rows[record["updates"]] = ends[tuned.key]
+    return rows
 
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:

@@ -77,7 +77,7 @@ def _read(ledger: Ledger, key: str) -> Failure | None:
     try:
         text = read_text(ledger.files, _file(key))
     except DamagedError as error:
-        return Failure(key, "", f"the note that says why is damaged: {error}", "")
+        return Failure(key, "", f"the failure note is damaged: {error}", "")
     if text is None:  # a run that begins forgets it
         return None
     head, _, details = text.partition(DETAILS)

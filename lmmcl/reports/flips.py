@@ -160,7 +160,7 @@ def _of_one(flips: Sequence[Flip], most: int) -> Table | str:
         wanted = " / ".join(map(str, flip.references))
         table.add_row(*map(escape, (flip.id, flip.question, wanted, flip.before, flip.after)))
     if len(flips) > most:
-        table.caption = f"{len(flips) - most} more; --most says how many to list"
+        table.caption = f"{len(flips) - most} more; use --most to list them"
     return table
 
 

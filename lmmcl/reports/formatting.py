@@ -14,7 +14,7 @@ LABELS = {
     "target_forgetting": "target forg.",
     "held_out_forgetting": "held-out forg.",
     "trained_parameters": "trained",
-    "checkpoint_bytes": "on disk",
+    "checkpoint_bytes": "size on disk",
     "seconds": "time",
     "peak_memory_bytes": "peak memory",
 }

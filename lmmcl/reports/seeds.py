@@ -80,6 +80,8 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
         probe_curve=_mean_curve([stage.probe_curve for stage in stages]),
+        wordings={name: _means(each.wordings[name] for each in stages) for name in _shared(s.wordings for s in stages)},
+        score_curve=_mean_curve([stage.score_curve for stage in stages]),
         cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )
 
@@ -105,7 +107,7 @@ def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
 
 
 def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """Probe values by update, where all seeds have them."""
+    """Values by update, where all seeds have them."""
     rows = [{row["update"]: row for row in curve} for curve in curves]
     return [_means(each[update] for each in rows) for update in rows[0] if all(update in each for each in rows)]
 

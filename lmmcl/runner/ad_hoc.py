@@ -10,8 +10,8 @@ from lmmcl.config.settings import Evaluation
 from lmmcl.errors import UserError, unknown
 from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
-from lmmcl.models import get_model, model_names
-from lmmcl.models.local_model import is_path
+from lmmcl.models import get_model
+from lmmcl.models.sources.reference import is_reference
 from lmmcl.runner.engines import check_engine, engine_parity
 from lmmcl.steps import Checkpoint, Evaluate, Pretrained
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
@@ -53,8 +53,7 @@ def compare_engine(
 def _asked_by_hand(
     wanted: str, names: Sequence[str], ledger: Ledger, limit: int | None, precision: str
 ) -> list[Evaluate]:
-    is_model = wanted in model_names() or is_path(wanted)
-    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_model else find_checkpoint(ledger, wanted)
+    checkpoint: Checkpoint = Pretrained(get_model(wanted)) if is_reference(wanted) else find_checkpoint(ledger, wanted)
     settings = Evaluation.model_validate({"limit": limit, "precision": precision})
     return [Evaluate(checkpoint, _asked(name), settings) for name in names]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from lmmcl.steps import (
     ScoringStep,
     Snapshot,
 )
+from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
 
 LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
@@ -98,9 +100,11 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     load = _loader(first, ledger, cluster)
     batch_size = cluster.evaluation.batch_size
     lmm = first.checkpoint.model
+    with images_decoded(_shown(steps)):
+        model = load(first.checkpoint)
     subject = Subject(
         lmm,
-        load(first.checkpoint),
+        model,
         lmm.load_processor(),
         load_base=lambda: load(Pretrained(lmm)),
         batch_size=batch_size,
@@ -120,6 +124,12 @@ def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered:
     progress(key, {**note, "answered": answered, "questions": questions})
 
 
+def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
+    """The user's own images that these steps show."""
+    asked = [step for step in steps if isinstance(step, Evaluate)]
+    return [each for step in asked for each in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
+
+
 def _ask_engine(
     name: str, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
 ) -> list[ScoringStep]:
@@ -131,7 +141,9 @@ def _ask_engine(
     if asked:
         first = asked[0]
         opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
-        with opened as engine:
+        with ExitStack() as stack:
+            with images_decoded(_shown(asked)):
+                engine = stack.enter_context(opened)
             for number, step in enumerate(asked, start=1):
                 progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
                 record_answers(step, ledger, engine)

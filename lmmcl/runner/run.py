@@ -123,7 +123,7 @@ class ProgressReporter:
             UserError,
             OSError,
         ) as error:  # a store that is away ends no run for MLflow's sake; the end logs all trials
-            log.warning("%s is shown in MLflow later: %s", trial.name, error)
+            log.warning("%s will be logged to MLflow later: %s", trial.name, error)
             return
         self._tracker.put(result)
 

@@ -86,7 +86,7 @@ def check_optuna(sweep: Sweep) -> None:
     """Raises UserError when Optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError(
-            "needs the package optuna: pip install 'lmmcl[optuna]' (or take the search out: lists need nothing)",
+            "needs the package optuna: pip install 'lmmcl[optuna]' (or remove the search and list the values)",
             file=sweep.file,
             place="search.optuna",
         )

@@ -72,5 +72,13 @@ def count_trained(recipe: Recipe, lmm: LMM) -> Trained:
     return Trained(trained, changed, adapter, adapted)
 
 
+@cache
+def trains_head(recipe: Recipe, lmm: LMM) -> bool:
+    """Whether what turns hidden states into logits trains: the head, or the embeddings where the head shares their weight."""
+    counts = lmm.role_counts()
+    head = "llm.head" if "llm.head" in counts else "llm.embeddings"
+    return head in select({role: role for role in counts}, recipe.selectors, model=lmm.name)
+
+
 def _some(roles: set[str]) -> str:
     return ", ".join(sorted(roles)[:3])

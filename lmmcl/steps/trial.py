@@ -17,15 +17,23 @@ from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.tasks.wordings import WordedBenchmark
 
 
 @dataclass(frozen=True)
 class SnapshotPoint:
-    """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and its probes."""
+    """After `update` updates of a stage's fine-tune: the weights then (at its last update the fine-tune itself), and what is
+    evaluated on them; `evaluations` are of all benchmarks or of none."""
 
     update: int
     checkpoint: Snapshot | Finetune
     probes: tuple[ProbeStep, ...]
+    evaluations: tuple[Evaluate, ...] = ()
+
+    @property
+    def asked(self) -> tuple[ScoringStep, ...]:
+        """Benchmarks, then probes."""
+        return (*self.evaluations, *self.probes)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Stage:
     evaluations: tuple[Evaluate, ...]
     probes: tuple[ProbeStep, ...] = ()
     moments: tuple[SnapshotPoint, ...] = ()
+    wordings: tuple[Evaluate, ...] = ()
+    """Held-out benchmarks asked in other words, which no measure counts."""
 
     @property
     def tuned(self) -> Finetune | None:
@@ -47,13 +57,13 @@ class Stage:
 
     @property
     def asked(self) -> tuple[ScoringStep, ...]:
-        """The scoring steps of the checkpoint: benchmarks, then probes."""
-        return (*self.evaluations, *self.probes)
+        """The scoring steps of the checkpoint: benchmarks, then their other wordings, then probes."""
+        return (*self.evaluations, *self.wordings, *self.probes)
 
     @property
-    def examined(self) -> tuple[ProbeStep, ...]:
-        """All probes: of the checkpoint, then of the moments inside the stage."""
-        return (*self.probes, *(step for moment in self.moments for step in moment.probes))
+    def examined(self) -> tuple[ScoringStep, ...]:
+        """The probes of the checkpoint, then the scoring steps of the moments inside the stage."""
+        return (*self.probes, *(step for moment in self.moments for step in moment.asked))
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ class Trial:
     axes: Mapping[str, Any]
     name: str
     probes: tuple[Probe, ...] = ()
+    wordings: tuple[WordedBenchmark, ...] = ()
     stop: Mapping[str, Limit] = field(default_factory=dict)
     by_stage: Mapping[int, StageSettings] = field(default_factory=dict)
 
@@ -155,18 +166,25 @@ class Trial:
         return replace(tuned, snapshots=tuple(update for update in self._updates(tuned) if update != tuned.updates))
 
     def _updates(self, tuned: Finetune, last: int | None = None) -> list[int]:
-        """The updates inside a stage after which some probe looks; what lies beyond its end is left out."""
-        asked = {update for probe in self.probes for update in probe.updates}
-        if asked:  # else the training data need not be read, to be counted, by every command
-            last = last or tuned.updates
-        return sorted(update for update in asked if last is None or update <= last)
+        """The updates inside a stage after which something is asked; what lies beyond its end is left out."""
+        if not self._looks_inside:  # the training data need not be read, to be counted, by every command
+            return []
+        last = last or tuned.updates
+        probed = {update for probe in self.probes for update in probe.updates if last is None or update <= last}
+        return sorted(probed | self.evaluation.moments(last))
+
+    @property
+    def _looks_inside(self) -> bool:
+        return self.evaluation.looks_inside or any(probe.updates for probe in self.probes)
 
     def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[SnapshotPoint, ...]:
         found = []
         for update in self._updates(tuned, last):
-            checkpoint = tuned if update == (last or tuned.updates) else Snapshot(tuned, update)
+            end = last or tuned.updates
+            checkpoint = tuned if update == end else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
-            found.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes)))
+            asked = self._evaluations(checkpoint) if update in self.evaluation.moments(end) else ()
+            found.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes), asked))
         return tuple(found)
 
     def truncate(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
@@ -174,18 +192,21 @@ class Trial:
 
         How many updates a fine-tune has depends on data, and those need not be on the machine that reads its results.
         """
-        inside = [moment.checkpoint for moment in stage.moments if isinstance(moment.checkpoint, Snapshot)]
-        if not inside or inside[0].finetune.updates is not None:
+        tuned = stage.tuned
+        if tuned is None or not self._looks_inside or tuned.updates is not None:
             return stage
-        tuned = inside[0].finetune
         last = updates(tuned)
         return stage if last is None else replace(stage, moments=self._moments(tuned, last))
 
     def _stage(
         self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[SnapshotPoint, ...] = ()
     ) -> Stage:
-        asked = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
-        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments)
+        asked = self._evaluations(checkpoint)
+        reworded = tuple(Evaluate(checkpoint, each, self.evaluation) for each in self.wordings)
+        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments, reworded)
+
+    def _evaluations(self, checkpoint: Checkpoint) -> tuple[Evaluate, ...]:
+        return tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)
 
     def _probes(self, checkpoint: Checkpoint, probes: Sequence[Probe]) -> tuple[ProbeStep, ...]:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""

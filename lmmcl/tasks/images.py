@@ -155,7 +155,7 @@ def _check(image: Image, name: str) -> None:
         raise _too_large(name, f"{width} x {height} pixels ({width * height / 1e6:.0f} megapixels)")
     if image.format in DRAWINGS:
         raise UserError(
-            f"{name}: is a drawing ({image.format}), whose pixels depend on the program that draws it; convert it to PNG"
+            f"{name}: is a vector drawing ({image.format}), whose pixels depend on the renderer; convert it to PNG"
         )
 
 

@@ -62,7 +62,7 @@ class Tracker:
         news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
         points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
         self._runs.log(run, points, trial_params(trial), {})
-        curved = [stage for stage in news if stage.probe_curve or _rows(stage)]
+        curved = [stage for stage in news if stage.probe_curve or stage.score_curve or _rows(stage)]
         for stage, nested in zip(curved, self._runs.nested(run, trial, curved), strict=True):
             self._log_curve(nested, stage)
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
@@ -124,10 +124,11 @@ class Tracker:
         return points
 
     def _log_curve(self, run: Run, stage: StageResult) -> None:
-        """The loss curve of a stage, and what probes found inside it, in a run nested in its trial, from where it was left."""
+        """The loss curve of a stage, and what was found inside it, in a run nested in its trial, from where it was left."""
         rows = _rows(stage)
         # Probes may be added to a stage that was logged before; a point that is there already adds nothing.
         points = [point for row in stage.probe_curve for point in _row_points(row, run.start, "probe/")]
+        points += [point for row in stage.score_curve for point in _row_points(row, run.start)]
         logged = int(run.tags.get(UPDATES_LOGGED, "-1"))
         points += [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
         last = max([logged, *(int(row["update"]) for row in rows)])
@@ -177,6 +178,7 @@ def _tables(names: Sequence[str]) -> str:
 def _digest(stage: StageResult) -> str:
     updates = [finite(row.get("update")) for row in stage.curve[-1:]]
     curve = [[dict(row) for row in stage.probe_curve]] if stage.probe_curve else []
+    curve += [[dict(row) for row in stage.score_curve]] if stage.score_curve else []
     said = [stage_metrics(stage), updates, *curve]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 

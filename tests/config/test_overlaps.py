@@ -72,7 +72,7 @@ def test_a_held_out_benchmark_that_holds_a_taught_row_is_refused(folder: Path) -
     assert overlaps_with(folder, mixed) == [Overlap("asked", "mine", "bills", 1, 7, 7, 5, allowed=False)]
     with pytest.raises(UserError) as refused:
         check_overlaps(load_sweep(folder / "sweep.yaml"))
-    assert "1 of the 7 rows of benchmark 'mine' are taught by 'bills' too (row 7 is row 5 there)" in str(refused.value)
+    assert "1 of the 7 rows of benchmark 'mine' are also taught by 'bills' (row 7 is row 5 there)" in str(refused.value)
     assert "benchmarks: {allow_overlap: [mine]}" in str(refused.value)
 
 
@@ -84,7 +84,7 @@ def test_a_test_file_that_is_the_training_file_is_refused_by_plan_and_by_run(fol
             app, [words[0], str(folder / "sweep.yaml"), *words[1:], "--store", str(folder / "store")]
         )
         assert isinstance(ran.exception, UserError), ran.output
-        assert "6 of the 6 rows of benchmark 'bills' are taught by 'bills' too" in str(ran.exception)
+        assert "6 of the 6 rows of benchmark 'bills' are also taught by 'bills'" in str(ran.exception)
 
 
 def test_rows_are_the_same_by_their_images_bytes_and_their_question(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_what_skills_share_is_told_and_not_refused(folder: Path) -> None:
     check_overlaps(both)
     plan = make_plan(both, Ledger(str(folder / "store")))
     plan.refuse_overlaps()
-    assert "2 of the 6 rows of skill 'bills' are taught by 'more' too (row 1 is row 7 there)" in plan.notes
+    assert "2 of the 6 rows of skill 'bills' are also taught by 'more' (row 1 is row 7 there)" in plan.notes
 
 
 def test_an_overlap_that_is_allowed_is_run_under_the_same_keys_and_said_on_the_page(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_an_overlap_that_is_allowed_is_run_under_the_same_keys_and_said_on_the_p
     check_overlaps(allowed)
     plan = make_plan(allowed, Ledger(str(folder / "store")))
     plan.refuse_overlaps()
-    said = "6 of the 6 rows of benchmark 'mine' are taught by 'bills' too (row 1 is row 1 there); allowed by benchmarks.allow_overlap"
+    said = "6 of the 6 rows of benchmark 'mine' are also taught by 'bills' (row 1 is row 1 there); allowed by benchmarks.allow_overlap"
     assert said in plan.notes
     assert ["note", said] in page_data(collect(allowed, Ledger(str(folder / "store"))))["facts"]
 

@@ -121,9 +121,9 @@ ONE, OTHER = "{name: mine, train: [llm.blocks.0]}", "{name: mine, train: [llm.bl
 @pytest.mark.parametrize(
     ("grids", "place", "said"),
     [
-        (f"{{model: [tiny-onevision], recipe: [{ONE}, {OTHER}]}}", "grids[0].recipe[1]", "'mine' is the name of another recipe, at grids[0].recipe[0]"),
-        (f"{{model: [tiny-onevision], recipe: [{ONE}]}}, {{model: [tiny-onevision], recipe: [{OTHER}]}}", "grids[1].recipe[0]", "'mine' is the name of another recipe, at grids[0].recipe[0]"),
-        ("{model: [tiny-onevision], recipe: [{name: sa_proj, train: [vision]}]}", "grids[0].recipe[0]", "'sa_proj' is the name of a recipe that ships"),
+        (f"{{model: [tiny-onevision], recipe: [{ONE}, {OTHER}]}}", "grids[0].recipe[1]", "'mine' is already the name of another recipe, at grids[0].recipe[0]"),
+        (f"{{model: [tiny-onevision], recipe: [{ONE}]}}, {{model: [tiny-onevision], recipe: [{OTHER}]}}", "grids[1].recipe[0]", "'mine' is already the name of another recipe, at grids[0].recipe[0]"),
+        ("{model: [tiny-onevision], recipe: [{name: sa_proj, train: [vision]}]}", "grids[0].recipe[0]", "'sa_proj' is the name of a built-in recipe"),
     ],
 )  # fmt: skip
 def test_two_recipes_of_one_name_are_refused_with_their_places(
@@ -149,7 +149,7 @@ def test_of_mitigations_and_models_too_a_name_stands_for_one_thing(tmp_path: Pat
     one, other = MadeModel("same", revision="1"), MadeModel("same", revision="2")
     names._one_of_its_name(kind, "same", one, "grids[0]")
     names._one_of_its_name(kind, "same", one, "grids[1]")
-    with pytest.raises(UserError, match=rf"grids\[2\]: 'same' is the name of another {kind}, at grids\[0\]"):
+    with pytest.raises(UserError, match=rf"grids\[2\]: 'same' is already the name of another {kind}, at grids\[0\]"):
         names._one_of_its_name(kind, "same", other, "grids[2]")
 
 
@@ -189,13 +189,17 @@ def test_a_recipe_that_matches_nothing_in_a_family_is_refused_for_that_family(tm
 @pytest.mark.parametrize(
     ("mitigation", "recipe", "said"),
     [
-        ("ewc", "moe", "ewc measures how much the answers depend on what trains, and on the fresh experts of 'moe'"),
+        (
+            "ewc",
+            "moe",
+            "ewc measures how much the answers depend on the trained parameters, and none depends on the new experts of 'moe'",
+        ),
         *(
             (rule, "moe", f"{rule} merges tensors that all checkpoints have, and 'moe' adds experts")
             for rule in ("wise_ft", "model_tailor", "task_arithmetic", "ties", "dare", "grafting")
         ),
-        ("o_lora", "sa_proj", "o_lora goes with recipes that have a LoRA adapter, and 'sa_proj' has none; try lora"),
-        ("o_lora", "osf", "o_lora goes with recipes that have a LoRA adapter, and 'osf' has none; try lora"),
+        ("o_lora", "sa_proj", "o_lora needs a recipe with a LoRA adapter, and 'sa_proj' has none; try lora"),
+        ("o_lora", "osf", "o_lora needs a recipe with a LoRA adapter, and 'osf' has none; try lora"),
         ("model_tailor", "norms", "model_tailor patches linear layers, and 'norms' trains none"),
         ("model_tailor", "embeddings", "model_tailor patches linear layers, and 'embeddings' trains none"),
     ],

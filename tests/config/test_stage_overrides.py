@@ -106,7 +106,7 @@ def test_mllm_cl_teaches_its_domains_for_one_three_one_two_and_one_epochs() -> N
             "per_skill: {clock: {mitigation: lfw}}\n",
             "per_skill.clock.mitigation: unknown mitigation 'lfw'; did you mean 'lwf'",
         ),
-        ("per_skill: {clock: {mitigation: o_lora}}\n", "per_skill.clock.mitigation: o_lora goes with recipes"),
+        ("per_skill: {clock: {mitigation: o_lora}}\n", "per_skill.clock.mitigation: o_lora needs a recipe"),
         ("per_skill: {clock: {recipe: moe}}\n", "per_skill.clock.recipe: some stages of a trial add experts"),
         ("per_skill: {clock: {recipe: {lora: {rank: 999}}}}\n", "per_skill.clock.recipe: "),
         ("per_stage: {3: {epochs: 2}}\n", "per_stage.3: no order has 3 stages; allowed: 1 to 2"),

@@ -59,13 +59,13 @@ def test_a_reference_that_is_longer_than_an_answer_may_be_is_counted_and_shown(t
 def test_a_reference_that_the_tokenizer_gives_back_otherwise_is_counted(tiny: Any) -> None:
     result = attainable("m", tiny, asking("red", "naïve café", "赤", tokens=16), None)
     assert result.lost == 2
-    assert all("its tokenizer gives the reference back otherwise" in note for note in result.notes())
+    assert all("its tokenizer decodes the reference to another text" in note for note in result.notes())
 
 
 def test_most_questions_that_no_answer_can_get_right_are_refused(tiny: Any) -> None:
     result = attainable("m", tiny, asking("b l u e", "r e d s", "red", tokens=3), None)
     with pytest.raises(
-        UserError, match=r"benchmark asked: most questions cannot be answered right:\n- .*2 of 3"
+        UserError, match=r"benchmark asked: most questions cannot be answered correctly:\n- .*2 of 3"
     ) as told:
         result.check()
     assert "Raise max_new_tokens" in str(told.value)
@@ -81,7 +81,7 @@ def test_a_metric_that_no_reference_satisfies_is_told(tiny: Any) -> None:
     answers = tuple(f"{number}" for number in range(10))
     example = Example("a", (Message("user", "?"), Message("assistant", "0")), answers=answers)
     benchmark = Benchmark("asked", 1, "vqa_soft", load=lambda: [example])
-    assert list(attainable("m", tiny, benchmark, None).short) == ["vqa_soft gives the reference itself less"]
+    assert list(attainable("m", tiny, benchmark, None).short) == ["vqa_soft scores the reference itself below 1"]
 
 
 def test_captions_are_held_against_what_the_references_themselves_score(tiny: Any) -> None:

@@ -145,7 +145,7 @@ def test_a_sweep_evaluated_by_another_engine_has_the_same_keys_and_scores(tmp_pa
 @pytest.mark.parametrize(
     ("load", "said"),
     [
-        (lambda: [replace(ask("many", "Which?", "red"), images=(Path("none.png"),) * 9)], "example many: shows 9 images.* 8 a question"),
+        (lambda: [replace(ask("many", "Which?", "red"), images=(Path("none.png"),) * 9)], "example many: shows 9 images.* 8 per question"),
         (lambda: Undecoded([0]), "example at row 0: cannot be read: broken"),
     ],
 )  # fmt: skip
@@ -191,7 +191,7 @@ def test_parity_is_told_on_the_command_line(tmp_path: Path, vllm: None, monkeypa
         str(tmp_path),
     ]
     told = CliRunner().invoke(app, words, catch_exceptions=False).stdout
-    assert "the same words to 5 of 5 (100.0%)" in told
+    assert "identical answers to 5 of 5 questions (100.0%)" in told
     monkeypatch.setattr(FakeLLM, "_say", lambda self, prompt, settings: self.processor.tokenizer("red")["input_ids"])
     [found] = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).stdout)
     assert found["asked"] == 5 and found["same"] < 5 and len(found["differing"]) == 5 - found["same"]
@@ -200,7 +200,7 @@ def test_parity_is_told_on_the_command_line(tmp_path: Path, vllm: None, monkeypa
 
 def test_engines_that_were_asked_other_questions_are_not_compared() -> None:
     first, second = Sample("a", "?", ("x",), "x", 1.0), Sample("b", "?", ("x",), "x", 1.0)
-    with pytest.raises(ValueError, match="other questions"):
+    with pytest.raises(ValueError, match="different questions"):
         compare_engines("made", [first], [second])
 
 

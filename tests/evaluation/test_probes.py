@@ -269,7 +269,7 @@ def test_only_words_of_the_answers_may_be_said() -> None:
 
 
 def test_of_captions_only_those_that_hold_a_number_are_left_out() -> None:
-    """LMM-CL: number-token bias on captions of BLIP-558k, of which more than one in twenty counts something."""
+    """LMM-CL: number-token bias on captions of BLIP-558k; more than one in twenty counts something."""
     scenes = ["a red bird", "two birds", "a dog and a cat", "three red dogs", "one fish"]
     rows = [ask(f"scene-{at}", "describe it", text, Image.new("RGB", (32, 32))) for at, text in enumerate(scenes)]
     captioned = Benchmark("captioned", 1, "cider", lambda: rows)

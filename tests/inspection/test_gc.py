@@ -126,8 +126,8 @@ def test_of_a_sweep_that_runs_and_is_not_named_a_person_is_told(
     assert first.path == stages(sweep)[0].path, "they share the first stage"
     with at_work(ledger, last.key, monkeypatch):
         told = collect_garbage([sweep], ledger, everything=True, dry_run=True)
-        assert "computes steps of a sweep that is not named" in freed_text(told, dry_run=True)
-        with pytest.raises(UserError, match=r"process \d+ on .* not named; name that one too"):
+        assert "is computing steps of a sweep that is not named" in freed_text(told, dry_run=True)
+        with pytest.raises(UserError, match=r"process \d+ on .* not named; name that sweep too"):
             collect_garbage([sweep], ledger, everything=True)
         assert ledger.has_usable(first)
         collect_garbage([sweep, sweep_of(tmp_path, "other", "digits")], ledger, everything=True)

@@ -125,7 +125,7 @@ def test_an_address_is_asked_as_it_is_given_and_told_where_nobody_answers(
 @pytest.mark.parametrize(
     ("status", "ended", "message", "code", "told"),
     [
-        ("SUCCEEDED", 0, "", 0, "what it found, here: lmmcl report"),
+        ("SUCCEEDED", 0, "", 0, "to see its results here: lmmcl report"),
         ("STOPPED", None, "", 130, "submit it again to resume"),
         ("FAILED", 2, "a long log", 2, "exit code 2; its log tells why"),
         ("FAILED", None, "no such package: mine", 1, "failed: no such package: mine"),

@@ -33,7 +33,7 @@ def test_records_of_one_environment_say_nothing_wherever_they_were_made() -> Non
 
 def test_a_package_that_differs_is_named_with_how_many_records_have_which() -> None:
     [note] = differing_versions([record(), record({**NOW, "pillow": "12.2"}), record()])
-    assert note.startswith("records differ in pillow: 12.2 (1 record), 13.0 (2 records); numbers may differ")
+    assert note.startswith("records differ in pillow: 12.2 (1 record), 13.0 (2 records); differences in results")
     for package in NUMBERS:
         if package != "torchvision":
             assert differing_versions([record(), record({**NOW, package: "0"})])

@@ -28,5 +28,5 @@ def test_a_browser_that_takes_no_picture_is_told_with_what_it_said(
     broken.write_text("#!/bin/sh\necho no display >&2\n", encoding="utf-8")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(UserError, match=r"took no picture of file:.*no display"):
+    with pytest.raises(UserError, match=r"produced no screenshot of file:.*no display"):
         write_pictures(SWEEP, tmp_path / "made")

@@ -160,7 +160,7 @@ def test_instructblip_is_asked_about_one_image_at_a_time(directories, cache):
     from lmmcl.errors import UserError
 
     processor = get_model(str(directories("instructblip"))).load_processor()
-    with pytest.raises(UserError, match="one image at a time, not 0"):
+    with pytest.raises(UserError, match="one image per question, not 0"):
         encode(processor, ask("a", "What colour?", "red"), with_answer=True)
 
 

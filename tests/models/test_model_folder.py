@@ -76,7 +76,7 @@ def test_a_plan_refuses_a_model_that_lacks_weights(folder: Path, tmp_path: Path)
 
 def test_complete_weights_are_looked_through_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get_model(str(folder)).role_counts()
-    monkeypatch.setattr("lmmcl.models.local_model.load_whole", None)
+    monkeypatch.setattr("lmmcl.models.configured.load_whole", None)
     get_model(str(folder)).role_counts()
 
 

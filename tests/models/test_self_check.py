@@ -98,7 +98,7 @@ def test_padding_that_is_read_is_found() -> None:
         TINY, lambda model, batch: model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
     )
     found = check.check_training(rows(check), NAMES)
-    assert found and "row 'a': in a padded batch its logits are not those that it has alone" in found
+    assert found and "row 'a': its logits in a padded batch differ from those without padding" in found
 
 
 def test_in_half_precision_rounding_passes_and_padding_that_is_read_does_not() -> None:
@@ -106,7 +106,7 @@ def test_in_half_precision_rounding_passes_and_padding_that_is_read_does_not() -
         floats = {name: value.bfloat16() for name, value in batch.items() if value.is_floating_point()}
         return model(**{**batch, **floats, **more})
 
-    for read, found in ((False, None), (True, "in a padded batch its logits are not")):
+    for read, found in ((False, None), (True, "its logits in a padded batch differ")):
         check = checked(
             TINY,
             lambda model, batch, read=read: rounded(
@@ -161,7 +161,7 @@ def test_a_model_that_reads_its_padding_answers_nothing(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("lmmcl.models.self_check.pad", unmasked)
     benchmark = Benchmark("colours", 1, "exact_match", load=lambda: QUESTIONS)
-    with pytest.raises(UserError, match=r"benchmark colours: example a: in a padded batch"):
+    with pytest.raises(UserError, match=r"benchmark colours: example a: its logits in a padded batch"):
         answer(TINY.load_model(), TINY.load_processor(), benchmark, limit=None, batch_size=2)
 
 

@@ -98,7 +98,7 @@ def test_what_is_scored_follows_the_thought(make: Any) -> None:
 def test_a_template_without_thoughts_is_left_alone_and_cannot_think(make: Any) -> None:
     prompt, taught = read(make(CHATML, on=False), ask("a", "Is it red?", ANSWER))
     assert prompt.endswith("<|im_start|>assistant\n") and taught == "Yes<|im_end|>"
-    with pytest.raises(UserError, match="model made: its chat template has no thinking mode; leave out `thinking: on`"):
+    with pytest.raises(UserError, match="model made: its chat template has no thinking mode; remove `thinking: on`"):
         make(CHATML, on=True)
 
 
@@ -128,5 +128,5 @@ def test_a_sweep_decides_whether_its_models_think(tmp_path: Path, monkeypatch: p
     assert on.identity() == {**off.identity(), "thinking": True}
     assert thinking(on.load_processor()) and not thinking(off.load_processor())
     assert get_model(on.reference).identity() == on.identity(), "a checkpoint is asked as it was taught"
-    with pytest.raises(UserError, match=r"grids\[0\]\.model\[0\]: model tiny-qwen: this model does not think"):
+    with pytest.raises(UserError, match=r"grids\[0\]\.model\[0\]: model tiny-qwen: this model has no thinking mode"):
         model(thinking=True, grids=[{"model": ["tiny-qwen"], "recipe": ["sa_proj"]}])

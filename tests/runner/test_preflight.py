@@ -40,7 +40,7 @@ def steps_of(folder: Path, answer: str, tokens: int) -> Any:
 def test_a_benchmark_that_no_answer_can_pass_is_refused_before_anything_runs(tmp_path: Path) -> None:
     steps = steps_of(tmp_path, "a red ring on a blue wall", 3)
     with pytest.raises(
-        UserError, match=r"benchmark own: most questions cannot be answered right:\n- a perfect.* for 4 of 4"
+        UserError, match=r"benchmark own: most questions cannot be answered correctly:\n- a perfect.* for 4 of 4"
     ):
         check_rows(steps, Ledger(str(tmp_path / "store")), print)
     assert not list((tmp_path / "store").rglob("record.json"))

@@ -34,7 +34,7 @@ def test_the_old_page_stays_and_the_message_says_how_to_go_on(
 
     monkeypatch.setattr(atomic_files, "_flush", no_room)
     with pytest.raises(
-        UserError, match=r"an earlier one stays as it was.*All steps are recorded.*lmmcl report .*--format html"
+        UserError, match=r"an earlier one is unchanged.*All steps are recorded.*lmmcl report .*--format html"
     ):
         run(sweep)
     assert pretence.computed and page.read_text() == "an older page"

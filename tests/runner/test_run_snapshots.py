@@ -65,8 +65,8 @@ def test_a_plan_counts_snapshots_and_says_what_is_left_out(tmp_path: Path) -> No
     assert plan.wanted["examine"] == 3 + 4 + 2, "number_bias at three ends and four moments, kl_from_base at two ends"
     assert plan.bytes_to_write == 6 * plan.trials[0].bytes_per_stage
     assert plan.notes == (
-        "number_bias is not asked after 100 updates of counting: a stage of it has 4",
-        "number_bias is not asked after 100 updates of clock: a stage of it has 4",
+        "number_bias is skipped after 100 updates of counting: its stage has 4",
+        "number_bias is skipped after 100 updates of clock: its stage has 4",
     )
 
 

@@ -122,9 +122,9 @@ def test_a_measure_over_earlier_skills_is_refused_where_there_are_none(tmp_path:
 @pytest.mark.parametrize(
     ("skills", "search", "said"),
     [
-        ("[counting, clock]", "scheduler: {asha: {metric: target_forgetting}}", ["asha.metric", "from stage 2 on", "compares"]),
-        ("[counting, clock]", "stop: {bwt: {below: -1}}", ["search.stop.bwt", "from stage 2 on", "nothing to end"]),
-        ("[counting]", "stop: {learning: {below: -1}}", ["search.stop.learning", "from stage 1 on", "nothing to end"]),
+        ("[counting, clock]", "scheduler: {asha: {metric: target_forgetting}}", ["asha.metric", "from stage 2 on", "compared"]),
+        ("[counting, clock]", "stop: {bwt: {below: -1}}", ["search.stop.bwt", "from stage 2 on", "cannot be stopped"]),
+        ("[counting]", "stop: {learning: {below: -1}}", ["search.stop.learning", "from stage 1 on", "cannot be stopped"]),
     ],
 )  # fmt: skip
 def test_a_measure_that_comes_too_late_to_end_a_trial_is_refused(

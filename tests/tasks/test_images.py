@@ -227,6 +227,6 @@ def test_what_cannot_be_shown_is_refused_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cut\.png: is "):
         open_image(tmp_path / "cut.png")
     (tmp_path / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
-    with pytest.raises(UserError, match=r"drawing\.eps: is a drawing .EPS.*convert it to PNG"):
+    with pytest.raises(UserError, match=r"drawing\.eps: is a vector drawing .EPS.*convert it to PNG"):
         open_image(tmp_path / "drawing.eps")
     assert images.DRAWINGS

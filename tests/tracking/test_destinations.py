@@ -1,4 +1,4 @@
-"""Where a sweep is tracked: what the cluster file and options ask for, and what each is told."""
+"""Where a sweep is tracked: what the cluster file and options ask for, and what each gets."""
 
 from __future__ import annotations
 

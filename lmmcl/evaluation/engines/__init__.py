@@ -59,8 +59,8 @@ class EngineKind:
         """Raises UserError when the package is not installed; imports nothing."""
         if self.package and find_spec(self.package) is None:
             raise UserError(
-                f"the engine {self.name} needs the package {self.package}, which is not installed here; "
-                f'`pip install "lmmcl[{self.extra}]"` installs it, and `engine: transformers` does without',
+                f"the engine {self.name} needs the package {self.package}, which is not installed here; install it with "
+                f'`pip install "lmmcl[{self.extra}]"`, or use `engine: transformers`',
                 place="evaluation.engine",
             )
 

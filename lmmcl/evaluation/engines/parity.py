@@ -27,7 +27,7 @@ class Parity:
     def __str__(self) -> str:
         share = self.same / self.asked if self.asked else 1.0
         return (
-            f"{self.benchmark:20} the same words to {self.same} of {self.asked} ({share:.1%}); score "
+            f"{self.benchmark:20} identical answers to {self.same} of {self.asked} questions ({share:.1%}); score "
             f"{self.first:.1f} and {self.second:.1f} ({self.second - self.first:+.1f})"
         )
 
@@ -36,7 +36,7 @@ def compare_engines(benchmark: str, first: Sequence[Sample], second: Sequence[Sa
     """Answers of two engines to the same questions. Raises ValueError when they are not the same questions."""
     pairs = list(zip(first, second, strict=True))
     if any(a.id != b.id for a, b in pairs):
-        raise ValueError(f"{benchmark}: the engines were asked other questions")
+        raise ValueError(f"{benchmark}: the engines answered different questions")
     differing = tuple((a.id, a.prediction, b.prediction) for a, b in pairs if a.prediction != b.prediction)
     return Parity(benchmark, len(pairs), len(pairs) - len(differing), _mean(first), _mean(second), differing)
 

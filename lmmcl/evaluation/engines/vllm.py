@@ -86,8 +86,8 @@ class Vllm(Engine):
     def _prompt(self, example: Example) -> dict[str, Any]:
         if len(example.images) > MOST_IMAGES:
             raise UserError(
-                f"shows {len(example.images)} images, and vLLM is given room for {MOST_IMAGES} a question; "
-                "`engine: transformers` asks it"
+                f"shows {len(example.images)} images, but vLLM is configured for at most "
+                f"{MOST_IMAGES} per question; use `engine: transformers`"
             )
         prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids(self.processor, example)}
         images = shown_images(self.processor, example)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,34 +14,38 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Validatio
 from lmmcl.errors import UserError, unknown
 from lmmcl.tasks import get_skill, skill_names
 from lmmcl.tasks.examples import Example, Rows
-from lmmcl.tasks.files.content import read_content
-from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
+from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
-from lmmcl.tasks.files.local_files import load_unchanged
+from lmmcl.tasks.files.pieces import FilePiece, file_piece
+from lmmcl.tasks.layouts.columns import columns_of
 from lmmcl.tasks.skills import Skill
+
+FILE_KEYS = ("train", "images", "columns", "question")
+"""What a source from a file may say, as a skill of a sweep does."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """Training examples in a local file; `digest` stands for its content and that of its images."""
+    """Training examples in a local file, known by its content and that of its images."""
 
     name: str
-    digest: str
-    load: Callable[[], Sequence[Example]] = field(compare=False)
-    files: tuple[Path, Path | None] = field(compare=False)
-    about: tuple[str, ...] = field(default=(), compare=False)
+    piece: FilePiece
 
     def identity(self) -> dict[str, Any]:
         """What enters a key: the content, wherever it lies and whatever it is called."""
-        return {"version": READER_VERSION, "data": self.digest}
+        return {"version": READER_VERSION, "data": self.piece.identity()}
+
+    def load(self) -> Sequence[Example]:
+        """Its rows; raises UserError when they have changed."""
+        return self.piece.load()
 
     def notes(self) -> tuple[str, ...]:
         """What is done to its images before a model is shown them."""
-        return self.about
+        return self.piece.about
 
     def fingerprints(self) -> Fingerprints:
         """What tells rows that other data hold too."""
-        return file_fingerprints(*self.files, self.digest)
+        return self.piece.fingerprints()
 
 
 def _source(value: Any, info: ValidationInfo) -> Skill | DataFile:
@@ -58,19 +61,18 @@ def _source(value: Any, info: ValidationInfo) -> Skill | DataFile:
     if not isinstance(value, Mapping):
         raise ValueError("a source is the name of a skill, or {train: file, images: folder}")
     for key in value:
-        if key not in ("train", "images"):
-            raise UserError(unknown("key", str(key), ("train", "images")), place=info.field_name)
+        if key not in FILE_KEYS:
+            raise UserError(unknown("key", str(key), FILE_KEYS), place=info.field_name)
     if not isinstance(value.get("train"), str) or not isinstance(value.get("images", ""), str):
         raise ValueError("a file is {train: path} or {train: path, images: path of a folder}")
-    return _data_file(context.get("folder", Path()), value["train"], value.get("images"))
+    return _data_file(context.get("folder", Path()), value)
 
 
-def _data_file(folder: Path, train: str, images: str | None) -> DataFile:
-    file = (folder / train).absolute()
-    below = None if images is None else (folder / images).absolute()
-    content = read_content(file, below, unique_ids=False)
-    load = partial(load_unchanged, file, below, content.digest, unique_ids=False)
-    return DataFile(file.stem, content.digest, load, (file, below), tuple(content.notes()))
+def _data_file(folder: Path, value: Mapping[str, Any]) -> DataFile:
+    file = (folder / value["train"]).absolute()
+    images = None if value.get("images") is None else (folder / value["images"]).absolute()
+    columns = columns_of(value.get("columns"), value.get("question"))
+    return DataFile(file.stem, file_piece(file, images, unique_ids=False, columns=columns))
 
 
 def _several(value: Any) -> Any:

@@ -64,9 +64,7 @@ class EWC(TrainingMitigation):
     @model_validator(mode="after")
     def _before_goes_with_earlier(self) -> EWC:
         if self.before and self.importance == "current":
-            raise ValueError(
-                "before is measured together with earlier skills: leave it out, or set importance: earlier"
-            )
+            raise ValueError("before has an effect only with importance: earlier; remove it, or set that")
         return self
 
     @property
@@ -81,8 +79,8 @@ class EWC(TrainingMitigation):
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter and recipe.adapter.kind == "moe":
             raise UserError(
-                f"ewc measures how much the answers depend on what trains, and on the fresh experts of {recipe.name!r} none do "
-                "yet; allowed: recipes without experts, such as mlp or lora (with experts: l2_sp)"
+                f"ewc measures how much the answers depend on the trained parameters, and none depends on the new experts of "
+                f"{recipe.name!r} yet; allowed: recipes without experts, such as mlp or lora (with experts: l2_sp)"
             )
 
     def start(self, context: StageContext) -> dict[str, tuple[Tensor, Tensor]]:
@@ -91,7 +89,7 @@ class EWC(TrainingMitigation):
         importance = fisher(context, self._measured_on(context))
         total = sum(float(each.double().sum()) for each in importance.values())
         if not total:
-            raise UserError("no trained parameter matters to any of the answers that F is measured on", place=self.name)
+            raise UserError("F is 0: none of its answers depends on a trained parameter", place=self.name)
         mean = total / sum(each.numel() for each in importance.values())
         return {name: (own[name].detach().clone(), each / mean) for name, each in importance.items()}
 

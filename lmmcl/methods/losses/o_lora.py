@@ -31,9 +31,7 @@ class OLoRA(TrainingMitigation):
 
     def check_recipe(self, recipe: Recipe) -> None:
         if recipe.adapter is None or recipe.adapter.kind != "lora":
-            raise UserError(
-                f"o_lora goes with recipes that have a LoRA adapter, and {recipe.name!r} has none; try lora"
-            )
+            raise UserError(f"o_lora needs a recipe with a LoRA adapter, and {recipe.name!r} has none; try lora")
 
     def start(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
         """For each adapted layer: the A that will train, and the earlier ones below each other."""

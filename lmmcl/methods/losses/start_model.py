@@ -18,29 +18,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def answer_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """What predicts the answer tokens of a batch: (logits, tokens, how many of them each example has).
+def answer_positions(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """What predicts the answer tokens of a batch: (values, tokens, how many of them each example has).
 
-    Shapes: logits (batch, kept, vocabulary) of the last `kept` columns of labels (batch, length) → (answer tokens,
-    vocabulary) in fp32 (doubles stay doubles) and (answer tokens,), example after example. The logits at a position predict the
-    token after it.
-    Raises ValueError when an answer token has no logits, or logits no label: a model then expanded its images by itself.
+    Shapes: values (batch, kept, size), logits or hidden states, of the last `kept` columns of labels (batch, length) → (answer
+    tokens, size) and (answer tokens,), example after example. The values at a position predict the token after it.
+    Raises ValueError when an answer token has no values, or values no label: a model then expanded its images by itself.
     """
+    cut = labels.shape[1] - values.shape[1] + 1
+    if cut < 1 or bool((labels[:, 1:cut] != IGNORED).any()):
+        raise ValueError(f"{values.shape[1]} positions have logits, {labels.shape[1]} have labels")
+    labels = labels[:, cut:].to(values.device)
+    taught = labels != IGNORED
+    return values[:, :-1][taught], labels[taught], taught.sum(dim=1).tolist()
+
+
+def answer_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """`answer_positions` of logits, in fp32; doubles stay doubles."""
     import torch
 
-    cut = labels.shape[1] - logits.shape[1] + 1
-    if cut < 1 or bool((labels[:, 1:cut] != IGNORED).any()):
-        raise ValueError(f"{logits.shape[1]} positions have logits, {labels.shape[1]} have labels")
-    labels = labels[:, cut:].to(logits.device)
-    taught = labels != IGNORED
-    spoken = logits[:, :-1][taught]
-    return spoken.to(torch.promote_types(spoken.dtype, torch.float32)), labels[taught], taught.sum(dim=1).tolist()
+    spoken, tokens, counts = answer_positions(logits, labels)
+    return spoken.to(torch.promote_types(spoken.dtype, torch.float32)), tokens, counts
 
 
-def score_rows(context: StageContext, score: Callable[[Tensor, Tensor], Tensor]) -> dict[int, Tensor]:
+def score_rows(context: StageContext, score: Callable[[Any, Tensor], tuple[Tensor, list[int]]]) -> dict[int, Tensor]:
     """`score` of the answer tokens of every row that the stage trains on, by row, on the CPU.
 
-    `score` maps (logits, tokens) as `answer_logits` gives them to a tensor with one entry (of any shape) for each token.
+    `score` maps (the model's outputs, labels) of a batch to a tensor with one entry (of any shape) for each answer token, and how
+    many of them each example has.
     """
     import torch
     from torch import distributed
@@ -54,10 +59,9 @@ def score_rows(context: StageContext, score: Callable[[Tensor, Tensor], Tensor])
         for at in range(0, len(mine), context.batch_size):
             rows = mine[at : at + context.batch_size]
             batch = context.batch_of(rows)
-            logits, tokens, counts = answer_logits(context.forward(batch).logits, batch["labels"])
+            values, counts = score(context.forward(batch), batch["labels"])
             # Clones: pieces of one tensor would each keep all of it alive.
-            pieces = score(logits, tokens).cpu().split(counts)
-            found.update((row, piece.clone()) for row, piece in zip(rows, pieces, strict=True))
+            found.update((row, piece.clone()) for row, piece in zip(rows, values.cpu().split(counts), strict=True))
     if workers > 1:
         parts: list[Any] = [None] * workers
         distributed.all_gather_object(parts, found)

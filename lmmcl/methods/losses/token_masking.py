@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from lmmcl.errors import UserError
-from lmmcl.methods.losses.start_model import score_rows
+from lmmcl.methods.losses.start_model import answer_logits, score_rows
 from lmmcl.methods.mitigation import ROWS, StageContext, TrainingMitigation
 from lmmcl.models.processing.padding import IGNORED
 
@@ -39,9 +39,10 @@ class TokenMasking(TrainingMitigation):
             )
         return taught
 
-    def _taught(self, logits: Tensor, tokens: Tensor) -> Tensor:
+    def _taught(self, outputs: Any, labels: Tensor) -> tuple[Tensor, list[int]]:
+        logits, tokens, counts = answer_logits(outputs.logits, labels)
         perplexity = (-logits.log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]).exp()
-        return perplexity <= self.threshold
+        return perplexity <= self.threshold, counts
 
     def batch(self, memory: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with the labels of surprising tokens ignored."""

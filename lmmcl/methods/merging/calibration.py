@@ -73,7 +73,7 @@ class Inputs:
         idle = sorted(name for name, calls in self._calls.items() if not calls)
         if idle:
             raise UserError(
-                f"calibration examples never reach {idle[0]} ({len(idle)} such layers), so it cannot be tailored"
+                f"no calibration example reaches {idle[0]} ({len(idle)} such layers), so it cannot be patched"
             )
         return groups
 

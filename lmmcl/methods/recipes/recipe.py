@@ -60,7 +60,9 @@ class Recipe(BaseModel):
         if wrong := [f"{selector}: {rate}" for selector, rate in self.learning_rates if not rate > 0]:
             raise ValueError(f"learning rates are above 0, not {', '.join(wrong)}")
         if self.learning_rates and isinstance(self.adapter, KappaTune):
-            raise ValueError("learning_rates do not go with kappatune: which layers train is known when a stage begins")
+            raise ValueError(
+                "learning_rates cannot be combined with kappatune, which chooses its layers only when a stage begins"
+            )
         return self
 
     @property
@@ -173,8 +175,8 @@ RECIPES: dict[str, Recipe] = {
 
 NOT_OFFERED: Mapping[str, str] = {
     "corda": "CorDA (arXiv 2406.05223) takes its adapters out of the weights before training, which rounds every entry of a "
-    "half-precision layer again whether or not it learns, so that nothing can be shown to have stayed; near it are "
-    "osf (keeps each layer's large singular directions), kappatune and lora",
+    "half-precision layer, so that frozen weights cannot be proved unchanged; alternatives: osf (keeps each layer's large "
+    "singular directions), kappatune and lora",
 }
 """Names that people look for, and why there is no such recipe."""
 

@@ -22,7 +22,7 @@ TILED = "llava_next"
 OF_ANY_SIZE = ("qwen2_5_vl", "qwen3_vl")
 """Families that read an image in as many tokens as it has patches."""
 PHOTOGRAPH = 1024 * 768
-"""Pixels of the photograph that an architecture's tokens are told for."""
+"""Pixels of the photograph for which an architecture's tokens are listed."""
 
 
 class ModelSettings(BaseModel):

@@ -111,8 +111,8 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}
     if images and (missing := [name for name in takes or () if _FROM_TOKENS.fullmatch(name) and name not in read]):
         raise UserError(
-            f"{type(processor).__name__} makes no {' and no '.join(missing)}, which the model takes and silently "
-            "reads images wrongly without"
+            f"{type(processor).__name__} does not return {' and '.join(missing)}, without which the model silently "
+            "misreads images"
         )
     if unlike := [name for name, value in read.items() if not isinstance(value, torch.Tensor)]:
         raise UserError(f"{type(processor).__name__} returns {', '.join(unlike)} as lists, not as tensors")

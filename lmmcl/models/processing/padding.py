@@ -64,7 +64,7 @@ def _joined(processor: Any, name: str, parts: list[Tensor], names: Sequence[str]
     if len(shapes) > 1 and not any(_SIZES.fullmatch(other) for other in names):
         raise UserError(
             f"images of unlike size cannot be in one batch of this model: {name} has the shapes "
-            f"{', '.join(str(tuple(shape)) for shape in sorted(shapes))}, and nothing tells the model the sizes"
+            f"{', '.join(str(tuple(shape)) for shape in sorted(shapes))}, and the model has no input for their sizes"
         )
     return torch.cat(_equal(parts, first=1))
 

@@ -92,7 +92,7 @@ def apply_settings(processor: Any, settings: ModelSettings, place: str) -> Any:
         give_tiles(processor)
     written = Renderer(processor, [Message("user", "?")]).write(1, prompt=True) if settings.system is not None else ""
     if (settings.system or "") not in written:
-        raise UserError("system: its chat template writes no system turn; leave it out", file=place)
+        raise UserError("system: its chat template has no system turn; remove that turn", file=place)
     return processor
 
 
@@ -208,7 +208,7 @@ def _check(processor: Any, place: str) -> None:
         processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if processor.chat_template is None:
         raise UserError(
-            "has no chat template, so nothing tells how a question is written; put one into chat_template.jinja of the directory",
+            "has no chat template, which defines how a question is written; put one into chat_template.jinja of the directory",
             file=place,
         )
     if not hasattr(processor, "image_token"):

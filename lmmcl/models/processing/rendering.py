@@ -121,12 +121,10 @@ class Renderer:
         marked = self.write(last + with_answer, prompt=not with_answer, marked=True)
         text, places = self._places(marked)
         if text != self.write(last + with_answer, prompt=not with_answer):
-            raise UserError(
-                "the chat template writes another text where an answer is only marked; it cannot be followed"
-            )
+            raise UserError("the chat template renders a marked answer as another text, so answers cannot be located")
         turns = [at for at, message in enumerate(self.quoted[: last + with_answer]) if message.role == "assistant"]
         if len(places) != len(turns):
-            raise UserError("the chat template does not show every answer once")
+            raise UserError("the chat template does not render every answer exactly once")
         answers: list[tuple[int, int]] = []
         ends = True
         for at, (begin, end) in zip(turns, places, strict=True):
@@ -158,7 +156,7 @@ class Renderer:
         """
         earlier = [(begin, stop) for begin, stop in answers if text[:stop] == before[:stop]]
         if len(earlier) < len(answers):
-            raise UserError("the chat template writes earlier turns otherwise before a generation prompt")
+            raise UserError("the chat template renders earlier turns differently before a generation prompt")
         content = self.quoted[-1].content
         close = opened(before)
         if close and close in content:
@@ -217,7 +215,7 @@ def knows_thoughts(processor: Any) -> bool:
 def let_think(processor: Any, place: str) -> None:
     """Let the model of a processor think before it answers; raises UserError where its chat template knows no thoughts."""
     if not knows_thoughts(processor):
-        raise UserError("its chat template has no thinking mode; leave out `thinking: on`", file=place)
+        raise UserError("its chat template has no thinking mode; remove `thinking: on`", file=place)
     processor.thinking = True  # an attribute of the processor: it goes where the processor goes
 
 

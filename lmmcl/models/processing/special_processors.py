@@ -93,7 +93,7 @@ def _queried(base: Any, name: str) -> type:
             """What stands before the instruction: the image's tokens come even before the start of the text."""
             if images != 1:
                 kind = base.__name__.removesuffix("Processor").replace("Blip", "BLIP")
-                raise UserError(f"{kind} is asked about one image at a time, not {images}")
+                raise UserError(f"{kind} takes one image per question, not {images}")
             start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
             return [self.image_token_id] * self.num_query_tokens + start
 

@@ -11,6 +11,7 @@ from lmmcl.reports.pareto import beaten_by, comparable, on_front
 from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.moments import front_of
 from lmmcl.reports.tables.table import ranked, state_of
 
 #: Points of loss curves in the whole page; a thousand trials have coarser curves, so that the page stays below 15 MB.
@@ -151,6 +152,7 @@ def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str],
         "loss": [_short(row.get("loss")) for row in curve],
         "cells": [_cell(cell, benchmarks) for cell in stage.cells],
         "inside": _inside(stage, probes) if stage.probe_curve else None,
+        "along": _along(stage) if stage.score_curve else None,
     }
 
 
@@ -161,6 +163,17 @@ def _inside(stage: StageResult, probes: Sequence[str]) -> dict[str, Any]:
     return {
         "updates": [int(row["update"]) for row in rows],
         "values": {place: [_short(row.get(probes[place])) for row in rows] for place in used},
+    }
+
+
+def _along(stage: StageResult) -> dict[str, Any]:
+    """Learning and held-out forgetting along the stage; `front` says which moment is best under which budget."""
+    rows = stage.score_curve
+    return {
+        "updates": [int(row["update"]) for row in rows],
+        "learning": [_short(row.get("learning")) for row in rows],
+        "heldOut": [_short(row.get("held_out_forgetting")) for row in rows],
+        "front": [[budget, place] for budget, place in front_of(stage)],
     }
 
 

@@ -173,7 +173,7 @@ def _ended(trial: Trial, walks: SweepProgress, ledger: Ledger) -> str | None:
     if walk.stopped:
         return f"{trial.name} was stopped ({walk.stopped})"
     failed = kept_failures(ledger, [trial]).get(trial.key)
-    return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` tells more)" if failed else None
+    return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` shows details)" if failed else None
 
 
 def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: SweepProgress) -> list[tuple[Trial, Trial]]:

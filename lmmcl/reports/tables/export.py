@@ -14,8 +14,10 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
+from lmmcl.reports.tables.moments import best_moment
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
+from lmmcl.reports.tables.wording_spread import spreads
 from lmmcl.terminal import escape_controls
 
 FORMULA = ("=", "+", "-", "@", "\t")
@@ -28,10 +30,11 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
     """The sweep as JSON values without NaN; scores are points (0 to 100), measures signed percentage points.
 
     What is not known is null: the axes, the four measures and `seconds` are always there. `recommendation` is for `budget`
-    points of held-out forgetting (see `lmmcl.reports.tables.recommend_json`). `curves=True` adds the loss curves.
+    points of held-out forgetting (see `lmmcl.reports.tables.recommend_json`). `best_moment` is that of a
+    stage under the same budget. `curves=True` adds the loss curves.
     """
     front = on_front(results)
-    trials = [_trial(trial, trial.key in front, curves) for trial in results.trials]
+    trials = [_trial(trial, trial.key in front, curves, budget) for trial in results.trials]
     return {**_about(results, budget), "trials": trials}
 
 
@@ -53,7 +56,7 @@ def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
     front = on_front(results)
     about = json.dumps(_about(results, budget), allow_nan=False, ensure_ascii=False, indent=2)
     trials = (
-        json.dumps(_trial(trial, trial.key in front, curves), allow_nan=False, ensure_ascii=False)
+        json.dumps(_trial(trial, trial.key in front, curves, budget), allow_nan=False, ensure_ascii=False)
         for trial in results.trials
     )
     lines = ",\n".join(f"    {line}" for line in trials)
@@ -110,7 +113,7 @@ def write(results: SweepResults, path: Path, kind: str, budget: float = BUDGET) 
         write_text(path, as_text(results, kind, budget))
 
 
-def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any]:
+def _trial(trial: TrialResult, is_on_front: bool, curves: bool, budget: float) -> dict[str, Any]:
     return {
         "key": trial.key,
         "name": trial.name,
@@ -124,11 +127,13 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool) -> dict[str, Any
         "intervals": _intervals(trial.last) if trial.last else {},
         "on_pareto_front": is_on_front,
         **{name: trial.cost(name) for name in COSTS},
-        "stages": [_stage(stage, curves) for stage in trial.stages],
+        "wordings": [_plain(each.to_dict()) for each in spreads(trial)],
+        "stages": [_stage(stage, curves, budget) for stage in trial.stages],
     }
 
 
-def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
+def _stage(stage: StageResult, curves: bool, budget: float) -> dict[str, Any]:
+    best = best_moment(stage, budget)
     curve = {"curve": [_plain(row) for row in stage.curve]} if curves else {}
     return {
         "number": stage.number,
@@ -141,6 +146,9 @@ def _stage(stage: StageResult, curves: bool) -> dict[str, Any]:
         "cost": _plain(stage.cost),
         "probes": _plain(stage.probes),
         "probe_curve": [_plain(row) for row in stage.probe_curve],
+        "score_curve": [_plain(row) for row in stage.score_curve],
+        "wordings": _plain(stage.wordings),
+        "best_moment": _plain(best.to_dict()) if best else None,
         "cells": [_plain(asdict(cell)) for cell in stage.cells],
         **curve,
     }

@@ -18,6 +18,8 @@ from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
+from lmmcl.reports.tables.moments import moments_markdown
+from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
 HALF = "± is half the width of the 95 % interval (both ends, where it lies unevenly: --format md)"
@@ -86,6 +88,7 @@ def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     table = "\n".join([*lines, "", *(f"{formatting.escape_markdown(line)}  " for line in sheet.caption), ""])
     points = averaged(results) if has_seeds(results) else results
     parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
+    parts += [moments_markdown(results, budget), wordings_markdown(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -107,7 +110,7 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
     caption += [f"{trial.name}: {formatting.first_line(trial.error)}" for trial in trials if trial.error]
     if any(trial.error for trial in trials):
-        caption.append("`lmmcl show` with a failed trial's name or key tells all of it.")
+        caption.append("`lmmcl show NAME` (or its key) shows the log and traceback of a failed trial.")
     caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
     caption += [f"search: {each}" for each in results.searches]
     return Sheet(title, caption, columns, rows)
@@ -147,7 +150,7 @@ def _columns(results: SweepResults, front: set[str], show: Show) -> list[Column]
         columns.append(Column("seed spread", lambda trial: formatting.spread(spread(trial, "learning")), numeric=True))
     columns += [
         Column("trained", lambda trial: formatting.count(trial.cost("trained_parameters")), numeric=True, folds=True),
-        Column("on disk", lambda trial: formatting.size(trial.cost("checkpoint_bytes")), numeric=True, folds=True),
+        Column("size on disk", lambda trial: formatting.size(trial.cost("checkpoint_bytes")), numeric=True, folds=True),
         Column("time", lambda trial: formatting.duration(trial.cost("seconds")), numeric=True),
     ]
     if any(trial.state != "done" for trial in results.trials):
@@ -177,7 +180,7 @@ def _fold(columns: list[Column], trials: Sequence[TrialResult]) -> tuple[list[Co
 def _fit(sheet: Sheet, width: int | None) -> Sheet:
     """The sheet without the costs that `width` characters have no room for."""
     columns, dropped = list(sheet.columns), []
-    for heading in ("on disk", "trained", "seed spread", "time", formatting.label("overall")):
+    for heading in ("size on disk", "trained", "seed spread", "time", formatting.label("overall")):
         needed = 2 + sum(_needs(sheet, sheet.columns.index(column)) + 2 for column in columns)
         if width is None or needed <= width:
             break

@@ -51,7 +51,7 @@ def start_error(error: BaseException, address: str) -> UserError | None:
     if "timed out during startup" in text:  # Ray has no class for it
         return UserError(
             "Ray did not start within its own limit of 30 seconds: this machine is too busy. Run the same command "
-            "again when it is less so, or with --inline, in one process without Ray"
+            "again when it is less busy, or with --inline, in one process without Ray"
         )
     if re.search(
         "address already in use|port .* (is )?(already )?(in use|occupied|not available)", text, re.IGNORECASE

@@ -2,142 +2,86 @@
 
 from __future__ import annotations
 
-import threading
+import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
 from itertools import islice
+from os.path import isfile
 from pathlib import Path
-from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.examples import Role
+from lmmcl.tasks.examples import Example, Role
+from lmmcl.tasks.files.check_report import BINS, Converted, Noted, Problem, Report, tokens_of
 from lmmcl.tasks.files.formats import ParsedRow, parse_rows, repeated_id
-from lmmcl.tasks.files.parse_rows import check_container
-from lmmcl.tasks.files.placeholders import like_placeholders
-from lmmcl.tasks.images import MAX_PIXELS, Conversion, EncodedImage, ImageSource, inspect_image, open_image
+from lmmcl.tasks.files.image_check import ImageJudge
+from lmmcl.tasks.files.parse_rows import check_container, default_images
+from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
+from lmmcl.tasks.layouts.placeholders import like_placeholders
 
 BATCH = 256
 """Rows whose images are decoded together: enough to keep the threads busy, few enough to hold embedded images in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong. `row` counts from 1 (in a .jsonl file: the line); None stands for the file as a whole."""
-
-    row: int | None
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{'file' if self.row is None else f'row {self.row}'}, {self.field}: {self.message}"
-
-
-@dataclass(slots=True)
-class Converted:
-    """How many images one kind of conversion is done to, and where the first of them is."""
-
-    images: int
-    row: int
-    field: str
-
-
-@dataclass(slots=True)
-class Noted:
-    """How many texts something is noted of that is not wrong, and where the first of them is."""
-
-    texts: int
-    row: int
-    field: str
-
+MEASURED = 256
+"""Rows whose tokens are counted for a model: a fixed sample."""
 
 TextCheck = Callable[[Role, str], tuple[str | None, Sequence[str]]]
 """What is wrong with the text of a turn for a model (None: nothing), and what is noted of it."""
+CountTokens = Callable[[Example], int]
+"""How many tokens a model reads a row as, with its images."""
 
 
-@dataclass(slots=True)
-class Report:
-    """What a file holds and what is wrong with it.
-
-    `rows` counts all rows; `turns` (messages of any role), `images` (as often as they are shown) and `text_only` (rows
-    without image) count those that can be read. `conversions` says what is done to images before a model is shown them: of
-    how many (as often as they are shown), and the first of them.
-    """
-
-    file: str
-    rows: int = 0
-    turns: int = 0
-    images: int = 0
-    text_only: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    conversions: dict[str, Converted] = field(default_factory=dict)
-    texts: dict[str, Noted] = field(default_factory=dict)
-
-    @property
-    def bad_rows(self) -> int:
-        """How many rows have at least one problem."""
-        return len({problem.row for problem in self.problems if problem.row is not None})
-
-    def summary(self) -> str:
-        """One line: what the file holds, and how much of it is bad."""
-        held = f"{self.rows} rows ({self.text_only} without image), {self.turns} turns, {self.images} images"
-        if not self.problems:
-            return f"{self.file}: {held}; no problems"
-        return f"{self.file}: {held}; problems: {len(self.problems)}, in {self.bad_rows} rows"
-
-    def notes(self) -> list[str]:
-        """A line for each kind of thing that is not wrong, but shown or read otherwise than the file holds it."""
-        images = [
-            f"{each.images} {'image' if each.images == 1 else 'images'} {what} (first: row {each.row}, {each.field})"
-            for what, each in self.conversions.items()
-        ]
-        texts = [
-            f"{each.texts} {'text' if each.texts == 1 else 'texts'} with {what} (first: row {each.row}, {each.field})"
-            for what, each in self.texts.items()
-        ]
-        return images + texts
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: the fields, and `bad_rows`."""
-        return {**asdict(self), "bad_rows": self.bad_rows}
-
-
-def check_file(path: Path, images: Path | None = None, check_text: TextCheck | None = None) -> Report:
+def check_file(
+    path: Path,
+    images: Path | None = None,
+    check_text: TextCheck | None = None,
+    *,
+    columns: Columns = AS_NAMED,
+    open_images: bool = True,
+    count_tokens: CountTokens | None = None,
+    max_length: int | None = None,
+    limit_of: str = "max_length",
+    first: int | None = None,
+) -> Report:
     """Reads every row and decodes every image (each file once); nothing stops at the first problem.
 
-    `check_text` judges each text as one model's tokenizer reads it.
+    Without `open_images` only whether they are there is looked at. `check_text` judges each text as one model's tokenizer reads it,
+    `count_tokens` measures a fixed sample of rows and counts those longer than `max_length` as cut.
+    `first` is for a look at the first rows alone.
 
     A repeated id is a problem here although a training file may have it: it makes a file unfit for a test. Raises UserError
     only when there is nothing to check: no such file, an unknown suffix, no such folder of images.
     """
     check_container(path)
-    report = Report(file=str(path))
-    seen_ids: dict[str, int] = {}
-    verdicts: dict[Path, Verdict] = {}
-    folder = path.parent if images is None else images
+    report = Report(file=str(path), opened=open_images)
+    folder = default_images(path) if images is None else images
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
-    budget = PixelBudget(MAX_PIXELS)
-    with ThreadPoolExecutor() as pool:
-        for batch in _batches(_rows(path, folder, report)):
+    seen_ids: dict[str, int] = {}
+    sample = _Sample(MEASURED if count_tokens else 0)
+    with ImageJudge() if open_images else nullcontext() as judge:
+        for batch in _batches(islice(_rows(path, folder, columns, report), first)):
             for row in batch:
                 _count(row, report, seen_ids)
                 _read(row, report, check_text)
-            _decode(batch, pool, verdicts, budget, report)
-            report.problems += [Problem(row.number, *problem) for row in batch for problem in row.problems]
-    if not report.rows and not report.problems:
-        report.problems.append(Problem(None, "rows", "the file holds none"))
+            _look_at_images(batch, judge, report)
+            for row in batch:
+                _close(row, report)
+                sample.add(row)
+    if not report.rows and not report.groups:
+        report.add_problem(Problem(None, "rows", "the file holds none"))
+    if count_tokens:
+        report.tokens = tokens_of(_lengths(sample.rows, count_tokens, report), max_length, limit_of)
     report.problems.sort(key=lambda problem: (problem.row is not None, problem.row or 0))
+    report.remedies = _remedies(report, path, folder, sample.missing)
     return report
 
 
-def _rows(path: Path, folder: Path, report: Report) -> Iterator[ParsedRow]:
+def _rows(path: Path, folder: Path, columns: Columns, report: Report) -> Iterator[ParsedRow]:
     """The rows as far as the file can be read; where it cannot, that is a problem of the file as a whole."""
     try:
-        yield from parse_rows(path, folder)
+        yield from parse_rows(path, folder, columns)
     except UserError as error:
-        report.problems.append(Problem(None, "content", error.message))
+        report.add_problem(Problem(None, "content", error.message))
 
 
 def _batches(rows: Iterable[ParsedRow]) -> Iterator[list[ParsedRow]]:
@@ -153,13 +97,18 @@ def _count(row: ParsedRow, report: Report, seen_ids: dict[str, int]) -> None:
     report.turns += len(example.messages)
     report.images += len(example.images)
     report.text_only += not example.images
-    if (first := seen_ids.setdefault(example.id, row.number)) != row.number:
+    report.answers[bisect_left(BINS, len(example.target.split()))] += 1
+    if row.layout:
+        report.layouts[row.layout] += 1
+    if row.has_id and (first := seen_ids.setdefault(example.id, row.number)) != row.number:
         row.complain("id", repeated_id(example.id, first) + " (a training file may repeat it, a test file may not)")
 
 
 def _read(row: ParsedRow, report: Report, check_text: TextCheck | None) -> None:
     """Adds what is wrong with the texts of a row, or noted of them."""
     if (example := row.example) is None:
+        return
+    if check_text is None and not any(map(like_placeholders, _texts(example))):  # the usual row
         return
     texts = [(place, turn.role, turn.content) for place, turn in zip(row.turn_fields, example.messages, strict=True)]
     answers: list[tuple[str, Role, str]] = [
@@ -176,70 +125,98 @@ def _read(row: ParsedRow, report: Report, check_text: TextCheck | None) -> None:
             report.texts.setdefault(note, Noted(0, row.number, place)).texts += 1
 
 
-def _decode(
-    batch: list[ParsedRow],
-    pool: ThreadPoolExecutor,
-    verdicts: dict[Path, Verdict],
-    budget: PixelBudget,
-    report: Report,
-) -> None:
+def _texts(example: Example) -> Iterator[str]:
+    yield from (turn.content for turn in example.messages)
+    yield from example.answers
+
+
+def _look_at_images(batch: list[ParsedRow], judge: ImageJudge | None, report: Report) -> None:
     """Adds to each row what is wrong with its images; a file that many rows show is decoded once."""
-
-    def judge(image: ImageSource) -> Verdict:
-        return examine(image, budget)
-
+    if judge is None:
+        for row in batch:
+            for place, image in zip(row.image_fields, row.example.images if row.example else (), strict=False):
+                if isinstance(image, Path) and not isfile(image):  # noqa: PTH113  # half the time, of 600,000 images
+                    row.complain(place, f"{image}: no such file")
+        return
     shown = [
         (row, place, image)
         for row in batch
         if row.example
         for place, image in zip(row.image_fields, row.example.images, strict=True)
     ]
-    new = {image for _, _, image in shown if isinstance(image, Path)} - verdicts.keys()
-    verdicts.update(zip(new, pool.map(judge, new), strict=True))
-    embedded = pool.map(judge, [image for _, _, image in shown if isinstance(image, EncodedImage)])
-    for row, place, image in shown:
-        verdict = verdicts[image] if isinstance(image, Path) else next(embedded)
+    for (row, place, _), verdict in zip(shown, judge.judge([image for _, _, image in shown]), strict=True):
         if verdict.problem:
             row.complain(place, verdict.problem)
+        if verdict.size:
+            report.add_size(verdict.size)
         for conversion in verdict.conversions:
             report.conversions.setdefault(conversion, Converted(0, row.number, place)).images += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is wrong with an image (None: nothing), and what is done to it before it is shown."""
+def _close(row: ParsedRow, report: Report) -> None:
+    """Take the problems of a row into the report."""
+    if not row.problems:
+        return
+    report.bad_rows += 1
+    names = [str(image) for image in row.example.images if isinstance(image, Path)] if row.example else []
+    for place, message in row.problems:
+        subject = next((f"{name}: " for name in names if message.startswith(f"{name}: ")), "")
+        report.missing_images += bool(subject) and message.endswith("no such file")
+        report.add_problem(Problem(row.number, place, message), subject)
 
-    problem: str | None
-    conversions: tuple[Conversion, ...] = ()
+
+class _Sample:
+    """Some sound rows, each as likely as any other and the same whenever a file is checked; and the first missing images."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.seen = size, 0
+        self.rows: list[Example] = []
+        self.missing: list[Path] = []
+        self._draw = random.Random(size)
+
+    def add(self, row: ParsedRow) -> None:
+        if row.example is None:
+            return
+        if row.problems:
+            if len(self.missing) < 3:
+                self.missing += [image for image in row.example.images if isinstance(image, Path)]
+            return
+        self.seen += 1
+        if len(self.rows) < self.size:
+            self.rows.append(row.example)
+        elif self.size and (at := int(self._draw.random() * self.seen)) < self.size:
+            self.rows[at] = row.example
 
 
-class PixelBudget:
-    """Pixels decoded at a time, by all threads together: large images wait for one another, small ones do not."""
-
-    def __init__(self, pixels: int) -> None:
-        self._free = pixels
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taking(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room; an image may take the whole budget, and none more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= pixels)
-            self._free -= pixels
+def _lengths(rows: Sequence[Example], count: CountTokens, report: Report) -> list[int]:
+    lengths = []
+    for example in rows:
         try:
-            yield
-        finally:
-            with self._changed:
-                self._free += pixels
-                self._changed.notify_all()
+            lengths.append(count(example))
+        except UserError as error:
+            report.add_problem(Problem(None, "tokens", str(error)))
+    return lengths
 
 
-def examine(image: ImageSource, budget: PixelBudget) -> Verdict:
-    """What becomes of an image, known after decoding all of it."""
-    try:
-        facts = inspect_image(image)
-        with budget.taking(facts.pixels):
-            open_image(image)
-    except UserError as error:
-        return Verdict(error.message)
-    return Verdict(None, facts.conversions)
+def _remedies(report: Report, path: Path, folder: Path, missing: Sequence[Path]) -> list[str]:
+    """What to change where every image is missing: their folder is another."""
+    if not report.missing_images or report.missing_images < report.images:
+        return []
+    for near in _folders_near(path):
+        for image in missing:
+            parts = image.relative_to(folder).parts if image.is_relative_to(folder) else ()
+            for start in range(len(parts)):
+                if near.joinpath(*parts[start:]).is_file():
+                    if start == 0:
+                        return [f"no image is below {folder}; they are below {near}: --images {near}"]
+                    ours = "/".join(parts[:start])
+                    return [f"no image is below {folder}; {near} has them without {ours}/ in their names"]
+    return [f"no image is below {folder}; name the folder that their names are relative to: --images FOLDER"]
+
+
+def _folders_near(path: Path) -> Iterator[Path]:
+    """Folders that images of a file often lie in: its own, those in it, the one above and those in that."""
+    own = path.absolute() if path.is_dir() else path.absolute().parent
+    for folder in dict.fromkeys((own, own.parent)):
+        yield folder
+        yield from sorted(each for each in islice(folder.iterdir(), 1000) if each.is_dir())

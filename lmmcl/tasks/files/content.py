@@ -1,7 +1,8 @@
 """What a local data file holds, by content: a digest for keys, how many rows, and what is done to its images.
 
 The digest stands for the bytes of the annotation file and of every image that it names, wherever they lie. Where one of the
-images is shown with other pixels than `DECODING` 1 had, the rule enters too; the digest of all other data stays what it was.
+images is shown with other pixels than `DECODING` 1 had, the rule enters too, and so do the layout of columns other than a
+dialogue (`LAYOUTS`) and the names that a sweep gives to columns; the digest of all other data stays what it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any, NamedTuple
 from lmmcl.errors import UserError
 from lmmcl.tasks.files.digest import DigestCache, FileState, state_of
 from lmmcl.tasks.files.formats import CHECKS, READER_VERSION, sound_rows
+from lmmcl.tasks.files.parse_rows import container_kind, default_images, digest_of
 from lmmcl.tasks.images import DECODING, Conversion, ImageSource, inspect_image
+from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
+from lmmcl.tasks.layouts.row_layouts import LAYOUTS
 
 Conversions = dict[str, tuple[int, str]]
 """Kind of conversion (the name of a member of `Conversion`) → how many images it is done to, and the place of the first."""
@@ -53,35 +57,44 @@ class _Annotation:
     rows: int
     images: Sequence[_Named]
     embedded: Conversions
+    layouts: Sequence[str] = ()
 
 
-def content_digest(path: Path, images: Path | None = None, *, unique_ids: bool = True) -> str:
+def content_digest(
+    path: Path, images: Path | None = None, *, unique_ids: bool = True, columns: Columns = AS_NAMED
+) -> str:
     """The digest of `read_content`."""
-    return read_content(path, images, unique_ids=unique_ids).digest
+    return read_content(path, images, unique_ids=unique_ids, columns=columns).digest
 
 
 def read_content(
-    path: Path, images: Path | None = None, *, unique_ids: bool = True, cache: DigestCache | None = None
+    path: Path,
+    images: Path | None = None,
+    *,
+    unique_ids: bool = True,
+    columns: Columns = AS_NAMED,
+    cache: DigestCache | None = None,
 ) -> Content:
     """What a file holds. With a warm cache this costs one look at each file's folder entry (microseconds) and reads none.
 
     Raises UserError naming file, row and field of the first row that is wrong, or whose image is missing or cannot be shown.
     """
     cache = cache or DigestCache()
-    folder = path.parent if images is None else images
+    folder = default_images(path) if images is None else images
     try:
-        annotation = cache.digests([state_of(path)])[0]
+        annotation = digest_of(path, cache)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
-    said = _annotation(path, annotation, unique_ids, cache)
+    said = _annotation(path, annotation, unique_ids, columns, cache)
     states = [_state(folder / name, path, place) for place, name in said.images]
     names = [name for _, name in said.images]
-    memo = f"content:{DECODING}:" + _hash([annotation, names, states])
+    rules = _rules(said, columns)
+    memo = f"content:{DECODING}:" + _hash([annotation, names, states, *rules])
     if (known := cache.recall(memo)) is not None:
         return _content(json.loads(known))
-    content = _read(path, annotation, said, states, cache)
+    content = _read(path, annotation, said, states, rules, cache)
     if all(state.settled for state in states):
         cache.remember(memo, json.dumps([content.digest, content.rows, content.conversions]))
     return content
@@ -92,7 +105,19 @@ def _content(known: list[Any]) -> Content:
     return Content(digest, rows, {kind: (count, place) for kind, (count, place) in conversions.items()})
 
 
-def _read(path: Path, annotation: str, said: _Annotation, states: Sequence[FileState], cache: DigestCache) -> Content:
+def _rules(said: _Annotation, columns: Columns) -> list[Any]:
+    """What the rows are read by beside their own names; nothing for dialogues as they are."""
+    return [{**({"layouts": LAYOUTS} if said.layouts else {}), **columns.identity()}] if said.layouts or columns else []
+
+
+def _read(
+    path: Path,
+    annotation: str,
+    said: _Annotation,
+    states: Sequence[FileState],
+    rules: Sequence[Any],
+    cache: DigestCache,
+) -> Content:
     digests = cache.digests(states)
     kinds = _kinds(path, said.images, states, digests, cache)
     conversions = dict(said.embedded)
@@ -100,7 +125,7 @@ def _read(path: Path, annotation: str, said: _Annotation, states: Sequence[FileS
         _count(conversions, found, place)
     named = sorted(zip((name for _, name in said.images), digests, strict=True))
     decoding = [DECODING] if any(Conversion[kind].alters_pixels for kind in conversions) else []
-    return Content(_hash([annotation, named, *decoding]), said.rows, conversions)
+    return Content(_hash([annotation, named, *decoding, *rules]), said.rows, conversions)
 
 
 def _kinds(
@@ -130,25 +155,29 @@ def _count(conversions: Conversions, kinds: Iterable[str], place: str) -> None:
         conversions[kind] = (count + 1, first)
 
 
-def _annotation(path: Path, digest: str, unique_ids: bool, cache: DigestCache) -> _Annotation:
+def _annotation(path: Path, digest: str, unique_ids: bool, columns: Columns, cache: DigestCache) -> _Annotation:
     """What the annotation file with this digest says."""
-    memo = f"annotation:{READER_VERSION}:{CHECKS}:{DECODING}:{unique_ids}:{path.suffix.lower()}:{digest}"
+    reading = [READER_VERSION, CHECKS, LAYOUTS, DECODING, unique_ids, container_kind(path), columns.identity()]
+    memo = f"annotation:{json.dumps(reading)}:{digest}"
     if (known := cache.recall(memo)) is not None:
-        rows, images, embedded = json.loads(known)
+        rows, images, embedded, layouts = json.loads(known)
         counted = {kind: (count, place) for kind, (count, place) in embedded.items()}
-        return _Annotation(rows, [_Named(*each) for each in images], counted)
+        return _Annotation(rows, [_Named(*each) for each in images], counted, layouts)
     rows, first = 0, dict[str, str]()
     inside: Conversions = {}
-    for row, example in sound_rows(path, Path(), unique_ids=unique_ids):  # below no folder: paths as they are written
+    layouts = set[str]()
+    for row, example in sound_rows(path, Path(), unique_ids=unique_ids, columns=columns):  # paths as they are written
         rows += 1
+        if row.layout:
+            layouts.add(row.layout)
         for field_, image in zip(row.image_fields, example.images, strict=True):
             place = f"row {row.number}, {field_}"
             if isinstance(image, Path):
                 first.setdefault(str(image), place)
             else:
                 _count(inside, _inspect(image, path, place), place)
-    said = _Annotation(rows, [_Named(place, name) for name, place in first.items()], inside)
-    cache.remember(memo, json.dumps([said.rows, said.images, said.embedded]))
+    said = _Annotation(rows, [_Named(place, name) for name, place in first.items()], inside, sorted(layouts))
+    cache.remember(memo, json.dumps([said.rows, said.images, said.embedded, said.layouts]))
     return said
 
 

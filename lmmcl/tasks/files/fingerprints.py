@@ -23,6 +23,7 @@ from lmmcl.tasks.files.digest import DigestCache, state_of
 from lmmcl.tasks.files.formats import sound_rows
 from lmmcl.tasks.files.prepared import PreparedExamples
 from lmmcl.tasks.images import EncodedImage, ImageSource
+from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
 
 VERSION = 1
 """Raised when other rows would count as the same; fingerprints are remembered between runs."""
@@ -61,17 +62,17 @@ class Fingerprints:
         )
 
 
-def file_fingerprints(path: Path, images: Path | None, digest: str) -> Fingerprints:
+def file_fingerprints(path: Path, images: Path | None, digest: str, columns: Columns = AS_NAMED) -> Fingerprints:
     """Those of a local file with this content digest. Remembered; raises UserError for what cannot be read."""
     cache = DigestCache()
 
     def make() -> Fingerprints:
-        rows = [(row.number, example) for row, example in sound_rows(path, images, unique_ids=False)]
+        rows = [(row.number, example) for row, example in sound_rows(path, images, unique_ids=False, columns=columns)]
         files = list(dict.fromkeys(image for _, example in rows for image in example.images if isinstance(image, Path)))
         digests = dict(zip(files, cache.digests([state_of(file) for file in files]), strict=True))
-        return fingerprints(rows, lambda image: digests[image] if isinstance(image, Path) else _digest(image))
+        return fingerprints(rows, lambda image: digests[image] if isinstance(image, Path) else image_digest(image))
 
-    return _remembered(cache, f"fingerprints:{VERSION}:{digest}", make)
+    return remembered(cache, digest, make)
 
 
 def prepared_fingerprints(path: Path) -> Fingerprints:
@@ -79,14 +80,16 @@ def prepared_fingerprints(path: Path) -> Fingerprints:
     state = state_of(path)
 
     def make() -> Fingerprints:
-        return fingerprints(enumerate(PreparedExamples(path), start=1), _digest)
+        return fingerprints(enumerate(PreparedExamples(path), start=1), image_digest)
 
     if not state.settled:
         return make()
-    return _remembered(DigestCache(), f"fingerprints:{VERSION}:{json.dumps(state)}", make)
+    return remembered(DigestCache(), json.dumps(state), make)
 
 
-def _remembered(cache: DigestCache, memo: str, make: Callable[[], Fingerprints]) -> Fingerprints:
+def remembered(cache: DigestCache, name: str, make: Callable[[], Fingerprints]) -> Fingerprints:
+    """Those of the data of this name, made once; the name must tell all that they are made of."""
+    memo = f"fingerprints:{VERSION}:{name}"
     if (known := cache.recall(memo)) is not None:
         return Fingerprints.from_text(known)
     made = make()
@@ -121,7 +124,7 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text.replace(IMAGE_PLACEHOLDER, " ")).casefold().split())
 
 
-def _digest(image: ImageSource) -> str:
+def image_digest(image: ImageSource) -> str:
     if not isinstance(image, EncodedImage):
         raise TypeError(f"{type(image).__name__} is not the bytes of an image file")
     return hashlib.sha256(image.data).hexdigest()

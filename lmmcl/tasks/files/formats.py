@@ -1,11 +1,7 @@
-"""Rows of LLaVA JSON and Hugging Face `messages` files, read into Examples.
+"""Rows of local data, read into Examples.
 
-The format is recognised by the columns of each row:
-
-- LLaVA: `conversations` = [{"from": "human", "value": "<image>\\n…"}, {"from": "gpt", "value": "…"}, …];
-- Hugging Face: `messages` = [{"role": "user", "content": "…" or [{"type": "image"}, {"type": "text", "text": "…"}]}, …].
-
-Both: `image` or `images` (a path, a list of paths, absent or null; in parquet also bytes or {"bytes", "path"}), and the
+A row is a dialogue (`conversations` of LLaVA, `messages` of Hugging Face), or has columns that `layouts` read as one. Then:
+`image` or `images` (a path, a list of paths, a data URL, absent or null; in parquet also bytes or {"bytes", "path"}), and the
 optional `answers` (all texts that a metric accepts) and `id` (else the row number). Other plain columns are metadata.
 
 Where images go. Each `<image>` in a user's turn (or image part) stands for one image, in order; numbers that differ are an
@@ -26,13 +22,16 @@ from typing import Any
 
 from lmmcl.errors import UserError, shown
 from lmmcl.tasks.examples import Example
-from lmmcl.tasks.files.dialogue import TURN_FIELDS, Complain, Turns, is_unicode, place_images
-from lmmcl.tasks.files.parse_rows import Unreadable, kind, read_rows
+from lmmcl.tasks.files.parse_rows import Unreadable, default_images, kind, read_rows
 from lmmcl.tasks.images import EncodedImage, ImageSource
+from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
+from lmmcl.tasks.layouts.dialogue import TOOLS, TURN_FIELDS, Complain, Turns, is_unicode, place_images
+from lmmcl.tasks.layouts.image_values import embedded_image
+from lmmcl.tasks.layouts.row_layouts import Laid, lay_out
 
 READER_VERSION = 1
 """Part of the identity of local data: raised when the same file would be read into other Examples."""
-CHECKS = 2
+CHECKS = 3
 """Raised when rows are refused that were read before: what is remembered of a file is looked at again."""
 
 IMAGE_FIELDS = ("image", "images")
@@ -49,24 +48,32 @@ class ParsedRow:
     image_fields: tuple[str, ...] = ()
     turn_fields: tuple[str, ...] = ()
     problems: list[tuple[str, str]] = field(default_factory=list)
+    layout: str = ""
+    """How the columns were read, where they are not a dialogue already."""
+    has_id: bool = False
+    """Whether the row says its id; else it is the row number."""
 
     def complain(self, place: str, message: str) -> None:
         self.problems.append((place, message))
 
 
-def read_examples(path: Path, images: Path | None = None, *, unique_ids: bool = True) -> list[Example]:
+def read_examples(
+    path: Path, images: Path | None = None, *, unique_ids: bool = True, columns: Columns = AS_NAMED
+) -> list[Example]:
     """All rows of a file as Examples; images stay paths below `images` (default: the file's folder), none is opened.
 
     `unique_ids=False` lets rows share an id: LLaVA's own training mixture repeats them, while the id of a question is what
     pairs the answers of two models. Raises UserError naming file, row and field of the first problem.
     """
-    return [example for _, example in sound_rows(path, images, unique_ids=unique_ids)]
+    return [example for _, example in sound_rows(path, images, unique_ids=unique_ids, columns=columns)]
 
 
-def sound_rows(path: Path, images: Path | None, *, unique_ids: bool) -> Iterator[tuple[ParsedRow, Example]]:
+def sound_rows(
+    path: Path, images: Path | None, *, unique_ids: bool, columns: Columns = AS_NAMED
+) -> Iterator[tuple[ParsedRow, Example]]:
     """Each row of a file that must be sound; raises UserError as `read_examples` does."""
     seen: dict[str, int] = {}
-    for row in parse_rows(path, images):
+    for row in parse_rows(path, images, columns):
         if row.example is not None and unique_ids and row.example.id in seen:
             row.complain("id", repeated_id(row.example.id, seen[row.example.id]))
         if row.example is None or row.problems:
@@ -84,41 +91,67 @@ def repeated_id(id: str, first: int) -> str:
     return f"{shown(id)} is the id of row {first} already"
 
 
-def parse_rows(path: Path, images: Path | None) -> Iterator[ParsedRow]:
+def parse_rows(path: Path, images: Path | None, columns: Columns = AS_NAMED) -> Iterator[ParsedRow]:
     """All rows of a file, good and bad; raises UserError only where the file or the folder as a whole is unusable."""
-    folder = path.parent if images is None else images
+    folder = default_images(path) if images is None else images
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
+    unseen = columns.theirs()
     for number, value in read_rows(path):
         row = ParsedRow(number)
-        example = parse_row(value, row, folder)
+        example = parse_row(value, row, folder, columns)
         row.example = None if row.problems else example
+        if unseen and isinstance(value, dict):
+            unseen -= value.keys()
         yield row
+    if unseen:  # a column that may be missing in some rows is in none
+        raise UserError(f"no row has the column {shown(sorted(unseen)[0])} that `columns` names", file=str(path))
 
 
-def parse_row(row: Any, parsed: ParsedRow, folder: Path) -> Example | None:
+def parse_row(row: Any, parsed: ParsedRow, folder: Path, columns: Columns = AS_NAMED) -> Example | None:
     """One row as an Example, or None after at least one complaint to `parsed`."""
-    complain = parsed.complain
     if isinstance(row, Unreadable):
-        return complain("row", row.reason)
+        parsed.complain("row", row.reason)
+        return None
     if not isinstance(row, dict):
-        return complain("row", f"is {kind(row)} where an object is expected")
-    present = [name for name in TURN_FIELDS if row.get(name) is not None]
-    if len(present) != 1:
-        columns = ", ".join(repr(str(name)) for name in list(row)[:12]) or "(none)"
-        has = "both" if present else f"neither; its columns: {columns}"
-        return complain("row", f"needs 'conversations' (LLaVA) or 'messages' (Hugging Face); has {has}")
+        parsed.complain("row", f"is {kind(row)} where an object is expected")
+        return None
+    laid = lay_out(row, columns, parsed.complain)
+    if laid is None:
+        return None
+    parsed.layout = laid.layout
+    return _parse_laid(laid, parsed, folder)
+
+
+def _parse_laid(laid: Laid, parsed: ParsedRow, folder: Path) -> Example | None:
+    row, place = laid.row, laid.place
+    complain: Complain = parsed.complain
+    if laid.places:
+
+        def complain(at: str, message: str) -> None:
+            parsed.complain(place(at), message)
+
     for name in OTHER_MEDIA:
         if row.get(name):
             complain(name, "only text and images are supported")
-    column = present[0]
+    if row.get("tools") not in (None, [], "", "[]"):
+        complain("tools", TOOLS)
+    column = next(name for name in TURN_FIELDS if row.get(name) is not None)
     found = Turns(column, complain)
     messages = found.read(row[column])
-    parsed.turn_fields = tuple(f"{column}[{number}].{found.text}" for number in range(len(messages)))
-    pictures, parsed.image_fields = _images(row, found, folder, complain) or (None, ())
+    turn_fields = [f"{column}[{number}].{found.text}" for number in range(len(messages))]
+    pictures, image_fields = _images(row, found, folder, complain) or (None, ())
+    parsed.turn_fields = tuple(map(place, turn_fields) if laid.places else turn_fields)
+    parsed.image_fields = tuple(map(place, image_fields) if laid.places else image_fields)
     if messages and pictures is not None:
         messages = place_images(messages, len(pictures), column, complain)
     id, answers = _id(row.get("id"), parsed.number, complain), _answers(row.get("answers"), complain)
+    if found.accepted:
+        parsed.layout = parsed.layout or "several answers"
+        if answers:
+            complain("answers", "are given twice; also in the last turn")
+        answers = _answers(list(found.accepted), complain)
+    parsed.has_id = row.get("id") is not None
     metadata = _metadata(row, complain)
     if not messages or pictures is None:
         return None
@@ -170,6 +203,9 @@ def _image(source: Any, place: str, folder: Path, complain: Complain) -> ImageSo
         return complain(place, f"is {kind(source)} where the path of an image is expected")
     if not source.strip() or "\0" in source:
         return complain(place, "is not a path")
+    if (data := embedded_image(source, place, complain)) is not None:
+        return EncodedImage(data) if data else None
+    source = source.removeprefix("file://")
     if _URL.match(source):
         return complain(place, f"is a URL ({source[:60]!r}); expected the path of a local file")
     return folder / source if is_unicode(source, place, complain) else None

@@ -1,23 +1,24 @@
-"""Skills and benchmarks from local files, declared in a sweep without Python.
+"""Skills and benchmarks of your own data, declared in a sweep without Python.
 
-They enter keys by content: the bytes of the annotation file and of every image that it names. Where the files lie does not
-matter; one changed pixel or answer does. The digest is computed when they are declared and travels with them; whoever loads
+Local files enter keys by content: the bytes of the annotation file and of every image that it names. Where the files lie does
+not matter; one changed pixel or answer does. The digest is computed when they are declared and travels with them; whoever loads
 them compares it again, so that files edited while a sweep runs cannot be recorded under the key of what they were.
+Data sets of the hub enter by id, split and commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.examples import Example
-from lmmcl.tasks.files.content import Content, content_digest, read_content
-from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
-from lmmcl.tasks.files.formats import READER_VERSION, read_examples
+from lmmcl.tasks.files.collection import Collection
+from lmmcl.tasks.files.fingerprints import Fingerprints
+from lmmcl.tasks.files.formats import READER_VERSION
+from lmmcl.tasks.files.pieces import file_piece
+from lmmcl.tasks.layouts.columns import Columns, columns_of
 from lmmcl.tasks.skills import Benchmark, Skill
 
 ANSWER_TOKENS = 16
@@ -26,54 +27,89 @@ ANSWER_TOKENS = 16
 
 @dataclass(frozen=True)
 class LocalBenchmark(Benchmark):
-    """A benchmark whose questions lie in a local file; `digest` stands for that file and its images.
+    """A benchmark whose questions are data of your own."""
 
-    `files` are the file and the folder of its images, `rows` how many it has.
-    """
-
-    digest: str = field(kw_only=True)
-    rows: int = field(compare=False, kw_only=True)
-    files: tuple[Path, Path | None] = field(compare=False, kw_only=True)
-    about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
+    data: Collection = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
-        """What of this enters a step's key: no path, but the digest."""
-        return {**super().identity(), "data": self.digest}
+        """What of this enters a step's key: no path, but what stands for the content."""
+        return {**super().identity(), "data": self.data.identity()}
+
+    def missing(self) -> str | None:
+        return _missing(f"benchmark {self.name}", self.data)
 
     def notes(self) -> tuple[str, ...]:
-        return self.about
+        return self.data.notes()
 
-    def known_rows(self) -> int:
-        return self.rows
+    def known_rows(self) -> int | None:
+        return self.data.known_rows()
 
-    def fingerprints(self) -> Fingerprints:
-        return file_fingerprints(*self.files, self.digest)
+    def fingerprints(self) -> Fingerprints | None:
+        return self.data.fingerprints()
 
 
 @dataclass(frozen=True)
 class LocalSkill(Skill):
-    """A skill whose training examples lie in a local file; `digest` stands for that file and its images.
+    """A skill whose training examples are data of your own."""
 
-    `files` are the file and the folder of its images, `rows` how many it has.
-    """
-
-    digest: str = field(kw_only=True)
-    rows: int = field(compare=False, kw_only=True)
-    files: tuple[Path, Path | None] = field(compare=False, kw_only=True)
-    about: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
+    data: Collection = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
-        """What of this enters a step's key: no path, but the digest of the training file alone."""
-        return {**super().identity(), "data": self.digest}
+        """What of this enters a step's key: no path, but what stands for the content of the training data alone."""
+        return {**super().identity(), "data": self.data.identity()}
+
+    def missing(self) -> str | None:
+        return _missing(f"skill {self.name}", self.data)
 
     def notes(self) -> tuple[str, ...]:
-        return self.about
+        return self.data.notes()
 
-    def known_rows(self) -> int:
-        return self.rows
+    def known_rows(self) -> int | None:
+        return self.data.known_rows()
 
-    def fingerprints(self) -> Fingerprints:
-        return file_fingerprints(*self.files, self.digest)
+    def fingerprints(self) -> Fingerprints | None:
+        return self.data.fingerprints()
+
+
+def _missing(what: str, data: Collection) -> str | None:
+    why = data.missing()
+    return None if why is None else f"the data of {what} is not prepared: {why}"
+
+
+def own_benchmark(
+    name: str, data: Collection, *, metric: str, max_new_tokens: int = ANSWER_TOKENS, description: str = ""
+) -> LocalBenchmark:
+    """A benchmark of questions with answers. Raises UserError for an unknown metric."""
+    from lmmcl.tasks.metrics.metric import get_metric
+
+    get_metric(metric)
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}; allowed: 1 and more", place=name)
+    return LocalBenchmark(
+        name=name,
+        version=READER_VERSION,
+        metric=metric,
+        load=data.load,
+        max_new_tokens=max_new_tokens,
+        description=description or f"{_names(data)}, scored by {metric}",
+        data=data,
+    )
+
+
+def own_skill(name: str, data: Collection, benchmark: Benchmark, description: str = "") -> LocalSkill:
+    """A skill of training data and a benchmark."""
+    return LocalSkill(
+        name=name,
+        version=READER_VERSION,
+        load=data.load,
+        benchmark=benchmark,
+        description=description or _names(data),
+        data=data,
+    )
+
+
+def _names(data: Collection) -> str:
+    return ", ".join(piece.name for piece, _ in data.pieces)
 
 
 def local_benchmark(
@@ -84,31 +120,17 @@ def local_benchmark(
     metric: str,
     max_new_tokens: int = ANSWER_TOKENS,
     description: str = "",
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    question: str | None = None,
 ) -> LocalBenchmark:
     """A benchmark from a file of questions with answers; `images` is the folder of its images (default: the file's).
 
+    `columns` says which column is which (ours: theirs), `question` is for rows that hold none.
     Reads the file and its images for the digest (remembered between runs). Raises UserError for an unknown metric, a missing
     file or image, and the first row that is wrong. Paths are kept as given: make them absolute for workers elsewhere.
     """
-    from lmmcl.tasks.metrics.metric import get_metric
-
-    get_metric(metric)
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens is {max_new_tokens}; allowed: 1 and more", place=name)
-    file, folder = Path(test), None if images is None else Path(images)
-    content = read_content(file, folder)
-    return LocalBenchmark(
-        name=name,
-        version=READER_VERSION,
-        metric=metric,
-        load=partial(load_unchanged, file, folder, content.digest),
-        max_new_tokens=max_new_tokens,
-        description=description or f"{file.name}, scored by {metric}",
-        digest=content.digest,
-        rows=content.rows,
-        files=(file, folder),
-        about=_about(file, content),
-    )
+    data = _one_file(test, images, columns_of(columns, question), "test")
+    return own_benchmark(name, data, metric=metric, max_new_tokens=max_new_tokens, description=description)
 
 
 def local_skill(
@@ -120,33 +142,20 @@ def local_skill(
     metric: str,
     max_new_tokens: int = ANSWER_TOKENS,
     description: str = "",
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    question: str | None = None,
 ) -> LocalSkill:
     """A skill from a file of training examples and a file of questions; raises UserError as `local_benchmark` does.
 
-    `images` serves both files. Training rows may share an id.
+    `images`, `columns` and `question` serve both files. Training rows may share an id.
     """
-    benchmark = local_benchmark(name, test=test, images=images, metric=metric, max_new_tokens=max_new_tokens)
-    file, folder = Path(train), None if images is None else Path(images)
-    content = read_content(file, folder, unique_ids=False)
-    return LocalSkill(
-        name=name,
-        version=READER_VERSION,
-        load=partial(load_unchanged, file, folder, content.digest, unique_ids=False),
-        benchmark=benchmark,
-        description=description or f"{file.name}",
-        digest=content.digest,
-        rows=content.rows,
-        files=(file, folder),
-        about=_about(file, content),
-    )
+    named = columns_of(columns, question)
+    asked = _one_file(test, images, named, "test")
+    benchmark = own_benchmark(name, asked, metric=metric, max_new_tokens=max_new_tokens)
+    return own_skill(name, _one_file(train, images, named, "train"), benchmark, description)
 
 
-def _about(file: Path, content: Content) -> tuple[str, ...]:
-    return tuple(f"{file.name}: {note}" for note in content.notes())
-
-
-def load_unchanged(path: Path, images: Path | None, digest: str, *, unique_ids: bool = True) -> Sequence[Example]:
-    """The examples of a file; raises UserError when it or its images are no longer what the digest was computed of."""
-    if content_digest(path, images, unique_ids=unique_ids) != digest:
-        raise UserError("this file, or an image it names, changed since the sweep was read; run again", file=str(path))
-    return read_examples(path, images, unique_ids=unique_ids)
+def _one_file(file: str | Path, images: str | Path | None, columns: Columns, part: Any) -> Collection:
+    folder = None if images is None else Path(images)
+    piece = file_piece(Path(file), folder, unique_ids=part == "test", columns=columns)
+    return Collection(((piece, 1.0),), part=part)

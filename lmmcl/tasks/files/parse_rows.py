@@ -1,129 +1,112 @@
-"""The rows of a local data file, whatever its container: .json (a list), .jsonl (one object a line), .parquet.
+"""The rows of local data, whatever their container: .json, .jsonl, .parquet, .csv, .tsv, .arrow, .tar, and folders.
 
-A container knows nothing of dialogues: that is `formats.py`. Rows are counted from 1, so that in a .jsonl file the row
-number is the line number an editor shows.
+A container knows nothing of dialogues: that is `layouts.py` and `formats.py`. Rows are counted from 1, so that in a .jsonl file
+the row number is the line number an editor shows, and in a .csv file that of a spreadsheet (the names of the columns are row 1).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lmmcl.errors import UserError, shown
+from lmmcl.errors import UserError
+from lmmcl.tasks.files.digest import DigestCache, state_of
+from lmmcl.tasks.readers.arrow_rows import arrow_rows, parquet_rows, saved_files, saved_rows
+from lmmcl.tasks.readers.csv_rows import comma_separated, tab_separated
+from lmmcl.tasks.readers.image_folder import class_rows, metadata_file
+from lmmcl.tasks.readers.json_rows import json_lines, json_list
+from lmmcl.tasks.readers.row_values import Unreadable, kind
+from lmmcl.tasks.readers.tar_rows import tar_rows
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
-PARQUET_BATCH = 256
-"""Rows turned into Python at a time: embedded images make rows large, and only one batch need be held twice."""
+__all__ = ["SUFFIXES", "Unreadable", "check_container", "default_images", "digest_of", "kind", "read_rows"]
+
+Reader = Callable[[Path], Iterator[tuple[int, Any]]]
+FILES: dict[str, Reader] = {
+    ".json": json_list,
+    ".jsonl": json_lines,
+    ".parquet": parquet_rows,
+    ".csv": comma_separated,
+    ".tsv": tab_separated,
+    ".arrow": arrow_rows,
+    ".tar": tar_rows,
+}
+SUFFIXES = tuple(FILES)
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A row that is not even JSON, and why."""
+class _Container(NamedTuple):
+    """How rows are read: the reader, the path that it is given, and what kind of container that is."""
 
-    reason: str
+    kind: str
+    path: Path
+    read: Reader
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(row number from 1, row) in file order; a line of a .jsonl file that is not JSON comes as `Unreadable`.
+    """(row number from 1, row) in order; a row that is not even JSON (or not as long as the others) comes as `Unreadable`.
 
     Rows may be of any JSON type: the reader of rows judges them. Raises UserError where the file as a whole cannot be
     read: it is missing, has an unknown suffix, or is not what its suffix says.
     """
-    check_container(path)
-    read = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix.lower()]
+    found = _container(path)
     try:
-        yield from read(path)
+        yield from found.read(found.path)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
 
 
 def check_container(path: Path) -> None:
-    """Raises UserError unless the path is a file with a suffix that can be read."""
+    """Raises UserError unless the path is a file or folder that can be read."""
+    _container(path)
+
+
+def default_images(path: Path) -> Path:
+    """The folder that names of images are relative to where nothing else is said: the file's, or the folder itself."""
+    return path if path.is_dir() else path.parent
+
+
+def container_kind(path: Path) -> str:
+    """What kind of container a path is: its suffix, `saved` or `classes`."""
+    return _container(path).kind
+
+
+def digest_of(path: Path, cache: DigestCache) -> str:
+    """The digest of the bytes that hold the rows; of a folder of classes the names of classes and images. Raises OSError."""
+    found = _container(path)
+    if found.kind == "classes":
+        return _hash([[row["label"], row["image"]] for _, row in found.read(path)])
+    if found.kind == "saved":
+        return _hash(cache.digests([state_of(file) for file in saved_files(path)[1:]]))
+    return cache.digests([state_of(found.path)])[0]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
+
+
+def _container(path: Path) -> _Container:
+    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+        return _folder(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
+        if not path.exists() and not suffix:
+            raise UserError("no such file or folder", file=str(path))
         raise UserError(f"cannot read {suffix or 'a file without suffix'}; allowed: {allowed}", file=str(path))
     if not path.is_file():
         raise UserError("is a folder, not a file" if path.is_dir() else "no such file", file=str(path))
+    return _Container(suffix, path, FILES[suffix])
 
 
-def _json(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
-        hint = "; one object a line? then name it .jsonl" if lines else ""
-        raise UserError(f"is not JSON: {error}{hint}", file=str(path)) from error
-    if not isinstance(data, list):
-        raise UserError(f"holds {kind(data)} where a list of rows is expected", file=str(path))
-    yield from ((number, _checked(row)) for number, row in enumerate(data, start=1))
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, _checked(json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object))
-            except (ValueError, RecursionError) as error:
-                yield number, Unreadable(f"is not JSON: {error}")
-
-
-class _Twice(dict[str, Any]):
-    """An object in which `key` is given twice: JSON readers silently keep the last."""
-
-    key = ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    twice, names = _Twice(found), [name for name, _ in pairs]
-    twice.key = next(name for name in names if names.count(name) > 1)
-    return twice
-
-
-def _checked(row: Any) -> Any:
-    """The row, or `Unreadable` where an object in it gives a key twice."""
-    open_values = [row]
-    while open_values:
-        value = open_values.pop()
-        if isinstance(value, _Twice):
-            return Unreadable(f"the key {shown(value.key)} is given twice in one object")
-        open_values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return row
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise UserError(f"is not a readable parquet file: {error}", file=str(path)) from error
-
-
-def kind(value: object) -> str:
-    """What a value is, in the words of JSON: 'a list', 'an object', 'the number 3'."""
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, bool):
-        return f"the truth value {value}"
-    if isinstance(value, int | float):
-        return "a number"
-    if value is None:
-        return "null"
-    return "a text" if isinstance(value, str) else f"a {type(value).__name__}"
+def _folder(path: Path) -> _Container:
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+        named = " or ".join(str(path / split) for split in splits)
+        raise UserError(f"holds several splits; name {named}", file=str(path))
+    if (path / "state.json").is_file():
+        return _Container("saved", path, saved_rows)
+    if (metadata := metadata_file(path)) is not None:
+        return _Container(metadata.suffix, metadata, FILES[metadata.suffix])
+    return _Container("classes", path, class_rows)

@@ -221,7 +221,7 @@ def told(hub: str, revision: str) -> Iterator[None]:
     except (DatasetsError, HTTPError, OSError, ValueError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the hub does not give it ({type(error).__name__}: {said}); on a machine without network, bring a copy made with "
+            f"it cannot be downloaded ({type(error).__name__}: {said}); on a machine without network, bring a copy made with "
             f"`hf download {hub} --repo-type dataset --local-dir COPIES/{hub}` and name it with `--copies COPIES`",
             file=place,
         ) from error

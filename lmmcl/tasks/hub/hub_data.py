@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 """A row in the data set's own schema: images as {"bytes", "path"}, a class label as its name (its number: `<column>_id`)."""
 
 TRAIN, TEST = "train", "test"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class HubSource:
     @property
     def pinned(self) -> bool:
         """Whether the revision is a commit, which never changes; a branch may."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return COMMIT.fullmatch(self.revision) is not None
 
     def identity(self) -> dict[str, Any]:
         """What enters a key."""

@@ -146,7 +146,7 @@ def converted(source: HubSource, hub: Hub, part: Part, outcome: Outcome) -> Iter
         except (KeyError, IndexError, TypeError, ValueError) as error:
             columns = ", ".join(map(str, row))
             raise UserError(
-                f"is not of the form expected of {source.hub}: {type(error).__name__}: {error}; its columns: {columns}",
+                f"does not have the form expected of {source.hub}: {type(error).__name__}: {error}; its columns: {columns}",
                 place=f"{part.name} {part.part}, row {number}",
             ) from error
         if example is None:
@@ -171,7 +171,7 @@ def unusable(example: Example, metric: Metric | None) -> str | None:
         right = metric.score(example.references[0], example) > 0
     except UserError:
         right = False
-    return None if right else f"its own answer is not right by {metric.name}"
+    return None if right else f"its own answer is not scored 1 by {metric.name}"
 
 
 def _is_too_large(image: ImageSource) -> bool:

@@ -83,9 +83,10 @@ class LmmsEvalBenchmark(Benchmark):
         name = self.data.replace("/", "___")
         if any((folder / each).is_dir() for folder in _caches() for each in (name, name.lower())):
             return None
+        command = f"from lmms_eval.tasks import get_task_dict; get_task_dict({self.task!r})"
         return (
-            f"the data set {self.data} of {self.name} is in no cache, and HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set; fetch it "
-            f'where there is a network with `python -c "from lmms_eval.tasks import get_task_dict; get_task_dict({self.task!r})"`'
+            f"the data set {self.data} of {self.name} is not in the cache, and HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set; fetch "
+            f'it where there is a network with `python -c "{command}"`'
         )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lmmcl.tasks.examples import Example, Message
-from lmmcl.tasks.files.dialogue import ROLES
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_skill
+from lmmcl.tasks.layouts.dialogue import ROLES
 from lmmcl.tasks.papers import multiple_choice
 from lmmcl.tasks.papers.prompts import picture, with_image
 

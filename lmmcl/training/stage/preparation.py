@@ -156,5 +156,7 @@ def _context(
         batch_of=lambda rows: pad_batch([data.encoded(row) for row in rows]),
         batch_size=job.batches.micro,
         forward=forward,
+        autocast=trainer.accelerator.autocast,
+        is_divided=job.placement.strategy_name in ("zero3", "fsdp"),
         earlier_adapters=lambda: earlier_adapters(job.step.parent, job.ledger),
     )

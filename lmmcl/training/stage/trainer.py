@@ -9,7 +9,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import LABELS, ROWS, TrainingMitigation
+from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
+from lmmcl.models.head import head_inputs
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
 from lmmcl.models.processing.padding import IGNORED
@@ -46,6 +47,7 @@ class StageTrainer(TrainerWithPrivateParts):
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
+        self.after_update: Callable[[], None] | None = None
         self.slices: Mapping[str, Slice] = {}
         """Of fused tensors that train in part, the slice that does, by parameter name."""
         self.taught = model
@@ -74,11 +76,14 @@ class StageTrainer(TrainerWithPrivateParts):
         its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        outputs = model(**self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None))
+        given = self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None)
+        with self._hidden_states() as hidden:
+            outputs = model(**given)
+        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
-            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, inputs)
+            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, shown)
             loss = loss if total is None else loss + total / num_items_in_batch
         loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
         if self.mitigation is not None:
@@ -99,6 +104,11 @@ class StageTrainer(TrainerWithPrivateParts):
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _hidden_states(self) -> AbstractContextManager[list[Tensor]]:
+        """What the head is given inside the `with`, where the mitigation runs it itself."""
+        runs_head = self.mitigation is not None and self.mitigation.runs_head
+        return head_inputs(self.taught) if runs_head else nullcontext([])
 
     def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
         """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
@@ -123,6 +133,8 @@ class StageTrainer(TrainerWithPrivateParts):
             optimizer.register_step_pre_hook(partial(self._decay_slices, dict(self.taught.named_parameters())))
         if is_new and self.mitigation is not None:
             self.mitigation.optimizer(self.memory, self.taught, optimizer)
+        if is_new and (after := self.after_update) is not None:
+            optimizer.register_step_post_hook(lambda *_: after())
         return optimizer
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:

@@ -59,5 +59,5 @@ def test_a_second_adapter_stays_clear_of_the_first(tmp_path: Path) -> None:
 
 def test_a_recipe_without_lora_is_refused_at_the_door(tmp_path: Path) -> None:
     text = SWEEP.replace("recipe: [sa_proj, gate_up]", "mitigation: [o_lora], recipe: [sa_proj]")
-    with pytest.raises(UserError, match=r"grids\[0\]\.mitigation: o_lora goes with recipes that have a LoRA adapter"):
+    with pytest.raises(UserError, match=r"grids\[0\]\.mitigation: o_lora needs a recipe with a LoRA adapter"):
         load_sweep(write_sweep(tmp_path, text))

@@ -255,3 +255,24 @@ def test_seeds_are_one_point_until_each_is_asked_for(tab: Browser, tmp_path: Pat
     assert tab.run(ROWS) == 2
     tab.click("#seeds")
     tab.wait(f"document.readyState === 'complete' && {ROWS} === 6")
+
+
+def test_a_stage_is_drawn_along_its_training_with_its_best_moment(tab: Browser, tmp_path: Path) -> None:
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], stages=1)
+    points = ((0, 0.0, 0.0), (10, 6.0, 0.5), (20, 9.0, -1.0), (40, 12.0, -6.0))
+    rows = [{"update": at, "learning": up, "held_out_forgetting": lost} for at, up, lost in points]
+    trials = [
+        replace(trial, stages=[replace(s, score_curve=rows if s.number else ()) for s in trial.stages])
+        for trial in results.trials
+    ]
+    show(tab, replace(results, trials=trials), tmp_path)
+    assert not tab.run("document.querySelector('#along-section').hidden")
+    assert tab.run("document.querySelector('#along').data.length") == 2, "a line a trial"
+    assert tab.run("[...document.querySelector('#along').data[0].x]") == [0, 6, 9, 12]
+    assert "best after 20 updates" in tab.run("document.querySelector('#along-note').textContent")
+    tab.run("(() => { const budget = document.querySelector('#budget'); budget.value = '10'; budget.oninput(); })()")
+    assert "best after 40 updates" in tab.run("document.querySelector('#along-note').textContent")
+    assert tab.run("[...document.querySelector('#along').data[0].marker.size]") == [6, 6, 6, 13]
+    picture(tab, "along", tmp_path)
+    show(tab, results, tmp_path)
+    assert tab.run("document.querySelector('#along-section').hidden")

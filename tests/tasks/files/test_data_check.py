@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 from own_data import llava_row, write_receipts
 from PIL import Image
+from typer.testing import CliRunner
 
+from lmmcl.cli import app
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.check import PixelBudget, Problem, check_file
+from lmmcl.tasks.files.check import check_file
+from lmmcl.tasks.files.check_report import Problem
+from lmmcl.tasks.files.image_check import PixelBudget
 
 
 def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
@@ -33,6 +38,16 @@ def test_a_good_file_is_counted_and_has_no_problems(tmp_path: Path) -> None:
         "conversions": {},
         "texts": {},
         "bad_rows": 0,
+        "missing_images": 0,
+        "groups": [],
+        "answers": {"<=1": 6},
+        "layouts": {},
+        "smallest": (32, 32),
+        "largest": (32, 32),
+        "opened": True,
+        "tokens": None,
+        "remedies": [],
+        "problem_count": 0,
     }
     assert report.summary() == f"{path}: 6 rows (1 without image), 12 turns, 5 images; no problems"
 
@@ -160,3 +175,96 @@ def test_images_are_decoded_together_only_as_far_as_their_pixels_are_few() -> No
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(decode, [100, 30, 30, 30, 90, 1, 1, 60, 60, 100]))
     assert 30 < most <= 100
+
+
+def test_problems_that_differ_in_names_and_numbers_are_one_group_with_a_count_and_five_rows(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=12)
+    rows: list[Any] = json.loads(path.read_text())
+    for number in range(3, 12):
+        rows[number]["image"] = f"images/none-{number}.png"
+    rows[0]["conversations"][1]["value"] = ""
+    path.write_text(json.dumps(rows))
+    report = check_file(path)
+    empty, missing = report.groups
+    assert str(empty) == "row 1, conversations[1].value: is empty"
+    assert (missing.count, missing.rows) == (9, [4, 5, 6, 7, 8])
+    first = f"{tmp_path}/images/none-3.png: no such file"
+    assert str(missing) == f"9 problems like this, in rows 4, 5, 6, 7, 8, …: image: {first}"
+    assert (report.total, report.bad_rows, len(report.problems)) == (10, 10, 10)
+    assert report.remedies == []
+
+
+def test_a_folder_of_images_that_would_do_is_named_where_every_row_misses_its_image(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path / "data", rows=4)
+    shutil.move(tmp_path / "data/images", tmp_path / "pictures/images")
+    assert check_file(path).remedies == [
+        f"no image is below {path.parent}; they are below {tmp_path / 'pictures'}: --images {tmp_path / 'pictures'}"
+    ]
+    shutil.move(tmp_path / "pictures/images", tmp_path / "flat")
+    assert check_file(path, open_images=False).remedies == [
+        f"no image is below {path.parent}; {tmp_path / 'flat'} has them without images/ in their names"
+    ]
+    shutil.rmtree(tmp_path / "flat")
+    [remedy] = check_file(path).remedies
+    assert remedy.endswith("name the folder that their names are relative to: --images FOLDER")
+
+
+def test_without_opening_images_only_those_that_are_not_there_are_problems(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=4)
+    (tmp_path / "images/train-0.png").write_bytes(b"no image")
+    (tmp_path / "images/train-1.png").unlink()
+    report = check_file(path, open_images=False)
+    assert [(problem.row, problem.field) for problem in report.problems] == [(2, "image")]
+    assert "4 images (not opened)" in report.summary()
+
+
+def test_an_image_that_was_decoded_for_a_check_is_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write_receipts(tmp_path, rows=4)
+    first = check_file(path)
+    opened: list[Any] = []
+    monkeypatch.setattr("lmmcl.tasks.files.image_check.open_image", opened.append)
+    assert check_file(path).to_dict() == first.to_dict()
+    assert opened == []
+    (tmp_path / "images/train-0.png").write_bytes((tmp_path / "images/train-1.png").read_bytes() + b" ")
+    check_file(path)
+    assert opened == [tmp_path / "images/train-0.png"]
+
+
+def test_what_a_file_holds_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=3)
+    rows = json.loads(path.read_text())
+    rows[0]["conversations"][1]["value"] = "one two three four"
+    path.write_text(json.dumps([*rows, {"question": "1 + 1?", "answer": "2"}]))
+    bar = "#" * 30
+    report = check_file(
+        path, count_tokens=lambda example: 10 * len(example.messages[-1].content.split()), max_length=20
+    )
+    assert report.details() == [
+        "read as question: 1 rows",
+        "images: 32 x 32 to 32 x 32 pixels, median 0.001 megapixels",
+        "answers by words:",
+        f"         1 {bar} 3",
+        "         2                                0",
+        "         3                                0",
+        f"       4-5 {'#' * 10:30} 1",
+        "tokens of 4 rows: median 10, 95 % up to 40, longest 40; max_length 20 cuts 1 (25 %)",
+    ]
+
+
+def test_a_check_for_a_model_counts_the_rows_that_max_length_would_cut(tmp_path: Path) -> None:
+    path = write_receipts(tmp_path, rows=4)
+    told = CliRunner().invoke(app, ["data", "check", str(path), "--model", "tiny-onevision", "--max-length", "3"])
+    assert "max_length 3 cuts 4 (100 %)" in told.output
+    alone = CliRunner().invoke(app, ["data", "check", str(path), "--max-length", "3"])
+    assert isinstance(alone.exception, UserError)
+
+
+def test_columns_and_question_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "1 + 1?", "a": "2"}\n')
+    told = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert (told.exit_code, "`columns: {question: q, answer: a}`" in told.output) == (2, True)
+    assert CliRunner().invoke(app, ["data", "check", str(path), "--columns", "question=q,answer=a"]).exit_code == 0

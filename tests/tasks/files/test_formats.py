@@ -160,8 +160,8 @@ def test_a_line_number_is_the_row_number(tmp_path: Path) -> None:
 OK = [human("?"), gpt("a")]
 BAD_ROWS: list[tuple[Any, str, str]] = [
     ([], "row", "is a list where an object is expected"),
-    ({"conversation": OK}, "row", "has neither; its columns: 'conversation'"),
-    ({"conversations": OK, "messages": OK}, "row", "has both"),
+    ({"conversation": OK}, "row", "its columns: conversation. 'conversation' is nearly 'conversations'."),
+    ({"conversations": OK, "messages": OK}, "row", "may be read as conversations or as messages"),
     ({"conversations": "hello"}, "conversations", "is a text where a list of turns"),
     ({"conversations": []}, "conversations", "is empty"),
     ({"conversations": ["hello"]}, "conversations[0]", "is a text where an object with 'from', 'value'"),
@@ -234,7 +234,7 @@ def test_a_bad_row_is_refused_by_file_row_and_field(tmp_path: Path, row: Any, fi
         ("rows.json", b"[]", "holds no rows"),
         ("rows.jsonl", b"\n\n", "holds no rows"),
         ("rows.parquet", b"PAR1nonsense", "is not a readable parquet file"),
-        ("rows.csv", b"a,b", "cannot read .csv; allowed: .json, .jsonl, .parquet"),
+        ("rows.xml", b"<a>", "cannot read .xml; allowed: .json, .jsonl, .parquet, .csv, .tsv, .arrow, .tar"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes, message: str) -> None:

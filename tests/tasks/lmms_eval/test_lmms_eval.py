@@ -235,7 +235,7 @@ def test_offline_a_data_set_in_no_cache_is_told_before_anything_starts(
     monkeypatch.setenv("LMMCL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     benchmark = lmms_eval_benchmark("lmms_eval/sights_val")
-    with pytest.raises(UserError, match=r"lab/Sights of lmms_eval/sights_val is in no cache.*python -c"):
+    with pytest.raises(UserError, match=r"lab/Sights of lmms_eval/sights_val is not in the cache.*python -c"):
         check_prepared([benchmark])
     with pytest.raises(UserError, match=r"fetch it with `lmmcl data prepare ai2d`\n.*lab/Sights"):
         check_prepared([benchmark, get_benchmark("ai2d")])

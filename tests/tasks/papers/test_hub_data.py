@@ -84,7 +84,7 @@ def test_a_branch_is_read_at_one_commit(folder: Path) -> None:
 
 
 def test_nothing_half_done_is_left_in_place(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"is not of the form expected of lmms-lab/ai2d.*its columns: id, text"):
+    with pytest.raises(UserError, match=r"does not have the form expected of lmms-lab/ai2d.*its columns: id, text"):
         prepare(["ai2d"], OtherColumns(folder), folder, say=lambda _: None)
     assert not list(folder.rglob("*.parquet"))
 

@@ -99,7 +99,7 @@ def test_a_plan_says_that_its_numbers_are_an_upper_bound(tmp_path: Path) -> None
     text = SWEEP.replace("recipe: [sa_proj, gate_up]", "recipe: [{kappatune: {rank: 4}}]")
     plan = make_plan(load_sweep(write_sweep(tmp_path, text)), Ledger(str(tmp_path / "store")))
     assert plan.notes == (
-        "kappatune(rank=4) chooses its layers when a stage begins: its parameters and bytes are the most there can be",
+        "kappatune(rank=4) chooses its layers when a stage begins: its parameters and bytes are upper bounds",
     )
 
 
@@ -107,10 +107,10 @@ def test_a_plan_says_that_its_numbers_are_an_upper_bound(tmp_path: Path) -> None
     ("recipe", "said"),
     [
         ({"kappatune": {"share": 0}}, "kappatune.share: Input should be greater than 0, not 0; allowed: above 0, at most 1"),
-        ({"kappatune": {"learning_rates": {"llm": 1e-4}}}, "learning_rates do not go with kappatune"),
+        ({"kappatune": {"learning_rates": {"llm": 1e-4}}}, "learning_rates cannot be combined with kappatune"),
         ("kappatun", "did you mean 'kappatune'"),
         ("corda", "'corda' is not a recipe: CorDA"),
-        ("projector+corda", "near it are osf"),
+        ("projector+corda", "alternatives: osf"),
     ],
     ids=str,
 )  # fmt: skip
@@ -122,5 +122,5 @@ def test_what_cannot_be_is_told_with_the_reason(recipe: Any, said: str) -> None:
 
 def test_orthogonal_adapters_need_the_same_layers_at_every_stage(tmp_path: Path) -> None:
     text = SWEEP.replace("recipe: [sa_proj, gate_up]", "mitigation: [o_lora], recipe: [{kappatune: {rank: 4}}]")
-    with pytest.raises(UserError, match="o_lora goes with recipes that have a LoRA adapter"):
+    with pytest.raises(UserError, match="o_lora needs a recipe with a LoRA adapter"):
         load_sweep(write_sweep(tmp_path, text))

@@ -32,7 +32,12 @@ function drawProbes() {
     },
   );
   by("probe-note").textContent = data.correlations[by("probe").value] || "";
-  Plotly.react("probes", traces, layout(plain(by("probe").value), "held-out forgetting (points, below 0: forgot)"), config);
+  Plotly.react(
+    "probes",
+    traces,
+    layout(plain(by("probe").value), "held-out forgetting (points, below 0: forgot)"),
+    config,
+  );
   drawInside();
 }
 // A probe inside stages: its value against the updates of a trial, one stage after the other.
@@ -204,4 +209,67 @@ function startCells() {
     drawCells();
     drawCellTable();
   };
+}
+// Learning against held-out forgetting along a stage: a line for each trial, with its best moment under the reader's budget.
+
+const along = (trial) => trial.stages.filter((stage) => stage.along);
+
+function alongOf(trial) {
+  return along(trial).find((stage) => String(stage.number) === by("along-stage").value);
+}
+
+// The report lists the moments to choose from by the budget that they need.
+function bestMoment(stage) {
+  const allowed = stage.along.front.filter((each) => each[0] <= Number(by("budget").value));
+  return allowed.length ? allowed[allowed.length - 1][1] : null;
+}
+
+function drawAlong() {
+  const any = data.trials.some((trial) => along(trial).length);
+  by("along-section").hidden = !any;
+  if (!any) return;
+  const trials = visible().filter(alongOf);
+  const traces = trials.map((trial) => {
+    const stage = alongOf(trial),
+      best = bestMoment(stage),
+      chosen = trial.place === state.trial;
+    return {
+      x: stage.along.learning,
+      y: stage.along.heldOut,
+      customdata: stage.along.updates.map(() => trial.place),
+      text: stage.along.updates.map(
+        (update, at) =>
+          `<b>${plain(trial.name)}</b><br>after ${update} updates of ${plain(stage.skill || "")}` +
+          `<br>learning ${points(stage.along.learning[at])}, held-out forgetting ${points(stage.along.heldOut[at])}` +
+          (at === best ? "<br>best within the budget" : ""),
+      ),
+      mode: "lines+markers",
+      hovertemplate: "%{text}<extra></extra>",
+      line: { color: chosen ? INK : colourOf(trial), width: chosen ? 3 : 1.4 },
+      marker: {
+        size: stage.along.updates.map((_, at) => (at === best ? 13 : 6)),
+        color: chosen ? INK : colourOf(trial),
+        symbol: symbolOf(trial) + (hollow(trial) ? "-open" : ""),
+      },
+    };
+  });
+  const told = alongOf(data.trials[state.trial] || { stages: [] }),
+    at = told ? bestMoment(told) : null;
+  by("along-note").textContent = !told
+    ? ""
+    : at === null
+      ? `${data.trials[state.trial].name}: no moment keeps within the budget.`
+      : `${data.trials[state.trial].name}: best after ${told.along.updates[at]} updates, learning ${points(told.along.learning[at])}, held-out forgetting ${points(told.along.heldOut[at])}.`;
+  const shape = layout("learning (points)", "held-out forgetting (points, below 0: forgot)");
+  Plotly.react("along", traces, shape, config);
+}
+
+function startAlong() {
+  const skills = new Map(data.trials.flatMap((trial) => along(trial).map((stage) => [stage.number, stage.skill])));
+  const orders = new Set(data.trials.map((trial) => JSON.stringify(trial.skills)));
+  for (const number of [...skills.keys()].sort((a, b) => a - b)) {
+    const name = orders.size === 1 ? `${number} ${skills.get(number)}` : `stage ${number}`;
+    by("along-stage").append(make("option", name, { value: number }));
+  }
+  by("along-stage").onchange = drawAlong;
 }

@@ -73,7 +73,11 @@ function drawFirst() {
   Object.assign(shape, { barmode: "group", bargap: 0.25 });
   Object.assign(shape.xaxis, { type: "category", anchor: "y2" });
   shape.yaxis.domain = [0.54, 1];
-  shape.yaxis2 = { ...shape.yaxis, domain: [0, 0.46], title: { text: "held-out forg. (below 0: forgot)", standoff: 8 } };
+  shape.yaxis2 = {
+    ...shape.yaxis,
+    domain: [0, 0.46],
+    title: { text: "held-out forg. (below 0: forgot)", standoff: 8 },
+  };
   by("first").closest("section").hidden = !traces.length;
   if (traces.length) Plotly.react("first", traces, shape, config);
 }

@@ -7,6 +7,7 @@ function choose(place) {
   drawMatrix();
   drawLoss();
   drawCellTable();
+  drawAlong();
   for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
 }
 
@@ -55,9 +56,11 @@ by("budget").value = whole.advice.budget;
 by("budget").oninput = () => {
   drawAdvice();
   drawScatter();
+  drawAlong();
 };
 by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
 startCells();
+startAlong();
 drawAdvice();
 drawFilters();
 drawTable();
@@ -70,14 +73,14 @@ const first = whole.advice.groups.map((group) => choiceUnder(group, whole.advice
 choose(first && !eachSeed ? first.trial : 0);
 drawFirst();
 drawProbes();
-for (const id of ["scatter", "curves", "probes", "inside", "cells"])
+for (const id of ["scatter", "curves", "along", "probes", "inside", "cells"])
   if (by(id).on)
     by(id).on("plotly_click", (event) => {
       const place = event.points[0].customdata;
       if (place !== undefined && place !== null) choose(place);
     });
 // paper is narrower than the screen: the plots take its width while it is printed
-const PLOTS = ["scatter", "curves", "loss", "first", "probes", "inside", "cells"];
+const PLOTS = ["scatter", "curves", "along", "loss", "first", "probes", "inside", "cells"];
 function fit(width) {
   const layout = width ? { autosize: false, width } : { autosize: true, width: null };
   for (const id of PLOTS) if (by(id).data) Plotly.relayout(id, layout);

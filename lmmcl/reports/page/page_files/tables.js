@@ -159,6 +159,7 @@ function drawFilters() {
         drawCurves();
         drawFirst();
         drawProbes();
+        drawAlong();
         drawCells();
         drawTable();
       };

@@ -115,7 +115,7 @@ function drawMatrix() {
     .map((axis) => `${axis.label} ${axisValue(trial, axis)}`)
     .filter((text) => !text.endsWith(" none"));
   by("trial-note").append(
-    `${facts.join(" · ")} · ${trial.reached}. Trained ${trial.costWords[0]}, on disk ${trial.costWords[1]}, time ${trial.costWords[2]}, peak memory ${trial.costWords[3]}.`,
+    `${facts.join(" · ")} · ${trial.reached}. Trained ${trial.costWords[0]}, size on disk ${trial.costWords[1]}, time ${trial.costWords[2]}, peak memory ${trial.costWords[3]}.`,
   );
   if (trial.error) by("trial-note").append(make("div", trial.error, { class: "error" }));
   const taught = [...new Set(trial.skills)].map((name) => data.benchmarks.indexOf(name)).filter((place) => place >= 0);

@@ -7,8 +7,8 @@ from typing import Any
 
 from lmmcl.errors import unknown
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Message, Role
-from lmmcl.tasks.files.parse_rows import kind
-from lmmcl.tasks.files.placeholders import meant_placeholder, refusal_of
+from lmmcl.tasks.layouts.placeholders import meant_placeholder, refusal_of
+from lmmcl.tasks.readers.row_values import kind
 
 Complain = Callable[[str, str], Any]
 """Told (field, message) for each thing that is wrong in a row; what it returns is None."""
@@ -21,6 +21,9 @@ ROLES: dict[str, Role] = {
     "system": "system",
 }
 TURN_FIELDS = {"conversations": ("from", "value"), "messages": ("role", "content")}
+TOOL_ROLES = ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "tool_calls", "ipython")
+"""Speakers that ShareGPT, OpenAI and ms-swift give to tools and to calls of them."""
+TOOLS = "calls of tools are not supported: leave such rows out"
 
 
 class Turns:
@@ -32,6 +35,7 @@ class Turns:
         self.complain = complain
         self.inline: list[tuple[str, Any]] = []
         self.order: list[tuple[str, int]] = []
+        self.accepted: tuple[str, ...] = ()
 
     def read(self, turns: Any) -> list[Message]:
         if not isinstance(turns, list) or not turns:
@@ -39,10 +43,29 @@ class Turns:
                 self.column, f"is {'empty' if turns == [] else kind(turns)} where a list of turns is expected"
             )
             return []
+        self._choose_keys(turns[0])
+        turns = self._with_first_answer(turns)
         messages = [message for index, turn in enumerate(turns) if (message := self.turn(index, turn)) is not None]
         if len(messages) < len(turns):
             return []
         return messages if self.in_order(messages) else []
+
+    def _choose_keys(self, first: Any) -> None:
+        """Some write `messages` with the keys of `conversations`, and the other way round: the first turn tells."""
+        if isinstance(first, dict) and self.speaker not in first:
+            other = next(keys for name, keys in TURN_FIELDS.items() if name != self.column)
+            if other[0] in first and other[1] in first:
+                self.speaker, self.text = other
+
+    def _with_first_answer(self, turns: list[Any]) -> list[Any]:
+        """A last turn that lists several accepted answers, as the first of them: that is taught."""
+        last = turns[-1]
+        if not isinstance(last, dict) or not isinstance(answers := last.get(self.text), list) or not answers:
+            return turns
+        if ROLES.get(str(last.get(self.speaker))) != "assistant" or not all(isinstance(each, str) for each in answers):
+            return turns
+        self.accepted = tuple(answers)
+        return [*turns[:-1], {**last, self.text: answers[0]}]
 
     def turn(self, index: int, turn: Any) -> Message | None:
         place = f"{self.column}[{index}]"
@@ -54,8 +77,12 @@ class Turns:
         role = ROLES.get(name) if isinstance(name, str) else None
         if not isinstance(name, str):
             self.complain(f"{place}.{self.speaker}", f"is {kind(name)} where one of {', '.join(ROLES)} is expected")
+        elif name in TOOL_ROLES:
+            return self.complain(f"{place}.{self.speaker}", f"is {name!r}: {TOOLS}")
         elif role is None:
             self.complain(f"{place}.{self.speaker}", unknown("role", name[:40], ROLES))
+        if role == "assistant" and turn.get("tool_calls"):
+            return self.complain(f"{place}.tool_calls", TOOLS)
         content = self.content(f"{place}.{self.text}", turn.get(self.text))
         if role is None or content is None:
             return None
@@ -71,12 +98,12 @@ class Turns:
 
     def content(self, place: str, value: Any) -> str | None:
         """The text of a turn, its image parts turned into placeholders; None after a complaint."""
-        if isinstance(value, list) and self.column == "messages":
+        if isinstance(value, list) and self.text == "content":
             parts = [self.part(f"{place}[{index}]", part) for index, part in enumerate(value)]
             return None if None in parts else _join([part for part in parts if part])
         if isinstance(value, str):
             return value if is_unicode(value, place, self.complain) else None
-        allowed = "a text or a list of parts" if self.column == "messages" else "a text"
+        allowed = "a text or a list of parts" if self.text == "content" else "a text"
         return self.complain(place, f"is {kind(value)} where {allowed} is expected")
 
     def part(self, place: str, part: Any) -> str | None:
@@ -87,8 +114,14 @@ class Turns:
             return part["text"] if is_unicode(part["text"], f"{place}.text", self.complain) else None
         if sort == "text":
             return self.complain(f"{place}.text", f"is {kind(part.get('text'))} where a text is expected")
+        if sort == "image_url":
+            return self._image_url(place, part.get("image_url"))
         if sort != "image":
-            told = unknown("part", sort[:40], ("image", "text")) if isinstance(sort, str) else f"is {kind(sort)}"
+            told = (
+                unknown("part", sort[:40], ("image", "image_url", "text"))
+                if isinstance(sort, str)
+                else f"is {kind(sort)}"
+            )
             return self.complain(f"{place}.type", told)
         for key in ("image", "path"):
             if part.get(key) is not None:
@@ -97,6 +130,14 @@ class Turns:
         else:
             if isinstance(part.get("index"), int) and not isinstance(part["index"], bool):
                 self.order.append((f"{place}.index", part["index"]))
+        return IMAGE_PLACEHOLDER
+
+    def _image_url(self, place: str, value: Any) -> str | None:
+        """OpenAI's form: a data URL, or the path of a file."""
+        url = value.get("url") if isinstance(value, dict) else value
+        if not isinstance(url, str):
+            return self.complain(f"{place}.image_url", "is an object without the text 'url'")
+        self.inline.append((f"{place}.image_url.url" if isinstance(value, dict) else f"{place}.image_url", url))
         return IMAGE_PLACEHOLDER
 
     def in_order(self, messages: list[Message]) -> bool:
@@ -140,6 +181,8 @@ def place_images(messages: list[Message], images: int, column: str, complain: Co
 
 def is_unicode(text: str, place: str, complain: Complain) -> bool:
     """Whether a text can be written and tokenized: JSON may spell half of a surrogate pair, which is not a character."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

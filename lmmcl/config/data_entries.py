@@ -1,0 +1,133 @@
+"""The form of your own data in a sweep file: files, folders, data sets of the hub, with columns, weights and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from lmmcl.config.settings import Settings
+from lmmcl.tasks.files.local_files import ANSWER_TOKENS
+
+LONGEST_NAME = 100
+"""A file system takes 255 bytes for a folder's name, and a step's holds several names."""
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""Names become parts of paths and of metric names, so they hold letters, digits and `_ . -` only."""
+
+Text = Annotated[str, Field(min_length=1)]
+ColumnsEntry = dict[Text, Text | Annotated[list[Text], Field(min_length=1)]] | None
+COLUMNS = (
+    "which column is which, as {ours: theirs}: image, question, answer, answers, input, caption, label, system, messages, "
+    "conversations, id; several columns of images as a list. The usual layouts need none"
+)
+QUESTION = "the question for rows that hold none (images with captions or classes)"
+
+
+class SourceEntry(Settings):
+    """One source of rows: a file or folder, or a data set of the hub."""
+
+    file: Text | None = Field(
+        default=None,
+        description="path relative to the sweep file: .json, .jsonl, .parquet, .csv, .tsv, .arrow, .tar, a folder of classes or of "
+        "`save_to_disk`; `*` and `?` stand for several files",
+    )
+    hub: Text | None = Field(default=None, description="a data set of the hub, as owner/name, instead of a file")
+    split: Text | None = Field(default=None, description="the split of a data set of the hub, such as train")
+    config: Text | None = Field(default=None, description="the configuration of a data set of the hub that has several")
+    revision: Text | None = Field(
+        default=None, description="a commit, tag or branch of a data set of the hub; the commit enters the key"
+    )
+    images: Text | None = Field(default=None, description="folder that image names are relative to")
+    columns: ColumnsEntry = Field(default=None, description=COLUMNS)
+    question: Text | None = Field(default=None, description=QUESTION)
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="how often each row counts in an epoch: 2 twice, 0.5 a fixed half of the rows",
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SourceEntry:
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("one of file and hub is expected" + (", not both" if self.file else ""))
+        if self.hub is not None and self.split is None:
+            raise ValueError("split is missing: which part of the data set of the hub, such as train")
+        for name in ("split", "config", "revision"):
+            if self.hub is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is of data sets of the hub; a file has none")
+        if self.hub is not None and self.images is not None:
+            raise ValueError("images is a folder for files; images of a hub data set are fetched with it")
+        return self
+
+
+class SplitEntry(Settings):
+    """A part of the training data, held back for the test."""
+
+    share: float = Field(gt=0, lt=1, description="share of the training rows that are asked and not taught")
+    by: Text | None = Field(
+        default=None,
+        description="what stays together: `picture` (rows that show the same picture) or a column; by default single rows",
+    )
+    seed: int = Field(default=0, ge=0, description="another seed holds back other rows")
+
+
+def _sources(given: Any) -> Any:
+    """One source, or a list of them; a text is a file."""
+    several = given if isinstance(given, list) else [given]
+    return [{"file": each} if isinstance(each, str) else each for each in several]
+
+
+def _test(given: Any) -> Any:
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return {"share": given}
+    is_split = isinstance(given, SplitEntry) or (isinstance(given, Mapping) and {"share", "by", "seed"} & given.keys())
+    return given if is_split else _sources(given)
+
+
+def _kind(given: Any) -> str:
+    return "<sources>" if isinstance(given, list | tuple) else "<split>"
+
+
+_OneOrSeveral = str | SourceEntry | list[str | SourceEntry]
+Sources = Annotated[
+    Annotated[list[SourceEntry], Field(min_length=1)],
+    BeforeValidator(_sources, json_schema_input_type=_OneOrSeveral),
+]
+SourcesOrSplit = Annotated[
+    Annotated[SplitEntry, Tag("<split>")] | Annotated[list[SourceEntry], Field(min_length=1), Tag("<sources>")],
+    Discriminator(_kind),
+    BeforeValidator(_test, json_schema_input_type=_OneOrSeveral | float | SplitEntry),
+]
+
+
+class _OwnData(Settings):
+    images: Text | None = Field(
+        default=None, description="folder that image names are relative to; default that of the file"
+    )
+    columns: ColumnsEntry = Field(default=None, description=COLUMNS)
+    question: Text | None = Field(default=None, description=QUESTION)
+    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
+    max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
+
+
+class LocalBenchmarkEntry(_OwnData):
+    """A held-out benchmark of your own data."""
+
+    test: Sources = Field(
+        description="a file or folder relative to the sweep file, `{hub: owner/name, split: test}`, or a list of such"
+    )
+
+
+class LocalSkillEntry(_OwnData):
+    """A skill of your own data."""
+
+    train: Sources = Field(
+        description="training rows: a file or folder relative to the sweep file, `{hub: owner/name, split: train}`, or a list of "
+        "such, each perhaps with a `weight`"
+    )
+    test: SourcesOrSplit = Field(
+        description="test rows in the same forms, or the share of the training rows that is held back: 0.1, or "
+        "`{share: 0.1, by: picture, seed: 0}`"
+    )

@@ -1,0 +1,136 @@
+"""Learning and held-out forgetting along the training of a stage, and the moment at which it would best have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lmmcl.reports import formatting
+from lmmcl.reports.recommend import BUDGET, short_name
+from lmmcl.reports.results import StageResult, SweepResults, TrialResult, finite
+from lmmcl.reports.seeds import averaged, has_seeds
+
+TITLE = "Best moment inside a stage"
+HEADS = ("trial", "while taught", "best after", "learning", "held-out forg.", "at the end", "held-out forg. at the end")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After `update` updates of a stage: the measures as if the stage ended there, in points."""
+
+    update: int
+    learning: float
+    held_out_forgetting: float
+
+    @property
+    def least_budget(self) -> float:
+        """The smallest budget of held-out forgetting that allows to end here."""
+        return -self.held_out_forgetting
+
+    def to_dict(self) -> dict[str, Any]:
+        """As reports for other programs hold it."""
+        return asdict(self)
+
+
+def moments(stage: StageResult) -> list[Moment]:
+    """The moments of a stage with both measures, its start (update 0) left out."""
+    found = []
+    for row in stage.score_curve:
+        learning, held_out = finite(row.get("learning")), finite(row.get("held_out_forgetting"))
+        if row["update"] and learning is not None and held_out is not None:
+            found.append(Moment(int(row["update"]), learning, held_out))
+    return found
+
+
+def moment_front(stage: StageResult) -> list[Moment]:
+    """The moments that none beats, from the least budget to the largest: each learns more than those before it."""
+    front: list[Moment] = []
+    for moment in sorted(moments(stage), key=lambda each: (each.least_budget, -each.learning, each.update)):
+        if not front or moment.learning > front[-1].learning:
+            front.append(moment)
+    return front
+
+
+def best_moment(stage: StageResult, budget: float = BUDGET) -> Moment | None:
+    """The moment that learns most and loses at most `budget` points of the held-out benchmarks; of equal ones that which loses
+    less, then the earliest. None where every moment loses more, or nothing was asked inside the stage."""
+    allowed = [moment for moment in moment_front(stage) if moment.least_budget <= budget]
+    return allowed[-1] if allowed else None
+
+
+def _stages(results: SweepResults) -> Iterator[tuple[TrialResult, StageResult]]:
+    return ((trial, stage) for trial in results.trials for stage in trial.stages if moments(stage))
+
+
+def _rows(results: SweepResults, budget: float) -> list[list[str]]:
+    results = averaged(results) if has_seeds(results) else results
+    rows = []
+    for trial, stage in _stages(results):
+        best, end = best_moment(stage, budget), stage.measures
+        last = max(int(row["update"]) for row in stage.score_curve)
+        found = (
+            [f"{best.update} of {last}", formatting.points(best.learning), formatting.points(best.held_out_forgetting)]
+            if best
+            else [f"none of {last}", "–", "–"]
+        )
+        ends = [formatting.points(finite(end.get(name))) for name in ("learning", "held_out_forgetting")]
+        rows.append([short_name(results, trial), str(stage.skill), *found, *ends])
+    return rows
+
+
+def _note(budget: float) -> str:
+    chosen = f"The moment that learns most with at most {budget:g} points of held-out forgetting"
+    return f"{chosen}; choosing among moments biases it upwards."
+
+
+def moments_table(results: SweepResults, budget: float = BUDGET) -> Table | None:
+    """For the terminal; None where no benchmark was asked inside a stage."""
+    rows = _rows(results, budget)
+    if not rows:
+        return None
+    table = Table(title=TITLE, caption=_note(budget), title_justify="left")
+    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
+    for number, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def moments_markdown(results: SweepResults, budget: float = BUDGET) -> str:
+    """The same as Markdown; empty where no benchmark was asked inside a stage."""
+    rows = _rows(results, budget)
+    if not rows:
+        return ""
+    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
+    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
+    return "\n".join([*lines, "", _note(budget), ""])
+
+
+def moment_rows(results: SweepResults, budget: float = BUDGET) -> Iterator[dict[str, Any]]:
+    """A row for each moment inside a stage: measures, scores, and whether it is the best under the budget."""
+    for trial in results.trials:
+        for stage in trial.stages:
+            best = best_moment(stage, budget)
+            for row in stage.score_curve:
+                yield {
+                    "trial": trial.name,
+                    "stage": stage.number,
+                    "skill": stage.skill,
+                    **{**_whole(row), "best": best is not None and row["update"] == best.update},
+                    "trial_key": trial.key,
+                }
+
+
+def _whole(row: Mapping[str, float]) -> dict[str, Any]:
+    return {**row, "update": int(row["update"])}
+
+
+def front_of(stage: StageResult) -> Sequence[tuple[float, int]]:
+    """For the page: [least budget, place in the curve] of the moments to choose from, in that order."""
+    places = {int(row["update"]): place for place, row in enumerate(stage.score_curve)}
+    return [(moment.least_budget, places[moment.update]) for moment in moment_front(stage)]

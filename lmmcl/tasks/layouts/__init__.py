@@ -1,0 +1,1 @@
+"""How the columns of a row are read as a dialogue about images."""

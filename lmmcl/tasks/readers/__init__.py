@@ -1,0 +1,1 @@
+"""One file a kind of container: each yields (row number, row) and knows nothing of dialogues."""
