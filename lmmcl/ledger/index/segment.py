@@ -1,6 +1,6 @@
 """One file of an index: copies of records, each with the stamp of the `record.json` that it is a copy of.
 
-    index/<random>.records      a line of JSON (paths, stamps, where which record is), then compressed blocks of records
+    index/<random>.records      SHA-256 of the rest, a line of JSON (paths, stamps, sizes of blocks), compressed blocks of records
 
 A segment is written once and never changed. It is no truth: what it says of a path counts only while the record of that path has
 the same stamp (size, and time of change or tag), and without it the records themselves are read. Scores of questions are kept as
@@ -79,11 +79,11 @@ def encode_segment(records: Sequence[tuple[str, Record]]) -> bytes:
     body = b"".join(blocks)
     header = {
         "format": FORMAT,
-        "sha256": hashlib.sha256(body).hexdigest(),
         "blocks": [len(block) for block in blocks],
         "stamps": {record.path: stamp for stamp, record in records},
     }
-    return json.dumps(header, separators=(",", ":")).encode() + b"\n" + body
+    rest = json.dumps(header, separators=(",", ":")).encode() + b"\n" + body
+    return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
 
 
 def _encode_block(records: Sequence[Record]) -> bytes:
@@ -112,10 +112,13 @@ def _pack(scores: Any) -> tuple[bytes, str]:
 
 def decode_segment(content: bytes) -> Segment:
     """The segment; raises ValueError where it was cut or changed, or is of another format."""
-    head, _, body = content.partition(b"\n")
+    seal, _, rest = content.partition(b"\n")
+    if seal != hashlib.sha256(rest).hexdigest().encode():
+        raise ValueError("checksum mismatch")
+    head, _, body = rest.partition(b"\n")
     header = json.loads(head)
-    if header.get("format") != FORMAT or header["sha256"] != hashlib.sha256(body).hexdigest():
-        raise ValueError("is damaged, or of another format")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"is not an index of a supported version ({header.get('format')}, not {FORMAT})")
     view, blocks, at = memoryview(body), [], 0
     for length in header["blocks"]:
         blocks.append(bytes(view[at : at + length]))

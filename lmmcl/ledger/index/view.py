@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -20,6 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger.index.segment import FOLDER, SUFFIX, Segment, compact, decode_segment, encode_segment
 from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.record import KINDS, RECORD, Record
+from lmmcl.ledger.store import Store
 from lmmcl.steps import Step
 
 WORTH_KEEPING = 64
@@ -166,6 +167,17 @@ class RecordView:
         for name in old:
             with suppress(FileNotFoundError, OSError, UserError):
                 self._ledger.files.remove(name)
+
+
+def damaged_segments(files: Store) -> Iterator[tuple[str, str]]:
+    """(name, why) of each file of the index that was cut or changed: it counts for nothing, and may be deleted."""
+    for name in files.matches(f"{FOLDER}/*{SUFFIX}"):
+        try:
+            decode_segment(files.read(name))
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError) as error:
+            yield name, str(error)
 
 
 class SingleReads(RecordView):

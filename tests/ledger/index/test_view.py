@@ -123,8 +123,9 @@ def test_a_damaged_index_is_said_and_the_records_are_read(tmp_path: Path, caplog
     file.write_bytes(content)
     view = RecordView(ledger)
     assert all(view.has(step) for step in sweep.steps.values())
-    assert "is damaged, or of another format; the records themselves are read" in caplog.text
-    assert check_store(ledger).damages == []
+    assert "checksum mismatch; the records themselves are read" in caplog.text
+    assert [damage.why for damage in check_store(ledger, repair=True).damages] == ["checksum mismatch"]
+    assert not file.exists() and check_store(ledger).damages == []
 
 
 def test_an_object_store_is_looked_at_in_few_requests_once_there_is_an_index(counted: Ledger, tmp_path: Path) -> None:
