@@ -15,7 +15,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "training": "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio "
         "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
         "evaluation": "limit precision updates every",
-        "benchmarks": "held_out own allow_overlap lmms_eval tags",
+        "benchmarks": "held_out own allow_overlap lmms_eval tags wordings",
         "grids[…]": "model recipe mitigation order seed",
         "search": "stop scheduler optuna",
     },

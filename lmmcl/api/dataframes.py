@@ -15,6 +15,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables import long_rows
 from lmmcl.reports.tables.export import flat_rows
 from lmmcl.reports.tables.moments import moment_rows
+from lmmcl.reports.tables.wording_spread import wording_rows
 from lmmcl.search.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ANSWER = ["id", "question", "references", "prediction", "score", "metadata"]
 SAMPLES = ["trial", "stage", "benchmark", *ANSWER, "trial_key", "checkpoint_key"]
 CURVES = ["trial", "stage", "skill", "update", "loss", "learning_rate", "grad_norm", "updates_per_second", "trial_key"]
 MOMENTS = ["trial", "stage", "skill", "update", "learning", "held_out_forgetting", "best", "trial_key"]
+WORDINGS = ["trial", "stage", "benchmark", "wording", "score", "change", "trial_key"]
 PROBES = ["trial", "stage", "skill", "update", "probe", "value", "trial_key"]
 """Columns that a table has even where it has no rows."""
 
@@ -99,7 +101,7 @@ class Results:
         The `id` pairs the answers of two models to one question. Raises UserError for unknown names and for damaged files.
         """
         benchmarks = _several(benchmark)
-        known = list(dict.fromkeys(each.name for one in self.sweep.trials for each in one.benchmarks))
+        known = list(dict.fromkeys(each.name for one in self.sweep.trials for each in (*one.benchmarks, *one.wordings)))
         for name in benchmarks or ():
             if name not in known:
                 raise UserError(unknown("benchmark", name, known), file=self.sweep.file or None)
@@ -123,6 +125,11 @@ class Results:
         `best` marks the moment that learns most with at most `budget` points of held-out forgetting.
         """
         return _frame(moment_rows(self._results, budget), MOMENTS)
+
+    def wordings(self) -> DataFrame:
+        """One row a wording of a held-out benchmark after a stage: `score`, and `change` against stage 0; `wording` is empty for
+        the benchmark's own."""
+        return _frame(wording_rows(self._results), WORDINGS)
 
     def probes(self) -> DataFrame:
         """One row a trial, stage and value of a probe; `update` is empty for a checkpoint, and set for probes inside a stage."""

@@ -24,6 +24,7 @@ from lmmcl.steps.stage_settings import StageSettings, check_stages
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.tasks.wordings import WordedBenchmark
 
 FIXED = ("model", "recipe", "mitigation", "order", "seed", "learning_rate")
 """Axes that have their own place in a trial's name."""
@@ -41,6 +42,7 @@ class Points:
     orders: Mapping[str, tuple[Skill, ...]]
     held_out: tuple[Benchmark, ...]
     probes: tuple[Probe, ...]
+    wordings: tuple[WordedBenchmark, ...] = field(default=(), kw_only=True)
     stop: Mapping[str, Limit]
     overrides: StageOverrides = field(default_factory=StageOverrides)
 
@@ -73,6 +75,7 @@ class Points:
             training=training,
             evaluation=self.evaluation,
             probes=self.probes,
+            wordings=self.wordings,
             seed=point["seed"],
             axes=axes,
             name=self._name(axes),
@@ -93,6 +96,12 @@ class Points:
             except UserError as error:
                 where = settings.place("recipe", join(place, "recipe"))
                 raise UserError(str(error), file=self.file, place=where) from error
+            for part in settings.mitigation.parts if settings.mitigation else ():
+                try:
+                    part.check_model(trial.model)
+                except UserError as error:
+                    where = settings.place("mitigation", join(place, "mitigation"))
+                    raise UserError(f"{part.name}: {error}", file=self.file, place=where) from error
 
     def _name(self, axes: Mapping[str, Any]) -> str:
         """`sa_proj · wise_ft(alpha=0.5) · lr 5e-6 · tiny-onevision · main · s0`: sorts by what differs most."""

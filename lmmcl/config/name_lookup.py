@@ -14,7 +14,7 @@ from lmmcl.config.validation import join
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods import RECIPES, Mitigation, get_mitigation, get_recipe
 from lmmcl.methods.combination import combine
-from lmmcl.models import ModelSettings, get_model
+from lmmcl.models import ModelSettings, get_model, model_names
 from lmmcl.models.sources.reference import entry_name
 from lmmcl.named_settings import build
 from lmmcl.steps.keys import canonical_json
@@ -23,6 +23,7 @@ from lmmcl.tasks.lmms_eval.benchmark import is_lmms_eval, lmms_eval_benchmark
 from lmmcl.tasks.probes import Probe, get_probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.tags import tagged
+from lmmcl.tasks.wordings import WordedBenchmark, read_wording, worded
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Names:
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
         self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
         self.held_out = self._held_out()
+        self.wordings = self._wordings()
         self.probes = self._probes()
 
     def value(self, axis: str, value: Any, place: str) -> Any:
@@ -69,11 +71,12 @@ class Names:
         return value
 
     def _model_settings(self) -> dict[str, ModelSettings]:
-        """The settings of models by their names in the grids."""
-        used = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        """The settings of models by their names in the grids; of models that ship also where no grid has them (now)."""
+        known = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        known = list(dict.fromkeys([*known, *model_names()]))
         for name in self._entry.models:
-            if name not in used:
-                raise UserError(unknown("model of a grid", name, used), file=self._file, place=join("models", name))
+            if name not in known:
+                raise UserError(unknown("model", name, known), file=self._file, place=join("models", name))
         return {
             name: self._named(build, join("models", name), ModelSettings, name, settings)
             for name, settings in self._entry.models.items()
@@ -157,6 +160,21 @@ class Names:
             except UserError as error:
                 where = join(place, error.place) if error.place else place
                 raise UserError(error.message, file=self._file, place=where) from error
+        return tuple(found.values())
+
+    def _wordings(self) -> tuple[WordedBenchmark, ...]:
+        """Held-out benchmarks in the other wordings that the file gives them."""
+        held_out = {benchmark.name: benchmark for benchmark in self.held_out}
+        found: dict[str, WordedBenchmark] = {}
+        for name, wordings in self._entry.benchmarks.wordings.items():
+            place = join("benchmarks", "wordings", name)
+            if name not in held_out:
+                raise UserError(unknown("held-out benchmark", name, held_out), file=self._file, place=place)
+            for i, given in enumerate(wordings):
+                made = worded(held_out[name], self._named(read_wording, join(place, i), given))
+                if made.name in found:
+                    raise UserError("this wording is listed twice", file=self._file, place=join(place, i))
+                found[made.name] = made
         return tuple(found.values())
 
     def _probes(self) -> tuple[Probe, ...]:

@@ -104,6 +104,7 @@ class _Builder:
             orders=self.names.orders,
             held_out=self.names.held_out,
             probes=self.names.probes,
+            wordings=self.names.wordings,
             stop=entry.search.stop,
             overrides=self.overrides,
         )

@@ -48,6 +48,11 @@ class Benchmarks(Settings):
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
     )
+    wordings: dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="other wordings that a held-out benchmark is asked in too: {benchmark: [text with {question}, or "
+        "{replace: words, with: words}]}",
+    )
 
 
 def _name_or_mapping(given: Any) -> Any:

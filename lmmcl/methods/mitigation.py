@@ -63,6 +63,9 @@ class Mitigation(BaseModel):
     def check_recipe(self, recipe: Recipe) -> None:  # most go with every one
         """Raises UserError when this cannot protect what `recipe` trains."""
 
+    def check_model(self, lmm: LMM) -> None:
+        """Raises UserError when a setting names something that the model does not have."""
+
     @property
     def parts(self) -> tuple[Mitigation, ...]:
         """The mitigations that this consists of, in the order in which they act."""

@@ -28,6 +28,7 @@ from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
 from lmmcl.steps import Finetune, ProbeStep, Step
 from lmmcl.steps.trial import SnapshotPoint, Stage, Trial
+from lmmcl.tasks.wordings import WordedBenchmark
 from lmmcl.terminal import escape_controls
 from lmmcl.version import git, source_commit
 
@@ -140,12 +141,13 @@ def _stage_result(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: R
         cells=measure_cells(walk.trial, number, matrix),
         probe_curve=_probe_curve(walk, number, read),
         score_curve=_score_curve(walk, number, matrix, read),
+        wordings=_wordings(stage, read),
         trained_key=trained.key if trained else None,
     )
 
 
 def _lacks_probes(walk: TrialProgress, read: Reading) -> bool:
-    return any(read.find(step) is None for stage in walk.stages for step in stage.examined)
+    return any(read.find(step) is None for stage in walk.stages for step in (*stage.wordings, *stage.examined))
 
 
 def _probes(steps: Sequence[ProbeStep], read: Reading) -> dict[str, float]:
@@ -179,6 +181,16 @@ def _score_curve(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Re
             shown = {name: measures[name] for name in MEASURES if name in measures}
             curve.append({"update": update, **shown, **{f"score/{name}": score for name, score in scores.items()}})
     return curve
+
+
+def _wordings(stage: Stage, read: Reading) -> dict[str, dict[str, float]]:
+    """The scores of held-out benchmarks in their other wordings, in points, by benchmark and wording."""
+    found: dict[str, dict[str, float]] = {}
+    for step in stage.wordings:
+        asked = step.benchmark
+        if isinstance(asked, WordedBenchmark) and (record := read.find(step)) is not None:
+            found.setdefault(asked.of.name, {})[asked.wording.label] = 100 * float(np.mean(record["sample_scores"]))
+    return found
 
 
 def _at_moments(

@@ -50,8 +50,8 @@ class StageResult:
     `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is
     in. `probe_curve` has one row for each moment inside the stage at which probes looked: `update` and their values, from
     update 0, the start of the stage, to its end. `score_curve` has one for each at which benchmarks were asked: `update`, the four
-    measures as if the stage ended there, and `score/<benchmark>`. `trained_key` is of the stage's fine-tune, which several merges
-    may share.
+    measures as if the stage ended there, and `score/<benchmark>`. `wordings` are scores of held-out benchmarks in other wordings.
+    `trained_key` is of the stage's fine-tune, which several merges may share.
     Stage 0 is the pre-trained model and has no skill.
     """
 
@@ -68,6 +68,7 @@ class StageResult:
     cells: Sequence[Cell] = ()
     probe_curve: Sequence[Mapping[str, float]] = ()
     score_curve: Sequence[Mapping[str, float]] = ()
+    wordings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     trained_key: str | None = None
 
 

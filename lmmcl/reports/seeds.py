@@ -80,6 +80,7 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
         probe_curve=_mean_curve([stage.probe_curve for stage in stages]),
+        wordings={name: _means(each.wordings[name] for each in stages) for name in _shared(s.wordings for s in stages)},
         score_curve=_mean_curve([stage.score_curve for stage in stages]),
         cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )

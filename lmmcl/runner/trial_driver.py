@@ -59,7 +59,8 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
     for stage, following in zip_longest(trial.stages, trial.stages[1:]):
         if ahead and following and not trial.stop:
             steps.prefetch(following.checkpoint)
-        matrix.add(stage.number, sample_scores(steps.ensure_all(stage.asked)))
+        records = steps.ensure_all(stage.asked)
+        matrix.add(stage.number, sample_scores(records[: len(stage.evaluations)]))
         for moment in stage.moments:
             steps.ensure_all(moment.asked)
         measures = matrix.summary()

@@ -17,6 +17,7 @@ from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.tasks.wordings import WordedBenchmark
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Stage:
     evaluations: tuple[Evaluate, ...]
     probes: tuple[ProbeStep, ...] = ()
     moments: tuple[SnapshotPoint, ...] = ()
+    wordings: tuple[Evaluate, ...] = ()
+    """Held-out benchmarks asked in other words, which no measure counts."""
 
     @property
     def tuned(self) -> Finetune | None:
@@ -54,8 +57,8 @@ class Stage:
 
     @property
     def asked(self) -> tuple[ScoringStep, ...]:
-        """The scoring steps of the checkpoint: benchmarks, then probes."""
-        return (*self.evaluations, *self.probes)
+        """The scoring steps of the checkpoint: benchmarks, then their other wordings, then probes."""
+        return (*self.evaluations, *self.wordings, *self.probes)
 
     @property
     def examined(self) -> tuple[ScoringStep, ...]:
@@ -83,6 +86,7 @@ class Trial:
     axes: Mapping[str, Any]
     name: str
     probes: tuple[Probe, ...] = ()
+    wordings: tuple[WordedBenchmark, ...] = ()
     stop: Mapping[str, Limit] = field(default_factory=dict)
     by_stage: Mapping[int, StageSettings] = field(default_factory=dict)
 
@@ -198,7 +202,8 @@ class Trial:
         self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[SnapshotPoint, ...] = ()
     ) -> Stage:
         asked = self._evaluations(checkpoint)
-        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments)
+        reworded = tuple(Evaluate(checkpoint, each, self.evaluation) for each in self.wordings)
+        return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments, reworded)
 
     def _evaluations(self, checkpoint: Checkpoint) -> tuple[Evaluate, ...]:
         return tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.benchmarks)

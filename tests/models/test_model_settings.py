@@ -81,7 +81,7 @@ def test_a_local_directory_takes_settings_too(tmp_path: Path) -> None:
         ({"tiny-qwen": {"image_newline": "llm"}}, r"models\.tiny-qwen.*only LLaVA-NeXT and LLaVA-OneVision"),
         ({"tiny-qwen": {"max_pixel": 5000}}, r"models\.tiny-qwen.*max_pixel.*did you mean 'max_pixels'"),
         ({"tiny-qwen": {"max_pixels": True}}, r"models\.tiny-qwen"),
-        ({"tiny-next": {"square": True}}, r"models\.tiny-next.*unknown model of a grid"),
+        ({"tiny-qwin": {"square": True}}, r"models\.tiny-qwin.*unknown model 'tiny-qwin'; did you mean 'tiny-qwen'"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_with_its_place(models: dict, message: str) -> None:

@@ -89,7 +89,7 @@ def test_that_is_told_of_data_that_are_not_here_yet_as_well(tmp_path: Path, monk
     assert make_plan(few, Ledger(str(tmp_path))).notes[0].startswith("cub200 has 100 training examples and ")
 
 
-PAPERS = ("paper", "paper_orders", "easier", "tailor", "mllm_cl")
+PAPERS = ("paper", "paper_orders", "paper_probes", "easier", "tailor", "mllm_cl")
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -19,11 +19,14 @@ from lmmcl.methods.merging.tailor_layer import Compensation, Granularity, Tailor
 from lmmcl.methods.merging.task_vectors import fused
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
 from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.models.roles import resolve, select, selects
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
     from transformers import PreTrainedModel
+
+    from lmmcl.models.lmm import LMM
 
 
 NO_LINEAR = ("norm", "embeddings")
@@ -58,6 +61,7 @@ class Patches:
 
     by_finetune: list[dict[str, Patch]] = field(default_factory=list)
     linear: set[str] = field(default_factory=set)
+    put_back: set[str] = field(default_factory=set)
     layers: int = 0
     relative_losses: list[tuple[float, float]] = field(default_factory=list)
 
@@ -68,6 +72,8 @@ class ModelTailor(MergeMitigation[Patches]):
     `sequential`: each layer sees inputs that passed through the tailored layers before it. `other` says what becomes of
     tensors that are not linear weights (norms, biases, embeddings, also a head tied to them): `reset` puts them back,
     `keep` leaves them as fine-tuned. At most the `keep` share of what was trained differs from the anchor with `reset`.
+    `layers` and `put_back` are role selectors: linear weights that `layers` does not cover are treated as other tensors, and
+    what `put_back` covers returns to the anchor before anything is tailored, as the projector does in the authors' script.
     """
 
     name = "model_tailor"
@@ -82,8 +88,20 @@ class ModelTailor(MergeMitigation[Patches]):
     compensation: Compensation = Field(default="obs", description="how entries that stay make up for the others")
     granularity: Granularity = Field(default="row", description="the region in which entries compete")
     other: Literal["reset", "keep"] = Field(default="reset", description="tensors that are not linear weights")
+    layers: tuple[str, ...] = Field(
+        default=(), description="role selectors of the linear weights that are patched; default all that moved"
+    )
+    put_back: tuple[str, ...] = Field(
+        default=(), description="role selectors of what returns to the anchor in any case"
+    )
     sequential: bool = Field(default=True, description="inputs pass through the tailored layers before")
     continues_from: Literal["merged", "tuned", "base"] = "base"
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key; settings that came later only where they are set."""
+        unset = {name for name in ("layers", "put_back") if not getattr(self, name)}
+        own = {name: value for name, value in super().identity().items() if name not in unset}
+        return own | ({"block128": 2} if self.granularity == "block128" else {})
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
@@ -93,9 +111,13 @@ class ModelTailor(MergeMitigation[Patches]):
                 "such as mlp or sa_proj"
             )
 
+    def check_model(self, lmm: LMM) -> None:
+        for selectors in (self.layers, self.put_back):
+            select({role: role for role in lmm.role_counts()}, selectors, model=lmm.name)
+
     def prepare(self, context: MergeContext) -> Patches:
         """Tailor each fine-tune by itself, with examples of what it was taught; one whole model in memory at a time."""
-        state = Patches()
+        state = Patches(put_back=self._covered(context, self.put_back))
         for number in range(len(context.skills)):
             state.by_finetune.append(self._tailor(context, number, state))
         return state
@@ -107,7 +129,7 @@ class ModelTailor(MergeMitigation[Patches]):
         if name in state.linear:
             spread = [patches[name].spread(anchor) for patches in state.by_finetune if name in patches]
             return fused(anchor, [value for value, _ in spread], [mask for _, mask in spread])
-        if self.other == "reset":
+        if self.other == "reset" or name in state.put_back:
             return anchor
         moved = [value for value in tuned if not torch.equal(value, anchor)]
         return fused(anchor, moved, [torch.ones_like(anchor, dtype=torch.bool)] * len(moved)) if moved else anchor
@@ -127,7 +149,7 @@ class ModelTailor(MergeMitigation[Patches]):
         if not examples:
             raise UserError("model_tailor needs training examples to calibrate with, and the skill has none")
         model = context.load(number)
-        layers = self._open(context, number, model)
+        layers = self._open(context, number, model, state)
         state.linear |= set(layers)
         inputs = Inputs(model, calibration_batches(context.lmm, examples), context.device)
         roles = context.lmm.roles_of(layers)
@@ -144,7 +166,7 @@ class ModelTailor(MergeMitigation[Patches]):
                     layers[name].weight.data.copy_(done.weight)
         return patches
 
-    def _open(self, context: MergeContext, number: int, model: PreTrainedModel) -> Mapping[str, Linear]:
+    def _open(self, context: MergeContext, number: int, model: PreTrainedModel, state: Patches) -> Mapping[str, Linear]:
         """The linear layers that this fine-tune moved, by the name of their weight; resets other tensors in `model` if asked to."""
         import torch
 
@@ -152,16 +174,24 @@ class ModelTailor(MergeMitigation[Patches]):
         linear = {
             f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)
         }
+        patched = self._covered(context, self.layers) if self.layers else set(context.names)
         layers = {}
         for name in context.names:
             anchor, tuned = context.read(name)
             if torch.equal(anchor, tuned[number]):
                 continue
-            if name in linear:
+            if name in linear and name in patched and name not in state.put_back:
                 layers[name] = linear[name]
-            elif self.other == "reset" and self.sequential:
+            elif name in state.put_back or (self.other == "reset" and self.sequential):
                 own[name].data.copy_(anchor)
         return layers
+
+    def _covered(self, context: MergeContext, selectors: Sequence[str]) -> set[str]:
+        """The tensors whose roles `selectors` cover."""
+        every = context.lmm.role_counts()
+        wanted = [resolve(selector, every, model=context.lmm.name) for selector in selectors]
+        roles = context.lmm.roles_of(context.names) if wanted else {}
+        return {name for name, role in roles.items() if any(selects(each, role) for each in wanted)}
 
     def _tailor_layer(self, anchor: Tensor, layer: Linear, hessian: Tensor) -> Tailored:
         weight = layer.weight.data

@@ -52,13 +52,15 @@ def tailor(
     old, new = before.double(), after.double()
     damped = damp(hessian, damping)
     upper = inverse_factor(damped)
-    mask = choose(old, new, upper.diagonal(), keep=keep, salience=salience, granularity=granularity)
+    if compensation == "obs" and granularity == "block128":
+        mask, swept = obs_by_block(old, new, upper, keep=keep, salience=salience)
+    else:
+        mask = choose(old, new, upper.diagonal(), keep=keep, salience=salience, granularity=granularity)
+        swept = obs(old, new, mask, upper) if compensation == "obs" else new
+    if compensation == "exact":
+        swept = exact(old, new, mask, damped)
     masked = torch.where(mask, after, before)
-    patched = masked
-    if compensation == "obs":
-        patched = torch.where(mask, obs(old, new, mask, upper).to(before.dtype), before)
-    elif compensation == "exact":
-        patched = torch.where(mask, exact(old, new, mask, damped).to(before.dtype), before)
+    patched = masked if compensation == "none" else torch.where(mask, swept.to(before.dtype), before)
     lost_masked, lost = loss(masked.double() - new, hessian), loss(patched.double() - new, hessian)
     better = lost <= lost_masked
     weight = torch.where(better[:, None], patched, masked)
@@ -88,21 +90,32 @@ def choose(
 ) -> Tensor:
     """True at the kept entries: in each region the ⌊keep·n⌋ highest of ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²).
 
-    `factor` is the diagonal of U, `salience` ω. A region is a row, a row within 128 columns
-    (as in the authors' code), or the layer.
+    `factor` is the diagonal of U, `salience` ω. A region is a row, the layer, or all rows of 128 columns, where z is of each row
+    by itself (as in the authors' code).
     """
     import torch
 
     moved, sensitive = (new - old).abs(), new.square() / factor.square()
-    mask = torch.zeros_like(moved, dtype=torch.bool)
-    width = {"row": moved.shape[1], "block128": BLOCK, "layer": moved.numel()}[granularity]
+    if granularity == "block128":
+        pairs = zip(moved.split(BLOCK, dim=1), sensitive.split(BLOCK, dim=1), strict=True)
+        return torch.cat(
+            [highest(score_of(*pair, salience).reshape(1, -1), keep).view_as(pair[0]) for pair in pairs], dim=1
+        )
     shape = (1, -1) if granularity == "layer" else moved.shape
-    views = [each.reshape(shape) for each in (moved, sensitive, mask)]
-    for region_moved, region_sensitive, region_mask in zip(*(view.split(width, dim=1) for view in views), strict=True):
-        score = salience * standardise(region_moved) + (1 - salience) * standardise(region_sensitive)
-        count = how_many(keep, score.shape[1])
-        region_mask.scatter_(1, score.sort(dim=1, descending=True, stable=True).indices[:, :count], True)
-    return mask
+    return highest(score_of(moved.reshape(shape), sensitive.reshape(shape), salience), keep).view_as(moved)
+
+
+def score_of(moved: Tensor, sensitive: Tensor, salience: float) -> Tensor:
+    """ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²), z of each row."""
+    return salience * standardise(moved) + (1 - salience) * standardise(sensitive)
+
+
+def highest(score: Tensor, keep: float) -> Tensor:
+    """True at the ⌊keep·n⌋ highest entries of each row; of equal ones the first."""
+    import torch
+
+    order = score.sort(dim=1, descending=True, stable=True).indices[:, : how_many(keep, score.shape[1])]
+    return torch.zeros_like(score, dtype=torch.bool).scatter_(1, order, True)
 
 
 def standardise(values: Tensor) -> Tensor:
@@ -122,14 +135,40 @@ def obs(old: Tensor, new: Tensor, mask: Tensor, upper: Tensor) -> Tensor:
 
     work = new.clone()
     for start in range(0, work.shape[1], BLOCK):
-        end = min(start + BLOCK, work.shape[1])
-        errors = torch.zeros_like(work[:, start:end])
-        for j in range(start, end):
-            error = torch.where(mask[:, j], 0.0, work[:, j] - old[:, j]) / upper[j, j]
-            work[:, j:end] -= error[:, None] * upper[j, j:end]
-            errors[:, j - start] = error
-        work[:, end:] -= errors @ upper[start:end, end:]
+        _sweep(work, old, mask, upper, start)
     return torch.where(mask, work, old)
+
+
+def obs_by_block(old: Tensor, new: Tensor, upper: Tensor, *, keep: float, salience: float) -> tuple[Tensor, Tensor]:
+    """(mask, weight) of the sweep of the authors' code: what a block of columns keeps is chosen when the sweep comes to it.
+
+    So the sensitivity of its entries is that of weights which make up for the blocks before already; what they moved is still
+    W1 − W0.
+    """
+    import torch
+
+    work, moved = new.clone(), (new - old).abs()
+    mask = torch.zeros_like(moved, dtype=torch.bool)
+    for start in range(0, work.shape[1], BLOCK):
+        at = slice(start, start + BLOCK)
+        sensitive = work[:, at].square() / upper.diagonal()[at].square()
+        score = score_of(moved[:, at], sensitive, salience)
+        mask[:, at] = highest(score.reshape(1, -1), keep).view_as(score)
+        _sweep(work, old, mask, upper, start)
+    return mask, torch.where(mask, work, old)
+
+
+def _sweep(work: Tensor, old: Tensor, mask: Tensor, upper: Tensor, start: int) -> None:
+    """Reset what `mask` does not keep of one block of columns in `work`, and have all later entries make up for it."""
+    import torch
+
+    end = min(start + BLOCK, work.shape[1])
+    errors = torch.zeros_like(work[:, start:end])
+    for j in range(start, end):
+        error = torch.where(mask[:, j], 0.0, work[:, j] - old[:, j]) / upper[j, j]
+        work[:, j:end] -= error[:, None] * upper[j, j:end]
+        errors[:, j - start] = error
+    work[:, end:] -= errors @ upper[start:end, end:]
 
 
 def exact(old: Tensor, new: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:

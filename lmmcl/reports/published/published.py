@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.measures import MEASURES
-from lmmcl.reports.published.published_file import SHIPPED, Publication, publications
+from lmmcl.reports.published.published_file import RETENTIONS, SHIPPED, Publication, publications
 from lmmcl.reports.results import Interval, StageResult, SweepResults, TrialResult, finite, finite_pair
 from lmmcl.steps.trial import Trial
 
@@ -31,6 +31,7 @@ class Row:
     ours: float | None
     interval: Interval | None
     source: str
+    second_hand: str
     note: str
 
     @property
@@ -54,6 +55,7 @@ class Comparison:
     sweep: str
     trials: tuple[Beside, ...]
     claims: tuple[str, ...]
+    contradictions: tuple[str, ...] = ()
 
 
 def hold_against(sweep: Sweep, results: SweepResults, against: str = SHIPPED) -> Comparison:
@@ -66,11 +68,19 @@ def hold_against(sweep: Sweep, results: SweepResults, against: str = SHIPPED) ->
     beside = []
     for result in results.trials:
         trial = trials[(result.seeds or (result,))[0].key]
-        beside.append(Beside(result, tuple(_rows(trial, result, papers))))
-    claims = [f"{paper.source}: {claim}" for paper in papers if _concerns(paper, sweep) for claim in paper.claims]
+        beside.append(Beside(result, tuple(_rows(trial, result, _unprotected(result, results), papers))))
+    concerned = [paper for paper in papers if _concerns(paper, sweep)]
+    claims = [f"{paper.source}: {claim}" for paper in concerned for claim in paper.claims]
+    contradictions = [f"{paper.source}: {each}" for paper in concerned for each in paper.contradictions]
     if not any(each.rows for each in beside):
         raise UserError(_nothing(papers, claims), file=sweep.file)
-    return Comparison(sweep.name, tuple(beside), tuple(claims))
+    return Comparison(sweep.name, tuple(beside), tuple(claims), tuple(contradictions))
+
+
+def _unprotected(trial: TrialResult, results: SweepResults) -> TrialResult | None:
+    """The trial that differs from `trial` in having no mitigation: its fine-tune as it was; None where the sweep has none."""
+    wanted = {**trial.axes, "mitigation": None}
+    return next((each for each in results.trials if dict(each.axes) == wanted), None)
 
 
 def _concerns(paper: Publication, sweep: Sweep) -> bool:
@@ -91,7 +101,7 @@ def _nothing(papers: Sequence[Publication], claims: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _rows(trial: Trial, result: TrialResult, papers: Sequence[Publication]) -> Iterator[Row]:
+def _rows(trial: Trial, result: TrialResult, tuned: TrialResult | None, papers: Sequence[Publication]) -> Iterator[Row]:
     last = len(trial.skills)
     reached = {stage.number: stage for stage in result.stages}
     limited = _limited(trial)
@@ -103,9 +113,9 @@ def _rows(trial: Trial, result: TrialResult, papers: Sequence[Publication]) -> I
             for name, published in figure.values.items():
                 quantity, _, number = name.partition("@")
                 stage = int(number) if number else last
-                ours, interval = _ours(quantity, reached[stage], result) if stage in reached else (None, None)
+                ours, interval = _ours(quantity, reached[stage], result, tuned) if stage in reached else (None, None)
                 about, source = name in figure.approximate, f"{paper.source}: {figure.where}"
-                yield Row(quantity, stage, published, about, ours, interval, source, note)
+                yield Row(quantity, stage, published, about, ours, interval, source, figure.second_hand, note)
 
 
 def _limited(trial: Trial) -> str:
@@ -121,8 +131,15 @@ def _limited(trial: Trial) -> str:
     return f"ours is limited to {', '.join(told)}" if told else ""
 
 
-def _ours(quantity: str, stage: StageResult, trial: TrialResult) -> tuple[float | None, Interval | None]:
-    """Our value of a quantity after a stage, and its interval where there is one."""
+def _ours(
+    quantity: str, stage: StageResult, trial: TrialResult, tuned: TrialResult | None
+) -> tuple[float | None, Interval | None]:
+    """Our value of a quantity after a stage, and its interval where there is one. `tuned` is the trial without a mitigation."""
+    if quantity in RETENTIONS:
+        names, other = (trial.held_out, trial) if quantity == "original_retention" else (trial.skills, tuned)
+        number = 0 if quantity == "original_retention" else stage.number
+        before = next((each for each in other.stages if each.number == number), None) if other else None
+        return _retention(stage, before, names), None
     if quantity in MEASURES:
         return finite(stage.measures.get(quantity)), finite_pair(stage.intervals.get(quantity))
     kind, _, rest = quantity.partition("/")
@@ -133,6 +150,12 @@ def _ours(quantity: str, stage: StageResult, trial: TrialResult) -> tuple[float 
         bounds = None if cell is None or cell.low is None or cell.high is None else (cell.low, cell.high)
         return (None if cell is None else finite(cell.change)), finite_pair(bounds)
     return _mean(stage, trial.held_out if quantity == "held_out_mean" else trial.benchmarks()), None
+
+
+def _retention(stage: StageResult, before: StageResult | None, names: Sequence[str]) -> float | None:
+    """The mean score on `names` in percent of what it was; None where one is not known, or it was 0."""
+    after, was = _mean(stage, names), _mean(before, names) if before else None
+    return None if after is None or not was else 100 * after / was
 
 
 def _mean(stage: StageResult, names: Sequence[str]) -> float | None:

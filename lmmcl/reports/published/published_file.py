@@ -21,7 +21,10 @@ from lmmcl.steps.trial import Trial
 SHIPPED = "published"
 FOLDER = Path(__file__).with_name("published_figures")
 MEANS = ("held_out_mean", "mean_score")
-FORMS = (*MEASURES, *MEANS, "score/<benchmark>", "cell/<image>/<text>")
+RETENTIONS = ("original_retention", "target_retention")
+"""In percent: the mean score of the held-out benchmarks over that of the pre-trained model, and that of the skills' own over the
+mean score of the same trial without a mitigation, which is the fine-tune."""
+FORMS = (*MEASURES, *MEANS, *RETENTIONS, "score/<benchmark>", "cell/<image>/<text>")
 
 
 class Of(Settings):
@@ -111,7 +114,15 @@ class Figure(Settings):
     where: str
     values: Mapping[str, float] = Field(min_length=1)
     approximate: tuple[str, ...] = Field(default=(), description="values read off a figure, or given as approximate")
+    second_hand: str = Field(default="", description="who tells the figure, where the paper itself was not read")
     note: str = ""
+
+    @model_validator(mode="after")
+    def _approximate_are_values(self) -> Figure:
+        known = {OLD_NAMES.get(name.partition("@")[0], name) for name in self.values} | set(self.values)
+        if wrong := [name for name in self.approximate if name not in known]:
+            raise ValueError(unknown("value that is approximate", wrong[0], self.values))
+        return self
 
     @field_validator("values")
     @classmethod
@@ -121,7 +132,7 @@ class Figure(Settings):
             written, at, stage = name.partition("@")
             quantity = OLD_NAMES.get(written, written)
             known[f"{quantity}{at}{stage}"] = value
-            plain = quantity in (*MEASURES, *MEANS)
+            plain = quantity in (*MEASURES, *MEANS, *RETENTIONS)
             if not (plain or quantity.startswith(("score/", "cell/"))) or not (stage.isdigit() or "@" not in name):
                 raise ValueError(unknown("quantity", name, FORMS))
         return known
@@ -134,6 +145,7 @@ class Publication(Settings):
     source: str
     sweeps: tuple[str, ...] = Field(default=(), description="sweeps of this repository that reproduce it")
     claims: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = Field(default=(), description="figures that cannot all be of one trial, and why")
     figures: tuple[Figure, ...]
 
 

@@ -15,6 +15,7 @@ from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT
 from lmmcl.reports import formatting
 from lmmcl.reports.formatting import escape_markdown, label
 from lmmcl.reports.published.published import Beside, Comparison, Row
+from lmmcl.reports.published.published_file import RETENTIONS
 
 FORMATS = ("table", "json", "md")
 HEADINGS = ("trial", "what", "after", "ours", "published", "ours − published", "source")
@@ -46,6 +47,7 @@ def published_dict(comparison: Comparison) -> dict[str, Any]:
             for each in comparison.trials
         ],
         "claims": list(comparison.claims),
+        "contradictions": list(comparison.contradictions),
     }
 
 
@@ -61,6 +63,7 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "approximate": row.approximate,
         "difference": row.difference,
         "source": row.source,
+        "second_hand": row.second_hand,
         "note": row.note,
     }
 
@@ -84,7 +87,8 @@ def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
             rows.append((each.trial.name, "nothing published", "", "", "", "", ""))
         before = ""
         for row in each.rows:
-            where = f"{row.source} [{numbers[row.note]}]" if row.note else row.source
+            told = f"{row.source} (second hand: {row.second_hand})" if row.second_hand else row.source
+            where = f"{told} [{numbers[row.note]}]" if row.note else told
             rows.append(("" if before else each.trial.name, *_values(each, row), "" if where == before else where))
             before = where
     return rows
@@ -92,7 +96,7 @@ def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def _values(beside: Beside, row: Row) -> tuple[str, ...]:
     """What, after which stage, ours, published, the difference. Changes have a sign, scores none."""
-    signed = not row.quantity.startswith(("score/", "held_out_mean", "mean_score", "h_score", "mf", "maa"))
+    signed = not row.quantity.startswith(("score/", "held_out_mean", "mean_score", "h_score", "mf", "maa", *RETENTIONS))
     show = formatting.points if signed else _plain
     skills = beside.trial.skills
     after = "base" if row.stage == 0 else f"{row.stage} {skills[row.stage - 1]}"
@@ -124,4 +128,16 @@ def _remarks(comparison: Comparison) -> list[str]:
     quantities = {row.quantity for each in comparison.trials for row in each.rows}
     signs = [f"forgetting {BELOW_0_FORGOT}"] if quantities & {"held_out_forgetting", "target_forgetting"} else []
     signs += [f"{label(name)}: above 0 means forgot" for name in sorted(quantities & ABOVE_0_FORGOT)]
-    return [*notes, *signs, *waiting, *(f"claimed without a figure: {claim}" for claim in comparison.claims)]
+    claims = [f"claimed without a figure: {claim}" for claim in comparison.claims]
+    approximate = any(row.approximate for each in comparison.trials for row in each.rows)
+    about = ["≈ was read off a picture, or its source calls it approximate"] if approximate else []
+    retained = ["retention: mean score in percent, held-out of the pre-trained model's, target of the fine-tune's"]
+    return [
+        *notes,
+        *about,
+        *signs,
+        *(retained if quantities & set(RETENTIONS) else []),
+        *waiting,
+        *(f"cannot all be of one trial: {each}" for each in comparison.contradictions),
+        *claims,
+    ]

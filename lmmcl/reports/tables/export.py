@@ -17,6 +17,7 @@ from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, Tri
 from lmmcl.reports.tables.moments import best_moment
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
+from lmmcl.reports.tables.wording_spread import spreads
 from lmmcl.terminal import escape_controls
 
 FORMULA = ("=", "+", "-", "@", "\t")
@@ -115,6 +116,7 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool, budget: float) -
         "intervals": _intervals(trial.last) if trial.last else {},
         "on_pareto_front": is_on_front,
         **{name: trial.cost(name) for name in COSTS},
+        "wordings": [_plain(each.to_dict()) for each in spreads(trial)],
         "stages": [_stage(stage, curves, budget) for stage in trial.stages],
     }
 
@@ -134,6 +136,7 @@ def _stage(stage: StageResult, curves: bool, budget: float) -> dict[str, Any]:
         "probes": _plain(stage.probes),
         "probe_curve": [_plain(row) for row in stage.probe_curve],
         "score_curve": [_plain(row) for row in stage.score_curve],
+        "wordings": _plain(stage.wordings),
         "best_moment": _plain(best.to_dict()) if best else None,
         "cells": [_plain(asdict(cell)) for cell in stage.cells],
         **curve,

@@ -93,7 +93,7 @@ def sample_rows(
 def _answers(
     trial: Trial, stage: Stage, ledger: Ledger, benchmarks: Collection[str] | None, kept: dict[str, list[Row]]
 ) -> Iterator[Row]:
-    for step in stage.evaluations:
+    for step in (*stage.evaluations, *stage.wordings):
         if benchmarks is not None and step.benchmark.name not in benchmarks:
             continue
         if step.path not in kept:

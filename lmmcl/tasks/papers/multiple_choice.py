@@ -1,12 +1,17 @@
-"""Held-out benchmarks answered by an option's letter: AI2D, SEED-Bench, ScienceQA, MMStar; and RealWorldQA, which mixes.
+"""Held-out benchmarks answered by an option's letter: AI2D, SEED-Bench, ScienceQA, MMStar, MMBench; and RealWorldQA, which mixes.
 
-LMM-CL (arXiv 2510.08564), held-out benchmarks. Asked in the words of lmms-eval's tasks of the same names.
+LMM-CL (arXiv 2510.08564), held-out benchmarks. Asked in the words of lmms-eval's tasks of the same names. MMBench is among the
+original tasks of Model Tailor (arXiv 2402.12048) and asked as there (llava/eval/model_vqa_mmbench.py). Each rotation of its
+options is a question of its own here; MMBench's server counts a question as right only where all rotations are.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import takewhile
+
 from lmmcl.tasks.examples import Example
-from lmmcl.tasks.hub.hub_data import HubSource, Row
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark
 from lmmcl.tasks.papers.prompts import (
     LETTER,
     LETTERS,
@@ -15,6 +20,7 @@ from lmmcl.tasks.papers.prompts import (
     make_example,
     multiple_choice,
     numbered_rows,
+    options,
     short_answers,
 )
 
@@ -50,8 +56,8 @@ def read_scienceqa(row: Row) -> Example | None:
 
 
 def read_mmstar(row: Row) -> Example:
-    """A question that holds its options."""
-    text = f"{clean(row['question'])}\n{LETTER}"
+    """A question that holds its options; its sentence ends without a point in lmms-eval."""
+    text = f"{clean(row['question'])}\n{LETTER.removesuffix('.')}"
     kinds = {"category": row["category"], "l2_category": row["l2_category"]}
     return make_example(row["index"], text, row["answer"], row["image"], **kinds)
 
@@ -61,7 +67,31 @@ def read_realworldqa(row: Row) -> Example:
     return make_example(row["id"], row["question"], row["answer"], row["image"])
 
 
+CHINESE_LETTER = "请直接回答选项字母。"
+
+
+def read_mmbench(row: Row, sentence: str) -> Example:
+    """A question with its hint, where it has one, and two to four options."""
+    letters = list(takewhile(lambda letter: _is_text(row[letter]), "ABCD"))
+    hint = f"{row['hint']}\n" if _is_text(row["hint"]) else ""
+    text = f"{hint}{row['question']}\n{options([row[letter] for letter in letters])}\n{sentence}"
+    return make_example(row["index"], text, row["answer"], row["image"], category=row["category"])
+
+
+def _is_text(value: object) -> bool:
+    """Its tables write nothing as an empty cell, or as the word."""
+    return value is not None and value == value and str(value).lower() not in ("nan", "none", "")
+
+
+def mmbench(config: str, sentence: str) -> HubSource:
+    """The development split in English (`en`) or Chinese (`cn`)."""
+    read = partial(read_mmbench, sentence=sentence)
+    return HubSource("lmms-lab/MMBench", "dev", read, config=config, licence=SEE_PAGE)
+
+
 BENCHMARKS = (
+    short_answers("mmbench", 1, "letter", mmbench("en", LETTER), "MMBench in English (dev)"),
+    short_answers("mmbench_cn", 1, "letter", mmbench("cn", CHINESE_LETTER), "MMBench in Chinese (dev)"),
     short_answers(
         "ai2d",
         1,
@@ -91,12 +121,13 @@ BENCHMARKS = (
         ),
         "ScienceQA, its questions with an image",
     ),
-    short_answers(
+    hub_benchmark(
         "mmstar",
-        1,
+        2,
         "letter",
         HubSource("Lin-Chen/MMStar", "val", read_mmstar, revision=MMSTAR, licence=SEE_PAGE),
-        "MMStar: mean over its second-level categories",
+        max_new_tokens=32,
+        description="MMStar: mean over its second-level categories",
         balance="l2_category",
     ),
     short_answers(

@@ -1,4 +1,4 @@
-"""Questions about photographs and book covers: OKVQA and OCR-VQA (skills), GQA, VizWiz, VQAv2.
+"""Questions about photographs and book covers: OKVQA and OCR-VQA (skills), GQA, POPE, VizWiz, VQAv2.
 
 Model Tailor (arXiv 2402.12048): OKVQA is one of the tasks taught, the others are among the original tasks. Asked in the
 words of lmms-eval. OCR-VQA's training questions are mixed into stages of data-hybrid training (arXiv 2603.14493).
@@ -46,6 +46,12 @@ def gqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 def read_gqa(row: Row) -> Example:
     """A question with its short answer."""
     return make_example(row["id"], f"{row['question']}\n{PHRASE}", row["answer"], row["image"])
+
+
+def read_pope(row: Row) -> Example:
+    """Is a thing in the image; `category` tells how absent things were chosen."""
+    text = f"{row['question'].strip()}\n{PHRASE}"
+    return make_example(row["id"], text, row["answer"], row["image"], category=row["category"])
 
 
 def ocr_vqa_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
@@ -115,6 +121,13 @@ BENCHMARKS = (
         "GQA: compositional questions (balanced testdev)",
     ),
     OCR_VQA,
+    short_answers(
+        "pope",
+        1,
+        "yes_no",
+        HubSource("lmms-lab/POPE", "test", read_pope, licence=SEE_PAGE),
+        "POPE: is a thing in the photograph (COCO; accuracy)",
+    ),
     short_answers(
         "vizwiz",
         1,

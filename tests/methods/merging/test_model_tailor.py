@@ -11,6 +11,7 @@ import torch
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.settings import Training
+from lmmcl.config.sweep import build_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.methods import get_mitigation, get_recipe
@@ -105,6 +106,58 @@ def test_tensors_that_are_no_linear_weight_are_reset_or_kept_as_asked(ledger: Le
     for policy, expected in (("reset", base), ("keep", tuned)):
         after = weights(tailored(ledger, "counting", other=policy)[0], ledger)
         assert not any(differing_bits(after[name], expected[name]) for name in others)
+
+
+def test_the_patch_of_two_tasks_is_that_of_the_paper(ledger: Ledger) -> None:
+    """Zhu et al. 2024, section 3.4: W0 + Σ M_t·(D_t + C_t) / max(1, Σ M_t), D + C being a task's own tailored change."""
+    settings = {"granularity": "block128", "salience": 0.8}
+    base = weights(BASE, ledger)
+    both = weights(tailored(ledger, "counting", "clock", **settings)[0], ledger)
+    alone = [weights(tailored(ledger, name, **settings)[0], ledger) for name in ("counting", "clock")]
+    for name in linear_weights():
+        changes = [each[name].double() - base[name].double() for each in alone]
+        masks = [(change != 0).double() for change in changes]
+        weight = sum(masks).clamp(min=1)
+        expected = (
+            base[name].double() + sum(mask * change for mask, change in zip(masks, changes, strict=True)) / weight
+        )
+        torch.testing.assert_close(both[name].double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_only_the_layers_that_are_named_are_patched_and_what_is_named_is_put_back(ledger: Ledger) -> None:
+    """The authors' script: the projector returns, blocks 20 to 31 are patched, embeddings, norm and head stay tuned."""
+    base, tuned = weights(BASE, ledger), weights(fine_tune("counting"), ledger)
+    settings = {"other": "keep", "layers": ["llm.blocks.1-2"], "put_back": ["llm.blocks.0.mlp"]}
+    after = weights(tailored(ledger, "counting", **settings)[0], ledger)
+    own = dict(MODEL.load_model().named_parameters())
+    roles = MODEL.roles_of(name for name in base if name in own)
+    for name, role in roles.items():
+        if role.startswith("llm.blocks.0.mlp"):
+            assert torch.equal(after[name], base[name])
+        elif name in linear_weights() and role.startswith(("llm.blocks.1", "llm.blocks.2")):
+            assert 0 < differing_bits(after[name], base[name]) <= 0.1 * base[name].numel()
+        else:
+            assert torch.equal(after[name], tuned[name])
+
+
+def test_settings_that_are_not_set_and_rows_leave_the_key_as_it_was() -> None:
+    plain = ModelTailor().identity()
+    assert not {"layers", "put_back", "block128"} & set(plain)
+    assert ModelTailor(granularity="block128").identity()["block128"] == 2
+    with pytest.raises(UserError, match=r"grids\[0\]\.mitigation.*model_tailor.*'llm\.block'"):
+        build_sweep(
+            {
+                "name": "tailored",
+                "orders": {"main": ["counting"]},
+                "grids": [
+                    {
+                        "model": ["tiny-onevision"],
+                        "recipe": ["mlp"],
+                        "mitigation": [{"model_tailor": {"layers": ["llm.block"]}}],
+                    }
+                ],
+            }
+        )
 
 
 def test_keeping_all_of_everything_is_the_fine_tune(ledger: Ledger) -> None:

@@ -268,7 +268,7 @@ def test_a_stage_is_drawn_along_its_training_with_its_best_moment(tab: Browser, 
     show(tab, replace(results, trials=trials), tmp_path)
     assert not tab.run("document.querySelector('#along-section').hidden")
     assert tab.run("document.querySelector('#along').data.length") == 2, "a line a trial"
-    assert tab.run("[...document.querySelector('#along').data[0].y]") == [0, 6, 9, 12]
+    assert tab.run("[...document.querySelector('#along').data[0].x]") == [0, 6, 9, 12]
     assert "best after 20 updates" in tab.run("document.querySelector('#along-note').textContent")
     tab.run("(() => { const budget = document.querySelector('#budget'); budget.value = '10'; budget.oninput(); })()")
     assert "best after 40 updates" in tab.run("document.querySelector('#along-note').textContent")

@@ -234,8 +234,8 @@ function drawAlong() {
       best = bestMoment(stage),
       chosen = trial.place === state.trial;
     return {
-      x: stage.along.heldOut,
-      y: stage.along.learning,
+      x: stage.along.learning,
+      y: stage.along.heldOut,
       customdata: stage.along.updates.map(() => trial.place),
       text: stage.along.updates.map(
         (update, at) =>
@@ -260,7 +260,7 @@ function drawAlong() {
     : at === null
       ? `${data.trials[state.trial].name}: no moment keeps within the budget.`
       : `${data.trials[state.trial].name}: best after ${told.along.updates[at]} updates, learning ${points(told.along.learning[at])}, held-out forgetting ${points(told.along.heldOut[at])}.`;
-  const shape = layout("held-out forgetting (points, below 0: forgot)", "learning (points)");
+  const shape = layout("learning (points)", "held-out forgetting (points, below 0: forgot)");
   Plotly.react("along", traces, shape, config);
 }
 

@@ -1,0 +1,119 @@
+"""Held-out benchmarks asked in several wordings: what was forgotten is a wording, or a skill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from lmmcl.reports import formatting
+from lmmcl.reports.recommend import short_name
+from lmmcl.reports.results import StageResult, SweepResults, TrialResult
+from lmmcl.reports.seeds import averaged, has_seeds
+
+TITLE = "Wordings of held-out benchmarks"
+HEADS = ("trial", "benchmark", "as asked", "mean of wordings", "spread", "best wording")
+NOTE = (
+    "Change at the last stage against the model before the first, in points; spread is the standard deviation over wordings. "
+    "Best wording: the best score then minus the best before. Where it stays and `as asked` falls, a wording was forgotten and not "
+    "the skill."
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a benchmark changed in all its wordings, in points; `as_asked` in its own."""
+
+    benchmark: str
+    as_asked: float
+    mean: float
+    spread: float
+    best: float
+    changes: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As reports for other programs hold it."""
+        return asdict(self)
+
+
+def spreads(trial: TrialResult, stage: StageResult | None = None) -> list[Spread]:
+    """Of each benchmark with wordings, what became of it after `stage` (default: the last); none at stage 0."""
+    stage, base = stage or trial.last, next((each for each in trial.stages if each.number == 0), None)
+    if stage is None or base is None or stage.number == 0:
+        return []
+    found = []
+    for name, before in base.wordings.items():
+        after = stage.wordings.get(name, {})
+        if name not in stage.scores or set(after) != set(before):
+            continue
+        first, last = [base.scores[name], *before.values()], [stage.scores[name], *(after[each] for each in before)]
+        changes = [now - then for then, now in zip(first, last, strict=True)]
+        told = dict(zip(before, changes[1:], strict=True))
+        deviation = float(np.std(changes, ddof=1))
+        best = max(last) - max(first)
+        found.append(Spread(name, changes[0], sum(changes) / len(changes), deviation, best, told))
+    return found
+
+
+def wording_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
+    """A row for each wording of each benchmark after each stage: its score and its change against stage 0, in points."""
+    for trial in results.trials:
+        base = next((each for each in trial.stages if each.number == 0), None)
+        for stage in trial.stages:
+            for name, scores in stage.wordings.items():
+                for wording, score in {"": stage.scores.get(name), **scores}.items():
+                    first = base and (base.wordings.get(name, {}).get(wording) if wording else base.scores.get(name))
+                    known = score is not None and first is not None
+                    yield {
+                        "trial": trial.name,
+                        "stage": stage.number,
+                        "benchmark": name,
+                        "wording": wording,
+                        "score": score,
+                        "change": score - first if known else None,  # type: ignore[operator]
+                        "trial_key": trial.key,
+                    }
+
+
+def _rows(results: SweepResults) -> list[list[str]]:
+    results = averaged(results) if has_seeds(results) else results
+    return [
+        [
+            short_name(results, trial),
+            each.benchmark,
+            formatting.points(each.as_asked),
+            formatting.points(each.mean),
+            formatting.spread(each.spread),
+            formatting.points(each.best),
+        ]
+        for trial in results.trials
+        for each in spreads(trial)
+    ]
+
+
+def wordings_table(results: SweepResults) -> Table | None:
+    """For the terminal; None where no benchmark has wordings."""
+    rows = _rows(results)
+    if not rows:
+        return None
+    table = Table(title=TITLE, caption=NOTE, title_justify="left")
+    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
+    for number, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def wordings_markdown(results: SweepResults) -> str:
+    """The same as Markdown; empty where no benchmark has wordings."""
+    rows = _rows(results)
+    if not rows:
+        return ""
+    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
+    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
+    return "\n".join([*lines, "", NOTE, ""])
