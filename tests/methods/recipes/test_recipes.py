@@ -130,7 +130,7 @@ def test_the_identity_of_adapters_does_not_change_by_accident() -> None:
         "adapter": {**lora, "rank": 256, "targets": ["llm.blocks.*.mlp"]},
     }
     assert RECIPES["osf"].identity()["adapter"] == {
-        "kind": "osf", "version": 1, "preserved": 0.5, "targets": ["llm.blocks.*.attention", "llm.blocks.*.mlp"],
+        "kind": "osf", "version": 2, "preserved": 0.5, "targets": ["llm.blocks.*.attention", "llm.blocks.*.mlp"],
     }  # fmt: skip
     assert RECIPES["moe"].identity() == {
         "train": [],
