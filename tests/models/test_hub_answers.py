@@ -138,7 +138,7 @@ def test_without_network_and_cache_the_message_says_how_to_fetch(client: Client)
     assert "not in the local cache and HF_HUB_OFFLINE is set" in refusal
     assert "`hf download maker/open --revision v1.0`" in refusal
     refusal = client.fetch(f"maker/open@{NEW}", HF_ENDPOINT="http://127.0.0.1:9")
-    assert "the hub cannot be asked" in refusal
+    assert "the hub cannot be reached" in refusal
 
 
 def test_a_connection_that_breaks_off_is_resumed_where_it_broke(hub: HubServer, client: Client) -> None:
