@@ -11,7 +11,7 @@ import numpy as np
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, estimates, holm
-from lmmcl.reports.pareto import comparable, fronts, place
+from lmmcl.reports.pareto import comparable, fronts, has_learned, place
 from lmmcl.reports.results import PAIRED, SweepResults, TrialResult
 
 BUDGET = 2.0
@@ -68,7 +68,7 @@ class Recommendation:
 
 
 def recommend(results: SweepResults) -> list[Recommendation]:
-    """One advice for each set of comparable trials that has a finished one."""
+    """One advice for each set of comparable trials that has a finished one which has learned."""
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
         if trial.state == "done" and place(trial) is not None:
@@ -76,7 +76,7 @@ def recommend(results: SweepResults) -> list[Recommendation]:
     found = []
     for front in fronts(results):
         group = groups[comparable(front[0])]
-        least = max(group, key=lambda trial: _value(trial, "held_out_forgetting"))
+        least = max(filter(has_learned, group), key=lambda trial: _value(trial, "held_out_forgetting"))
         choices = [_choice(trial, group) for trial in front]
         found.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
     return found
@@ -198,6 +198,10 @@ def recommendation(
     """A short paragraph, line by line; empty where no trial is finished. `advices` are those of `recommend`, where at hand."""
     lines = []
     advices = recommend(results) if advices is None else advices
+    if not advices and any(trial.state == "done" and place(trial) is not None for trial in results.trials):
+        return [
+            "No finished trial has learned anything (the interval of its learning reaches 0), so none is recommended."
+        ]
     for advice in advices:
         lines += [f"{advice.model}:"] if len(advices) > 1 else []
         lines += _advice_lines(results, advice, budget)

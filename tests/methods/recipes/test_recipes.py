@@ -130,7 +130,7 @@ def test_the_identity_of_adapters_does_not_change_by_accident() -> None:
         "adapter": {**lora, "rank": 256, "targets": ["llm.blocks.*.mlp"]},
     }
     assert RECIPES["osf"].identity()["adapter"] == {
-        "kind": "osf", "version": 1, "preserved": 0.5, "targets": ["llm.blocks.*.attention", "llm.blocks.*.mlp"],
+        "kind": "osf", "version": 2, "preserved": 0.5, "targets": ["llm.blocks.*.attention", "llm.blocks.*.mlp"],
     }  # fmt: skip
     assert RECIPES["moe"].identity() == {
         "train": [],
@@ -228,7 +228,7 @@ def _unfolded(folded: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_shapes_of_every_model_ship_that_has_an_inventory() -> None:
-    """Of a mixture the routed experts are no linear layers; the shared one is."""
+    """Of a mixture the routed experts are not linear layers; the shared one is."""
     shapes = {name: linear_shapes(get_model(name)) for name in model_names() if name.startswith("tiny-") or ships(name)}
     assert len(shapes) >= 20
     assert all(found.get("llm.blocks.0.mlp.gate") or found["llm.blocks.0.mlp.gate.shared"] for found in shapes.values())
