@@ -32,6 +32,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.reports.tables.moments import moments_table
+from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
@@ -147,6 +148,7 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         inside_table(results),
         moments_table(results, budget),
         wordings_table(results),
+        pairs_table(results),
     ):
         if table is not None:
             console.print(table, soft_wrap=True)

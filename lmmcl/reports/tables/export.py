@@ -15,6 +15,7 @@ from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
 from lmmcl.reports.tables.moments import best_moment
+from lmmcl.reports.tables.pairs import pairs
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
 from lmmcl.reports.tables.wording_spread import spreads
@@ -43,6 +44,7 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "notes": list(results.notes),
         "searches": [_plain(each.to_dict()) for each in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
+        "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
         "trials": [_trial(trial, trial.key in front, curves, budget) for trial in results.trials],
     }
 

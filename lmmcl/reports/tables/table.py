@@ -19,6 +19,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 from lmmcl.reports.tables.moments import moments_markdown
+from lmmcl.reports.tables.pairs import pairs_markdown
 from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
@@ -88,7 +89,7 @@ def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     table = "\n".join([*lines, "", *(f"{formatting.escape_markdown(line)}  " for line in sheet.caption), ""])
     points = averaged(results) if has_seeds(results) else results
     parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
-    parts += [moments_markdown(results, budget), wordings_markdown(results)]
+    parts += [moments_markdown(results, budget), wordings_markdown(results), pairs_markdown(results)]
     return "\n".join(part for part in parts if part)
 
 
