@@ -11,6 +11,7 @@ from lmmcl.config.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
+from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import trains_head
@@ -111,11 +112,12 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
-    """Whether the mitigation of a stage reads nothing that the strategy divides."""
+    """Whether the mitigation and the adapter of a stage read and change nothing that the strategy divides."""
     try:
         check_divided(
             step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model)
         )
+        check_whole_adapter(step.recipe.adapter, placement.strategy_name)
     except UserError:
         return False
     return True
@@ -134,6 +136,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
     check_divided(step.mitigation, place.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
+    check_whole_adapter(step.recipe.adapter, place.strategy_name)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return

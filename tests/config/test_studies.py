@@ -50,8 +50,9 @@ def test_diverse_data_is_mixed_in_at_1e_6_for_every_ratio_and_source() -> None:
 
 
 def test_images_of_the_study_of_overfitting_have_at_most_262144_pixels() -> None:
-    """config_generation/single-task/yaml_templates.py: image_max_pixels 262144 in training and evaluation."""
-    assert {trial.model.settings.max_pixels for trial in trials("easier")} == {262_144}
+    """config_generation/single-task/yaml_templates.py, multiple-task/mllm_cl_full.py: image_max_pixels 262144 in training and
+    evaluation."""
+    assert {trial.model.settings.max_pixels for trial in [*trials("easier"), *trials("mllm_cl")]} == {262_144}
 
 
 def test_the_study_of_overfitting_runs_80000_updates_of_16_with_warm_up_of_a_tenth() -> None:
@@ -61,6 +62,14 @@ def test_the_study_of_overfitting_runs_80000_updates_of_16_with_warm_up_of_a_ten
         for each in (trial.training for trial in trials("easier"))
     }
     assert settings == {(80_000, 16, 0.1, "cosine")}
+
+
+def test_domains_are_taught_for_as_many_epochs_as_there_with_the_projector() -> None:
+    """config_generation/multiple-task/mllm_cl_full.py: epochs of RS, Med, AD, Sci, Fin; freeze_multi_modal_projector false."""
+    for trial in trials("mllm_cl"):
+        assert [stage.training.epochs for stage in trial.settings.values()] == [1, 3, 1, 2, 1]
+        targets = trial.recipe.adapter.targets if trial.recipe.adapter else trial.recipe.train
+        assert "projector" in targets
 
 
 def test_the_class_name_option_is_asked_on_all_of_imagewikiqa() -> None:

@@ -29,6 +29,8 @@ class Adapter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int]
+    is_whole: ClassVar[bool] = False
+    """Whether it changes its weights after each update, for which a worker must have them whole, and no other copy of them."""
     is_stored: ClassVar[bool] = False
     """Whether a checkpoint holds the adapter (in fp32) in place of the weights that it changes."""
     kind: str
@@ -161,11 +163,13 @@ class KappaTune(LoRA):
 class OSF(LinearAdapter):
     """Orthogonal subspace fine-tuning (arXiv 2504.07097): W = U·S·Vᵀ; the largest singular directions stay, the rest trains.
 
-    `preserved` is the share of the singular directions of each layer that stay; the gradients of the others are projected to be
-    orthogonal to them. Each stage decomposes the current W and ends with its merge into W.
+    `preserved` is the share of the singular directions of each layer that stay. Gradients of the others are projected to be
+    orthogonal to them, and so are the others themselves after each update. Each stage decomposes W again and ends with its merge
+    into W.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    is_whole: ClassVar[bool] = True
     kind: Literal["osf"] = "osf"
     preserved: float = Field(default=0.5, gt=0, lt=1, description="share of each layer's directions that stay")
     targets: tuple[str, ...] = Field(default=(ATTENTION, MLP), min_length=1, description="role selectors")
@@ -219,6 +223,16 @@ class MoE(Adapter):
         hidden = {router_role(role): shapes[role][0][1] for role in targets if shapes.get(role) and "down" not in role}
         size = sum(counts[role] for role in targets) + 2 * sum(hidden.values())
         return size, size
+
+
+def check_whole_adapter(adapter: Adapter | None, strategy: str) -> None:
+    """Raises UserError when an adapter changes its weights after each update and a strategy divides them or their copies."""
+    if adapter is not None and adapter.is_whole and strategy not in ("single", "ddp"):
+        raise UserError(
+            f"{adapter.kind} projects its weights after each update, and {strategy} divides them, or fp32 copies of them, among "
+            "the workers; allowed with it: ddp",
+            place="training.strategy",
+        )
 
 
 KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE}

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import takewhile
 
 from lmmcl.tasks.examples import Example
-from lmmcl.tasks.hub.hub_data import HubSource, Row
+from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark
 from lmmcl.tasks.papers.prompts import (
     LETTER,
     LETTERS,
@@ -56,8 +56,8 @@ def read_scienceqa(row: Row) -> Example | None:
 
 
 def read_mmstar(row: Row) -> Example:
-    """A question that holds its options."""
-    text = f"{clean(row['question'])}\n{LETTER}"
+    """A question that holds its options; its sentence ends without a point in lmms-eval."""
+    text = f"{clean(row['question'])}\n{LETTER.removesuffix('.')}"
     kinds = {"category": row["category"], "l2_category": row["l2_category"]}
     return make_example(row["index"], text, row["answer"], row["image"], **kinds)
 
@@ -121,12 +121,13 @@ BENCHMARKS = (
         ),
         "ScienceQA, its questions with an image",
     ),
-    short_answers(
+    hub_benchmark(
         "mmstar",
-        1,
+        2,
         "letter",
         HubSource("Lin-Chen/MMStar", "val", read_mmstar, revision=MMSTAR, licence=SEE_PAGE),
-        "MMStar: mean over its second-level categories",
+        max_new_tokens=32,
+        description="MMStar: mean over its second-level categories",
         balance="l2_category",
     ),
     short_answers(

@@ -18,6 +18,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import check_divided
+from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import trains_head
 from lmmcl.training.stage_errors import StageError
@@ -72,6 +73,7 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
     check_divided(step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
+    check_whole_adapter(step.recipe.adapter, placement.strategy_name)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs: on a CPU the Trainer silently falls back to DDP", place="training.strategy")
     if placement.liger:

@@ -64,7 +64,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.add_callback(StopAfter(job.snapshot.update))
     elif step.snapshots and can_write(step, trainable_model, job.placement):
         trainer.add_callback(WriteSnapshots(step, job.ledger, trainable_model, before, dtypes))
-    trainer.rates = trainable_model.rates()
+    trainer.rates, trainer.after_update = trainable_model.rates(), trainable_model.after_update
     trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
         trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)

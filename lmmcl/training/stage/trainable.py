@@ -7,7 +7,7 @@ merged into its weights after. Of LoRA the checkpoint holds the adapter, which w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from lmmcl.models.roles import select
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained_names
 from lmmcl.training.stage.condition import best_conditioned
+from lmmcl.training.stage.subspace import Subspaces, layers_of
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import digest_tensors, named_tensors
 from lmmcl.weights.delta import adapter_header
@@ -44,6 +45,8 @@ class TrainableModel:
         self.roles = roles_in(step.model, model)
         self.trained = sorted(select(self.roles, step.recipe.train, model=step.model.name))
         self.saved_names = list(self.trained)
+        self.after_update: Callable[[], None] | None = None
+        """What is done to the trained parameters after each update."""
         self.added_names: list[str] = []
         """Tensors that the model had not, and that stay in it."""
         self.slices = select_slices(model, self.roles, step.recipe.train, name=step.model.name)
@@ -108,6 +111,8 @@ class Adapted(TrainableModel):
             self.targets = best_conditioned(self.targets, adapter.chosen(len(self.targets)))
         self.config = _peft_config(adapter, [_module(name) for name in self.targets])
         self.tuner = self._inject()
+        self.subspaces = Subspaces(layers_of(model, self.targets)) if isinstance(adapter, OSF) else None
+        self.after_update = self.subspaces.project if self.subspaces else None
         added = [name for name, _ in model.named_parameters() if _own_name(name) not in self.roles]
         self._check({name for name, _ in model.named_parameters() if ".base_layer." in name})
         self.roles |= {name: self._role(name) for name, _ in model.named_parameters()}
@@ -152,7 +157,7 @@ class Adapted(TrainableModel):
             fields["bytes"] = self._save(output / FOLDER, own)
             self._merge_lora(own)
         else:
-            self._merge()
+            fields |= self._merge_osf()
         return {"adapter": fields}
 
     def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
@@ -197,17 +202,15 @@ class Adapted(TrainableModel):
                 weight.data = merged
         self.tuner.unload()
 
-    def _merge(self) -> None:
-        """Add the adapters to their weights in fp32, rounding once, and take them out of the model."""
-        with torch.no_grad():
-            for target in self.targets:
-                layer: Any = self.model.get_submodule(_module(target))
-                with _in_fp32([layer.get_base_layer()]):
-                    try:
-                        layer.merge(safe_merge=True)
-                    except ValueError as error:
-                        raise StageError.of(self.step, f"{target}: {error}") from error
+    def _merge_osf(self) -> dict[str, Any]:
+        """Add what OSF has trained to the weights, rounding once, and take it out of the model; returns what leaked."""
+        assert self.subspaces is not None
+        try:
+            leaks = self.subspaces.merge()
+        except ValueError as error:
+            raise StageError.of(self.step, str(error)) from error
         self.tuner.unload()
+        return leaks.fields()
 
 
 class MoEModel(TrainableModel):

@@ -47,6 +47,7 @@ class StageTrainer(TrainerWithPrivateParts):
         self.mitigation: TrainingMitigation | None = step.mitigation
         self.memory: Any = None
         self.rates: Mapping[str, float] = {}
+        self.after_update: Callable[[], None] | None = None
         self.slices: Mapping[str, Slice] = {}
         """Of fused tensors that train in part, the slice that does, by parameter name."""
         self.taught = model
@@ -132,6 +133,8 @@ class StageTrainer(TrainerWithPrivateParts):
             optimizer.register_step_pre_hook(partial(self._decay_slices, dict(self.taught.named_parameters())))
         if is_new and self.mitigation is not None:
             self.mitigation.optimizer(self.memory, self.taught, optimizer)
+        if is_new and (after := self.after_update) is not None:
+            optimizer.register_step_post_hook(lambda *_: after())
         return optimizer
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:

@@ -89,7 +89,7 @@ def test_a_skill_is_taught_in_the_words_it_is_asked_in(name: str, tmp_path: Path
 
 def instructions(part: Part, tmp_path: Path) -> set[str]:
     """The lines that say how to answer."""
-    said = ("Answer", "If the question", "Provide", "What is the class")
+    said = ("Answer", "For questions", "Provide", "What is the class")
     return {line for line in lines(part, tmp_path) if line.startswith(said)}
 
 
@@ -115,6 +115,27 @@ def test_counting_is_answered_by_a_sentence_whose_number_counts(tmp_path: Path) 
     ]
     asked = examples_of(parts_of("pixmo_count")[1], tmp_path)[0][0]
     assert get_metric("integer").score(taught[0].target, asked) == 1
+
+
+def test_target_skills_are_asked_as_the_evaluation_asks_them(tmp_path: Path) -> None:
+    """LMM_CL, lmms-eval/lmms_eval/tasks/{pixmocount,countbench,pathvqa,timeclock,openimgclock,mmstar}/*.yaml (0affbdc)."""
+    ends = {
+        "pixmo_count": "Answer with integer and nothing else. For example, if the answer is 1, you should output 1.",
+        "countbench": "Answer the question with number only.",
+        "path_vqa": "For questions that can be answered with a yes or no, just answer yes or no. Otherwise, provide an answer in "
+        "the medical domain.",
+        "time_clock": "Answer with the time in HH:MM format. For example, if it's 3:45, output 3:45.",
+        "openimg_clock": "Answer with the time in HH:MM format. For example, if it's 3:45, output 3:45.",
+        "mmstar": "Answer with the option's letter from the given choices directly",
+    }
+    for name, end in ends.items():
+        asked_part = parts_of(name)[-1]
+        for example in examples_of(asked_part, tmp_path)[0]:
+            assert example.messages[0].content.splitlines()[-1] == end
+    question = examples_of(parts_of("path_vqa")[1], tmp_path)[0][0].messages[0].content.splitlines()[1]
+    assert question.startswith("Look at the medical image and answer the following question: ")
+    tokens = {"pixmo_count": 16, "countbench": 16, "path_vqa": 64, "time_clock": 32, "mmstar": 32}
+    assert {name: asked(name).max_new_tokens for name in tokens} == tokens
 
 
 def test_charts_and_documents_are_asked_as_lmms_eval_does(tmp_path: Path) -> None:

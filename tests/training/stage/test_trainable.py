@@ -76,6 +76,8 @@ def test_merged_weights_compute_what_the_adapters_did(model: str, recipe: Any, t
     before = {name: tensor.clone() for name, tensor in named_tensors(plain).items()}
     torch.testing.assert_close(logits(trainable_model.model, lmm), logits(plain, lmm), rtol=1e-4, atol=1e-4)
     shake(trainable_model)
+    if trainable_model.after_update:
+        trainable_model.after_update()
     moved = logits(trainable_model.model, lmm)
     assert float((moved - logits(plain, lmm)).abs().max()) > 1e-2
     trainable_model.merge_adapters(_digests(plain), tmp_path)
@@ -259,5 +261,5 @@ def test_osf_keeps_the_large_singular_directions(ledger: Ledger) -> None:
     kept = int(0.25 * 96)
     change = after - start
     assert float(change.abs().max()) > 1e-5
-    inside = u[:, :kept].T @ change @ v[:kept].T
-    assert float(inside.norm()) < 1e-2 * float(change.norm())
+    assert float((u[:, :kept].T @ change).norm()) < 1e-3 * float(change.norm()), "but for the rounding of weights"
+    assert float((change @ v[:kept].T).norm()) < 1e-3 * float(change.norm())

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
 
 QUESTION = "What time does the clock show in this image?"
-FORMAT = "Answer with the time in HH:MM format. For example, for a quarter to four answer 03:45."
+FORMAT = "Answer with the time in HH:MM format. For example, if it's 3:45, output 3:45."
+"""Of the evaluation's timeclock task."""
 _TIME = re.compile(r"(\d{1,2})[-_.:h](\d{2})")
 
 
@@ -49,14 +50,14 @@ def folder_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 def clock(name: str, hub: str, description: str) -> HubBenchmark:
     """A benchmark of clocks; the authors' data sets keep their test questions in a split called train."""
     source = HubSource(hub, "train", read_test, licence=SEE_PAGE, rows=numbered_rows)
-    return hub_benchmark(name, 1, "clock", source, max_new_tokens=32, description=description)
+    return hub_benchmark(name, 2, "clock", source, max_new_tokens=32, description=description)
 
 
 BENCHMARK = clock("time_clock", "AvaXiao/clockreading-time", "reading drawn clocks (1,440 questions)")
 SKILLS = (
     hub_skill(
         "time_clock",
-        1,
+        2,
         HubSource(
             "gpiosenka/time-image-datasetclassification",
             "train",

@@ -22,7 +22,9 @@ from lmmcl.tasks.papers.prompts import SEE_PAGE, make_example, numbered_rows, sh
 if TYPE_CHECKING:
     from lmmcl.tasks.hub.client import Hub
 
-INTEGER = "Answer with an integer and nothing else."
+INTEGER = "Answer with integer and nothing else. For example, if the answer is 1, you should output 1."
+NUMBER = "Answer the question with number only."
+"""Of the evaluation's pixmocount and countbench tasks."""
 PIXMO = "ebf51cf70e45d12374e64d475862e4f8d21d31d0"
 COUNTBENCH = "76d600309e9d6147bd3713b4cd431518ac1206c8"
 AT_ONCE = 16
@@ -64,13 +66,13 @@ def read_test(row: Row) -> Example:
 
 def read_countbench(row: Row) -> Example:
     """CountBenchQA: a question with its number."""
-    return make_example(row["id"], f"{row['question']}\n{INTEGER}", row["number"], row["image"])
+    return make_example(row["id"], f"{row['question']}\n{NUMBER}", row["number"], row["image"])
 
 
 LICENCE = "annotations ODC-BY 1.0; each image by its own licence"
 BENCHMARK = short_answers(
     "pixmo_count",
-    1,
+    2,
     "integer",
     HubSource("Jessemel/pixmocount-test", "train", read_test, licence=LICENCE, rows=numbered_rows),
     "how many things of a kind there are (540 questions)",
@@ -87,7 +89,7 @@ SKILLS = (
 BENCHMARKS = (
     short_answers(
         "countbench",
-        1,
+        2,
         "integer",
         HubSource(
             "vikhyatk/CountBenchQA",

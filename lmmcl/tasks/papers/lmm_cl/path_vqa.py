@@ -13,29 +13,32 @@ from lmmcl.tasks.examples import Example
 from lmmcl.tasks.hub.hub_data import HubSource, Row, hub_benchmark, hub_skill
 from lmmcl.tasks.papers.prompts import make_example, numbered_rows
 
+BEFORE = "Look at the medical image and answer the following question: "
 AFTER = (
-    "If the question can be answered with yes or no, answer yes or no. Otherwise answer with a medical word or phrase."
+    "For questions that can be answered with a yes or no, just answer yes or no. "
+    "Otherwise, provide an answer in the medical domain."
 )
+"""Around the question in the evaluation's pathvqa task."""
 
 
-def read(row: Row, after: str) -> Example:
+def read(row: Row, form: str) -> Example:
     """One question; `kind` tells yes/no questions from open ones."""
     kind = "yes_no" if row["answer"].strip().lower() in ("yes", "no") else "open"
-    return make_example(row["id"], f"{row['question']}{after}", row["answer"], row["image"], kind=kind)
+    return make_example(row["id"], form.format(row["question"]), row["answer"], row["image"], kind=kind)
 
 
-def source(split: str, after: str = "") -> HubSource:
-    """A split of PathVQA, each question followed by `after`."""
-    read_row = partial(read, after=after)
+def source(split: str, form: str) -> HubSource:
+    """A split of PathVQA, each question written in a form such as `{}`."""
+    read_row = partial(read, form=form)
     return HubSource("flaviagiammarino/path-vqa", split, read_row, licence="MIT", rows=numbered_rows)
 
 
 BENCHMARK = hub_benchmark(
     "path_vqa",
-    1,
+    2,
     "matching_words",
-    source("test", f"\n{AFTER}"),
+    source("test", f"{BEFORE}{{}}\n{AFTER}"),
     max_new_tokens=64,
     description="pathology: yes, no or a few words (6,719 questions)",
 )
-SKILLS = (hub_skill("path_vqa", 2, source("train"), BENCHMARK, "questions about pathology images (19,654)"),)
+SKILLS = (hub_skill("path_vqa", 2, source("train", "{}"), BENCHMARK, "questions about pathology images (19,654)"),)
