@@ -51,7 +51,7 @@ def _comparable_groups(results: SweepResults) -> list[list[TrialResult]]:
     """Finished trials whose place is known, each set of comparable ones together."""
     groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
-        if trial.state == "done" and place(trial) is not None:
+        if trial.state == "done" and not trial.bound and place(trial) is not None:
             groups[comparable(trial)].append(trial)
     return list(groups.values())
 
