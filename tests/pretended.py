@@ -80,6 +80,13 @@ def pretence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     yield made
 
 
+def tell_provenance(made: Pretence) -> None:
+    """Have the records of steps say with what and on what they were computed."""
+    record = made._record
+    said = {"provenance": {"lmmcl": "0.1.0", "torch": "2.9.1+cpu"}, "strategy": {"workers": 2, "device": "cuda"}}
+    made._record = lambda step, ledger, fields: record(step, ledger, {**fields, **said})  # type: ignore[method-assign]
+
+
 def lmmcl(*arguments: str | Path) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):

@@ -27,6 +27,10 @@ from lmmcl.errors import UserError
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
+ReportFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"),
+]
 
 
 @app.command()
@@ -35,9 +39,7 @@ def report(
     set_: Overrides = None,
     store: Store = None,
     cluster: ClusterFile = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="table, json, md, csv, parquet or html", show_default="table")
-    ] = None,
+    format_: ReportFormat = None,
     csv: Annotated[bool, typer.Option("--csv", help="same as --format csv")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="write to this file")] = None,
     mlflow: Annotated[
@@ -62,14 +64,8 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.command import report_against, report_sweep
 
-    given = {
-        "--mlflow": mlflow,
-        "--tracking": tracking or None,
-        "--pictures": pictures,
-        "--budget": budget,
-        "--csv": csv or None,
-    }
-    given |= {"--format": format_, "--to": to, "--against": against}
+    given: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
+    given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
     _check_together({name for name, value in given.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
     ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
@@ -106,7 +102,7 @@ def _check_together(given: set[str], format: str | None) -> None:
         if option in given and (wrong := [each for each in others if each in given]):
             raise UserError(f"{option} cannot be combined with {', '.join(wrong)}; allowed with it: {allowed}")
     shape = "csv" if "--csv" in given else format
-    if "--budget" in given and shape in ("csv", "parquet", "html"):
+    if "--budget" in given and shape in ("csv", "parquet", "html", "latex", "pdf", "svg", "zip"):
         why = "where the reader sets it" if shape == "html" else "which recommends nothing"
         raise UserError(f"--budget has no effect on {shape}, {why}; allowed with table, json and md")
 

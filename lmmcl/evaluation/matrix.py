@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,12 @@ from numpy.typing import NDArray
 
 from lmmcl.measures import Run, all_measures, together
 
+PSEUDO = 2
+"""Questions that are added to those of a benchmark where intervals are made: at each stage right or wrong by chance.
+
+Pairs of stages then have half a question more in each of their four cells, as Agresti and Min 2005 add it (Statistics in
+Medicine 24:729), so that all right, all wrong or nothing changed has an interval, too.
+"""
 HIGHEST = 10.0
 """The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
 
@@ -34,6 +42,7 @@ class ScoreMatrix:
             raise ValueError(f"taught and held out at once: {', '.join(sorted(both))}")
         self._samples: dict[tuple[int, str], NDArray[np.float64]] = {}
         self._means: dict[tuple[int, str], float] = {}
+        self._checkpoints: dict[int, str] = {}
         self._resampled: dict[tuple[int, int], Run] = {}
 
     @property
@@ -46,15 +55,19 @@ class ScoreMatrix:
         """The rows that hold at least one score, ascending."""
         return tuple(sorted({stage for stage, _ in self._samples}))
 
-    def add(self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> None:
+    def add(
+        self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]], checkpoint: str = ""
+    ) -> None:
         """Enter the scores of each question of each benchmark, after `stage`; scores entered before are replaced.
 
+        `checkpoint` names what was asked, so that two matrices which share it differ in nothing there.
         They are in [0, 1], or weighted so that their mean is (see `balanced`), or CIDEr, which goes to 10. Raises ValueError for
         a stage or benchmark that the matrix does not have, for no scores, negative ones or a mean above 10, and for another
         number of questions than at another stage: intervals pair the questions across stages.
         """
         if not 0 <= stage <= len(self.order):
             raise ValueError(f"stage {stage}: this order has stages 0 to {len(self.order)}")
+        self._checkpoints[stage] = checkpoint or str(stage)
         for name, values in scores.items():
             array = np.asarray(values, dtype=np.float64)
             self._check(stage, name, array)
@@ -109,8 +122,9 @@ class ScoreMatrix:
         """The bootstrap distribution of every measure: `samples` values each, in percentage points.
 
         Each resample draws questions of each benchmark, the same ones at all stages, so differences between stages
-        keep their pairing. The draw depends on the seed and the benchmark's name and size alone: two matrices over the
-        same benchmarks are paired too, and the difference of their draws is that of the paired bootstrap.
+        keep their pairing; among them PSEUDO ones, which draw everything a little towards the middle. The draw depends on the
+        seed and the benchmark's name and size alone: two matrices over the same benchmarks are paired too, and the difference of
+        their draws is that of the paired bootstrap.
         """
         measures = all_measures(self._resample(samples, seed), self._stage(stage))
         return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
@@ -125,17 +139,27 @@ class ScoreMatrix:
     def intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> dict[str, tuple[float, float]]:
-        """The percentile bootstrap interval of every measure of `summary`, over questions (see `draws`).
+        """The percentile interval of every measure of `summary`, over questions (see `draws`); it holds the measure.
 
         It says how far the questions asked may mislead; it knows nothing of other training seeds or orders.
         """
-        return _intervals(self.draws(stage, samples, seed), level)
+        values = self.summary(stage)
+        ends = _intervals(self.draws(stage, samples, seed), level)
+        return {name: (min(low, values[name]), max(high, values[name])) for name, (low, high) in ends.items()}
 
     def score_intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> dict[str, tuple[float, float]]:
-        """The percentile bootstrap interval of each benchmark's score in one row, in percentage points."""
-        return _intervals(self.score_draws(stage, samples, seed), level)
+        """The interval of each benchmark's score in one row, in percentage points.
+
+        Of right and wrong answers Wilson's (1927); of other scores the percentile interval of `score_draws`, which holds the mean.
+        """
+        row, found = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
+        for name, (low, high) in found.items():
+            scores, mean = self._samples[row, name], self._means[row, name]
+            binary = bool(((scores == 0) | (scores == 1)).all())
+            found[name] = wilson(int(scores.sum()), len(scores), level) if binary else (min(low, mean), max(high, mean))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The matrix as JSON has it; from_dict makes it whole again."""
@@ -169,23 +193,43 @@ class ScoreMatrix:
                 stages = [stage for stage in self.stages if self.has(stage, name)]
                 if stages:
                     rows = np.stack([self._samples[stage, name] for stage in stages], axis=1)
-                    drawn = _draw_counts(name, len(rows), samples, seed).astype(np.float64)
-                    means = drawn @ rows * (100.0 / len(rows))
-                    scores |= {(stage, name): means[:, column] for column, stage in enumerate(stages)}
+                    drawn, added = _draw_counts(name, len(rows), samples, seed)
+                    sums, top = drawn.astype(np.float64) @ rows, max(1.0, float(rows.max()))
+                    for column, stage in enumerate(stages):
+                        right = _right_by_chance(name, self._checkpoints[stage], added, seed)
+                        scores[stage, name] = (sums[:, column] + top * right) * (100.0 / (len(rows) + PSEUDO))
             self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
         return self._resampled[samples, seed]
 
 
 @lru_cache(maxsize=32)  # every trial of a sweep asks the same benchmarks, so all of them share a draw
-def _draw_counts(name: str, questions: int, samples: int, seed: int) -> NDArray[np.uint8]:
-    """How often each question is drawn in each resample, [samples, questions]: a product with it is all the means at once.
+def _draw_counts(name: str, questions: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """How often each question is drawn in each resample, [samples, questions], and how often one of PSEUDO, [samples].
 
+    A product with the former is all the means at once.
     Counts are near 1; in a byte (256 of one question are beyond all chance) a draw of 5,000 questions is 5 MB.
     """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    drawn = rng.integers(questions, size=(samples, questions), dtype=np.int32)
-    drawn += np.arange(samples, dtype=np.int32)[:, None] * questions
-    return np.bincount(drawn.ravel(), minlength=samples * questions).reshape(samples, questions).astype(np.uint8)
+    total = questions + PSEUDO
+    drawn = rng.integers(total, size=(samples, total), dtype=np.int32)
+    drawn += np.arange(samples, dtype=np.int32)[:, None] * total
+    counts = np.bincount(drawn.ravel(), minlength=samples * total).reshape(samples, total)
+    return counts[:, :questions].astype(np.uint8), counts[:, questions:].sum(axis=1)
+
+
+def _right_by_chance(name: str, checkpoint: str, added: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Of the pseudo-questions of each resample, how many a checkpoint has right."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(checkpoint.encode())])
+    return rng.binomial(added, 0.5)
+
+
+def wilson(right: int, questions: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, in percentage points: it has a width where all or none are right."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = right / questions, z * z / questions
+    centre = (share + spread / 2) / (1 + spread)
+    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / questions + spread / (4 * questions))
+    return 100 * max(0.0, centre - reach), 100 * min(1.0, centre + reach)
 
 
 def _intervals(draws: Mapping[str, NDArray[np.float64]], level: float) -> dict[str, tuple[float, float]]:

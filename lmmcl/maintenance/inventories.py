@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterable
 
 from lmmcl.models import get_model
-from lmmcl.models.inventory import HUB, count_roles, meta_model, parameter_counts, shipped
+from lmmcl.models.inventory import HUB, count_roles, meta_model, parameter_counts, piece_counts, shipped
 
 
 def compute(name: str) -> dict[str, int]:
     """The inventory of a shipped model, from its shipped configuration."""
-    sizes = parameter_counts(meta_model(shipped(name)["config"]))
-    return count_roles(get_model(name).roles_of(sizes), sizes)
+    model = meta_model(shipped(name)["config"])
+    sizes = parameter_counts(model)
+    roles = get_model(name).roles_of(sizes)
+    return count_roles(roles, sizes, piece_counts(model, roles))
 
 
 def write(names: Iterable[str]) -> None:
     """Compute and write the inventories of `names`."""
     for name in names:
-        text = json.dumps({"config": shipped(name)["config"], "roles": compute(name)}, indent=1)
+        text = json.dumps({**shipped(name), "roles": compute(name)}, indent=1)
         (HUB / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -95,7 +95,7 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             break
-        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found})
+        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found}, stage.checkpoint.key)
     return matrix
 
 

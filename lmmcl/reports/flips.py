@@ -177,8 +177,11 @@ def _of_many(found: Sequence[Flips], kind: str, most: int) -> Table | str:
 
 
 def front_keys(results: SweepResults) -> list[str]:
-    """Keys of the trials of the fronts, one seed of each; at most as many as a page shows, those that learn most."""
-    chosen = [choice.trial for advice in recommend(averaged(results)) for choice in advice.choices]
+    """Keys of the trials of the fronts (of all finished ones, where none has learned), one seed of each; at most as many as a page
+    shows, those that learn most."""
+    points = averaged(results)
+    chosen = [choice.trial for advice in recommend(points) for choice in advice.choices]
+    chosen = chosen or [trial for trial in points.trials if trial.state == "done"]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
 
 

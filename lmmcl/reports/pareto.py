@@ -41,17 +41,26 @@ def beaten_by(results: SweepResults) -> dict[str, list[str]]:
 def fronts(results: SweepResults) -> list[list[TrialResult]]:
     """The Pareto front on (learning, held-out forgetting) of each set of comparable trials, from left to right.
 
-    Only finished trials count: learning is a mean over all skills. Trials are comparable when they start from one model
-    and are asked the same questions, whatever the order of the skills.
+    Only finished trials count, since learning is a mean over all skills, and only those that have learned. Trials are comparable
+    when they start from one model and are asked the same questions, whatever the order of the skills.
     """
     return [_front_of(trials) for trials in _comparable_groups(results)]
 
 
+def has_learned(trial: TrialResult) -> bool:
+    """Whether a trial learned anything: its learning is above 0, and so is the whole interval where there is one."""
+    learning, interval = trial.measure("learning"), trial.interval("learning")
+    return learning is not None and min(learning, interval[0] if interval else learning) > 0
+
+
 def _comparable_groups(results: SweepResults) -> list[list[TrialResult]]:
-    """Finished trials whose place is known, each set of comparable ones together."""
+    """Finished trials that have learned and whose place is known, each set of comparable ones together.
+
+    Who learns nothing forgets nothing: it would be on every front.
+    """
     groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
-        if trial.state == "done" and not trial.bound and place(trial) is not None:
+        if trial.state == "done" and not trial.bound and place(trial) is not None and has_learned(trial):
             groups[comparable(trial)].append(trial)
     return list(groups.values())
 

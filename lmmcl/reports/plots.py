@@ -22,13 +22,29 @@ MOST_SHADES = 9
 """Numbers that the legend names."""
 
 
+PAPER: Any = {"font.size": 7, "axes.labelsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none"}
+"""Type of a paper's figures; text stays text, as publishers ask."""
+SINGLE_COLUMN = 3.35
+"""Inches; two columns are 6.9."""
+
+
 def write_scatter(results: SweepResults, path: Path, *, title: str | None = None, dots_per_inch: int = 160) -> None:
     """Write the scatter as PNG (or SVG, PDF, by the ending of `path`)."""
     with replacing(path) as partial:
         scatter(results, title=title).savefig(partial, dpi=dots_per_inch)
 
 
-def scatter(results: SweepResults, *, title: str | None = None) -> Figure:
+def write_paper_figure(results: SweepResults, path: Path, width: float = SINGLE_COLUMN) -> None:
+    """Write the scatter as PDF or SVG, `width` inches wide, without a title: a paper has captions."""
+    from matplotlib import rc_context
+
+    with replacing(path) as partial, rc_context(PAPER):
+        figure = scatter(results, title="", legend_size=6)
+        figure.set_size_inches(width, 0.72 * width)
+        figure.savefig(partial, metadata={"CreationDate": None} if path.suffix == ".pdf" else {"Date": None})
+
+
+def scatter(results: SweepResults, *, title: str | None = None, legend_size: float = 8) -> Figure:
     """Learning × held-out forgetting with intervals and the Pareto front; hollow is mitigated, pale is unfinished.
 
     Seeds of a grid point are one point, their mean. The figure draws without a display and leaves matplotlib's own state
@@ -51,14 +67,15 @@ def scatter(results: SweepResults, *, title: str | None = None) -> Figure:
         _point(axes, trial, colour, markers[identity(trial.axes.get(by_marker))][1], hollow)
     _front_lines(axes, results)
     if shown:
-        _legend(axes, results, by_colour, by_marker)
+        _legend(axes, results, by_colour, by_marker, legend_size)
     else:
         axes.text(0.5, 0.5, "no trial has a score yet", ha="center", va="center", transform=axes.transAxes, color=GREY)
     return figure
 
 
 def _frame(axes: Axes, title: str) -> None:
-    axes.set_title(_literal(title), loc="left", fontsize=11)
+    if title:
+        axes.set_title(_literal(title), loc="left", fontsize=11)
     axes.set_xlabel("learning (points on the taught skills)  → better")
     axes.set_ylabel(f"held-out forgetting (points, {BELOW_0_FORGOT})  → better")
     axes.axhline(0, color="#b6bcc6", linewidth=0.8, zorder=0)
@@ -101,7 +118,7 @@ def _front_lines(axes: Axes, results: SweepResults) -> None:
         axes.step(x, y, where="pre", color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
 
 
-def _legend(axes: Axes, results: SweepResults, by_colour: str, by_marker: str) -> None:
+def _legend(axes: Axes, results: SweepResults, by_colour: str, by_marker: str, size: float) -> None:
     from matplotlib.lines import Line2D
 
     def entry(text: str, **look: Any) -> Line2D:
@@ -121,7 +138,7 @@ def _legend(axes: Axes, results: SweepResults, by_colour: str, by_marker: str) -
     if any(trial.axes.get("mitigation") for trial in results.trials) and "mitigation" not in (by_colour, by_marker):
         rows.append(entry("hollow: mitigated", marker="o", color=GREY, markerfacecolor="white"))
     rows.append(Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="Pareto front"))
-    axes.legend(handles=rows, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    axes.legend(handles=rows, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=size)
 
 
 def _some(values: Sequence[Any]) -> Sequence[Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm
-from lmmcl.reports.pareto import comparable, fronts, place
+from lmmcl.reports.pareto import comparable, fronts, has_learned, place
 from lmmcl.reports.results import SweepResults, TrialResult
 
 BUDGET = 2.0
@@ -66,7 +66,7 @@ class Recommendation:
 
 
 def recommend(results: SweepResults) -> list[Recommendation]:
-    """One advice for each set of comparable trials that has a finished one."""
+    """One advice for each set of comparable trials that has a finished one which has learned."""
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
         if trial.state == "done" and not trial.bound and place(trial) is not None:
@@ -74,7 +74,7 @@ def recommend(results: SweepResults) -> list[Recommendation]:
     found = []
     for front in fronts(results):
         group = groups[comparable(front[0])]
-        least = max(group, key=lambda trial: _value(trial, "held_out_forgetting"))
+        least = max(filter(has_learned, group), key=lambda trial: _value(trial, "held_out_forgetting"))
         choices = [_choice(trial, group) for trial in front]
         found.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
     return found
@@ -174,6 +174,10 @@ def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
     """A short paragraph, line by line; empty where no trial is finished."""
     lines = []
     advices = recommend(results)
+    if not advices and any(trial.state == "done" and place(trial) is not None for trial in results.trials):
+        return [
+            "No finished trial has learned anything (the interval of its learning reaches 0), so none is recommended."
+        ]
     for advice in advices:
         lines += [f"{advice.model}:"] if len(advices) > 1 else []
         lines += _advice_lines(results, advice, budget)

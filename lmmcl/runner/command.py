@@ -45,7 +45,8 @@ from lmmcl.tracking.database import MLFLOW_VARIABLE
 from lmmcl.tracking.destinations import OFF, destinations
 from lmmcl.tracking.extras import resolved, write_answers
 
-FORMATS = ("table", "json", "md", "csv", "parquet", "html")
+FORMATS = ("table", "json", "md", "csv", "parquet", "html", "latex", "pdf", "svg", "zip")
+TO_A_FILE = ("parquet", "pdf", "svg", "zip")
 
 
 def run_and_report(
@@ -193,9 +194,15 @@ def report_sweep(
         if to is not None:
             write_page(results, to, flips)
         console.print(str(page), soft_wrap=True)
-    elif format == "parquet" or to is not None:
-        if to is None:
-            raise UserError(f"--format {format} needs --to FILE")
+    elif format == "latex":
+        _show_or_write(paper_text(context, results), to, format)
+    elif format in TO_A_FILE and to is None:
+        raise UserError(f"--format {format} needs --to FILE")
+    elif format in ("pdf", "svg") and to is not None:
+        _draw_for_paper(results, to, format)
+    elif format == "zip" and to is not None:
+        _bundle(context, results, to)
+    elif to is not None:
         export.write(results, to, "md" if format == "table" else format, budget)
     else:
         _print_text(export.as_text(results, format, budget), format)
@@ -213,10 +220,39 @@ def report_against(
     found = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:
         console.print(published_table(found), soft_wrap=False)
-    elif to is None:
-        _print_text(published_text(found, format), format)
     else:
-        write_text(to, published_text(found, "md" if format == "table" else format) + "\n")
+        text = published_text(found, "md" if format == "table" else format)
+        _show_or_write(text if to is None else f"{text}\n", to, format)
+
+
+def paper_text(context: RunContext, results: SweepResults) -> str:
+    """The table for a paper, and the paragraph on methods."""
+    from lmmcl.reports.paper.latex import escape_latex, latex_table
+    from lmmcl.reports.paper.methods_text import methods_text
+
+    return f"{latex_table(results)}\n% methods\n{escape_latex(methods_text(context, results))}\n"
+
+
+def _draw_for_paper(results: SweepResults, to: Path, format: str) -> None:
+    from lmmcl.reports.plots import write_paper_figure
+
+    if to.suffix != f".{format}":
+        raise UserError(f"--format {format} writes a file that ends in .{format}, not {to.name}")
+    write_paper_figure(results, to)
+
+
+def _bundle(context: RunContext, results: SweepResults, to: Path) -> None:
+    from lmmcl.reports.paper.bundle import write_bundle
+
+    texts = {"table.tex": paper_text(context, results), "sweep.json": resolved(context.sweep) + "\n"}
+    write_bundle(context, results, to, texts)
+
+
+def _show_or_write(text: str, to: Path | None, format: str) -> None:
+    if to is None:
+        _print_text(text, format)
+    else:
+        write_text(to, text)
 
 
 def _print_text(text: str, format: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from lmmcl.steps import (
     ScoringStep,
     Snapshot,
 )
+from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
@@ -94,9 +96,11 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     load = _loader(first, ledger, cluster)
     batch_size = cluster.evaluation.batch_size
     lmm = first.checkpoint.model
+    with images_decoded(_shown(steps)):
+        model = load(first.checkpoint)
     subject = Subject(
         lmm,
-        load(first.checkpoint),
+        model,
         lmm.load_processor(),
         load_base=lambda: load(Pretrained(lmm)),
         batch_size=batch_size,
@@ -107,6 +111,12 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
             record_scores(step, ledger, subject.model, subject.processor, batch_size=batch_size)
         else:
             record_probe(step, ledger, subject)
+
+
+def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
+    """The user's own images that these steps show."""
+    asked = [step for step in steps if isinstance(step, Evaluate)]
+    return [each for step in asked for each in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
 
 
 def _ask_engine(
@@ -120,7 +130,9 @@ def _ask_engine(
     if asked:
         first = asked[0]
         opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
-        with opened as engine:
+        with ExitStack() as stack:
+            with images_decoded(_shown(asked)):
+                engine = stack.enter_context(opened)
             for number, step in enumerate(asked, start=1):
                 progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
                 record_answers(step, ledger, engine)

@@ -87,7 +87,7 @@ class Finetune(CheckpointStep):
 
     parent: Checkpoint
     recipe: Recipe
-    mitigation: TrainingMitigation | None
+    mitigation: TrainingMitigation[Any] | None
     skill: Skill
     training: Training
     seed: int
@@ -193,7 +193,7 @@ class Merge(CheckpointStep):
 
     anchor: Checkpoint
     finetunes: tuple[Finetune | Merge, ...]
-    rule: MergeMitigation
+    rule: MergeMitigation[Any]
     kind = "merge"
 
     @property

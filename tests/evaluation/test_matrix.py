@@ -152,14 +152,73 @@ def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
 
 
 def test_questions_are_paired_across_stages() -> None:
-    """Where every question keeps its score, there is no doubt about the change, however noisy the scores."""
+    """Where every question keeps its score, the noise of the scores makes no doubt about the change: what is left is that of 30
+    questions, none of which changed (Agresti and Min 2005: ± 1.96 / 32)."""
     matrix = ScoreMatrix(["a"], ["h"])
     scores = np.random.default_rng(0).random(30)
     matrix.add(0, {"h": scores})
     matrix.add(1, {"h": scores})
-    assert matrix.intervals()["held_out_forgetting"] == pytest.approx((0, 0))
+    low, high = matrix.intervals()["held_out_forgetting"]
+    assert (low, high) == pytest.approx((-100 * 1.96 / 32, 100 * 1.96 / 32), abs=0.5)
     low, high = matrix.score_intervals()["h"]
     assert low < matrix.score(1, "h") < high
+
+
+@pytest.mark.parametrize("right", [0, 1, 7, 20])
+def test_the_interval_of_right_and_wrong_answers_is_wilsons(right: int) -> None:
+    """Wilson 1927, as scipy computes it: all right and all wrong have a width."""
+    matrix = ScoreMatrix(["a"], ["h"])
+    matrix.add(0, {"h": [1.0] * right + [0.0] * (20 - right)})
+    expected = stats.binomtest(right, 20).proportion_ci(method="wilson")
+    low, high = matrix.score_intervals(0)["h"]
+    assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert high - low > 5
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_scores_between_right_and_wrong_have_an_interval_that_holds_their_mean(value: float) -> None:
+    matrix = ScoreMatrix(["a"], ["h"])
+    matrix.add(0, {"h": [value] * 19 + [min(1.0, value + 0.1)]})
+    low, high = matrix.score_intervals(0)["h"]
+    assert low <= matrix.score(0, "h") <= high
+    assert high - low > 1
+
+
+def test_all_right_before_and_all_wrong_after_is_no_certainty() -> None:
+    matrix = ScoreMatrix(["a"], ["h"])
+    matrix.add(0, {"h": [1.0] * 50, "a": [0.0] * 50})
+    matrix.add(1, {"h": [0.0] * 50, "a": [1.0] * 50})
+    for name, value in (("held_out_forgetting", -100), ("learning", 100)):
+        low, high = matrix.intervals()[name]
+        assert low <= value <= high
+        assert 3 < high - low < 15
+
+
+@pytest.mark.parametrize("lost", [0.005, 0.01, 0.03])
+def test_intervals_near_the_bounds_cover_what_is_true(lost: float) -> None:
+    """Of 100 questions that were all right few are lost: many experiments lose none, and are no proof that none is lost."""
+    rng, hits, runs = np.random.default_rng(5), 0, 150
+    for run in range(runs):
+        matrix = ScoreMatrix(["a"], ["h"])
+        matrix.add(0, {"h": np.ones(100)})
+        matrix.add(1, {"h": (rng.random(100) > lost).astype(float)}, checkpoint=str(run))
+        low, high = matrix.intervals(samples=400, seed=run)["held_out_forgetting"]
+        hits += low <= -100 * lost <= high
+    print(f"covered with {lost:.1%} lost:", hits / runs)
+    assert hits / runs >= 0.92
+
+
+def test_two_trials_that_share_a_checkpoint_differ_in_nothing_there() -> None:
+    def drawn(last: str) -> np.ndarray:
+        matrix = ScoreMatrix(["a"], ["h"])
+        for stage, checkpoint in ((0, "base"), (1, last)):
+            matrix.add(stage, {"h": np.ones(50)}, checkpoint)
+        return matrix.draws()["held_out_forgetting"]
+
+    assert (drawn("one") == drawn("one")).all()
+    assert np.std(drawn("one") - drawn("other")) > 0.5, (
+        "two checkpoints that are all right are not known to be the same"
+    )
 
 
 def test_two_trials_over_the_same_benchmarks_are_paired() -> None:

@@ -44,11 +44,13 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         (folder / "model.safetensors").write_bytes(bytes(BYTES))
         (folder / "consolidated.safetensors").write_bytes(bytes(BYTES))
     commits = {OLD: tmp_path / "served" / "old", NEW: tmp_path / "served" / "new"}
+    named = Repository("OpenGVLab/InternVL3_5-1B-HF", commits, tags={"v1.0": OLD})
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     repositories = [
         Repository("maker/open", commits, tags={"v1.0": OLD}, branches={"fixes/tokens": OLD}),
         Repository("maker/gated", commits, gated=True),
+        named,
         Repository("maker/adapter", {NEW: tmp_path / "adapter"}),
     ]
     with HubServer(repositories) as server:
@@ -94,6 +96,17 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit_and_stays_what_it_was(hub: Hub
     assert hub.requests == []
     assert client.fetch("maker/open", HF_HUB_OFFLINE="1") == f"{NEW} {BYTES} new"
     assert client.fetch(f"maker/open@{OLD}", HF_ENDPOINT="http://127.0.0.1:9") == f"{OLD} {BYTES} old"
+
+
+def test_a_short_name_without_a_revision_records_the_one_that_it_finds(hub: HubServer, client: Client) -> None:
+    told = "print(model.reference, model.identity()['name'], model.identity()['revision'])"
+    name = "OpenGVLab/InternVL3_5-1B-HF"
+    expected = f"{name}@{NEW} internvl3.5-1b {NEW}\n{NEW} {BYTES} new"
+    assert client.fetch("internvl3.5-1b", before=told) == expected
+    hub.find("model", name).branches["main"] = OLD  # type: ignore[union-attr]
+    for same in ("internvl3.5-1b", name, f"{name}@{NEW}", f"internvl3.5-1b@{NEW}"):
+        assert client.fetch(same, before=told) == expected
+    assert client.fetch("internvl3.5-1b@v1.0") == f"{OLD} {BYTES} old"
 
 
 def test_a_gated_model_says_what_to_do_and_comes_with_a_token(client: Client) -> None:

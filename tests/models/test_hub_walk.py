@@ -17,6 +17,11 @@ import pytest
 from hub_server.published import PREFIXES, TIED, publish
 from hub_server.repositories import Repository, commit_of
 from hub_server.server import HubServer
+from models.walk_table import walking
+from models.walk_type import checkpoint
+
+from lmmcl.models import get_model, model_names
+from lmmcl.models.hub import HubModel
 
 FAST = ("gemma3", "llava_onevision", "qwen2_5_vl")
 READ_OTHERWISE = ("llava", "llava_next", "smolvlm", "instructblip", "gemma3")
@@ -121,3 +126,44 @@ def test_a_sweep_names_a_model_by_its_id(hub: HubServer, command: Command, folde
     assert again["tied"] == (family in TIES)
     assert again["parameters"] == record["total_parameters"]
     assert hub.requests == []
+
+
+NAMED_NOW = {
+    name: model
+    for name in model_names()
+    if isinstance(model := get_model(name), HubModel) and not model.revision and model.family not in PREFIXES
+}
+WALKED = [
+    name for name, model in NAMED_NOW.items() if model.family in walking() and "torchvision" not in model.description
+]
+
+
+def test_most_names_of_what_is_tuned_now_are_walked_and_the_others_need_a_library() -> None:
+    others = NAMED_NOW.keys() - set(WALKED)
+    assert len(WALKED) >= 12
+    assert all("needs t" in NAMED_NOW[name].description for name in others), others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WALKED)
+def test_a_short_name_without_a_revision_walks_from_the_hub(
+    hub: HubServer, command: Command, folder: Path, name: str
+) -> None:
+    model = NAMED_NOW[name]
+    directory = checkpoint(model.family, folder / "named" / name)
+    hub.repositories = [Repository(model.hub, {commit_of(name): directory})]
+    sweep, store = folder / f"{name}.yaml", str(folder / "store" / name)
+    sweep.write_text(SWEEP.format(model=name))
+    words = ["run", str(sweep), "--inline", "--mlflow", "off", "--store", store]
+    first = command({"run": words})
+    assert first["code"] == 0, first["output"]
+    assert "4 steps computed" in first["output"]
+    hub.requests.clear()
+    assert "0 steps computed, 4 recorded before" in command({"run": words})["output"]
+    assert hub.requests == []
+    step = json.loads(next(Path(store).glob("checkpoints/*/0-base-*/step.json")).read_text())
+    assert (step["model"]["name"], step["model"]["revision"]) == (name, commit_of(name))
+    exported = str(folder / "exported" / name)
+    assert command({"run": ["export", "sa_proj", "--to", exported, "--store", store]})["code"] == 0
+    again = command({"reload": "sa_proj", "store": store, "exported": exported})
+    assert again.get("off") == 0.0, again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_recipe
 from lmmcl.models import ModelSettings, get_model
-from lmmcl.models.inputs.many_tiles import pinpoints
+from lmmcl.models.inputs.many_tiles import pinpoints, processor_class
 from lmmcl.models.inputs.shown_images import padded, shown_images, within
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.processors import apply_settings
@@ -124,9 +125,16 @@ def test_a_system_turn_stands_before_dialogues_that_have_none() -> None:
     assert taught["input_ids"][: len(asked)].tolist() == asked.tolist()
 
 
-def test_a_template_without_system_turns_is_told() -> None:
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages if m['role'] != 'system' %}<{{ m['role'] }}>{% endfor %}",
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}<user>",
+    ],
+)
+def test_a_template_without_system_turns_is_refused(template: str) -> None:
     processor = get_model("tiny-onevision").load_processor()
-    processor.chat_template = "{% for m in messages if m['role'] != 'system' %}<{{ m['role'] }}>{% endfor %}"
+    processor.chat_template = template
     with pytest.raises(UserError, match="writes no system turn"):
         apply_settings(processor, ModelSettings(system=ASSISTANT), "model mine")
 
@@ -187,6 +195,15 @@ def test_tokens_are_as_many_as_features_with_36_grids(size: tuple[int, int]) -> 
     assert sum(len(each) for each in features) == tokens
     base = 16
     assert tokens <= base + 1.21 * 9 * base + 6 * 4, "of more than nine tiles' worth, nine tiles' worth remain"
+
+
+def test_the_estimate_of_a_photograph_is_what_the_processor_makes_of_it() -> None:
+    processor = processor_class().__new__(processor_class())
+    processor.image_processor = SimpleNamespace(image_grid_pinpoints=pinpoints(336))
+    processor.patch_size, processor.num_additional_image_tokens, processor.vision_aspect_ratio = 14, 1, "anyres_max_9"
+    lmm = get_model("llava-next-llama3-8b").with_settings(ModelSettings(tiles="anyres_max_9"))
+    assert processor._get_number_of_features(768, 1024, 336, 336) - 1 == lmm.architecture.tokens == 5784
+    assert lmm.architecture.patches == 13 * 577, "3 × 4 tiles and the whole picture"
 
 
 def test_more_tiles_are_seen_than_the_checkpoint_came_with_and_others_keep_theirs() -> None:

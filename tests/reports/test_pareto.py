@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from synthetic_results import make_trial
 
-from lmmcl.reports.pareto import fronts, on_front, pareto_front
+from lmmcl.reports.pareto import beaten_by, fronts, on_front, pareto_front
 from lmmcl.reports.results import SweepResults, TrialResult
 
 
@@ -34,6 +34,21 @@ def test_equal_points_stay_on_the_front_together() -> None:
 def test_an_empty_sweep_has_an_empty_front() -> None:
     assert pareto_front({}) == []
     assert on_front(SweepResults("empty", [])) == set()
+
+
+def test_a_trial_that_learned_nothing_is_on_no_front_and_beats_nobody() -> None:
+    """It keeps everything, so that it would be on every front."""
+
+    def with_interval(key: str, learning: float, low: float, held_out: float) -> TrialResult:
+        trial = at(key, learning, held_out)
+        last = replace(trial.stages[-1], intervals={"learning": (low, 2 * learning - low)})
+        return replace(trial, stages=[*trial.stages[:-1], last])
+
+    idle, little = with_interval("idle", 0.3, -0.6, 0.0), with_interval("little", 4.3, 2.5, -0.6)
+    lucky, none = with_interval("lucky", 5.0, -1.0, 0.0), at("none", 0.0, 0.0)
+    results = SweepResults("s", [idle, little, lucky, none])
+    assert on_front(results) == {"little"}
+    assert set(beaten_by(results)) == {"little"}
 
 
 @pytest.mark.parametrize("state", ["partial", "failed"])

@@ -9,7 +9,7 @@ from PIL import Image
 from synthetic_results import make_sweep, make_trial
 
 from lmmcl.reports import plot_style
-from lmmcl.reports.plots import scatter, write_scatter
+from lmmcl.reports.plots import scatter, write_paper_figure, write_scatter
 from lmmcl.reports.results import SweepResults
 
 
@@ -75,3 +75,13 @@ def test_seeds_of_a_grid_point_are_drawn_as_one() -> None:
     one = scatter(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], updates=2))
     three = scatter(make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], seeds=3, updates=2))
     assert len(three.axes[0].containers) == len(one.axes[0].containers) == 2
+
+
+def test_a_figure_for_a_paper_has_its_width_no_title_and_text_that_stays_text(tmp_path: Path) -> None:
+    results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5, 3e-5])
+    write_paper_figure(results, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert 'width="241.2pt"' in text, "3.35 inches"
+    assert ">sa_proj</text>" in text and f">{results.name}</text>" not in text
+    write_paper_figure(results, tmp_path / "a.pdf", width=6.9)
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")

@@ -33,7 +33,9 @@ def test_what_does_not_go_with_against_is_refused(tmp_path: Path, options: list[
 @pytest.mark.parametrize("options", [["--format", "json", "--to", "made.json"], ["--csv"], ["--budget", "2"]])
 def test_pictures_are_written_in_place_of_a_table(tmp_path: Path, options: list[str]) -> None:
     named = ", ".join(each for each in options if each.startswith("--"))
-    with pytest.raises(UserError, match=f"--pictures cannot be combined with {named}; allowed with it: --mlflow"):
+    with pytest.raises(
+        UserError, match=f"--pictures cannot be combined with {named}; allowed with it: --mlflow and --tracking"
+    ):
         report(tmp_path, "--pictures", tmp_path / "made", *options)
     assert not (tmp_path / "made").exists()
 
@@ -52,3 +54,13 @@ def test_a_budget_goes_where_something_is_recommended(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--budget has no effect on html, where the reader sets it"):
         report(tmp_path, "--format", "html", "--budget", "3")
     assert json.loads(report(tmp_path, "--format", "json", "--budget", "3"))["recommendation"]["budget"] == 3.0
+
+
+@pytest.mark.parametrize("format", ["pdf", "svg"])
+def test_a_figure_needs_a_file_of_its_own_ending(tmp_path: Path, format: str) -> None:
+    with pytest.raises(UserError, match=f"--format {format} needs --to FILE"):
+        report(tmp_path, "--format", format)
+    with pytest.raises(UserError, match=f"writes a file that ends in .{format}, not a.png"):
+        report(tmp_path, "--format", format, "--to", tmp_path / "a.png")
+    report(tmp_path, "--format", format, "--to", tmp_path / f"a.{format}")
+    assert (tmp_path / f"a.{format}").stat().st_size > 1000

@@ -55,4 +55,33 @@ MODELS = (
         architecture=ARCHITECTURE,
         description="InternVL3 on Qwen2.5-7B",
     ),
+    # InternVL3.5, on Qwen3: the commit that the hub names at the first use is recorded.
+    HubModel(
+        "internvl3.5-1b",
+        hub="OpenGVLab/InternVL3_5-1B-HF",
+        revision="",
+        architecture=ARCHITECTURE,
+        description="InternVL3.5 on Qwen3-0.6B",
+    ),
+    HubModel(
+        "internvl3.5-2b",
+        hub="OpenGVLab/InternVL3_5-2B-HF",
+        revision="",
+        architecture=ARCHITECTURE,
+        description="InternVL3.5 on Qwen3-1.7B",
+    ),
+    HubModel(
+        "internvl3.5-4b",
+        hub="OpenGVLab/InternVL3_5-4B-HF",
+        revision="",
+        architecture=ARCHITECTURE,
+        description="InternVL3.5 on Qwen3-4B",
+    ),
+    HubModel(
+        "internvl3.5-8b",
+        hub="OpenGVLab/InternVL3_5-8B-HF",
+        revision="",
+        architecture=ARCHITECTURE,
+        description="InternVL3.5 on Qwen3-8B",
+    ),
 )

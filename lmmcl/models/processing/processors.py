@@ -90,10 +90,19 @@ def apply_settings(processor: Any, settings: ModelSettings, place: str) -> Any:
     processor.model_settings = settings  # an attribute of the processor: it goes where the processor goes
     if settings.tiles:
         give_tiles(processor)
-    written = Renderer(processor, [Message("user", "?")]).write(1, prompt=True) if settings.system is not None else ""
-    if (settings.system or "") not in written:
-        raise UserError("system: its chat template has no system turn; remove that turn", file=place)
+    if settings.system is not None and not _writes_system(processor, settings.system):
+        raise UserError("system: its chat template writes no system turn; remove `system`", file=place)
     return processor
+
+
+def _writes_system(processor: Any, system: str) -> bool:
+    """Whether the chat template writes a system turn: some leave it out silently, and some refuse it."""
+    from jinja2 import TemplateError
+
+    try:
+        return system in Renderer(processor, [Message("user", "?")]).write(1, prompt=True)
+    except TemplateError:
+        return False
 
 
 def check_decoder(config: Any, place: str) -> None:

@@ -16,7 +16,8 @@ Row = dict[str, Any]
 
 
 def score_rows(sweep: Sweep, ledger: Ledger) -> Iterator[Row]:
-    """The score of each benchmark after each complete stage, in points, with its bootstrap 95 % interval over `n` questions."""
+    """The score of each benchmark after each complete stage, in points, with its 95 % interval over `n` questions: Wilson's for
+    right and wrong answers, a bootstrap for other scores (see `ScoreMatrix.score_intervals`)."""
     read = Reading(ledger)
     context = RunContext.resolve(sweep, ledger, read.find)
     for trial in context.sweep.trials:

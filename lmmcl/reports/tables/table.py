@@ -14,7 +14,7 @@ from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
 from lmmcl.reports.correlation import correlation_markdown
 from lmmcl.reports.inside import inside_markdown
-from lmmcl.reports.pareto import on_front
+from lmmcl.reports.pareto import has_learned, on_front
 from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
@@ -25,7 +25,10 @@ from lmmcl.reports.tables.pairs import pairs_markdown
 from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
-HALF = "± is half the width of the 95 % interval (both ends, where it lies unevenly: --format md)"
+HALF = (
+    "± is half the width of the 95 % interval (bootstrap with Agresti and Min's pseudo-questions; both ends, where it lies "
+    "unevenly: --format md)"
+)
 Show = Callable[[float | None, Interval | None], str]
 
 
@@ -80,7 +83,11 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
 
 def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     """The sweep as Markdown, with both ends of every interval, what to take, and what its probes go with."""
-    sheet = make_sheet(results, formatting.points_range, "brackets hold the 95 % interval")
+    sheet = make_sheet(
+        results,
+        formatting.points_range,
+        "brackets hold the 95 % interval (bootstrap with Agresti and Min's pseudo-questions)",
+    )
     lines = [
         f"## {formatting.escape_markdown(sheet.title)}",
         "",
@@ -112,6 +119,8 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     )
     if front:
         caption.append(f"{STAR} no trial learns more and forgets less of the held-out benchmarks.")
+    if any(trial.state == "done" and not has_learned(trial) for trial in trials):
+        caption.append(f"No {STAR} for trials that have learned nothing (the interval of their learning reaches 0).")
     caption += [f"{trial.name}: {formatting.first_line(trial.error)}" for trial in trials if trial.error]
     if any(trial.error for trial in trials):
         caption.append("`lmmcl show NAME` (or its key) shows the log and traceback of a failed trial.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,15 +129,3 @@ def _to_memo(verdict: Verdict) -> str:
 def _from_memo(text: str) -> Verdict:
     conversions, size = json.loads(text)
     return Verdict(None, tuple(Conversion[name] for name in conversions), tuple(size))
-
-
-def undecodable(images: Mapping[str, ImageSource], cache: DigestCache | None = None, batch: int = 256) -> str | None:
-    """The first of `images` (by what messages call them) that cannot be shown, and why; None where all can."""
-    names = list(images)
-    with ImageJudge(cache) as judge:
-        for start in range(0, len(names), batch):
-            part = names[start : start + batch]
-            for name, verdict in zip(part, judge.judge([images[each] for each in part]), strict=True):
-                if verdict.problem:
-                    return f"{name}: {verdict.problem}"
-    return None

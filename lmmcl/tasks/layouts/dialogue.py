@@ -181,6 +181,8 @@ def place_images(messages: list[Message], images: int, column: str, complain: Co
 
 def is_unicode(text: str, place: str, complain: Complain) -> bool:
     """Whether a text can be written and tokenized: JSON may spell half of a surrogate pair, which is not a character."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -16,11 +16,15 @@ _LIKE = re.compile(r"<\s*(?:image|video|audio)s?\s*/?\s*>", re.IGNORECASE)
 
 def like_placeholders(text: str) -> list[str]:
     """All that looks like a placeholder and is none, in its order."""
+    if text.count("<") == text.count(IMAGE_PLACEHOLDER):
+        return []
     return [found for found in _LIKE.findall(text) if found != IMAGE_PLACEHOLDER]
 
 
 def meant_placeholder(text: str) -> str | None:
     """The first that stands where a placeholder stands; None where there is none."""
+    if text.count("<") == text.count(IMAGE_PLACEHOLDER):
+        return None
     lines = [line.strip() for line in text.replace(IMAGE_PLACEHOLDER, "\n").strip().splitlines() if line.strip()]
     for number, line in enumerate(lines):
         for found in like_placeholders(line):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.readers.row_values import Unreadable, checked, kind, object_of
+from lmmcl.tasks.readers.row_values import JsonReader, Unreadable, kind
 
 WINDOW = 1 << 20
 """Characters read at a time; a row that is longer makes the window grow."""
@@ -23,14 +23,16 @@ SPACE = " \t\n\r"
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The rows of a .jsonl file by line number; a line that is not JSON comes as `Unreadable`."""
+    reader = JsonReader()
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
-                yield number, checked(json.loads(line.decode("utf-8-sig"), object_pairs_hook=object_of))
+                row = reader.decode(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
-                yield number, Unreadable(f"is not JSON: {error}")
+                row = Unreadable(f"is not JSON: {error}")
+            yield number, row
 
 
 def json_list(path: Path) -> Iterator[tuple[int, Any]]:
@@ -42,8 +44,7 @@ def json_list(path: Path) -> Iterator[tuple[int, Any]]:
                 value = window.value()
                 window.check_end()
                 raise UserError(f"holds {kind(value)} where a list of rows is expected", file=str(path))
-            for number, row in enumerate(_elements(window), start=1):
-                yield number, checked(row)
+            yield from enumerate(_elements(window), start=1)
             window.check_end()
         except json.JSONDecodeError as error:
             hint = "; one object a line? then name it .jsonl" if error.msg == "Extra data" else ""
@@ -74,7 +75,7 @@ class _Window:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.decoder = json.JSONDecoder(object_pairs_hook=object_of)
+        self.reader = JsonReader()
         self.text, self.at = "", 0
         self.is_last = False
         self._lines, self._columns = 0, 0
@@ -103,7 +104,7 @@ class _Window:
         self.next_character()
         while True:
             try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
+                value, end = self.reader.decoder.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated") or error.pos >= len(self.text) - NEAR_END
                 if self.is_last or not cut:
@@ -111,7 +112,7 @@ class _Window:
             else:
                 if end < len(self.text) or self.is_last:  # else a number may continue behind the window
                     self.at = end
-                    return value
+                    return self.reader.checked(value)
             self.grow()
 
     def check_end(self) -> None:

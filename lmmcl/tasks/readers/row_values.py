@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +16,30 @@ class Unreadable:
     reason: str
 
 
-class RepeatedKey(dict[str, Any]):
-    """An object in which `key` is given twice: JSON readers silently keep the last."""
+class JsonReader:
+    """Decodes JSON, and notices an object that gives a key twice: readers of JSON silently keep the last."""
 
-    key = ""
+    def __init__(self) -> None:
+        self._repeated: str | None = None
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
 
-
-def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of a JSON text, for `object_pairs_hook`."""
-    found = dict(pairs)
-    if len(found) == len(pairs):
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self._repeated = next(name for name in names if names.count(name) > 1)
         return found
-    repeated, names = RepeatedKey(found), [name for name, _ in pairs]
-    repeated.key = next(name for name in names if names.count(name) > 1)
-    return repeated
 
+    def decode(self, text: str) -> Any:
+        """The value that a text holds; raises ValueError."""
+        return self.checked(self.decoder.decode(text))
 
-def checked(row: Any) -> Any:
-    """The row, or `Unreadable` where an object in it gives a key twice."""
-    open_values = [row]
-    while open_values:
-        value = open_values.pop()
-        if isinstance(value, RepeatedKey):
-            return Unreadable(f"the key {shown(value.key)} is given twice in one object")
-        open_values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return row
+    def checked(self, value: Any) -> Any:
+        """The value that was decoded last, or `Unreadable` where an object in it gives a key twice."""
+        if self._repeated is None:
+            return value
+        repeated, self._repeated = self._repeated, None
+        return Unreadable(f"the key {shown(repeated)} is given twice in one object")
 
 
 def kind(value: object) -> str:

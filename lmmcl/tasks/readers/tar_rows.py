@@ -6,14 +6,13 @@ The image is the file with an image's suffix (several: in the order of the archi
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.readers.row_values import Unreadable, checked, kind, object_of
+from lmmcl.tasks.readers.row_values import JsonReader, Unreadable, kind
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jfif")
 MEDIA = ("mp4", "avi", "mov", "webm", "mkv", "mp3", "wav", "flac", "ogg")
@@ -81,7 +80,7 @@ class _Sample:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    value = checked(json.loads(data.decode("utf-8-sig"), object_pairs_hook=object_of))
+    value = JsonReader().decode(data.decode("utf-8-sig"))
     if isinstance(value, Unreadable):
         raise ValueError(value.reason)
     if not isinstance(value, dict):

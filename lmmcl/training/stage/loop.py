@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
+from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
 from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
@@ -55,7 +56,9 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     _freeze_imports()
     check_strategy(step, job.placement)
     start_peak()
-    trainable_model, before = _loaded(job)
+    shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
+    with images_decoded(list(shown)):
+        trainable_model, before = _loaded(job)
     check_slices(trainable_model.slices, job.placement)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
@@ -67,7 +70,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     trainer.rates, trainer.after_update = trainable_model.rates(), trainable_model.after_update
     trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
-        trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
+        trainer.mitigation_state = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
     stop = job.snapshot.update if job.snapshot else None
@@ -83,7 +86,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     collator: Any = trainer.data_collator
-    findings = step.mitigation.findings(trainer.memory) if step.mitigation else {}
+    findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -142,7 +145,7 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     gather_full_model(trainer.taught, job.placement)
     if job.step.mitigation:
         with torch.no_grad():
-            job.step.mitigation.end(trainer.memory, trainer.taught)
+            job.step.mitigation.end(trainer.mitigation_state, trainer.taught)
     return strategy
 
 

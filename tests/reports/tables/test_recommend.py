@@ -108,3 +108,13 @@ def test_a_short_name_has_what_varies_alone() -> None:
     results = SweepResults("s", [at("sa_proj", 1, 0, learning_rate=1e-3), at("full", 1, 0, learning_rate=3e-4)])
     assert short_name(results, results.trials[1]) == "full · lr 3e-4"
     assert short_name(SweepResults("s", SWEEP.trials[:1]), SWEEP.trials[0]) == SWEEP.trials[0].name
+
+
+def test_what_learned_nothing_is_not_recommended_however_little_it_loses() -> None:
+    results = SweepResults("s", [at("gate_up", 30, -5), at("lora", 0.4, 0.0)])
+    lines = recommendation(results, 2)
+    assert lines[0].startswith("No finished trial keeps within 2 points")
+    assert "gate_up: -5" in lines[0], "the least loss is that of a trial that has learned"
+    assert recommendation(SweepResults("s", [at("lora", 0.4, 0.0)])) == [
+        "No finished trial has learned anything (the interval of its learning reaches 0), so none is recommended."
+    ]
