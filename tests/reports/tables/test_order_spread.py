@@ -9,6 +9,8 @@ import pytest
 from synthetic_results import make_trial
 
 from lmmcl.reports.paired import estimate
+from lmmcl.reports.pareto import on_front
+from lmmcl.reports.recommend import recommend
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.tables.bound_table import between_bounds, bounds_markdown, bounds_table
 from lmmcl.reports.tables.order_spread import order_spreads, orders_markdown, orders_table
@@ -68,3 +70,11 @@ def test_a_sequence_keeps_a_share_of_what_joint_training_gains() -> None:
     assert between_bounds(SweepResults("s", trials[:1])) == []
     [without] = between_bounds(SweepResults("s", trials[:2]))
     assert without.alone is None and without.joint == 75.0
+
+
+def test_a_bound_is_on_no_front_and_never_recommended() -> None:
+    trials = [make_trial(), replace(make_trial("full"), bound="joint")]
+    results = SweepResults("s", trials)
+    assert on_front(results) == {trials[0].key}
+    assert [choice.trial.key for advice in recommend(results) for choice in advice.choices] == [trials[0].key]
+    assert len(on_front(SweepResults("s", [trials[0], make_trial("full")]))) == 2, "it would be on the front otherwise"
