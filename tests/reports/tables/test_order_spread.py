@@ -77,4 +77,6 @@ def test_a_bound_is_on_no_front_and_never_recommended() -> None:
     results = SweepResults("s", trials)
     assert on_front(results) == {trials[0].key}
     assert [choice.trial.key for advice in recommend(results) for choice in advice.choices] == [trials[0].key]
-    assert len(on_front(SweepResults("s", [trials[0], make_trial("gate_up")]))) == 2, "it would be on the front otherwise"
+    assert len(on_front(SweepResults("s", [trials[0], make_trial("gate_up")]))) == 2, (
+        "it would be on the front otherwise"
+    )
