@@ -35,9 +35,11 @@ class Encoder(Protocol):
         """What decides the vectors: what was computed by another encoder is computed again."""
 
     def texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts: (texts, width)."""
         """One row for each text."""
 
     def images(self, images: Sequence[Image]) -> Vectors:
+        """Unit vectors of images: (images, width)."""
         """One row for each RGB image."""
 
 
@@ -50,6 +52,7 @@ class Clip:
 
     @property
     def identity(self) -> str:
+        """The model with its revision, as caches name it."""
         return f"{self.model}@{self.revision}"
 
     @cached_property
@@ -69,6 +72,7 @@ class Clip:
         return model.to(device).eval(), tokenizer, images
 
     def texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts: (texts, width)."""
         model, tokenizer, _ = self._parts
 
         def encode(some: Sequence[str]) -> Tensor:
@@ -78,6 +82,7 @@ class Clip:
         return _unit([encode(some) for some in _batches(texts)])
 
     def images(self, images: Sequence[Image]) -> Vectors:
+        """Unit vectors of images: (images, width)."""
         model, _, processor = self._parts
 
         def encode(some: Sequence[Image]) -> Tensor:
