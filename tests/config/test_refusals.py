@@ -102,7 +102,7 @@ def test_recipes_that_do_not_fit(tmp_path: Path, recipe: str, said: str) -> None
         ("recipe: [llm, llm]", "recipe[1]", "'llm' is already listed, at recipe[0]"),
         ("recipe: [llm], learning_rate: [1e-4, 0.0001]", "learning_rate[1]", "0.0001 is already listed"),
         ("recipe: [llm], mitigation: [null, none]", "mitigation[1]", "'none' is already listed"),
-        ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "listed already, at mitigation[0]"),
+        ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "already listed, at mitigation[0]"),
         ("recipe: [llm], order: [main, main]", "order[1]", "'main' is already listed"),
         ("recipe: [llm], learning_rate: [true]", "learning_rate", "true is not an allowed value (YAML reads yes and on as true"),
         ("recipe: [llm], seed: [0, off]", "seed", "false is not an allowed value"),
