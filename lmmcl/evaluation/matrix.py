@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmmcl.measures import Run, all_measures
+from lmmcl.measures import Run, all_measures, together
 
 PSEUDO = 2
 """Questions that are added to those of a benchmark where intervals are made: at each stage right or wrong by chance.
@@ -28,15 +28,17 @@ class ScoreMatrix:
     """The scores of one trial, question by question.
 
     `order` names the target benchmarks as they are taught: the i-th is learnt at stage i + 1 (a name may come again: the
-    skill is taught again). `held_out` names benchmarks that nothing taught. Raises ValueError for a name in both.
+    skill is taught again; a tuple of names is taught at once). `held_out` names benchmarks that nothing taught. Raises
+    ValueError for a name in both.
 
     Rows may be incomplete and come in any order; a measure that needs a missing score is absent, never 0.
     """
 
-    def __init__(self, order: Sequence[str], held_out: Sequence[str] = ()) -> None:
+    def __init__(self, order: Sequence[str | tuple[str, ...]], held_out: Sequence[str] = ()) -> None:
         self.order = tuple(order)
         self.held_out = tuple(dict.fromkeys(held_out))
-        if both := set(self.order) & set(self.held_out):
+        self.targets = tuple(name for taught in self.order for name in together(taught))
+        if both := set(self.targets) & set(self.held_out):
             raise ValueError(f"taught and held out at once: {', '.join(sorted(both))}")
         self._samples: dict[tuple[int, str], NDArray[np.float64]] = {}
         self._means: dict[tuple[int, str], float] = {}
@@ -46,7 +48,7 @@ class ScoreMatrix:
     @property
     def benchmarks(self) -> tuple[str, ...]:
         """The columns: targets in the order first taught, then held-out benchmarks."""
-        return tuple(dict.fromkeys(self.order + self.held_out))
+        return tuple(dict.fromkeys(self.targets + self.held_out))
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -175,7 +177,8 @@ class ScoreMatrix:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ScoreMatrix:
         """The matrix that to_dict wrote."""
-        matrix = cls(data["order"], data["held_out"])
+        order = [taught if isinstance(taught, str) else tuple(taught) for taught in data["order"]]
+        matrix = cls(order, data["held_out"])
         for stage, row in data["stages"].items():
             matrix.add(int(stage), row)
         return matrix

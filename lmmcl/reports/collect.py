@@ -89,7 +89,7 @@ class Reading:
 
 def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
     """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
-    matrix = ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
+    matrix = ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
     for stage in trial.stages if stages is None else stages:
         records = [ledger.find(step) for step in stage.evaluations]
         found = [record for record in records if record is not None]
@@ -120,6 +120,7 @@ def trial_result(
         error=error if state == "failed" else None,
         draws={name: draw for name, draw in matrix.draws().items() if name in MEASURES} if stages else {},
         stopped=walk.stopped,
+        bound=trial.bound,
     )
 
 

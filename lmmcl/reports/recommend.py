@@ -69,7 +69,7 @@ def recommend(results: SweepResults) -> list[Recommendation]:
     """One advice for each set of comparable trials that has a finished one which has learned."""
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
-        if trial.state == "done" and place(trial) is not None:
+        if trial.state == "done" and not trial.bound and place(trial) is not None:
             groups[comparable(trial)].append(trial)
     found = []
     for front in fronts(results):

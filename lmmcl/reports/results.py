@@ -79,6 +79,7 @@ class TrialResult:
     `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
     questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
     (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
+    `bound` is `joint` or `alone` for what others are measured against; no such trial is recommended.
     """
 
     key: str
@@ -92,6 +93,7 @@ class TrialResult:
     draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
     seeds: tuple[TrialResult, ...] = ()
     stopped: Stopped | None = None
+    bound: str = ""
 
     @property
     def last(self) -> StageResult | None:

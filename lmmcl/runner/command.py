@@ -31,7 +31,10 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
+from lmmcl.reports.tables.bound_table import bounds_table
 from lmmcl.reports.tables.moments import moments_table
+from lmmcl.reports.tables.order_spread import orders_table
+from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
@@ -148,6 +151,9 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         inside_table(results),
         moments_table(results, budget),
         wordings_table(results),
+        pairs_table(results),
+        orders_table(results),
+        bounds_table(results),
     ):
         if table is not None:
             console.print(table, soft_wrap=True)

@@ -41,7 +41,7 @@ class RunListener(Protocol):
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
     """An empty matrix with the columns of `trial`."""
-    return ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
+    return ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
 
 
 def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:

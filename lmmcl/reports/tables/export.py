@@ -14,7 +14,10 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
+from lmmcl.reports.tables.bound_table import between_bounds
 from lmmcl.reports.tables.moments import best_moment
+from lmmcl.reports.tables.order_spread import order_spreads
+from lmmcl.reports.tables.pairs import pairs
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
 from lmmcl.reports.tables.wording_spread import spreads
@@ -43,6 +46,9 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "notes": list(results.notes),
         "searches": [_plain(each.to_dict()) for each in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
+        "orders": [_plain(each.to_dict()) for each in order_spreads(results)],
+        "bounds": [_plain(each.to_dict()) for each in between_bounds(results)],
+        "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
         "trials": [_trial(trial, trial.key in front, curves, budget) for trial in results.trials],
     }
 
@@ -111,6 +117,7 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool, budget: float) -
         "stopped": _plain(trial.stopped.to_dict()) if trial.stopped else None,
         **{axis: _plain(trial.axes.get(axis)) for axis in dict.fromkeys([*AXES, *trial.axes])},
         "skills": list(trial.skills),
+        "bound": trial.bound or None,
         "held_out": list(trial.held_out),
         **(_measures(trial.last) if trial.last else dict.fromkeys(MEASURES)),
         "intervals": _intervals(trial.last) if trial.last else {},
