@@ -35,11 +35,9 @@ class Encoder(Protocol):
         """What decides the vectors: what was computed by another encoder is computed again."""
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of texts: (texts, width)."""
         """One row for each text."""
 
     def images(self, images: Sequence[Image]) -> Vectors:
-        """Unit vectors of images: (images, width)."""
         """One row for each RGB image."""
 
 
