@@ -29,9 +29,12 @@ class Undefined(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """Scores in percentage points by (stage, benchmark), target benchmarks in the order taught, held-out ones."""
+    """Scores in percentage points by (stage, benchmark), target benchmarks in the order taught, held-out ones.
 
-    order: tuple[str, ...]
+    Skills that one stage teaches together are a tuple in `order`.
+    """
+
+    order: tuple[str | tuple[str, ...], ...]
     held_out: tuple[str, ...]
     scores: Mapping[tuple[int, str], Value]
 
@@ -44,11 +47,16 @@ class Run:
 
     def own_stages(self, t: int) -> dict[str, int]:
         """The skills learnt up to stage t, each with the latest stage that taught it."""
-        return {name: stage for stage, name in enumerate(self.order[:t], start=1)}
+        return {name: stage for stage, taught in enumerate(self.order[:t], start=1) for name in together(taught)}
 
     def earlier(self, t: int) -> dict[str, int]:
         """As own_stages, without the skill that stage t itself taught."""
         return {name: stage for name, stage in self.own_stages(t).items() if stage < t}
+
+
+def together(taught: str | tuple[str, ...]) -> tuple[str, ...]:
+    """What one stage teaches, as an entry of an order says."""
+    return (taught,) if isinstance(taught, str) else taught
 
 
 def _mean(values: Iterable[Value]) -> Value:
@@ -88,7 +96,8 @@ def bwt(run: Run, t: int) -> Value:
 
 def fwt(run: Run, t: int) -> Value:
     """Forward transfer: mean over skills first taught at stage 2 … t of R[i−1, i] − R[0, i] (Lopez-Paz & Ranzato, eq. 4)."""
-    first = {name: stage for stage, name in reversed(list(enumerate(run.order[:t], start=1)))}
+    stages = reversed(list(enumerate(run.order[:t], start=1)))
+    first = {name: stage for stage, taught in stages for name in together(taught)}
     return _mean(run.at(stage - 1, name) - run.at(0, name) for name, stage in first.items() if stage > 1)
 
 

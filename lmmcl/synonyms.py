@@ -10,7 +10,7 @@ SWEEP, CLUSTER = "sweep file", "cluster file"
 
 SECTIONS: dict[str, dict[str, str]] = {
     SWEEP: {
-        "": "name description orders benchmarks probes skills models thinking training evaluation per_skill "
+        "": "name description orders bounds benchmarks probes skills models thinking training evaluation per_skill "
         "per_stage grids search",
         "training": "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio "
         "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",

@@ -25,7 +25,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.measures import MEASURES
 from lmmcl.methods import Mitigation, get_mitigation, mitigation_names
 from lmmcl.methods.combination import HOOKS
-from lmmcl.methods.mitigation import DIVIDED, check_divided
+from lmmcl.methods.divided import DIVIDED, check_divided
 from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
 from lmmcl.models import roles as roles_module
 from lmmcl.registry import members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from lmmcl.config.stage_overrides import StageOverrides
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.config.validation import join, refusal
 from lmmcl.errors import UserError
+from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.keys import key_of
 from lmmcl.steps.stage_settings import StageSettings, check_stages
@@ -43,6 +44,7 @@ class Points:
     held_out: tuple[Benchmark, ...]
     probes: tuple[Probe, ...]
     wordings: tuple[WordedBenchmark, ...] = field(default=(), kw_only=True)
+    bounds: frozenset[str] = field(default=frozenset(), kw_only=True)
     stop: Mapping[str, Limit]
     overrides: StageOverrides = field(default_factory=StageOverrides)
 
@@ -64,7 +66,11 @@ class Points:
             "learning_rate": training.learning_rate,
             **varied,
         }
-        skills, shared = self.orders[point["order"]], StageSettings(point["recipe"], mitigation, training)
+        skills = self.orders[point["order"]]
+        bound = "" if point["order"] not in self.bounds else "joint" if len(skills[0].parts) > 1 else "alone"
+        if bound == "joint":
+            training = _all_at_once(training, len(skills[0].parts))
+        shared = StageSettings(point["recipe"], mitigation, training)
         trial = Trial(
             model=point["model"],
             recipe=point["recipe"],
@@ -80,6 +86,7 @@ class Points:
             axes=axes,
             name=self._name(axes),
             stop=self.stop,
+            bound=bound,
             by_stage=self.overrides.settings(shared, skills, self.file),
         )
         self._check(trial, place)
@@ -109,6 +116,14 @@ class Points:
         named += [name for name in axes if name not in FIXED]
         parts = [name_part(name, axes[name]) for name in [*named, "seed"]]
         return SEPARATOR.join(part for part in parts if part is not None)
+
+
+def _all_at_once(training: Training, skills: int) -> Training:
+    """The settings of a stage that teaches several skills: as many examples and updates as their stages have together."""
+    more = {
+        name: value * skills for name in ("examples", "max_steps") if (value := getattr(training, name)) is not None
+    }
+    return training.model_copy(update=more)
 
 
 @dataclass(frozen=True)
@@ -211,3 +226,22 @@ def _called(axis: str, value: Any) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_updates(
+    evaluation: Evaluation, probes: Sequence[Probe], trials: Iterable[Trial], spaces: Iterable[Space], file: str
+) -> None:
+    """Refuse what would look inside stages, but only after updates that no stage has."""
+    asked = [(f"{probe.name}.updates", probe.updates, join("probes", i)) for i, probe in enumerate(probes)]
+    asked += [("updates", evaluation.updates, "evaluation"), ("every", (evaluation.every or 0,), "evaluation")]
+    asked = [(what, updates, place) for what, updates, place in asked if any(updates)]
+    if not asked:
+        return
+    trials = [*trials, *(trial for space in spaces for trial in space.lengths())]
+    lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
+    known = [length for length in lengths if length is not None]
+    for what, updates, place in asked if known and len(known) == len(lengths) else ():
+        if max(known) < updates[0]:
+            raise UserError(
+                f"{what}: no stage has {updates[0]} updates; allowed: 1 to {max(known)}", file=file, place=place
+            )

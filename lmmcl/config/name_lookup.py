@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmmcl.config.data_entries import LocalBenchmarkEntry, LocalSkillEntry
+from lmmcl.config.orders import DrawnOrders, bound_orders, named_orders
 from lmmcl.config.own_data import OwnData
 from lmmcl.config.sweep_file import SweepFile
 from lmmcl.config.validation import join
@@ -42,7 +43,10 @@ class Names:
         self._settings = self._model_settings()
         self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
         self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
-        self.orders = {name: self._order(name, skills) for name, skills in entry.orders.items()}
+        orders, self.order_groups = named_orders(entry.orders, file)
+        self._check_drawn()
+        self.orders = {name: self._order(name, skills) for name, skills in orders.items()}
+        self.bounds = bound_orders(self.orders, entry.bounds)
         self.held_out = self._held_out()
         self.wordings = self._wordings()
         self.probes = self._probes()
@@ -66,8 +70,10 @@ class Names:
                 if (name := entry_name(value)) in self._entry.models:
                     model = self._named(model.with_settings, join("models", name), self._settings[name])
                 return self._one_of_its_name(axis, model.name, model, place)
-            case "order" if value not in self.orders:
-                raise UserError(unknown("order", value, self.orders), file=self._file, place=place)
+            case "order" if value not in self.orders and value not in self.order_groups:
+                raise UserError(
+                    unknown("order", value, [*self.order_groups, *self.orders]), file=self._file, place=place
+                )
         return value
 
     def _model_settings(self) -> dict[str, ModelSettings]:
@@ -117,6 +123,13 @@ class Names:
                 f"{shown(name)} is the name of a built-in benchmark; choose another name", file=self._file, place=place
             )
         return self._own_data.benchmark(name, entry, place)
+
+    def _check_drawn(self) -> None:
+        """Refuse an unknown skill of orders that are drawn, where it stands."""
+        for name, entry in self._entry.orders.items():
+            for i, skill in enumerate(entry.of if isinstance(entry, DrawnOrders) else ()):
+                place = join("orders", name, "of", i)
+                self._lookup("skill", skill, self._own_skills, skill_names(), get_skill, place)
 
     def _order(self, order: str, names: list[str]) -> tuple[Skill, ...]:
         return tuple(

@@ -12,12 +12,12 @@ from lmmcl.config.data_entries import LocalBenchmarkEntry, LocalSkillEntry, Sour
 from lmmcl.config.sweep_file import SweepFile
 from lmmcl.config.validation import join, read_yaml, validate
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.collection import Collection
 from lmmcl.tasks.files.local_files import LocalBenchmark, LocalSkill, own_benchmark, own_skill
-from lmmcl.tasks.files.pieces import Piece, file_piece
-from lmmcl.tasks.files.split import Split
 from lmmcl.tasks.hub.own_data_set import HubPiece, hub_piece
 from lmmcl.tasks.layouts.columns import Columns, columns_of
+from lmmcl.tasks.sources.collection import Collection
+from lmmcl.tasks.sources.pieces import Piece, file_piece
+from lmmcl.tasks.sources.split import Split
 
 Part = Literal["train", "test"]
 

@@ -14,8 +14,9 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from lmmcl.config.draws import Choice, Draw
-from lmmcl.config.grid_point import Points, Space
+from lmmcl.config.grid_point import Points, Space, check_updates
 from lmmcl.config.name_lookup import Names
+from lmmcl.config.orders import bounds_of
 from lmmcl.config.search_settings import Search, check_search
 from lmmcl.config.settings import Training
 from lmmcl.config.stage_overrides import StageOverrides, read_overrides
@@ -23,7 +24,7 @@ from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.config.trial_names import find_one, find_seeds
 from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
 from lmmcl.errors import UserError, shown, unknown
-from lmmcl.steps import Finetune, Step
+from lmmcl.steps import Step
 from lmmcl.steps.keys import canonical_json
 from lmmcl.steps.trial import Trial
 
@@ -97,11 +98,15 @@ class _Builder:
     def __init__(self, file: str, folder: Path, entry: SweepFile) -> None:
         self.file, self.entry, self.names = file, entry, Names(file, folder, entry)
         self.overrides = read_overrides(entry, self.names, file)
+        if self.names.bounds and self.overrides:
+            why = "bounds teach each skill in another stage than the orders do, so per_skill and per_stage do not go with them"
+            raise UserError(why, file=file, place="bounds")
         self.points = Points(
             file=self.file,
             training=entry.training,
             evaluation=entry.evaluation,
-            orders=self.names.orders,
+            orders={**self.names.orders, **self.names.bounds},
+            bounds=frozenset(self.names.bounds),
             held_out=self.names.held_out,
             probes=self.names.probes,
             wordings=self.names.wordings,
@@ -119,9 +124,9 @@ class _Builder:
             else:
                 spaces.setdefault(found.key, found)
         self._check_distinct(trials.values())
-        self._check_updates(trials.values(), spaces.values())
+        check_updates(self.entry.evaluation, self.names.probes, trials.values(), spaces.values(), self.file)
         used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
-        orders = [self.names.orders[name] for name in used]
+        orders = [self.names.orders[name] for name in used if name in self.names.orders]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
         return Sweep(
@@ -183,24 +188,6 @@ class _Builder:
             why = f"{shown(first.name)} and {shown(found.name)} compute the same: per_skill or per_stage set {', '.join(other)} in "
             raise UserError(f"{why}every stage; leave one out", file=self.file, place="grids")
 
-    def _check_updates(self, trials: Iterable[Trial], spaces: Iterable[Space]) -> None:
-        """Refuse what would look inside stages, but only after updates that no stage has."""
-        evaluation = self.entry.evaluation
-        asked = [
-            (f"{probe.name}.updates", probe.updates, join("probes", i)) for i, probe in enumerate(self.names.probes)
-        ]
-        asked += [("updates", evaluation.updates, "evaluation"), ("every", (evaluation.every or 0,), "evaluation")]
-        asked = [(what, updates, place) for what, updates, place in asked if any(updates)]
-        if not asked:
-            return
-        trials = [*trials, *(trial for space in spaces for trial in space.lengths())]
-        lengths = [step.updates for trial in trials for step in trial.steps().values() if isinstance(step, Finetune)]
-        known = [length for length in lengths if length is not None]
-        for what, updates, place in asked if known and len(known) == len(lengths) else ():
-            if max(known) < updates[0]:
-                why = f"{what}: no stage has {updates[0]} updates; allowed: 1 to {max(known)}"
-                raise UserError(why, file=self.file, place=place)
-
     def _grids(self) -> Iterator[Trial | Space]:
         for number, grid in enumerate(self.entry.grids):
             place = join("grids", number)
@@ -217,11 +204,24 @@ class _Builder:
             }
             for name, values in listed.items():
                 self._check_once(name, values, join(place, name))
+            listed["order"] = [order for name in listed["order"] for order in self.names.order_groups.get(name, [name])]
             for name in drawn:
                 self._check_draw(name, drawn[name], join(place, name))
             for values in itertools.product(*listed.values()):
                 point = dict(zip(listed, values, strict=True))
                 yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
+            if self.names.bounds:
+                yield from self._bounds(listed, drawn, place)
+
+    def _bounds(self, listed: Mapping[str, Sequence[Any]], drawn: Mapping[str, Any], place: str) -> Iterator[Trial]:
+        """The trials that those of a grid are measured against: at each of its points, without mitigation."""
+        if drawn:
+            why = f"bounds are trials at the points of a grid, and this one draws {', '.join(drawn)}; list them"
+            raise UserError(why, file=self.file, place="bounds")
+        orders = bounds_of([self.names.orders[name] for name in listed["order"]], self.names.bounds)
+        points = {**listed, "order": orders, "mitigation": [None]}
+        for values in itertools.product(*points.values()):
+            yield self.points.trial(dict(zip(points, values, strict=True)), place)
 
     def _check_once(self, axis: str, values: Sequence[Any], place: str) -> None:
         """Refuse a value that a list holds twice: equal seeds would count as two."""
@@ -277,9 +277,9 @@ class _Builder:
         return space
 
     def _only_order(self, place: str) -> list[str]:
-        if len(self.names.orders) == 1:
-            return list(self.names.orders)
-        raise UserError(f"order is missing; allowed: {', '.join(self.names.orders)}", file=self.file, place=place)
+        if len(self.entry.orders) == 1:
+            return list(self.entry.orders)
+        raise UserError(f"order is missing; allowed: {', '.join(self.entry.orders)}", file=self.file, place=place)
 
 
 def _values(axis: Any) -> Sequence[Any]:

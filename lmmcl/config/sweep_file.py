@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from lmmcl.config.data_entries import LONGEST_NAME, LocalBenchmarkEntry, LocalSkillEntry, Name
 from lmmcl.config.draws import Choice, axis_of
+from lmmcl.config.orders import Bound, OrderEntry
 from lmmcl.config.search_settings import Search
 from lmmcl.config.settings import Evaluation, Settings, Training
 from lmmcl.errors import shown
@@ -145,7 +146,14 @@ class SweepFile(Settings):
 
     name: Name
     description: str = ""
-    orders: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(min_length=1)
+    orders: dict[Name, OrderEntry] = Field(
+        min_length=1,
+        description="skills in their order, or {random: N, of: [skills], seed: 0} for N orders at random, by name",
+    )
+    bounds: list[Bound] = Field(
+        default_factory=list,
+        description="what the orders are measured against: `joint` (all skills in one stage), `alone` (each skill from the base)",
+    )
     benchmarks: Benchmarks = Benchmarks()
     probes: list[ProbeEntry] = Field(
         default_factory=list,

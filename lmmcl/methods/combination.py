@@ -29,7 +29,7 @@ HOOKS = ("data", "batch", "token_penalty", "penalty", "optimizer", "end")
 """What decides a training mitigation's place in a combination: the first of these that it has."""
 
 
-class CombinedTraining(TrainingMitigation):
+class CombinedTraining(TrainingMitigation[list[Any]]):
     """Several training mitigations as one: data and batches pass through each in order, penalties add.
 
     What each worked out at the start is kept apart, in the order of `members`.
@@ -81,36 +81,38 @@ class CombinedTraining(TrainingMitigation):
         """What each member keeps, in order; all see the weights that the stage starts from."""
         return [member.start(context) for member in self.members]
 
-    def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:
-        for member, own in self._with(memory):
+    def optimizer(self, state: list[Any], model: PreTrainedModel, optimizer: Optimizer) -> None:
+        for member, own in self._with(state):
             member.optimizer(own, model, optimizer)
 
-    def batch(self, memory: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def batch(self, state: list[Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch as all members leave it; the labels that it had stay under LABELS, for what was kept of each answer token."""
         changed = batch
-        for member, own in self._with(memory):
+        for member, own in self._with(state):
             changed = member.batch(own, changed)
         return {**changed, LABELS: batch["labels"]}
 
-    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
-        return _sum(member.penalty(own, model, outputs, batch) for member, own in self._with(memory))
+    def penalty(
+        self, state: list[Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        return _sum(member.penalty(own, model, outputs, batch) for member, own in self._with(state))
 
     def token_penalty(
-        self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+        self, state: list[Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor | None:
-        return _sum(member.token_penalty(own, model, outputs, batch) for member, own in self._with(memory))
+        return _sum(member.token_penalty(own, model, outputs, batch) for member, own in self._with(state))
 
-    def end(self, memory: Any, model: PreTrainedModel) -> None:
-        for member, own in self._with(memory):
+    def end(self, state: list[Any], model: PreTrainedModel) -> None:
+        for member, own in self._with(state):
             member.end(own, model)
 
-    def findings(self, memory: Any) -> dict[str, Any]:
+    def findings(self, state: list[Any]) -> dict[str, Any]:
         """Those of all members, by name."""
-        found = {member.name: member.findings(own) for member, own in self._with(memory)}
+        found = {member.name: member.findings(own) for member, own in self._with(state)}
         return {name: fields for name, fields in found.items() if fields}
 
-    def _with(self, memory: Any) -> zip[tuple[TrainingMitigation, Any]]:
-        return zip(self.members, memory or [None] * len(self.members), strict=True)
+    def _with(self, state: list[Any] | None) -> zip[tuple[TrainingMitigation, Any]]:
+        return zip(self.members, state or [None] * len(self.members), strict=True)
 
 
 def _sum(terms: Any) -> Any:

@@ -6,10 +6,12 @@ compute something else. It acts during training (TrainingMitigation) or afterwar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,12 +28,19 @@ if TYPE_CHECKING:
     from lmmcl.tasks.skills import Skill
 
 
+StateT = TypeVar("StateT")
+"""What a mitigation works out at its start and gets back in its other hooks."""
 ROWS = "rows"
 """Key of a batch's rows: a tensor (batch,) of positions in the stage's examples."""
 HIDDEN = "hidden"
 """Key of what the head was given for a batch, for mitigations that run the head: (batch, kept, width), like the logits."""
 LABELS = "all_labels"
 """Key of a batch's labels before a mitigation masked some, where several are combined; see `start_model.kept_of`."""
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more scalar tensors, in their order."""
+    return reduce(add, terms)
 
 
 class Mitigation(BaseModel):
@@ -73,41 +82,6 @@ class Mitigation(BaseModel):
         return ()
 
 
-DIVIDED = {
-    "zero1": ("optimizer",),
-    "zero2": ("optimizer",),
-    "zero3": ("optimizer", "penalty", "end"),
-    "fsdp": ("optimizer", "penalty", "end"),
-}
-"""By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
-
-
-def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: Callable[[], bool]) -> None:
-    """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides.
-
-    A head that is divided can be run from a frozen copy, but not where it trains.
-    """
-    hooks = DIVIDED.get(strategy, ())
-    for part in mitigation.parts if mitigation else ():
-        if not isinstance(part, TrainingMitigation):
-            continue
-        if part.runs_head and "penalty" in hooks and trains_head():
-            raise UserError(
-                f"{part.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
-                "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
-                f"{part.name} with top_k",
-                place="training.strategy",
-            )
-        used = [hook for hook in hooks if part.uses(hook)]
-        if not used:
-            continue
-        raise UserError(
-            f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
-            f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
-            place="training.strategy",
-        )
-
-
 @dataclass
 class StageContext:
     """What a training mitigation may see before the first update.
@@ -140,12 +114,20 @@ class StageContext:
     """The LoRA adapters of the stages before, oldest first: on the CPU, by the names that a fresh one has in `trained`."""
 
 
-class TrainingMitigation(Mitigation):
-    """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `memory`.
+class TrainingMitigation(Mitigation, Generic[StateT]):
+    """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `state`.
+
+    `StateT` is the type of that state, for the type checker: `class LwF(TrainingMitigation["dict[str, Tensor]"])`.
 
     Called in this order: data, start, optimizer; then batch, penalty and token_penalty for every batch; then end.
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, state: Any) -> type:
+            """Itself: the type of the state is for the type checker alone, and torch is not imported for it."""
+            return cls
 
     keeps_state: ClassVar[bool] = False
     """Whether what `start` returns is costly and holds plain tensors and numbers alone, in dictionaries, lists and tuples: it is
@@ -186,18 +168,20 @@ class TrainingMitigation(Mitigation):
         """
         return examples
 
-    def start(self, context: StageContext) -> Any:
+    def start(self, context: StageContext) -> StateT | None:
         """Called once before the first update, and when a killed stage resumes: then too with the weights it started from."""
         return None
 
-    def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:
+    def optimizer(self, state: StateT, model: PreTrainedModel, optimizer: Optimizer) -> None:
         """Called once with the optimizer, which takes hooks around each update (`register_step_pre_hook`, `…_post_hook`)."""
 
-    def batch(self, memory: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def batch(self, state: StateT, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The padded CPU batch, changed: labels masked with -100 are not taught and not counted in the mean."""
         return batch
 
-    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def penalty(
+        self, state: StateT, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor | None:
         """A term (scalar tensor) that is added to the cross entropy of each batch; None adds nothing.
 
         Over the batches of one update, cut by accumulation or workers, the terms are averaged.
@@ -205,7 +189,7 @@ class TrainingMitigation(Mitigation):
         return None
 
     def token_penalty(
-        self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+        self, state: StateT, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor | None:
         """A sum (scalar tensor) over the answer tokens of the batch; None adds nothing.
 
@@ -214,10 +198,10 @@ class TrainingMitigation(Mitigation):
         """
         return None
 
-    def end(self, memory: Any, model: PreTrainedModel) -> None:
+    def end(self, state: StateT, model: PreTrainedModel) -> None:
         """Called once after the last update; may change the trained parameters in place (under `torch.no_grad`)."""
 
-    def findings(self, memory: Any) -> dict[str, Any]:
+    def findings(self, state: StateT) -> dict[str, Any]:
         """More fields for the step's record (JSON values): what it found out, or kept."""
         return {}
 
@@ -240,7 +224,7 @@ class MergeContext:
     device: str
 
 
-class MergeMitigation(Mitigation):
+class MergeMitigation(Mitigation, Generic[StateT]):
     """A `Merge` step after a stage: combines tensors of earlier checkpoints, one tensor at a time, without training.
 
     `continues_from` says where the next stage's fine-tune starts, and with it what is merged after stage k:
@@ -252,6 +236,12 @@ class MergeMitigation(Mitigation):
 
     It is left out of the identity: a step's parents say the same, and equal work has an equal name.
     """
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, state: Any) -> type:
+            """Itself: the type of the state is for the type checker alone, and torch is not imported for it."""
+            return cls
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     needs_model: ClassVar[bool] = False
@@ -286,14 +276,14 @@ class MergeMitigation(Mitigation):
         parts = [f"{k}={v}" for k, v in shown.items()] + ([f"continues_from={last}"] if last else [])
         return f"{self.name}({','.join(parts)})" if parts else self.name
 
-    def prepare(self, context: MergeContext) -> Any:
-        """Called once before the first tensor; what it returns comes to the others as `memory`."""
+    def prepare(self, context: MergeContext) -> StateT | None:
+        """Called once before the first tensor; what it returns comes to the others as `state`."""
         return None
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    def merge(self, state: StateT, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
         """The merged tensor, of the shape and dtype of `anchor`; `tuned` holds each fine-tune's value, oldest first."""
         raise NotImplementedError
 
-    def findings(self, memory: Any) -> dict[str, Any]:
+    def findings(self, state: StateT) -> dict[str, Any]:
         """More fields for the step's record (JSON values): what the merge found out."""
         return {}

@@ -1,6 +1,6 @@
 """From a model's last hidden states to its logits: a linear head, and what some models do to its outputs (scaling, soft caps).
 
-Who wants the logits of few tokens at a time runs this path; `Head.of` proves first that it gives the model's own logits.
+Code that needs the logits of few tokens at a time runs this path; `Head.of` proves first that it gives the model's own logits.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 from lmmcl.config.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import check_divided
+from lmmcl.methods.divided import check_divided
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step

@@ -38,7 +38,7 @@ def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
     """All that is taught and asked in a trial, and the skills that its mitigations name."""
     for skill in trial.skills:
         yield skill
-        yield skill.benchmark
+        yield from skill.benchmarks
     yield from trial.held_out
     for probe in trial.probes:
         yield from probe.benchmarks(trial.held_out, drawn=trial.model.knows_drawings)

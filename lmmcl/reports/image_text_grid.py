@@ -47,11 +47,11 @@ def cell_of(benchmark: Benchmark, taught: Sequence[str]) -> tuple[str, str] | No
 def measure_cells(trial: Trial, number: int, matrix: ScoreMatrix) -> tuple[Cell, ...]:
     """The four cells after stage `number`; empty at stage 0, and where no held-out benchmark is in any."""
     taught = trial.skills[:number]
-    names = [skill.name for skill in taught]
+    names = [part.name for skill in taught for part in skill.parts]
     places = {each.name: place for each in trial.held_out if (place := cell_of(each, names))}
     if not number or not places:
         return ()
-    places = dict.fromkeys((skill.benchmark.name for skill in taught), GRID[0]) | places
+    places = dict.fromkeys((each.name for skill in taught for each in skill.benchmarks), GRID[0]) | places
     return tuple(_cell(place, [name for name in places if places[name] == place], number, matrix) for place in GRID)
 
 

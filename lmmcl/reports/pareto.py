@@ -60,7 +60,7 @@ def _comparable_groups(results: SweepResults) -> list[list[TrialResult]]:
     """
     groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
-        if trial.state == "done" and place(trial) is not None and has_learned(trial):
+        if trial.state == "done" and not trial.bound and place(trial) is not None and has_learned(trial):
             groups[comparable(trial)].append(trial)
     return list(groups.values())
 

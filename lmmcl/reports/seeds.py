@@ -63,6 +63,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         draws=_mean_draws(used) if alike else {},
         seeds=tuple(used) if len(trials) > 1 else (),
         stopped=first.stopped,
+        bound=first.bound,
     )
 
 

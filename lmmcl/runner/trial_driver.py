@@ -35,13 +35,16 @@ class RunListener(Protocol):
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
 
+    def phase(self, doing: str) -> None:
+        """What the run itself is doing before anything is computed."""
+
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
 
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
     """An empty matrix with the columns of `trial`."""
-    return ScoreMatrix([skill.benchmark.name for skill in trial.skills], [each.name for each in trial.held_out])
+    return ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
 
 
 def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:

@@ -73,7 +73,7 @@ class SweepProgress:
     def measures(self, trial: Trial) -> list[Mapping[str, float]]:
         """The measures after each stage, up to the first that lacks a score."""
         scores, found = self._scores.setdefault(trial.key, {}), self._measures.setdefault(trial.key, [])
-        targets, held_out = tuple(skill.benchmark.name for skill in trial.skills), tuple(b.name for b in trial.held_out)
+        targets, held_out = trial.targets, tuple(b.name for b in trial.held_out)
         for stage in trial.stages[len(found) :]:
             records = [self._find(step) for step in stage.evaluations]
             if any(record is None for record in records):

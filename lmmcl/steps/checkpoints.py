@@ -56,7 +56,7 @@ class CheckpointStep(StepBase):
     model: LMM
     depth: int
 
-    @property
+    @cached_property
     def path(self) -> str:
         return f"checkpoints/{self.model.label}/{self.label}-{self.key}"
 
@@ -87,7 +87,7 @@ class Finetune(CheckpointStep):
 
     parent: Checkpoint
     recipe: Recipe
-    mitigation: TrainingMitigation | None
+    mitigation: TrainingMitigation[Any] | None
     skill: Skill
     training: Training
     seed: int
@@ -193,7 +193,7 @@ class Merge(CheckpointStep):
 
     anchor: Checkpoint
     finetunes: tuple[Finetune | Merge, ...]
-    rule: MergeMitigation
+    rule: MergeMitigation[Any]
     kind = "merge"
 
     @property

@@ -71,7 +71,8 @@ class Trial:
     """Model, recipe, mitigation, order of skills, hyper-parameters and seed; `axes` holds what to show of the grid point.
 
     `by_stage` holds the settings of stages that differ from the grid point's, by number (see `lmmcl.config.stage_overrides`).
-    `stop` says after which stages the walk ends early; it enters no key.
+    `stop` says after which stages the walk ends early; it enters no key. `bound` is `joint` or `alone` for a trial that others are
+    measured against: all skills at once, or one of them from the base.
     """
 
     model: LMM
@@ -89,6 +90,7 @@ class Trial:
     wordings: tuple[WordedBenchmark, ...] = ()
     stop: Mapping[str, Limit] = field(default_factory=dict)
     by_stage: Mapping[int, StageSettings] = field(default_factory=dict)
+    bound: str = ""
 
     @cached_property
     def settings(self) -> dict[int, StageSettings]:
@@ -114,8 +116,14 @@ class Trial:
     @cached_property
     def benchmarks(self) -> tuple[Benchmark, ...]:
         """What every stage is asked: each skill's own benchmark in the order of learning, then the held-out ones."""
-        own = {skill.name: skill.benchmark for skill in self.skills}
+        own = {part.name: part.benchmark for skill in self.skills for part in skill.parts}
         return (*own.values(), *self.held_out)
+
+    @property
+    def targets(self) -> tuple[str | tuple[str, ...], ...]:
+        """The names of the skills' own benchmarks in the order of learning; a tuple where one stage teaches several."""
+        names = [tuple(benchmark.name for benchmark in skill.benchmarks) for skill in self.skills]
+        return tuple(each[0] if len(each) == 1 else each for each in names)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -124,6 +124,16 @@ class Skill(Data):
     random_order: bool = field(default=False, compare=False, kw_only=True)
     """Whether each example is drawn independently of the others, so that the first N are a sample; files may be sorted."""
 
+    @property
+    def parts(self) -> tuple[Skill, ...]:
+        """The skills that it consists of: itself, or those that are taught together."""
+        return (self,)
+
+    @property
+    def benchmarks(self) -> tuple[Benchmark, ...]:
+        """The benchmark of each part."""
+        return (self.benchmark,)
+
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key (the benchmark does not: it is asked, not taught)."""
         return {"name": self.name, "version": self.version}

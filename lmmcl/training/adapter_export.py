@@ -20,6 +20,7 @@ from torch import Tensor
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models.hub import HubLMM
 from lmmcl.models.inputs.model_settings import MARK
 from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
@@ -50,8 +51,7 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
     tensors = dict(stages[0].tensors) if len(stages) == 1 else _joined(stages)
-    plain = step.model.reference.partition(f"{MARK}{{")[0].removesuffix(THINKING)
-    config = {**stages[-1].config, "base_model_name_or_path": getattr(step.model, "hub", plain)}
+    config = {**stages[-1].config, **_base(step)}
     if len(stages) > 1:
         rank = sum(stage.config["r"] for stage in stages)
         config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
@@ -62,6 +62,19 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
         with ledger.opened(step.path, "step.json") as file:
             shutil.copyfile(file, partial / "lmmcl.json")
     return directory
+
+
+def _base(step: Checkpoint) -> dict[str, str]:
+    """What an adapter says of the model that it is for: its id and commit on the hub, its directory, or its name."""
+    model = step.model
+    if model.plain is not model:
+        raise UserError(
+            f"{step.label} started from {model.name}, and PEFT cannot name that as a base; omit --adapter",
+            file=step.path,
+        )
+    if isinstance(model, HubLMM):
+        return {"base_model_name_or_path": model.hub, "revision": model.commit}
+    return {"base_model_name_or_path": model.reference.partition(f"{MARK}{{")[0].removesuffix(THINKING)}
 
 
 def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:

@@ -49,12 +49,12 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
             load=lambda i: load_checkpoint(step.finetunes[i], ledger, precision=precision, device=device),
             device=device,
         )
-        memory = step.rule.prepare(context)
+        state = step.rule.prepare(context)
         header = delta_metadata(step.anchor.key, parents.base_digest)
         with DeltaWriter(draft.folder / DELTA, parents.names, header) as delta:
             for name in parents.names:
                 anchor, tuned = parents.read(name)
-                value = step.rule.merge(memory, name, anchor, tuned)
+                value = step.rule.merge(state, name, anchor, tuned)
                 _check(step, name, anchor, value)
                 different = differing_bits(anchor, value)
                 entries, changed = entries + value.numel(), changed + different
@@ -68,7 +68,7 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
             "changed_tensors": tensors,
             "merged_entries": entries,
             "changed_entries": changed,
-            **step.rule.findings(memory),
+            **step.rule.findings(state),
             "seconds": time.time() - started,
             "provenance": provenance(started),
         }

@@ -28,6 +28,39 @@ def trials(name: str, wanted: Callable[[Trial], bool] = lambda trial: True) -> l
     return found
 
 
+def verdicts() -> dict[str, str]:
+    """What docs/papers.md says of each point."""
+    lines = (SWEEPS.parent / "docs" / "papers.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    return {row[0].strip("| "): row[2] for row in rows if len(row) == 3 and row[0] != "point"}
+
+
+def test_the_page_of_the_studies_says_same_where_the_same_is_computed() -> None:
+    said = verdicts()
+    assert len(said) >= 50
+    for point in (
+        "tiles",
+        "system turn of OneVision",
+        "training prompts",
+        "LwF",
+        "number-token bias",
+        "layer contribution",
+        "ImageNet-VQA and its neighbours",
+        "hybrid learning rate",
+        "mixes",
+        "pixel limit",
+        "class-name option",
+        "MLLM-CL epochs",
+        "MLLM-CL trained",
+        "MLLM-CL scoring",
+        "fine-tune",
+        "which entries stay",
+    ):
+        assert said[point].startswith("same"), point
+    other = {point for point, verdict in said.items() if verdict.startswith("other")}
+    assert other == {"batch", "loss", "letters", "compensation"}, "each with its reason in its row"
+
+
 def hybrids() -> dict[tuple[str, float], set[float]]:
     """Learning rates of easier.yaml by (mixed-in data, ratio)."""
     found: dict[tuple[str, float], set[float]] = {}

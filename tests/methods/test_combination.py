@@ -20,7 +20,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods import Mitigation, get_mitigation, get_recipe, mitigation_names
 from lmmcl.methods.combination import CombinedTraining
 from lmmcl.methods.data.mixing import Mix
-from lmmcl.methods.mitigation import DIVIDED, HIDDEN, ROWS, TrainingMitigation, check_divided
+from lmmcl.methods.divided import DIVIDED, check_divided
+from lmmcl.methods.mitigation import HIDDEN, ROWS, TrainingMitigation
 from lmmcl.models.head import head_inputs
 from lmmcl.steps import Finetune, Merge
 from lmmcl.training.finetune import finetune
@@ -60,7 +61,7 @@ def test_penalties_add_to_the_loss_that_is_written_by_hand(tmp_path: Path) -> No
     made.model.double()
     start = {name: p.detach().clone() for name, p in made.trained().items()}
     teacher = deepcopy(made.model)
-    made.trainer.memory = mitigation.start(made.context)
+    made.trainer.mitigation_state = mitigation.start(made.context)
     shake(made.model)
     rows = [*[row for row in dict.fromkeys(made.context.rows) if row < 12][:2], 12]  # the last is one that is replayed
     assert set(rows) <= set(made.context.rows)
@@ -88,24 +89,24 @@ def test_penalties_add_to_the_loss_that_is_written_by_hand(tmp_path: Path) -> No
 def test_a_token_that_is_masked_is_neither_taught_nor_held(tmp_path: Path) -> None:
     mitigation = combined({"token_masking": {"threshold": 1e5}}, {"lwf": {"top_k": None, "temperature": 1.0}})
     made = parts(stage(mitigation), tmp_path)
-    memory = mitigation.start(made.context)
+    state = mitigation.start(made.context)
     teacher = deepcopy(made.model)
     rows = list(dict.fromkeys(made.context.rows))[:3]
     for row in rows:  # every second answer token of a row is taken for a surprise
-        memory[0][row] = torch.arange(len(memory[0][row])) % 2 == 0
+        state[0][row] = torch.arange(len(state[0][row])) % 2 == 0
     shake(made.model)
     whole = {**made.context.batch_of(rows), ROWS: torch.tensor(rows)}
-    batch = mitigation.batch(memory, whole)
+    batch = mitigation.batch(state, whole)
     kept, all_tokens = int((batch["labels"] != -100).sum()), int((whole["labels"] != -100).sum())
     assert 0 < kept < all_tokens
     with head_inputs(made.model) as seen:
         outputs = made.context.forward(batch)
-    penalty = mitigation.token_penalty(memory, made.model, outputs, {**batch, HIDDEN: seen[-1]})
+    penalty = mitigation.token_penalty(state, made.model, outputs, {**batch, HIDDEN: seen[-1]})
     inputs = {key: value for key, value in whole.items() if key not in ("labels", ROWS)}
     with torch.no_grad():
         expected = divergence(teacher(**inputs).logits, made.model(**inputs).logits, batch["labels"], 1.0)
     assert penalty is not None and penalty.item() == pytest.approx(expected.item(), rel=1e-3)
-    made.trainer.memory, made.trainer.current_gradient_accumulation_steps = memory, 1
+    made.trainer.mitigation_state, made.trainer.current_gradient_accumulation_steps = state, 1
     loss = made.trainer.compute_loss(made.model, batch, num_items_in_batch=torch.tensor(kept))
     assert bool(torch.isfinite(loss)), "the batch's labels before masking are not an input of the model"
 

@@ -216,7 +216,7 @@ def test_a_hub_that_cannot_be_reached_is_a_refusal_too(tmp_path):
     )
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "NO_PROXY": "*"}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
-    assert "not in the local cache, and the hub cannot be asked" in said
+    assert "not in the local cache, and the hub cannot be reached" in said
     assert "hf download llava-hf/llava-1.5-7b-hf" in said
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks in other words: what is asked, what has which key, what is told of it, and what is refused."""
+"""Benchmarks in other words: what is asked, what has which key, what is reported, and what is refused."""
 
 from __future__ import annotations
 

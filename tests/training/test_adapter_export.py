@@ -12,12 +12,13 @@ from stage_parts import BASE, made_skill, shades, stage
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
-from lmmcl.steps import Finetune
-from lmmcl.training.adapter_export import export_adapter
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.training.adapter_export import _base, export_adapter
 from lmmcl.training.finetune import finetune
-from lmmcl.weights.checkpoint import load_checkpoint
+from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint
 
 
 @pytest.fixture
@@ -83,3 +84,23 @@ def test_what_is_more_than_adapters_is_refused(
     with pytest.raises(UserError, match=said):
         export_adapter(step, ledger, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_adapter_is_a_model_to_start_from_and_names_its_base(ledger: Ledger, tmp_path: Path) -> None:
+    step = stages(ledger, {"lora": {"rank": 4}}, 1)
+    folder = export_adapter(step, ledger, tmp_path / "out")
+    again = get_model(str(folder))
+    assert again.identity()["base"] == BASE.model.identity()
+    tuned = load_checkpoint(step, ledger, precision="fp32")
+    off = float((logits(again.load_model()) - logits(tuned)).abs().max())
+    assert off < 1e-4
+    other = stage(recipe={"lora": {"rank": 4}}, parent=Pretrained(again), skill=made_skill("more", shades(green=9)))
+    ensure_pretrained(other.parent, ledger)
+    finetune(other, ledger, TrainingPlacement())
+    with pytest.raises(UserError, match=r"started from out-.*PEFT cannot name that as a base; omit --adapter"):
+        export_adapter(other, ledger, tmp_path / "more")
+
+
+def test_an_adapter_names_the_commit_of_a_base_on_the_hub() -> None:
+    model: Any = get_model("qwen2.5-vl-3b")
+    assert _base(Pretrained(model)) == {"base_model_name_or_path": model.hub, "revision": model.revision}

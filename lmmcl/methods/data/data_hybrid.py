@@ -51,7 +51,7 @@ def interleave(
     return which, rows
 
 
-class DataHybrid(TrainingMitigation):
+class DataHybrid(TrainingMitigation[None]):
     """Mixes diverse data into every stage: an example is of `auxiliary` with probability `ratio`, compute stays the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

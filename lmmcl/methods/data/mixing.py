@@ -16,9 +16,9 @@ from lmmcl.tasks import get_skill, skill_names
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
-from lmmcl.tasks.files.pieces import FilePiece, file_piece
 from lmmcl.tasks.layouts.columns import columns_of
 from lmmcl.tasks.skills import Skill
+from lmmcl.tasks.sources.pieces import FilePiece, file_piece
 
 FILE_KEYS = ("train", "images", "columns", "question")
 """What a source from a file may say, as a skill of a sweep does."""

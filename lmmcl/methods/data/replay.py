@@ -21,7 +21,7 @@ _STREAM = 11
 """Keeps these draws apart from others of the same seed."""
 
 
-class Replay(TrainingMitigation):
+class Replay(TrainingMitigation[None]):
     """Adds `examples` random examples of each earlier skill to a stage's own; the number of updates stays the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

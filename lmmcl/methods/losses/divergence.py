@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK_ENTRIES = 2**21
 """Of a chunk's table at the least, so that a small vocabulary is one product."""
 LARGEST_SHARE = 16
-"""A chunk of a large vocabulary is one of so many: its half dozen tables stay under those that the cross entropy holds anyway."""
+"""Number of chunks of a large vocabulary: its half dozen tables stay under those that the cross entropy holds anyway."""
 
 
 def head_divergence(

@@ -28,7 +28,7 @@ from pydantic import ConfigDict, Field, model_validator
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Sources
 from lmmcl.methods.losses.start_model import answer_logits
-from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation, total
 from lmmcl.methods.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _STREAM = 13
 """Keeps these draws apart from others of the same seed."""
 
 
-class EWC(TrainingMitigation):
+class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
     """Elastic weight consolidation: adds (λ/2)·Σ F_i (θ_i − θ0_i)² over the trained parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -87,10 +87,10 @@ class EWC(TrainingMitigation):
         """θ0 and F of each trained parameter, by name."""
         own = dict(context.model.named_parameters())
         importance = fisher(context, self._measured_on(context))
-        total = sum(float(each.double().sum()) for each in importance.values())
-        if not total:
+        matters = sum(float(each.double().sum()) for each in importance.values())
+        if not matters:
             raise UserError("F is 0: none of its answers depends on a trained parameter", place=self.name)
-        mean = total / sum(each.numel() for each in importance.values())
+        mean = matters / sum(each.numel() for each in importance.values())
         return {name: (own[name].detach().clone(), each / mean) for name, each in importance.items()}
 
     def _measured_on(self, context: StageContext) -> list[Example]:
@@ -104,11 +104,15 @@ class EWC(TrainingMitigation):
             chosen += [source[int(row)] for row in rng.permutation(len(source))[:share]]
         return chosen
 
-    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    def penalty(
+        self, state: dict[str, tuple[Tensor, Tensor]], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor:
         """The same for every batch of an update, so that it does not depend on how the update is cut."""
         own = dict(model.named_parameters())
         return (
-            self.weight / 2 * sum((each * (own[name] - start).square()).sum() for name, (start, each) in memory.items())
+            self.weight
+            / 2
+            * total((each * (own[name] - start).square()).sum() for name, (start, each) in state.items())
         )
 
 
@@ -132,13 +136,13 @@ def fisher(context: StageContext, examples: Sequence[Example]) -> dict[str, Tens
         likelihood = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).sum()
         if not likelihood.requires_grad:  # a row without an image, where only what looks at images trains
             continue
-        for total, gradient in zip(squares, torch.autograd.grad(likelihood, trained, allow_unused=True), strict=True):
+        for square, gradient in zip(squares, torch.autograd.grad(likelihood, trained, allow_unused=True), strict=True):
             if gradient is not None:
-                total.addcmul_(gradient.float(), gradient.float())
-    for total in squares:
+                square.addcmul_(gradient.float(), gradient.float())
+    for square in squares:
         if workers > 1:
-            distributed.all_reduce(total)
-        total /= len(examples)
+            distributed.all_reduce(square)
+        square /= len(examples)
     return dict(zip(context.trained, squares, strict=True))
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation, total
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
 
-class L2SP(TrainingMitigation):
+class L2SP(TrainingMitigation["dict[str, Tensor]"]):
     """Adds (weight / 2)·‖θ − θ₀‖² over the trained parameters θ, where θ₀ are their values at the start of the stage."""
 
     name = "l2_sp"
@@ -29,10 +29,12 @@ class L2SP(TrainingMitigation):
         own = dict(context.model.named_parameters())
         return {name: own[name].detach().clone() for name in context.trained}
 
-    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    def penalty(
+        self, state: dict[str, Tensor], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor:
         """The same for every batch of an update, so that it does not depend on how the update is cut."""
         own = dict(model.named_parameters())
-        return self.weight / 2 * sum((own[name] - start).square().sum() for name, start in memory.items())
+        return self.weight / 2 * total((own[name] - start).square().sum() for name, start in state.items())
 
 
 MITIGATIONS = (L2SP,)

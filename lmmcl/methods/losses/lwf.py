@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 REMEDY = "; lwf with top_k (such as top_k: 1024) compares the likeliest tokens alone and needs no head"
 
 
-class LwF(TrainingMitigation):
+class LwF(TrainingMitigation[dict[str, Any]]):
     """Learning without forgetting: adds λ·T²·KL(start model ‖ model) on the answer tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,7 +50,7 @@ class LwF(TrainingMitigation):
     top_k: int | None = Field(
         default=None,
         ge=1,
-        description="compare only so many of the start model's likeliest tokens, and all others as one; default: the whole "
+        description="compare only this number of the start model's likeliest tokens, and all others as one; default: the whole "
         "vocabulary",
     )
 
@@ -115,15 +115,17 @@ class LwF(TrainingMitigation):
         covered.append(kept.exp().sum(dim=-1).cpu())
         return torch.cat([kept, _tail(spoken, ids), ids.float()], dim=-1), counts
 
-    def token_penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    def token_penalty(
+        self, state: dict[str, Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor:
         """λ·T²·KL, summed over the answer tokens of the batch."""
-        taught = kept_of(memory["rows"], batch)
+        taught = kept_of(state["rows"], batch)
         if self.top_k is not None:
             return self.weight * self.temperature**2 * self._kept_divergence(taught, outputs, batch)
         hidden, _, _ = answer_positions(batch[HIDDEN], batch["labels"])
-        head, own = Head(memory["factor"], memory["cap"]), head_weights(model)
-        frozen = {name: weight.to(hidden) for name, weight in memory.get("head", {}).items()}
-        memory |= {"head": frozen} if frozen else {}
+        head, own = Head(state["factor"], state["cap"]), head_weights(model)
+        frozen = {name: weight.to(hidden) for name, weight in state.get("head", {}).items()}
+        state |= {"head": frozen} if frozen else {}
         trains = any(weight.requires_grad for weight in own.values())
         divergence = head_divergence(
             head,
@@ -151,12 +153,12 @@ class LwF(TrainingMitigation):
             teacher = teacher[:, :k]
         return (teacher.exp() * (teacher - student)).sum()
 
-    def findings(self, memory: Any) -> dict[str, Any]:
+    def findings(self, state: dict[str, Any]) -> dict[str, Any]:
         """What was kept of the start model: with `top_k` the share of its probability (at temperature T) that is covered."""
-        kept = sum(piece.nbytes for piece in memory["rows"].values())
+        kept = sum(piece.nbytes for piece in state["rows"].values())
         if self.top_k is not None:
-            return {"top_k": self.top_k, "covered_probability": memory["covered"], "kept_bytes": kept}
-        return {"vocabulary": "whole", "kept_bytes": kept, "head": "copied" if "head" in memory else "shared"}
+            return {"top_k": self.top_k, "covered_probability": state["covered"], "kept_bytes": kept}
+        return {"vocabulary": "whole", "kept_bytes": kept, "head": "copied" if "head" in state else "shared"}
 
 
 def _means(pieces: list[Tensor]) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import StageContext, TrainingMitigation
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation, total
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lmmcl.methods.recipes.recipe import Recipe
 
 
-class OLoRA(TrainingMitigation):
+class OLoRA(TrainingMitigation["list[tuple[Tensor, Tensor]]"]):
     """Adds weight · Σ ‖Aᵢ·Aᵀ‖² (eq. 8) over the adapted layers and the adapters i of earlier stages; goes with LoRA recipes.
 
     A (rank × inputs) is the adapter's first matrix. The first stage has nothing to be orthogonal to.
@@ -45,11 +45,13 @@ class OLoRA(TrainingMitigation):
                 pairs.append((own[name], torch.cat(before).to(own[name])))
         return pairs
 
-    def penalty(self, memory: Any, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def penalty(
+        self, state: list[tuple[Tensor, Tensor]], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
+    ) -> Tensor | None:
         """The same for every batch of an update."""
-        if not memory:
+        if not state:
             return None
-        return self.weight * sum((before @ own.T).square().sum() for own, before in memory)
+        return self.weight * total((before @ own.T).square().sum() for own, before in state)
 
 
 MITIGATIONS = (OLoRA,)

@@ -69,14 +69,14 @@ def score_rows(context: StageContext, score: Callable[[Any, Tensor], tuple[Tenso
     return found
 
 
-def kept_of(memory: Mapping[int, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+def kept_of(state: Mapping[int, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
     """What `score_rows` kept of the answer tokens of a batch, example after example: of those that the batch still teaches.
 
     A mitigation that it is combined with may have masked some (then LABELS holds all), which are in no mean.
     """
     import torch
 
-    kept = torch.cat([memory[row] for row in batch[ROWS].tolist()])
+    kept = torch.cat([state[row] for row in batch[ROWS].tolist()])
     if LABELS not in batch:
         return kept
     before, after = batch[LABELS][:, 1:], batch["labels"][:, 1:]

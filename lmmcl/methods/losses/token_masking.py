@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TokenMasking(TrainingMitigation):
+class TokenMasking(TrainingMitigation["dict[int, Tensor]"]):
     """Leaves out answer tokens whose perplexity under the start model is above `threshold`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,13 +44,13 @@ class TokenMasking(TrainingMitigation):
         perplexity = (-logits.log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]).exp()
         return perplexity <= self.threshold, counts
 
-    def batch(self, memory: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def batch(self, state: dict[int, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with the labels of surprising tokens ignored."""
         import torch
 
         labels = batch["labels"].clone()
         answers = labels[:, 1:] != IGNORED
-        taught = torch.cat([memory[row] for row in batch[ROWS].tolist()])
+        taught = torch.cat([state[row] for row in batch[ROWS].tolist()])
         labels[:, 1:][answers] = labels[:, 1:][answers].where(taught, IGNORED)
         return {**batch, "labels": labels}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ def dare(anchor: Tensor, tuned: Sequence[Tensor], masks: Sequence[Tensor], drop:
     return moved_by(anchor, scale / (1 - drop) * summed(kept))
 
 
-class Dare(MergeMitigation):
+class Dare(MergeMitigation[None]):
     """`drop` is p, `scale` λ (1 for a single skill; of several, the sum of their task vectors is scaled)."""
 
     name = "dare"
@@ -42,7 +42,7 @@ class Dare(MergeMitigation):
     seed: int = Field(default=0, ge=0, description="of the draw")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    def merge(self, state: None, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
         masks = [kept_at_random(anchor.shape, self.drop, self.seed, skill, name) for skill in range(len(tuned))]
         return dare(anchor, tuned, masks, self.drop, self.scale)
 

@@ -5,18 +5,18 @@ Localization in Fine-tuned Language Models", where |τ| starts the search for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lmmcl.methods.merging.task_vectors import Scope, fused, top_masks, top_thresholds
+from lmmcl.methods.merging.task_vectors import Scope, Threshold, fused, top_masks, top_thresholds
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Grafting(MergeMitigation):
+class Grafting(MergeMitigation["list[Threshold] | None"]):
     """`keep` is the share of entries that keep their fine-tuned value, bit by bit; the others have the anchor's.
 
     Chosen by |τ| over the whole model (`scope: model`) or in each tensor apart; exactly ⌊keep·n⌋ of n. Where grafts of
@@ -30,12 +30,12 @@ class Grafting(MergeMitigation):
     scope: Scope = Field(default="model", description="what the share is taken of")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
-    def prepare(self, context: MergeContext) -> Any:
+    def prepare(self, context: MergeContext) -> list[Threshold] | None:
         """The threshold of each task vector over the whole model."""
         return top_thresholds(context, self.keep) if self.scope == "model" else None
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-        masks = top_masks(memory, self.keep, name, anchor, tuned)
+    def merge(self, state: list[Threshold] | None, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+        masks = top_masks(state, self.keep, name, anchor, tuned)
         return fused(anchor, tuned, masks)
 
 

@@ -66,7 +66,7 @@ class Patches:
     relative_losses: list[tuple[float, float]] = field(default_factory=list)
 
 
-class ModelTailor(MergeMitigation):
+class ModelTailor(MergeMitigation[Patches]):
     """Settings, by their letters in the paper: `keep` ρ, `salience` ω; `samples` calibration examples per merge of a skill.
 
     `sequential`: each layer sees inputs that passed through the tailored layers before it. `other` says what becomes of
@@ -117,40 +117,40 @@ class ModelTailor(MergeMitigation):
 
     def prepare(self, context: MergeContext) -> Patches:
         """Tailor each fine-tune by itself, with examples of what it was taught; one whole model in memory at a time."""
-        memory = Patches(put_back=self._covered(context, self.put_back))
+        state = Patches(put_back=self._covered(context, self.put_back))
         for number in range(len(context.skills)):
-            memory.by_finetune.append(self._tailor(context, number, memory))
-        return memory
+            state.by_finetune.append(self._tailor(context, number, state))
+        return state
 
-    def merge(self, memory: Patches, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    def merge(self, state: Patches, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
         """The fused patches of a linear weight; another tensor as `other` says, kept ones averaged over those that moved it."""
         import torch
 
-        if name in memory.linear:
-            spread = [patches[name].spread(anchor) for patches in memory.by_finetune if name in patches]
+        if name in state.linear:
+            spread = [patches[name].spread(anchor) for patches in state.by_finetune if name in patches]
             return fused(anchor, [value for value, _ in spread], [mask for _, mask in spread])
-        if self.other == "reset" or name in memory.put_back:
+        if self.other == "reset" or name in state.put_back:
             return anchor
         moved = [value for value in tuned if not torch.equal(value, anchor)]
         return fused(anchor, moved, [torch.ones_like(anchor, dtype=torch.bool)] * len(moved)) if moved else anchor
 
-    def findings(self, memory: Patches) -> dict[str, Any]:
+    def findings(self, state: Patches) -> dict[str, Any]:
         """How far layer outputs are from the fine-tune's on calibration inputs: mean over layers of ‖ΔX‖ / ‖W1·X‖."""
-        tailored, masked = zip(*memory.relative_losses, strict=True) if memory.relative_losses else ((0.0,), (0.0,))
+        tailored, masked = zip(*state.relative_losses, strict=True) if state.relative_losses else ((0.0,), (0.0,))
         return {
-            "tailored_layers": memory.layers,
+            "tailored_layers": state.layers,
             "output_error": sum(tailored) / len(tailored),
             "output_error_mask_only": sum(masked) / len(masked),
         }
 
-    def _tailor(self, context: MergeContext, number: int, memory: Patches) -> dict[str, Patch]:
+    def _tailor(self, context: MergeContext, number: int, state: Patches) -> dict[str, Patch]:
         """The patches of one fine-tune, by tensor name."""
         examples = calibration_examples(context.skills[number], context.examples[number], self.samples)
         if not examples:
             raise UserError("model_tailor needs training examples to calibrate with, and the skill has none")
         model = context.load(number)
-        layers = self._open(context, number, model, memory)
-        memory.linear |= set(layers)
+        layers = self._open(context, number, model, state)
+        state.linear |= set(layers)
         inputs = Inputs(model, calibration_batches(context.lmm, examples), context.device)
         roles = context.lmm.roles_of(layers)
         patches: dict[str, Patch] = {}
@@ -159,16 +159,14 @@ class ModelTailor(MergeMitigation):
             hessian = inputs.hessian(first, layers[first], padded=roles[first].startswith("llm"))
             for name in group:
                 done = self._tailor_layer(context.read(name)[0], layers[name], hessian)
-                memory.layers += 1
-                memory.relative_losses.append(_relative(done))
+                state.layers += 1
+                state.relative_losses.append(_relative(done))
                 patches[name] = Patch.of(done)
                 if self.sequential:
                     layers[name].weight.data.copy_(done.weight)
         return patches
 
-    def _open(
-        self, context: MergeContext, number: int, model: PreTrainedModel, memory: Patches
-    ) -> Mapping[str, Linear]:
+    def _open(self, context: MergeContext, number: int, model: PreTrainedModel, state: Patches) -> Mapping[str, Linear]:
         """The linear layers that this fine-tune moved, by the name of their weight; resets other tensors in `model` if asked to."""
         import torch
 
@@ -182,9 +180,9 @@ class ModelTailor(MergeMitigation):
             anchor, tuned = context.read(name)
             if torch.equal(anchor, tuned[number]):
                 continue
-            if name in linear and name in patched and name not in memory.put_back:
+            if name in linear and name in patched and name not in state.put_back:
                 layers[name] = linear[name]
-            elif name in memory.put_back or (self.other == "reset" and self.sequential):
+            elif name in state.put_back or (self.other == "reset" and self.sequential):
                 own[name].data.copy_(anchor)
         return layers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ def task_arithmetic(anchor: Tensor, tuned: Sequence[Tensor], scale: float) -> Te
     return moved_by(anchor, scale * summed(task_vector(anchor, value) for value in tuned))
 
 
-class TaskArithmetic(MergeMitigation):
+class TaskArithmetic(MergeMitigation[None]):
     """`scale` is λ; 0.4 is what the TIES paper (Yadav et al. 2023, section 5) uses for it when nothing can be validated."""
 
     name = "task_arithmetic"
@@ -28,7 +28,7 @@ class TaskArithmetic(MergeMitigation):
     scale: float = Field(default=0.4, gt=0, description="λ")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    def merge(self, state: None, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
         return task_arithmetic(anchor, tuned, self.scale)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lmmcl.methods.merging.task_vectors import Scope, moved_by, task_vector, top_masks, top_thresholds
+from lmmcl.methods.merging.task_vectors import Scope, Threshold, moved_by, task_vector, top_masks, top_thresholds
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def ties(anchor: Tensor, tuned: Sequence[Tensor], masks: Sequence[Tensor], scale
     return moved_by(anchor, scale * elect_and_average(trimmed))
 
 
-class Ties(MergeMitigation):
+class Ties(MergeMitigation["list[Threshold] | None"]):
     """`keep` is the share of each task vector that is not trimmed, of the whole model (as in the paper) or of each tensor.
 
     Defaults are the paper's for when nothing can be validated: keep 20 %, λ = `scale` = 1.
@@ -47,12 +47,12 @@ class Ties(MergeMitigation):
     scope: Scope = Field(default="model", description="what the share is taken of")
     continues_from: Literal["merged", "tuned", "base"] = "base"
 
-    def prepare(self, context: MergeContext) -> Any:
+    def prepare(self, context: MergeContext) -> list[Threshold] | None:
         """The trimming threshold of each task vector over the whole model."""
         return top_thresholds(context, self.keep) if self.scope == "model" else None
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-        masks = top_masks(memory, self.keep, name, anchor, tuned)
+    def merge(self, state: list[Threshold] | None, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+        masks = top_masks(state, self.keep, name, anchor, tuned)
         return ties(anchor, tuned, masks, self.scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ def wise_ft(anchor: Tensor, tuned: Tensor, alpha: float) -> Tensor:
     return anchor.float().lerp(tuned.float(), alpha).to(anchor.dtype)
 
 
-class WiseFT(MergeMitigation):
+class WiseFT(MergeMitigation[None]):
     """θ ← (1 − α)·θ_anchor + α·θ_tuned.
 
     `continues_from: merged` (LMM-CL): the anchor is the merge of the stage before, and the next stage starts from the
@@ -33,7 +33,7 @@ class WiseFT(MergeMitigation):
     alpha: float = Field(default=0.9, ge=0, le=1, description="α: 0 is the anchor, 1 the fine-tune")
     continues_from: Literal["merged", "tuned"] = "merged"
 
-    def merge(self, memory: Any, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    def merge(self, state: None, name: str, anchor: Tensor, tuned: Sequence[Tensor]) -> Tensor:
         [value] = tuned
         return wise_ft(anchor, value, self.alpha)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class MoFO(TrainingMitigation):
+class MoFO(TrainingMitigation[None]):
     """Updates only the weights with the largest momentum: a share `alpha` of every tensor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,7 +32,7 @@ class MoFO(TrainingMitigation):
 
     alpha: float = Field(default=0.15, gt=0, le=1, description="share of each tensor's entries that an update moves")
 
-    def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:
+    def optimizer(self, state: None, model: PreTrainedModel, optimizer: Optimizer) -> None:
         """Around each update: remember the weights, and put back those that the filter holds (weight decay included).
 
         Takes one more copy of the trained parameters, during an update. With `alpha` 1 nothing is hooked.

@@ -28,7 +28,7 @@ SUM = "gradient_sum"
 """Where the optimizer's state of a parameter keeps Σ g: saved and resumed with it."""
 
 
-class Spider(TrainingMitigation):
+class Spider(TrainingMitigation["dict[str, Tensor]"]):
     """Lets move, by a soft mask after each update, what matters more to the new skill than to the old model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +41,10 @@ class Spider(TrainingMitigation):
         own = dict(context.model.named_parameters())
         return {name: own[name].detach().clone() for name in context.trained}
 
-    def optimizer(self, memory: Any, model: PreTrainedModel, optimizer: Optimizer) -> None:
+    def optimizer(self, state: dict[str, Tensor], model: PreTrainedModel, optimizer: Optimizer) -> None:
         """After each update: add up the gradients and draw the weights back. Takes two more copies of what trains."""
         own = dict(model.named_parameters())
-        starts = {own[name]: start for name, start in memory.items()}
+        starts = {own[name]: start for name, start in state.items()}
 
         def draw_back(optimizer: Optimizer, *_: Any) -> None:
             for parameter, start in starts.items():

@@ -14,7 +14,10 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.reports.pareto import on_front
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import AXES, MEASURES, StageResult, SweepResults, TrialResult, finite, finite_pair
+from lmmcl.reports.tables.bound_table import between_bounds
 from lmmcl.reports.tables.moments import best_moment
+from lmmcl.reports.tables.order_spread import order_spreads
+from lmmcl.reports.tables.pairs import pairs
 from lmmcl.reports.tables.recommend_json import recommendation_dict
 from lmmcl.reports.tables.table import markdown_table
 from lmmcl.reports.tables.wording_spread import spreads
@@ -34,6 +37,11 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
     stage under the same budget. `curves=True` adds the loss curves.
     """
     front = on_front(results)
+    trials = [_trial(trial, trial.key in front, curves, budget) for trial in results.trials]
+    return {**_about(results, budget), "trials": trials}
+
+
+def _about(results: SweepResults, budget: float) -> dict[str, Any]:
     return {
         "sweep": results.name,
         "file": results.file,
@@ -43,13 +51,22 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "notes": list(results.notes),
         "searches": [_plain(each.to_dict()) for each in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
-        "trials": [_trial(trial, trial.key in front, curves, budget) for trial in results.trials],
+        "orders": [_plain(each.to_dict()) for each in order_spreads(results)],
+        "bounds": [_plain(each.to_dict()) for each in between_bounds(results)],
+        "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
     }
 
 
 def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
-    """The text of `as_dict`, refused by no JSON reader."""
-    return json.dumps(as_dict(results, budget, curves=curves), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    """The text of `as_dict`, refused by no JSON reader: a line for each trial, which are made one by one."""
+    front = on_front(results)
+    about = json.dumps(_about(results, budget), allow_nan=False, ensure_ascii=False, indent=2)
+    trials = (
+        json.dumps(_trial(trial, trial.key in front, curves, budget), allow_nan=False, ensure_ascii=False)
+        for trial in results.trials
+    )
+    lines = ",\n".join(f"    {line}" for line in trials)
+    return about.removesuffix("\n}") + ',\n  "trials": ' + (f"[\n{lines}\n  ]" if lines else "[]") + "\n}\n"
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
@@ -111,6 +128,7 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool, budget: float) -
         "stopped": _plain(trial.stopped.to_dict()) if trial.stopped else None,
         **{axis: _plain(trial.axes.get(axis)) for axis in dict.fromkeys([*AXES, *trial.axes])},
         "skills": list(trial.skills),
+        "bound": trial.bound or None,
         "held_out": list(trial.held_out),
         **(_measures(trial.last) if trial.last else dict.fromkeys(MEASURES)),
         "intervals": _intervals(trial.last) if trial.last else {},

@@ -18,7 +18,10 @@ from lmmcl.reports.pareto import has_learned, on_front
 from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
+from lmmcl.reports.tables.bound_table import bounds_markdown
 from lmmcl.reports.tables.moments import moments_markdown
+from lmmcl.reports.tables.order_spread import orders_markdown
+from lmmcl.reports.tables.pairs import pairs_markdown
 from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
@@ -95,7 +98,8 @@ def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     table = "\n".join([*lines, "", *(f"{formatting.escape_markdown(line)}  " for line in sheet.caption), ""])
     points = averaged(results) if has_seeds(results) else results
     parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
-    parts += [moments_markdown(results, budget), wordings_markdown(results)]
+    parts += [moments_markdown(results, budget), wordings_markdown(results), pairs_markdown(results)]
+    parts += [orders_markdown(results), bounds_markdown(results)]
     return "\n".join(part for part in parts if part)
 
 

@@ -13,6 +13,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
 
 VERSION = 1
 """Raised when other rows would count as the same; fingerprints are remembered between runs."""
+HELD = 1024
+"""Rows held at a time: embedded images make them large."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,25 @@ def file_fingerprints(path: Path, images: Path | None, digest: str, columns: Col
     cache = DigestCache()
 
     def make() -> Fingerprints:
-        rows = [(row.number, example) for row, example in sound_rows(path, images, unique_ids=False, columns=columns)]
-        files = list(dict.fromkeys(image for _, example in rows for image in example.images if isinstance(image, Path)))
-        digests = dict(zip(files, cache.digests([state_of(file) for file in files]), strict=True))
-        return fingerprints(rows, lambda image: digests[image] if isinstance(image, Path) else image_digest(image))
+        rows = sound_rows(path, images, unique_ids=False, columns=columns)
+        return fingerprints_of_files(((row.number, example) for row, example in rows), cache)
 
     return remembered(cache, digest, make)
+
+
+def fingerprints_of_files(rows: Iterable[tuple[int, Example]], cache: DigestCache) -> Fingerprints:
+    """Those of numbered rows whose images are files, or the bytes of such; only some rows are held at a time."""
+    digests: dict[ImageSource, str] = {}
+
+    def known() -> Iterator[tuple[int, Example]]:
+        numbered = iter(rows)
+        while part := list(islice(numbered, HELD)):
+            shown = dict.fromkeys(image for _, example in part for image in example.images if isinstance(image, Path))
+            new = [image for image in shown if image not in digests]
+            digests.update(zip(new, cache.digests([state_of(file) for file in new]), strict=True))
+            yield from part
+
+    return fingerprints(known(), lambda image: digests[image] if isinstance(image, Path) else image_digest(image))
 
 
 def prepared_fingerprints(path: Path) -> Fingerprints:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.collection import Collection
 from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
-from lmmcl.tasks.files.pieces import file_piece
 from lmmcl.tasks.layouts.columns import Columns, columns_of
 from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.tasks.sources.collection import Collection
+from lmmcl.tasks.sources.pieces import file_piece
 
 ANSWER_TOKENS = 16
 """Tokens that an answer may have where a benchmark from files does not say, in YAML as in Python."""

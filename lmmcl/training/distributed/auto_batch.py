@@ -68,7 +68,7 @@ def choose(
         trainer, context = build(tried)
         with _same_random_numbers():
             fits = _fits(trainer, placement, lambda trainer=trainer, context=context: start(trainer, context))  # type: ignore[misc]
-        trainer.memory, trainer.has_gradient = None, False
+        trainer.mitigation_state, trainer.has_gradient = None, False
         _free()
         if not _anywhere(not fits, trainer):
             return tried, trainer, context

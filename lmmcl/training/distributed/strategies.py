@@ -17,7 +17,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
-from lmmcl.methods.mitigation import check_divided
+from lmmcl.methods.divided import check_divided
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import trains_head

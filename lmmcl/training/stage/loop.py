@@ -70,7 +70,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     trainer.rates, trainer.after_update = trainable_model.rates(), trainable_model.after_update
     trainer.slices = {name: trained for name, (trained, _) in trainable_model.slices.items()}
     if step.mitigation:
-        trainer.memory = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
+        trainer.mitigation_state = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
     stop = job.snapshot.update if job.snapshot else None
@@ -86,7 +86,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     collator: Any = trainer.data_collator
-    findings = step.mitigation.findings(trainer.memory) if step.mitigation else {}
+    findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -145,7 +145,7 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     gather_full_model(trainer.taught, job.placement)
     if job.step.mitigation:
         with torch.no_grad():
-            job.step.mitigation.end(trainer.memory, trainer.taught)
+            job.step.mitigation.end(trainer.mitigation_state, trainer.taught)
     return strategy
 
 

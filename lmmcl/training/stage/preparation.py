@@ -45,7 +45,7 @@ def ready(
 
     def start(trainer: StageTrainer, context: StageContext) -> None:
         if job.step.mitigation:
-            trainer.memory = start_state(job.step.mitigation, context, runs, alone=workers.saves_by_time)
+            trainer.mitigation_state = start_state(job.step.mitigation, context, runs, alone=workers.saves_by_time)
 
     def build(batches: Batches) -> tuple[StageTrainer, StageContext]:
         return prepare(replace(job, batches=batches), model, trained, runs, workers)
@@ -72,7 +72,7 @@ def prepare(
     changes = mitigation is not None and mitigation.uses("batch")
     trainer.data_collator = Collator(
         data.processor,
-        (lambda batch: mitigation.batch(trainer.memory, batch)) if mitigation and changes else None,
+        (lambda batch: mitigation.batch(trainer.mitigation_state, batch)) if mitigation and changes else None,
         companion_of(data) if job.batches.workers > 1 else None,
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))

@@ -40,12 +40,12 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 class StageTrainer(TrainerWithPrivateParts):
-    """Teaches one stage. `memory` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
+    """Teaches one stage. `mitigation_state` is what the mitigation's `start` returned, `rates` learning rates by parameter name."""
 
     def __init__(self, step: Finetune, model: PreTrainedModel, progress: Progress | None, **more: Any) -> None:
         self.step = step
         self.mitigation: TrainingMitigation | None = step.mitigation
-        self.memory: Any = None
+        self.mitigation_state: Any = None
         self.rates: Mapping[str, float] = {}
         self.after_update: Callable[[], None] | None = None
         self.slices: Mapping[str, Slice] = {}
@@ -83,11 +83,11 @@ class StageTrainer(TrainerWithPrivateParts):
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
         if self.mitigation is not None:
-            total = self.mitigation.token_penalty(self.memory, self.taught, outputs, shown)
+            total = self.mitigation.token_penalty(self.mitigation_state, self.taught, outputs, shown)
             loss = loss if total is None else loss + total / num_items_in_batch
         loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
         if self.mitigation is not None:
-            penalty = self.mitigation.penalty(self.memory, self.taught, outputs, inputs)
+            penalty = self.mitigation.penalty(self.mitigation_state, self.taught, outputs, inputs)
             loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
         if COMPANION in inputs:
             loss = loss + 0.0 * outputs.logits[-1].float().sum()
@@ -132,7 +132,7 @@ class StageTrainer(TrainerWithPrivateParts):
         if is_new and self.slices and self.args.weight_decay:
             optimizer.register_step_pre_hook(partial(self._decay_slices, dict(self.taught.named_parameters())))
         if is_new and self.mitigation is not None:
-            self.mitigation.optimizer(self.memory, self.taught, optimizer)
+            self.mitigation.optimizer(self.mitigation_state, self.taught, optimizer)
         if is_new and (after := self.after_update) is not None:
             optimizer.register_step_post_hook(lambda *_: after())
         return optimizer

@@ -69,18 +69,18 @@ def test_it_is_not_the_square_of_a_batchs_gradient(tmp_path: Path) -> None:
 def test_importance_has_mean_one_over_what_trains_and_the_penalty_is_the_formula(tmp_path: Path) -> None:
     mitigation = EWC(weight=3.0, examples=4)
     made = parts(stage(mitigation), tmp_path)
-    memory = mitigation.start(made.context)
-    assert set(memory) == set(made.context.trained)
-    everything = torch.cat([each.flatten() for _, each in memory.values()])
+    state = mitigation.start(made.context)
+    assert set(state) == set(made.context.trained)
+    everything = torch.cat([each.flatten() for _, each in state.values()])
     assert float(everything.mean()) == pytest.approx(1.0, rel=1e-4)
     before = {name: p.detach().double().clone() for name, p in made.trained().items()}
-    assert float(mitigation.penalty(memory, made.model, None, {}).detach()) == 0
+    assert float(mitigation.penalty(state, made.model, None, {}).detach()) == 0
     shake(made.model)
-    penalty = mitigation.penalty(memory, made.model, None, {})
+    penalty = mitigation.penalty(state, made.model, None, {})
     gradients = torch.autograd.grad(penalty, list(made.trained().values()))
     expected = 0.0
     for gradient, (name, parameter) in zip(gradients, made.trained().items(), strict=True):
-        moved, each = parameter.detach().double() - before[name], memory[name][1].double()
+        moved, each = parameter.detach().double() - before[name], state[name][1].double()
         expected += 1.5 * float((each * moved**2).sum())
         assert torch.allclose(gradient.double(), 3.0 * each * moved, rtol=1e-4, atol=1e-9)
     assert float(penalty.detach()) == pytest.approx(expected, rel=1e-5)
@@ -146,7 +146,7 @@ def test_with_equal_importance_it_is_l2_sp(tmp_path: Path) -> None:
         ({"weight": -1}, "weight"),
         ({"importance": "later"}, "importance"),
         ({"before": "genral"}, "did you mean 'general'"),
-        ({"before": "general", "importance": "current"}, "leave it out"),
+        ({"before": "general", "importance": "current"}, "only with importance: earlier"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], told: str) -> None:

@@ -16,9 +16,10 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
+from lmmcl.methods.divided import check_divided
 from lmmcl.methods.losses import divergence
 from lmmcl.methods.losses.lwf import LwF
-from lmmcl.methods.mitigation import HIDDEN, ROWS, check_divided
+from lmmcl.methods.mitigation import HIDDEN, ROWS
 from lmmcl.models.head import Head, head_inputs
 from lmmcl.training.finetune import finetune
 
@@ -57,10 +58,10 @@ def shown(made: Parts, rows: list[int]) -> tuple[Any, dict[str, Tensor]]:
 def compared(mitigation: LwF, made: Parts) -> tuple[float, float, Tensor, Tensor]:
     """The penalty and its gradient, from what was kept and from two models, after the student has moved."""
     teacher = deepcopy(made.model)
-    memory = mitigation.start(made.context)
+    state = mitigation.start(made.context)
     shake(made.model)
     outputs, batch = shown(made, [7, 0, 2, 5])
-    penalty = mitigation.token_penalty(memory, made.model, outputs, batch)
+    penalty = mitigation.token_penalty(state, made.model, outputs, batch)
     expected = mitigation.weight * two_models(teacher, made.model, batch, mitigation.temperature)
     return float(penalty.detach()), float(expected.detach()), gradients(penalty, made), gradients(expected, made)
 
@@ -168,12 +169,12 @@ def test_stages_with_top_k_keep_the_keys_that_they_had() -> None:
 def test_in_half_precision_the_penalty_is_near_that_of_two_models(precision: str, tmp_path: Path) -> None:
     mitigation = LwF()
     made = parts(stage(mitigation, recipe="llm", precision=precision), tmp_path)
-    memory = mitigation.start(made.context)
+    state = mitigation.start(made.context)
     teacher = deepcopy(made.model)
     shake(made.model)
     outputs, batch = shown(made, [7, 0, 2, 5])
     with made.context.autocast():
-        penalty = mitigation.token_penalty(memory, made.model, outputs, batch)
+        penalty = mitigation.token_penalty(state, made.model, outputs, batch)
         expected = two_models(teacher, made.model, batch, 2.0)
     assert float(penalty.detach()) == pytest.approx(float(expected.detach()), rel=0.05)
     found, wanted = gradients(penalty, made), gradients(expected, made)
@@ -184,8 +185,8 @@ def test_a_divided_head_is_run_from_a_copy_and_one_that_trains_is_refused(tmp_pa
     mitigation = LwF()
     made = parts(stage(mitigation), tmp_path)
     made.context.is_divided = True
-    memory = mitigation.start(made.context)
-    assert memory["head"]["weight"].shape == made.model.get_output_embeddings().weight.shape
+    state = mitigation.start(made.context)
+    assert state["head"]["weight"].shape == made.model.get_output_embeddings().weight.shape
     check_divided(mitigation, "zero3", trains_head=lambda: False)
     check_divided(mitigation, "zero2", trains_head=lambda: True)
     check_divided(LwF(top_k=8), "zero3", trains_head=lambda: True)
@@ -209,9 +210,9 @@ def test_the_likeliest_tokens_and_one_tail_come_near_and_never_above(tmp_path: P
 def test_a_start_model_that_has_not_moved_pulls_nowhere(tmp_path: Path) -> None:
     mitigation = LwF()
     made = parts(stage(mitigation), tmp_path)
-    memory = mitigation.start(made.context)
+    state = mitigation.start(made.context)
     outputs, batch = shown(made, [0, 1])
-    penalty = mitigation.token_penalty(memory, made.model, outputs, batch)
+    penalty = mitigation.token_penalty(state, made.model, outputs, batch)
     assert abs(float(penalty.detach())) < 1e-5
     assert gradients(penalty, made).abs().max() < 1e-4
 
@@ -220,10 +221,10 @@ def test_what_is_kept_holds_answer_tokens_alone_and_rows_that_train_alone(tmp_pa
     mitigation = LwF(top_k=8)
     made = parts(stage(mitigation, max_steps=1), tmp_path)
     whole = LwF().start(made.context)["rows"]
-    memory = mitigation.start(made.context)["rows"]
-    assert {row: len(kept) for row, kept in whole.items()} == {row: len(kept) for row, kept in memory.items()}
-    assert set(memory) == set(made.context.rows) and len(memory) == 4
-    for row, kept in memory.items():
+    state = mitigation.start(made.context)["rows"]
+    assert {row: len(kept) for row, kept in whole.items()} == {row: len(kept) for row, kept in state.items()}
+    assert set(state) == set(made.context.rows) and len(state) == 4
+    for row, kept in state.items():
         labels = made.context.batch_of([row])["labels"]
         assert kept.shape == (int((labels != -100).sum()), 2 * 8 + 1)
         assert torch.allclose(kept[:, :9].exp().sum(dim=-1), torch.ones(len(kept)), atol=1e-5)

@@ -39,9 +39,9 @@ def test_tokens_above_the_threshold_are_ignored_and_no_others(tmp_path: Path) ->
     found = surprises(made.model, batch)
     threshold = math.sqrt(sorted(found.values())[len(found) // 2 - 1] * sorted(found.values())[len(found) // 2])
     mitigation = TokenMasking(threshold=threshold)
-    memory = mitigation.start(made.context)
+    state = mitigation.start(made.context)
     shake(made.model)  # what the model becomes later does not matter
-    changed = mitigation.batch(memory, {**batch, ROWS: torch.tensor(rows)})["labels"]
+    changed = mitigation.batch(state, {**batch, ROWS: torch.tensor(rows)})["labels"]
     ignored = {(row, column) for row, column in found if changed[row, column] == -100}
     assert ignored == {place for place, perplexity in found.items() if perplexity > threshold}
     assert 0 < len(ignored) < len(found)
@@ -70,7 +70,7 @@ def test_a_masked_stage_is_another_and_the_same_however_it_is_cut(tmp_path: Path
 class NothingTaught(TokenMasking):
     """Ignores every label."""
 
-    def batch(self, memory, batch):  # type: ignore[no-untyped-def]
+    def batch(self, state, batch):  # type: ignore[no-untyped-def]
         return {**batch, "labels": torch.full_like(batch["labels"], -100)}
 
 

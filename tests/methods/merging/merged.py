@@ -46,5 +46,5 @@ def merged(spec: str | Mapping, anchor: Arrays, tuned: Sequence[Arrays], names: 
         load=None,
         device="cpu",  # type: ignore[arg-type]
     )
-    memory = rule.prepare(context)
-    return {name: rule.merge(memory, name, *read(name)).numpy() for name in order}
+    state = rule.prepare(context)
+    return {name: rule.merge(state, name, *read(name)).numpy() for name in order}

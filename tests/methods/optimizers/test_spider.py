@@ -52,8 +52,8 @@ def test_weights_are_drawn_back_as_the_rule_says() -> None:
     model = torch.nn.Module()
     model.weight = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64).reshape(4, 6))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    memory = {"weight": model.weight.detach().clone()}
-    Spider().optimizer(memory, model, optimizer)
+    state = {"weight": model.weight.detach().clone()}
+    Spider().optimizer(state, model, optimizer)
     for step in range(1, 7):
         model.weight.grad = torch.tensor(gradients(step, 24), dtype=torch.float64).reshape(4, 6)
         optimizer.step()

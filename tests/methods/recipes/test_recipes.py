@@ -228,7 +228,7 @@ def _unfolded(folded: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_shapes_of_every_model_ship_that_has_an_inventory() -> None:
-    """Of a mixture the routed experts are no linear layers; the shared one is."""
+    """Of a mixture the routed experts are not linear layers; the shared one is."""
     shapes = {name: linear_shapes(get_model(name)) for name in model_names() if name.startswith("tiny-") or ships(name)}
     assert len(shapes) >= 20
     assert all(found.get("llm.blocks.0.mlp.gate") or found["llm.blocks.0.mlp.gate.shared"] for found in shapes.values())

@@ -103,7 +103,7 @@ def test_a_batch_with_an_image_needs_no_companion(tmp_path: Path) -> None:
 def test_a_mitigation_is_shown_the_rows_that_are_taught_alone(tmp_path: Path) -> None:
     lwf: Any = get_mitigation("lwf")
     made, batch = collated(with_words(), [7], tmp_path, lwf)
-    made.trainer.memory = lwf.start(made.context)
+    made.trainer.mitigation_state = lwf.start(made.context)
     made.trainer.taught.train()
     assert made.trainer.compute_loss(made.trainer.taught, batch, num_items_in_batch=torch.tensor(3)).isfinite()
 

@@ -22,7 +22,7 @@ class Watch(TrainingMitigation):
     name = "watch"
     version = 1
 
-    def optimizer(self, memory: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    def optimizer(self, state: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
 
         def look(*_: Any) -> None:

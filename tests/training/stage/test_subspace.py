@@ -60,9 +60,7 @@ def test_updates_of_adamw_leave_nothing_in_what_osf_preserves(monkeypatch: pytes
         (False, True),
         (False, False),
     }, "tall, wide and square layers"
-    assert max(map(preserved_share, layers)) < 1e-4, (
-        "of directions decomposed again, of which two near the cut may turn"
-    )
+    assert max(map(preserved_share, layers)) < 1e-4, "of directions decomposed again; two near the cut may turn"
     fields = made.subspaces.merge().fields()
     assert fields["leak"] < 1e-9
     assert 0 < fields["leak_of_factors"] < 1e-5, "factors in fp32 are orthogonal up to their rounding"

@@ -140,7 +140,7 @@ class MoveTheBase(TrainingMitigation):
     name = "move_the_base"
     version = 1
 
-    def end(self, memory: Any, model: Any) -> None:
+    def end(self, state: Any, model: Any) -> None:
         model.model.language_model.layers[0].mlp.up_proj.base_layer.weight[0, 0] += 1
 
 

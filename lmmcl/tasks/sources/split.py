@@ -46,13 +46,17 @@ def groups_of(split: Split, examples: Sequence[Example]) -> list[Any] | None:
 def chosen_rows(split: Split, total: int, groups: Sequence[Any] | None = None) -> list[int]:
     """Which of `total` rows are asked, in their order. Raises UserError where nothing would be left to teach or to ask."""
     wanted = max(1, round(split.share * total))
+    if groups is None and total > 1:
+        rows = list(range(total))
+        _shuffle(rows, split.seed)
+        return sorted(rows[: min(wanted, total - 1)])
     members: dict[Any, list[int]] = {}
     for row, group in enumerate(range(total) if groups is None else groups):
         members.setdefault(group, []).append(row)
     if len(members) < 2:
         what = "it has one row" if total == 1 else f"all {total} rows are one group by {split.by!r}"
         raise UserError(f"cannot be divided: {what}", place="test")
-    order = sorted(members) if groups is None else sorted(members, key=str)
+    order = sorted(members, key=str)
     _shuffle(order, split.seed)
     found: list[int] = []
     for group in order[:-1]:  # one is left to teach

@@ -7,18 +7,17 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Literal
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example, Rows
-from lmmcl.tasks.files.digest import DigestCache, state_of
-from lmmcl.tasks.files.fingerprints import Fingerprints, fingerprints, image_digest, remembered
-from lmmcl.tasks.files.pieces import Piece
-from lmmcl.tasks.files.split import Split, chosen_rows, groups_of
+from lmmcl.tasks.files.digest import DigestCache
+from lmmcl.tasks.files.fingerprints import Fingerprints, fingerprints_of_files, remembered
 from lmmcl.tasks.sampling import Chosen, sample_rows
+from lmmcl.tasks.sources.pieces import Piece
+from lmmcl.tasks.sources.split import Split, chosen_rows, groups_of
 
 JOINING = 1
 """Raised when the rows of several sources would be other rows, or in another order."""
@@ -52,6 +51,10 @@ class Collection:
 
     def known_rows(self) -> int | None:
         """How many rows `load` gives, where the identity settles it without reading the data."""
+        return self._known_rows
+
+    @cached_property
+    def _known_rows(self) -> int | None:
         sizes = [piece.known_rows() for piece, _ in self.pieces]
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes) or (self.split is not None and self.split.by is not None):
@@ -117,11 +120,7 @@ class Collection:
         cache = DigestCache()
 
         def make() -> Fingerprints:
-            examples = self.load()
-            files = dict.fromkeys(image for each in examples for image in each.images if isinstance(image, Path))
-            digests = dict(zip(files, cache.digests([state_of(file) for file in files]), strict=True))
-            rows = enumerate(examples, start=1)
-            return fingerprints(rows, lambda image: digests[image] if isinstance(image, Path) else image_digest(image))
+            return fingerprints_of_files(enumerate(self.load(), start=1), cache)
 
         return remembered(cache, _hash(self.identity()), make)
 

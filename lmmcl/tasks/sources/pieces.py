@@ -11,8 +11,9 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.files.content import content_digest, read_content
 from lmmcl.tasks.files.fingerprints import Fingerprints, file_fingerprints
-from lmmcl.tasks.files.formats import read_examples
+from lmmcl.tasks.files.formats import read_examples, sound_rows
 from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
+from lmmcl.tasks.sources.large_tables import is_large_table, stored_examples
 
 
 class Piece(Protocol):
@@ -75,6 +76,10 @@ class FilePiece:
         if content_digest(self.path, self.images, **options) != self.digest:
             why = "this file, or an image it names, changed since the sweep was read; run again"
             raise UserError(why, file=str(self.path))
+        if is_large_table(self.path):
+            rows = (example for _, example in sound_rows(self.path, self.images, **options))
+            if (stored := stored_examples(self.digest, rows)) is not None:
+                return stored
         return read_examples(self.path, self.images, **options)
 
     def fingerprints(self) -> Fingerprints:

@@ -1,0 +1,42 @@
+"""Which mitigations go with strategies that divide a model among its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import Mitigation, TrainingMitigation
+
+DIVIDED = {
+    "zero1": ("optimizer",),
+    "zero2": ("optimizer",),
+    "zero3": ("optimizer", "penalty", "end"),
+    "fsdp": ("optimizer", "penalty", "end"),
+}
+"""By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
+
+
+def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: Callable[[], bool]) -> None:
+    """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides.
+
+    A head that is divided can be run from a frozen copy, but not where it trains.
+    """
+    hooks = DIVIDED.get(strategy, ())
+    for part in mitigation.parts if mitigation else ():
+        if not isinstance(part, TrainingMitigation):
+            continue
+        if part.runs_head and "penalty" in hooks and trains_head():
+            raise UserError(
+                f"{part.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
+                "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
+                f"{part.name} with top_k",
+                place="training.strategy",
+            )
+        used = [hook for hook in hooks if part.uses(hook)]
+        if not used:
+            continue
+        raise UserError(
+            f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
+            f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
+            place="training.strategy",
+        )

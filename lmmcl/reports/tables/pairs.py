@@ -1,0 +1,153 @@
+"""Two mitigations together against each alone: what a pair adds to the better of the two, and whether they interact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from lmmcl.reports import formatting
+from lmmcl.reports.paired import ALPHA, Estimate, estimate
+from lmmcl.reports.results import SweepResults, TrialResult, identity
+
+BETWEEN = " + "
+"""Between the members of a combination, in its label."""
+TITLE = "Pairs of mitigations"
+MEASURES = ("overall", "held_out_forgetting")
+HEADS = ("pair", "measure", "together", "better single", "pair − better single", "interaction")
+NOTE = (
+    "Means over seeds, in points. Interaction: pair − a − b + none; above 0 the two help each other. Intervals are over questions "
+    "and seeds, paired, and corrected over all pairs of the table (Holm); * marks those without 0."
+)
+Seeds = Mapping[str, TrialResult]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair on one measure, over the seeds that all four have: the pair, each member alone, and no mitigation."""
+
+    names: tuple[str, str]
+    point: str
+    measure: str
+    value: float
+    better: str
+    better_value: float
+    gain: Estimate
+    interaction: Estimate
+    seeds: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As reports for other programs hold it."""
+        return {**asdict(self), "names": list(self.names)}
+
+
+def pairs(results: SweepResults) -> list[Pair]:
+    """All pairs whose members, and a trial without mitigation, are finished at the same grid point.
+
+    Intervals are corrected over all pairs, for each measure apart.
+    """
+    found = [made for each in _quartets(results) for measure in MEASURES if (made := _pair(*each, measure))]
+    for measure in MEASURES:
+        for name in ("gain", "interaction"):
+            own = [place for place, (pair, _) in enumerate(found) if pair.measure == measure]
+            ranked = sorted(own, key=lambda place: getattr(found[place][0], name).p)
+            for rank, place in enumerate(ranked):
+                pair, draws = found[place]
+                values, bootstrap = draws[name]
+                corrected: dict[str, Any] = {name: estimate(values, bootstrap, 1 - ALPHA / (len(ranked) - rank))}
+                found[place] = (replace(pair, **corrected), draws)
+    return [pair for pair, _ in found]
+
+
+def _quartets(results: SweepResults) -> Iterator[tuple[tuple[str, str], str, Seeds, Seeds, Seeds, Seeds]]:
+    """(members, grid point, pair, first alone, second alone, none), each finished trials by seed."""
+    points: dict[tuple[str, ...], dict[str | None, dict[str, TrialResult]]] = {}
+    for trial in results.trials:
+        if trial.state == "done":
+            rest = tuple(
+                f"{axis} {identity(value)}" for axis, value in trial.axes.items() if axis not in ("mitigation", "seed")
+            )
+            by_seed = points.setdefault(rest, {}).setdefault(trial.axes.get("mitigation"), {})
+            by_seed[identity(trial.axes.get("seed"))] = trial
+    for rest, found in points.items():
+        for label, trials in found.items():
+            names = (label or "").split(BETWEEN)
+            if len(names) == 2 and {names[0], names[1], None} <= set(found):
+                first, second = names
+                yield (first, second), " · ".join(rest), trials, found[first], found[second], found[None]
+
+
+def _pair(
+    names: tuple[str, str], point: str, both: Seeds, first: Seeds, second: Seeds, none: Seeds, measure: str
+) -> tuple[Pair, dict[str, tuple[list[float], list[Any]]]] | None:
+    seeds = [seed for seed in both if all(seed in each for each in (first, second, none))]
+    quartets = [[each[seed] for each in (both, first, second, none)] for seed in seeds]
+    if not seeds or any(measure not in trial.draws for quartet in quartets for trial in quartet):
+        return None
+    values = np.array([[_value(trial, measure) for trial in quartet] for quartet in quartets])
+    draws = [[trial.draws[measure] for trial in quartet] for quartet in quartets]
+    means = values.mean(axis=0)
+    better = 1 if means[1] >= means[2] else 2
+    kinds = {"gain": np.array([1.0, 0, 0, 0]), "interaction": np.array([1.0, -1, -1, 1])}
+    kinds["gain"][better] = -1
+    made = {
+        name: ((values @ signs).tolist(), [np.tensordot(signs, np.stack(quartet), axes=1) for quartet in draws])
+        for name, signs in kinds.items()
+    }
+    gain, interaction = (estimate(*made[name]) for name in kinds)
+    pair = Pair(names, point, measure, means[0], names[better - 1], means[better], gain, interaction, len(seeds))
+    return pair, made
+
+
+def _value(trial: TrialResult, measure: str) -> float:
+    value = trial.measure(measure)
+    assert value is not None, "a measure with draws has a value"
+    return value
+
+
+def _rows(found: Sequence[Pair]) -> list[list[str]]:
+    ordered = sorted(found, key=lambda pair: (MEASURES.index(pair.measure), -pair.gain.value))
+    return [
+        [
+            BETWEEN.join(pair.names),
+            formatting.label(pair.measure),
+            formatting.points(pair.value),
+            f"{pair.better} {formatting.points(pair.better_value)}",
+            _shown(pair.gain),
+            _shown(pair.interaction),
+        ]
+        for pair in ordered
+    ]
+
+
+def _shown(found: Estimate) -> str:
+    star = " *" if found.low > 0 or found.high < 0 else ""
+    return formatting.points_range(found.value, (found.low, found.high)) + star
+
+
+def pairs_table(results: SweepResults) -> Table | None:
+    """For the terminal; None where no pair can be compared with its members."""
+    rows = _rows(pairs(results))
+    if not rows:
+        return None
+    table = Table(title=TITLE, caption=NOTE, title_justify="left")
+    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
+    for number, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if number in (0, 1, 3) else "right")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table
+
+
+def pairs_markdown(results: SweepResults) -> str:
+    """The same as Markdown; empty where no pair can be compared with its members."""
+    rows = _rows(pairs(results))
+    if not rows:
+        return ""
+    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|---:|---|---:|---:|"]
+    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
+    return "\n".join([*lines, "", NOTE, ""])
