@@ -153,7 +153,7 @@ def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
 
 def test_questions_are_paired_across_stages() -> None:
     """Where every question keeps its score, the noise of the scores makes no doubt about the change: what is left is that of 30
-    questions, none of which changed (Agresti and Min 2005: ± 1.96 / 32)."""
+    questions that all stayed as they were (Agresti and Min 2005: ± 1.96 / 32)."""
     matrix = ScoreMatrix(["a"], ["h"])
     scores = np.random.default_rng(0).random(30)
     matrix.add(0, {"h": scores})
@@ -196,7 +196,7 @@ def test_all_right_before_and_all_wrong_after_is_no_certainty() -> None:
 
 @pytest.mark.parametrize("lost", [0.005, 0.01, 0.03])
 def test_intervals_near_the_bounds_cover_what_is_true(lost: float) -> None:
-    """Of 100 questions that were all right few are lost: many experiments lose none, and are no proof that none is lost."""
+    """Of 100 questions that were all right few are lost: many experiments lose none, which does not prove that none is lost."""
     rng, hits, runs = np.random.default_rng(5), 0, 150
     for run in range(runs):
         matrix = ScoreMatrix(["a"], ["h"])

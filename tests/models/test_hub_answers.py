@@ -146,6 +146,7 @@ def test_a_connection_that_breaks_off_is_resumed_where_it_broke(hub: HubServer, 
     assert 1_000_000 < starts[1] < starts[2] < BYTES
 
 
+@pytest.mark.slow
 def test_after_a_download_that_was_killed_only_what_was_not_whole_is_fetched(hub: HubServer, client: Client) -> None:
     hub.pause("model.safetensors", after=1_250_000, seconds=60)
     process = client.start("maker/open")
@@ -164,6 +165,7 @@ def test_after_a_download_that_was_killed_only_what_was_not_whole_is_fetched(hub
     assert len(hub.sent("chat_template.jinja")) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_a_cache_download_once(hub: HubServer, client: Client) -> None:
     hub.pause("model.safetensors", after=1_250_000, seconds=1)
     both = [client.start("maker/open"), client.start("maker/open")]
@@ -184,3 +186,10 @@ def test_a_cache_without_room_is_refused_before_and_told_on_the_way(hub: HubServ
     assert "no space left for it in the cache" in refusal
     assert "files that were downloaded whole stay" in refusal
     assert client.fetch("maker/open") == f"{NEW} {BYTES} new"
+
+
+def test_a_cache_that_cannot_be_written_is_named(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refusal = client.fetch(f"maker/open@{NEW}", HF_HOME=str(tmp_path / "file" / "huggingface"))
+    assert "the cache cannot be written (Not a directory: " in refusal
+    assert "set HF_HOME to a folder of your own" in refusal

@@ -48,6 +48,9 @@ def refusal(error: BaseException, repo: str, revision: str, place: str) -> UserE
         return UserError(f"{repo}: has no revision {shown(revision)}{_near_revisions(repo, revision)}", file=place)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return no_room(at, place)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        why = f"the cache cannot be written ({error.strerror}: {error.filename}); set HF_HOME to a folder of your own"
+        return UserError(f"{at}: {why}", file=place)
     return absent(repo, revision, f"not in the local cache, and the hub cannot be reached ({_kind(error)})", place)
 
 
