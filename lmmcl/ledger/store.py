@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -186,6 +186,18 @@ class Store:
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
+    def stamps(self, folder: str, ending: str) -> dict[str, str]:
+        """Of the files below `folder` whose names end like this: size and tag (or time of change), by their whole names.
+
+        Of a store that is elsewhere: one listing. A file that is written again has another stamp.
+        """
+        found = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
+        return {
+            str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{_tag(about)}"
+            for name, about in found.items()
+            if str(name).endswith(ending)
+        }
+
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
         return float(self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp())
@@ -230,6 +242,12 @@ def local_path(store: str) -> Path | None:
     if store.startswith("file://"):
         return Path(unquote(store.removeprefix("file://").removeprefix("localhost")))
     return None if "://" in store else Path(store)
+
+
+def _tag(about: Mapping[str, Any]) -> Any:
+    """What an object store says of a file that is other when it was written again."""
+    names = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "mtime", "created")
+    return next((about[name] for name in names if about.get(name)), None)
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmmcl.errors import UserError
-from lmmcl.tasks.files.digest import DigestCache, FileState, state_of
+from lmmcl.tasks.files.digest import DigestCache, FileState, in_threads, state_of
 from lmmcl.tasks.files.formats import CHECKS, READER_VERSION, sound_rows
 from lmmcl.tasks.files.parse_rows import container_kind, default_images, digest_of
 from lmmcl.tasks.images import DECODING, Conversion, ImageSource, inspect_image
@@ -135,11 +134,11 @@ def _kinds(
     memos = [f"image:{DECODING}:{digest}" for digest in digests]
     known = cache.recall_many(memos)
     new = {memo: at for at, memo in enumerate(memos) if memo not in known}
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found = pool.map(lambda at: _inspect(Path(states[at].path), path, images[at].place), new.values())
-        fresh = {memo: " ".join(kinds) for memo, kinds in zip(new, found, strict=True)}
+    found = in_threads(lambda at: _inspect(Path(states[at].path), path, images[at].place), list(new.values()))
+    fresh = {memo: " ".join(kinds) for memo, kinds in zip(new, found, strict=True)}
     cache.remember_many(fresh)
-    return [(known | fresh)[memo].split() for memo in memos]
+    known |= fresh
+    return [known[memo].split() for memo in memos]
 
 
 def _inspect(image: ImageSource, path: Path, place: str) -> list[str]:

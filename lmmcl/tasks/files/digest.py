@@ -15,14 +15,20 @@ import sqlite3
 import stat
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
+
+PART = 32
+"""Values that a thread takes at a time."""
+ASKED = 500
+"""Values in one query; SQLite allows 999 in old builds."""
 
 SETTLED = 2_000_000_000
 """Nanoseconds. A file changed more recently than this may change again within one tick of its file system's clock (two
@@ -88,6 +94,20 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "lmmcl"
 
 
+def in_threads(work: Callable[[S], T], values: Sequence[S]) -> list[T]:
+    """What `work` makes of each value, several at a time and in order; a thread takes many, as there may be 100,000 small files."""
+    parts = [values[start : start + PART] for start in range(0, len(values), PART)]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return [made for part in pool.map(lambda part: [work(value) for value in part], parts) for made in part]
+
+
+def _select(connection: sqlite3.Connection, query: str, values: Sequence[str]) -> Iterator[tuple]:
+    """The rows of a query in which a column has one of the values."""
+    for start in range(0, len(values), ASKED):
+        part = values[start : start + ASKED]
+        yield from connection.execute(f"{query} IN ({','.join('?' * len(part))})", part)
+
+
 class DigestCache:
     """Digests of files by their state, and memos (texts computed from digests) by their key."""
 
@@ -98,8 +118,7 @@ class DigestCache:
         """The digest of each file; those not remembered are read, several at a time."""
         known = self._known(states)
         missing = [state for state in dict.fromkeys(states) if state not in known]
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            fresh = dict(zip(missing, pool.map(hash_file, (state.path for state in missing)), strict=True))
+        fresh = dict(zip(missing, in_threads(hash_file, [state.path for state in missing]), strict=True))
         rows = [(state.path, state.stamp, digest) for state, digest in fresh.items() if state.settled]
         self._write("INSERT OR REPLACE INTO file_states VALUES (?, ?, ?)", rows)
         known.update(fresh)
@@ -117,11 +136,9 @@ class DigestCache:
 
     def recall_many(self, keys: Sequence[str]) -> dict[str, str]:
         """The memos under these keys, as far as there are any."""
-        query = "SELECT value FROM memos WHERE key = ?"
 
         def look_up(connection: sqlite3.Connection) -> dict[str, str]:
-            rows = ((key, connection.execute(query, (key,)).fetchone()) for key in keys)
-            return {key: row[0] for key, row in rows if row is not None}
+            return dict(_select(connection, "SELECT key, value FROM memos WHERE key", keys))
 
         return self._transact(look_up, {})
 
@@ -130,11 +147,13 @@ class DigestCache:
         self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", list(memos.items()))
 
     def _known(self, states: Sequence[FileState]) -> dict[FileState, str]:
-        query = "SELECT digest FROM file_states WHERE path = ? AND state = ?"
 
         def look_up(connection: sqlite3.Connection) -> dict[FileState, str]:
-            rows = ((state, connection.execute(query, (state.path, state.stamp)).fetchone()) for state in states)
-            return {state: row[0] for state, row in rows if row is not None}
+            paths = [state.path for state in states]
+            rows = _select(connection, "SELECT path, state, digest FROM file_states WHERE path", paths)
+            known = {(path, stamp): digest for path, stamp, digest in rows}
+            found = ((state, known.get((state.path, state.stamp))) for state in states)
+            return {state: digest for state, digest in found if digest is not None}
 
         return self._transact(look_up, {})
 

@@ -211,3 +211,20 @@ def test_what_is_done_to_embedded_images_is_part_of_the_file(tmp_path: Path) -> 
     rgba = declared("RGBA")
     assert rgba.data.identity() == sha([hashlib.sha256((tmp_path / "rows.parquet").read_bytes()).hexdigest(), [], 2])
     assert rgba.notes() == ("rows.parquet: 1 image with transparency, shown on white (first: row 1, image)",)
+
+
+def test_a_look_at_many_images_takes_time_in_proportion_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty thousand images: what was found is not copied once for each of them."""
+    from lmmcl.tasks.files import content
+    from lmmcl.tasks.files.digest import DigestCache, FileState
+
+    count = 20_000
+    names = [content._Named(f"row {number}, image", f"{number}.png") for number in range(count)]
+    states = [FileState(f"/{number}.png", 1, 1, 1, number, f"/{number}.png") for number in range(count)]
+    monkeypatch.setattr(content, "_inspect", lambda *_: [])
+    started = time.process_time()
+    found = content._kinds(tmp_path, names, states, [str(number) for number in range(count)], DigestCache(tmp_path))
+    assert found == [[]] * count
+    assert time.process_time() - started < 3
