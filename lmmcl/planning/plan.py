@@ -137,7 +137,14 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
     overlaps = tuple(find_overlaps(sweep))
     differing = sweep.stage_overrides.describe()
-    notes = (*differing, *(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
+    asked = (each.model for each in sweep.trials if each.model.settings)
+    settings = (f"model {model.name}: {model.settings.describe()}" for model in asked)
+    notes = (
+        *settings,
+        *differing,
+        *(note for trial in sweep.trials for note in _notes(trial)),
+        *overlap_notes(overlaps),
+    )
     return Plan(
         sweep=sweep.name,
         file=sweep.file,
