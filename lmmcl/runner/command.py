@@ -125,7 +125,7 @@ def _show_again(
     console: Console,
     started: float,
 ) -> None:
-    """The table of a sweep of which all is recorded, and whose page and MLflow show it as it is."""
+    """The table of a sweep that is recorded whole, and whose page and MLflow show it as it is."""
     results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, view=view)
     print_table(results, console)
     lines = [
