@@ -148,7 +148,7 @@ def test_the_papers_lora_is_the_default() -> None:
         ("lroa", "did you mean 'lora'"),
         ("lora+lora_all", "has 2 adapters"),
         ({"lora": {"rnak": 8}}, "did you mean 'rank'"),
-        ({"lora": {"rank": 0}}, "lora.rank: Input should be greater than 0"),
+        ({"lora": {"rank": 0}}, "lora.rank: must be greater than 0"),
         ({"lora": {"dropout": 1.0}}, "lora.dropout"),
         ({"lora": 8}, "are a mapping"),
         ({"sa_proj": {"rank": 8}}, "unknown setting of sa_proj 'rank'"),
