@@ -22,7 +22,7 @@ from lmmcl.ledger.store import full, is_full
 from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.nearby_stores import store_state
-from lmmcl.planning.plan import few_examples
+from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.correlation import correlation_table
