@@ -69,12 +69,14 @@ class Store:
 
     @cached_property
     def fs(self) -> fsspec.AbstractFileSystem:
+        """The file system that the store's URI names."""
         if local_path(self.uri) is not None:  # a folder's name may hold what has a meaning in URIs: `::`, `#`, `%20`
             return LocalFileSystem()
         return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)[0]
 
     @cached_property
     def root(self) -> str:
+        """The store's path on that file system, without a slash at its end."""
         if (folder := local_path(self.uri)) is not None:
             return str(folder).rstrip("/")
         return str(fsspec.core.url_to_fs(self.uri)[1]).rstrip("/")

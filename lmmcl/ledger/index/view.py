@@ -24,7 +24,7 @@ from lmmcl.ledger.store import Store
 from lmmcl.steps import Step
 
 WORTH_KEEPING = 64
-"""So many records that had to be read one by one are written to the index."""
+"""When this many records had to be read one by one, they are written to the index."""
 MOST_SEGMENTS = 8
 """Above this the index is written again as one file."""
 AT_ONCE = 32
