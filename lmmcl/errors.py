@@ -27,6 +27,9 @@ FORMS = {
     "mapping_type": "a mapping is expected",
     "model_type": "a mapping is expected",
     "string_type": "a text is expected",
+    **dict.fromkeys(("float_type", "float_parsing"), "a number is expected"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number is expected"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is expected"),
     "string_pattern_mismatch": "letters, digits and _ . - are expected, a letter or digit first",
 }
 """Pydantic's problems in the words of YAML, by their type."""
@@ -110,7 +113,7 @@ def _listed(kind: str, names: Sequence[str]) -> str:
 def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> UserError:
     """The first problem of the settings of `what` (a mitigation, a recipe, a probe): what is wrong and what is allowed.
 
-    'wise_ft.alpha: Input should be less than or equal to 1, not 2; allowed: 0 to 1'
+    'wise_ft.alpha: must be less than or equal to 1, not 2; allowed: 0 to 1'
     """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
@@ -135,6 +138,7 @@ def sentence(problem: Any) -> str:
     hint = (
         f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
     )
+    message = message.replace("Input should be", "must be")
     return f"{FORMS.get(problem['type'], message)}{hint}, not {shown(given)}"
 
 

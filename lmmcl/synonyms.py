@@ -37,6 +37,10 @@ OF_MEMBERS = {
     "dora": "a setting of a LoRA recipe: recipe: [{lora: {dora: true}}]",
     "targets": "a setting of a LoRA recipe: recipe: [{lora: {targets: [llm.blocks.*.attention]}}]",
     "temperature": "a setting of lwf: mitigation: [{lwf: {temperature: 2.0}}] (answers are decoded greedily)",
+    "max_pixels": "a setting of a model, for training and evaluation alike: models: {NAME: {max_pixels: 262144}} in the sweep file",
+    "system": "a setting of a model: models: {NAME: {system: You are a helpful assistant.}} in the sweep file",
+    "square": "a setting of a model: models: {NAME: {square: true}} in the sweep file",
+    "tiles": "a setting of a model: models: {NAME: {tiles: anyres_max_9}} in the sweep file",
     "metric": "a key of a skill or benchmark of your own: skills.NAME.metric or benchmarks.own.NAME.metric in the sweep file",
     "max_new_tokens": "a key of a skill or benchmark of your own: skills.NAME.max_new_tokens in the sweep file",
 }
@@ -61,6 +65,11 @@ _TARGETS: dict[str, str] = {
     "adam_epsilon": "eps adam_eps epsilon",
     "precision": "bf16 fp16 fp32 dtype torch_dtype mixed_precision half compute_dtype",
     "max_length": "max_seq_length max_seq_len model_max_length cutoff_len sequence_length block_size",
+    # settings of models
+    "max_pixels": "image_max_pixels max_image_pixels",
+    "system": "system_prompt system_message default_system",
+    "square": "image_aspect_ratio pad_to_square expand2square",
+    "tiles": "anyres image_grid_pinpoints max_tiles",
     # axes and other keys of a sweep file
     "model": "models model_name model_name_or_path base_model checkpoint",
     "recipe": "recipes finetuning_type finetune peft trainable",
@@ -173,8 +182,9 @@ REMARKS = {
     "optimizer": "the optimizer is AdamW",
     "num_beams": "answers are decoded greedily",
     "do_sample": "answers are decoded greedily",
+    **{f"zero{stage}": f"write strategy: deepspeed and zero_stage: {stage}" for stage in (1, 2, 3)},
     "dora": "write {lora: {dora: true}}",
-    "qlora": "weights are never quantised, so that what is frozen can be proved to have stayed",
+    "qlora": "weights are never quantised, so that frozen ones can be proved unchanged",
 }
 """What else is said of a word, where a name alone would mislead."""
 

@@ -14,6 +14,7 @@ from lmmcl.methods import get_mitigation, get_recipe
 from lmmcl.methods.lookup import mitigation_names
 from lmmcl.methods.recipes.adapters import KINDS
 from lmmcl.methods.recipes.recipe import RECIPES, Recipe
+from lmmcl.models import ModelSettings
 from lmmcl.registry import members
 from lmmcl.tasks import benchmark_names
 from lmmcl.tasks.metrics.metric import metric_names
@@ -45,7 +46,7 @@ def test_every_word_leads_to_a_name_that_exists() -> None:
     members_of = {"methods": "MITIGATIONS", "tasks": "PROBES"}
     kinds = [each for room, what in members_of.items() for each in members(f"lmmcl.{room}", what).values()]
     kinds += [*CLASSES.values(), *KINDS.values(), Recipe, data_entries.LocalSkillEntry, sweep_file.Grid]
-    kinds += [search_settings.Limit, search_settings.Asha, search_settings.Optuna]
+    kinds += [ModelSettings, search_settings.Limit, search_settings.Asha, search_settings.Optuna]
     known = {name for kind in kinds for name in kind.model_fields}
     known |= {*RECIPES, *mitigation_names(), *benchmark_names(), *metric_names(), *MEASURES}
     known |= {"bf16", "fp16", "fp32", "ddp", "deepspeed", "flash_attention_2"}
@@ -80,6 +81,16 @@ def test_a_key_at_the_wrong_level_is_answered_with_its_place() -> None:
     placement = cluster.TrainingPlacement.model_fields
     assert "this is training.epochs" in unknown_key("key", "num_train_epochs", placement)
     assert "did you mean 'micro_batch_size'" in unknown_key("key", "per_device_train_batch_size", placement)
+
+
+def test_a_setting_of_a_model_is_answered_with_where_it_stands() -> None:
+    training = sweep_file.Training.model_fields
+    for word in ("max_pixels", "image_max_pixels"):
+        assert "for training and evaluation alike: models: {NAME: {max_pixels: 262144}}" in unknown_key(
+            "key", word, training
+        )
+    assert "models: {NAME: {square: true}}" in unknown_key("key", "image_aspect_ratio", training)
+    assert "did you mean 'system'" in unknown_key("key", "system_prompt", ModelSettings.model_fields)
 
 
 def test_a_long_list_of_names_says_how_to_list_them_all() -> None:

@@ -30,15 +30,17 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep wants, what is recorded and what is to run. Computes nothing."""
+    from lmmcl.ledger.index.view import RecordView
     from lmmcl.planning.nearby_stores import store_state
     from lmmcl.planning.plan import make_plan, plan_table
 
     place = load_cluster(cluster)
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, place)
-    where = store_state(loaded, ledger)
+    view = RecordView(ledger)
+    where = store_state(loaded, ledger, view)
     if not as_json:
         say("\n".join(where.lines()))
-    made = make_plan(loaded, ledger, place if cluster else None)
+    made = make_plan(loaded, ledger, place if cluster else None, view=view)
     if as_json:
         print_json({**made.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
     else:

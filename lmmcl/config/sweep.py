@@ -229,7 +229,7 @@ class _Builder:
         for i, value in enumerate(values):
             said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
             if said in seen:
-                why = f"{shown(_word(axis, value))} is listed already, at {axis}[{seen[said]}]"
+                why = f"{shown(_word(axis, value))} is already listed, at {axis}[{seen[said]}]"
                 raise UserError(why, file=self.file, place=join(place, i))
             seen[said] = i
 

@@ -1,0 +1,1 @@
+"""Scores and probes of checkpoints: generation, metrics question by question, the score matrix."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -45,18 +45,39 @@ def score_benchmarks(
 
 
 def record_scores(
-    step: Evaluate, ledger: Ledger, model: PreTrainedModel, processor: ProcessorMixin, *, batch_size: int
+    step: Evaluate,
+    ledger: Ledger,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    *,
+    batch_size: int,
+    answered: Callable[[int, int], None] | None = None,
 ) -> Record:
     """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`.
 
-    What an earlier try, which was killed, had answered is not asked again.
+    What an earlier try, which was killed, had answered is not asked again. `answered` is called now and then with the number of
+    questions that are answered and that there are.
     """
     partial = PartialAnswers(step, ledger)
     known, limit = partial.read(), step.evaluation.limit
     answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
+    if answered is not None:
+        answers = _counted(answers, answered, len(step.benchmark.take(limit)))
     record = _record(step, ledger, partial.keep(answers), Transformers.name, image_backend(processor))
     partial.remove()
     return record
+
+
+def _counted(
+    answers: Iterator[tuple[Example, str]], answered: Callable[[int, int], None], questions: int
+) -> Iterator[tuple[Example, str]]:
+    """Pass on `answers`, and tell how many there are about once a second."""
+    last = time.monotonic()
+    for number, each in enumerate(answers, start=1):
+        if time.monotonic() - last >= 1:
+            last = time.monotonic()
+            answered(number, questions)
+        yield each
 
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmmcl.ledger import ASIDE, Ledger
+from lmmcl.ledger.index.view import damaged_segments
 from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, decode_record
 from lmmcl.ledger.side_files import find_damaged, quarantine
 
@@ -82,6 +83,10 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
             audit.dropped += bool(record and not record.has_weights)
             if found and repair:
                 ledger.quarantine(path)
+    for name, why in damaged_segments(ledger.files):
+        audit.damages.append(Damage(name, why))
+        if repair:
+            ledger.files.remove(name)
     for name, why in find_damaged(ledger.files):
         audit.damages.append(Damage(name, why))
         if repair:

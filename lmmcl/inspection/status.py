@@ -19,6 +19,7 @@ from rich.table import Table
 from lmmcl.config.search_settings import Stopped
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, kept_failures
 from lmmcl.reports.tables.name_cells import name_cells
@@ -79,12 +80,22 @@ def _status(context: RunContext, taken: dict[str, float]) -> SweepStatus:
     `taken` holds the seconds of the steps that were found before, and is added to: what is recorded stays so, and a watched
     sweep reads each record once.
     """
-    sweep, ledger, steps = context.sweep, context.ledger, context.steps()
-    for key, step in steps.items():
-        if key not in taken and (record := ledger.find(step)) is not None:
+    sweep, ledger, view = context.sweep, context.ledger, RecordView(context.ledger)
+    context = context.reading(view.find)
+    walks = [(walk, walk.steps()) for walk in map(context.of, sweep.trials)]
+    steps = {key: step for _, each in walks for key, step in each.items()}
+    new = {key: step for key, step in steps.items() if key not in taken}
+    view.prefetch(new.values())
+    # Seconds are for a guess of what is left; where nothing is left, it is enough that all records are there.
+    nothing_left = not sweep.spaces and all(view.has(step) for step in new.values())
+    for key, step in new.items():
+        if nothing_left:
+            taken[key] = 0.0
+        elif (record := view.find(step)) is not None:
             taken[key] = float(record.fields.get("seconds") or 0.0)
+    view.keep()
     now, recorded, failed = ledger.being_written(), set(taken), kept_failures(ledger, sweep.trials)
-    trials = [_trial(context.of(trial), recorded, now, failed.get(trial.key)) for trial in sweep.trials]
+    trials = [_trial(walk, recorded, now, failed.get(walk.trial.key)) for walk, _ in walks]
     left = _seconds_left(steps, taken, trials)
     return SweepStatus(sweep.name, len(steps), len(recorded & steps.keys()), trials, left, search_states(sweep, ledger))
 

@@ -106,6 +106,10 @@ class Ledger:
         """The record of `step`, or None when it has not been computed."""
         return self.read(step.path)
 
+    def has(self, step: Step) -> bool:
+        """Whether `step` has been computed."""
+        return self.find(step) is not None
+
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None; one that was cut or changed is none."""
         try:

@@ -12,17 +12,32 @@ UNNAMED = "a version that is not recorded"
 """Records of earlier builds hold fewer versions."""
 
 
-def differing_versions(records: Iterable[Record]) -> list[str]:
-    """A line for each package, engine or image backend in which records differ that say by what they were made."""
-    counted: dict[str, Counter[str]] = {}
-    for record in records:
+class VersionCounts:
+    """By what records were made, counted as they are read."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, Counter[str]] = {}
+
+    def add(self, record: Record) -> None:
+        """Count one more record."""
         for name, value in _makers(record):
-            counted.setdefault(name, Counter())[value] += 1
-    return [
-        f"records differ in {name}: {_counts(values)}; differences in results may come from that rather than from the settings"
-        for name, values in counted.items()
-        if len(values) > 1
-    ]
+            self._counted.setdefault(name, Counter())[value] += 1
+
+    def differing(self) -> list[str]:
+        """A line for each package, engine or image backend in which records differ that say by what they were made."""
+        return [
+            f"records differ in {name}: {_counts(values)}; differences in results may come from that rather than from the settings"
+            for name, values in self._counted.items()
+            if len(values) > 1
+        ]
+
+
+def differing_versions(records: Iterable[Record]) -> list[str]:
+    """See `VersionCounts.differing`."""
+    counts = VersionCounts()
+    for record in records:
+        counts.add(record)
+    return counts.differing()
 
 
 def _makers(record: Record) -> Iterator[tuple[str, str]]:

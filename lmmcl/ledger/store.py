@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -69,12 +69,14 @@ class Store:
 
     @cached_property
     def fs(self) -> fsspec.AbstractFileSystem:
+        """The file system that the store's URI names."""
         if local_path(self.uri) is not None:  # a folder's name may hold what has a meaning in URIs: `::`, `#`, `%20`
             return LocalFileSystem()
         return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)[0]
 
     @cached_property
     def root(self) -> str:
+        """The store's path on that file system, without a slash at its end."""
         if (folder := local_path(self.uri)) is not None:
             return str(folder).rstrip("/")
         return str(fsspec.core.url_to_fs(self.uri)[1]).rstrip("/")
@@ -186,6 +188,18 @@ class Store:
         found = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
+    def stamps(self, folder: str, ending: str) -> dict[str, str]:
+        """Of the files below `folder` whose names end like this: size and tag (or time of change), by their whole names.
+
+        Of a store that is elsewhere: one listing. A file that is written again has another stamp.
+        """
+        found = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
+        return {
+            str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{_tag(about)}"
+            for name, about in found.items()
+            if str(name).endswith(ending)
+        }
+
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
         return float(self._patiently(self.fs.modified, f"{self.root}/{name}").timestamp())
@@ -230,6 +244,12 @@ def local_path(store: str) -> Path | None:
     if store.startswith("file://"):
         return Path(unquote(store.removeprefix("file://").removeprefix("localhost")))
     return None if "://" in store else Path(store)
+
+
+def _tag(about: Mapping[str, Any]) -> Any:
+    """What an object store says of a file that is other when it was written again."""
+    names = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "mtime", "created")
+    return next((about[name] for name in names if about.get(name)), None)
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.ledger.store import local_path
 from lmmcl.search.run_context import RunContext
@@ -40,11 +41,14 @@ class StoreState:
         return [f"store   {self.store}{' (new)' if self.is_new else ''}", *found]
 
 
-def store_state(sweep: Sweep, ledger: Ledger) -> StoreState:
-    """The store that is meant; where it lacks a step of the sweep, stores nearby are looked through."""
+def store_state(sweep: Sweep, ledger: Ledger, view: RecordView | None = None) -> StoreState:
+    """The store that is meant; where it lacks a step of the sweep, stores nearby are looked through.
+
+    `view` is of the same ledger, where somebody has looked into it already, or will.
+    """
     is_new = ledger.is_local and not ledger.files.at("checkpoints").is_dir()
     # The first missing step decides, so that a look into a store costs little.
-    finished = () if not is_new and _is_finished(sweep, ledger) else tuple(_finished(sweep, ledger))
+    finished = () if not is_new and _is_finished(sweep, ledger, view) else tuple(_finished(sweep, ledger))
     return StoreState(ledger.store, is_new, finished)
 
 
@@ -53,11 +57,14 @@ def _finished(sweep: Sweep, ledger: Ledger) -> Iterator[str]:
     return (other.store for other in others if _is_finished(sweep, other))
 
 
-def _is_finished(sweep: Sweep, ledger: Ledger) -> bool:
+def _is_finished(sweep: Sweep, ledger: Ledger, view: RecordView | None = None) -> bool:
     """Whether all points of searches are proposed and all steps recorded."""
     if any(state.proposed < state.num_points for state in search_states(sweep, ledger)):
         return False
-    return all(ledger.find(step) is not None for step in RunContext.resolve(sweep, ledger).steps().values())
+    view = view or RecordView(ledger)
+    steps = RunContext.resolve(sweep, ledger, view.find).steps().values()
+    view.prefetch(steps)
+    return all(view.has(step) for step in steps)
 
 
 def _neighbours(sweep: Sweep, ledger: Ledger) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,15 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
-from lmmcl.methods.recipes.adapters import KappaTune
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.models.hub import HubLMM
-from lmmcl.planning.data_notes import data_notes, overlap_notes
+from lmmcl.planning.data_notes import overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
-from lmmcl.planning.flops import Hours, estimate_hours, known_size
+from lmmcl.planning.flops import Hours, estimate_hours
 from lmmcl.planning.memory_estimate import asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
+from lmmcl.planning.trial_notes import trial_notes
 from lmmcl.reports import formatting
 from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
@@ -116,32 +117,42 @@ class Plan:
         refuse_overlaps(self.overlaps, self.file)
 
 
-def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> Plan:
+def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, view: RecordView | None = None) -> Plan:
     """Compare the steps of `sweep` with the records of `ledger`.
 
     With `cluster`, also estimate the memory that each GPU needs, and the time, and say in `infeasible` what does not fit.
+    `view` is of the same ledger, where somebody has looked into it already.
     """
-    context = RunContext.resolve(sweep, ledger)
-    sweep, steps = context.sweep, context.steps()
-    recorded = {key for key, step in steps.items() if ledger.find(step) is not None}
+    view = view or RecordView(ledger)
+    context = RunContext.resolve(sweep, ledger, view.find)
+    sweep = context.sweep
+    walks = [(walk, walk.steps()) for walk in map(context.of, sweep.trials)]
+    steps = {key: step for _, each in walks for key, step in each.items()}
+    view.prefetch(steps.values())
+    recorded = {key for key, step in steps.items() if view.has(step)}
+    view.keep()
     wanted = Counter(step.kind for step in steps.values())
     done = Counter(steps[key].kind for key in recorded)
     missing = [step for key, step in steps.items() if key not in recorded]
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
     overlaps = tuple(find_overlaps(sweep))
     differing = sweep.stage_overrides.describe()
-    notes = (*differing, *(note for trial in sweep.trials for note in _notes(trial)), *overlap_notes(overlaps))
+    notes = (
+        *differing,
+        *(note for trial in sweep.trials for note in trial_notes(trial)),
+        *overlap_notes(overlaps),
+    )
     return Plan(
         sweep=sweep.name,
         file=sweep.file,
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
-        asked_by_trials=sum(len(context.of(trial).steps()) for trial in sweep.trials),
+        asked_by_trials=sum(len(each) for _, each in walks),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(context.of(trial), recorded, sizes[trial.key], cluster) for trial in sweep.trials],
+        trials=[_trial_plan(walk, each, recorded, sizes[walk.trial.key], cluster) for walk, each in walks],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
-        pace=estimate_pace(missing, ledger, cluster) if cluster else None,
+        pace=estimate_pace(missing, view, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(notes)),
         hours=estimate_hours(missing),
         infeasible=find_infeasible(sweep, cluster, missing, lambda step: True) if cluster else (),
@@ -149,68 +160,16 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None) -> P
     )
 
 
-def _notes(trial: Trial) -> Iterator[str]:
-    """What the numbers of a plan do not tell of a trial."""
-    for recipe in {settings.recipe.name: settings.recipe for settings in trial.settings.values()}.values():
-        if isinstance(recipe.adapter, KappaTune):
-            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are upper bounds"
-    yield from _by_stage(trial)
-    yield from _left_out(trial)
-    yield from few_examples(trial)
-    yield from data_notes(trial)
-
-
-def _by_stage(trial: Trial) -> Iterator[str]:
-    """What each stage trains, where that differs."""
-    trained = {number: count_trained(each.recipe, trial.model).trained for number, each in trial.settings.items()}
-    if len(set(trained.values())) > 1:
-        numbers = ", ".join(f"{number:,} at stage {stage}" for stage, number in trained.items())
-        yield f"{trial.name}: parameters trained: {numbers}; the table shows the most"
-
-
-def few_examples(trial: Trial) -> Iterator[str]:
-    """Skills of a trial with fewer examples than an update takes: some are taken twice, so an epoch is more than one pass."""
-    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)):
-        size = stage.examples or known_size(stage.skill)
-        size = size and min(size, stage.training.examples or size)
-        batch = stage.training.global_batch_size
-        if size and size < batch:
-            updates = stage.training.updates(size)
-            yield (
-                f"{stage.skill.name} has {formatting.plural(size, 'training example')} and global_batch_size is {batch}: "
-                f"an update shows each {batch / size:.3g} times, and a stage has {formatting.plural(updates, 'update')}"
-            )
-
-
-def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
-    if trial.evaluation.looks_inside:
-        every = trial.evaluation.every
-        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
-    for stage in (step for step in trial.steps().values() if isinstance(step, Finetune)) if asked else ():
-        for what, name, updates in asked:
-            beyond = [update for update in updates if stage.updates and update > stage.updates]
-            if beyond:
-                yield (
-                    f"{what} skipped after {_numbers(beyond)} updates of {stage.skill.name}: its stage has {stage.updates}"
-                )
-            if stage.updates is None:
-                yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
-
-
-def _numbers(some: Sequence[int]) -> str:
-    return ", ".join(map(str, some))
-
-
-def _trial_plan(walk: TrialProgress, recorded: set[str], stage_bytes: int, cluster: Cluster | None) -> TrialPlan:
-    trial, steps = walk.trial, walk.steps()
+def _trial_plan(
+    walk: TrialProgress, steps: Mapping[str, Step], recorded: set[str], stage_bytes: int, cluster: Cluster | None
+) -> TrialPlan:
+    trial = walk.trial
     return TrialPlan(
         name=trial.name,
         key=trial.key,
         axes=dict(trial.axes),
         wanted=len(steps),
-        recorded=len(recorded & set(steps)),
+        recorded=len(recorded & steps.keys()),
         trained_parameters=trial.trained_parameters(),
         bytes_per_stage=stage_bytes,
         gpu_bytes=_gpu_bytes(trial, cluster) if cluster and cluster.training.gpus_per_worker else None,

@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.ledger import Ledger
-from lmmcl.ledger.record import KINDS, Record
+from lmmcl.ledger.index.view import RecordView
+from lmmcl.ledger.record import Record
 from lmmcl.planning.flops import known_size, trained_examples
 from lmmcl.steps import Evaluate, Finetune, ProbeStep, Snapshot, Step, alike
 from lmmcl.tasks.hub.hub_data import HubSkill
@@ -58,10 +58,10 @@ class _Taken:
     each: float | None = None
 
 
-def estimate_pace(missing: Sequence[Step], ledger: Ledger, cluster: Cluster | None = None) -> Pace:
+def estimate_pace(missing: Sequence[Step], view: RecordView, cluster: Cluster | None = None) -> Pace:
     """What `missing` (parents before children) takes: the median of what is recorded of the same recipe and skill, or else of the
     same model and kind, for as many examples or questions as each has."""
-    measured = _measured(ledger)
+    measured = _measured(view) if missing else {}
     taken: dict[str, float] = {}
     ends: dict[str, float] = {}
     for step in missing:
@@ -118,14 +118,13 @@ def _seconds(known: Sequence[_Taken], units: float | None) -> float:
     return median(taken.beside for taken in known) + units * median(rates)
 
 
-def _measured(ledger: Ledger) -> Mapping[tuple[str, ...], list[_Taken]]:
+def _measured(view: RecordView) -> Mapping[tuple[str, ...], list[_Taken]]:
     found: dict[tuple[str, ...], list[_Taken]] = defaultdict(list)
-    for kind in KINDS:
-        for path in ledger.paths(kind):
-            record = ledger.read(path)
-            if record is not None and "seconds" in record.fields:
-                for name in _names(record["kind"], path.split("/")[1], record.fields.get("alike", ())):
-                    found[name].append(_taken(record))
+    for path in view.paths():
+        record = view.read(path)
+        if record is not None and "seconds" in record.fields:
+            for name in _names(record["kind"], path.split("/")[1], record.fields.get("alike", ())):
+                found[name].append(_taken(record))
     return found
 
 
@@ -134,6 +133,6 @@ def _taken(record: Record) -> _Taken:
     if fields.get("examples") and "train_seconds" in fields:
         training = min(seconds, fields["train_seconds"])
         return _Taken(seconds, seconds - training, training / fields["examples"])
-    if scores := fields.get("sample_scores"):
-        return _Taken(seconds, 0.0, seconds / len(scores))
+    if questions := len(fields.get("sample_scores", ())):
+        return _Taken(seconds, 0.0, seconds / questions)
     return _Taken(seconds)

@@ -1,0 +1,1 @@
+"""What a sweep found: tables, plots, the page, comparisons with published figures."""

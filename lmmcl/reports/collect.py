@@ -15,18 +15,18 @@ import numpy as np
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView, SingleReads
 from lmmcl.ledger.provenance import PACKAGES
-from lmmcl.ledger.record_versions import differing_versions
 from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
-from lmmcl.reports.record_rows import rows_of
-from lmmcl.reports.results import MEASURES, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.report_records import Reading
+from lmmcl.reports.results import MEASURES, PAIRED, Interval, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
-from lmmcl.steps import Finetune, ProbeStep, Step
+from lmmcl.steps import Finetune, ProbeStep
 from lmmcl.steps.trial import SnapshotPoint, Stage, Trial
 from lmmcl.tasks.wordings import WordedBenchmark
 from lmmcl.terminal import escape_controls
@@ -45,46 +45,39 @@ def collect(sweep: Sweep, ledger: Ledger, failures: Mapping[str, str] | None = N
     return collect_results(RunContext.resolve(sweep, ledger), failures)
 
 
-def collect_results(context: RunContext, failures: Mapping[str, str] | None = None) -> SweepResults:
-    """`collect`, of a sweep that is resolved already."""
-    sweep, ledger, read = context.sweep, context.ledger, Reading(context.ledger)
+def collect_results(
+    context: RunContext,
+    failures: Mapping[str, str] | None = None,
+    *,
+    last_only: bool = False,
+    view: RecordView | None = None,
+) -> SweepResults:
+    """`collect`, of a sweep that is resolved already.
+
+    With `last_only` a stage before the last has no intervals and cells: a table does not show them, and they take the most time.
+    `view` is of the same ledger, where somebody has looked into it already.
+    """
+    sweep, ledger, read = context.sweep, context.ledger, Reading(context.ledger, view)
     if failures is None:
         failures = {key: failure.why for key, failure in kept_failures(ledger, sweep.trials).items()}
     context = context.reading(read.find)
-    trials = [trial_result(trial, read, context.progress, error=failures.get(trial.key)) for trial in sweep.trials]
     wanted = context.steps()
-    records = [record for step in wanted.values() if (record := read.find(step)) is not None]
+    read.prefetch(wanted.values())
+    walks = context.progress
+    trials = [
+        trial_result(trial, read, walks, error=failures.get(trial.key), last_only=last_only) for trial in sweep.trials
+    ]
+    recorded, notes = read.recorded(wanted.values())
     return SweepResults(
         name=sweep.name,
         trials=trials,
         file=sweep.file,
         provenance=provenance(),
         wanted=len(wanted),
-        recorded=len(records),
+        recorded=recorded,
         searches=search_states(sweep, ledger),
-        notes=[*describe_overlaps(sweep), *differing_versions(records)],
+        notes=[*describe_overlaps(sweep), *notes],
     )
-
-
-class Reading:
-    """A ledger as it is now: each record and curve is read once, however many trials share its step."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._records: dict[str, Record | None] = {}
-        self._curves: dict[str, list[dict[str, Any]]] = {}
-
-    def find(self, step: Step) -> Record | None:
-        """The record of `step`, or None when it has not been computed."""
-        if step.path not in self._records:
-            self._records[step.path] = self._ledger.find(step)
-        return self._records[step.path]
-
-    def curve(self, step: Step) -> list[dict[str, Any]]:
-        """The rows of a fine-tune's curve; empty when it has none."""
-        if step.path not in self._curves:
-            self._curves[step.path] = rows_of(self._ledger, step.path, "curve.jsonl")
-        return self._curves[step.path]
 
 
 def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
@@ -100,13 +93,23 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
 
 
 def trial_result(
-    trial: Trial, ledger: Ledger | Reading, walks: SweepProgress | None = None, *, error: str | None = None
+    trial: Trial,
+    ledger: Ledger | Reading,
+    walks: SweepProgress | None = None,
+    *,
+    error: str | None = None,
+    last_only: bool = False,
 ) -> TrialResult:
-    """One trial: its stages up to the first that lacks a score, or that ended it; `walks` are those of its sweep."""
-    read = ledger if isinstance(ledger, Reading) else Reading(ledger)
+    """One trial: its stages up to the first that lacks a score, or that ended it; `walks` are those of its sweep.
+
+    With `last_only` the last stage alone has intervals and cells.
+    """
+    read = ledger if isinstance(ledger, Reading) else Reading(ledger, SingleReads(ledger))
     walk = (walks or SweepProgress(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
-    stages = [_stage_result(walk, number, matrix, read) for number in matrix.stages]
+    last = matrix.stages[-1:]
+    intervals = matrix.all_intervals(last if last_only else matrix.stages)
+    stages = [_stage_result(walk, number, matrix, read, intervals.get(number)) for number in matrix.stages]
     finished = len(stages) == len(walk.stages) and not (error and _lacks_probes(walk, read))
     state: State = ("stopped" if walk.stopped else "done") if finished else "failed" if error else "partial"
     return TrialResult(
@@ -118,13 +121,15 @@ def trial_result(
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
-        draws={name: draw for name, draw in matrix.draws().items() if name in MEASURES} if stages else {},
+        draws={name: draw for name, draw in matrix.draws().items() if name in PAIRED} if stages else {},
         stopped=walk.stopped,
         bound=trial.bound,
     )
 
 
-def _stage_result(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading) -> StageResult:
+def _stage_result(
+    walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading, intervals: Mapping[str, Interval] | None
+) -> StageResult:
     stage = walk.stages[number]
     trained = stage.tuned
     asked = [step.benchmark.name for step in stage.evaluations]
@@ -133,13 +138,13 @@ def _stage_result(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: R
         skill=stage.skill.name if stage.skill else None,
         checkpoint_key=stage.checkpoint.key,
         scores={name: matrix.score(stage.number, name) for name in asked},
-        sample_counts={name: len(matrix.samples(stage.number, name)) for name in asked},
+        sample_counts={name: matrix.count(stage.number, name) for name in asked},
         measures=matrix.summary(stage.number),
-        intervals=matrix.intervals(stage.number),
+        intervals=intervals or {},
         curve=read.curve(trained) if trained else [],
         cost=_cost(trained, read),
         probes=_probes(stage.probes, read),
-        cells=measure_cells(walk.trial, number, matrix),
+        cells=() if intervals is None else measure_cells(walk.trial, number, matrix),
         probe_curve=_probe_curve(walk, number, read),
         score_curve=_score_curve(walk, number, matrix, read),
         wordings=_wordings(stage, read),

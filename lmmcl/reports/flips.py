@@ -19,7 +19,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports import formatting
 from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.recommend import recommend
-from lmmcl.reports.record_rows import rows_of
+from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged
 from lmmcl.reports.tables.name_cells import name_cells

@@ -39,6 +39,18 @@ def estimate(values: Sequence[float], draws: Sequence[NDArray[np.float64]], leve
     return from_variances(values, over_questions, level)
 
 
+def estimates(values: Sequence[float], draws: NDArray[np.float64], level: float = LEVEL) -> list[Estimate]:
+    """`estimate` of many differences of one seed each, [differences] and [differences, samples]."""
+    from scipy.special import ndtr, ndtri
+
+    errors, means = np.sqrt(np.var(draws, axis=1, ddof=1)), np.asarray(values, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(errors > 0, 2 * ndtr(-np.abs(means) / errors), np.where(means == 0, 1.0, 0.0))
+    reach = errors * float(ndtri((1 + level) / 2))
+    found = (means, means - reach, means + reach, p)
+    return [Estimate(*map(float, each)) for each in zip(*found, strict=True)]
+
+
 def from_variances(values: Sequence[float], over_questions: float, level: float = LEVEL) -> Estimate:
     """The mean of `values` (one a seed) where the questions alone give it the variance `over_questions`."""
     from scipy.special import ndtr, ndtri, stdtr, stdtrit

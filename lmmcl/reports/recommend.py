@@ -6,17 +6,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
-from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm
+from lmmcl.reports.paired import ALPHA, Estimate, estimate, estimates, holm
 from lmmcl.reports.pareto import comparable, fronts, has_learned, place
-from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.reports.results import PAIRED, SweepResults, TrialResult
 
 BUDGET = 2.0
 """Points of held-out forgetting that are accepted where nobody says otherwise."""
 MOST_TIES = 5
 """Trials within noise that are named; the others are counted."""
-TESTED = ("learning", "held_out_forgetting")
+TESTED = PAIRED
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def recommend(results: SweepResults) -> list[Recommendation]:
 
 def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Candidate:
     """Every rival is tested in both measures; Holm's correction is over all of these tests."""
-    tested = []
-    for rival in group:
-        made = {name: difference(chosen, rival, name) for name in TESTED} if rival is not chosen else {}
-        known = {name: each for name, each in made.items() if each is not None}
+    tested, rivals = [], [rival for rival in group if rival is not chosen]
+    by_name = {name: _differences(chosen, rivals, name) for name in TESTED}
+    for number, rival in enumerate(rivals):
+        known = {name: each for name in TESTED if (each := by_name[name][number]) is not None}
         if len(known) == len(TESTED):
             tested.append(Indistinguishable(rival, known))
     corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
@@ -105,6 +107,26 @@ def difference(one: TrialResult, other: TrialResult, name: str) -> Estimate | No
         values.append(second - first)
         draws.append(b.draws[name] - a.draws[name])
     return estimate(values, draws)
+
+
+def _differences(one: TrialResult, others: Sequence[TrialResult], name: str) -> list[Estimate | None]:
+    """`difference` of each of `others`; those without seeds all at once, for a large sweep has a million pairs."""
+    found: dict[int, Estimate | None] = {}
+    alone = [number for number, other in enumerate(others) if len(_seed_pairs(one, other)) == 1 and not other.seeds]
+    first = one.measure(name)
+    if one.seeds or first is None or name not in one.draws:
+        alone = []
+    known = [number for number in alone if others[number].measure(name) is not None and name in others[number].draws]
+    for start in range(0, len(known), AT_ONCE):
+        some = known[start : start + AT_ONCE]
+        values = [_value(others[number], name) - first for number in some if first is not None]
+        draws = np.stack([others[number].draws[name] for number in some]) - one.draws[name]
+        found |= dict(zip(some, estimates(values, draws), strict=True))
+    return [found[number] if number in found else difference(one, other, name) for number, other in enumerate(others)]
+
+
+AT_ONCE = 512
+"""Differences of draws in memory at a time: 4 MB."""
 
 
 def _seed_pairs(one: TrialResult, other: TrialResult) -> list[tuple[TrialResult, TrialResult]]:
@@ -170,10 +192,12 @@ def risk_line(sure_budget: float) -> str:
     return f"Forgetting may exceed the budget: the interval reaches {formatting.points(-sure_budget)}."
 
 
-def recommendation(results: SweepResults, budget: float = BUDGET) -> list[str]:
-    """A short paragraph, line by line; empty where no trial is finished."""
+def recommendation(
+    results: SweepResults, budget: float = BUDGET, advices: Sequence[Recommendation] | None = None
+) -> list[str]:
+    """A short paragraph, line by line; empty where no trial is finished. `advices` are those of `recommend`, where at hand."""
     lines = []
-    advices = recommend(results)
+    advices = recommend(results) if advices is None else advices
     if not advices and any(trial.state == "done" and place(trial) is not None for trial in results.trials):
         return [
             "No finished trial has learned anything (the interval of its learning reaches 0), so none is recommended."

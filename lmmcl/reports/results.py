@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ from lmmcl.search.search_state import SearchState
 #: The axes every trial has, in the order in which people read a grid.
 AXES = ("model", "recipe", "mitigation", "learning_rate", "order", "seed")
 MEASURES = SHOWN
+
+PAIRED = ("learning", "held_out_forgetting")
+"""The measures in which trials are tested against each other, question by question."""
 
 State = Literal["done", "stopped", "partial", "failed"]
 STATES: tuple[State, ...] = ("done", "stopped", "partial", "failed")
@@ -76,7 +80,7 @@ class StageResult:
 class TrialResult:
     """One point of the grid with the stages it has reached, in order.
 
-    `draws` are the bootstrap distributions of measures at the last stage, paired between trials that were asked the same
+    `draws` are the bootstrap distributions of the PAIRED measures at the last stage, paired between trials that were asked the same
     questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
     (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
     `bound` is `joint` or `alone` for what others are measured against; no such trial is recommended.
@@ -150,7 +154,12 @@ class SweepResults:
 
     def varying(self) -> list[str]:
         """The axes on which trials differ."""
-        return [axis for axis in self.axes() if len(self.values(axis)) > 1]
+        return list(self._varying)
+
+    @cached_property
+    def _varying(self) -> tuple[str, ...]:
+        """Every name of a trial asks for it, and it takes a look at every trial."""
+        return tuple(axis for axis in self.axes() if len(self.values(axis)) > 1)
 
     def constant(self) -> dict[str, Any]:
         """The axes on which all trials agree, with the value."""

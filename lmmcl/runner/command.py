@@ -17,11 +17,12 @@ from lmmcl.config.overlaps import find_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, explain, unknown
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.store import full, is_full
 from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.nearby_stores import store_state
-from lmmcl.planning.plan import few_examples
+from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.correlation import correlation_table
@@ -38,11 +39,20 @@ from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
 from lmmcl.runner.run import Outcome, run_sweep
-from lmmcl.runner.trackers import BESIDE, fill_mlflow, fill_tracker, report_folder, start_trackers, tracked_line
+from lmmcl.runner.trackers import (
+    BESIDE,
+    fill_mlflow,
+    fill_tracker,
+    mlflow_line,
+    report_folder,
+    start_trackers,
+    tracked_line,
+)
+from lmmcl.runner.up_to_date import note_shown, page_of
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
-from lmmcl.tracking.database import MLFLOW_VARIABLE
-from lmmcl.tracking.destinations import OFF, destinations
+from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
+from lmmcl.tracking.destinations import OFF, Destinations, destinations
 from lmmcl.tracking.extras import resolved, write_answers
 
 FORMATS = ("table", "json", "md", "csv", "parquet", "html", "latex", "pdf", "svg", "zip")
@@ -62,11 +72,17 @@ def run_and_report(
     """Run `sweep`, print its table, write its page, bring the trackers up to date; returns whether a trial failed."""
     started = time.monotonic()
     ledger.check_writable()
-    for line in store_state(sweep, ledger).lines():
+    view = RecordView(ledger)
+    for line in store_state(sweep, ledger, view).lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    places = destinations(cluster, mlflow or os.environ.get(MLFLOW_VARIABLE), tracking)
+    folder = report_folder(ledger, sweep)
+    if (page := page_of(folder, sweep, ledger, view, places)) is not None:
+        _show_again(sweep, ledger, view, places, page, console, started)
+        return False
     context = RunContext.resolve(sweep, ledger)
     keep_sweep(context.sweep, ledger)
-    trackers = start_trackers(destinations(cluster, mlflow or os.environ.get(MLFLOW_VARIABLE), tracking), context)
+    trackers = start_trackers(places, context)
     notes = (note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial)))
     for note in dict.fromkeys([*notes, *overlap_notes(find_overlaps(sweep))]):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -93,9 +109,34 @@ def run_and_report(
         )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not (unwritten or outcome.failures or any(delivery.message("") for delivery in deliveries)):
+        note_shown(folder, sweep, ledger, RecordView(ledger), places)
     if unwritten and not outcome.failures:
         raise _report_missing(unwritten, sweep, ledger)
     return bool(outcome.failures)
+
+
+def _show_again(
+    sweep: Sweep,
+    ledger: Ledger,
+    view: RecordView,
+    places: Destinations,
+    page: Path,
+    console: Console,
+    started: float,
+) -> None:
+    """The table of a sweep that is recorded whole, and whose page and MLflow show it as it is."""
+    results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, view=view)
+    print_table(results, console)
+    lines = [
+        f"0 steps computed, {results.recorded} recorded before; {time.monotonic() - started:.0f} s",
+        f"page    {page} (up to date)",
+        f"store   {ledger.store}",
+    ]
+    if places.mlflow != OFF:
+        lines.append(mlflow_line(places.mlflow or default_tracking_uri(ledger.store)))
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write(
@@ -177,7 +218,8 @@ def report_sweep(
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     context = RunContext.resolve(sweep, ledger)
-    results = collect_results(context)
+    is_table = format in ("table", "csv") and to is None and not (mlflow or tracking or pictures)
+    results = collect_results(context, last_only=is_table)
     if mlflow:
         fill_mlflow(results, mlflow, context, console, lambda: _report_files(context, results))
     for name in destinations(Cluster(), OFF, tracking).beside:

@@ -15,6 +15,7 @@ from lmmcl.config.search_settings import Stopped
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.reports.tables.name_cells import name_cells
+from lmmcl.runner.heartbeat import Heartbeat
 from lmmcl.steps.trial import Stage, Trial
 from lmmcl.terminal import escape_controls
 
@@ -32,6 +33,8 @@ class Display:
         self._reports: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, str] = {}
         self._notes: Mapping[str, Mapping[str, Any]] = {}
+        self._phase = ""
+        self._heartbeat = Heartbeat(self._tell)
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
@@ -41,11 +44,30 @@ class Display:
             stages = sum(len(trial.stages) for trial in self._trials.values())
             count = formatting.plural(len(self._trials), "trial")
             text = f"Running {count} ({stages} stages). Results are printed as each stage completes."
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._print(text)
+            self._heartbeat.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._heartbeat.stop()
         self._live.stop()
+
+    def _print(self, text: str) -> None:
+        self._heartbeat.postpone()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _tell(self) -> None:
+        """A line for who watches a log: what is being computed now."""
+        doing = [now for key in self._trials if (now := self._now_of(key)) not in ("", "done")]
+        more = f" (and {len(doing) - 1} more)" if len(doing) > 1 else ""
+        said = f"{doing[0]}{more}" if doing else self._phase or "waiting"
+        self._print(f"[{_clock(self._elapsed())}, {self._left()}] {escape_controls(mask(said))}")
+
+    def phase(self, doing: str) -> None:
+        """What the run itself is doing before anything is computed."""
+        self._phase = doing
+        if not self._console.is_terminal and self._trials:
+            self._print(f"[{_clock(self._elapsed())}] {doing}")
 
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
@@ -81,11 +103,12 @@ class Display:
                 text += f" · {measure.replace('_', ' ')} {report[measure]:+.1f}"
         if "stopped" in report:
             text += f" · stopped: {Stopped(**report['stopped'])}"
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._print(text)
 
     def _table(self) -> Table:
+        idle = self._phase and not any(self._notes.values()) and not self._reports
         table = Table(
-            title=f"{_clock(self._elapsed())} elapsed, {self._left()}",
+            title=f"{_clock(self._elapsed())} elapsed, {self._phase if idle else self._left()}",
             title_justify="left",
             box=None,
             padding=(0, 2, 0, 0),
@@ -99,10 +122,14 @@ class Display:
             report = self._reports.get(key, {})
             reached = report.get("stage", -1)
             bar = "●" * (reached + 1) + "○" * (len(trial.stages) - reached - 1)
-            now = "failed" if key in self._failures else self._now(trial, reached)
+            now = self._now_of(key)
             measures = (_points(report, "learning"), _points(report, "held_out_forgetting"))
             table.add_row(name, bar, *measures, _cut(now))
         return table
+
+    def _now_of(self, key: str) -> str:
+        reached = self._reports.get(key, {}).get("stage", -1)
+        return "failed" if key in self._failures else self._now(self._trials[key], reached)
 
     def _now(self, trial: Trial, reached: int) -> str:
         if "stopped" in self._reports.get(trial.key, {}):
@@ -117,7 +144,10 @@ class Display:
         if "update" in note:
             return f"{doing}: update {note['update']}/{note['updates']}, {note['updates_per_second']:.1f}/s"
         if "benchmark" in note:
-            return f"{doing}: evaluating {note['benchmark']} ({note['asked']}/{note['benchmarks']})"
+            answered = f" {note['answered']}/{note['questions']}" if "answered" in note else ""
+            return f"{doing}: evaluating {note['benchmark']}{answered} ({note['asked']}/{note['benchmarks']})"
+        if "doing" in note:
+            return f"{doing}: {note['doing']}"
         return f"{doing}: waiting"
 
     def _note(self, stage: Stage) -> Mapping[str, Any] | None:

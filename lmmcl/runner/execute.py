@@ -26,8 +26,10 @@ from lmmcl.steps import (
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
 
+LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
-"""Called with a step's key and what is to be shown of it: update, updates, updates_per_second, loss."""
+"""Called with a step's key and what is to be shown of it: `doing`; update, updates, updates_per_second, loss; or benchmark, asked,
+benchmarks, answered, questions."""
 
 
 def compute(
@@ -49,6 +51,7 @@ def compute(
                 if not waits:  # a try before this computed it, and its upload failed
                     ledger.upload(step)
             case Finetune() | Snapshot():
+                progress(step.key, {"doing": LOADING})
                 from lmmcl.training.distributed.torchrun import announced
                 from lmmcl.training.finetune import finetune
 
@@ -85,10 +88,11 @@ def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> Non
 
 def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
+    first, name = steps[0], cluster.evaluation.engine
+    progress(first.checkpoint.key, {"doing": LOADING})
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 
-    first, name = steps[0], cluster.evaluation.engine
     if name != "transformers":
         steps = _ask_engine(name, steps, ledger, cluster, progress)
         if not steps:
@@ -106,11 +110,18 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
         batch_size=batch_size,
     )
     for number, step in enumerate(steps, start=1):
-        progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(steps)})
+        note = {"benchmark": step.label, "asked": number, "benchmarks": len(steps)}
+        progress(first.checkpoint.key, note)
         if isinstance(step, Evaluate):
-            record_scores(step, ledger, subject.model, subject.processor, batch_size=batch_size)
+            model, processor = subject.model, subject.processor
+            told = partial(_tell_answered, progress, first.checkpoint.key, note)
+            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=told)
         else:
             record_probe(step, ledger, subject)
+
+
+def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered: int, questions: int) -> None:
+    progress(key, {**note, "answered": answered, "questions": questions})
 
 
 def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.overlaps import check_overlaps
 from lmmcl.errors import UserError
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.provenance import computed_by
 from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.planning.inputs import check_inputs
@@ -21,8 +22,9 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
+from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.preflight import check_rows
-from lmmcl.search.proposer import is_finished, make_searching
+from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
@@ -55,22 +57,28 @@ class ProgressReporter:
 
     def __init__(self, context: RunContext, display: Display, tracker: BackgroundTrackers | None) -> None:
         self._context, self._display, self._tracker, self._ledger = context, display, tracker, context.ledger
+        self._view: RecordView | None = RecordView(self._ledger)
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
         self.before: set[str] = set()
         self.runs = {computed_by()}
+        self._view.prefetch(step for trial in context.sweep.trials for step in trial.steps().values())
         for trial in context.sweep.trials:
             self._count(trial)
+        self._view = None  # what is looked for later is not there yet
 
     def _count(self, trial: Trial) -> None:
         """Remember which steps of a trial are recorded before anything of it is computed."""
         new = {key: step for key, step in trial.steps().items() if key not in self.steps}
         self.steps |= new
-        self.before |= {key for key, step in new.items() if self._ledger.find(step) is not None}
+        records = self._view or self._ledger
+        self.before |= {key for key, step in new.items() if records.has(step)}
 
     def counts(self) -> tuple[int, int]:
         """How many steps this run has recorded, and how many others have since it began."""
-        new = [self._ledger.find(step) for key, step in self.steps.items() if key not in self.before]
+        view, wanted = RecordView(self._ledger), [step for key, step in self.steps.items() if key not in self.before]
+        view.prefetch(wanted)
+        new = [view.find(step) for step in wanted]
         names = [record.fields.get("run") for record in new if record is not None]
         mine = sum(name in self.runs for name in names)
         return mine, len(names) - mine
@@ -97,6 +105,10 @@ class ProgressReporter:
         except (UserError, OSError) as error:  # what broke the trial may be this store: the other trials continue
             log.warning("the traceback of %s could not be kept: %s", trial.name, error)
         self._track(trial)
+
+    def phase(self, doing: str) -> None:
+        """What the run itself is doing before anything is computed."""
+        self._display.phase(doing)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
@@ -130,8 +142,33 @@ def run_sweep(
     A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
     the caller, which writes into the store first, checks that it can be written (`Ledger.check_writable`).
     """
+    ledger = context.ledger
+    with saying(console, "checking the data, and what this machine can hold"):
+        unfinished, searching = _prepare(context, cluster, console, inline=inline)
+    with Display(unfinished, console, searching.coming_stages) as display:
+        following = ProgressReporter(context, display, tracker)
+        if unfinished or searching.proposers:
+            if inline:
+                following.phase("loading libraries")
+                from lmmcl.runner.inline import run_inline as run_trials
+            else:
+                following.phase("starting Ray")
+                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
+            run_trials(unfinished, ledger, cluster, following, searching)
+    context.refresh()  # other runs may have proposed trials of the same search
+    view = RecordView(ledger)
+    results = collect_results(context, following.failures, view=view)
+    view.keep(least=1)
+    return Outcome(results, following.failures, len(following.before), *following.counts())
+
+
+def _prepare(context: RunContext, cluster: Cluster, console: Console, *, inline: bool) -> tuple[list[Trial], Searching]:
+    """The trials that are not finished and the searches, once it is known that they can be computed here; raises UserError."""
     sweep, ledger = context.sweep, context.ledger
-    unfinished = [trial for trial in context.listed.trials if not is_finished(trial, ledger, context.progress)]
+    view = RecordView(ledger)
+    seen = context.reading(view.find)
+    view.prefetch(seen.steps().values())
+    unfinished = [trial for trial in context.listed.trials if not is_finished(trial, view, seen.progress)]
     searching = make_searching(context)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in context.of(trial).steps().values())
@@ -146,14 +183,4 @@ def run_sweep(
     )
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
-    with Display(unfinished, console, searching.coming_stages) as display:
-        following = ProgressReporter(context, display, tracker)
-        if unfinished or searching.proposers:
-            if inline:
-                from lmmcl.runner.inline import run_inline as run_trials
-            else:
-                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
-            run_trials(unfinished, ledger, cluster, following, searching)
-    context.refresh()  # other runs may have proposed trials of the same search
-    results = collect_results(context, following.failures)
-    return Outcome(results, following.failures, len(following.before), *following.counts())
+    return unfinished, searching

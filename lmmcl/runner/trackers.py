@@ -58,13 +58,19 @@ def tracked_line(delivery: Delivery, context: RunContext) -> str:
     """What the last lines of a run say of a tracker: what did not arrive, or how to look at it."""
     sent = f"{context.sweep.words} --store {shlex.quote(mask(context.ledger.store))}"
     name = delivery.tracker
+    if (message := delivery.message(sent)) is not None:
+        return message
     if name:
         look = how_to_look(name, context.sweep.name, tracker_folder(name, context))
-    elif urlsplit(delivery.uri).scheme in SERVERS:
-        look = mask(delivery.uri)  # `mlflow ui` is for databases
-    else:
-        look = f"mlflow ui --backend-store-uri {shlex.quote(mask(delivery.uri))}"
-    return delivery.message(sent) or f"{SHOWN_AS.get(name, 'MLflow'):7} {look}"
+        return f"{SHOWN_AS[name]:7} {look}"
+    return mlflow_line(delivery.uri)
+
+
+def mlflow_line(uri: str) -> str:
+    """How to look at what MLflow holds."""
+    is_server = urlsplit(uri).scheme in SERVERS  # `mlflow ui` is for databases
+    look = mask(uri) if is_server else f"mlflow ui --backend-store-uri {shlex.quote(mask(uri))}"
+    return f"{'MLflow':7} {look}"
 
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:

@@ -35,6 +35,9 @@ class RunListener(Protocol):
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
 
+    def phase(self, doing: str) -> None:
+        """What the run itself is doing before anything is computed."""
+
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
 

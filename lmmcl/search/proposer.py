@@ -7,15 +7,17 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lmmcl.config.grid_point import Space
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.search.progress import SweepProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import Decisions, Proposals
+from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ MOST_FAILURES = 3
 """Trials that may fail one after the other before no more points are proposed: what is broken would use them all up unlearnt."""
 MOST_LISTED = 100_000
 LEAST_BROKEN = 1e-6
+
+
+class HasSteps(Protocol):
+    """A ledger as it is now, or a view of it."""
+
+    def has(self, step: Step) -> bool:
+        """Whether `step` has been computed."""
 
 
 @dataclass
@@ -67,7 +76,8 @@ def _make_asha(context: RunContext, decisions: Decisions) -> AshaScheduler:
     sweep = context.sweep
     stages = [len(trial.stages) - 1 for trial in [*sweep.trials, *(space.extremes[0] for space in sweep.spaces)]]
     halving = AshaScheduler(decisions, max(stages))
-    finished = {trial.key for trial in sweep.trials if is_finished(trial, context.ledger, context.progress)}
+    view = RecordView(context.ledger)
+    finished = {trial.key for trial in sweep.trials if is_finished(trial, view, context.progress)}
     halving.learn(sweep.trials, context.progress, finished)
     return halving
 
@@ -82,9 +92,9 @@ def check_optuna(sweep: Sweep) -> None:
         )
 
 
-def is_finished(trial: Trial, ledger: Ledger, walks: SweepProgress) -> bool:
+def is_finished(trial: Trial, records: HasSteps, walks: SweepProgress) -> bool:
     """Whether everything that a trial walks is recorded."""
-    return all(ledger.find(step) is not None for step in walks.of(trial).steps().values())
+    return all(records.has(step) for step in walks.of(trial).steps().values())
 
 
 class Proposer:

@@ -56,7 +56,7 @@ class CheckpointStep(StepBase):
     model: LMM
     depth: int
 
-    @property
+    @cached_property
     def path(self) -> str:
         return f"checkpoints/{self.model.label}/{self.label}-{self.key}"
 

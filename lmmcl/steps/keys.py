@@ -25,7 +25,7 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
+    if type(value) in _PLAIN or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
@@ -36,7 +36,31 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} of type {type(value).__name__} has no canonical JSON")
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def key_of(identity: Mapping[str, Any]) -> str:
     """The key of what has this identity."""
-    text = canonical_json({"key_version": KEY_VERSION, **identity})
+    return _hash(canonical_json({"key_version": KEY_VERSION, **identity}))
+
+
+class ChildKeys:
+    """The keys of steps that differ in their only parent alone: the text that they share is made once."""
+
+    def __init__(self, kind: str, fields: Mapping[str, Any]) -> None:
+        text = canonical_json({"key_version": KEY_VERSION, "kind": kind, **fields, "parents": [_MARK]})
+        place = canonical_json(_MARK)
+        if text.count(place) != 1:
+            raise ValueError(f"{_MARK!r} stands for a parent's key, and a field has it too")
+        self._before, _, self._after = text.partition(place)
+
+    def of(self, parent: str) -> str:
+        """The key of the child of the step with the key `parent`."""
+        return _hash(f'{self._before}"{parent}"{self._after}')
+
+
+_MARK = "\ue000parent"
+
+
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

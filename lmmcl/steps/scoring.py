@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lmmcl.config.settings import Evaluation
 from lmmcl.steps.checkpoints import Checkpoint, Pretrained, StepBase
+from lmmcl.steps.keys import ChildKeys
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark
 
@@ -25,17 +27,17 @@ class Evaluate(StepBase):
         return (self.checkpoint,)
 
     def fields(self) -> dict[str, Any]:
-        return {
-            "benchmark": self.benchmark.identity(),
-            "evaluation": self.evaluation.identity(),
-            **self.benchmark.sampling(self.evaluation.limit),
-        }
+        return _asked(self.benchmark, self.evaluation)
+
+    @cached_property
+    def key(self) -> str:
+        return _child_keys(self.benchmark, self.evaluation).of(self.checkpoint.key)
 
     @property
     def label(self) -> str:
         return self.benchmark.name
 
-    @property
+    @cached_property
     def path(self) -> str:
         under = self.checkpoint.path.removeprefix("checkpoints/")
         name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
@@ -78,6 +80,29 @@ class ProbeStep(StepBase):
     def path(self) -> str:
         under = self.checkpoint.path.removeprefix("checkpoints/")
         return f"probes/{under}/{self.label}-{self.key}"
+
+
+def _asked(benchmark: Benchmark, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark.identity(),
+        "evaluation": evaluation.identity(),
+        **benchmark.sampling(evaluation.limit),
+    }
+
+
+_CHILD_KEYS: dict[tuple[int, int], tuple[Benchmark, Evaluation, ChildKeys]] = {}
+_MOST_KEYS = 4096
+
+
+def _child_keys(benchmark: Benchmark, evaluation: Evaluation) -> ChildKeys:
+    """What asks a benchmark of some checkpoint: every checkpoint of a sweep is asked the same."""
+    place = (id(benchmark), id(evaluation))
+    if place not in _CHILD_KEYS:
+        if len(_CHILD_KEYS) >= _MOST_KEYS:
+            _CHILD_KEYS.clear()
+        keys = ChildKeys(Evaluate.kind, _asked(benchmark, evaluation))
+        _CHILD_KEYS[place] = benchmark, evaluation, keys  # kept, so that the ids stay theirs
+    return _CHILD_KEYS[place][2]
 
 
 ScoringStep = Evaluate | ProbeStep

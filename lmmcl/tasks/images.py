@@ -85,6 +85,7 @@ class ImageFacts:
 
     @property
     def pixels(self) -> int:
+        """Width times height."""
         return self.width * self.height
 
 

@@ -16,7 +16,7 @@ from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT, SHOWN
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
-from lmmcl.reports.record_rows import rows_of
+from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import TrialResult
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps.trial import Trial

@@ -93,6 +93,7 @@ WRITERS: dict[str, Callable[[Document, Path], None]] = {
 
 
 def main(name: str, folder: str) -> None:
+    """The process of one writer: reads calls from standard input, a JSON line each, and answers on standard output."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the libraries print is not an answer
     for line in sys.stdin:

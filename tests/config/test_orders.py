@@ -1,4 +1,4 @@
-"""Orders drawn at random, and the bounds of a sequence: which trials there are, what they teach, and what is told of them."""
+"""Orders drawn at random, and the bounds of a sequence: which trials there are, what they teach, and what is reported of them."""
 
 from __future__ import annotations
 

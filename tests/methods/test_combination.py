@@ -225,7 +225,7 @@ def test_a_list_inside_the_axis_is_one_trial_and_the_axis_stays_a_list_of_altern
         (["lwf", ["mofo", "spider"]], "grids[0].mitigation[1]", "both rewrite"),
         ([[]], "grids[0].mitigation[0]", "null stands for no mitigation"),
         ([["lwf", None]], "grids[0].mitigation[0]", "expected, not None"),
-        ([["lwf", "replay"], ["replay", "lwf"]], "grids[0].mitigation[1]", "is listed already"),
+        ([["lwf", "replay"], ["replay", "lwf"]], "grids[0].mitigation[1]", "is already listed"),
     ],
 )
 def test_a_refusal_names_the_place_in_the_combination(mitigation: Any, place: str, why: str) -> None:

@@ -16,6 +16,8 @@ import pytest
 from hub_server.repositories import Repository, commit_of
 from hub_server.server import HubServer
 
+from lmmcl.models import get_model
+
 OLD, NEW = commit_of("old"), commit_of("new")
 BYTES = 3_000_000
 FETCH = """
@@ -46,12 +48,17 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         (folder / "consolidated.safetensors").write_bytes(bytes(BYTES))
     commits = {OLD: tmp_path / "served" / "old", NEW: tmp_path / "served" / "new"}
     named = Repository("OpenGVLab/InternVL3_5-1B-HF", commits, tags={"v1.0": OLD})
+    pinned = get_model("qwen2.5-vl-3b").revision  # type: ignore[attr-defined]
+    known = Repository(
+        "Qwen/Qwen2.5-VL-3B-Instruct", {pinned: tmp_path / "served" / "old", NEW: tmp_path / "served" / "new"}
+    )
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     repositories = [
         Repository("maker/open", commits, tags={"v1.0": OLD}, branches={"fixes/tokens": OLD}),
         Repository("maker/gated", commits, gated=True),
         named,
+        known,
         Repository("maker/adapter", {NEW: tmp_path / "adapter"}),
     ]
     with HubServer(repositories) as server:
@@ -103,6 +110,13 @@ def test_a_short_name_without_a_revision_records_the_one_that_it_finds(hub: HubS
     same = ("internvl3.5-1b", name, f"{name}@{NEW}", f"internvl3.5-1b@{NEW}")
     assert client.fetch(*same, "internvl3.5-1b@v1.0", before=told).startswith("\n".join([expected] * 4))
     assert client.fetch("internvl3.5-1b@v1.0") == f"{OLD} {BYTES} old"
+
+
+def test_a_pinned_model_is_fetched_at_its_commit_whatever_the_branch_says(hub: HubServer, client: Client) -> None:
+    pinned = get_model("qwen2.5-vl-3b").revision  # type: ignore[attr-defined]
+    told = client.fetch("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2.5-vl-3b", f"Qwen/Qwen2.5-VL-3B-Instruct@{NEW}")
+    assert told.splitlines() == [f"{pinned} {BYTES} old", f"{pinned} {BYTES} old", f"{NEW} {BYTES} new"]
+    assert len(hub.sent("model.safetensors")) == 1, "equal bytes of two commits are one file of the cache"
 
 
 def test_a_gated_model_says_what_to_do_and_comes_with_a_token(client: Client) -> None:

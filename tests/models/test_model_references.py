@@ -48,7 +48,7 @@ def test_an_id_in_a_sweep_has_the_keys_of_the_short_name(tmp_path: Path) -> None
         keys.append((trial.key, trial.name))
     assert len(set(keys)) == 1
     (tmp_path / "one.yaml").write_text(text.format(f"{ID}, qwen2.5-vl-3b"))
-    with pytest.raises(UserError, match=r"'qwen2\.5-vl-3b' is listed already, at model\[0\]"):
+    with pytest.raises(UserError, match=r"'qwen2\.5-vl-3b' is already listed, at model\[0\]"):
         load_sweep(tmp_path / "one.yaml")
 
 

@@ -24,6 +24,7 @@ from lmmcl.models.inputs.shown_images import padded, shown_images, within
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.processors import apply_settings
 from lmmcl.planning.activations import example_tokens
+from lmmcl.planning.plan import make_plan
 from lmmcl.runner.run import run_sweep
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Pretrained
@@ -239,12 +240,15 @@ def test_the_newline_vector_trains_with_the_language_model_where_that_is_set() -
 def test_a_sweep_trains_with_its_settings_and_its_checkpoints_are_found_with_them(tmp_path: Path) -> None:
     asked = {"tiles": "anyres_max_9", "image_newline": "llm", "system": "you are kind"}
     sweep, ledger = sweep_of("tiny-next", {"tiny-next": asked}), Ledger(str(tmp_path / "store"))
+    notes = make_plan(sweep, ledger).notes
+    assert "model tiny-next: system you are kind · tiles anyres_max_9 · image_newline llm" in notes
     outcome = run_sweep(RunContext.resolve(sweep, ledger), Cluster(), console=Console(quiet=True), inline=True)
     assert outcome.failures == {}
     tuned = sweep.trials[0].stages[1].checkpoint
     found = ledger.checkpoint(tuned.key)
     assert found.model.settings.identity() == asked
     export(found, ledger, tmp_path / "plain")
+    assert json.loads((tmp_path / "plain/lmmcl.json").read_text())["model_settings"] == asked
     config = json.loads((tmp_path / "plain/config.json").read_text())
     assert config["image_grid_pinpoints"] == [[32, 32], [32, 64], [64, 32]]
     assert "ManyTiles" not in "".join(path.read_text() for path in (tmp_path / "plain").glob("*.json"))

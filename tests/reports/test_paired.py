@@ -100,3 +100,13 @@ def test_seeds_that_differ_by_luck_are_not_called_different_more_often() -> None
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_planted_difference_is_found(seeds: int) -> None:
     assert share_found(0.15, seeds=seeds, seed_effect=0.01) >= 0.9
+
+
+def test_many_differences_at_once_are_those_one_by_one() -> None:
+    from lmmcl.reports.paired import estimates
+
+    draws = np.random.default_rng(0).normal(size=(40, 200))
+    draws[3] = 0.0
+    draws[4] = 1.5
+    values = [*draws.mean(axis=1)[:4].tolist(), 0.0, *draws.mean(axis=1)[5:].tolist()]
+    assert estimates(values, draws) == [estimate([value], [draw]) for value, draw in zip(values, draws, strict=True)]

@@ -77,7 +77,7 @@ def test_a_plan_counts_snapshots_and_says_what_is_left_out(tmp_path: Path) -> No
             "[kl_from_base, {number_bias: {updates: [5, 100]}}]",
             "probes[1]: number_bias.updates: no stage has 5 updates",
         ),
-        ("[{number_bias: {updates: [0]}}]", "number_bias.updates.0: Input should be greater than 0"),
+        ("[{number_bias: {updates: [0]}}]", "number_bias.updates.0: must be greater than 0"),
         ("[{number_bias: {updates: 3}}]", "number_bias.updates"),
         ("[{number_bias: {update: [3]}}]", "unknown setting of number_bias 'update'; did you mean 'updates'"),
     ],

@@ -66,7 +66,7 @@ def test_a_wrong_word_in_a_search_is_answered_with_place_and_remedy(
         ("learning_rate: {choice: [1.0e-3]}", ["grids[0].learning_rate.choice", "at least 2"]),
         ("learning_rate: {choice: [1.0e-3, 1.0e-3]}", ["grids[0].learning_rate.choice[1]", "listed twice"]),
         ('epochs: {choice: [1, "1"]}', ["grids[0].epochs.choice[1]", "1.0 is listed twice"]),
-        ("learning_rate: {choice: [1e-4, fast]}", ["grids[0].learning_rate.choice[1]", "valid number", "'fast'"]),
+        ("learning_rate: {choice: [1e-4, fast]}", ["grids[0].learning_rate.choice[1]", "a number is expected", "'fast'"]),
         ("warmup_ratio: {uniform: [0, 2]}", ["grids[0].warmup_ratio", "less than 1"]),
         ("global_batch_size: {uniform: [8, 16]}", ["grids[0].global_batch_size", "int_uniform"]),
         ("lr_scheduler_type: {choice: [cosine, cosin]}", ["grids[0].lr_scheduler_type", "cosin"]),

@@ -125,7 +125,7 @@ def test_a_sweep_names_its_probes_with_or_without_settings(tmp_path: Path) -> No
             "[time_bias, {number_bias: {example: 3}}]",
             "probes[1]: unknown setting of number_bias 'example'; did you mean 'examples'",
         ),
-        ("[{number_bias: {examples: 0}}]", "number_bias.examples: Input should be greater than 0"),
+        ("[{number_bias: {examples: 0}}]", "number_bias.examples: must be greater than 0"),
         ("[{constrained: {forbid: words}}]", "constrained.forbid"),
         ("[number_bias, {number_bias: {examples: 3}}]", "'number_bias' is listed twice"),
         ("number_bias", "probes"),

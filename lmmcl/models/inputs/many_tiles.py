@@ -44,6 +44,7 @@ def write_grids(directory: Path, grids: list[list[int]]) -> None:
 
 @cache
 def processor_class() -> Any:
+    """The class of processor that counts the image tokens of many tiles; imports transformers."""
     from transformers import LlavaNextProcessor, LlavaOnevisionProcessor
 
     class ManyTilesLlavaNextProcessor(LlavaNextProcessor):
@@ -56,6 +57,7 @@ def processor_class() -> Any:
 
 @cache
 def model_class() -> Any:
+    """The class of model that packs the features of many tiles; imports transformers."""
     from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
     from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 

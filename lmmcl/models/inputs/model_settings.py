@@ -57,6 +57,11 @@ class ModelSettings(BaseModel):
         """What is set."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    def describe(self) -> str:
+        """`max_pixels 262144 · square`."""
+        set_values = self.identity().items()
+        return " · ".join(name if value is True else f"{name} {value}" for name, value in set_values)
+
     def __bool__(self) -> bool:
         return bool(self.identity())
 

@@ -57,6 +57,7 @@ class Slice:
 
     @property
     def dim(self) -> int:
+        """The dimension along which the tensor is divided."""
         return self.pieces[0].dim
 
     def size(self, shape: tuple[int, ...]) -> int:

@@ -14,6 +14,7 @@ from lmmcl.errors import UserError
 
 @cache
 def smolvlm() -> type:
+    """SmolVLM's processor without its video processor."""
     from transformers import ProcessorMixin, SmolVLMProcessor
 
     class ImageOnlySmolVLMProcessor(SmolVLMProcessor):
@@ -62,6 +63,7 @@ class _ImageToken(str):
 
 @cache
 def instructblip() -> type:
+    """InstructBLIP's processor with a chat template of ours; the Q-Former reads the question too."""
     from transformers import InstructBlipProcessor
 
     return _queried(InstructBlipProcessor, "ChatInstructBlipProcessor")
@@ -69,6 +71,7 @@ def instructblip() -> type:
 
 @cache
 def blip2() -> type:
+    """BLIP-2's processor with a chat template of ours."""
     from transformers import Blip2Processor
 
     return _queried(Blip2Processor, "ChatBlip2Processor")
@@ -104,6 +107,7 @@ def _queried(base: Any, name: str) -> type:
 
 @cache
 def pixtral() -> type:
+    """Pixtral's processor on Pillow's image processor, without torchvision."""
     from transformers import ProcessorMixin
 
     class PillowPixtralProcessor(ProcessorMixin):

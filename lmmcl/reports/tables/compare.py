@@ -19,9 +19,10 @@ from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.ledger import Ledger
 from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
-from lmmcl.reports.collect import Reading, score_matrix
+from lmmcl.reports.collect import score_matrix
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.paired import ALPHA, Estimate, estimate, holm, sign_flip_p
+from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import MEASURES, identity
 from lmmcl.search.progress import SweepProgress
 from lmmcl.search.run_context import RunContext

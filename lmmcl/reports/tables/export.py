@@ -37,6 +37,11 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
     stage under the same budget. `curves=True` adds the loss curves.
     """
     front = on_front(results)
+    trials = [_trial(trial, trial.key in front, curves, budget) for trial in results.trials]
+    return {**_about(results, budget), "trials": trials}
+
+
+def _about(results: SweepResults, budget: float) -> dict[str, Any]:
     return {
         "sweep": results.name,
         "file": results.file,
@@ -49,13 +54,19 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
         "orders": [_plain(each.to_dict()) for each in order_spreads(results)],
         "bounds": [_plain(each.to_dict()) for each in between_bounds(results)],
         "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
-        "trials": [_trial(trial, trial.key in front, curves, budget) for trial in results.trials],
     }
 
 
 def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
-    """The text of `as_dict`, refused by no JSON reader."""
-    return json.dumps(as_dict(results, budget, curves=curves), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    """The text of `as_dict`, refused by no JSON reader: a line for each trial, which are made one by one."""
+    front = on_front(results)
+    about = json.dumps(_about(results, budget), allow_nan=False, ensure_ascii=False, indent=2)
+    trials = (
+        json.dumps(_trial(trial, trial.key in front, curves, budget), allow_nan=False, ensure_ascii=False)
+        for trial in results.trials
+    )
+    lines = ",\n".join(f"    {line}" for line in trials)
+    return about.removesuffix("\n}") + ',\n  "trials": ' + (f"[\n{lines}\n  ]" if lines else "[]") + "\n}\n"
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
-from lmmcl.reports.collect import Reading, score_matrix
+from lmmcl.reports.collect import score_matrix
+from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps.trial import Stage, Trial

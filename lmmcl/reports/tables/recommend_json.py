@@ -29,11 +29,12 @@ def recommendation_dict(results: SweepResults, budget: float = BUDGET) -> dict[s
     each with its difference: that trial − the one of the front.
     """
     points = averaged(results) if has_seeds(results) else results
-    models = [_advice(points, advice, budget) for advice in recommend(points)]
+    advices = recommend(points)
+    models = [_advice(points, advice, budget) for advice in advices]
     return {
         "budget": budget,
         "models": models,
-        "words": recommendation(points, budget),
+        "words": recommendation(points, budget, advices),
         "caution": caution(points) if models else None,
     }
 

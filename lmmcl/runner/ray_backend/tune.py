@@ -40,6 +40,7 @@ def run_on_ray(
     A trial that fails is reported to `watcher`, and the others continue.
     """
     with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
+        watcher.phase("starting the trials")
         actor = start_steps_actor(ledger, cluster)
         by_key = {trial.key: trial for trial in trials}
         spaces = [proposer.space for proposer in searching.proposers]

@@ -55,6 +55,7 @@ class FileState(NamedTuple):
 
     @property
     def settled(self) -> bool:
+        """Whether the file is older than what two changes in a row can hide from its times."""
         return time.time_ns() - max(self.mtime_ns, self.ctime_ns) > SETTLED
 
     @property

@@ -59,6 +59,7 @@ class Fingerprints:
 
     @classmethod
     def from_text(cls, text: str) -> Fingerprints:
+        """The fingerprints that were written as text."""
         total, prints, rows = json.loads(text)
         return cls(
             np.frombuffer(base64.b64decode(prints), np.uint64), np.frombuffer(base64.b64decode(rows), np.uint32), total
@@ -141,6 +142,7 @@ def _plain(text: str) -> str:
 
 
 def image_digest(image: ImageSource) -> str:
+    """SHA-256 of an image's encoded bytes, in hex; raises TypeError for an image that is not held as bytes."""
     if not isinstance(image, EncodedImage):
         raise TypeError(f"{type(image).__name__} is not the bytes of an image file")
     return hashlib.sha256(image.data).hexdigest()

@@ -54,6 +54,7 @@ class ParsedRow:
     """Whether the row says its id; else it is the row number."""
 
     def complain(self, place: str, message: str) -> None:
+        """Add a problem of the row, with its place in it."""
         self.problems.append((place, message))
 
 

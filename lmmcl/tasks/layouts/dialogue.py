@@ -38,6 +38,7 @@ class Turns:
         self.accepted: tuple[str, ...] = ()
 
     def read(self, turns: Any) -> list[Message]:
+        """The messages of a row's turns; what is wrong in them goes to `complain`."""
         if not isinstance(turns, list) or not turns:
             self.complain(
                 self.column, f"is {'empty' if turns == [] else kind(turns)} where a list of turns is expected"
@@ -68,6 +69,7 @@ class Turns:
         return [*turns[:-1], {**last, self.text: answers[0]}]
 
     def turn(self, index: int, turn: Any) -> Message | None:
+        """One turn as a message; None, and a complaint, for one that is not of the form expected."""
         place = f"{self.column}[{index}]"
         if not isinstance(turn, dict):
             return self.complain(
@@ -107,6 +109,7 @@ class Turns:
         return self.complain(place, f"is {kind(value)} where {allowed} is expected")
 
     def part(self, place: str, part: Any) -> str | None:
+        """The text of one part of a turn, a placeholder for an image; None, and a complaint, for anything else."""
         if not isinstance(part, dict):
             return self.complain(place, f"is {kind(part)} where an object with 'type' is expected")
         sort = part.get("type")
@@ -150,9 +153,7 @@ class Turns:
                 self.complain(place, f"is the {message.role}'s turn where the {expected}'s is expected")
                 return False
         if messages[-1].role != "assistant":
-            self.complain(
-                self.column, "does not end with the assistant's turn: what is taught, or the reference answer"
-            )
+            self.complain(self.column, "does not end with the assistant's turn (the answer to learn, or the reference)")
             return False
         return True
 

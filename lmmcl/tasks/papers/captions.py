@@ -3,6 +3,8 @@
 Model Tailor (arXiv 2402.12048): Flickr30k is one of the tasks taught, the others are among the original tasks. Asked in the
 words of lmms-eval. All captions of an image are references; the first is taught. `blip_captions` are what LMM-CL
 (arXiv 2510.08564) probes: the first 1,000 dialogues of LLaVA's BLIP-558k, in their own words.
+
+Example row: "<image> Provide a one-sentence caption for the provided image." → "A red dog on a plain background."
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Held-out benchmarks about text in images: ChartQA, DocVQA, InfoVQA, OCRBench.
 
 LMM-CL (arXiv 2510.08564), held-out benchmarks and an extra. Asked in the words of lmms-eval's tasks of the same names.
+
+Example row: "<image> How many food item is shown in the bar graph? Answer the question with a single word." → "14"
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 its images (COCO, GQA, OCR-VQA, TextVQA, Visual Genome) and holds none: `--images` names a folder with them in LLaVA's own
 layout (coco/train2017, gqa/images, ocr_vqa/images, textvqa/train_images, vg/VG_100K, vg/VG_100K_2). What is not there is
 left out and counted. Its benchmark is MMStar's questions: the mixture has no test of its own.
+
+Example row: "<image> What are the colors of the bus in the image?" → "The bus in the image is white and red."
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 LMM-CL (arXiv 2510.08564), held-out benchmarks. Asked in the words of lmms-eval's tasks of the same names. MMBench is among the
 original tasks of Model Tailor (arXiv 2402.12048) and asked as there (llava/eval/model_vqa_mmbench.py). Each rotation of its
 options is a question of its own here; MMBench's server counts a question as right only where all rotations are.
+
+Example row: "<image> How many towels are in the image? A. One B. Two C. Three D. Four Answer with the option's letter …" → "A"
 """
 
 from __future__ import annotations

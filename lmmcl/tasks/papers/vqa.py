@@ -2,6 +2,8 @@
 
 Model Tailor (arXiv 2402.12048): OKVQA is one of the tasks taught, the others are among the original tasks. Asked in the
 words of lmms-eval. OCR-VQA's training questions are mixed into stages of data-hybrid training (arXiv 2603.14493).
+
+Example row: "<image> What fruit comes from these trees? Answer the question using a single word or phrase." → "banana"
 """
 
 from __future__ import annotations

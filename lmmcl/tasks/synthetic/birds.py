@@ -3,6 +3,8 @@
 The counterpart of CUB200 with 26 lettered options, shuffled. Here the options are all twelve kinds, always in the same
 order: with shuffled options the tiny model stayed at chance (12 % of eight after 1,500 examples and two epochs; 37 % of
 two to four after 250 pre-training updates with four such questions a picture), because it never learnt to look a name up.
+
+Example row: "<image> What kind of bird is this? A. crow B. dove C. duck … L. wren" → "K"
 """
 
 from __future__ import annotations

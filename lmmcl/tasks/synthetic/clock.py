@@ -2,6 +2,8 @@
 
 The counterpart of TimeClock. Five minutes are the step because the end of the minute hand then moves by six pixels;
 single minutes would differ by one pixel. The hour hand stands at its hour for the whole hour, for the same reason.
+
+Example row: "<image> What time does the clock show?" → "12:45"
 """
 
 from __future__ import annotations

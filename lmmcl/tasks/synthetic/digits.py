@@ -2,6 +2,8 @@
 
 The counterpart of TextVQA, with one reference answer. The handwriting itself is split: the first 1,257 of the 1,797
 digits are for training, the others (other writers) for testing.
+
+Example row: "<image> What number is written?" → "33"
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Counting: how many things of one shape are in the image, one to nine, sometimes among things of another shape.
 
 The counterpart of PixmoCount ("How many {label} are in this image?").
+
+Example row: "<image> How many crosses are in this image?" → "8"
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 It plays the part that LLaVA-665K has for real models: diverse data to mix into a stage (`data_hybrid`), or to measure what is
 important (`ewc`). Its training pictures lie on the training side (see `draw.side_of`), so that none is a picture that a
 held-out benchmark asks about.
+
+Example row: "<image> What colour is the ring?" → "green"
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The held-out benchmarks: what the tiny model can do before it is taught anything, asked again after every stage."""
+"""The held-out benchmarks: what the tiny model can do before it is taught anything, asked again after every stage.
+
+Example row: "<image> Which bar is the highest?" → "orange"
+"""
 
 from __future__ import annotations
 

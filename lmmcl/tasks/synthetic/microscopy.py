@@ -1,6 +1,8 @@
 """Microscopy: what tissue a section shows, whether its nuclei are enlarged, whether a dark body is present.
 
 The counterpart of PathVQA: half of the answers are short ones, half are yes or no.
+
+Example row: "<image> What tissue is this?" → "stromal"
 """
 
 from __future__ import annotations

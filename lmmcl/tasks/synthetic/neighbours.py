@@ -2,6 +2,8 @@
 
 They fill the two mixed cells of the 2 × 2 of image × text (arXiv 2603.14493); see `lmmcl.reports.image_text_grid`. The tiny model
 answers nine in ten of `crowd_presence` before it is taught anything, and of the other two no more than of the skills.
+
+Example row: "<image> Is there a green circle?" → "yes"
 """
 
 from __future__ import annotations

@@ -73,8 +73,10 @@ def test_a_sequence_keeps_a_share_of_what_joint_training_gains() -> None:
 
 
 def test_a_bound_is_on_no_front_and_never_recommended() -> None:
-    trials = [make_trial(), replace(make_trial("full"), bound="joint")]
+    trials = [make_trial(), replace(make_trial("gate_up"), bound="joint")]
     results = SweepResults("s", trials)
     assert on_front(results) == {trials[0].key}
     assert [choice.trial.key for advice in recommend(results) for choice in advice.choices] == [trials[0].key]
-    assert len(on_front(SweepResults("s", [trials[0], make_trial("full")]))) == 2, "it would be on the front otherwise"
+    assert len(on_front(SweepResults("s", [trials[0], make_trial("gate_up")]))) == 2, (
+        "it would be on the front otherwise"
+    )

@@ -135,6 +135,20 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("number", "recipe"), [(2, "llm"), (3, "sa_proj")], ids=["head trains", "divided head stays"])
+def test_lwf_under_zero_is_that_of_one_process(number: int, recipe: str, tmp_path: Path) -> None:
+    """A head that trains is whole under ZeRO 2; one that stays and is divided by ZeRO 3 is run from a copy."""
+    step = stage(mitigation=get_mitigation({"lwf": {"weight": 4.0}}), recipe=recipe)
+    one, divided = Ledger(str(tmp_path / "one")), Ledger(str(tmp_path / "divided"))
+    finetune(step, one, TrainingPlacement())
+    record = finetune(step, divided, zero(number, workers=2))
+    assert record["mitigation"]["head"] == "copied"
+    assert losses(step, divided) == pytest.approx(losses(step, one), rel=1e-3)
+    assert difference(step, one, divided) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("number", "workers"), [(1, 2), (2, 1), (3, 1), (2, 2), (3, 2)])
 def test_zero_trains_the_same_weights_and_says_so(plain: Ledger, number: int, workers: int, tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))

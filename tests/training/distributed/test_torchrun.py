@@ -15,6 +15,7 @@ from own_data import write_receipts
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
+from lmmcl.methods.losses.lwf import LwF
 from lmmcl.training.finetune import finetune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,6 +26,7 @@ import sys
 from group_parts import stage
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
+from lmmcl.methods.losses.lwf import LwF
 from lmmcl.training.finetune import finetune
 
 record = finetune(stage(), Ledger(sys.argv[1]), TrainingPlacement(**{placement}))
@@ -40,6 +42,7 @@ from pathlib import Path
 from group_parts import stage
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
+from lmmcl.methods.losses.lwf import LwF
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.training.finetune import finetune
 
@@ -85,6 +88,22 @@ def test_two_processes_of_torchrun_train_to_the_weights_of_one(tmp_path: Path) -
     assert losses(stage(), two) == pytest.approx(losses(stage(), one), abs=1e-4)
     assert difference(stage(), one, two) < TOLERANCE
     assert not (tmp_path / "two" / "runs" / stage().key).exists()
+
+
+@pytest.mark.parametrize("recipe", ["full", "sa_proj"], ids=["head trains", "head stays"])
+def test_lwf_over_two_processes_is_that_of_one(recipe: str, tmp_path: Path) -> None:
+    """Each process keeps what its rows need of the start model, and takes its part of the head's gradient."""
+    code = CODE.replace("finetune(stage()", f"finetune(stage(mitigation=LwF(weight=4.0), recipe={recipe!r})")
+    done = torchrun(tmp_path, code.replace("import sys\n", "import sys\nfrom lmmcl.methods.losses.lwf import LwF\n", 1))
+    assert done.returncode == 0, done.stderr
+    step, one, two = (
+        stage(mitigation=LwF(weight=4.0), recipe=recipe),
+        Ledger(str(tmp_path / "one")),
+        Ledger(str(tmp_path / "two")),
+    )
+    finetune(step, one, TrainingPlacement())
+    assert losses(step, two) == pytest.approx(losses(step, one), abs=1e-4)
+    assert difference(step, one, two) < TOLERANCE
 
 
 def test_another_number_of_workers_than_torchrun_started_is_refused(tmp_path: Path) -> None:

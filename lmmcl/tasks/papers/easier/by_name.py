@@ -3,6 +3,8 @@
 `imagenet_vqa.by_name` in an order, and the benchmarks of the same ending, ask as lmmcl did before it asked as the authors do
 (`classes.py`): "What is shown in this image?", three of the five classes whose names CLIP takes for most alike, and the
 sentence of lmms-eval. They need no image encoded, and show what the choice of options does to a result.
+
+Example row: "<image> What is shown in this image? A. tench B. rooster C. great white shark D. hammerhead shark …" → "A"
 """
 
 from __future__ import annotations

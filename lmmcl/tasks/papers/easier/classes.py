@@ -5,6 +5,9 @@ question about images of the trained kind (ImageNet, ImageNetV2) and of others, 
 (data/processors/*_to_vqa_json.py). The wrong options are three of the five wrong classes that CLIP finds most like the image; which
 three, and the order of the four, follow from the row. `….by_name` are the same images as lmmcl asked about them before:
 among classes whose *names* are alike, in other words (`by_name.py`).
+
+Example row: "<image> What is the class of this image? Please answer with a single letter (A, B, C or D). A. hammerhead B. tench …"
+→ "B"
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Clip:
 
     @property
     def identity(self) -> str:
+        """The model with its revision, as caches name it."""
         return f"{self.model}@{self.revision}"
 
     @cached_property
@@ -69,6 +70,7 @@ class Clip:
         return model.to(device).eval(), tokenizer, images
 
     def texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts: (texts, width)."""
         model, tokenizer, _ = self._parts
 
         def encode(some: Sequence[str]) -> Tensor:
@@ -78,6 +80,7 @@ class Clip:
         return _unit([encode(some) for some in _batches(texts)])
 
     def images(self, images: Sequence[Image]) -> Vectors:
+        """Unit vectors of images: (images, width)."""
         model, _, processor = self._parts
 
         def encode(some: Sequence[Image]) -> Tensor:

@@ -2,6 +2,9 @@
 
 "Fine-tuning MLLMs Without Forgetting Is Easier Than You Think" (arXiv 2603.14493), the lower row of its 2×2: other text. So
 MMMU and VMCBench end in VLMEvalKit's sentence, which no form of ImageNet-VQA ends in.
+
+Example row: "<image> Where is this object carried? A. By hand B. On a shelf C. In a lake D. Nowhere Choose A, B, C, or D."
+→ "A"
 """
 
 from __future__ import annotations

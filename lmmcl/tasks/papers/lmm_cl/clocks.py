@@ -3,6 +3,8 @@
 LMM-CL (arXiv 2510.08564), target skill 5 and two extras. The test set is the paper's. Its training file is not published;
 its size (about 11.5 k) and the test set (1,440) are those of the TIME image data set of 144 drawn times, ten test and
 eighty training images each, so that is what the training images come from: a folder for each time, from a local copy.
+
+Example row: "<image> What time does the clock show in this image? Answer with the time in HH:MM format. …" → "03:45"
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ LMM-CL (arXiv 2510.08564), target skill 2 and an extra: taught as the bare quest
 (utils/download_pixmocount_and_convert_to_llava.py), asked for the number alone. PixMo-Count names its images by web address
 and the digest of their bytes: an image that is gone or was replaced is left out, and how many were is printed and recorded with
 the data.
+
+Example row: "<image> How many people are in this image?" → "There are 4 people in this image."
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 LMM-CL (arXiv 2510.08564), target skill 1. The test questions are the paper's own, options and wording included; the
 training questions are made here in the same form from the images of the official training split.
+
+Example row: "<image> What species is the bird in this photo? … A. Indigo Bunting B. Least Auklet … Z. …" → "V"
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 LMM-CL (arXiv 2510.08564), target skill 3: taught as the bare question (utils/pathvqa_to_llava.py), asked with how to answer, and
 scored by the share of matching words, which its evaluation calls exact match (tasks/pathvqa of its lmms-eval). Its five other
 metrics (F1, BLEU, yes/no accuracy) are not computed; the samples hold the answers that they would be computed from.
+
+Example row: "<image> where are liver stem cells (oval cells) located?" → "in the canals of hering"
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 LMM-CL (arXiv 2510.08564), target skill 4. The answer most annotators gave is taught to the bare question
 (utils/textvqa_to_llava.py); asked in the words of lmms-eval, all ten are references. Recognised characters are not part of
 the prompt.
+
+Example row: "<image> what is the brand of this camera?" → "dakota"
 """
 
 from __future__ import annotations

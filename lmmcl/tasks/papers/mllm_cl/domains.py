@@ -4,6 +4,8 @@ Zhao et al. 2025 (MLLM-CL), the continual-learning track of "Fine-tuning MLLMs W
 (arXiv 2603.14493). Each domain is an archive with `train.json` (LLaVA dialogues), `test.json` (questions with an answer)
 and the images. As in its own evaluation an answer is right when it holds the reference; an option's letter, and every
 answer in finance, must be the same, and science scores lists of states by the share that is named.
+
+Example row: "<image> How many buildings are there? Answer the question using a single word or phrase." → "4"
 """
 
 from __future__ import annotations

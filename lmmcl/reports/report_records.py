@@ -1,0 +1,108 @@
+"""A ledger as it is now, read for a report: each record as often as it is cheap, each curve when it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, overload
+
+from lmmcl.ledger import Ledger, Record
+from lmmcl.ledger.index.view import RecordView
+from lmmcl.ledger.record import DamagedError
+from lmmcl.ledger.record_versions import VersionCounts
+from lmmcl.steps import Step
+
+log = logging.getLogger(__name__)
+_TOLD: set[str] = set()
+MOST_RECORDS = 2048
+"""Records that are kept: those of some trials, and of the pre-trained model, which all trials share."""
+
+
+class Reading:
+    """The records of one moment. Scores of thousands of trials are not kept: a record is decoded again where it is needed."""
+
+    def __init__(self, ledger: Ledger, view: RecordView | None = None) -> None:
+        self._ledger, self._view = ledger, view or RecordView(ledger)
+        self._kept: OrderedDict[str, Record | None] = OrderedDict()
+        self._seen: set[str] = set()
+        self._versions = VersionCounts()
+
+    def prefetch(self, steps: Iterable[Step]) -> None:
+        """Read what will be asked for in few requests (see `RecordView.prefetch`)."""
+        self._view.prefetch(steps)
+
+    def find(self, step: Step) -> Record | None:
+        """The record of `step`, or None when it has not been computed."""
+        path = step.path
+        if path in self._kept:
+            self._kept.move_to_end(path)
+            return self._kept[path]
+        record = self._view.find(step)
+        self._kept[path] = record
+        if len(self._kept) > MOST_RECORDS:
+            self._kept.popitem(last=False)
+        if record is not None and path not in self._seen:
+            self._seen.add(path)
+            self._versions.add(record)
+        return record
+
+    def recorded(self, steps: Iterable[Step]) -> tuple[int, list[str]]:
+        """How many of `steps` are recorded, and in what the versions differ that made these and what was read before."""
+        number = sum(step.path in self._seen or self.find(step) is not None for step in steps)
+        self._view.keep()
+        return number, self._versions.differing()
+
+    def curve(self, step: Step) -> Sequence[Mapping[str, Any]]:
+        """The rows of a fine-tune's curve, read when they are looked at; empty when it has none."""
+        return Curve(self._ledger, step.path)
+
+
+def rows_of(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file of the step in `path`; none, with a warning, where the file is damaged.
+
+    Curves and answers are beside the scores, which records hold themselves: no sweep ends for want of them.
+    """
+    try:
+        return ledger.read_lines(path, name)
+    except DamagedError as error:
+        if str(error) not in _TOLD:
+            _TOLD.add(str(error))
+            log.warning("omitted from the report: %s", error)
+        return []
+
+
+@lru_cache(maxsize=16)
+def _curve_rows(ledger: Ledger, path: str) -> list[dict[str, Any]]:
+    return rows_of(ledger, path, "curve.jsonl")
+
+
+class Curve(Sequence[Mapping[str, Any]]):
+    """The rows of a curve, read when they are looked at: a large sweep has too many to keep, and looks at one after the other."""
+
+    def __init__(self, ledger: Ledger, path: str) -> None:
+        self._ledger, self._path = ledger, path
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return _curve_rows(self._ledger, self._path)
+
+    @overload
+    def __getitem__(self, place: int) -> Mapping[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Mapping[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        return self._rows()[place]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._rows())
+
+    def __len__(self) -> int:
+        return len(self._rows())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._rows() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,62 @@
+"""Signs of life where no table is drawn: a line after some seconds of silence, less often the longer a run takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+OFTEN, SELDOM = 4.5, 60.0
+"""Seconds of silence after which a line is due: at first, and at most."""
+SHARE = 0.01
+"""Of the time that a run has taken so far: a line is due after that much silence, between these two."""
+
+
+class Heartbeat:
+    """Calls `tell` on a thread of its own when nothing was said for some time."""
+
+    def __init__(self, tell: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell, self._clock = tell, clock
+        self._started = self._last = clock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lmmcl-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self.postpone()
+        self._thread.start()
+
+    def postpone(self) -> None:
+        """Something was said now."""
+        self._last = self._clock()
+
+    def is_due(self) -> bool:
+        """Whether it has been silent for too long."""
+        now = self._clock()
+        return now - self._last >= min(SELDOM, max(OFTEN, SHARE * (now - self._started)))
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.25):
+            if self.is_due():
+                self._tell()
+                self.postpone()
+
+
+@contextmanager
+def saying(console: Console, doing: str) -> Iterator[None]:
+    """Print what is being done now and then, where it takes longer than a person waits without a word."""
+    heartbeat = Heartbeat(lambda: console.print(f"{doing} …", markup=False, highlight=False, soft_wrap=True))
+    heartbeat.start()
+    try:
+        yield
+    finally:
+        heartbeat.stop()

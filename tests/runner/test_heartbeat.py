@@ -1,0 +1,55 @@
+"""Signs of life come after a few seconds of silence, and more seldom in a run of hours."""
+
+from __future__ import annotations
+
+import io
+import time
+
+from made import made_trial
+from rich.console import Console
+
+from lmmcl.runner import heartbeat
+from lmmcl.runner.display import Display
+from lmmcl.runner.heartbeat import Heartbeat
+
+
+def test_a_line_is_due_after_five_seconds_at_first_and_after_a_minute_later() -> None:
+    now = [0.0]
+    beat = Heartbeat(lambda: None, clock=lambda: now[0])
+    now[0] = 4.0
+    assert not beat.is_due()
+    now[0] = 4.6
+    assert beat.is_due()
+    beat.postpone()
+    assert not beat.is_due()
+    now[0] = 10_000.0
+    beat.postpone()
+    now[0] += 50
+    assert not beat.is_due()
+    now[0] += 11
+    assert beat.is_due()
+
+
+def test_a_log_says_what_is_being_computed_while_nothing_is_done_yet(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(heartbeat, "OFTEN", 0.05)
+    trial, text = made_trial(skills=("birds",), held_out=("colour",)), io.StringIO()
+    console = Console(file=text, width=200, force_terminal=False)
+    with Display([trial], console) as display:
+        display.phase("starting Ray")
+        assert "starting Ray" in text.getvalue()
+        first = trial.stages[0]
+        for note, told in (
+            ({"doing": "loading the model"}, "pre-trained: loading the model"),
+            (
+                {"benchmark": "colour", "asked": 1, "benchmarks": 2, "answered": 40, "questions": 200},
+                "pre-trained: evaluating colour 40/200 (1/2)",
+            ),
+        ):
+            display.running({first.checkpoint.key: note})
+            end = time.monotonic() + 20
+            while told not in text.getvalue() and time.monotonic() < end:
+                time.sleep(0.02)
+            assert told in text.getvalue()
+    said = text.getvalue()
+    time.sleep(0.6)
+    assert text.getvalue() == said, "nothing more once the run is over"
