@@ -76,8 +76,14 @@ def collect_results(
         wanted=len(wanted),
         recorded=recorded,
         searches=search_states(sweep, ledger),
-        notes=[*describe_overlaps(sweep), *notes],
+        notes=[*_overrides(sweep), *describe_overlaps(sweep), *notes],
     )
+
+
+def _overrides(sweep: Sweep) -> list[str]:
+    """What depends on the skill or the stage, in a line: names of trials do not tell it."""
+    lines = sweep.stage_overrides.describe()
+    return [f"settings that differ by skill or stage: {'; '.join(lines)}"] if lines else []
 
 
 def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
