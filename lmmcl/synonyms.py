@@ -182,8 +182,9 @@ REMARKS = {
     "optimizer": "the optimizer is AdamW",
     "num_beams": "answers are decoded greedily",
     "do_sample": "answers are decoded greedily",
+    **{f"zero{stage}": f"write strategy: deepspeed and zero_stage: {stage}" for stage in (1, 2, 3)},
     "dora": "write {lora: {dora: true}}",
-    "qlora": "weights are never quantised, so that what is frozen can be proved to have stayed",
+    "qlora": "weights are never quantised, so that frozen ones can be proved unchanged",
 }
 """What else is said of a word, where a name alone would mislead."""
 

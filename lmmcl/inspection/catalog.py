@@ -81,7 +81,7 @@ def model_facts(name: str) -> dict[str, Any]:
         try:
             recipes[recipe.name] = _size(count_trained(recipe, model).trained)
         except UserError as error:
-            refused[recipe.name] = error.message.partition("; its roles:")[0].partition("; did you mean")[0]
+            refused[recipe.name] = error.message.partition(" Its roles:")[0].partition("; did you mean")[0].rstrip(".")
     total = _size(sum(counts.values()))
     roles = {role: _size(n) for role, n in folded.items()}
     about = model.about()

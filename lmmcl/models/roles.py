@@ -111,9 +111,10 @@ def select(roles: Mapping[str, str], selectors: Iterable[str], *, model: str) ->
         hits = {name for name, role in roles.items() if selects(resolved, role)}
         if not hits:
             why = _why_not(resolved, roles.values())
+            near = _near(selector, roles.values()) or "."
             raise UserError(
-                f"selector {shown(selector)} matches no parameter of {model}{why}{_near(selector, roles.values())}; "
-                f"its roles: {', '.join(summary(roles.values()))}"
+                f"selector {shown(selector)} matches no parameter of {model}{why}{near} Its roles: "
+                f"{', '.join(summary(roles.values()))}"
             )
         chosen |= hits
     return chosen

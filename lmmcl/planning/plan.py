@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
-from lmmcl.methods.recipes.adapters import KappaTune
 from lmmcl.models.hub import HubLMM
-from lmmcl.planning.data_notes import data_notes, overlap_notes
+from lmmcl.planning.data_notes import overlap_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
-from lmmcl.planning.flops import Hours, estimate_hours, known_size
+from lmmcl.planning.flops import Hours, estimate_hours
 from lmmcl.planning.memory_estimate import asked_memory, stage_memory
 from lmmcl.planning.search_plan import SearchPlan, plan_searches
 from lmmcl.planning.throughput import Pace, estimate_pace
+from lmmcl.planning.trial_notes import trial_notes
 from lmmcl.reports import formatting
 from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
@@ -137,12 +137,9 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
     sizes = {trial.key: _stage_bytes(trial) for trial in sweep.trials}
     overlaps = tuple(find_overlaps(sweep))
     differing = sweep.stage_overrides.describe()
-    asked = (each.model for each in sweep.trials if each.model.settings)
-    settings = (f"model {model.name}: {model.settings.describe()}" for model in asked)
     notes = (
-        *settings,
         *differing,
-        *(note for trial in sweep.trials for note in _notes(trial)),
+        *(note for trial in sweep.trials for note in trial_notes(trial)),
         *overlap_notes(overlaps),
     )
     return Plan(
@@ -161,65 +158,6 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
         infeasible=find_infeasible(sweep, cluster, missing, lambda step: True) if cluster else (),
         overlaps=overlaps,
     )
-
-
-def _notes(trial: Trial) -> Iterator[str]:
-    """What the numbers of a plan do not tell of a trial."""
-    for recipe in {settings.recipe.name: settings.recipe for settings in trial.settings.values()}.values():
-        if isinstance(recipe.adapter, KappaTune):
-            yield f"{recipe.name} chooses its layers when a stage begins: its parameters and bytes are upper bounds"
-    yield from _by_stage(trial)
-    yield from _left_out(trial)
-    yield from few_examples(trial)
-    yield from data_notes(trial)
-
-
-def _by_stage(trial: Trial) -> Iterator[str]:
-    """What each stage trains, where that differs."""
-    trained = {number: count_trained(each.recipe, trial.model).trained for number, each in trial.settings.items()}
-    if len(set(trained.values())) > 1:
-        numbers = ", ".join(f"{number:,} at stage {stage}" for stage, number in trained.items())
-        yield f"{trial.name}: parameters trained: {numbers}; the table shows the most"
-
-
-def _taught_stages(trial: Trial) -> Iterator[Finetune]:
-    """The fine-tune of each stage."""
-    return (stage.tuned for stage in trial.stages if stage.tuned is not None)
-
-
-def few_examples(trial: Trial) -> Iterator[str]:
-    """Skills of a trial with fewer examples than an update takes: some are taken twice, so an epoch is more than one pass."""
-    for stage in _taught_stages(trial):
-        size = stage.examples or known_size(stage.skill)
-        size = size and min(size, stage.training.examples or size)
-        batch = stage.training.global_batch_size
-        if size and size < batch:
-            updates = stage.training.updates(size)
-            yield (
-                f"{stage.skill.name} has {formatting.plural(size, 'training example')} and global_batch_size is {batch}: "
-                f"an update shows each {batch / size:.3g} times, and a stage has {formatting.plural(updates, 'update')}"
-            )
-
-
-def _left_out(trial: Trial) -> Iterator[str]:
-    """The updates of probes and evaluations that lie beyond the end of a stage, and stages whose end nobody knows yet."""
-    asked = [(f"{probe.name} is", probe.name, probe.updates) for probe in trial.probes if probe.updates]
-    if trial.evaluation.looks_inside:
-        every = trial.evaluation.every
-        asked.append(("benchmarks are", "evaluation inside stages", (every,) if every else trial.evaluation.updates))
-    for stage in _taught_stages(trial) if asked else ():
-        for what, name, updates in asked:
-            beyond = [update for update in updates if stage.updates and update > stage.updates]
-            if beyond:
-                yield (
-                    f"{what} skipped after {_numbers(beyond)} updates of {stage.skill.name}: its stage has {stage.updates}"
-                )
-            if stage.updates is None:
-                yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
-
-
-def _numbers(some: Sequence[int]) -> str:
-    return ", ".join(map(str, some))
 
 
 def _trial_plan(

@@ -22,7 +22,7 @@ from lmmcl.ledger.store import full, is_full
 from lmmcl.masking import mask
 from lmmcl.planning.data_notes import data_notes, overlap_notes
 from lmmcl.planning.nearby_stores import store_state
-from lmmcl.planning.plan import few_examples
+from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.correlation import correlation_table
@@ -125,7 +125,7 @@ def _show_again(
     console: Console,
     started: float,
 ) -> None:
-    """The table of a sweep of which all is recorded, and whose page and MLflow show it as it is."""
+    """The table of a sweep that is recorded whole, and whose page and MLflow show it as it is."""
     results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, view=view)
     print_table(results, console)
     lines = [

@@ -41,7 +41,7 @@ def page_of(folder: Path, sweep: Sweep, ledger: Ledger, view: RecordView, places
 
 
 def note_shown(folder: Path, sweep: Sweep, ledger: Ledger, view: RecordView, places: Destinations) -> None:
-    """Write down what page and MLflow show now; nothing where that is not all, or where it cannot be told."""
+    """Write down what page and MLflow show now; nothing where that is not all, or where it cannot be known."""
     state = _state(sweep, ledger, view, places)
     if state is not None:
         write_text(folder / NOTE, json.dumps(state, indent=1))

@@ -2,7 +2,7 @@
 
     index/<random>.records      SHA-256 of the rest, a line of JSON (paths, stamps, sizes of blocks), compressed blocks of records
 
-A segment is written once and never changed. It is no truth: what it says of a path counts only while the record of that path has
+A segment is written once and never changed. It is not the truth: what it says of a path counts only while the record there has
 the same stamp (size, and time of change or tag), and without it the records themselves are read. Scores of questions are kept as
 arrays: they are most of a record, and slow to read as text.
 """

@@ -153,9 +153,7 @@ class Turns:
                 self.complain(place, f"is the {message.role}'s turn where the {expected}'s is expected")
                 return False
         if messages[-1].role != "assistant":
-            self.complain(
-                self.column, "does not end with the assistant's turn: what is taught, or the reference answer"
-            )
+            self.complain(self.column, "does not end with the assistant's turn (the answer to learn, or the reference)")
             return False
         return True
 

@@ -92,7 +92,7 @@ def test_more_last_blocks_than_there_are_is_refused(selector: str) -> None:
 
 def test_the_head_of_a_model_with_tied_embeddings_is_refused_with_the_reason() -> None:
     assert trained_roles(get_recipe("head"), get_model("tiny-next")) == {"llm.head"}
-    with pytest.raises(UserError, match=r"head is tied: one tensor with llm\.embeddings.*its roles: llm\.blocks"):
+    with pytest.raises(UserError, match=r"head is tied: one tensor with llm\.embeddings.*Its roles: llm\.blocks"):
         count_trained(get_recipe("head"), TINY)
 
 
