@@ -22,7 +22,7 @@ from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
-from lmmcl.reports.results import MEASURES, PAIRED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -127,7 +127,7 @@ def trial_result(
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
-        draws={name: draw for name, draw in matrix.draws().items() if name in PAIRED} if stages else {},
+        draws={name: draw for name, draw in matrix.draws().items() if name in RESAMPLED} if stages else {},
         stopped=walk.stopped,
         bound=trial.bound,
     )
