@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
 
 OFTEN, SELDOM = 4.5, 60.0
 """Seconds of silence after which a line is due: at first, and at most."""
@@ -46,3 +49,14 @@ class Heartbeat:
             if self.is_due():
                 self._tell()
                 self.postpone()
+
+
+@contextmanager
+def saying(console: Console, doing: str) -> Iterator[None]:
+    """Print what is being done now and then, where it takes longer than a person waits without a word."""
+    heartbeat = Heartbeat(lambda: console.print(f"{doing} …", markup=False, highlight=False, soft_wrap=True))
+    heartbeat.start()
+    try:
+        yield
+    finally:
+        heartbeat.stop()

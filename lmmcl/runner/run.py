@@ -22,8 +22,9 @@ from lmmcl.reports.failures import forget_failures, keep_failure
 from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
+from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.preflight import check_rows
-from lmmcl.search.proposer import is_finished, make_searching
+from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
@@ -141,6 +142,28 @@ def run_sweep(
     A trial that fails does not stop the others. Raises UserError for what this machine lacks, before anything is spent;
     the caller, which writes into the store first, checks that it can be written (`Ledger.check_writable`).
     """
+    ledger = context.ledger
+    with saying(console, "checking the data, and what this machine can hold"):
+        unfinished, searching = _prepare(context, cluster, console, inline=inline)
+    with Display(unfinished, console, searching.coming_stages) as display:
+        following = ProgressReporter(context, display, tracker)
+        if unfinished or searching.proposers:
+            if inline:
+                following.phase("loading libraries")
+                from lmmcl.runner.inline import run_inline as run_trials
+            else:
+                following.phase("starting Ray")
+                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
+            run_trials(unfinished, ledger, cluster, following, searching)
+    context.refresh()  # other runs may have proposed trials of the same search
+    view = RecordView(ledger)
+    results = collect_results(context, following.failures, view=view)
+    view.keep(least=1)
+    return Outcome(results, following.failures, len(following.before), *following.counts())
+
+
+def _prepare(context: RunContext, cluster: Cluster, console: Console, *, inline: bool) -> tuple[list[Trial], Searching]:
+    """The trials that are not finished and the searches, once it is known that they can be computed here; raises UserError."""
     sweep, ledger = context.sweep, context.ledger
     view = RecordView(ledger)
     seen = context.reading(view.find)
@@ -160,18 +183,4 @@ def run_sweep(
     )
     ledger.remove_abandoned()
     forget_failures(ledger, sweep.trials)
-    with Display(unfinished, console, searching.coming_stages) as display:
-        following = ProgressReporter(context, display, tracker)
-        if unfinished or searching.proposers:
-            if inline:
-                following.phase("loading libraries")
-                from lmmcl.runner.inline import run_inline as run_trials
-            else:
-                following.phase("starting Ray")
-                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
-            run_trials(unfinished, ledger, cluster, following, searching)
-    context.refresh()  # other runs may have proposed trials of the same search
-    view = RecordView(ledger)
-    results = collect_results(context, following.failures, view=view)
-    view.keep(least=1)
-    return Outcome(results, following.failures, len(following.before), *following.counts())
+    return unfinished, searching

@@ -41,6 +41,7 @@ class RecordView:
         self._read: dict[str, tuple[str, Record] | None] = {}
         """What was read from the store itself, with its stamp; None for records that cannot be used."""
         self._stamps: dict[str, str | None] = {}
+        self._written: set[str] = set()
 
     def find(self, step: Step) -> Record | None:
         """The record of `step`, or None when it has not been computed."""
@@ -151,7 +152,7 @@ class RecordView:
 
         A store that cannot be written is read as before: the index makes nothing possible, only faster.
         """
-        new = [found for found in self._read.values() if found is not None]
+        new = [found for found in self._read.values() if found is not None and found[1].path not in self._written]
         if len(new) < least:
             return
         old = self._names if len(self._names) >= MOST_SEGMENTS else []
@@ -164,6 +165,7 @@ class RecordView:
         except (OSError, UserError) as error:
             log.debug("the index of %s was not written: %s", self._ledger.store, error)
             return
+        self._written |= {record.path for _, record in new}
         for name in old:
             with suppress(FileNotFoundError, OSError, UserError):
                 self._ledger.files.remove(name)

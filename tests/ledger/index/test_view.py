@@ -159,6 +159,15 @@ def test_many_files_of_an_index_become_one(tmp_path: Path) -> None:
     assert set(decode_segment(file.read_bytes()).stamps) == {step.path for step in steps}
 
 
+def test_a_view_writes_each_record_to_the_index_once(tmp_path: Path) -> None:
+    sweep, ledger = finished_sweep(tmp_path), Ledger(str(tmp_path / "store"))
+    view = RecordView(ledger)
+    assert all(view.has(step) for step in sweep.steps.values())
+    view.keep(least=1)
+    view.keep(least=1)
+    assert len(list((tmp_path / "store" / "index").iterdir())) == 1
+
+
 def test_a_store_that_cannot_be_written_is_read_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep, ledger = finished_sweep(tmp_path), Ledger(str(tmp_path / "store"))
 

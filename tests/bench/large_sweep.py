@@ -1,0 +1,90 @@
+"""Looking at a large sweep: plan, status, report, JSON and HTML of made-up records, by this build and an earlier one.
+
+    python tests/bench/large_sweep.py [--trials 1000] [--repeats 3] [--baseline WORKTREE] [--keep FOLDER]
+
+Each build fills a store of its own (5 stages, 13 benchmarks of 200 questions), since their keys may differ; commands are
+alternated. `first` is the first command on a store without an index, which it writes. Prints a table and one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from sides import HERE, Cost, lmmcl, middle, python
+
+COMMANDS = {
+    "plan": ["plan"],
+    "status": ["status"],
+    "report": ["report"],
+    "JSON": ["report", "--format", "json", "--to", "out.json"],
+    "HTML": ["report", "--format", "html", "--to", "out.html"],
+}
+FILL = """
+import sys
+from pathlib import Path
+from made import write_sweep
+from synthetic_ledger import fill
+try:
+    from lmmcl.config.sweep import load_sweep
+except ImportError:
+    from lmmcl.spec.sweep import load_sweep
+number, folder = int(sys.argv[1]), Path(sys.argv[2])
+rates = ", ".join(f"{1e-5 * (place + 1):.5f}" for place in range(number // 4))
+text = f'''
+name: large
+orders:
+  main: [birds, counting, microscopy, digits, clock]
+benchmarks: {{held_out: [colour, shape, size, pattern, presence, chart, characters, position]}}
+evaluation: {{limit: 200}}
+grids:
+  - {{model: [tiny-onevision], recipe: [llm, sa_proj, gate_up, mlp], learning_rate: [{rates}]}}
+'''
+fill(load_sweep(write_sweep(folder, text)), folder / "store", questions=200, updates=50)
+"""
+
+
+def run(name: str, root: Path, folder: Path) -> Cost:
+    sweep = next(folder.glob("*.yaml")).name
+    first, *rest = COMMANDS[name]
+    return lmmcl([first, sweep, "--store", "store", *rest], root, folder=folder)
+
+
+def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> dict[str, dict[str, Cost]]:
+    """Costs by side and command."""
+    found: dict[str, dict[str, list[Cost]]] = {side: {"first": []} for side in roots}
+    for side, root in roots.items():
+        place = folder / side
+        if not (place / "store").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            python(["-c", FILL, str(trials), str(place)], root, folder=place)
+        found[side]["first"].append(run("plan", root, place))
+    for name in COMMANDS:
+        for _ in range(repeats):
+            for side, root in roots.items():
+                found[side].setdefault(name, []).append(run(name, root, folder / side))
+    return {side: {name: middle(costs) for name, costs in of.items()} for side, of in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--baseline", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder of the stores, used again where they are there")
+    arguments = parser.parse_args()
+    roots = {"this": HERE} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
+    with tempfile.TemporaryDirectory(prefix="lmmcl-bench-") as temporary:
+        folder = arguments.keep.resolve() if arguments.keep else Path(temporary)
+        found = measure(arguments.trials, arguments.repeats, roots, folder)
+    for name in ["first", *COMMANDS]:
+        parts = [f"{side} {of[name].cpu:6.2f} s CPU {of[name].megabytes:5.0f} MB" for side, of in found.items()]
+        ratio = f"  {found['this'][name].cpu / found['baseline'][name].cpu:.2f} ×" if "baseline" in found else ""
+        print(f"{name:8} {'   '.join(parts)}{ratio}")
+    print(json.dumps({side: {name: vars(cost) for name, cost in of.items()} for side, of in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What benches with two sides share: this build and an earlier one in a worktree, commands alternated, CPU seconds and memory of each.
+
+git worktree add ../earlier COMMIT      # then --baseline ../earlier
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one command: CPU seconds of all its processes, wall seconds, largest memory of a process in MB."""
+
+    cpu: float
+    wall: float
+    megabytes: float
+
+
+def lmmcl(arguments: Sequence[str], root: Path = HERE, *, folder: Path) -> Cost:
+    """Run `lmmcl` of the source in `root`, in `folder`; raises CalledProcessError where it fails."""
+    return python(["-m", "lmmcl", *arguments], root, folder=folder)
+
+
+def python(arguments: Sequence[str], root: Path = HERE, *, folder: Path) -> Cost:
+    """Run Python with the package of `root`."""
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    # Memory is the largest of all children so far, so each command is measured below a process of its own.
+    code = (
+        "import resource, subprocess, sys; rc = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(rc)"
+    )
+    command = [sys.executable, "-c", code, sys.executable, *arguments]
+    told = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(cpu, wall, int(told.split()[-1]) / 1000)
+
+
+def middle(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(
+        median(each.cpu for each in costs),
+        median(each.wall for each in costs),
+        median(each.megabytes for each in costs),
+    )
