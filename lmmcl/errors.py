@@ -91,9 +91,9 @@ def unknown_key(kind: str, key: Any, allowed: Iterable[str]) -> str:
     names, typed = sorted(set(allowed)), str(key)[:LONGEST_VALUE]
     if synonyms.synonyms(typed, names) or (_near(typed, names) and not synonyms.is_key(typed)):
         return unknown(kind, str(key), names)
-    said = [f"this is {place}"] if (place := synonyms.place_of(typed)) else []
-    said += [remark] if (remark := synonyms.remark(typed)) else []
-    return f"unknown {kind} {shown(key)}{': ' * bool(said)}{'; '.join(said)}; allowed here: {_listed(kind, names)}"
+    hints = [f"this is {place}"] if (place := synonyms.place_of(typed)) else []
+    hints += [remark] if (remark := synonyms.remark(typed)) else []
+    return f"unknown {kind} {shown(key)}{': ' * bool(hints)}{'; '.join(hints)}; allowed here: {_listed(kind, names)}"
 
 
 def _near(typed: str, names: Collection[str]) -> list[str]:
@@ -148,16 +148,16 @@ def _is_plain(value: Any) -> bool:
 
 def _span(limits: Iterable[Any]) -> str:
     """`0 to 1`, `above 0, at most 1`: a field's limits in words; empty where it has none."""
-    found = {
+    bounds = {
         name: value
         for limit in limits
         for name in ("ge", "gt", "le", "lt")
         if (value := getattr(limit, name, None)) is not None
     }
-    if found.keys() == {"ge", "le"}:
-        return f"{found['ge']} to {found['le']}"
-    said = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{words} {found[name]}" for name, words in said.items() if name in found)
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    phrases = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{phrase} {bounds[name]}" for name, phrase in phrases.items() if name in bounds)
 
 
 def explain(error: BaseException) -> str:

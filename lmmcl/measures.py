@@ -60,10 +60,10 @@ def together(taught: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _mean(values: Iterable[Value]) -> Value:
-    found = list(values)
-    if not found:
+    terms = list(values)
+    if not terms:
         raise Undefined("a mean over nothing")
-    return sum(found) / len(found)
+    return sum(terms) / len(terms)
 
 
 def learning(run: Run, t: int) -> Value:
@@ -173,10 +173,10 @@ def better(name: str) -> Literal["max", "min"]:
 
 def all_measures(run: Run, t: int) -> dict[str, Value]:
     """Every measure that is defined after stage t; none at stage 0."""
-    found: dict[str, Value] = {}
+    defined: dict[str, Value] = {}
     for name, measure in MEASURES.items() if t >= 1 else ():
         try:
-            found[name] = measure(run, t)
+            defined[name] = measure(run, t)
         except Undefined:
             continue
-    return found
+    return defined

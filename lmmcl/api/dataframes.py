@@ -13,8 +13,11 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables import long_rows
+from lmmcl.reports.tables.bound_table import between_bounds
 from lmmcl.reports.tables.export import flat_rows
 from lmmcl.reports.tables.moments import moment_rows
+from lmmcl.reports.tables.order_spread import order_rows
+from lmmcl.reports.tables.pairs import pair_rows
 from lmmcl.reports.tables.wording_spread import wording_rows
 from lmmcl.search.run_context import RunContext
 
@@ -28,6 +31,9 @@ SAMPLES = ["trial", "stage", "benchmark", *ANSWER, "trial_key", "checkpoint_key"
 CURVES = ["trial", "stage", "skill", "update", "loss", "learning_rate", "grad_norm", "updates_per_second", "trial_key"]
 MOMENTS = ["trial", "stage", "skill", "update", "learning", "held_out_forgetting", "best", "trial_key"]
 WORDINGS = ["trial", "stage", "benchmark", "wording", "score", "change", "trial_key"]
+PAIRS = ["first", "second", "measure", "value", "better", "better_value", "gain", "interaction", "seeds"]
+ORDERS = ["point", "measure", "orders", "mean", "low", "high", "sensitivity"]
+BOUNDS = ["trial", "base", "sequence", "alone", "joint", "share_of_joint"]
 PROBES = ["trial", "stage", "skill", "update", "probe", "value", "trial_key"]
 """Columns that a table has even where it has no rows."""
 
@@ -130,6 +136,19 @@ class Results:
         """One row a wording of a held-out benchmark after a stage: `score`, and `change` against stage 0; `wording` is empty for
         the benchmark's own."""
         return _frame(wording_rows(self._results), WORDINGS)
+
+    def pairs(self) -> DataFrame:
+        """One row a pair of combined mitigations and measure: `gain` over the better single one and `interaction`, with intervals
+        corrected over all pairs."""
+        return _frame(pair_rows(self._results), PAIRS)
+
+    def orders(self) -> DataFrame:
+        """One row a grid point and measure: its mean over orders with its interval, and the order `sensitivity`."""
+        return _frame(order_rows(self._results), ORDERS)
+
+    def bounds(self) -> DataFrame:
+        """One row a trial that has bounds: mean scores of its skills in the base, after the sequence, alone and jointly trained."""
+        return _frame([each.to_dict() for each in between_bounds(self._results)], BOUNDS)
 
     def probes(self) -> DataFrame:
         """One row a trial, stage and value of a probe; `update` is empty for a checkpoint, and set for probes inside a stage."""

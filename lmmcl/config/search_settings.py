@@ -119,11 +119,11 @@ class Asha(Settings):
 
     def rungs(self, stages: int) -> tuple[int, ...]:
         """The stages before the last of `stages` at which trials are compared."""
-        found, at = [], float(self.grace_stages)
+        rungs, at = [], float(self.grace_stages)
         while at < stages:
-            found.append(-int(-at // 1))
+            rungs.append(-int(-at // 1))
             at *= self.reduction_factor
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(rungs))
 
 
 class Scheduler(Settings):
@@ -199,7 +199,7 @@ def check_search(
 
 def _too_late(name: str, first: int, longest: int, place: str) -> str:
     """Why a measure ends no trial: it first exists where nothing is left to end, or where trials are compared no more."""
-    said = f"{name} is defined from stage {first} on, "
+    since = f"{name} is defined from stage {first} on, "
     if place.endswith("metric"):
-        return f"{said}and trials are compared at no stage from there to the last ({longest}): choose another metric"
-    return f"{said}and the longest order ends with stage {longest}: a trial cannot be stopped after its last stage"
+        return f"{since}and trials are compared at no stage from there to the last ({longest}): choose another metric"
+    return f"{since}and the longest order ends with stage {longest}: a trial cannot be stopped after its last stage"

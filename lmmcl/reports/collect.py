@@ -22,7 +22,7 @@ from lmmcl.masking import mask
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
-from lmmcl.reports.results import MEASURES, PAIRED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -76,8 +76,14 @@ def collect_results(
         wanted=len(wanted),
         recorded=recorded,
         searches=search_states(sweep, ledger),
-        notes=[*describe_overlaps(sweep), *notes],
+        notes=[*_overrides(sweep), *describe_overlaps(sweep), *notes],
     )
+
+
+def _overrides(sweep: Sweep) -> list[str]:
+    """What depends on the skill or the stage, in a line: names of trials do not tell it."""
+    lines = sweep.stage_overrides.describe()
+    return [f"settings that differ by skill or stage: {'; '.join(lines)}"] if lines else []
 
 
 def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
@@ -121,7 +127,7 @@ def trial_result(
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
-        draws={name: draw for name, draw in matrix.draws().items() if name in PAIRED} if stages else {},
+        draws={name: draw for name, draw in matrix.draws().items() if name in RESAMPLED} if stages else {},
         stopped=walk.stopped,
         bound=trial.bound,
     )

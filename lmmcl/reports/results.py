@@ -21,6 +21,8 @@ MEASURES = SHOWN
 
 PAIRED = ("learning", "held_out_forgetting")
 """The measures in which trials are tested against each other, question by question."""
+RESAMPLED = (*PAIRED, "overall")
+"""The measures whose bootstrap draws are kept: also of pairs of mitigations and of orders."""
 
 State = Literal["done", "stopped", "partial", "failed"]
 STATES: tuple[State, ...] = ("done", "stopped", "partial", "failed")
@@ -80,8 +82,8 @@ class StageResult:
 class TrialResult:
     """One point of the grid with the stages it has reached, in order.
 
-    `draws` are the bootstrap distributions of the PAIRED measures at the last stage, paired between trials that were asked the same
-    questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
+    `draws` are the bootstrap distributions of the RESAMPLED measures at the last stage, paired between trials that were asked the
+    same questions: the difference of two trials' draws is a paired bootstrap. `seeds` are the trials that this is the mean of
     (see `lmmcl.reports.seeds`); empty for a trial that was run. `stopped` says why a trial was ended before its last stage.
     `bound` is `joint` or `alone` for what others are measured against; no such trial is recommended.
     """

@@ -182,16 +182,16 @@ class Decisions:
 
     def may_go_on(self, trial: Trial, stage: int) -> bool | None:
         """Whether the trial may continue beyond a stage; None where nothing was decided."""
-        said = self._known.get(self._file(trial, stage))
-        return None if said is None else bool(said["goes_on"])
+        decision = self._known.get(self._file(trial, stage))
+        return None if decision is None else bool(decision["goes_on"])
 
     def stopped(self, trial: Trial) -> Stopped | None:
         """Where the trial was ended, or None."""
         for stage in trial.stages[:-1]:
-            said = self._known.get(self._file(trial, stage.number))
-            if said is not None and not said["goes_on"]:
-                measure = OLD_NAMES.get(said["measure"], said["measure"])
-                return Stopped(stage.number, measure, said["value"], said["limit"], "asha")
+            decision = self._known.get(self._file(trial, stage.number))
+            if decision is not None and not decision["goes_on"]:
+                measure = OLD_NAMES.get(decision["measure"], decision["measure"])
+                return Stopped(stage.number, measure, decision["value"], decision["limit"], "asha")
         return None
 
     def add(self, trial: Trial, stage: int, value: float, limit: float | None, *, goes_on: bool) -> bool:

@@ -111,7 +111,9 @@ class Finetune(CheckpointStep):
     @cached_property
     def examples(self) -> int | None:
         """How many training examples it has; None where that depends on data which are not at hand."""
-        size = None if self.skill.missing() else _size(self.skill.load)
+        size = self.skill.known_rows()
+        if size is None and not self.skill.missing():
+            size = _size(self.skill.load)
         return size and min(size, self.training.examples or size)
 
     @cached_property

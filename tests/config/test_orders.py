@@ -10,6 +10,7 @@ import pytest
 from made import SWEEP, write_sweep
 from typer.testing import CliRunner
 
+import lmmcl
 from lmmcl.cli import app
 from lmmcl.config.sweep import Sweep, build_sweep, load_sweep
 from lmmcl.errors import UserError
@@ -163,6 +164,9 @@ def test_a_run_lies_between_its_bounds_and_over_its_orders(tmp_path: Path) -> No
     assert joint.measures["learning"] == pytest.approx(sum(gains) / 2) == pytest.approx(joint.measures["overall"])
     told = json.loads(CliRunner().invoke(app, ["report", file, "--store", store, "--format", "json"]).stdout)
     assert {each["measure"] for each in told["orders"]} == {"learning", "overall", "held_out_forgetting"}
+    frames = lmmcl.results(load_sweep(file), store=store)
+    assert list(frames.orders()["orders"]) == [2, 2, 2] and (frames.orders()["sensitivity"] >= 0).all()
+    assert list(frames.bounds()["joint"]) == [each["joint"] for each in told["bounds"]]
     assert len(told["bounds"]) == 2 and all(
         each["joint"] is not None and each["alone"] is not None for each in told["bounds"]
     )

@@ -240,3 +240,18 @@ def test_only_data_of_the_hub_are_prepared(tmp_path: Path) -> None:
     data = {"name": "n", "orders": {"main": ["bills"]}, "skills": skills, "grids": GRID}
     (tmp_path / "sweep.yaml").write_text(json.dumps(data))
     assert [piece.split for piece in hub_pieces_of(tmp_path / "sweep.yaml")] == ["train", "test"]
+
+
+def test_a_second_plan_reads_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmmcl.ledger import Ledger
+    from lmmcl.planning.plan import make_plan
+
+    table(tmp_path, 8)
+    monkeypatch.setattr("lmmcl.tasks.files.digest.SETTLED", -1)
+    first = make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(tmp_path / "store"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr("lmmcl.tasks.files.formats.read_rows", refuse)
+    assert make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(tmp_path / "store")).to_dict() == first.to_dict()

@@ -15,6 +15,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.data.data_hybrid import DataHybrid
 from lmmcl.planning.inputs import tasks_of
 from lmmcl.planning.plan import make_plan
+from lmmcl.reports.collect import collect
 from lmmcl.reports.published.published_file import Of
 from lmmcl.steps import Finetune, Merge, examples_of, skills_of
 from lmmcl.steps.trial import Trial
@@ -177,6 +178,14 @@ def test_what_was_understood_names_the_settings_of_each_stage_that_differs(tmp_p
     sweep = sweep_with(tmp_path, "per_stage: {2: {recipe: mlp}}\n")
     [trial] = json.loads(resolved(sweep))["trials"]
     assert {number: each["recipe"] for number, each in trial["by_stage"].items()} == {"2": "mlp"}
+
+
+def test_a_report_says_what_differs_since_names_of_trials_do_not(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "store"))
+    more = "per_skill: {clock: {epochs: 3}}\nper_stage: {1: {mitigation: lwf}}\n"
+    notes = collect(sweep_with(tmp_path, more), ledger).notes
+    assert notes == ["settings that differ by skill or stage: skill clock: epochs 3; stage 1: lwf"]
+    assert not collect(sweep_with(tmp_path, ""), ledger).notes
 
 
 def test_a_published_figure_is_not_held_to_a_trial_that_trains_another_part_at_some_stage(tmp_path: Path) -> None:

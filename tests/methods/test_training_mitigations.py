@@ -12,6 +12,7 @@ from stage_parts import difference, made_skill, shades, stage, weights
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
+from lmmcl.methods import get_mitigation
 from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.registry import members
 from lmmcl.steps import Finetune
@@ -24,8 +25,14 @@ EASY = {"token_masking": {"threshold": 50.0}, "ewc": {"examples": 6}}
 """Settings under which a handful of examples suffices."""
 
 
+COMBINED = ("replay+token_masking+lwf+l2_sp", "lwf+ewc+mofo")
+"""Combinations that have every hook between them."""
+
+
 def made(name: str) -> TrainingMitigation:
-    return KINDS[name](**EASY.get(name, {}))
+    found = get_mitigation([{each: EASY.get(each, {})} for each in name.split("+")]).in_training
+    assert found is not None
+    return found
 
 
 def second_stage(name: str, ledger: Ledger, **more: Any) -> Finetune:
@@ -51,7 +58,7 @@ class Killed(BaseException):
     """Stands for the end of the process: no handler of Exception sees it."""
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, *COMBINED])
 def test_a_killed_stage_goes_on_to_the_same_weights(name: str, tmp_path: Path) -> None:
     whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
     placement = TrainingPlacement(save_every=2)
@@ -88,7 +95,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, *COMBINED])
 def test_two_workers_compute_what_one_process_does(name: str, tmp_path: Path, cluster: None) -> None:
     alone, shared = Ledger(str(tmp_path / "alone")), Ledger(str(tmp_path / "shared"))
     step = second_stage(name, alone)

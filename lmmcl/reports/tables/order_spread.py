@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,6 +95,20 @@ def _rows(found: Sequence[OrderSpread]) -> list[list[str]]:
         ]
         for each in found
     ]
+
+
+def order_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
+    """A row for each grid point and measure over its orders."""
+    for each in order_spreads(results):
+        yield {
+            "point": each.point,
+            "measure": each.measure,
+            "orders": len(each.by_order),
+            "mean": each.mean.value,
+            "low": each.mean.low,
+            "high": each.mean.high,
+            "sensitivity": each.sensitivity,
+        }
 
 
 def orders_table(results: SweepResults) -> Table | None:

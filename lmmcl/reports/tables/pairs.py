@@ -129,6 +129,27 @@ def _shown(found: Estimate) -> str:
     return formatting.points_range(found.value, (found.low, found.high)) + star
 
 
+def pair_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
+    """A row for each pair and measure, with both ends of the corrected intervals."""
+    for pair in pairs(results):
+        yield {
+            "first": pair.names[0],
+            "second": pair.names[1],
+            "point": pair.point,
+            "measure": pair.measure,
+            "value": pair.value,
+            "better": pair.better,
+            "better_value": pair.better_value,
+            **_ends("gain", pair.gain),
+            **_ends("interaction", pair.interaction),
+            "seeds": pair.seeds,
+        }
+
+
+def _ends(name: str, found: Estimate) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def pairs_table(results: SweepResults) -> Table | None:
     """For the terminal; None where no pair can be compared with its members."""
     rows = _rows(pairs(results))

@@ -36,8 +36,9 @@ seconds on FAT), keeping size and times, so nothing is remembered of it (as git 
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS file_states (path TEXT PRIMARY KEY, state TEXT, digest TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS memos (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remembered (key TEXT PRIMARY KEY, value TEXT);
 """
+"""Values may be megabytes long: without row numbers SQLite would read the whole of one to compare a key with its own."""
 
 
 class FileState(NamedTuple):
@@ -127,25 +128,25 @@ class DigestCache:
 
     def recall(self, key: str) -> str | None:
         """The memo under this key, if there is one."""
-        query = "SELECT value FROM memos WHERE key = ?"
+        query = "SELECT value FROM remembered WHERE key = ?"
         row = self._transact(lambda connection: connection.execute(query, (key,)).fetchone(), None)
         return row[0] if row else None
 
     def remember(self, key: str, value: str) -> None:
         """Keeps a memo. The key must name all that the value was computed from."""
-        self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", [(key, value)])
+        self._write("INSERT OR REPLACE INTO remembered VALUES (?, ?)", [(key, value)])
 
     def recall_many(self, keys: Sequence[str]) -> dict[str, str]:
         """The memos under these keys, as far as there are any."""
 
         def look_up(connection: sqlite3.Connection) -> dict[str, str]:
-            return dict(_select(connection, "SELECT key, value FROM memos WHERE key", keys))
+            return dict(_select(connection, "SELECT key, value FROM remembered WHERE key", keys))
 
         return self._transact(look_up, {})
 
     def remember_many(self, memos: Mapping[str, str]) -> None:
         """Keeps memos by their keys, as `remember` does."""
-        self._write("INSERT OR REPLACE INTO memos VALUES (?, ?)", list(memos.items()))
+        self._write("INSERT OR REPLACE INTO remembered VALUES (?, ?)", list(memos.items()))
 
     def _known(self, states: Sequence[FileState]) -> dict[FileState, str]:
 

@@ -63,7 +63,8 @@ def _example(row: Mapping[str, Any]) -> str:
     texts = [name for name in texts if name not in images]
     question = next(filter(QUESTION.search, texts), None) or next(iter(texts), "QUESTION")
     others = [name for name in texts if name != question]
-    answer = next(filter(ANSWER.search, others), None) or next(reversed(others), "ANSWER")
+    behind = texts[texts.index(question) + 1 :] if question in texts else []
+    answer = next(filter(ANSWER.search, others), None) or next(iter([*behind, *others]), "ANSWER")
     image = f"image: {images[0]}, " if images else ""
     return f"`columns: {{{image}question: {question}, answer: {answer}}}`"
 

@@ -18,7 +18,7 @@ from lmmcl.reports.collect import collect
 from lmmcl.reports.paired import ALPHA, estimate
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.tables.export import as_dict
-from lmmcl.reports.tables.pairs import BETWEEN, pairs, pairs_markdown, pairs_table
+from lmmcl.reports.tables.pairs import BETWEEN, pair_rows, pairs, pairs_markdown, pairs_table
 
 EFFECTS = {"lwf": 5.0, "replay": 8.0, "ewc": 2.0}
 
@@ -63,6 +63,15 @@ def test_intervals_are_corrected_over_the_pairs_by_holm() -> None:
     expected = estimate(values, same, 1 - ALPHA / 3)
     assert (found[0].interaction.low, found[0].interaction.high) == pytest.approx((expected.low, expected.high))
     assert found[0].names == ("lwf", "replay") and found[0].interaction.low > 0
+
+
+def test_rows_hold_both_ends_of_every_interval() -> None:
+    results = sweep({})
+    rows = list(pair_rows(results))
+    assert [(row["first"], row["second"], row["measure"]) for row in rows] == [
+        (*pair.names, pair.measure) for pair in pairs(results)
+    ]
+    assert all(row["gain_low"] <= row["gain"] <= row["gain_high"] for row in rows)
 
 
 def test_a_pair_without_its_members_is_not_told() -> None:

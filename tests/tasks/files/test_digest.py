@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +157,16 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPa
     assert cache_folder() == Path("/somewhere/lmmcl")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "lmmcl"
+
+
+def test_a_long_memo_does_not_slow_the_others_down(tmp_path: Path) -> None:
+    """What the rows of a large file say takes megabytes, and is looked past when images are looked up."""
+    cache = DigestCache(tmp_path)
+    keys = [f"image:{hashlib.sha256(str(number).encode()).hexdigest()}" for number in range(5000)]
+    cache.remember_many(dict.fromkeys(keys, ""))
+    middle = sorted(keys)[2500]
+    cache.remember(f"{middle}~", "x" * 20_000_000)
+    started = time.process_time()
+    assert len(cache.recall_many(keys)) == 5000
+    cache.remember_many(dict.fromkeys(keys, "again"))
+    assert time.process_time() - started < 2

@@ -122,6 +122,11 @@ OK = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]
 VQA = {"image": "1.png", "question": "?", "answer": "a"}
 ODD: list[tuple[Any, str, str]] = [
     ({"photo": "1.jpg", "q": "?", "a": "x"}, "row", "`columns: {image: photo, question: q, answer: a}`"),
+    (
+        {"photo": "1.jpg", "q": "?", "price": "5", "shop": "x"},
+        "row",
+        "`columns: {image: photo, question: q, answer: price}`",
+    ),
     ({"text": "only a text"}, "row", "has no known layout; its columns: text."),
     ({}, "row", "its columns: (none)"),
     ({"conversation": OK}, "row", "'conversation' is nearly 'conversations'"),
