@@ -53,7 +53,7 @@ class Heartbeat:
 
 @contextmanager
 def saying(console: Console, doing: str) -> Iterator[None]:
-    """Print what is being done now and then, where it takes longer than a person waits without a word."""
+    """Print what is being done now and then, so that nobody waits in silence."""
     heartbeat = Heartbeat(lambda: console.print(f"{doing} …", markup=False, highlight=False, soft_wrap=True))
     heartbeat.start()
     try:

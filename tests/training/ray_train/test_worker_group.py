@@ -204,9 +204,9 @@ def test_numbers_of_workers_that_cannot_share_the_batch_are_refused(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"workers": 2, "min_workers": 3}, "at most workers, 2, not 3"),
-        ({"min_workers": 1}, "at most workers, 0"),
-        ({"workers": 4, "min_workers": 2, "strategy": "deepspeed"}, "needs strategy ddp"),
+        ({"workers": 2, "min_workers": 3}, r"must be at most workers \(2\), not 3"),
+        ({"min_workers": 1}, r"must be at most workers \(0\), not 1"),
+        ({"workers": 4, "min_workers": 2, "strategy": "deepspeed"}, "needs strategy: ddp; with deepspeed"),
     ],
 )
 def test_settings_that_leave_no_number_of_workers_are_refused(settings: dict[str, Any], said: str) -> None:
