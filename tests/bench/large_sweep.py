@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -49,7 +50,9 @@ fill(load_sweep(write_sweep(folder, text)), folder / "store", questions=200, upd
 def run(name: str, root: Path, folder: Path) -> Cost:
     sweep = next(folder.glob("*.yaml")).name
     first, *rest = COMMANDS[name]
-    return lmmcl([first, sweep, "--store", "store", *rest], root, folder=folder)
+    cost = lmmcl([first, sweep, "--store", "store", *rest], root, folder=folder)
+    print(f"{folder.name} {name}: {cost.cpu:.2f} s CPU, {cost.megabytes:.0f} MB", file=sys.stderr, flush=True)
+    return cost
 
 
 def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> dict[str, dict[str, Cost]]:
