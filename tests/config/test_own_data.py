@@ -248,10 +248,10 @@ def test_a_second_plan_reads_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     table(tmp_path, 8)
     monkeypatch.setattr("lmmcl.tasks.files.digest.SETTLED", -1)
-    first = make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(tmp_path / "store"))
+    first = make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(str(tmp_path / "store")))
 
     def refuse(*_: object) -> None:
         raise AssertionError("rows were read")
 
     monkeypatch.setattr("lmmcl.tasks.files.formats.read_rows", refuse)
-    assert make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(tmp_path / "store")).to_dict() == first.to_dict()
+    assert make_plan(sweep(tmp_path, **TABLE, test=0.25), Ledger(str(tmp_path / "store"))).to_dict() == first.to_dict()
