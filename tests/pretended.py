@@ -76,7 +76,8 @@ def pretence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     made = Pretence()
     monkeypatch.setattr("lmmcl.runner.inline.compute", made.compute)
     # The page and the picture have tests of their own, and take seconds.
-    monkeypatch.setattr("lmmcl.runner.command.write_report", lambda results, folder, *_: [folder / "index.html"])
+    for module in ("command", "reporting.report_command", "reporting.report_files"):
+        monkeypatch.setattr(f"lmmcl.runner.{module}.write_report", lambda results, folder, *_: [folder / "index.html"])
     yield made
 
 

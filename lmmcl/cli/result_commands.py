@@ -62,7 +62,7 @@ def report(
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""
     from lmmcl.reports.recommend import BUDGET
-    from lmmcl.runner.command import report_against, report_sweep
+    from lmmcl.runner.reporting.report_command import report_against, report_sweep
 
     given: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
     given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}

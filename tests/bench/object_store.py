@@ -31,7 +31,7 @@ from lmmcl.config.sweep import load_sweep
 from lmmcl.inspection.status import sweep_status
 from lmmcl.ledger import Ledger
 from lmmcl.planning.plan import make_plan
-from lmmcl.runner.command import report_sweep
+from lmmcl.runner.reporting.report_command import report_sweep
 
 SWEEP = """
 name: wide

@@ -16,7 +16,7 @@ from lmmcl.ledger.provenance import NUMBERS, provenance
 from lmmcl.ledger.record_versions import differing_versions
 from lmmcl.reports.collect import collect
 from lmmcl.reports.page.page_data import page_data
-from lmmcl.runner.command import print_table
+from lmmcl.runner.reporting.report_files import print_table
 
 NOW = {"torch": "2.9", "transformers": "5.24", "tokenizers": "0.23", "pillow": "13.0", "ray": "2.60", "host": "a"}
 

@@ -1,0 +1,84 @@
+"""What a report consists of: the page, the picture, tables for MLflow, and what the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lmmcl.config.sweep import Sweep
+from lmmcl.ledger import Ledger
+from lmmcl.reports.correlation import correlation_table
+from lmmcl.reports.flips import front_keys, page_flips
+from lmmcl.reports.inside import inside_table
+from lmmcl.reports.recommend import BUDGET, recommendation
+from lmmcl.reports.results import SweepResults
+from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.bound_table import bounds_table
+from lmmcl.reports.tables.moments import moments_table
+from lmmcl.reports.tables.order_spread import orders_table
+from lmmcl.reports.tables.pairs import pairs_table
+from lmmcl.reports.tables.table import terminal_table
+from lmmcl.reports.tables.wording_spread import wordings_table
+from lmmcl.runner.trackers import (
+    BESIDE,
+    report_folder,
+)
+from lmmcl.search.run_context import RunContext
+from lmmcl.tracking.extras import resolved, write_answers
+
+
+def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
+    """Write the sweep as understood beside its report: `lmmcl show` reads from it which trials need a step."""
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+
+
+def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
+    """The page (with the questions of `flips`) and the picture of the trade-off."""
+    from lmmcl.reports.page.page import write_page
+    from lmmcl.reports.plots import write_scatter
+
+    page, picture = folder / "index.html", folder / "tradeoff.png"
+    write_page(results, page, flips)
+    write_scatter(results, picture)
+    return [page, picture]
+
+
+def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
+    """The trade-off table, as wide as the terminal (or the pipe's default) allows, what to take, what the probes go with."""
+    console.print(terminal_table(results, console.width), soft_wrap=True)
+    advice = recommendation(averaged(results) if has_seeds(results) else results, budget)
+    if advice:
+        console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
+        console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
+    for table in (
+        correlation_table(results),
+        inside_table(results),
+        moments_table(results, budget),
+        wordings_table(results),
+        pairs_table(results),
+        orders_table(results),
+        bounds_table(results),
+    ):
+        if table is not None:
+            console.print(table, soft_wrap=True)
+    for note in results.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
+    """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
+    sweep, ledger = context.sweep, context.ledger
+    folder = report_folder(ledger, sweep)
+    keep_sweep(sweep, ledger if ledger.is_local else Ledger(BESIDE))
+    answers = write_answers(context, folder / "answers", front_keys(results))
+    file = Path(sweep.file)
+    return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
+
+
+def report_files(context: RunContext, results: SweepResults) -> list[Path]:
+    """Write page, picture and tables; gives the files that MLflow's run of the report holds."""
+    files = write_report(results, report_folder(context.ledger, context.sweep), page_flips(context, results))
+    return [*files, *write_tables(context, results)]
