@@ -16,17 +16,15 @@ is refused: nothing is guessed. So is a row that would leave out an image.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lmmcl.errors import shown
 from lmmcl.tasks.layouts.columns import Columns
 from lmmcl.tasks.layouts.dialogue import TURN_FIELDS, Complain
+from lmmcl.tasks.layouts.image_values import unasked_image
 from lmmcl.tasks.layouts.layout_help import ambiguous, unrecognised
 from lmmcl.tasks.layouts.values import accepted_answers, most_common, several, text_of
-from lmmcl.tasks.readers.image_folder import is_image_name
 
 LAYOUTS = 1
 """Raised when a row of one of these layouts would be read into another Example; part of the identity of data that have them."""
@@ -272,7 +270,7 @@ class _Reading:
         }
         if layout in ("caption", "label") and image is None:
             return self.complain("row", f"has no image, and a {layout} is nothing to teach without one")
-        if (left := _left_out(rest, image is not None)) is not None:
+        if (left := unasked_image(rest, image is not None)) is not None:
             which = "another image" if image else "an image"
             named = [column for ours, theirs in self.columns.names if ours in IMAGES for column in theirs]
             missing = f"has no column {', '.join(map(repr, named))} (image); " if named and not image else ""
@@ -286,20 +284,3 @@ class _Reading:
     def _image_place(self, image: str) -> str:
         columns = dict(self.columns.names).get(image, ())
         return f"{{{', '.join(columns)}}}" if len(columns) > 1 else self.own(image)
-
-
-def _left_out(rest: Mapping[str, Any], has_image: bool) -> str | None:
-    """A column that nobody asked for and that holds an image: bytes of one at any time, a name of one where the row has none."""
-    for name, value in rest.items():
-        if isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes)):
-            return name
-        if not has_image and isinstance(value, str) and _names_image(value):
-            return name
-    return None
-
-
-_DATA_URL = re.compile(r"data:image/")
-
-
-def _names_image(value: str) -> bool:
-    return bool(_DATA_URL.match(value)) or (len(value) < 300 and "\n" not in value and is_image_name(value))
