@@ -256,6 +256,8 @@ def _default(parameter: Any) -> str:
     value = parameter.default
     if parameter.required:
         return "required"
+    if isinstance(parameter.show_default, str):
+        return f"`{parameter.show_default}`"
     return "" if value in (None, False, "", ()) or callable(value) else f"`{value}`"
 
 
