@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from lmmcl import synonyms
 from lmmcl.masking import mask
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import BaseModel, ValidationError
 
 MOST_NAMES = 10
-"""Allowed names that a message lists: a store may hold thousands of checkpoints."""
+"""Allowed names that a message lists: a store may hold thousands of checkpoints. Keys of a section are few and listed in full."""
 LONGEST_VALUE = 200
 """Characters of a value (or a key) that a message repeats."""
 CATALOGUED = frozenset({"model", "recipe", "mitigation", "skill", "benchmark", "probe", "metric"})
@@ -25,7 +27,7 @@ FORMS = {
     "tuple_type": "a list is expected",
     "dict_type": "a mapping is expected",
     "mapping_type": "a mapping is expected",
-    "model_type": "a mapping is expected",
+    "model_type": "a mapping of settings is expected",
     "string_type": "a text is expected",
     **dict.fromkeys(("float_type", "float_parsing"), "a number is expected"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number is expected"),
@@ -33,6 +35,10 @@ FORMS = {
     "string_pattern_mismatch": "letters, digits and _ . - are expected, a letter or digit first",
 }
 """Pydantic's problems in the words of YAML, by their type."""
+BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+"""Pydantic's types of problems with a number outside its limits."""
+TRUTH = "(YAML reads yes and on as true, no and off as false)"
+"""Where true or false came from, when neither was typed."""
 
 
 class UserError(Exception):
@@ -74,46 +80,54 @@ def cut(text: str, most: int = LONGEST_VALUE) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
-    """'unknown recipe 'sa_prj'; did you mean 'sa_proj'? allowed: full, gate_up, …'"""
+def unknown(kind: str, word: str, allowed: Iterable[str], *, most: int = MOST_NAMES) -> str:
+    """'unknown recipe 'sa_prj'; did you mean 'sa_proj'? allowed: full, gate_up, …'; `most` names are listed."""
     names, typed = sorted(set(allowed)), str(word)[: 2 * LONGEST_VALUE]
-    near = synonyms.synonyms(typed, names)[:2] or _near(typed, names)
+    near = synonyms.synonyms(typed, names)[:2] or near_names(typed, names)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
     remark = f" ({known})" if (known := synonyms.remark(typed)) else ""
-    return f"unknown {kind} {shown(word)}{hint}{remark if near else ''} allowed: {_listed(kind, names)}"
+    return f"unknown {kind} {shown(word)}{hint}{remark if near else ''} allowed: {_listed(kind, names, most)}"
 
 
 def unknown_key(kind: str, key: Any, allowed: Iterable[str]) -> str:
     """As `unknown`, for a key of a file: one that has its place elsewhere is answered with that place.
 
-    'unknown key 'lr': this is training.learning_rate (or an axis of a grid) in the sweep file; allowed here: …'
+    'unknown key 'lr': this is training.learning_rate (or an axis of a grid) in the sweep file'
     """
     names, typed = sorted(set(allowed)), str(key)[:LONGEST_VALUE]
-    if synonyms.synonyms(typed, names) or (_near(typed, names) and not synonyms.is_key(typed)):
-        return unknown(kind, str(key), names)
-    hints = [f"this is {place}"] if (place := synonyms.place_of(typed)) else []
-    hints += [remark] if (remark := synonyms.remark(typed)) else []
-    return f"unknown {kind} {shown(key)}{': ' * bool(hints)}{'; '.join(hints)}; allowed here: {_listed(kind, names)}"
+    if synonyms.synonyms(typed, names) or (near_names(typed, names) and not synonyms.is_key(typed)):
+        return unknown(kind, str(key), names, most=len(names))
+    hints = [hint for hint in (synonyms.place_of(typed), synonyms.remark(typed)) if hint]
+    if hints:
+        return f"unknown {kind} {shown(key)}: {'; '.join(hints)}"
+    return f"unknown {kind} {shown(key)}; allowed here: {_listed(kind, names, len(names))}"
 
 
-def _near(typed: str, names: Collection[str]) -> list[str]:
+def no_such_file(path: Path) -> str:
+    """'no such file; did you mean sweeps/small.yaml?': the nearest names of the same kind in the same folder."""
+    there = [other.name for other in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+    near = [str(path.with_name(name)) for name in near_names(path.name, there)]
+    return f"no such file; did you mean {' or '.join(near)}?" if near else "no such file"
+
+
+def near_names(typed: str, names: Collection[str]) -> list[str]:
     """At most two names that differ from `typed` by a few letters, whatever their case."""
     by_lower = {name.lower(): name for name in names}
     return [by_lower[name] for name in difflib.get_close_matches(typed.lower(), by_lower, n=2, cutoff=0.6)]
 
 
-def _listed(kind: str, names: Sequence[str]) -> str:
-    """At most `MOST_NAMES` names, and where the others are listed."""
-    if len(names) <= MOST_NAMES:
+def _listed(kind: str, names: Sequence[str], most: int) -> str:
+    """At most `most` names, and where the others are listed. One more takes no more room than saying so."""
+    if len(names) <= most + 1:
         return ", ".join(map(cut, names)) or "(none)"
-    more = f"and {len(names) - MOST_NAMES} more" + (f" (`lmmcl list {kind}s`)" if kind in CATALOGUED else "")
-    return ", ".join([*map(cut, names[:MOST_NAMES]), more])
+    more = f"and {len(names) - most} more" + (f" (`lmmcl list {kind}s`)" if kind in CATALOGUED else "")
+    return ", ".join([*map(cut, names[:most]), more])
 
 
 def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> UserError:
     """The first problem of the settings of `what` (a mitigation, a recipe, a probe): what is wrong and what is allowed.
 
-    'wise_ft.alpha: must be less than or equal to 1, not 2; allowed: 0 to 1'
+    'wise_ft.alpha: must be between 0 and 1, not 2'
     """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
@@ -121,8 +135,11 @@ def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> Use
     field = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     if field is not None and first["type"] == "literal_error" and isinstance(first["input"], str):
         return UserError(f"{where}: {unknown('value', first['input'], map(str, get_args(field.annotation)))}")
-    span = _span(field.metadata) if field is not None else ""
-    return UserError(f"{where}: {sentence(first)}{f'; allowed: {span}' if span else ''}")
+    limits = _limits(field.metadata) if field is not None and len(first["loc"]) == 1 else {}
+    if first["type"] in BOUNDS:
+        both = f"must be {_span(limits)}, not {shown(first['input'])}"
+        return UserError(f"{where}: {both if len(limits) > 1 else sentence(first)}")
+    return UserError(f"{where}: {sentence(first)}{f'; allowed: {_span(limits)}' if limits else ''}")
 
 
 def sentence(problem: Any) -> str:
@@ -139,25 +156,30 @@ def sentence(problem: Any) -> str:
         f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
     )
     message = message.replace("Input should be", "must be")
-    return f"{FORMS.get(problem['type'], message)}{hint}, not {shown(given)}"
+    told = f"{str(given).lower()} {TRUTH}" if isinstance(given, bool) else shown(given)
+    return f"{FORMS.get(problem['type'], message)}{hint}, not {told}"
 
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _span(limits: Iterable[Any]) -> str:
-    """`0 to 1`, `above 0, at most 1`: a field's limits in words; empty where it has none."""
-    bounds = {
+def _limits(metadata: Iterable[Any]) -> dict[str, Any]:
+    """A field's limits by pydantic's short names of them: `{"gt": 0, "le": 1}`."""
+    return {
         name: value
-        for limit in limits
+        for limit in metadata
         for name in ("ge", "gt", "le", "lt")
         if (value := getattr(limit, name, None)) is not None
     }
-    if bounds.keys() == {"ge", "le"}:
-        return f"{bounds['ge']} to {bounds['le']}"
+
+
+def _span(limits: Mapping[str, Any]) -> str:
+    """`between 0 and 1`, `above 0 and at most 1`: a field's limits in words."""
+    if limits.keys() == {"ge", "le"}:
+        return f"between {limits['ge']} and {limits['le']}"
     phrases = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{phrase} {bounds[name]}" for name, phrase in phrases.items() if name in bounds)
+    return " and ".join(f"{phrase} {limits[name]}" for name, phrase in phrases.items() if name in limits)
 
 
 def explain(error: BaseException) -> str:

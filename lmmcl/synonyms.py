@@ -36,7 +36,6 @@ OF_MEMBERS = {
     "dropout": "a setting of a LoRA recipe: recipe: [{lora: {dropout: 0.0}}]",
     "dora": "a setting of a LoRA recipe: recipe: [{lora: {dora: true}}]",
     "targets": "a setting of a LoRA recipe: recipe: [{lora: {targets: [llm.blocks.*.attention]}}]",
-    "temperature": "a setting of lwf: mitigation: [{lwf: {temperature: 2.0}}] (answers are decoded greedily)",
     "max_pixels": "a setting of a model, for training and evaluation alike: models: {NAME: {max_pixels: 262144}} in the sweep file",
     "system": "a setting of a model: models: {NAME: {system: You are a helpful assistant.}} in the sweep file",
     "square": "a setting of a model: models: {NAME: {square: true}} in the sweep file",
@@ -45,6 +44,11 @@ OF_MEMBERS = {
     "max_new_tokens": "a key of a skill or benchmark of your own: skills.NAME.max_new_tokens in the sweep file",
 }
 """Settings that have their place inside a value, with an example."""
+NOWHERE = {
+    "temperature": "answers are always decoded greedily, so there is no sampling temperature; remove it (the mitigation lwf has "
+    "a temperature of its own: mitigation: [{lwf: {temperature: 2.0}}])",
+}
+"""Keys that people look for and that no section has, with what is to be done."""
 
 _TARGETS: dict[str, str] = {
     # keys of training
@@ -178,10 +182,10 @@ REMARKS = {
     "fp16": "write precision: fp16",
     "fp32": "write precision: fp32",
     "precision": "all stages of a trial have the same",
-    "optim": "the optimizer is AdamW",
-    "optimizer": "the optimizer is AdamW",
-    "num_beams": "answers are decoded greedily",
-    "do_sample": "answers are decoded greedily",
+    "optim": "the optimizer is always AdamW; remove this key",
+    "optimizer": "the optimizer is always AdamW; remove this key",
+    "num_beams": "answers are always decoded greedily; remove this key",
+    "do_sample": "answers are always decoded greedily; remove this key",
     **{f"zero{stage}": f"write strategy: deepspeed and zero_stage: {stage}" for stage in (1, 2, 3)},
     "dora": "write {lora: {dora: true}}",
     "qlora": "weights are never quantised, so that frozen ones can be proved unchanged",
@@ -201,6 +205,7 @@ for _ours, _theirs in _TARGETS.items():
 _KEYS = [
     *dict.fromkeys(key for sections in SECTIONS.values() for keys in sections.values() for key in keys.split()),
     *OF_MEMBERS,
+    *NOWHERE,
 ]
 _REMARKS = {plain(word): remark for word, remark in REMARKS.items()}
 
@@ -222,14 +227,16 @@ def remark(word: str) -> str:
 
 
 def place_of(word: str) -> str:
-    """Where a key has its place, under its own name, the one that is meant or the nearest; empty where there is none.
+    """Where a key has its place, under its own name, the one that is meant or the nearest; empty where nothing is known of it.
 
-    `training.workers in the cluster file`
+    `this is training.workers in the cluster file`
     """
     near = difflib.get_close_matches(word, _KEYS, n=1, cutoff=0.8)
     for name in (word, *_MEANT.get(plain(word), ()), *near):
+        if name in NOWHERE:
+            return NOWHERE[name]
         if found := list(_places(name)):
-            return " or ".join(found)
+            return f"this is {' or '.join(found)}"
     return ""
 
 

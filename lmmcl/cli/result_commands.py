@@ -48,9 +48,7 @@ def report(
     tracking: Tracking = None,
     budget: Annotated[
         float | None,
-        typer.Option(
-            "--budget", min=0, help="acceptable held-out forgetting, in percentage points", show_default="2.0"
-        ),
+        typer.Option("--budget", min=0, help="acceptable held-out forgetting, in percentage points", show_default="2"),
     ] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="figures to compare with: 'published', or a YAML file")

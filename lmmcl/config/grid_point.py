@@ -17,7 +17,7 @@ from lmmcl.config.settings import Evaluation, Training
 from lmmcl.config.stage_overrides import StageOverrides
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.config.validation import join, refusal
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, shown
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.keys import key_of
@@ -48,8 +48,11 @@ class Points:
     stop: Mapping[str, Limit]
     overrides: StageOverrides = field(default_factory=StageOverrides)
 
-    def trial(self, point: Mapping[str, Any], place: str) -> Trial:
-        """The trial at `point` (model, recipe, mitigation, order, seed, settings); raises UserError that names `place`."""
+    def trial(self, point: Mapping[str, Any], place: str, listed: Mapping[str, Sequence[Any]] | None = None) -> Trial:
+        """The trial at `point` (model, recipe, mitigation, order, seed, settings); raises UserError that names `place`.
+
+        `listed` are the lists of the grid: where a value stands in its list is part of the place.
+        """
         varied = {name: value for name, value in point.items() if name in Training.model_fields}
         try:
             training = Training.model_validate({**self.training.model_dump(), **varied})
@@ -89,10 +92,10 @@ class Points:
             bound=bound,
             by_stage=self.overrides.settings(shared, skills, self.file),
         )
-        self._check(trial, place)
+        self._check(trial, place, listed or {})
         return trial
 
-    def _check(self, trial: Trial, place: str) -> None:
+    def _check(self, trial: Trial, place: str, listed: Mapping[str, Sequence[Any]]) -> None:
         try:
             check_stages(trial.settings, place)
         except UserError as error:
@@ -101,13 +104,15 @@ class Points:
             try:
                 count_trained(settings.recipe, trial.model)
             except UserError as error:
-                where = settings.place("recipe", join(place, "recipe"))
-                raise UserError(str(error), file=self.file, place=where) from error
+                where = settings.place("recipe", _place_of("recipe", settings.recipe, place, listed))
+                raise UserError(
+                    f"recipe {shown(settings.recipe.name)}: {error}", file=self.file, place=where
+                ) from error
             for part in settings.mitigation.parts if settings.mitigation else ():
                 try:
                     part.check_model(trial.model)
                 except UserError as error:
-                    where = settings.place("mitigation", join(place, "mitigation"))
+                    where = settings.place("mitigation", _place_of("mitigation", settings.mitigation, place, listed))
                     raise UserError(f"{part.name}: {error}", file=self.file, place=where) from error
 
     def _name(self, axes: Mapping[str, Any]) -> str:
@@ -116,6 +121,12 @@ class Points:
         named += [name for name in axes if name not in FIXED]
         parts = [name_part(name, axes[name]) for name in [*named, "seed"]]
         return SEPARATOR.join(part for part in parts if part is not None)
+
+
+def _place_of(axis: str, value: Any, place: str, listed: Mapping[str, Sequence[Any]]) -> str:
+    """Where a value of an axis stands in the file; the axis where it is drawn."""
+    values = listed.get(axis, ())
+    return join(place, axis, *([values.index(value)] if value in values else ()))
 
 
 def _all_at_once(training: Training, skills: int) -> Training:

@@ -144,11 +144,12 @@ class Names:
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
             if name in asked and name not in taught:
-                skill = shown(asked[name])
-                why = f"{shown(name)} is the benchmark of {skill}, a skill of an order, so it cannot be held out"
+                order = self._order_of(asked[name])
+                why = f"{shown(name)} is the benchmark of {shown(asked[name])}, a skill of {order}, so it cannot be held out"
                 raise UserError(why, file=self._file, place=place)
             if name in taught or name in self._entry.benchmarks.held_out[:i]:
-                why = "is a skill of an order, so it cannot be held out" if name in taught else "is listed twice"
+                order = self._order_of(name) if name in taught else ""
+                why = f"is a skill of {order}, so it cannot be held out" if order else "is listed twice"
                 raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
                 found.append(self._named(lmms_eval_benchmark, place, name, self._include()))
@@ -156,6 +157,10 @@ class Names:
                 known = benchmark_names()
                 found.append(self._lookup("benchmark", name, self._own_benchmarks, known, get_benchmark, place))
         return self._tagged(found, taught)
+
+    def _order_of(self, skill: str) -> str:
+        """The first order that teaches a skill, as messages call it."""
+        return f"order {shown(next(name for name, skills in self.orders.items() if skill in {each.name for each in skills}))}"
 
     def _include(self) -> Path | None:
         """The folder of the user's own tasks for lmms-eval."""

@@ -7,12 +7,12 @@ how a step runs (GPUs, micro batch, strategy) is never here but in `lmmcl.config
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from lmmcl.errors import unknown_key
+from lmmcl.errors import TRUTH, shown, unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -39,15 +39,42 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth(cls, given: Any, info: ValidationInfo) -> Any:
-        """Pydantic would read `true` as the number 1."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if bool not in (kind, *get_args(kind)):
-            for value in given if isinstance(given, list) else [given]:
-                if isinstance(value, bool):
-                    raise ValueError(
-                        f"{str(value).lower()} is not an allowed value (YAML reads yes and on as true, no and off as false)"
-                    )
+        """Pydantic would read `true` as the number 1; where no number is allowed, it refuses by itself."""
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        found = [value for value in (given if isinstance(given, list) else [given]) if isinstance(value, bool)]
+        if found and bool not in kinds:
+            value = f"{str(found[0]).lower()} {TRUTH}"
+            numbers = sorted(kind for kind in kinds if isinstance(kind, int))
+            if float in kinds or int in kinds:
+                raise ValueError(f"a {'' if float in kinds else 'whole '}number is expected, not {value}")
+            if numbers:
+                raise ValueError(f"one of {', '.join(map(str, numbers))} is expected, not {value}")
+            if Any in kinds:
+                raise ValueError(f"not an allowed value: {value}")
         return given
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types (and the literal values) that a field or the items of its lists may have; of a mapping only that it is one."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _kinds(inner[0])
+    elif not inner or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        yield origin or annotation
+    else:
+        for each in inner:
+            yield from _kinds(each)
+
+
+def mapping_of(what: str, example: str, remedy: str = "") -> BeforeValidator:
+    """Refuses all but mappings, with what is mapped to what, an example, and where else the value may belong."""
+
+    def check(given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            raise ValueError(f"expected a mapping of {what}, such as {example}, not {shown(given)}{remedy}")
+        return given
+
+    return BeforeValidator(check)
 
 
 class Training(Settings):

@@ -22,7 +22,7 @@ from lmmcl.config.settings import Training
 from lmmcl.config.stage_overrides import StageOverrides, read_overrides
 from lmmcl.config.sweep_file import Grid, SweepFile
 from lmmcl.config.trial_names import find_one, find_seeds
-from lmmcl.config.validation import apply_overrides, join, read_yaml, refusal, validate
+from lmmcl.config.validation import apply_overrides, from_override, join, read_yaml, refusal, validate
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.steps import Step
 from lmmcl.steps.keys import canonical_json
@@ -81,7 +81,10 @@ def load_sweep(path: Path | str, overrides: Iterable[str] | None = None) -> Swee
     path = Path(path)
     overrides = tuple(overrides or ())
     data = apply_overrides(read_yaml(path), overrides)
-    return replace(build_sweep(data, file=str(path), folder=path.parent), overrides=overrides)
+    try:
+        return replace(build_sweep(data, file=str(path), folder=path.parent), overrides=overrides)
+    except UserError as error:
+        raise from_override(error, overrides) from error
 
 
 def build_sweep(data: Mapping[str, Any], *, file: str = "", folder: Path = Path()) -> Sweep:
@@ -209,7 +212,7 @@ class _Builder:
                 self._check_draw(name, drawn[name], join(place, name))
             for values in itertools.product(*listed.values()):
                 point = dict(zip(listed, values, strict=True))
-                yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place)
+                yield self._space(point, drawn, choices, place) if drawn else self.points.trial(point, place, listed)
             if self.names.bounds:
                 yield from self._bounds(listed, drawn, place)
 
@@ -221,7 +224,7 @@ class _Builder:
         orders = bounds_of([self.names.orders[name] for name in listed["order"]], self.names.bounds)
         points = {**listed, "order": orders, "mitigation": [None]}
         for values in itertools.product(*points.values()):
-            yield self.points.trial(dict(zip(points, values, strict=True)), place)
+            yield self.points.trial(dict(zip(points, values, strict=True)), place, listed)
 
     def _check_once(self, axis: str, values: Sequence[Any], place: str) -> None:
         """Refuse a value that a list holds twice: equal seeds would count as two."""
@@ -258,7 +261,7 @@ class _Builder:
         if self.entry.search.optuna is None:
             raise UserError(
                 f"{draw.kind} is a range, which needs a search: add `search: {{optuna: {{trials: 30, objectives: {{learning: "
-                "max, held_out_forgetting: max}}}`, or list them",
+                "max, held_out_forgetting: max}}}`, or list the values",
                 file=self.file,
                 place=place,
             )

@@ -11,7 +11,7 @@ from lmmcl.config.data_entries import LONGEST_NAME, LocalBenchmarkEntry, LocalSk
 from lmmcl.config.draws import Choice, axis_of
 from lmmcl.config.orders import Bound, OrderEntry
 from lmmcl.config.search_settings import Search
-from lmmcl.config.settings import Evaluation, Settings, Training
+from lmmcl.config.settings import Evaluation, Settings, Training, mapping_of
 from lmmcl.errors import shown
 
 BenchmarkName = Annotated[
@@ -35,21 +35,27 @@ class Benchmarks(Settings):
         default_factory=list,
         description="names of benchmarks that ship, of `own`, or `lmms_eval/<task>` with the extra `lmms-eval`",
     )
-    own: dict[Name, LocalBenchmarkEntry] = Field(
-        default_factory=dict, description="your own held-out benchmarks, by name"
-    )
+    own: Annotated[
+        dict[Name, LocalBenchmarkEntry],
+        mapping_of("benchmark name to entry", "{receipts: {test: receipts/test.jsonl, metric: anls}}"),
+    ] = Field(default_factory=dict, description="your own held-out benchmarks, by name")
     allow_overlap: list[BenchmarkName] = Field(
         default_factory=list,
         description="benchmarks (a skill's own by the skill's name) and mixed-in data that may hold rows which a skill teaches; "
         "such a sweep is refused otherwise, and the page says so",
     )
     lmms_eval: LmmsEvalEntry | None = Field(default=None, description="where your own tasks for lmms-eval are")
-    tags: dict[BenchmarkName, Mapping[str, Any]] = Field(
+    tags: Annotated[
+        dict[BenchmarkName, Mapping[str, Any]], mapping_of("benchmark name to tags", "{shape: {image: id, text: ood}}")
+    ] = Field(
         default_factory=dict,
         description="whether images and texts of a held-out benchmark are like what is taught, for the 2 × 2 in reports: "
         "{benchmark: {image: id|ood, text: id|ood}}, or for one skill {benchmark: {skill: {image: id|ood, text: id|ood}}}",
     )
-    wordings: dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]] = Field(
+    wordings: Annotated[
+        dict[BenchmarkName, Annotated[list[Any], Field(min_length=1)]],
+        mapping_of("benchmark name to list of wordings", '{shape: ["Look closely. {question}"]}'),
+    ] = Field(
         default_factory=dict,
         description="other wordings that a held-out benchmark is asked in too: {benchmark: [text with {question}, or "
         "{replace: words, with: words}]}",
@@ -146,7 +152,7 @@ class SweepFile(Settings):
 
     name: Name
     description: str = ""
-    orders: dict[Name, OrderEntry] = Field(
+    orders: Annotated[dict[Name, OrderEntry], mapping_of("order name to list of skills", "{main: [birds]}")] = Field(
         min_length=1,
         description="skills in their order, or {random: N, of: [skills], seed: 0} for N orders at random, by name",
     )
@@ -159,8 +165,22 @@ class SweepFile(Settings):
         default_factory=list,
         description="what is measured inside every checkpoint: `name` or `{name: {setting: value}}`",
     )
-    skills: dict[Name, LocalSkillEntry] = Field(default_factory=dict, description="your own skills; needs no Python")
-    models: dict[str, Mapping[str, Any]] = Field(
+    skills: Annotated[
+        dict[Name, LocalSkillEntry],
+        mapping_of(
+            "skill name to entry",
+            "{receipts: {train: receipts/train.jsonl, test: receipts/test.jsonl, metric: anls}}",
+            ". The skills to teach are listed under orders: {main: [receipts]}",
+        ),
+    ] = Field(default_factory=dict, description="your own skills; needs no Python")
+    models: Annotated[
+        dict[str, Mapping[str, Any]],
+        mapping_of(
+            "model name to settings",
+            "{tiny-onevision: {max_pixels: 262144}}",
+            ". The models to run are listed under grids: - model: [tiny-onevision]",
+        ),
+    ] = Field(
         default_factory=dict,
         description="how a model of a grid is asked, by its name there: `{llava-1.5-7b: {square: true}}`; for training, evaluation "
         "and probes alike",
@@ -170,11 +190,16 @@ class SweepFile(Settings):
     )
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
-    per_skill: dict[Name, StageOverride] = Field(
+    per_skill: Annotated[
+        dict[Name, StageOverride], mapping_of("skill name to settings", "{birds: {learning_rate: 1.0e-5}}")
+    ] = Field(
         default_factory=dict,
         description="what differs from the grid point while a skill is taught: {skill: {setting: value}}",
     )
-    per_stage: dict[Annotated[int, Field(ge=1)], StageOverride] = Field(
+    per_stage: Annotated[
+        dict[Annotated[int, Field(ge=1)], StageOverride],
+        mapping_of("stage number to settings", "{2: {learning_rate: 1.0e-5}}"),
+    ] = Field(
         default_factory=dict,
         description="what differs at a stage, counted from 1: {number: {setting: value}}; takes precedence over per_skill",
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lmmcl.errors import UserError, cut, sentence, shown, unknown
+from lmmcl.errors import UserError, cut, no_such_file, sentence, shown
 from lmmcl.yaml_text import parse_yaml
 
 MOST_PROBLEMS = 20
@@ -23,7 +23,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(_missing(path), file=str(path)) from None
+        raise UserError(no_such_file(path), file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", file=str(path)) from error
     except yaml.MarkedYAMLError as error:
@@ -35,15 +35,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError("a mapping of settings is expected at the top", file=str(path))
     return data
-
-
-def _missing(path: Path) -> str:
-    others = (
-        [str(other) for pattern in ("*.yaml", "*.yml") for other in path.parent.glob(pattern)]
-        if path.parent.is_dir()
-        else []
-    )
-    return unknown("file", str(path), others) if others else "No such file"
 
 
 def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> ModelT:
@@ -90,13 +81,13 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         path, equals, text = pair.partition("=")
         if not equals or not path:
             raise UserError(
-                f"an override has the form path=value, such as training.epochs=2, not {shown(pair)}", place="--set"
+                "an override has the form path=value, such as training.epochs=2", place=_place_of_override(pair)
             )
-        parts = path.replace("[", ".").replace("]", "").split(".")
+        parts = _dotted(path).split(".")
         try:
             value = parse_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"the value of {path} is not valid YAML: {shown(text)}", place="--set") from error
+            raise UserError(f"not valid YAML: {shown(text)}", place=_place_of_override(pair)) from error
         _set(data, parts, value, pair)
     return data
 
@@ -107,7 +98,7 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
                 raise UserError(
-                    f"{shown(pair)}: {shown(part)} is not an index into a list of length {len(data)}", place="--set"
+                    f"{shown(part)} is not an index into a list of length {len(data)}", place=_place_of_override(pair)
                 )
             index: Any = int(part)
         elif isinstance(data, dict):
@@ -116,10 +107,32 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
                 data.setdefault(index, {})
         else:
             raise UserError(
-                f"{shown(pair)}: {'.'.join(parts[:depth])} holds {shown(data)}, which has no {shown(part)}",
-                place="--set",
+                f"{'.'.join(parts[:depth])} holds {shown(data)}, which has no {shown(part)}",
+                place=_place_of_override(pair),
             )
         if last:
             data[index] = value
         else:
             data = data[index]
+
+
+def from_override(error: UserError, overrides: Iterable[str]) -> UserError:
+    """The error with `--set path=value` as its place where that is what set the wrong value or key; else the error itself."""
+    where = _dotted(error.place or "")
+    for pair in reversed(tuple(overrides)):
+        path = _dotted(pair.partition("=")[0])
+        section, _, key = path.rpartition(".")
+        is_key = section == where and f"{shown(key)}" in error.message and error.message.startswith("unknown")
+        if is_key or where == path or where.startswith(f"{path}."):
+            inner = f"{error.place}: " if error.place and where != path else ""
+            return type(error)(f"{inner}{error.message}", place=_place_of_override(pair))
+    return error
+
+
+def _dotted(path: str) -> str:
+    """`grids[0].seed` → `grids.0.seed`."""
+    return path.replace("[", ".").replace("]", "")
+
+
+def _place_of_override(pair: str) -> str:
+    return f"--set {cut(pair)}"

@@ -98,7 +98,7 @@ def test_an_exponent_without_a_dot_is_still_a_number(tmp_path: Path) -> None:
         ("learning_rate: [", "mitigation: [{wise_ft: 0.5}], learning_rate: [", ["mitigation[0]: settings of wise_ft are a mapping"]),
         ("learning_rate: [", "mitigation: [{wise_ft: {1: 0.5}}], learning_rate: [", ["mitigation[0]: unknown setting of wise_ft 1"]),
         ("learning_rate: [", "seed: [4294967296], learning_rate: [", ["grids[0].seed[0]", "less than 4294967296"]),
-        ("[1.0e-3, 3.0e-4]", "{log_uniform: [1.0e-4, 1.0e-2]}", ["{learning: max, held_out_forgetting: max}}}`, or list them"]),
+        ("[1.0e-3, 3.0e-4]", "{log_uniform: [1.0e-4, 1.0e-2]}", ["{learning: max, held_out_forgetting: max}}}`, or list the values"]),
         ("grids:", "search: {stop: {held_out_forgeting: {below: 1}}}\ngrids:", ["search.stop.held_out_forgeting: unknown measure"]),
         ("orders:", "orders: [", ["line", "not valid YAML"]),
     ],

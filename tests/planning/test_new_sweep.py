@@ -136,7 +136,7 @@ def test_a_large_model_gets_low_rates_and_bf16_without_a_download(write: Write) 
         ),
         (["tiny-onevision", "rows.jsonl", "--images", "pictures", "--recipe", "sa_prj"], "did you mean 'sa_proj'"),
         (["tiny-onevision", "rows.jsonl", "--images", "pictures", "--held-out", "color"], "did you mean 'colour'"),
-        (["tiny-onevision", "odd.jsonl"], "has no known layout"),
+        (["tiny-onevision", "odd.jsonl"], "unknown layout: its columns are one, two"),
     ],
 )
 def test_what_is_wrong_is_one_message_and_no_file(write: Write, words: list[str], said: str) -> None:

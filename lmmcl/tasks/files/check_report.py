@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lmmcl.tasks.readers.row_values import place_in_row
+
 FIRST = 5
 """Rows that a group of problems names."""
 MOST_PROBLEMS = 1000
@@ -29,7 +31,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{'file' if self.row is None else f'row {self.row}'}, {self.field}: {self.message}"
+        where = f"file, {self.field}" if self.row is None else place_in_row(self.row, self.field)
+        return f"{where}: {self.message}"
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Group:
         if not self.rows:
             return f"file, {self.field}: {self.message}"
         if self.count == 1:
-            return f"row {self.rows[0]}, {self.field}: {self.message}"
+            return f"{place_in_row(self.rows[0], self.field)}: {self.message}"
         more = ", …" if self.count > len(self.rows) else ""
         return f"{self.count} problems like this, in rows {', '.join(map(str, self.rows))}{more}: {self.field}: {self.message}"
 

@@ -28,6 +28,7 @@ from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
 from lmmcl.tasks.layouts.dialogue import TOOLS, TURN_FIELDS, Complain, Turns, is_unicode, place_images
 from lmmcl.tasks.layouts.image_values import embedded_image
 from lmmcl.tasks.layouts.row_layouts import Laid, lay_out
+from lmmcl.tasks.readers.row_values import place_in_row
 
 READER_VERSION = 1
 """Part of the identity of local data: raised when the same file would be read into other Examples."""
@@ -80,7 +81,7 @@ def sound_rows(
         if row.example is None or row.problems:
             place, message = row.problems[0]
             hint = f" (`lmmcl data check {path}` lists every bad row)"
-            raise UserError(message + hint, file=str(path), place=f"row {row.number}, {place}")
+            raise UserError(message + hint, file=str(path), place=place_in_row(row.number, place))
         seen[row.example.id] = row.number
         yield row, row.example
     if not seen:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmmcl.errors import UserError
+from lmmcl.errors import UserError, no_such_file
 from lmmcl.tasks.files.digest import DigestCache, state_of
 from lmmcl.tasks.readers.arrow_rows import arrow_rows, parquet_rows, saved_files, saved_rows
 from lmmcl.tasks.readers.csv_rows import comma_separated, tab_separated
@@ -96,7 +96,7 @@ def _container(path: Path) -> _Container:
             raise UserError("no such file or folder", file=str(path))
         raise UserError(f"cannot read {suffix or 'a file without suffix'}; allowed: {allowed}", file=str(path))
     if not path.is_file():
-        raise UserError("is a folder, not a file" if path.is_dir() else "no such file", file=str(path))
+        raise UserError("is a folder, not a file" if path.is_dir() else no_such_file(path), file=str(path))
     return _Container(suffix, path, FILES[suffix])
 
 

@@ -20,6 +20,7 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.files.formats import ParsedRow, parse_row
 from lmmcl.tasks.images import EncodedImage
+from lmmcl.tasks.readers.row_values import place_in_row
 
 ABOUT = b"lmmcl"
 GROUP_ROWS, GROUP_BYTES = 128, 2 << 20
@@ -63,7 +64,7 @@ class PreparedExamples(Rows):
         example = parse_row(self._rows(group)[index - start], parsed, self.path.parent)
         if example is None or parsed.problems:
             place, message = parsed.problems[0]
-            raise UserError(message, file=str(self.path), place=f"row {index + 1}, {place}")
+            raise UserError(message, file=str(self.path), place=place_in_row(index + 1, place))
         return example
 
     def values(self, field: str) -> list[Any]:

@@ -20,6 +20,8 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "system": "system",
 }
+SHAREGPT: dict[Role, str] = {"user": "human", "assistant": "gpt"}
+"""What ShareGPT and LLaVA call the roles."""
 TURN_FIELDS = {"conversations": ("from", "value"), "messages": ("role", "content")}
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "tool_calls", "ipython")
 """Speakers that ShareGPT, OpenAI and ms-swift give to tools and to calls of them."""
@@ -36,6 +38,7 @@ class Turns:
         self.inline: list[tuple[str, Any]] = []
         self.order: list[tuple[str, int]] = []
         self.accepted: tuple[str, ...] = ()
+        self.names: dict[Role, str] = {}
 
     def read(self, turns: Any) -> list[Message]:
         """The messages of a row's turns; what is wrong in them goes to `complain`."""
@@ -85,6 +88,8 @@ class Turns:
             self.complain(f"{place}.{self.speaker}", unknown("role", name[:40], ROLES))
         if role == "assistant" and turn.get("tool_calls"):
             return self.complain(f"{place}.tool_calls", TOOLS)
+        if role is not None:
+            self.names.setdefault(role, str(name))
         content = self.content(f"{place}.{self.text}", turn.get(self.text))
         if role is None or content is None:
             return None
@@ -147,15 +152,21 @@ class Turns:
         """Whether user and assistant take turns, the user first (after a system turn, if any) and the assistant last."""
         start = 1 if messages[0].role == "system" else 0
         for index, message in enumerate(messages[start:], start=start):
-            expected = "assistant" if (index - start) % 2 else "user"
+            expected: Role = "assistant" if (index - start) % 2 else "user"
             if message.role != expected:
                 place = f"{self.column}[{index}].{self.speaker}"
-                self.complain(place, f"is the {message.role}'s turn where the {expected}'s is expected")
+                self.complain(place, f"is {self.name_of(message.role)!r} where {self.name_of(expected)!r} is expected")
                 return False
         if messages[-1].role != "assistant":
-            self.complain(self.column, "does not end with the assistant's turn (the answer to learn, or the reference)")
+            name = self.name_of("assistant")
+            self.complain(self.column, f"does not end with a turn of {name!r} (the answer to learn, or the reference)")
             return False
         return True
+
+    def name_of(self, role: Role) -> str:
+        """What the row calls a role, or would call it by the names of the other turns."""
+        as_sharegpt = self.speaker == "from" and self.names.get("user", "human") == "human"
+        return self.names.get(role, SHAREGPT.get(role, role) if as_sharegpt else role)
 
 
 def _join(parts: list[str]) -> str:

@@ -34,8 +34,15 @@ QUESTION, ANSWER = (
 def unrecognised(row: Mapping[str, Any]) -> str:
     """Of a row that has none of the known layouts."""
     return (
-        f"has no known layout; its columns: {_listed(row)}.{_near(row)} Known are {NEEDED}. Any other: {_example(row)}"
+        f"unknown layout: {_columns_of(row)}, but a row needs a question and an answer.{_near(row)} Known layouts: {NEEDED}. "
+        f"If your columns have other names, map them in the skill's entry of the sweep file: {_example(row)}"
     )
+
+
+def _columns_of(row: Mapping[str, Any]) -> str:
+    if not row:
+        return "it has no columns"
+    return f"its only column is {str(next(iter(row)))!r}" if len(row) == 1 else f"its columns are {_listed(row)}"
 
 
 def _near(row: Mapping[str, Any]) -> str:
@@ -61,10 +68,10 @@ def _example(row: Mapping[str, Any]) -> str:
     texts = [str(name) for name, value in row.items() if isinstance(value, str | int) and name != "id"]
     images = [str(name) for name, value in row.items() if _is_image(name, value)]
     texts = [name for name in texts if name not in images]
-    question = next(filter(QUESTION.search, texts), None) or next(iter(texts), "QUESTION")
+    question = next(filter(QUESTION.search, texts), None) or next(iter(texts), "<your question column>")
     others = [name for name in texts if name != question]
     behind = texts[texts.index(question) + 1 :] if question in texts else []
-    answer = next(filter(ANSWER.search, others), None) or next(iter([*behind, *others]), "ANSWER")
+    answer = next(filter(ANSWER.search, others), None) or next(iter([*behind, *others]), "<your answer column>")
     image = f"image: {images[0]}, " if images else ""
     return f"`columns: {{{image}question: {question}, answer: {answer}}}`"
 

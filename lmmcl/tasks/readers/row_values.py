@@ -55,3 +55,8 @@ def kind(value: object) -> str:
     if value is None:
         return "null"
     return "a text" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def place_in_row(number: int, field: str) -> str:
+    """`row 3, image`, or `row 3` where the row as a whole is meant."""
+    return f"row {number}" if field == "row" else f"row {number}, {field}"

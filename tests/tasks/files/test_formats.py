@@ -153,14 +153,18 @@ def test_a_line_number_is_the_row_number(tmp_path: Path) -> None:
     good = json.dumps({"conversations": [human("?"), gpt("a")]})
     path = tmp_path / "rows.jsonl"
     path.write_text(f"\ufeff{good}\n\n{good}\n{{oops\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"rows\.jsonl: row 4, row: is not JSON"):
+    with pytest.raises(UserError, match=r"rows\.jsonl: row 4: is not JSON"):
         read_examples(path)
 
 
 OK = [human("?"), gpt("a")]
 BAD_ROWS: list[tuple[Any, str, str]] = [
     ([], "row", "is a list where an object is expected"),
-    ({"conversation": OK}, "row", "its columns: conversation. 'conversation' is nearly 'conversations'."),
+    (
+        {"conversation": OK},
+        "row",
+        "its only column is 'conversation', but a row needs a question and an answer. 'conversation' is nearly 'conversations'.",
+    ),
     ({"conversations": OK, "messages": OK}, "row", "may be read as conversations or as messages"),
     ({"conversations": "hello"}, "conversations", "is a text where a list of turns"),
     ({"conversations": []}, "conversations", "is empty"),
@@ -169,12 +173,12 @@ BAD_ROWS: list[tuple[Any, str, str]] = [
     ({"conversations": [{"from": "humann", "value": "?"}, gpt("a")]}, "conversations[0].from", "did you mean 'human'"),
     ({"conversations": [{"value": "?"}, gpt("a")]}, "conversations[0].from", "is null where one of human, user, gpt"),
     ({"conversations": [human("?"), gpt(" ")]}, "conversations[1].value", "is empty"),
-    ({"conversations": [human("?"), gpt("a"), human("?")]}, "conversations", "does not end with the assistant's turn"),
-    ({"conversations": [gpt("a")]}, "conversations[0].from", "is the assistant's turn where the user's is expected"),
+    ({"conversations": [human("?"), gpt("a"), human("?")]}, "conversations", "does not end with a turn of 'gpt'"),
+    ({"conversations": [gpt("a")]}, "conversations[0].from", "is 'gpt' where 'human' is expected"),
     (
         {"conversations": [human("?"), human("?"), gpt("a")]},
         "conversations[1].from",
-        "is the user's turn where the assis",
+        "is 'human' where 'gpt' is expected",
     ),
     ({"image": "1.png", "conversations": [human("?"), gpt("<image>")]}, "conversations[1].value", "only a user's turn"),
     ({"conversations": [human("<image>?"), gpt("a")]}, "conversations", "disagree: 1 <image>, 0 in the row"),
@@ -220,7 +224,7 @@ def test_a_bad_row_is_refused_by_file_row_and_field(tmp_path: Path, row: Any, fi
     with pytest.raises(UserError) as caught:
         read_examples(path)
     assert caught.value.file == str(path)
-    assert caught.value.place == f"row 2, {field}"
+    assert caught.value.place == ("row 2" if field == "row" else f"row 2, {field}")
     assert message in caught.value.message
 
 

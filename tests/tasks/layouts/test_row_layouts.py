@@ -127,10 +127,14 @@ ODD: list[tuple[Any, str, str]] = [
         "row",
         "`columns: {image: photo, question: q, answer: price}`",
     ),
-    ({"text": "only a text"}, "row", "has no known layout; its columns: text."),
-    ({}, "row", "its columns: (none)"),
+    ({"text": "only a text"}, "row", "unknown layout: its only column is 'text'"),
+    ({}, "row", "it has no columns"),
     ({"conversation": OK}, "row", "'conversation' is nearly 'conversations'"),
-    ({"chosen": "a", "rejected": "b", "prompt": "?"}, "row", "has no known layout"),
+    (
+        {"chosen": "a", "rejected": "b", "prompt": "?"},
+        "row",
+        "unknown layout: its columns are chosen, rejected, prompt",
+    ),
     (
         {"question": "?", "answer": "a", "query": "?", "response": "a"},
         "row",

@@ -106,7 +106,7 @@ def test_a_plan_says_that_its_numbers_are_an_upper_bound(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ({"kappatune": {"share": 0}}, "kappatune.share: must be greater than 0, not 0; allowed: above 0, at most 1"),
+        ({"kappatune": {"share": 0}}, "kappatune.share: must be above 0 and at most 1, not 0"),
         ({"kappatune": {"learning_rates": {"llm": 1e-4}}}, "learning_rates cannot be combined with kappatune"),
         ("kappatun", "did you mean 'kappatune'"),
         ("corda", "'corda' is not a recipe: CorDA"),
