@@ -65,8 +65,9 @@ def test_what_a_sweep_lacks_is_told_and_ends_with_exit_code_2(tmp_path: Path, mo
     )
     done = CliRunner().invoke(app, ["doctor", str(tmp_path / "big.yaml"), "--store", str(tmp_path / "store")])
     assert done.exit_code == 2
-    assert "hf download Qwen/Qwen2.5-VL-3B-Instruct" in done.stdout.replace("\n", " ")
-    assert "lmmcl data prepare" in done.stdout
+    unwrapped = " ".join(done.stdout.split())
+    assert "hf download Qwen/Qwen2.5-VL-3B-Instruct" in unwrapped
+    assert "lmmcl data prepare" in unwrapped
     (tmp_path / "big.yaml").write_text("name: big\norders: {main: [cub20]}\n")
     done = CliRunner().invoke(app, ["doctor", str(tmp_path / "big.yaml"), "--json"])
     assert done.exit_code == 2
