@@ -118,15 +118,34 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
 
 def from_override(error: UserError, overrides: Iterable[str]) -> UserError:
     """The error with `--set path=value` as its place where that is what set the wrong value or key; else the error itself."""
-    where = _dotted(error.place or "")
-    for pair in reversed(tuple(overrides)):
+    pairs = tuple(reversed(tuple(overrides)))
+    if error.place is None and error.message.startswith("\n"):  # several problems, a line each
+        lines = [_with_override(line, pairs) for line in error.message.splitlines()]
+        return type(error)("\n".join(lines), file=error.file)
+    if (pair := _cause(error.place or "", error.message, pairs)) is None:
+        return error
+    is_place = _dotted(error.place or "") == _dotted(pair.partition("=")[0])
+    inner = f"{error.place}: " if error.place and not is_place else ""
+    return type(error)(f"{inner}{error.message}", place=_place_of_override(pair))
+
+
+def _with_override(line: str, pairs: Iterable[str]) -> str:
+    """A line `  place: problem` with the override that caused it behind it."""
+    place, _, message = line.strip().partition(": ")
+    pair = _cause(place, message, pairs)
+    return f"{line} ({_place_of_override(pair)})" if pair else line
+
+
+def _cause(place: str, message: str, pairs: Iterable[str]) -> str | None:
+    """The override that set the value at a place, or the key that a message about the place calls unknown."""
+    where = _dotted(place)
+    for pair in pairs:
         path = _dotted(pair.partition("=")[0])
         section, _, key = path.rpartition(".")
-        is_key = section == where and f"{shown(key)}" in error.message and error.message.startswith("unknown")
+        is_key = section == where and message.startswith("unknown") and shown(key) in message
         if is_key or where == path or where.startswith(f"{path}."):
-            inner = f"{error.place}: " if error.place and where != path else ""
-            return type(error)(f"{inner}{error.message}", place=_place_of_override(pair))
-    return error
+            return pair
+    return None
 
 
 def _dotted(path: str) -> str:
