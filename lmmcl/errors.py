@@ -28,7 +28,7 @@ FORMS = {
     "dict_type": "a mapping is expected",
     "mapping_type": "a mapping is expected",
     "model_type": "a mapping of settings is expected",
-    "string_type": "a text is expected",
+    "string_type": "a string is expected",
     **dict.fromkeys(("float_type", "float_parsing"), "a number is expected"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number is expected"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is expected"),
@@ -37,7 +37,7 @@ FORMS = {
 """Pydantic's problems in the words of YAML, by their type."""
 BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 """Pydantic's types of problems with a number outside its limits."""
-TRUTH = "(YAML reads yes and on as true, no and off as false)"
+TRUTH = "(YAML reads an unquoted yes or on as true, no or off as false)"
 """Where true or false came from, when neither was typed."""
 
 

@@ -55,7 +55,7 @@ _TARGETS: dict[str, str] = {
     "learning_rate": "lr lrs peak_lr base_lr",
     "epochs": "num_train_epochs num_epochs n_epochs epoch nepochs train_epochs",
     "micro_batch_size": "per_device_train_batch_size train_micro_batch_size_per_gpu per_gpu_batch_size batch_size",
-    "global_batch_size": "per_device_train_batch_size train_micro_batch_size_per_gpu train_batch_size batch_size bs "
+    "global_batch_size": "train_batch_size batch_size bs "
     "total_batch_size effective_batch_size gradient_accumulation_steps gradient_accumulation",
     "max_steps": "steps num_train_steps max_train_steps num_steps max_updates updates",
     "examples": "max_train_samples max_samples num_samples n_samples train_samples buffer_size memory_size buffer",
@@ -112,7 +112,7 @@ _TARGETS: dict[str, str] = {
     "ratio": "fraction share mix mix_ratio",
     "share": "top_p fraction ratio",
     # cluster files
-    "workers": "num_workers n_workers world_size nproc nproc_per_node num_processes",
+    "workers": "n_workers num_workers world_size nproc nproc_per_node num_processes",
     "gpus_per_worker": "gpus num_gpus use_gpu gpu n_gpus gpus_per_node",
     "cpus_per_worker": "num_cpus cpus",
     "gpus": "num_gpus gpu n_gpus use_gpu",
@@ -124,7 +124,7 @@ _TARGETS: dict[str, str] = {
     "attention": "attn_implementation attn _attn_implementation flash_attention use_flash_attn",
     "liger": "use_liger_kernel use_liger",
     "compile": "torch_compile use_compile",
-    "loader_workers": "dataloader_num_workers data_workers preprocessing_num_workers",
+    "loader_workers": "num_workers dataloader_num_workers data_workers preprocessing_num_workers",
     "save_every": "save_steps checkpoint_every save_interval",
     "max_failures": "retries max_retries",
     "batch_size": "per_device_eval_batch_size eval_batch_size",
@@ -174,8 +174,12 @@ _TARGETS: dict[str, str] = {
 """Ours, and what others call it. Of several that have a word in common, those are meant that the place allows."""
 
 REMARKS = {
-    "per_device_train_batch_size": "global_batch_size in the sweep file counts the examples of an update over all workers, "
-    "micro_batch_size in the cluster file those of a forward pass",
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "train_micro_batch_size_per_gpu", "per_gpu_batch_size"),
+        "it counts the examples of a forward pass; training.global_batch_size in the sweep file counts those of an update, over "
+        "all workers",
+    ),
+    "num_workers": "training.workers are processes that train, training.loader_workers processes that load data",
     "gradient_accumulation_steps": "accumulation follows from global_batch_size and the cluster file's micro_batch_size",
     "warmup_steps": "a share of a stage's updates",
     "bf16": "write precision: bf16",

@@ -181,7 +181,7 @@ def test_the_image_has_what_launchers_and_gpus_need() -> None:
     ("text", "told"),
     [
         ("{strategy: deepspeed}", "needs workers"),
-        ("{strategy: fsdp, workers: 2}", "the Trainer silently falls back to DDP"),
+        ("{strategy: fsdp, workers: 2}", "set gpus_per_worker: 1, or strategy: ddp"),
         ("{offload: optimizer, workers: 1}", "needs strategy: deepspeed"),
         ("{strategy: deepspeed, workers: 1, offload: parameters}", "needs zero_stage: 3"),
         ("{liger: true}", "GPUs only"),

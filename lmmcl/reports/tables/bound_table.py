@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from lmmcl.reports import formatting
 from lmmcl.reports.recommend import short_name
 from lmmcl.reports.results import SweepResults, TrialResult, identity
 from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.small_table import SmallTable
 
 TITLE = "Between the bounds"
 HEADS = ("trial", "base", "sequence", "alone", "joint", "of joint", "held-out forg.", "held-out forg. of joint")
@@ -118,23 +118,13 @@ def _rows(found: Sequence[Between]) -> list[list[str]]:
 
 def bounds_table(results: SweepResults) -> Table | None:
     """For the terminal; None where no trial has a bound."""
-    rows = _rows(between_bounds(results))
-    if not rows:
-        return None
-    table = Table(title=TITLE, caption=NOTE, title_justify="left")
-    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return _table(results).terminal()
 
 
 def bounds_markdown(results: SweepResults) -> str:
     """The same as Markdown; empty where no trial has a bound."""
-    rows = _rows(between_bounds(results))
-    if not rows:
-        return ""
-    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
-    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
-    return "\n".join([*lines, "", NOTE, ""])
+    return _table(results).markdown()
+
+
+def _table(results: SweepResults) -> SmallTable:
+    return SmallTable(TITLE, HEADS, _rows(between_bounds(results)), NOTE, texts=(0,))

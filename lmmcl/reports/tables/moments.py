@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from lmmcl.reports import formatting
 from lmmcl.reports.recommend import BUDGET, short_name
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult, finite
 from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.small_table import SmallTable
 
 TITLE = "Best moment inside a stage"
 HEADS = ("trial", "while taught", "best after", "learning", "held-out forg.", "at the end", "held-out forg. at the end")
@@ -89,26 +89,16 @@ def _note(budget: float) -> str:
 
 def moments_table(results: SweepResults, budget: float = BUDGET) -> Table | None:
     """For the terminal; None where no benchmark was asked inside a stage."""
-    rows = _rows(results, budget)
-    if not rows:
-        return None
-    table = Table(title=TITLE, caption=_note(budget), title_justify="left")
-    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if number < 2 else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return _table(results, budget).terminal()
 
 
 def moments_markdown(results: SweepResults, budget: float = BUDGET) -> str:
     """The same as Markdown; empty where no benchmark was asked inside a stage."""
-    rows = _rows(results, budget)
-    if not rows:
-        return ""
-    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
-    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
-    return "\n".join([*lines, "", _note(budget), ""])
+    return _table(results, budget).markdown()
+
+
+def _table(results: SweepResults, budget: float) -> SmallTable:
+    return SmallTable(TITLE, HEADS, _rows(results, budget), _note(budget), texts=(0, 1))
 
 
 def moment_rows(results: SweepResults, budget: float = BUDGET) -> Iterator[dict[str, Any]]:

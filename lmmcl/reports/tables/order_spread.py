@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from lmmcl.config.trial_names import SEPARATOR, name_part
@@ -15,6 +14,7 @@ from lmmcl.reports import formatting
 from lmmcl.reports.paired import Estimate, estimate
 from lmmcl.reports.results import SweepResults, TrialResult, identity
 from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.small_table import SmallTable
 
 TITLE = "Over orders"
 MEASURES = ("learning", "overall", "held_out_forgetting")
@@ -113,23 +113,13 @@ def order_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
 
 def orders_table(results: SweepResults) -> Table | None:
     """For the terminal; None where no grid point has several orders."""
-    rows = _rows(order_spreads(results))
-    if not rows:
-        return None
-    table = Table(title=TITLE, caption=NOTE, title_justify="left")
-    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="right" if number in (1, 3, 4) else "left")
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    return table
+    return _table(results).terminal()
 
 
 def orders_markdown(results: SweepResults) -> str:
     """The same as Markdown; empty where no grid point has several orders."""
-    rows = _rows(order_spreads(results))
-    if not rows:
-        return ""
-    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---:|---|---:|---:|---|"]
-    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
-    return "\n".join([*lines, "", NOTE, ""])
+    return _table(results).markdown()
+
+
+def _table(results: SweepResults) -> SmallTable:
+    return SmallTable(TITLE, HEADS, _rows(order_spreads(results)), NOTE, texts=(0, 2, 5))

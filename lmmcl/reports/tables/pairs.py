@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from lmmcl.reports import formatting
 from lmmcl.reports.paired import ALPHA, Estimate, estimate
 from lmmcl.reports.results import SweepResults, TrialResult, identity
+from lmmcl.reports.tables.small_table import SmallTable
 
 BETWEEN = " + "
 """Between the members of a combination, in its label."""
@@ -152,23 +152,13 @@ def _ends(name: str, found: Estimate) -> dict[str, float]:
 
 def pairs_table(results: SweepResults) -> Table | None:
     """For the terminal; None where no pair can be compared with its members."""
-    rows = _rows(pairs(results))
-    if not rows:
-        return None
-    table = Table(title=TITLE, caption=NOTE, title_justify="left")
-    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if number in (0, 1, 3) else "right")
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    return table
+    return _table(results).terminal()
 
 
 def pairs_markdown(results: SweepResults) -> str:
     """The same as Markdown; empty where no pair can be compared with its members."""
-    rows = _rows(pairs(results))
-    if not rows:
-        return ""
-    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|---:|---|---:|---:|"]
-    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
-    return "\n".join([*lines, "", NOTE, ""])
+    return _table(results).markdown()
+
+
+def _table(results: SweepResults) -> SmallTable:
+    return SmallTable(TITLE, HEADS, _rows(pairs(results)), NOTE, texts=(0, 1, 3))

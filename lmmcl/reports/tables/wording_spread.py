@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from lmmcl.reports import formatting
 from lmmcl.reports.recommend import short_name
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.tables.small_table import SmallTable
 
 TITLE = "Wordings of held-out benchmarks"
 HEADS = ("trial", "benchmark", "as asked", "mean of wordings", "spread", "best wording")
@@ -97,23 +97,13 @@ def _rows(results: SweepResults) -> list[list[str]]:
 
 def wordings_table(results: SweepResults) -> Table | None:
     """For the terminal; None where no benchmark has wordings."""
-    rows = _rows(results)
-    if not rows:
-        return None
-    table = Table(title=TITLE, caption=NOTE, title_justify="left")
-    table.box, table.caption_justify = box.SIMPLE_HEAD, "left"
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if number < 2 else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return _table(results).terminal()
 
 
 def wordings_markdown(results: SweepResults) -> str:
     """The same as Markdown; empty where no benchmark has wordings."""
-    rows = _rows(results)
-    if not rows:
-        return ""
-    lines = [f"### {TITLE}", "", f"| {' | '.join(HEADS)} |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
-    lines += [f"| {' | '.join(map(formatting.escape_markdown, row))} |" for row in rows]
-    return "\n".join([*lines, "", NOTE, ""])
+    return _table(results).markdown()
+
+
+def _table(results: SweepResults) -> SmallTable:
+    return SmallTable(TITLE, HEADS, _rows(results), NOTE, texts=(0, 1))

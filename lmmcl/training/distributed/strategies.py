@@ -75,7 +75,7 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     check_divided(step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
     check_whole_adapter(step.recipe.adapter, placement.strategy_name)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
-        raise UserError("fsdp needs GPUs: on a CPU the Trainer silently falls back to DDP", place="training.strategy")
+        raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:
         from importlib.util import find_spec
 

@@ -70,7 +70,7 @@ def test_a_mitigation_that_reads_what_is_divided_is_refused() -> None:
 
 def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
     hidden = TrainingPlacement.model_construct(**{**TrainingPlacement(workers=2).model_dump(), "strategy": "fsdp"})
-    with pytest.raises(UserError, match="silently falls back to DDP"):
+    with pytest.raises(UserError, match="the Trainer would use DDP instead"):
         check_strategy(stage(), hidden)
 
 
