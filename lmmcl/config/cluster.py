@@ -106,7 +106,8 @@ class TrainingPlacement(Settings):
             raise ValueError(f"strategy {self.strategy} needs workers: 1 or more (0 trains in the step's own process)")
         if self.strategy == "fsdp" and not self.gpus_per_worker:
             raise ValueError(
-                "strategy: fsdp needs GPUs, but gpus_per_worker is 0 (the Trainer would use DDP instead); set gpus_per_worker: 1, or strategy: ddp"
+                "strategy: fsdp needs GPUs, but gpus_per_worker is 0 (the Trainer would use DDP instead); "
+                "set gpus_per_worker: 1, or strategy: ddp"
             )
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers must be at most workers ({self.workers}), not {self.min_workers}")
