@@ -178,7 +178,7 @@ def test_an_mlflow_server_that_goes_away_ends_no_sweep(
 
     assert victim.strike(command, "worker", unplug, delay=1)
     outcome = victim.ends_well(command, undisturbed)
-    assert "nothing is lost" in command.output, command.output
+    assert "no result is lost" in command.output, command.output
     table.add(
         "MLflow server", "refuses, then is gone", 1, f"{outcome}; told at the end, with the command that fills it"
     )
