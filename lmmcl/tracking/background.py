@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
@@ -38,6 +38,15 @@ class LogsTrials(Protocol):
     def log_trial(self, trial: TrialResult, *, running: bool = True) -> str: ...
 
     def log_report(self, files: Sequence[Path], note: str = "") -> str: ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A tracker that holds something until it is closed."""
+
+    def close(self) -> None:
+        """End it, once it has written what it was given."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,14 @@ class BackgroundTracker:
                 "logging to %s has stopped; `lmmcl report SWEEP --%s` fills it later",
                 *((self.tracker, f"tracking {self.tracker}") if self.tracker else ("MLflow", "mlflow URI")),
             )
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of the tracker; one that is a process of its own ends."""
+        tracker, self._tracker = self._tracker, None
+        if isinstance(tracker, Closes):
+            tracker.close()
 
     def _log(self, trial: TrialResult, tracker: LogsTrials) -> None:
         tracker.log_trial(trial, running=not self._closing)
@@ -171,7 +188,7 @@ class BackgroundTracker:
                 self._tracker = self._connect()
             action(self._tracker)
         except expected as error:
-            self._tracker = None  # what it remembers may not be so any longer
+            self._release()  # what it remembers may not be so any longer
             final = getattr(error, "error_code", None) in FINAL
             self._failed(_line(error), trial, final)
             return final

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,5 +98,6 @@ class WriterProcess:
     def close(self) -> None:
         """End the process once it has written what it was given."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(OSError):  # a process that has ended already
+            self._process.stdin.close()
         self._process.wait(timeout=60)

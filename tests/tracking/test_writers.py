@@ -91,16 +91,18 @@ def test_a_process_that_has_ended_is_told() -> None:
 def test_what_does_not_arrive_is_told_with_the_command_that_fills_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     (tmp_path / "logs").write_text("a file")
-    beside = BackgroundTracker(
-        "tensorboard",
-        "s",
-        connect=lambda uri, sweep, artifacts: WriterProcess("tensorboard", sweep, tmp_path / "logs"),
-        tracker="tensorboard",
-    )
+    started: list[WriterProcess] = []
+
+    def connect(uri: str, sweep: str, artifacts: str | None) -> WriterProcess:
+        started.append(WriterProcess("tensorboard", sweep, tmp_path / "logs"))
+        return started[-1]
+
+    beside = BackgroundTracker("tensorboard", "s", connect=connect, tracker="tensorboard")
     trackers = BackgroundTrackers([beside])
     assert not trackers.with_mlflow
     trackers.put(trial(BASE))
     (delivery,) = trackers.close(report=[])
+    assert started and all(writer._process.poll() == 0 for writer in started), "no process is left"
     told = delivery.message("s.yaml --store st") or ""
     assert told.startswith("tensorboard did not accept 1 of 1 trial (tensorboard: ")
     assert told.endswith("to fill tensorboard later: lmmcl report s.yaml --store st --tracking tensorboard")
