@@ -205,15 +205,16 @@ def status(
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""
     from lmmcl.inspection import status as how_far
+    from lmmcl.inspection.watching import watch as watch_sweep
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
     if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
-        made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
+        made = watch_sweep(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
     except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
         print_json(made.to_dict())
     else:
-        wide_console().print(how_far.status_table(made))
+        wide_console().print(how_far.status_view(made))

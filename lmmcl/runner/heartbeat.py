@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-OFTEN, SELDOM = 4.5, 60.0
-"""Seconds of silence after which a line is due: at first, and at most."""
+OFTEN, SELDOM = 4.5, 25.0
+"""Seconds of silence after which a line is due: at first, and at most (a log gets one at least every 30 s)."""
 SHARE = 0.01
 """Of the time that a run has taken so far: a line is due after that much silence, between these two."""
 

@@ -13,7 +13,7 @@ from lmmcl.runner.display import Display
 from lmmcl.runner.heartbeat import Heartbeat
 
 
-def test_a_line_is_due_after_five_seconds_at_first_and_after_a_minute_later() -> None:
+def test_a_line_is_due_after_five_seconds_at_first_and_after_half_a_minute_later() -> None:
     now = [0.0]
     beat = Heartbeat(lambda: None, clock=lambda: now[0])
     now[0] = 4.0
@@ -24,10 +24,10 @@ def test_a_line_is_due_after_five_seconds_at_first_and_after_a_minute_later() ->
     assert not beat.is_due()
     now[0] = 10_000.0
     beat.postpone()
-    now[0] += 50
+    now[0] += 20
     assert not beat.is_due()
-    now[0] += 11
-    assert beat.is_due()
+    now[0] += 9
+    assert beat.is_due(), "a log gets a line at least every 30 s of work"
 
 
 def test_a_log_says_what_is_being_computed_while_nothing_is_done_yet(monkeypatch) -> None:  # type: ignore[no-untyped-def]
