@@ -35,7 +35,10 @@ def eval_(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory."""
+    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory.
+
+    Prints each score with its 95 % interval and the number of questions; what is being done is said on standard error.
+    """
     place = load_cluster(cluster)
     if engine:
         place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})
@@ -49,10 +52,9 @@ def eval_(
             return
         scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
-        print_json(scores)
+        print_json({each.benchmark: each.to_dict() for each in scores})
     else:
-        for asked, score in scores.items():
-            say(f"{asked:20} {score:6.1f}")
+        say("\n".join(map(str, scores)))
 
 
 @app.command()
