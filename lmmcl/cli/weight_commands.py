@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json, read_ledger
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.settings import Precision
+from lmmcl.cli.completion import benchmarks
+from lmmcl.cli.options import (
+    AsJson,
+    Checkpoint,
+    ClusterFile,
+    Precision,
+    Store,
+    load_cluster,
+    open_ledger,
+    print_json,
+    read_ledger,
+)
 from lmmcl.environment import neutral_environment
 from lmmcl.terminal import say
 
@@ -22,7 +31,10 @@ app.add_typer(tiny_app, name="tiny")
 @app.command("eval")
 def eval_(
     step: Checkpoint,
-    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated")],
+    benchmark: Annotated[
+        list[str],
+        typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated", shell_complete=benchmarks),
+    ],
     store: Store = None,
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
