@@ -121,7 +121,7 @@ def _sweep_name(file: Any) -> str | None:
 
 
 def _store(ctx: Any) -> Path | None:
-    """The store that the command would use, where it is a folder: another one would have to be asked over a network."""
+    """The store that the command would use, where it is a folder: another one can only be read over a network."""
     named = ctx.params.get("store") or os.environ.get("LMMCL_STORE") or "lmmcl-store"
     return None if "://" in str(named) else Path(str(named)).expanduser()
 

@@ -52,7 +52,7 @@ class StagePace:
         self._done, self._last = self._done + 1, now
 
     def seconds_left(self, left: int, at_once: int, now: float) -> float | None:
-        """Of `left` stages, of which `at_once` are under way; None before a stage is done."""
+        """Of `left` stages (`at_once` are under way now); None before a stage is done."""
         if not self._done:
             return None
         at_once = max(1, at_once)
@@ -64,7 +64,7 @@ class StagePace:
 
 
 def rough(seconds: float) -> str:
-    """Seconds as an estimate is told: `55 s`, `3m20s`, `41m`, `2h05m`; finer would promise more than is known."""
+    """Seconds as an estimate is written: `55 s`, `3m20s`, `41m`, `2h05m`; finer would promise more than is known."""
     if seconds < 57.5:
         return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 600:

@@ -56,7 +56,7 @@ class Heartbeat:
 
 
 class WorkLine:
-    """What one process does now, for who waits for it: a line that changes in a terminal, lines of text elsewhere.
+    """What one process does now, for the person at the keyboard: a line that changes in a terminal, lines of text elsewhere.
 
     Nothing is said of work that is done within two seconds.
     """

@@ -1,4 +1,4 @@
-"""Time left, as a person watches it: held against the stages of runs that really were."""
+"""Time left, as a person watches it: compared with the stages of real runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = {
 
 
 def watched(name: str, every: float) -> list[tuple[float, float, float]]:
-    """(moment, what was shown, what was really left) of a recorded run that is looked at every so many seconds."""
+    """(moment, what was shown, what was really left) of a recorded run that is looked at every `every` seconds."""
     begun, ends, at_once = RUNS[name]
     pace, estimate, shown = StagePace(0.0), SteadyEstimate(), []
     pace.restart(begun)

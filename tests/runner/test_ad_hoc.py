@@ -1,4 +1,4 @@
-"""A model asked by hand: what is told before, meanwhile and after."""
+"""A model asked by hand: what it says before, meanwhile and after."""
 
 from __future__ import annotations
 
