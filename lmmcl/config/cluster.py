@@ -129,7 +129,7 @@ class EvaluationPlacement(Settings):
     gpus: float = Field(default=0, ge=0, description="GPUs of a task")
     resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources of a task")
     batch_size: int = Field(
-        default_factory=lambda given: 64 if given.get("gpus") else 128,
+        default_factory=lambda values: 64 if values.get("gpus") else 128,
         gt=0,
         description="questions per batch; default 64 on a GPU, 128 on a CPU, or fewer where they are long",
     )
