@@ -56,8 +56,8 @@ def colours(values: Sequence[Any], *, night: bool = False) -> dict[str, str]:
     if not ordered:
         return {identity(value): words[place % len(words)] for place, value in enumerate(values)}
     parts = {identity(value): place / (len(numbers) - 1) for place, value in enumerate(sorted(numbers))}
-    found = {name: along_scale(part, scale) for name, part in parts.items()}
-    return {**found, identity(None): NONE_AT_NIGHT if night else NONE} if len(numbers) < len(values) else found
+    by_value = {name: along_scale(part, scale) for name, part in parts.items()}
+    return {**by_value, identity(None): NONE_AT_NIGHT if night else NONE} if len(numbers) < len(values) else by_value
 
 
 def markers(values: Sequence[Any]) -> dict[str, tuple[str, str]]:
