@@ -82,8 +82,8 @@ def _shares(trials: Sequence[TrialResult], benchmarks: Sequence[str]) -> list[bo
     mixed = {
         name
         for trial in trials
-        for each in trial.seeds or (trial,)
-        for stage in each.stages
+        for run in trial.seeds or (trial,)
+        for stage in run.stages
         for name, score in stage.scores.items()
         if not _is_count(score, stage.sample_counts.get(name))
     }
@@ -276,4 +276,4 @@ def _short(value: Any) -> float | None:
     if number is None:
         return None
     tenth = round(number, 1)
-    return next((each for digits in (5, 8) if round(each := float(f"{number:.{digits}g}"), 1) == tenth), number)
+    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)
