@@ -58,7 +58,7 @@ def test_intervals_of_scores_are_those_of_the_report(data: dict[str, Any]) -> No
     assert [tuple(each) for each in found] == [pytest.approx(wilson(*pair)) for pair in counts]
 
 
-def test_scores_that_are_no_shares_of_right_answers_have_no_such_interval() -> None:
+def test_only_shares_of_right_answers_have_such_an_interval() -> None:
     results = make_sweep(recipes=["full"], rates=[1e-5], updates=2)
     assert not any(page_data(results)["shares"]), "scores of this sweep are any numbers"
 
