@@ -76,7 +76,7 @@ const pixels = (chart) => {
   };
 };
 
-// Labels are no part of what a chart shows: its axes stay as the data have made them.
+// Labels do not move the axes of a chart: these stay as the data have made them.
 function annotate(chart, annotations) {
   const { xaxis, yaxis } = by(chart)._fullLayout;
   const held = { "xaxis.range": [...xaxis.range], "yaxis.range": [...yaxis.range] };
