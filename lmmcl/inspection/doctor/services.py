@@ -26,7 +26,7 @@ def store_findings(ledger: Ledger) -> Iterator[Finding]:
             yield Finding("store", "ok", f"{store} (new)")
         else:
             yield Finding(
-                "store", "problem", f"{store} cannot be made: {parent} is not writable", "name another with --store or LMMCL_STORE"
+                "store", "problem", f"{store} cannot be created: {parent} is not writable", "name another with --store or LMMCL_STORE"
             )  # fmt: skip
         return
     try:
