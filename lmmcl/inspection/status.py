@@ -69,7 +69,7 @@ class SweepStatus:
     @property
     def is_done(self) -> bool:
         """Whether all is recorded, and no search has more to propose."""
-        return self.recorded == self.wanted and all(each.proposed == each.num_points for each in self.searches)
+        return self.recorded == self.wanted and all(search.proposed == search.num_points for search in self.searches)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -105,7 +105,7 @@ def _status(
     sweep, ledger = context.sweep, context.ledger
     context = context.reading(view.find)
     walks = [(walk, walk.steps()) for walk in map(context.of, sweep.trials)]
-    steps = {key: step for _, each in walks for key, step in each.items()}
+    steps = {key: step for _, trial_steps in walks for key, step in trial_steps.items()}
     new = {key: step for key, step in steps.items() if key not in taken}
     view.prefetch(new.values())
     # Seconds are for a guess of what is left; where nothing is left, it is enough that all records are there.
@@ -226,15 +226,15 @@ def headline(status: SweepStatus) -> str:
         "running": sum(trial.running for trial in status.trials),
         "failed": sum(trial.failed is not None for trial in status.trials),
     }
-    told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    states = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
-    parts += [formatting.plural(len(status.trials), "trial") + (f" ({told})" if told else "")]
-    parts += [f"search: {each.proposed} of {each.num_points} points proposed" for each in status.searches]
+    parts += [formatting.plural(len(status.trials), "trial") + (f" ({states})" if states else "")]
+    parts += [f"search: {search.proposed} of {search.num_points} points proposed" for search in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
         more = (
             ", excluding points still to be proposed"
-            if any(each.proposed < each.num_points for each in status.searches)
+            if any(search.proposed < search.num_points for search in status.searches)
             else ""
         )
         parts.append("ETA unknown" if left is None else f"about {rough(left)} left{more}")

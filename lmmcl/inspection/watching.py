@@ -37,7 +37,7 @@ def watch(
     Where the output is not a terminal, a line is written for each change, and one at least every half a minute.
     """
     looks, estimate = Looks(RunContext.resolve(sweep, ledger)), SteadyEstimate()
-    told, last = "", now()
+    printed, last = "", now()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             status = looks.status()
@@ -45,8 +45,8 @@ def watch(
             if console.is_terminal:
                 room = max(5, console.height - len(status.working) - 8)
                 live.update(status_view(status, room, gpu_use()), refresh=True)
-            elif _counts(status) != told or now() - last >= SILENCE:
-                told, last = _counts(status), now()
+            elif _counts(status) != printed or now() - last >= SILENCE:
+                printed, last = _counts(status), now()
                 doing = "".join(f"; {work}" for work in status.working[:TOLD])
                 console.print(headline(status) + doing, markup=False, highlight=False, soft_wrap=True)
             if status.is_done:

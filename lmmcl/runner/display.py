@@ -71,8 +71,8 @@ class Display:
         """A line for who watches a log: what is being computed now."""
         works = self._works()
         more = f" (and {len(works) - TOLD} more)" if len(works) > TOLD else ""
-        said = "; ".join(map(str, works[:TOLD])) + more if works else self._phase[0] or "waiting"
-        self._print(f"[{clock(self._elapsed())}, {self._left()}] {escape_controls(mask(said))}")
+        doing = "; ".join(map(str, works[:TOLD])) + more if works else self._phase[0] or "waiting"
+        self._print(f"[{clock(self._elapsed())}, {self._left()}] {escape_controls(mask(doing))}")
 
     def phase(self, doing: str) -> None:
         """What the run itself is doing before anything is computed."""
@@ -103,9 +103,9 @@ class Display:
 
         A step that trials share fails them all: the end of its log is printed once.
         """
-        told = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
+        reason = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
-        self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
+        self._console.print(Text(f"failed: {trial.name}: {reason}", style="red"), soft_wrap=True)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key; empty ones are of steps that wait for their turn."""
