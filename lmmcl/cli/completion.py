@@ -57,12 +57,12 @@ def trials(ctx: Any, param: Any, incomplete: str) -> list[str]:
 def checkpoints(ctx: Any, param: Any, incomplete: str) -> list[str]:
     """Recorded checkpoints by folder name or key, and trials for their last checkpoints."""
     folder = _store(ctx)
-    found = (
+    names = (
         [path.name for path in folder.glob("checkpoints/*/*-*") if (path / "record.json").is_file()] if folder else []
     )
-    keys = [name.rpartition("-")[2] for name in found] if incomplete else []
+    keys = [name.rpartition("-")[2] for name in names] if incomplete else []
     of_trials = _trials(_sweeps(ctx), incomplete)
-    return list(dict.fromkeys([*_fitting(found, incomplete), *of_trials, *_fitting(keys, incomplete)]))
+    return list(dict.fromkeys([*_fitting(names, incomplete), *of_trials, *_fitting(keys, incomplete)]))
 
 
 def shown(ctx: Any, param: Any, incomplete: str) -> list[str]:
@@ -104,11 +104,11 @@ def _sweeps(ctx: Any) -> Iterator[Mapping[str, Any]]:
     file = ctx.params.get("sweep")
     for path in sorted(folder.glob("reports/*/sweep.json")):
         try:
-            found = json.loads(path.read_bytes())
+            sweep = json.loads(path.read_bytes())
         except (OSError, ValueError):  # a damaged file is for `lmmcl ledger check` to tell of, not for a shell
             continue
-        if isinstance(found, dict) and "trials" in found and (file is None or found.get("name") == _sweep_name(file)):
-            yield found
+        if isinstance(sweep, dict) and "trials" in sweep and (file is None or sweep.get("name") == _sweep_name(file)):
+            yield sweep
 
 
 def _sweep_name(file: Any) -> str | None:
@@ -116,8 +116,8 @@ def _sweep_name(file: Any) -> str | None:
         text = Path(str(file)).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    found = _NAME.search(text)
-    return found[1] if found else None
+    match = _NAME.search(text)
+    return match[1] if match else None
 
 
 def _store(ctx: Any) -> Path | None:
@@ -128,11 +128,11 @@ def _store(ctx: Any) -> Path | None:
 
 def _yaml_files(folder: Path) -> Iterator[Path]:
     """YAML files of a folder and of those directly below it, hidden ones left out."""
-    found = 0
+    count = 0
     for below in (folder, *sorted(_children(folder, lambda path: path.is_dir()))):
         for path in sorted(_children(below, lambda path: path.suffix in (".yaml", ".yml"))):
-            found += 1
-            if found > MOST_FILES:
+            count += 1
+            if count > MOST_FILES:
                 return
             yield path
 

@@ -64,7 +64,7 @@ def eval_(
             return
         scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
-        print_json({each.benchmark: each.to_dict() for each in scores})
+        print_json({score.benchmark: score.to_dict() for score in scores})
     else:
         say("\n".join(map(str, scores)))
 

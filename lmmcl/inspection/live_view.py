@@ -180,4 +180,5 @@ def stage_steps(stage: Stage) -> list[Step]:
     """The steps that bring a stage and its scores into being, with the checkpoints that it starts from."""
     own = (*stage.checkpoint.parents, *([stage.tuned] if stage.tuned is not None else []))
     inside = [moment.checkpoint for moment in stage.moments]
-    return list({each.key: each for each in (*own, *inside, stage.checkpoint, *stage.asked, *stage.examined)}.values())
+    steps = (*own, *inside, stage.checkpoint, *stage.asked, *stage.examined)
+    return list({step.key: step for step in steps}.values())

@@ -137,7 +137,7 @@ def _working(walks: Iterable[TrialProgress], active: Mapping[str, Lease]) -> lis
         names.add(walk.trial)
     by_worker = {lease.token: (key, lease) for key, lease in active.items()}
     now, works = time.time(), []
-    for key, lease in sorted(by_worker.values(), key=lambda each: each[1].since):
+    for key, lease in sorted(by_worker.values(), key=lambda held: held[1].since):
         seconds = max(0.0, now - lease.since) if lease.since else None
         works.append(names.work(key, lease.note, seconds, lease.host))
     return [work for work in works if work is not None]
@@ -147,8 +147,8 @@ def _measured(trial: TrialStatus, walk: TrialProgress, progress: SweepProgress) 
     """With its measures after the last stage that is done."""
     if trial.stages_done < 2:
         return trial
-    found = progress.measures(walk.trial)[: trial.stages_done]
-    last = found[-1] if found else {}
+    measures = progress.measures(walk.trial)[: trial.stages_done]
+    last = measures[-1] if measures else {}
     learning, held_out = last.get("learning"), last.get("held_out_forgetting")
     return replace(trial, learning=learning, held_out_forgetting=held_out)
 

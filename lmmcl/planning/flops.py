@@ -84,7 +84,7 @@ def _scaled(hours: float) -> tuple[str, str]:
 
 def estimate_hours(steps: Iterable[Step]) -> Hours | None:
     """Hours of `steps`; None when none of them is of a model that is run on GPUs (the embedded ones are not)."""
-    found: dict[str, list[float]] = {"training": [], "evaluation": []}
+    known: dict[str, list[float]] = {"training": [], "evaluation": []}
     counted: Counter[str] = Counter()
     for step in steps:
         if isinstance(step, Finetune) and isinstance(step.model.plain, HubLMM):
@@ -94,11 +94,11 @@ def estimate_hours(steps: Iterable[Step]) -> Hours | None:
         else:
             continue
         counted[what] += 1
-        found[what] += [] if flops is None else [flops / (PEAK * UTILISATION * 3600)]
+        known[what] += [] if flops is None else [flops / (PEAK * UTILISATION * 3600)]
     if not counted:
         return None
-    hours = {what: sum(each) if each or not counted[what] else None for what, each in found.items()}
-    return Hours(hours["training"], hours["evaluation"], counted.total() - sum(map(len, found.values())))
+    hours = {what: sum(times) if times or not counted[what] else None for what, times in known.items()}
+    return Hours(hours["training"], hours["evaluation"], counted.total() - sum(map(len, known.values())))
 
 
 def _taught(step: Finetune) -> float | None:

@@ -152,8 +152,8 @@ class Display:
             for trial in self._trials.values():
                 self._names.add(trial)
         now = self._clock()
-        found = sorted(dict(self._notes).items(), key=lambda each: each[1][1])
-        works = [self._names.work(key, note, now - since) for key, (note, since) in found]
+        notes = sorted(dict(self._notes).items(), key=lambda item: item[1][1])
+        works = [self._names.work(key, note, now - since) for key, (note, since) in notes]
         return [work for work in works if work is not None]
 
     def _elapsed(self) -> float:
