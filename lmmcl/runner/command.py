@@ -24,9 +24,10 @@ from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.flips import page_flips
+from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.reporting.report_files import print_table, write_report, write_tables
-from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.reporting.sweep_label import keep_sweep, name_note, report_folder
+from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import recorded_lines, start_trackers, tracked_lines
 from lmmcl.runner.up_to_date import note_shown, page_of
 from lmmcl.search.run_context import RunContext
@@ -65,11 +66,13 @@ def run_and_report(
     logged: list[Path] = []
     try:
         outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
-        files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
+        with saying(console, "writing the report"):
+            files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
         for trial in outcome.results.trials:
             trackers.put(trial)
     finally:
-        deliveries = trackers.close(report=logged)
+        with saying(console, "logging the results"):
+            deliveries = trackers.close(report=logged)
     print_table(outcome.results, console)
     lines = [
         f"{outcome.counts()}; {time.monotonic() - started:.0f} s",

@@ -35,17 +35,17 @@ from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
 UI = "http://127.0.0.1:5000"
-"""Where `mlflow ui` answers unless it is told otherwise."""
+"""Where `mlflow ui` answers unless `--port` says otherwise."""
 
 
 def start_trackers(places: Destinations, context: RunContext) -> BackgroundTrackers:
     """Every tracker that is asked for, each on a thread of its own."""
-    made = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
+    trackers = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
     for name in places.beside:
         connect = partial(_writer, name, tracker_folder(name, context))
         label = identify(context.sweep, context.ledger).name
-        made.append(BackgroundTracker(name, label, connect=connect, tracker=name))
-    return BackgroundTrackers(made)
+        trackers.append(BackgroundTracker(name, label, connect=connect, tracker=name))
+    return BackgroundTrackers(trackers)
 
 
 def _uri(places: Destinations, ledger: Ledger) -> str:

@@ -24,12 +24,12 @@ PAGE = 1000
 def sweep_experiment(client: MlflowClient, sweep: SweepIdentity, artifact_location: str | None) -> Experiment:
     """The experiment of this sweep, made where there is none: called like it, with a number where that is another sweep's."""
     for name in numbered(sweep.name):
-        found = find_or_make(client, name, artifact_location, SWEEP_TAGS)
-        origin = found.tags.get(ORIGIN_TAG)
-        if sweep.is_from(origin) or _holds(client, found, sweep):
+        experiment = find_or_make(client, name, artifact_location, SWEEP_TAGS)
+        origin = experiment.tags.get(ORIGIN_TAG)
+        if sweep.is_from(origin) or _holds(client, experiment, sweep):
             if sweep.origin and origin != sweep.origin:
-                client.set_experiment_tag(found.experiment_id, ORIGIN_TAG, sweep.origin)
-            return found
+                client.set_experiment_tag(experiment.experiment_id, ORIGIN_TAG, sweep.origin)
+            return experiment
     raise AssertionError("numbers do not end")
 
 
@@ -39,20 +39,20 @@ def find_or_make(
     """The experiment of this name. Raises UserError when it was deleted."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
-            found = client.get_experiment(client.create_experiment(name, artifact_location, tags=tags))
+            experiment = client.get_experiment(client.create_experiment(name, artifact_location, tags=tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was first
-    if found is None or found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)  # another process was first
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment {name!r} at {client.tracking_uri} was deleted; restore it "
-            f"(mlflow experiments restore -x {found.experiment_id if found else 'ID'}) or empty the trash (mlflow gc)"
+            f"(mlflow experiments restore -x {experiment.experiment_id if experiment else 'ID'}) or empty the trash (mlflow gc)"
         )
-    return found
+    return experiment
 
 
 def _holds(client: MlflowClient, experiment: Experiment, sweep: SweepIdentity) -> bool:
@@ -64,10 +64,10 @@ def _holds(client: MlflowClient, experiment: Experiment, sweep: SweepIdentity) -
 def _trial_keys(client: MlflowClient, experiment: Experiment) -> Iterator[str]:
     token = None
     while True:
-        found = client.search_runs(
+        page = client.search_runs(
             [experiment.experiment_id], "tags.`lmmcl.kind` = 'trial'", max_results=PAGE, page_token=token
         )
-        yield from (run.data.tags["lmmcl.trial_key"] for run in found)
-        token = found.token
+        yield from (run.data.tags["lmmcl.trial_key"] for run in page)
+        token = page.token
         if not token:
             return

@@ -40,15 +40,15 @@ def stage_metrics(stage: StageResult) -> dict[str, float]:
     was logged first.
     """
     measures = {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
-    found: dict[str, float | None] = {name: measures[name] for name in FIRST if name in measures}
-    found |= measures
+    metrics: dict[str, float | None] = {name: measures[name] for name in FIRST if name in measures}
+    metrics |= measures
     for name, interval in stage.intervals.items():
         if name not in EQUAL_TO and (pair := finite_pair(interval)) is not None:
-            found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
-    found |= {f"score/{name}": finite(value) for name, value in stage.scores.items()}
-    found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
-    found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
-    return {metric_name(name): value for name, value in found.items() if value is not None}
+            metrics |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
+    metrics |= {f"score/{name}": finite(value) for name, value in stage.scores.items()}
+    metrics |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
+    metrics |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
+    return {metric_name(name): value for name, value in metrics.items() if value is not None}
 
 
 def pace_metrics(stage: StageResult) -> dict[str, float]:
@@ -64,8 +64,8 @@ def curve_values(stage: StageResult, after: int = -1) -> Iterator[tuple[int, dic
         for row in rows:
             update = finite(row.get("update"))
             if update is not None and (prefix != CURVE or update > after):
-                found = {prefix + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
-                yield int(update), {metric_name(name): value for name, value in found.items() if value is not None}
+                values = {prefix + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
+                yield int(update), {metric_name(name): value for name, value in values.items() if value is not None}
 
 
 def metric_name(name: str) -> str:
@@ -85,7 +85,7 @@ def matrix_table(trial: TrialResult) -> str:
 
 def trial_params(trial: TrialResult) -> dict[str, str]:
     """The grid point as text by MLflow name, and the logarithm of the learning rate."""
-    found = {
+    params = {
         metric_name(axis): value
         if isinstance(value, str)
         else "none"
@@ -95,5 +95,5 @@ def trial_params(trial: TrialResult) -> dict[str, str]:
     }
     rate = finite(trial.axes.get("learning_rate"))
     if rate is not None and rate > 0:  # MLflow's compare page prints 5e-6 as 0.00000
-        found["log10_learning_rate"] = f"{math.log10(rate):.4f}"
-    return {name: value[:LONGEST_PARAM] for name, value in found.items()}
+        params["log10_learning_rate"] = f"{math.log10(rate):.4f}"
+    return {name: value[:LONGEST_PARAM] for name, value in params.items()}

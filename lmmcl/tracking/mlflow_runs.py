@@ -44,11 +44,9 @@ class Runs:
         if (kind, key) not in self._known:
             tag = KEY_TAGS[kind]
             with alone(self._client.tracking_uri):  # two runs that share a store log the same trials
-                found = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
+                runs = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
                 start = int((time.time() - since) * 1000)
-                self._known[kind, key] = (
-                    found[0] if found else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
-                )
+                self._known[kind, key] = runs[0] if runs else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
         return self._known[kind, key]
 
     def nested(self, run: Run) -> list[Run]:
@@ -61,8 +59,8 @@ class Runs:
 
     def remove(self, run: Run) -> None:
         """Move a run, after those nested in it, to MLflow's trash, from which a person may restore it."""
-        for each in [*self.nested(run), run]:
-            self._client.delete_run(each.id)
+        for one in [*self.nested(run), run]:
+            self._client.delete_run(one.id)
         self._known = {key: known for key, known in self._known.items() if known.id != run.id}
 
     def log(self, run: Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -93,12 +91,12 @@ class Runs:
         run.status = status
 
     def _search(self, query: str, most: int) -> list[Run]:
-        found = self._client.search_runs([self.experiment_id], query, max_results=most, order_by=["start_time ASC"])
-        return [_remember(run) for run in found]
+        runs = self._client.search_runs([self.experiment_id], query, max_results=most, order_by=["start_time ASC"])
+        return [_remember(run) for run in runs]
 
     def _create(self, name: str, tags: Mapping[str, str], start: int) -> Run:
-        made = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self._sweep, **tags}, name)
-        return _remember(made)
+        created = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self._sweep, **tags}, name)
+        return _remember(created)
 
 
 def _remember(run: MlflowRun) -> Run:

@@ -223,8 +223,8 @@ def _curves(trial: TrialResult, news: Sequence[StageResult], run: Run) -> tuple[
             for update, values in curve_values(stage, after=there):
                 points += _metrics(values, before + update, run.start)
             points += _metrics(pace_metrics(stage), stage.number, run.start)
-            made = [int(last) for row in stage.curve if (last := finite(row.get("update"))) is not None]
-            logged[str(stage.number)] = str(max([there, *made]))
+            updates = [int(last) for row in stage.curve if (last := finite(row.get("update"))) is not None]
+            logged[str(stage.number)] = str(max([there, *updates]))
         before += stage_updates(stage)
     return points, logged
 
@@ -241,8 +241,8 @@ def _digest(stage: StageResult) -> str:
     updates = [finite(row.get("update")) for row in stage.curve[-1:]]
     curve = [[dict(row) for row in stage.probe_curve]] if stage.probe_curve else []
     curve += [[dict(row) for row in stage.score_curve]] if stage.score_curve else []
-    said = [stage_metrics(stage), updates, *curve]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    content = [stage_metrics(stage), updates, *curve]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:

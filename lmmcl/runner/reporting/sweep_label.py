@@ -20,7 +20,9 @@ def identify(sweep: Sweep, ledger: Ledger) -> SweepIdentity:
     """The sweep with the name under which this store knows it, or will."""
     trials = {trial.key: trial.name for trial in with_proposals(sweep, ledger).trials}
     identity = SweepIdentity(sweep.name, origin_of(sweep), trials)
-    label = next(name for name in numbered(sweep.name) if all(_is_free(name, identity, each) for each in _all(ledger)))
+    label = next(
+        name for name in numbered(sweep.name) if all(_is_free(name, identity, store) for store in _all(ledger))
+    )
     return SweepIdentity(label, identity.origin, trials)
 
 
