@@ -58,6 +58,12 @@ class ConcurrentScheduler(StepScheduler):
         self._errors.pop(step.key, None)
         self._start([step])
 
+    def prefetch_scores(self, steps: Sequence[ScoringStep]) -> None:
+        """As `prefetch`, for the scoring steps of one checkpoint, which are computed together."""
+        if new := [step for step in steps if step.key not in self._in_flight and step.key not in self._errors]:
+            self._prefetched.update(step.key for step in new)
+            self._launch(new)
+
     def _start(self, steps: Sequence[Checkpoint]) -> None:
         for step in steps:
             if step.key not in self._in_flight and step.key not in self._errors:
