@@ -103,12 +103,12 @@ def _environment(
             raise UserError(unknown("setting", key, RuntimeEnv.known_fields), file=str(file))
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(more.get("env_vars") or {})}
     variables |= {**dict(_pair(pair) for pair in pairs), **more_variables}
-    made = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
+    runtime_env = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
     try:
-        RuntimeEnv(**made)
+        RuntimeEnv(**runtime_env)
     except (TypeError, ValueError) as error:
         raise UserError(f"Ray rejected this runtime environment: {error}", file=str(file or working_dir)) from error
-    return made
+    return runtime_env
 
 
 def _shared(

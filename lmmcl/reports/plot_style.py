@@ -46,8 +46,8 @@ def colours(values: Sequence[Any]) -> dict[str, str]:
     ordered = len(numbers) > 1 and len(numbers) == len([value for value in values if value is not None])
     if not ordered:
         return {identity(value): WORDS[place % len(WORDS)] for place, value in enumerate(values)}
-    found = {identity(value): along_scale(place / (len(numbers) - 1)) for place, value in enumerate(sorted(numbers))}
-    return {**found, identity(None): "#7f7f7f"} if len(numbers) < len(values) else found
+    by_value = {identity(value): along_scale(place / (len(numbers) - 1)) for place, value in enumerate(sorted(numbers))}
+    return {**by_value, identity(None): "#7f7f7f"} if len(numbers) < len(values) else by_value
 
 
 def markers(values: Sequence[Any]) -> dict[str, tuple[str, str]]:

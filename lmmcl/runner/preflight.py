@@ -45,32 +45,32 @@ def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError
     """What is to be said of these rows, and what keeps them from being taught or asked. Loads processors, and so the libraries."""
     from lmmcl.evaluation.attainable import attainable
 
-    told: list[str] = []
+    notes: list[str] = []
     refused: list[UserError] = []
-    for each in rows:
-        processor = each.model.load_processor()
-        if unreadable := _unreadable(processor, each):
+    for todo in rows:
+        processor = todo.model.load_processor()
+        if unreadable := _unreadable(processor, todo):
             refused += unreadable
             continue
-        for step in each.asked.values():
+        for step in todo.asked.values():
             try:
-                result = attainable(each.model.name, processor, step.benchmark, step.evaluation.limit)
+                result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
                 result.check()
             except UserError as error:
                 refused.append(error)
             else:
-                told += result.notes()
-    return told, refused
+                notes += result.notes()
+    return notes, refused
 
 
 def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
     """What of the steps that are not recorded yet is to be checked, by model."""
-    found: dict[str, RowsToCheck] = {}
+    by_model: dict[str, RowsToCheck] = {}
     for step in steps:
         if not isinstance(step, Finetune | Evaluate):
             continue
         model = step.model if isinstance(step, Finetune) else step.checkpoint.model
-        todo = found.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), RowsToCheck(model))
+        todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), RowsToCheck(model))
         if isinstance(step, Finetune):
             name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
             if name not in todo.taught and ledger.find(step) is None:
@@ -79,7 +79,7 @@ def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
             name = json.dumps([step.benchmark.identity(), step.evaluation.limit], sort_keys=True)
             if name not in todo.asked and ledger.find(step) is None:
                 todo.asked[name] = step
-    return [todo for todo in found.values() if todo.taught or todo.asked]
+    return [todo for todo in by_model.values() if todo.taught or todo.asked]
 
 
 def _unreadable(processor: Any, todo: RowsToCheck) -> list[UserError]:
@@ -90,8 +90,8 @@ def _unreadable(processor: Any, todo: RowsToCheck) -> list[UserError]:
     asked = [
         (f"benchmark {step.benchmark.name}", step.benchmark.take(step.evaluation.limit)) for step in todo.asked.values()
     ]
-    found = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
-    return [error for error in found if error is not None]
+    errors = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
+    return [error for error in errors if error is not None]
 
 
 def _first_unreadable(processor: Any, examples: Sequence[Example], file: str) -> UserError | None:

@@ -102,13 +102,13 @@ class _Parents:
     @property
     def names(self) -> list[str]:
         """Tensors in which a fine-tune differs from the anchor; wide dtypes first, which keeps the file aligned."""
-        found = {
+        names = {
             name
             for chain in self.finetunes
             for name in self.anchor.tensors | chain.tensors
             if self.anchor.sources(name) != chain.sources(name)
         }
-        return sorted(found, key=lambda name: (-self.base[name].element_size(), name))
+        return sorted(names, key=lambda name: (-self.base[name].element_size(), name))
 
     def read(self, name: str) -> tuple[Tensor, list[Tensor]]:
         """The anchor's value of a tensor and each fine-tune's."""

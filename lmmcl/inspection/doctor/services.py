@@ -21,7 +21,7 @@ def store_findings(ledger: Ledger) -> Iterator[Finding]:
     store = mask(ledger.store)
     folder = local_path(ledger.store)
     if folder is not None and not folder.exists():
-        parent = next(each for each in folder.parents if each.exists())
+        parent = next(ancestor for ancestor in folder.parents if ancestor.exists())
         if os.access(parent, os.W_OK):
             yield Finding("store", "ok", f"{store} (new)")
         else:

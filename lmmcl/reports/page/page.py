@@ -36,7 +36,7 @@ def page(results: SweepResults, flips: Sequence[Mapping[str, Any]] = ()) -> str:
         "data": _for_script(page_data(results) | {"flips": list(flips)}),
     }
     # One pass, so that nothing which is filled in can hold a place of its own.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("page.html"))
 
 
 def script() -> str:

@@ -58,8 +58,8 @@ def _view(results: SweepResults) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "probes": probes,
         "correlations": {
-            each.probe: f"Spearman ρ {each.rho:+.2f}, p {formatting.p_value(each.p)}, {each.stages} stages"
-            for each in (probe_correlations(results) if probes else [])
+            link.probe: f"Spearman ρ {link.rho:+.2f}, p {formatting.p_value(link.p)}, {link.stages} stages"
+            for link in (probe_correlations(results) if probes else [])
         },
         "trials": [
             _trial(trial, places, benchmarks, probes, points)
@@ -204,14 +204,14 @@ def cost_table(results: SweepResults) -> dict[str, Any]:
 
 
 def _mean(trials: Sequence[TrialResult], name: str) -> float | None:
-    found = [value for trial in trials if (value := trial.cost(name)) is not None]
-    return sum(found) / len(found) if found else None
+    costs = [value for trial in trials if (value := trial.cost(name)) is not None]
+    return sum(costs) / len(costs) if costs else None
 
 
 def _cost_cell(trials: Sequence[TrialResult], name: str) -> list[str | None]:
-    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    costs = [value for trial in trials if (value := trial.cost(name)) is not None]
     show = COSTS[name]
-    ends = f"{show(min(found))} … {show(max(found))}" if found and show(min(found)) != show(max(found)) else None
+    ends = f"{show(min(costs))} … {show(max(costs))}" if costs and show(min(costs)) != show(max(costs)) else None
     return [show(_mean(trials, name)), ends]
 
 
@@ -229,7 +229,7 @@ def _facts(results: SweepResults) -> list[list[str]]:
     facts = [["trials", f"{len(states)} ({', '.join(counted)})" if states else "none"]]
     if results.wanted is not None:
         facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
-    facts += [["search", str(each)] for each in results.searches]
+    facts += [["search", str(search)] for search in results.searches]
     facts += [["note", note] for note in results.notes]
     if results.file:
         facts.append(["file", results.file])

@@ -46,7 +46,9 @@ class SaveOnPreemption(TrainerCallback):
 @contextmanager
 def handle_sigterm(trainer: Trainer) -> Iterator[None]:
     """Pass SIGTERM to the trainer's `SaveOnPreemption` while it trains; only a process's main thread can."""
-    callback = next(each for each in trainer.callback_handler.callbacks if isinstance(each, SaveOnPreemption))
+    callback = next(
+        candidate for candidate in trainer.callback_handler.callbacks if isinstance(candidate, SaveOnPreemption)
+    )
     if threading.current_thread() is not threading.main_thread():
         yield
         return
