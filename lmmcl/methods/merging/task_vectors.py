@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lmmcl.methods.mitigation import MergeContext
 
 Scope = Literal["model", "tensor"]
 """What a share is taken of: all entries that a fine-tune may have changed, or each tensor by itself."""
@@ -83,46 +80,3 @@ def top_mask(score: Tensor, count: int) -> Tensor:
     equal = (flat == edge).nonzero().reshape(-1)
     mask[equal[: count - int(mask.sum())]] = True
     return mask.reshape(score.shape)
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The magnitude of the last entry that a share of a whole model keeps, and how many equal to it each tensor keeps."""
-
-    magnitude: float
-    ties: dict[str, int]
-
-    def mask(self, name: str, magnitudes: Tensor) -> Tensor:
-        """True at the kept entries of tensor `name`."""
-        flat = magnitudes.float().reshape(-1)
-        mask = flat > self.magnitude
-        equal = (flat == self.magnitude).nonzero().reshape(-1)
-        mask[equal[: self.ties.get(name, 0)]] = True
-        return mask.reshape(magnitudes.shape)
-
-
-def top_thresholds(context: MergeContext, share: float) -> list[Threshold]:
-    """For each fine-tune, what keeps ⌊share·n⌋ of the n entries of all tensors that a merge touches."""
-    from lmmcl.methods.merging.thresholds import find_thresholds
-
-    def magnitudes(name: str, at: Tensor | None) -> list[Tensor]:
-        anchor, tuned = context.read(name)
-        if at is None:
-            return [magnitudes_of(anchor, value) for value in tuned]
-        start = anchor.reshape(-1)[at]
-        return [magnitudes_of(start, value.reshape(-1)[at]) for value in tuned]
-
-    return find_thresholds(context.names, lambda name: context.read(name)[0].numel(), magnitudes, share)
-
-
-def top_masks(
-    thresholds: Sequence[Threshold] | None, share: float, name: str, anchor: Tensor, tuned: Sequence[Tensor]
-) -> list[Tensor]:
-    """For each fine-tune, true where its task vector at tensor `name` is among the top: of the model, by `thresholds` (see
-    `top_thresholds`), or where these are None the `share` of this tensor."""
-    if thresholds is None:
-        sizes = [task_vector(anchor, value).abs() for value in tuned]
-        return [top_mask(size, how_many(share, size.numel())) for size in sizes]
-    return [
-        threshold.mask(name, magnitudes_of(anchor, value)) for threshold, value in zip(thresholds, tuned, strict=True)
-    ]

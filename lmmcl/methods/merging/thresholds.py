@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.methods.merging.task_vectors import Threshold, how_many
+from lmmcl.methods.merging.task_vectors import how_many, magnitudes_of, task_vector, top_mask
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from lmmcl.methods.mitigation import MergeContext
 
 Magnitudes = Callable[[str, "Tensor | None"], Sequence["Tensor"]]
 """|τ| in fp32 of each fine-tune at a tensor, by its name: all of it, or the entries at these places of the flat tensor."""
@@ -25,6 +28,48 @@ DEVIATIONS = 6.0
 """Half the width of the bracket, in standard deviations of the share of a sample."""
 MOST_KEPT = 1 << 26
 """Entries inside the brackets that are kept in memory, of all fine-tunes: 256 MB."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The magnitude of the last entry that a share of a whole model keeps, and how many equal to it each tensor keeps."""
+
+    magnitude: float
+    ties: dict[str, int]
+
+    def mask(self, name: str, magnitudes: Tensor) -> Tensor:
+        """True at the kept entries of tensor `name`."""
+        flat = magnitudes.float().reshape(-1)
+        mask = flat > self.magnitude
+        equal = (flat == self.magnitude).nonzero().reshape(-1)
+        mask[equal[: self.ties.get(name, 0)]] = True
+        return mask.reshape(magnitudes.shape)
+
+
+def top_thresholds(context: MergeContext, share: float) -> list[Threshold]:
+    """For each fine-tune, what keeps ⌊share·n⌋ of the n entries of all tensors that a merge touches."""
+
+    def magnitudes(name: str, at: Tensor | None) -> list[Tensor]:
+        anchor, tuned = context.read(name)
+        if at is None:
+            return [magnitudes_of(anchor, value) for value in tuned]
+        start = anchor.reshape(-1)[at]
+        return [magnitudes_of(start, value.reshape(-1)[at]) for value in tuned]
+
+    return find_thresholds(context.names, lambda name: context.read(name)[0].numel(), magnitudes, share)
+
+
+def top_masks(
+    thresholds: Sequence[Threshold] | None, share: float, name: str, anchor: Tensor, tuned: Sequence[Tensor]
+) -> list[Tensor]:
+    """For each fine-tune, true where its task vector at tensor `name` is among the top: of the model, by `thresholds` (see
+    `top_thresholds`), or where these are None the `share` of this tensor."""
+    if thresholds is None:
+        sizes = [task_vector(anchor, value).abs() for value in tuned]
+        return [top_mask(size, how_many(share, size.numel())) for size in sizes]
+    return [
+        threshold.mask(name, magnitudes_of(anchor, value)) for threshold, value in zip(thresholds, tuned, strict=True)
+    ]
 
 
 def find_thresholds(

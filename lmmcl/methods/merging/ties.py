@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from lmmcl.methods.merging.task_vectors import (
-    Scope,
-    Threshold,
-    how_many,
-    magnitudes_of,
-    moved_by,
-    top_mask,
-    top_masks,
-    top_thresholds,
-    wide,
-)
+from lmmcl.methods.merging.task_vectors import Scope, how_many, magnitudes_of, moved_by, top_mask, wide
+from lmmcl.methods.merging.thresholds import Threshold, top_masks, top_thresholds
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import torch
 
 from lmmcl.methods.merging import thresholds
 from lmmcl.methods.merging.task_vectors import (
-    Threshold,
     fused,
     how_many,
     magnitudes_of,
@@ -18,7 +17,7 @@ from lmmcl.methods.merging.task_vectors import (
     task_vector,
     top_mask,
 )
-from lmmcl.methods.merging.thresholds import find_thresholds
+from lmmcl.methods.merging.thresholds import Threshold, find_thresholds
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
