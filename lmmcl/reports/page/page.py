@@ -15,7 +15,17 @@ from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.results import SweepResults
 
 FILES = "page_files"
-SCRIPTS = ("data.js", "plots.js", "recommendation.js", "probes.js", "trial.js", "tables.js", "start.js")
+SCRIPTS = (
+    "data.js",
+    "labels.js",
+    "plots.js",
+    "recommendation.js",
+    "probes.js",
+    "trial.js",
+    "flips.js",
+    "tables.js",
+    "start.js",
+)
 """In this order they are one script: each uses what those before it declare, and `start.js` draws everything."""
 
 
