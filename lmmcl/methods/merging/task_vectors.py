@@ -23,24 +23,24 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def task_vector(anchor: Tensor, tuned: Tensor) -> Tensor:
-    """τ = tuned − anchor, wide."""
+    """τ = tuned − anchor, of their shape, wide."""
     return wide(tuned) - wide(anchor)
 
 
 def summed(tensors: Iterable[Tensor]) -> Tensor:
-    """The sum of one tensor or more, oldest first."""
+    """The sum of one tensor or more of one shape, oldest first."""
     return reduce(add, tensors)
 
 
 def moved_by(anchor: Tensor, change: Tensor) -> Tensor:
-    """anchor + change in the dtype of `anchor`; where `change` is zero the bits of `anchor` (−0.0 stays −0.0)."""
+    """anchor + change (of one shape) in the dtype of `anchor`; where `change` is zero the bits of `anchor` (−0.0 stays −0.0)."""
     import torch
 
     return torch.where(change == 0, anchor, (wide(anchor) + change).to(anchor.dtype))
 
 
 def fused(anchor: Tensor, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-    """anchor + Σ M_t·(values_t − anchor) / max(1, Σ M_t): the mean of the values that are kept (Model Tailor, several skills).
+    """anchor + Σ M_t·(values_t − anchor) / max(1, Σ M_t), all of one shape: the mean of kept values (Model Tailor, several skills).
 
     Bit-equal to `anchor` where no mask is true and to the value where one is.
     """
@@ -73,9 +73,8 @@ def top_mask(score: Tensor, count: int) -> Tensor:
         return torch.zeros_like(score, dtype=torch.bool)
     flat = score.reshape(-1)
     values = flat.cpu().numpy()
-    edge = float(
-        np.partition(values, values.size - count)[values.size - count]
-    )  # selects; a sort takes 80 times as long
+    # Selecting the edge takes an eightieth of the time of a sort.
+    edge = float(np.partition(values, values.size - count)[values.size - count])
     mask = flat > edge
     equal = (flat == edge).nonzero().reshape(-1)
     mask[equal[: count - int(mask.sum())]] = True

@@ -38,7 +38,7 @@ class Threshold:
     ties: dict[str, int]
 
     def mask(self, name: str, magnitudes: Tensor) -> Tensor:
-        """True at the kept entries of tensor `name`."""
+        """True at the kept entries of tensor `name`; of the shape of `magnitudes`."""
         flat = magnitudes.float().reshape(-1)
         mask = flat > self.magnitude
         equal = (flat == self.magnitude).nonzero().reshape(-1)

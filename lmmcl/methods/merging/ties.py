@@ -38,7 +38,10 @@ def ties(
     *,
     even_is_positive: bool = False,
 ) -> Tensor:
-    """θ0 + λ·(disjoint mean of the trimmed τ_t); `masks` are true at the entries of each τ_t that are not trimmed."""
+    """θ0 + λ·(disjoint mean of the trimmed τ_t); `masks` are true at the entries of each τ_t that are not trimmed.
+
+    All of one shape; the result has the dtype of `anchor`.
+    """
     import torch
 
     start = anchor.reshape(-1)
