@@ -72,7 +72,7 @@ def vllm_command(step: Checkpoint, directory: Path) -> str:
     config = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if config["use_dora"]:
         return "vLLM loads no DoRA adapters; export without --adapter to serve this checkpoint"
-    rank = next((each for each in VLLM_RANKS if each >= config["r"]), None)
+    rank = next((most for most in VLLM_RANKS if most >= config["r"]), None)
     if rank is None:
         return f"vLLM loads adapters up to rank {VLLM_RANKS[-1]}, this one has {config['r']}; export without --adapter"
     base, revision = config["base_model_name_or_path"], config.get("revision")

@@ -87,12 +87,12 @@ def find_thresholds(
         return [Threshold(math.inf, {}) for _ in range(several)]
     brackets = _brackets(ordered, counts, magnitudes, wanted)
     above, inside = _count(ordered, magnitudes, brackets)
-    found: list[Threshold] = []
+    thresholds: list[Threshold] = []
     for which in range(len(brackets)):
         kept = {name: parts[which] for name, parts in inside.items()} if inside is not None else None
         threshold = _exact(ordered, kept, wanted - above[which]) if kept is not None else None
-        found.append(threshold or _by_counting(ordered, _one(magnitudes, which), wanted))
-    return found
+        thresholds.append(threshold or _by_counting(ordered, _one(magnitudes, which), wanted))
+    return thresholds
 
 
 def _one(magnitudes: Magnitudes, which: int) -> Callable[[str], Tensor]:
@@ -113,7 +113,7 @@ def _brackets(
         if not size:
             continue
         at = np.sort(np.random.default_rng(len(weights)).integers(0, counts[name], size))
-        samples.append([each.numpy() for each in magnitudes(name, torch.from_numpy(at))])
+        samples.append([value.numpy() for value in magnitudes(name, torch.from_numpy(at))])
         weights.append(np.full(size, counts[name] / size))
     weight = np.concatenate(weights)
     total = weight.sum()
@@ -121,7 +121,7 @@ def _brackets(
     width = DEVIATIONS * math.sqrt(max(share * (1 - share), 1 / effective) / effective)
     brackets = []
     for which in range(len(samples[0])):
-        values = np.concatenate([each[which] for each in samples])
+        values = np.concatenate([tensor[which] for tensor in samples])
         order = np.argsort(-values, kind="stable")
         ranks = np.cumsum(weight[order]) / total
         high = -1.0 if share - width <= 0 else float(values[order][np.searchsorted(ranks, share - width)])

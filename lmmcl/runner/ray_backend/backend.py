@@ -65,12 +65,12 @@ def _examine(rows: Sequence[RowsToCheck], cluster: Cluster) -> tuple[list[str], 
     if ray_address(cluster) != "local":
         return examine_rows(rows)
     try:
-        found: tuple[list[str], list[Any]] = ray.get(
+        result: tuple[list[str], list[Any]] = ray.get(
             _examine_there.options(num_cpus=cluster.evaluation.cpus, max_retries=0).remote(list(rows))
         )
     except RayTaskError as error:
         raise root_of(error) from error
-    return found
+    return result
 
 
 @ray.remote
