@@ -213,7 +213,7 @@ def _ended(info: Any, submission: Submission, goes_on: str, tell: Callable[[str]
         return 130
     if status == "FAILED":
         # without an exit code it never began (its environment could not be made, say), and its log tells nothing
-        tell(f"job {job} failed: {info.message if ended is None else f'exit code {ended}; its log tells why'}")
+        tell(f"job {job} failed: {info.message if ended is None else f'exit code {ended}; the reason is in its log'}")
         return ended or 1
     tell(f"the log ended, {goes_on}")
     return 1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 20
 """How often Optuna is asked again when it proposes a point that it proposed before."""
 MOST_FAILURES = 3
-"""Trials that may fail one after the other before no more points are proposed: what is broken would use them all up unlearnt."""
+"""Trials that may fail in a row before no more points are proposed: what is broken would use all of them up."""
 MOST_LISTED = 100_000
 LEAST_BROKEN = 1e-6
 

@@ -79,7 +79,7 @@ def _fault_of(file: Path) -> str | None:
                 return "is empty"
             if "runs" in tables and database.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
                 return None
-            return None if _version(database, tables) == _newest_version() else "was left half made, and holds no run"
+            return None if _version(database, tables) == _newest_version() else "is incomplete and holds no run"
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "unable to open" in str(error):  # in use, or no permission: MLflow will tell
             return None

@@ -77,7 +77,10 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
 
 def _check(step: Merge, name: str, anchor: Tensor, value: Tensor) -> None:
     if value.shape != anchor.shape or value.dtype != anchor.dtype:
-        raise TypeError(f"{step.rule.name} made {name} {value.dtype}{tuple(value.shape)}, not like its anchor")
+        raise TypeError(
+            f"{step.rule.name} returned {name} as {value.dtype} of shape {tuple(value.shape)}; "
+            f"its anchor is {anchor.dtype} of shape {tuple(anchor.shape)}"
+        )
     if not bool(value.isfinite().all()):
         raise UserError(f"{step.rule.label} made {name} of {step.label} infinite or NaN", file=step.path)
 

@@ -25,9 +25,8 @@ def store_findings(ledger: Ledger) -> Iterator[Finding]:
         if os.access(parent, os.W_OK):
             yield Finding("store", "ok", f"{store} (new)")
         else:
-            yield Finding(
-                "store", "problem", f"{store} cannot be made: {parent} is not writable", "name another with --store or LMMCL_STORE"
-            )  # fmt: skip
+            why = f"{store} cannot be created: {parent} is not writable"
+            yield Finding("store", "problem", why, "name another with --store or LMMCL_STORE")
         return
     try:
         ledger.check_writable()

@@ -72,7 +72,7 @@ def choose(
         _free()
         if not _anywhere(not fits, trainer):
             return tried, trainer, context
-    raise StageError.of(trainer.step, f"one example does not fit the memory; {_remedies(placement)}")
+    raise StageError.of(trainer.step, f"one example does not fit into GPU memory; {_remedies(placement)}")
 
 
 def _remedies(placement: TrainingPlacement) -> str:

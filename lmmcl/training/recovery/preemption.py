@@ -40,7 +40,7 @@ class SaveOnPreemption(TrainerCallback):
             return  # or this update is the last, of a snapshot too: it comes to its end
         self._saved = True
         if self._workers.ends_when_preempted:
-            raise PreemptedError(f"told to end; saved after update {state.global_step}")
+            raise PreemptedError(f"stopped by a termination request; saved after update {state.global_step}")
 
 
 @contextmanager
