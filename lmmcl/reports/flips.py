@@ -17,7 +17,7 @@ from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.reports.recommend import recommend
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.seeds import averaged
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
@@ -176,7 +176,7 @@ def _of_many(by_trial: Sequence[Flips], kind: str, most: int) -> Table | str:
 def front_keys(results: SweepResults) -> list[str]:
     """Keys of the trials of the fronts (of all finished ones, where none has learned), one seed of each; at most as many as a page
     shows, those that learn most."""
-    points = averaged(results)
+    points = grid_points(results)
     chosen = [choice.trial for advice in recommend(points) for choice in advice.choices]
     chosen = chosen or [trial for trial in points.trials if trial.state == "done"]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]

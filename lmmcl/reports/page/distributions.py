@@ -6,7 +6,7 @@ from typing import Any
 
 from lmmcl.reports.recommend import short_name
 from lmmcl.reports.results import RESAMPLED, SweepResults
-from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.seeds import grid_points, has_seeds
 from lmmcl.reports.seeds import spread as deviation
 from lmmcl.reports.tables.order_spread import order_spreads
 
@@ -19,7 +19,7 @@ def distributions(results: SweepResults) -> list[dict[str, Any]]:
 def _over_seeds(results: SweepResults) -> list[dict[str, Any]]:
     if not has_seeds(results):
         return []
-    points, groups = averaged(results), []
+    points, groups = grid_points(results), []
     for trial in points.trials:
         for measure in RESAMPLED:
             mean, ends, spread = trial.measure(measure), trial.interval(measure), deviation(trial, measure)

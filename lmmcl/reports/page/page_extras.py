@@ -31,7 +31,8 @@ class PageExtras:
         """What the page knows of them before they are looked at."""
         trials = {trial.key: trial for trial in results.trials}
         known = [trials[key] for key in self.answers.trials]
-        front = [place for place, key in enumerate(self.answers.trials) if key in front_keys(results)] if known else []
+        best = set(front_keys(results)) if known else set()
+        front = [place for place, key in enumerate(self.answers.trials) if key in best]
         return {
             "answers": {
                 "trials": [{"name": trial.name, "short": short_name(results, trial)} for trial in known],

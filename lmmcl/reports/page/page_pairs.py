@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.index.view import SingleReads
 from lmmcl.reports import formatting
 from lmmcl.reports.flips import front_keys
 from lmmcl.reports.recommend import recommend, short_name
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import SweepResults, TrialResult
-from lmmcl.reports.seeds import averaged
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.compare import Comparison, Difference, Pairing, sentence
 from lmmcl.search.run_context import RunContext
 
@@ -25,9 +26,9 @@ MOST = 6
 
 def page_pairs(context: RunContext, results: SweepResults) -> dict[str, Any]:
     """{"trials": […], "pairs": […]}: which grid points can be set side by side, and how they compare. Empty without a pair."""
-    points = averaged(results)
+    points = grid_points(results)
     trials = points_that_matter(points, results)
-    read = Reading(context.ledger)
+    read = Reading(context.ledger, SingleReads(context.ledger))
     pairing = Pairing(context.reading(read.find), read)
     by_key = {trial.key: trial for trial in pairing.sweep.trials}
     pairs = []

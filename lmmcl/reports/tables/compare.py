@@ -152,6 +152,9 @@ class Pairing:
     def __init__(self, context: RunContext, read: Reading) -> None:
         self.sweep, self._context, self._read = context.sweep, context, read
         self._matrices: dict[str, ScoreMatrix] = {}
+        self._by_point: dict[str, list[Trial]] = {}
+        for trial in self.sweep.trials:
+            self._by_point.setdefault(_point(trial), []).append(trial)
 
     def compare(self, one: Trial, other: Trial, *, alone: bool = False) -> Comparison:
         """See `compare_trials`, of two trials that are not the same."""
@@ -188,10 +191,7 @@ class Pairing:
 
     def _seeds(self, one: Trial, other: Trial) -> list[tuple[Trial, Trial]]:
         """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
-        points = [
-            {trial.seed: trial for trial in self.sweep.trials if _point(trial) == _point(named)}
-            for named in (one, other)
-        ]
+        points = [{trial.seed: trial for trial in self._by_point[_point(named)]} for named in (one, other)]
         if _point(one) == _point(other) or one.seed != other.seed:
             return [(one, other)]
         shared = sorted(set(points[0]) & set(points[1]), key=lambda seed: (seed != one.seed, seed))
