@@ -173,8 +173,8 @@ class Pairing:
         walks, ledger = self._context.progress, self._context.ledger
         for trial, matrix in zip((one, other), matrices, strict=True):
             if not matrix.stages:
-                why = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; see `lmmcl status`"
-                raise UserError(why, file=self.sweep.file)
+                missing = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; see `lmmcl status`"
+                raise UserError(missing, file=self.sweep.file)
         stages = [matrix.stages[-1] for matrix in matrices]
         if stages[0] != stages[1]:
             ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
