@@ -40,7 +40,7 @@ def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
     names: dict[int, list[str]] = {}
     for name in chosen:
         names.setdefault(int(roles[name].split(".")[2]), []).append(name.replace(".", "/"))
-    return [posixpath.commonpath(some).replace("/", ".") for _, some in sorted(names.items())]
+    return [posixpath.commonpath(paths).replace("/", ".") for _, paths in sorted(names.items())]
 
 
 def added_roles(module: str, names: Collection[str], roles: Mapping[str, str]) -> dict[str, str]:
