@@ -195,7 +195,7 @@ def _check_merges(merges: Sequence[MergeMitigation]) -> None:
     """Merges of one combination share their anchor, which is the first one's."""
     for later in merges[1:]:
         first = merges[0]
-        if routing := next((each for each in merges if each.routes), None):
+        if routing := next((member for member in merges if member.routes), None):
             other = first if routing is later else later
             raise UserError(
                 f"{routing.name} keeps an expert for each skill apart, and {other.name} combines weights of one model; allowed: "

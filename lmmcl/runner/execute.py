@@ -27,7 +27,7 @@ from lmmcl.steps import (
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
 
 if TYPE_CHECKING:
-    from lmmcl.weights.routing import Routing
+    from lmmcl.weights.expert_routing import Routing
 
 LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
@@ -95,7 +95,7 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     progress(first.checkpoint.key, {"doing": LOADING})
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
-    from lmmcl.weights.routing import routing_of
+    from lmmcl.weights.expert_routing import routing_of
 
     if routing := routing_of(first.checkpoint, ledger):
         _ask_experts(routing, steps, ledger, cluster, progress)
@@ -131,7 +131,7 @@ def _ask_experts(
     routing: Routing, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
 ) -> None:
     """Ask several benchmarks of a checkpoint with experts; raises UserError for what needs a single model."""
-    from lmmcl.evaluation.routed import record_routed
+    from lmmcl.evaluation.expert_answers import record_routed
 
     asked = [step for step in steps if isinstance(step, Evaluate)]
     first, what = steps[0].checkpoint, f"{steps[0].checkpoint.label} answers with several experts"

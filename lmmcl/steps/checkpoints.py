@@ -228,7 +228,7 @@ class Merge(CheckpointStep):
     @property
     def experts(self) -> tuple[Finetune, ...]:
         """The fine-tunes that answer, one for each skill; none where they are merged."""
-        return tuple(each for each in self.finetunes if isinstance(each, Finetune)) if self.rule.routes else ()
+        return tuple(tuned for tuned in self.finetunes if isinstance(tuned, Finetune)) if self.rule.routes else ()
 
     @property
     def bases(self) -> tuple[Checkpoint, ...]:

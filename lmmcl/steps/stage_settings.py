@@ -55,7 +55,7 @@ def _check_experts(stages: Sequence[StageSettings], place: str) -> None:
     """Experts stay in the model: later stages train those that there are, in the same layers or in more."""
     adapters = [settings.recipe.adapter for settings in stages]
     growing = [adapter for adapter in adapters if adapter is not None and adapter.adds_experts]
-    if not growing or all(each in growing and _same_experts(each, growing[0]) for each in adapters):
+    if not growing or all(adapter in growing and _same_experts(adapter, growing[0]) for adapter in adapters):
         return
     odd = next(settings for settings in stages if settings.places)
     kinds = sorted({adapter.kind for adapter in growing})

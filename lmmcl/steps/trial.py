@@ -14,7 +14,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
-from lmmcl.steps.routed import merge_of
+from lmmcl.steps.expert_merge import merge_of
 from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill

@@ -25,21 +25,21 @@ ANSWER_TOKENS = 16
 
 
 def pool_of(skills: Sequence[Skill], descriptions: Mapping[str, str]) -> tuple[str, ...]:
-    """What the router is told of each expert: the skill's name, and what `descriptions` or else the skill says of it."""
-    told = [(skill.name, descriptions.get(skill.name, skill.description)) for skill in skills]
-    return tuple(f"{name}: {text}" if text else name for name, text in told)
+    """How a router's prompt describes each expert: the skill's name, then `descriptions` or else the skill's own description."""
+    described = [(skill.name, descriptions.get(skill.name, skill.description)) for skill in skills]
+    return tuple(f"{name}: {text}" if text else name for name, text in described)
 
 
-def routing_example(example: Example, pool: Sequence[str], letter: str = "") -> Example:
-    """The question of `example` as one about the experts of `pool`; `letter` is what is taught."""
-    said = "\n".join(message.content for message in example.prompt if message.role != "system")
-    question = said.replace(IMAGE_PLACEHOLDER, "").strip()
-    experts = "\n".join(f"{each}. {text}" for each, text in zip(ascii_uppercase, pool, strict=False))
+def routing_example(example: Example, pool: Sequence[str], answer: str = "") -> Example:
+    """The question of `example` as one about the experts of `pool`; `answer` is the letter that is taught."""
+    dialogue = "\n".join(message.content for message in example.prompt if message.role != "system")
+    question = dialogue.replace(IMAGE_PLACEHOLDER, "").strip()
+    experts = "\n".join(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, pool, strict=False))
     content = (
-        f"{IMAGE_PLACEHOLDER * said.count(IMAGE_PLACEHOLDER)}\nExperts:\n{experts}\nQuestion: {question}\n"
+        f"{IMAGE_PLACEHOLDER * dialogue.count(IMAGE_PLACEHOLDER)}\nExperts:\n{experts}\nQuestion: {question}\n"
         "Which expert should answer it? Say only the letter."
     )
-    return Example(example.id, (Message("user", content.strip()), Message("assistant", letter)), example.images)
+    return Example(example.id, (Message("user", content.strip()), Message("assistant", answer)), example.images)
 
 
 def choice(text: str, experts: int, question: str) -> tuple[int, bool]:
@@ -53,16 +53,16 @@ def choice(text: str, experts: int, question: str) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class RouterSkill(Skill):
-    """What a router is taught: `each` examples of every one of `skills`, answered by the letter of its expert in the `pool`."""
+    """What a router is taught: `examples` examples of every one of `skills`, answered by the letter of its expert in the `pool`."""
 
     skills: tuple[Skill, ...] = field(kw_only=True)
     pool: tuple[str, ...] = field(kw_only=True)
-    each: int = field(kw_only=True)
+    examples: int = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key."""
-        sampled = [{**skill.identity(), **skill.sampling(self.each)} for skill in self.skills]
-        return {**super().identity(), "skills": sampled, "each": self.each, "pool": list(self.pool)}
+        sampled = [{**skill.identity(), **skill.sampling(self.examples)} for skill in self.skills]
+        return {**super().identity(), "skills": sampled, "examples": self.examples, "pool": list(self.pool)}
 
     def missing(self) -> str | None:
         return next((why for skill in self.skills if (why := skill.missing())), None)
@@ -72,7 +72,7 @@ class RouterSkill(Skill):
 
     def known_rows(self) -> int | None:
         rows = [skill.known_rows() for skill in self.skills]
-        return None if None in rows else sum(min(row or 0, self.each) for row in rows)
+        return None if None in rows else sum(min(row or 0, self.examples) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -96,25 +96,25 @@ class _Load:
 
     skills: tuple[Skill, ...]
     pool: tuple[str, ...]
-    each: int
+    examples: int
 
     def __call__(self) -> list[Example]:
         parts = zip(ascii_uppercase, self.skills, strict=False)
-        return [row for letter, skill in parts for row in _Rows(skill.take(self.each), self.pool, letter)]
+        return [row for letter, skill in parts for row in _Rows(skill.take(self.examples), self.pool, letter)]
 
 
-def router_skill(skills: Sequence[Skill], pool: tuple[str, ...], each: int) -> RouterSkill:
+def router_skill(skills: Sequence[Skill], pool: tuple[str, ...], examples: int) -> RouterSkill:
     """The skill of choosing among the experts of `skills`, in their order (at most MOST_EXPERTS), which `pool` describes."""
     names = " or ".join(skill.name for skill in skills)
     return RouterSkill(
         name=NAME,
         version=PROMPT_VERSION,
-        load=_Load(tuple(skills), pool, each),
+        load=_Load(tuple(skills), pool, examples),
         benchmark=skills[0].benchmark,
         description=f"which expert answers: {names}",
         skills=tuple(skills),
         pool=pool,
-        each=each,
+        examples=examples,
     )
 
 

@@ -24,7 +24,7 @@ from lmmcl.steps import Merge, examples_of, skills_of
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, delta_metadata
-from lmmcl.weights.routing import record_routing
+from lmmcl.weights.expert_routing import record_routing
 
 if TYPE_CHECKING:
     from torch import Tensor

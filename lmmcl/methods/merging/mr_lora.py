@@ -24,7 +24,7 @@ class MRLoRA(MergeMitigation[None]):
 
     From the second skill on, a router is trained at every stage: the same recipe, on the mean of the experts, on a few examples of
     every skill, whose answer is the letter of the skill's expert. It reads each question first, held-out ones too, and the
-    expert that it names answers; where its answer is no letter of the pool, the question's id decides. Numbers of examples and
+    expert that it names answers; an answer that names no expert leaves the choice to the question's id. Numbers of examples and
     epochs and the learning rate are those of the authors' scripts, which write the experts' descriptions by hand: here they are the
     skills' own, or `descriptions`.
     """
@@ -38,7 +38,7 @@ class MRLoRA(MergeMitigation[None]):
     learning_rate: float = Field(default=5e-6, gt=0, description="of the router's training")
     descriptions: tuple[tuple[str, str], ...] = Field(
         default=(),
-        description="what the router is told of a skill, as `{skill: text}`; default the skill's own description",
+        description="how the router's prompt describes a skill, as `{skill: text}`; default the skill's own description",
     )
     continues_from: Literal["base"] = Field(default="base", description="every skill starts from the pre-trained model")
 

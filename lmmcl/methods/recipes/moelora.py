@@ -33,7 +33,7 @@ class MoELoRA(Adapter):
     @field_validator("targets")
     @classmethod
     def _in_blocks(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [each for each in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\..+", each)]:
+        if wrong := [selector for selector in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\..+", selector)]:
             raise ValueError(f"experts are in layers of the language model such as {ATTENTION}, not {', '.join(wrong)}")
         return selectors
 

@@ -80,9 +80,9 @@ def expert_layers(model: Any) -> dict[str, LoRAExperts]:
 def added_roles(module: str, names: Collection[str], roles: Mapping[str, str]) -> dict[str, str]:
     """Roles of those of `names` that were added to the layer `module`; `roles` are those of what it had."""
     own = roles[f"{module}.weight"]
-    found = {f"{module}.{factor}": expert_role(own) for factor in FACTORS}
-    found[f"{module}.{ROUTER}.weight"] = router_role(own)
-    return {name: role for name, role in found.items() if name in names}
+    added = {f"{module}.{factor}": expert_role(own) for factor in FACTORS}
+    added[f"{module}.{ROUTER}.weight"] = router_role(own)
+    return {name: role for name, role in added.items() if name in names}
 
 
 def added_names(layers: Iterable[str]) -> list[str]:

@@ -45,14 +45,14 @@ def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
 
 def added_roles(module: str, names: Collection[str], roles: Mapping[str, str]) -> dict[str, str]:
     """Roles of those of `names` that were added to the MLP `module`; `roles` are those of what it had."""
-    found = {}
+    added = {}
     for name in names:
         rest = name.removeprefix(f"{module}.")
         if name.startswith(f"{module}.{TUNED}."):
-            found[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
+            added[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
         elif name.startswith(f"{module}.{ROUTER}."):
-            found[name] = router_role(next(role for other, role in roles.items() if other.startswith(f"{module}.")))
-    return found
+            added[name] = router_role(next(role for other, role in roles.items() if other.startswith(f"{module}.")))
+    return added
 
 
 @cache

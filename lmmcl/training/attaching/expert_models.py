@@ -40,7 +40,9 @@ class MoELoRAModel(TrainableModel):
         weights = linear_modules(model).keys() | {f"{layer}.weight" for layer in there}
         layers = [module_of(name) for name in sorted(chosen & weights)]
         experts = LoRAExperts(adapter.experts, adapter.expert_rank, adapter.scale, adapter.dropout, stage_seed(step))
-        if wrong := [name for name, found in there.items() if name in layers and not found.is_like(experts)]:
+        if wrong := [
+            name for name, had_experts in there.items() if name in layers and not had_experts.is_like(experts)
+        ]:
             raise StageError.of(step, f"{len(wrong)} layers have other experts than {adapter.label}: {wrong[0]}")
         grow(model, [experts.entry(layer) for layer in layers])
         super().__init__(step, model)

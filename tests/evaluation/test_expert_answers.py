@@ -21,7 +21,7 @@ from lmmcl.steps import Evaluate, Finetune, Merge, Pretrained
 from lmmcl.tasks.routing import RouterSkill, choice, routing_questions
 from lmmcl.training.adapter_export import export_adapter
 from lmmcl.weights.checkpoint import export, load_checkpoint, named_tensors
-from lmmcl.weights.routing import routing_of
+from lmmcl.weights.expert_routing import routing_of
 
 LORA = "{name: low, adapter: {rank: 8, alpha: 16}}"
 MRLORA = f"""

@@ -23,6 +23,6 @@ def _router(anchor: Checkpoint, finetunes: Sequence[Finetune], rule: MRLoRA) -> 
     last = finetunes[-1]
     mean = Merge(anchor, tuple(finetunes), TaskArithmetic(scale=1 / len(finetunes)))
     own = {"learning_rate": rule.learning_rate, "epochs": rule.epochs, "max_steps": None, "examples": None}
-    skills = [each.skill for each in finetunes]
+    skills = [finetune.skill for finetune in finetunes]
     skill = router_skill(skills, pool_of(skills, dict(rule.descriptions)), rule.examples)
     return Finetune(mean, last.recipe, None, skill, last.training.model_copy(update=own), last.seed)

@@ -13,12 +13,12 @@ from lmmcl.weights.checkpoint import base_digest
 from lmmcl.weights.delta import save_delta
 
 FIELD = "routed"
-"""Of such a checkpoint's record: the keys of its experts and of its router, and what the router is told of them."""
+"""Of such a checkpoint's record: the keys of its experts and of its router, and how its prompt describes them."""
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Who answers: `experts[i]` is described by `pool[i]`; a single expert needs no router."""
+    """The experts of a checkpoint: `experts[i]` is described by `pool[i]`; a single expert needs no router."""
 
     experts: tuple[Checkpoint, ...]
     router: Checkpoint | None
@@ -55,13 +55,13 @@ def record_routing(step: Merge, ledger: Ledger) -> Record:
 
 
 def routing_of(checkpoint: Checkpoint, ledger: Ledger) -> Routing | None:
-    """Who answers for a recorded checkpoint; None where it is a single model."""
+    """The experts of a recorded checkpoint; None where it is a single model."""
     if len(checkpoint.parents) < 2:
         return None
     record = ledger.find(checkpoint)
-    found = record.fields.get(FIELD) if record else None
-    if found is None:
+    routed = record.fields.get(FIELD) if record else None
+    if routed is None:
         return None
     parents = {parent.key: parent for parent in checkpoint.parents}
-    router = parents[found["router"]] if found["router"] else None
-    return Routing(tuple(parents[key] for key in found["experts"]), router, tuple(found["pool"]))
+    router = parents[routed["router"]] if routed["router"] else None
+    return Routing(tuple(parents[key] for key in routed["experts"]), router, tuple(routed["pool"]))

@@ -1,4 +1,4 @@
-"""Benchmarks asked of a checkpoint with experts: a router reads every question, and the expert that it names answers.
+"""Benchmarks evaluated on a checkpoint with experts: a router reads every question, and the expert that it names answers.
 
 One model is in memory at a time: the router is asked all benchmarks, then each expert its questions of all of them.
 """
@@ -21,7 +21,7 @@ from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import Checkpoint, Evaluate
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.routing import choice, expert_questions, routing_questions
-from lmmcl.weights.routing import Routing
+from lmmcl.weights.expert_routing import Routing
 
 Load = Callable[[Checkpoint], Any]
 Tell = Callable[[int, Evaluate], None]
@@ -60,28 +60,28 @@ def record_routed(
     """
     asked = _choose(steps, routing, load, processor, batch_size, tell)
     for number, expert in enumerate(routing.experts):
-        mine = [(each, rows) for each in asked if (rows := each.rows(number))]
+        mine = [(part, rows) for part in asked if (rows := part.rows(number))]
         if not mine:
             continue
         model = load(expert)
-        for each, rows in mine:
-            step = each.step
+        for part, rows in mine:
+            step = part.step
             questions = expert_questions(step.benchmark, step.evaluation.limit, rows)
             answers = said(model, processor, questions, limit=None, batch_size=batch_size)
-            each.answers |= zip(rows, answers, strict=True)
-    for each in asked:
-        counts = Counter(each.chosen)
+            part.answers |= zip(rows, answers, strict=True)
+    for part in asked:
+        counts = Counter(part.chosen)
         record_texts(
-            each.step,
+            part.step,
             ledger,
-            [each.answers[row] for row in range(len(each.chosen))],
+            [part.answers[row] for row in range(len(part.chosen))],
             engine=Transformers.name,
             image_backend=image_backend(processor),
-            started=each.started,
+            started=part.started,
             more={
                 "routed": {
                     "experts": [counts[number] for number in range(len(routing.experts))],
-                    "unreadable": each.unreadable,
+                    "unreadable": part.unreadable,
                 }
             },
         )
@@ -95,14 +95,14 @@ def _choose(
     model = load(routing.router) if routing.router else None
     for number, step in enumerate(steps, start=1):
         tell(number, step)
-        each, limit = _Asked(step, time.time(), []), step.evaluation.limit
+        part, limit = _Asked(step, time.time(), []), step.evaluation.limit
         if model is None:
-            each.chosen = [0] * len(step.benchmark.take(limit))
+            part.chosen = [0] * len(step.benchmark.take(limit))
         else:
             questions = routing_questions(step.benchmark, limit, routing.pool)
             for example, text in said(model, processor, questions, limit=None, batch_size=batch_size):
                 expert, named = choice(text, len(routing.experts), example.id)
-                each.chosen.append(expert)
-                each.unreadable += not named
-        asked.append(each)
+                part.chosen.append(expert)
+                part.unreadable += not named
+        asked.append(part)
     return asked
