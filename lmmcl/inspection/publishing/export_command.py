@@ -26,6 +26,10 @@ def export_checkpoint(
     if not (folder / CARD).exists():
         write_card(step, ledger, folder, adapter=adapter, repository=repository)
     yield f"exported {step.path.rsplit('/', 1)[1]} to {folder}"
+    if adapter:
+        from lmmcl.training.adapter_export import vllm_command
+
+        yield f"serve   {vllm_command(step, folder)}"
     if repository is not None:
         pushed = push(folder, repository, message=f"{step.label} ({step.key})", public=public)
         kind = "private" if pushed.is_private else "public"
