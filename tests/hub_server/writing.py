@@ -1,6 +1,6 @@
 """What a hub does with what it is sent: repositories are made, files announced, large ones stored, and commits written.
 
-As `huggingface_hub` speaks it with HF_HUB_DISABLE_XET=1. The metadata of a card are read with its own reader, and held against
+As `huggingface_hub` speaks it with HF_HUB_DISABLE_XET=1. The metadata of a card are read with its own reader, and compared with
 rules that the hub publishes: a hub's own list of licences and tasks is not here.
 """
 
