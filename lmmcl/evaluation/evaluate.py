@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.engines import Engine
 from lmmcl.evaluation.engines.transformers import Transformers
-from lmmcl.evaluation.generate import answer, said, scored
+from lmmcl.evaluation.generate import answer, said, scored, unscored
 from lmmcl.evaluation.partial_answers import PartialAnswers
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
@@ -63,7 +64,9 @@ def record_scores(
     answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
     if answered is not None:
         answers = _counted(answers, answered, len(step.benchmark.take(limit)))
-    record = _record(step, ledger, partial.keep(answers), Transformers.name, image_backend(processor))
+    record = _record(
+        step, ledger, partial.keep(answers), Transformers.name, image_backend(processor), device=str(model.device)
+    )
     partial.remove()
     return record
 
@@ -88,10 +91,16 @@ def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
 
 
 def _record(
-    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str, image_backend: str | None
+    step: Evaluate,
+    ledger: Ledger,
+    answers: Iterable[tuple[Example, str]],
+    engine: str,
+    image_backend: str | None,
+    *,
+    device: str = "cpu",
 ) -> Record:
     started, begun = time.monotonic(), time.time()
-    samples = scored(step.benchmark, answers)
+    samples, judging = _score(step, ledger, answers, device)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
         scores = balanced(samples, step.benchmark.balance)
@@ -101,10 +110,24 @@ def _record(
                 "sample_scores": scores,
                 "engine": engine,
                 "image_backend": image_backend,
+                **judging,
                 "seconds": time.monotonic() - started,
                 "provenance": provenance(begun),
             }
         )
+
+
+def _score(
+    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], device: str
+) -> tuple[list[Sample], dict[str, Any]]:
+    """(scored answers, what the record holds of their judge). A local judge runs on `device`."""
+    judge = step.benchmark.judge
+    if judge is None:
+        return scored(step.benchmark, answers), {}
+    from lmmcl.evaluation.judging.judging import judge_samples
+
+    samples, facts = judge_samples(step.benchmark.name, judge, unscored(answers), ledger, device)
+    return samples, {"judge": facts}
 
 
 def balanced(samples: Sequence[Sample], field: str | None) -> list[float]:

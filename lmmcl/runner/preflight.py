@@ -31,6 +31,7 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
     that spells a control token which the tokenizer cannot read as plain text.
     """
     from lmmcl.evaluation.attainable import attainable
+    from lmmcl.evaluation.judging.server import check_judge
 
     refused: list[UserError] = []
     for todo in _to_do(steps, ledger):
@@ -40,6 +41,7 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
             continue
         for step in todo.asked.values():
             try:
+                check_judge(step.benchmark.judge)
                 result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
                 result.check()
             except UserError as error:

@@ -17,6 +17,9 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
 from lmmcl.tasks.layouts.columns import Columns, columns_of
+from lmmcl.tasks.metrics.judge import NAME as JUDGE
+from lmmcl.tasks.metrics.judge import Judge
+from lmmcl.tasks.metrics.metric import Metric, get_metric
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.sources.collection import Collection
 from lmmcl.tasks.sources.pieces import file_piece
@@ -30,6 +33,14 @@ class LocalBenchmark(Benchmark):
     """A benchmark whose questions are data of your own."""
 
     data: Collection = field(kw_only=True)
+    judged_by: Judge | None = field(default=None, kw_only=True)
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.judged_by
+
+    def scoring(self) -> Metric:
+        return self.judged_by.scoring() if self.judged_by else super().scoring()
 
     def identity(self) -> dict[str, Any]:
         """What of this enters a step's key: no path, but what stands for the content."""
@@ -77,12 +88,11 @@ def _missing(what: str, data: Collection) -> str | None:
 
 
 def own_benchmark(
-    name: str, data: Collection, *, metric: str, max_new_tokens: int = ANSWER_TOKENS, description: str = ""
+    name: str, data: Collection, *, metric: str | Judge, max_new_tokens: int = ANSWER_TOKENS, description: str = ""
 ) -> LocalBenchmark:
-    """A benchmark of questions with answers. Raises UserError for an unknown metric."""
-    from lmmcl.tasks.metrics.metric import get_metric
-
-    get_metric(metric)
+    """A benchmark of questions with answers, scored by a metric or a judge. Raises UserError for an unknown metric."""
+    judge = metric if isinstance(metric, Judge) else None
+    metric = JUDGE if isinstance(metric, Judge) else get_metric(metric).name
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}; allowed: 1 and more", place=name)
     return LocalBenchmark(
@@ -91,8 +101,9 @@ def own_benchmark(
         metric=metric,
         load=data.load,
         max_new_tokens=max_new_tokens,
-        description=description or f"{_names(data)}, scored by {metric}",
+        description=description or f"{_names(data)}, scored by {f'the judge {judge.label}' if judge else metric}",
         data=data,
+        judged_by=judge,
     )
 
 
