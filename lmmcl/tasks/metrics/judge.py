@@ -71,5 +71,5 @@ class Judge:
 
 
 def same_words(prediction: str, example: Example) -> float:
-    """1 for the words of a reference: what no judge needs to be asked for before anything runs."""
+    """1 for the words of a reference: the score that is known before anything runs and any judge is asked."""
     return float(any(normalise(prediction) == normalise(reference) for reference in example.references))
