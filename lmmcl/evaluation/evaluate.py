@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
@@ -99,7 +99,22 @@ def _record(
     *,
     device: str = "cpu",
 ) -> Record:
-    started, begun = time.monotonic(), time.time()
+    begun = time.time()
+    return record_texts(step, ledger, answers, engine=engine, image_backend=image_backend, started=begun, device=device)
+
+
+def record_texts(
+    step: Evaluate,
+    ledger: Ledger,
+    answers: Iterable[tuple[Example, str]],
+    *,
+    engine: str,
+    image_backend: str | None,
+    started: float,
+    more: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Record:
+    """Score `answers`, in the benchmark's order, and commit them with `more` fields; `started` is when the first was asked for."""
     samples, judging = _score(step, ledger, answers, device)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
@@ -110,9 +125,10 @@ def _record(
                 "sample_scores": scores,
                 "engine": engine,
                 "image_backend": image_backend,
+                **(more or {}),
                 **judging,
-                "seconds": time.monotonic() - started,
-                "provenance": provenance(begun),
+                "seconds": time.time() - started,
+                "provenance": provenance(started),
             }
         )
 
