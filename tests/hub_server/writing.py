@@ -66,7 +66,7 @@ class Written:
         return {"files": found}
 
     def batch(self, url: str, body: bytes) -> dict[str, Any]:
-        """Where large files go; one that was stored before gets no place, so it is not sent again."""
+        """Where large files go; one that is stored already gets no place, and is therefore not sent."""
         objects = []
         for each in json.loads(body)["objects"]:
             there = self._object(each["oid"]).is_file()
@@ -131,5 +131,5 @@ def card_errors(content: str) -> list[str]:
         errors.append('"tags" must be strings')
     for result in data.eval_results or []:
         if not isinstance(result.metric_value, int | float):
-            errors.append(f'"model-index": {result.metric_type} of {result.dataset_type} is no number')
+            errors.append(f'"model-index": {result.metric_type} of {result.dataset_type} is not a number')
     return errors
