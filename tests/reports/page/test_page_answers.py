@@ -97,6 +97,7 @@ def test_over_seeds_pairs_are_of_grid_points_and_distributions_have_every_seed(t
     sweep = answered_sweep(tmp_path, 8, seeds=(0, 1, 2))
     results, extras = gathered(sweep, tmp_path / "store")
     assert len(extras.pairs["trials"]) == 4 and {pair["seeds"] for pair in extras.pairs["pairs"]} == {3}
+    assert len(extras.answers.trials) == 4, "one seed of each grid point"
     groups = [group for group in page_module._data(results, extras)["spread"] if group["measure"] == "learning"]
     assert len(groups) == 4
     for group in groups:
