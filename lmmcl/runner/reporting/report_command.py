@@ -19,11 +19,8 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.runner.reporting.report_files import print_table, report_files, write_report
-from lmmcl.runner.trackers import (
-    fill_mlflow,
-    fill_tracker,
-    report_folder,
-)
+from lmmcl.runner.reporting.sweep_label import report_folder
+from lmmcl.runner.trackers import fill_mlflow, fill_tracker
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
 from lmmcl.tracking.destinations import OFF, destinations

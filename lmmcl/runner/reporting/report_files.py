@@ -8,8 +8,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lmmcl.config.sweep import Sweep
-from lmmcl.ledger import Ledger
 from lmmcl.reports.correlation import correlation_table
 from lmmcl.reports.flips import front_keys
 from lmmcl.reports.inside import inside_table
@@ -23,17 +21,9 @@ from lmmcl.reports.tables.order_spread import orders_table
 from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
-from lmmcl.runner.trackers import (
-    BESIDE,
-    report_folder,
-)
+from lmmcl.runner.reporting.sweep_label import keep_beside_page, report_folder
 from lmmcl.search.run_context import RunContext
-from lmmcl.tracking.extras import resolved, write_answers
-
-
-def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
-    """Write the sweep as understood beside its report: `lmmcl show` reads from it which trials need a step."""
-    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+from lmmcl.tracking.extras import write_answers
 
 
 def write_report(results: SweepResults, folder: Path, extras: PageExtras | None = None) -> list[Path]:
@@ -75,7 +65,7 @@ def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
     """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
     sweep, ledger = context.sweep, context.ledger
     folder = report_folder(ledger, sweep)
-    keep_sweep(sweep, ledger if ledger.is_local else Ledger(BESIDE))
+    keep_beside_page(sweep, ledger)
     answers = write_answers(context, folder / "answers", front_keys(results))
     file = Path(sweep.file)
     return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
