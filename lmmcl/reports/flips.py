@@ -183,8 +183,10 @@ def front_keys(results: SweepResults) -> list[str]:
 
 
 def notable_keys(results: SweepResults) -> list[str]:
-    """Keys of the trials that a large sweep's page shows in detail: of the fronts, then what is within noise of the one there that learns
-    most, then others that learn most; one seed of each, at most as many as a page shows."""
+    """Keys of the trials that the page of a large sweep shows in detail, at most as many as it has room for, one seed of each.
+
+    These are the fronts, what is within noise of the trial there that learns most, and others that learn most.
+    """
     points = grid_points(results)
     ties = [tie.trial for advice in recommend(points) for choice in advice.choices[-1:] for tie in choice.ties]
     ended = [trial for trial in points.trials if trial.state == "done" and trial.measure("learning") is not None]
