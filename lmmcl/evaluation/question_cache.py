@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-import lmmcl
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example, Message
 from lmmcl.tasks.files.digest import cache_folder
@@ -32,6 +31,7 @@ DEFAULT_MB = 512
 LARGEST_SHARE = 0.25
 """Of the limit that one benchmark may take: one of large photographs would displace all others."""
 DIGEST_BYTES = 32
+PACKAGE = Path(__file__).parents[1]
 SUFFIX, PART = ".questions", ".part"
 LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers", "pillow", "numpy")
 
@@ -163,7 +163,7 @@ def _code() -> str:
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
-    root = Path(lmmcl.__file__).parent
+    root = PACKAGE
     states = [f"{path.relative_to(root)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in _sources(root)]
     return hashlib.sha256("\n".join([*versions, str(root), *states]).encode()).hexdigest()
 

@@ -91,7 +91,7 @@ def test_the_state_of_the_source_is_part_of_the_name(tmp_path: Path, monkeypatch
     source = tmp_path / "draw.py"
     source.write_text("RED = 1")
     monkeypatch.setattr(module, "_sources", lambda root: [source])
-    monkeypatch.setattr(module.lmmcl, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
     before = module._code.__wrapped__()
     source.write_text("RED = 255")
     assert module._code.__wrapped__() != before
