@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.models.lmm import LMM
+from lmmcl.models.quantized.nf4 import earlier_names, nf4_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,10 +46,14 @@ def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
 
 
 def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
-    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role."""
+    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role.
+
+    Adapters beside a quantised weight have the role of that weight.
+    """
     names = [name for name, _ in model.named_parameters()]
     added = {name: module for module in grown(model) for name in names if _is_added(name, module)}
-    roles = lmm.roles_of(name for name in names if name not in added)
+    beside = {name: weight for weight in nf4_layers(model) for name in earlier_names(weight)}
+    roles = lmm.roles_of(name for name in names if name not in added and name not in beside)
     for name, module in added.items():
         rest = name.removeprefix(f"{module}.")
         if rest.startswith(f"{TUNED}."):
@@ -56,7 +61,7 @@ def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
         else:
             some = next(roles[other] for other in roles if other.startswith(f"{module}.") and other not in added)
             roles[name] = router_role(some)
-    return roles
+    return roles | {name: roles[weight] for name, weight in beside.items()}
 
 
 def expert_role(role: str) -> str:

@@ -13,9 +13,8 @@ from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint
 from lmmcl.weights.delta import (
     ADAPTED,
-    ADAPTER_FORMAT,
     DELTA,
-    FORMAT,
+    FORMATS,
     HEADER,
     CheckpointError,
     Delta,
@@ -149,9 +148,9 @@ def _delta(step: Checkpoint, ledger: Ledger, stack: ExitStack) -> Delta:
     path = stack.enter_context(ledger.opened(step.path, DELTA))
     file = _open(path, stack)
     header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    if header.get("format") not in (FORMAT, ADAPTER_FORMAT):
+    if header.get("format") not in FORMATS:
         raise CheckpointError(
-            f"is not a delta of a supported version ({header.get('format')}, not {FORMAT} or {ADAPTER_FORMAT})",
+            f"is not a delta of a supported version ({header.get('format')}, not {' or '.join(FORMATS)})",
             file=str(path),
         )
     adapter = None

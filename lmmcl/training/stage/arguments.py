@@ -11,6 +11,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.private_api.trainer_private import use_one_gpu
 from lmmcl.steps import Finetune
+from lmmcl.steps.optimizers import TRAINER_NAMES, check_optimizer_package, check_placed_optimizer
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import strategy_arguments
 
@@ -22,9 +23,11 @@ def training_arguments(
 ) -> TrainingArguments:
     """Our settings in the Trainer's words; `folder` takes its checkpoints.
 
-    Raises UserError for fp16 on a CPU, or for GPUs that are not there.
+    Raises UserError for fp16 on a CPU, for GPUs that are not there, and for an optimizer that cannot run so.
     """
     training = step.training
+    check_placed_optimizer(training, placement)
+    check_optimizer_package(training)
     on_cpu = not placement.gpus_per_worker
     if on_cpu and training.precision == "fp16":
         raise UserError(
@@ -50,7 +53,7 @@ def training_arguments(
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
-        optim="adamw_torch_fused",
+        optim=TRAINER_NAMES.get(training.optimizer, training.optimizer),
         bf16=training.precision == "bf16",
         fp16=training.precision == "fp16",
         seed=step.seed,
