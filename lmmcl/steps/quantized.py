@@ -52,8 +52,8 @@ def check_quantized(recipe: Recipe, lmm: LMM) -> None:
     roles = {role: role for role in lmm.role_counts()}
     if both := shapes.keys() & select(roles, recipe.train, model=lmm.name):
         raise UserError(
-            f"trains {', '.join(summary(both))}, and these weights are quantised ({base.describe()}), so no gradient can change them; allowed "
-            "over them: LoRA (qlora, lora, lora_attention, lora_all, kappatune), or leave out `base`"
+            f"trains {', '.join(summary(both))}, and these weights are quantised ({base.describe()}), so no gradient can change "
+            "them; allowed over them: LoRA (qlora, lora, lora_attention, lora_all, kappatune), or leave out `base`"
         )
     if recipe.adapter is None or not shapes.keys() & select(roles, recipe.adapter.targets, model=lmm.name):
         return

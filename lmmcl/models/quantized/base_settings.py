@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lmmcl.errors import UserError, shown
+from lmmcl.errors import UserError, shown, unknown, unknown_key
 
 BLOCK, OUTER_BLOCK = 64, 256
 """Weights that share a scale, and scales that share one where they are quantised themselves."""
+FORMATS = ("nf4",)
 PACKAGE = "bitsandbytes"
 
 
@@ -40,6 +41,12 @@ class BaseSettings(BaseModel):
     def _mapping(cls, given: Any) -> Any:
         if not isinstance(given, Mapping | cls):
             raise ValueError(f"expected a mapping such as {{quantize: nf4}}, not {shown(given)}")
+        if isinstance(given, Mapping):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_key("key of base", key, cls.model_fields))
+            if given.get("quantize", "nf4") not in FORMATS:
+                raise ValueError(unknown("value of quantize", str(given["quantize"]), FORMATS))
         return given
 
     @field_validator("layers")

@@ -38,6 +38,20 @@ def _nf4_linear() -> Any:
     library()
     from bitsandbytes.nn import Linear4bit
 
+    class Product(torch.autograd.Function):
+        """x·Wᵀ and the bias of a frozen layer; its weight is dequantised for the product, and again for the gradient of x."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+            ctx.layer = layer
+            return nn.functional.linear(x, dequantize(layer, x.dtype), layer.bias)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Any:
+            return gradients[0] @ dequantize(ctx.layer, gradients[0].dtype), None
+
+    product: Any = Product
+
     class NF4Linear(Linear4bit):
         """A frozen linear layer in NF4 with the adapters of earlier stages beside it; computes in the precision that it had."""
 
@@ -54,9 +68,6 @@ def _nf4_linear() -> Any:
                 quant_type="nf4",
                 device="meta",
             )
-            # Else bitsandbytes would repack the weight in place, with scales in bf16, when it is first used in evaluation (on
-            # CPUs with AVX512-BF16); a layer that was repacked passes no gradient on.
-            self.support_avx512bf16_for_cpu = False
             self.weight = quantize(linear.weight.data, double_quant, dtype)
             self.bias = linear.bias
             for name, shape in ((EARLIER_A, (0, self.in_features)), (EARLIER_B, (self.out_features, 0))):
@@ -65,7 +76,10 @@ def _nf4_linear() -> Any:
             self.train(linear.training)
 
         def forward(self, x: Tensor) -> Tensor:
-            result = super().forward(x)
+            # On CPUs with AVX-512, bitsandbytes' own forward repacks the weight in place in evaluation, with scales in bf16 and
+            # without a gradient from then on, and dequantises rows of other lengths than whole blocks wrongly.
+            on_cpu = x.device.type == "cpu"
+            result = product.apply(x.to(self.compute_dtype), self).to(x.dtype) if on_cpu else super().forward(x)
             if not self.earlier_a.shape[0]:
                 return result
             low = nn.functional.linear(x.to(self.earlier_a.dtype), self.earlier_a)
@@ -146,14 +160,15 @@ def quantized_storage(model: Any) -> dict[str, Tensor]:
     return {**{name: layer.weight.data for name, layer in nf4_layers(model).items()}, **scale_tensors(model)}
 
 
-def dequantize(layer: Any) -> Tensor:
-    """The weight of an NF4 layer (outputs, inputs) in fp32, without the adapters beside it."""
+def dequantize(layer: Any, dtype: Any = None) -> Tensor:
+    """The weight of an NF4 layer (outputs, inputs) in `dtype` (default fp32), without the adapters beside it."""
     import torch
 
-    state = copy.copy(layer.weight.quant_state)
-    state.dtype = torch.float32
-    value: Tensor = library().functional.dequantize_4bit(layer.weight.data, state)
-    return value
+    packed, state = layer.weight.data, copy.copy(layer.weight.quant_state)
+    # As one row: bitsandbytes mistakes the blocks of shorter ones on some CPUs (see `forward` above).
+    state.shape, state.dtype = torch.Size((1, 2 * packed.numel())), dtype or torch.float32
+    flat: Tensor = library().functional.dequantize_4bit(packed, state)
+    return flat.reshape(-1)[: layer.out_features * layer.in_features].reshape(layer.out_features, layer.in_features)
 
 
 def add_beside(layer: Any, a: Tensor, b: Tensor, scale: float) -> None:

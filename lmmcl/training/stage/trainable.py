@@ -199,7 +199,7 @@ class Adapted(TrainableModel):
         return write_adapter(folder, tensors, config)
 
     def _merge_lora(self, own: Mapping[str, Tensor]) -> None:
-        """Add the adapters to their weights (beside quantised ones) as whoever loads the checkpoint does; take them out of the model."""
+        """Add the adapters to their weights (beside quantised ones) as whoever loads the checkpoint does, and unload them."""
         scale = scale_of(self.config.to_dict())
         with torch.no_grad():
             for target in self.targets:
