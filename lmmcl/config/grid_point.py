@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from lmmcl.config.draws import Choice, Draw
-from lmmcl.config.quantized_base import model_on_base, plain_recipe, stage_on_base
 from lmmcl.config.search_settings import Limit, Optuna
 from lmmcl.config.settings import Evaluation, Training
 from lmmcl.config.stage_overrides import StageOverrides
@@ -27,6 +26,7 @@ from lmmcl.steps.optimizers import check_optimizer
 from lmmcl.steps.quantized import check_stage_quantized
 from lmmcl.steps.stage_settings import StageSettings, check_stages
 from lmmcl.steps.trial import Trial
+from lmmcl.steps.trial_base import model_on_base, plain_recipe, stage_on_base
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.wordings import WordedBenchmark

@@ -1,4 +1,4 @@
-"""Linear layers in NF4: what they hold and compute, held against the definition in the QLoRA paper computed apart."""
+"""Linear layers in NF4: what they hold and compute, compared with the definition in the QLoRA paper."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_a_plan_knows_the_bytes_of_4_bit_weights() -> None:
     layers = [rows * columns for shapes in quantized_shapes(held).values() for rows, columns in shapes]
     counts = plain.role_counts()
     blocks = sum(n for role, n in counts.items() if role.startswith("llm.blocks."))
-    assert 0.99 * blocks < sum(layers) <= blocks  # biases and norms are no linear layers
+    assert 0.99 * blocks < sum(layers) <= blocks  # the rest are biases and norms
     assert weight_bytes(plain, "bf16") == 2 * sum(counts.values())
     saved = weight_bytes(plain, "bf16") - weight_bytes(held, "bf16")
     assert saved == pytest.approx((16 - 4.127) / 8 * sum(layers), rel=1e-3)

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     learning_rates: tuple[tuple[str, float], ...] = ()
     partial: bool = Field(default=False, description="train it even where it reaches under a tenth of what it names")
     base: BaseSettings | None = None
-    """How the weights that it trains on are held. In a trial it is a setting of the model (see `lmmcl.config.quantized_base`)."""
+    """How the weights that it trains on are held. In a trial it is a setting of the model (see `lmmcl.steps.trial_base`)."""
 
     @field_validator("train")
     @classmethod
