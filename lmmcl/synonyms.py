@@ -13,7 +13,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "": "name description orders bounds benchmarks probes skills models thinking training evaluation per_skill "
         "per_stage grids search",
         "training": "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio "
-        "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
+        "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision optimizer",
         "evaluation": "limit precision updates every",
         "benchmarks": "held_out own allow_overlap lmms_eval tags wordings",
         "grids[…]": "model recipe mitigation order seed",
