@@ -59,7 +59,7 @@ def check_quantized(recipe: Recipe, lmm: LMM) -> None:
         return
     if not isinstance(recipe.adapter, LoRA):
         raise UserError(
-            f"{recipe.adapter.kind} changes the weights themselves, which are quantised ({base.describe()}); allowed over them: "
+            f"{recipe.adapter.kind} computes with whole weights, and these are quantised ({base.describe()}); allowed over them: "
             "LoRA (qlora, lora, lora_attention, lora_all, kappatune), or leave out `base`"
         )
     if recipe.adapter.dora:

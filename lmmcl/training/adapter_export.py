@@ -25,7 +25,7 @@ from lmmcl.models.inputs.model_settings import MARK
 from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
 from lmmcl.weights.chain import tensors_of
-from lmmcl.weights.checkpoint import exported_record
+from lmmcl.weights.checkpoint import check_exportable, exported_record
 from lmmcl.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FOLDER, LORA_A, LORA_B, PEFT_PREFIX, scale_of
 
 KINDS = ("lora", "kappatune")
@@ -79,6 +79,8 @@ def _base(step: Checkpoint) -> dict[str, str]:
 
 def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
     """The adapters from the first stage to `step`."""
+    with tensors_of(step, ledger) as chain:
+        check_exportable(step, chain)
     stages: list[_Stage] = []
     at = step
     while at.parents:

@@ -10,11 +10,13 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.settings import Training
 from lmmcl.config.sweep import Sweep, build_sweep
 from lmmcl.errors import UserError
+from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.models import get_model
 from lmmcl.models.inputs.model_settings import ModelSettings
 from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.planning import fits
 from lmmcl.planning.inputs import missing_inputs
+from lmmcl.registry import members
 from lmmcl.steps.optimizers import check_optimizer_package, check_placed_optimizer
 from lmmcl.steps.quantized import (
     check_quantized_engine,
@@ -82,8 +84,9 @@ def test_the_optimizer_enters_a_key_only_where_it_is_set() -> None:
             r"'sa_proj\(base=nf4\)': trains llm.blocks.\*.attention.k, .* no gradient can change them",
         ),
         ({"full": {"base": NF4}}, "no gradient can change them; allowed over them: LoRA"),
-        ({"moe": {"base": NF4}}, "moe changes the weights themselves.*LoRA"),
-        ({"osf": {"base": NF4}}, "osf changes the weights themselves.*leave out `base`"),
+        ({"moe": {"base": NF4}}, "moe computes with whole weights.*LoRA"),
+        ({"moelora": {"rank": 8, "base": NF4}}, "moelora computes with whole weights"),
+        ({"osf": {"base": NF4}}, "osf computes with whole weights.*leave out `base`"),
         ({"lora": {"rank": 8, "dora": True, "base": NF4}}, "dora rescales the rows.*LoRA without dora"),
         ({"lora": {"rank": 8, "base": {**NF4, "layers": ["llm.norm"]}}}, "no linear layer under llm.norm"),
         ({"lora": {"rank": 8, "base": {"quantize": "int8"}}}, "unknown value of quantize 'int8'.*allowed: nf4"),
@@ -103,10 +106,14 @@ def test_what_lies_outside_the_quantised_layers_may_train_itself() -> None:
     assert sweep([{"name": "both", "train": ["projector"], "adapter": {"rank": 4}, "base": NF4}]).trials
 
 
-def test_merges_are_refused_with_what_to_do_instead() -> None:
-    for mitigation in ({"wise_ft": {"alpha": 0.5}}, "ties", "dare", "model_tailor", "task_arithmetic"):
-        with pytest.raises(UserError, match=r"grids\[0\]\.mitigation: \w+ combines whole weights.*lmmcl export"):
-            sweep([QLORA], mitigation=[mitigation])
+MERGES = [name for name, kind in members("lmmcl.methods", "MITIGATIONS").items() if issubclass(kind, MergeMitigation)]
+REQUIRED = {"wise_ft": {"alpha": 0.5}}
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_merges_are_refused_with_what_to_do_instead(name: str) -> None:
+    with pytest.raises(UserError, match=rf"grids\[0\]\.mitigation: {name} combines whole weights.*lmmcl export"):
+        sweep([QLORA], mitigation=[{name: REQUIRED.get(name, {})}])
 
 
 def test_fp16_is_refused_in_training_and_in_evaluation() -> None:

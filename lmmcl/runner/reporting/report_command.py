@@ -19,11 +19,8 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.runner.reporting.report_files import print_table, report_files, write_report
-from lmmcl.runner.trackers import (
-    fill_mlflow,
-    fill_tracker,
-    report_folder,
-)
+from lmmcl.runner.reporting.sweep_label import report_folder
+from lmmcl.runner.trackers import fill_mlflow, fill_tracker
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
 from lmmcl.tracking.destinations import OFF, destinations
@@ -90,11 +87,11 @@ def report_against(
 
     context = RunContext.resolve(sweep, ledger)
     results = collect_results(context)
-    found = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
+    comparison = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:
-        console.print(published_table(found), soft_wrap=False)
+        console.print(published_table(comparison), soft_wrap=False)
     else:
-        text = published_text(found, "md" if format == "table" else format)
+        text = published_text(comparison, "md" if format == "table" else format)
         _show_or_write(text if to is None else f"{text}\n", to, format)
 
 
