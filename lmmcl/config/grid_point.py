@@ -96,7 +96,7 @@ class Points:
             name=self._name(axes),
             stop=self.stop,
             bound=bound,
-            by_stage={number: self._stage_on_base(each, model) for number, each in by_stage.items()},
+            by_stage={number: self._stage_on_base(stage, model) for number, stage in by_stage.items()},
         )
         self._check(trial, place, listed or {})
         return trial
@@ -149,7 +149,7 @@ class Points:
 def _place_of(axis: str, value: Any, place: str, listed: Mapping[str, Sequence[Any]]) -> str:
     """Where a value of an axis stands in the file; the axis where it is drawn."""
     values = list(listed.get(axis, ()))
-    values = [plain_recipe(each) for each in values] if axis == "recipe" and value not in values else values
+    values = [plain_recipe(recipe) for recipe in values] if axis == "recipe" and value not in values else values
     return join(place, axis, *([values.index(value)] if value in values else ()))
 
 

@@ -165,9 +165,10 @@ class Delta:
             scale=self.header["adapter"]["scale"],
             magnitude=self._read(self.adapter_file, magnitude) if magnitude in self.adapter_file.keys() else None,  # noqa: SIM118
         )
-        if shape != (made := (layer.b.shape[0], layer.a.shape[1])):
+        adapted = (layer.b.shape[0], layer.a.shape[1])
+        if shape != adapted:
             raise CheckpointError(
-                f"its adapter is for {name} of shape {made}; the model has {shape}", file=str(self.path)
+                f"its adapter is for {name} of shape {adapted}; the model has {shape}", file=str(self.path)
             )
         return layer
 

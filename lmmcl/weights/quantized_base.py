@@ -82,5 +82,5 @@ def effective_weight(layer: Any, dtype: Any) -> Tensor:
 
 def dequantize_model(model: PreTrainedModel, dtype: Any) -> None:
     """Make quantised layers plain ones of their effective weights, rounded once to `dtype`, in place."""
-    weights: Mapping[str, Tensor] = {name: effective_weight(each, dtype) for name, each in nf4_layers(model).items()}
+    weights: Mapping[str, Tensor] = {name: effective_weight(layer, dtype) for name, layer in nf4_layers(model).items()}
     replace_by_linear(model, weights)

@@ -38,16 +38,16 @@ class BaseSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _mapping(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping | cls):
-            raise ValueError(f"expected a mapping such as {{quantize: nf4}}, not {shown(given)}")
-        if isinstance(given, Mapping):
-            for key in given:
+    def _mapping(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping | cls):
+            raise ValueError(f"expected a mapping such as {{quantize: nf4}}, not {shown(data)}")
+        if isinstance(data, Mapping):
+            for key in data:
                 if key not in cls.model_fields:
                     raise ValueError(unknown_key("key of base", key, cls.model_fields))
-            if given.get("quantize", "nf4") not in FORMATS:
-                raise ValueError(unknown("value of quantize", str(given["quantize"]), FORMATS))
-        return given
+            if data.get("quantize", "nf4") not in FORMATS:
+                raise ValueError(unknown("value of quantize", str(data["quantize"]), FORMATS))
+        return data
 
     @field_validator("layers")
     @classmethod

@@ -146,13 +146,13 @@ def earlier_names(weight: str) -> tuple[str, str]:
 
 def scale_tensors(model: Any) -> dict[str, Tensor]:
     """The scales of all NF4 layers by name: what a quantised weight is besides its codes, and no parameter or buffer holds."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in nf4_layers(model).items():
         state = layer.weight.quant_state
-        found[f"{name}.absmax"] = state.absmax
+        tensors[f"{name}.absmax"] = state.absmax
         if state.nested:
-            found |= {f"{name}.nested_absmax": state.state2.absmax, f"{name}.offset": state.offset}
-    return found
+            tensors |= {f"{name}.nested_absmax": state.state2.absmax, f"{name}.offset": state.offset}
+    return tensors
 
 
 def quantized_storage(model: Any) -> dict[str, Tensor]:

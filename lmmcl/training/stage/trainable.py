@@ -122,7 +122,7 @@ class Adapted(TrainableModel):
         self.roles |= {name: self._role(name) for name, _ in model.named_parameters()}
         self.trained = sorted([*self.trained, *added])
         self.added = added
-        self._beside_names = [each for name in self.quantized for each in earlier_names(name)]
+        self._beside_names = [beside for name in self.quantized for beside in earlier_names(name)]
         self.saved_names = sorted([*self.saved_names, *self._merged_names, *self._beside_names])
 
     def _inject(self) -> Any:
