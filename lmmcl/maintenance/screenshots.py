@@ -12,14 +12,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.reports.page.page import write_page
+from lmmcl.reports.page.page_extras import PageExtras
 from lmmcl.reports.plots import write_scatter
 from lmmcl.reports.results import SweepResults
 from lmmcl.tracking.first_screen import trials_address
@@ -36,7 +36,7 @@ SECONDS = 300
 
 
 def write_pictures(
-    results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()
+    results: SweepResults, folder: Path, extras: PageExtras | None = None
 ) -> tuple[list[Path], list[str]]:
     """(files written, what could not be and why): `tradeoff.png`; with a browser on the path `page.png` and `mlflow.png`.
 
@@ -50,7 +50,7 @@ def write_pictures(
     if browser is None:
         return files, [f"page.png and mlflow.png need a browser on the path: one of {', '.join(BROWSERS)}"]
     with tempfile.TemporaryDirectory() as work:
-        write_page(results, Path(work, "page.html"), flips)
+        write_page(results, Path(work, "page.html"), extras)
         files.append(
             _photograph(browser, Path(work, "page.html").as_uri(), folder / "page.png", PAGE_SIZE, PAGE_MILLISECONDS)
         )

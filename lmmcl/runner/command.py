@@ -23,7 +23,7 @@ from lmmcl.planning.nearby_stores import store_state
 from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
-from lmmcl.reports.flips import page_flips
+from lmmcl.reports.page.page_extras import page_extras
 from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.reporting.report_files import print_table, write_report, write_tables
 from lmmcl.runner.reporting.sweep_label import keep_sweep, name_note, report_folder
@@ -128,7 +128,7 @@ def _write(
     try:
         keep_sweep(context.sweep, context.ledger)
         folder = report_folder(context.ledger, context.sweep)
-        files = write_report(outcome.results, folder, page_flips(context, outcome.results))
+        files = write_report(outcome.results, folder, page_extras(context, outcome.results))
         return files, [*files, *write_tables(context, outcome.results)] if tables else [], None
     except (UserError, OSError) as error:
         return [], [], error

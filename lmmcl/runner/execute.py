@@ -214,6 +214,12 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
     )
 
 
+def load_libraries() -> None:
+    """Import what asking questions needs, so that a process that is to ask has it by then."""
+    from lmmcl.evaluation import evaluate, probes  # noqa: F401
+    from lmmcl.weights import checkpoint  # noqa: F401
+
+
 def use_threads(cpus: float) -> None:
     """As many threads as CPUs were asked for: sums, and so weights, depend on it."""
     import torch
