@@ -12,12 +12,12 @@ from lmmcl.steps.stage_settings import StageSettings
 
 def model_on_base(model: LMM, recipe: Recipe) -> LMM:
     """The model as `recipe` wants it held. Raises UserError where `models:` wants it otherwise."""
-    wanted, set_for_model = recipe.base, model.settings.base
-    if wanted is None or wanted == set_for_model:
+    wanted, of_model = recipe.base, model.settings.base
+    if wanted is None or wanted == of_model:
         return model
-    if set_for_model is not None:
+    if of_model is not None:
         raise UserError(
-            f"its base is {wanted.describe()}, and `models:` sets {set_for_model.describe()} for {model.name}; leave out one of them"
+            f"its base is {wanted.describe()}, and `models:` sets {of_model.describe()} for {model.name}; leave out one of them"
         )
     return model.with_settings(model.settings.model_copy(update={"base": wanted}))
 
