@@ -1,8 +1,8 @@
-"""Which mitigations go with strategies that divide a model among its workers."""
+"""Which mitigations and recipes go with strategies that divide a model among its workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import Mitigation, TrainingMitigation
@@ -38,5 +38,15 @@ def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: 
         raise UserError(
             f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
             f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
+            place="training.strategy",
+        )
+
+
+def check_slices(tensors: Collection[str], strategy: str) -> None:
+    """Raises UserError when slices of fused `tensors` (names) would train under a strategy that divides or flattens tensors."""
+    if tensors and strategy in DIVIDED:
+        raise UserError(
+            f"the recipe trains slices of {len(tensors)} fused tensors ({min(tensors)}), which {strategy} divides among the workers; "
+            "allowed: ddp, or a recipe that names all parts of the tensor",
             place="training.strategy",
         )

@@ -6,7 +6,6 @@ DDP on a CPU). After training, a divided model is made whole again, so that proo
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,10 +16,8 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
-from lmmcl.methods.divided import check_divided
-from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.steps import Finetune
-from lmmcl.steps.count_trained import trains_head
+from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
 
@@ -71,9 +68,8 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 
 
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
-    """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
-    check_divided(step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
-    check_whole_adapter(step.recipe.adapter, placement.strategy_name)
+    """Raise UserError when `step` needs whole what the strategy divides, the strategy needs GPUs, or a kernel is not installed."""
+    check_strategy_fit(step, placement.strategy_name)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:
@@ -81,16 +77,6 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
 
         if find_spec("liger_kernel") is None:
             raise UserError("needs the package liger-kernel, which is not installed", place="training.liger")
-
-
-def check_slices(slices: Collection[str], placement: TrainingPlacement) -> None:
-    """Raise UserError when slices of fused tensors would train under a strategy that divides or flattens tensors."""
-    if slices and placement.strategy_name not in ("single", "ddp"):
-        raise UserError(
-            f"the recipe trains slices of {len(slices)} fused tensors ({min(slices)}), which {placement.strategy_name} divides "
-            "among the workers; allowed: ddp, or a recipe that names all parts of the tensor",
-            place="training.strategy",
-        )
 
 
 def active_strategy(trainer: Trainer) -> str:

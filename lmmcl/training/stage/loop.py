@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
-from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
+from lmmcl.training.distributed.strategies import check_strategy, describe, gather_full_model
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -59,7 +59,6 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
         trainable_model, before = _loaded(job)
-    check_slices(trainable_model.slices, job.placement)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
