@@ -6,6 +6,7 @@ A page holds `<!-- made: WHAT NAME -->`, and everything from there to `<!-- end 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,8 @@ from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
 
 DOCS = Path(__file__).parents[1] / "docs"
+STRATEGIES = DOCS / "strategies.json"
+"""What tests/training/distributed/test_strategy_table.py measured."""
 MARK = re.compile(r"(<!-- made: (\w+) ?([\w.:]*) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
 PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "any value"}
 
@@ -97,6 +100,30 @@ def _combines(name: str) -> tuple[str, ...]:
         refused = ", ".join(f"beside `{other}`" for other in others if others[other] and _refused(name, other))
     not_under = ", ".join(f"`{strategy}`" for strategy in DIVIDED if _divided(own, strategy))
     return f"`{name}`", acts.replace("_", " "), refused or "–", not_under or "–"
+
+
+def strategies(_: str) -> str:
+    """What holds under which strategy, as it was measured; the reasons of what is refused below."""
+    measured = json.loads(STRATEGIES.read_text(encoding="utf-8"))
+    columns = list(measured["rows"][0]["cells"])
+    reasons: list[str] = []
+    parts = []
+    for kind in dict.fromkeys(row["kind"] for row in measured["rows"]):
+        rows = [row for row in measured["rows"] if row["kind"] == kind]
+        filled = ((row["name"], *(_cell_of(row["cells"][name], reasons) for name in columns)) for row in rows)
+        parts.append(table((kind, *(f"`{name}`" for name in columns)), filled))
+    notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1))
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return "\n\n".join([*parts, f"Refused, in the words of `lmmcl plan`:\n\n{notes}", f"{measured['date']}: {versions}."])
+
+
+def _cell_of(cell: Mapping[str, Any], reasons: list[str]) -> str:
+    """`holds (1e-06)`, or the number of the reason why it is refused."""
+    if "refused" not in cell:
+        return f"holds ({cell['difference']:.0e})"
+    if cell["refused"] not in reasons:
+        reasons.append(cell["refused"])
+    return f"refused ({reasons.index(cell['refused']) + 1})"
 
 
 def _refused(first: str, second: str) -> bool:
@@ -265,6 +292,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "mitigation": mitigation,
     "combinations": combinations,
+    "strategies": strategies,
     "probe": probe,
     "catalog": catalog,
     "not_offered": not_offered,

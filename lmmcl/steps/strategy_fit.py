@@ -27,7 +27,12 @@ _GROUPS = ({"gate", "up"}, {"q", "k", "v"})
 def check_strategy_fit(step: Finetune, strategy: str) -> None:
     """Raises UserError when the mitigation, the adapter or a slice that `step` trains cannot be had under `strategy`
     (a word of `TrainingPlacement.strategy_name`)."""
-    check_divided(step.mitigation, strategy, trains_head=lambda: trains_head(step.recipe, step.model))
+    check_divided(
+        step.mitigation,
+        strategy,
+        trains_head=lambda: trains_head(step.recipe, step.model),
+        precision=step.training.precision,
+    )
     check_whole_adapter(step.recipe.adapter, strategy)
     if strategy in DIVIDED:
         check_slices(fused_in_part(step.recipe, step.model), strategy)

@@ -32,8 +32,8 @@ def checkpoint_layout(placement: TrainingPlacement) -> str:
     return f"{name} by {placement.workers}, offload {placement.offload}"
 
 
-def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
-    """The `TrainingArguments` that set the strategy, kernels and compilation."""
+def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[str, Any]:
+    """The `TrainingArguments` that set the strategy, kernels and compilation for a model."""
     arguments: dict[str, Any] = {}
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -44,8 +44,19 @@ def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
     if placement.workers and placement.strategy == "deepspeed":
         arguments["deepspeed"] = deepspeed_config(placement)
     if placement.workers and placement.strategy == "fsdp":
-        arguments |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2, "reshard_after_forward": True}}
+        config = {"fsdp_version": 2, "reshard_after_forward": True}
+        layers = {"transformer_layer_cls_to_wrap": _divided_layers(model)}
+        arguments |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {**config, **layers}}
     return arguments
+
+
+def _divided_layers(model: nn.Module) -> list[str]:
+    """The classes of the layers that FSDP gathers one at a time: those that the model's classes name and that it has.
+
+    A vision tower without its pooling head names that head's class all the same, and accelerate refuses a name that is not there.
+    """
+    there = {type(module).__name__ for module in model.modules()}
+    return sorted(there & set(getattr(model, "_no_split_modules", None) or ()))
 
 
 def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
@@ -155,3 +166,14 @@ def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> N
                     full = sharded.full_tensor().detach().cpu()
                     full_parameters[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
                 setattr(module, name, full_parameters[id(parameter)])
+
+
+def forget_deepspeed() -> None:
+    """Let this process load whole models again: after a ZeRO 3 stage transformers would divide whatever is loaded next.
+
+    It keeps the last settings of DeepSpeed for the process. Without that, a merge, an evaluation or the next stage of a sweep
+    under torchrun would find empty tensors.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()

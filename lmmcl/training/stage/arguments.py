@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
@@ -18,9 +18,15 @@ CURVE_POINTS = 100
 
 
 def training_arguments(
-    step: Finetune, placement: TrainingPlacement, batches: Batches, *, updates: int, folder: Path
+    step: Finetune,
+    placement: TrainingPlacement,
+    batches: Batches,
+    model: PreTrainedModel,
+    *,
+    updates: int,
+    folder: Path,
 ) -> TrainingArguments:
-    """Our settings in the Trainer's words; `folder` takes its checkpoints.
+    """Our settings in the Trainer's words, for a model; `folder` takes its checkpoints.
 
     Raises UserError for fp16 on a CPU, or for GPUs that are not there.
     """
@@ -71,7 +77,7 @@ def training_arguments(
         save_total_limit=2,
         disable_tqdm=True,
         report_to="none",
-        **strategy_arguments(placement),
+        **strategy_arguments(placement, model),
     )
     use_one_gpu(arguments)
     return arguments

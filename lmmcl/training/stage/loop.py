@@ -17,7 +17,12 @@ from transformers import PreTrainedModel
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
-from lmmcl.training.distributed.strategies import check_strategy, describe, gather_full_model
+from lmmcl.training.distributed.strategies import (
+    check_strategy,
+    describe,
+    forget_deepspeed,
+    gather_full_model,
+)
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -49,6 +54,13 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
 
     `output` takes the delta and the curve (the first worker's are kept), `runs` the Trainer's checkpoints.
     """
+    try:
+        return _train_stage(job, workers, output, runs)
+    finally:
+        forget_deepspeed()
+
+
+def _train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     started = time.perf_counter()
     step = job.step
     if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU

@@ -1,0 +1,394 @@
+"""Weights of a large model on a CPU: how fast they are read, proved and written beside plain safetensors, and in how much memory.
+
+    python tests/bench/big_weights.py                 a random model of the shape of Qwen2.5-VL-3B in bf16: 7.5 GB of disk, 15 GB of memory
+    python tests/bench/big_weights.py --layers 12     fewer layers of the same widths
+    python tests/bench/big_weights.py --small         a rehearsal in seconds
+
+Each step runs in a process of its own. Read and written are compared with `safetensors` on the same bytes in the same run, files
+out of the page cache first (`cold`), then as the cache has them (`warm`). Goals: each step at least 0.7 times as fast; a stage's
+peak at most model + trained fp32 state + 1.5 GB; the memory that a plan tells within 15 % of what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
+from lmmcl.ledger import Ledger
+from lmmcl.methods import get_mitigation
+from lmmcl.methods.recipes.recipe import get_recipe
+from lmmcl.models import get_model
+from lmmcl.models.inventory import meta_model
+from lmmcl.planning.memory_estimate import RESERVE, stage_memory
+from lmmcl.steps import Finetune, Merge, Pretrained
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.training.finetune import finetune
+from lmmcl.training.stage import loop
+from lmmcl.training.stage.memory import peak_bytes, start_peak
+from lmmcl.weights.checkpoint import export, load_checkpoint
+from lmmcl.weights.chain import tensors_of
+from lmmcl.weights.merging import merge
+
+GOAL = 0.7
+"""Of the speed of plain safetensors."""
+SPARE = 1.5e9
+"""Bytes that a stage may take beside the model and what trains."""
+NEAR = 0.15
+SHARD = 2 * 10**9
+STAGES = 5
+CPU = torch.device("cpu")
+REHEARSAL = "LMMCL_BENCH_REHEARSAL"
+"""Environment variable that says that all steps share this process."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The model: layers of language model and vision tower, and whether they have the real widths."""
+
+    layers: int = 36
+    depth: int = 32
+    real: bool = True
+
+    def values(self) -> tuple[dict[str, Any], Any]:
+        """Configuration and a processor that knows a few words."""
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from gpu_step import MROPE_3B, TEXT_3B, VISION_3B
+        from models.small_families import qwen2_5_vl
+
+        config, processor = qwen2_5_vl()
+        text, vision = config["text_config"], config["vision_config"]
+        if self.real:
+            text |= {**TEXT_3B, "num_hidden_layers": self.layers, "tie_word_embeddings": True}
+            text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": MROPE_3B}
+            vision |= {**VISION_3B, "depth": self.depth}
+            config["tie_word_embeddings"] = True
+        return config, processor
+
+
+def write_model(folder: Path, size: Size) -> None:
+    """A checkpoint of random weights, a shard at a time."""
+    config, processor = size.values()
+    model = meta_model(config)
+    model.config.dtype = torch.bfloat16
+    model.config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    torch.manual_seed(0)
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    places: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if sum(tensor.nbytes for tensor in shards[-1].values()) > SHARD:
+            _write_shard(folder, len(shards), shards[-1])
+            shards[-1] = {}
+            shards.append({})
+        value = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        shards[-1][name] = value.fill_(1.0) if "norm" in name else value.normal_(0, 0.02)
+        places[name] = len(shards)
+    _write_shard(folder, len(shards), shards[-1])
+    index = {"metadata": {}, "weight_map": {name: _shard(number) for name, number in places.items()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _shard(number: int) -> str:
+    return f"model-{number:05}.safetensors"
+
+
+def _write_shard(folder: Path, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file(dict(tensors), folder / _shard(number), metadata={"format": "pt"})
+
+
+def stages(folder: Path) -> list[Finetune]:
+    """A chain of stages: two updates of all of attention, then one update of the last layers' each."""
+    rows = [ask(str(n), "what is shown ?", "red circle", Image.new("RGB", (32, 32), (9 * n, 40, 90))) for n in range(4)]
+    skill = Skill("shades", 1, load=lambda: rows, benchmark=Benchmark("shades", 1, "exact_match", load=list))
+    training = Training(learning_rate=1e-3, global_batch_size=1, max_steps=2, warmup_ratio=0, precision="bf16")
+    late = get_recipe({"name": "late", "train": ["llm.blocks.last-2.attention"], "partial": True})
+    step = Finetune(Pretrained(get_model(str(folder / "model"))), get_recipe("sa_proj"), None, skill, training, seed=0)
+    found = [step]
+    for seed in range(1, STAGES):
+        found.append(replace(step, parent=found[-1], recipe=late, training=replace_steps(training), seed=seed))
+    return found
+
+
+def replace_steps(training: Training) -> Training:
+    """The same for one update."""
+    return training.model_copy(update={"max_steps": 1})
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files of the model."""
+    return sorted((folder / "model").glob("*.safetensors"))
+
+
+def deltas(folder: Path, number: int) -> list[Path]:
+    """The delta files of the first stages."""
+    return [folder / "store" / step.path / "delta.safetensors" for step in stages(folder)[:number]]
+
+
+def evict(files: Sequence[Path]) -> None:
+    """Out of the page cache with them."""
+    for file in files:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def plain_read(files: Sequence[Path]) -> float:
+    """Seconds in which safetensors reads the files into memory."""
+    started = time.perf_counter()
+    kept = [load_file(file) for file in files]
+    # mapped pages are read when they are looked at
+    for tensors in kept:
+        for tensor in tensors.values():
+            tensor.clone()
+    return time.perf_counter() - started
+
+
+def plain_write(folder: Path, files: Sequence[Path]) -> float:
+    """Seconds in which safetensors writes what the files hold."""
+    spent = 0.0
+    for number, file in enumerate(files):
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+        started = time.perf_counter()
+        save_file(tensors, folder / f"plain-{number}.safetensors")
+        spent += time.perf_counter() - started
+        (folder / f"plain-{number}.safetensors").unlink()
+    return spent
+
+
+def size_of(files: Sequence[Path]) -> int:
+    """Bytes of files."""
+    return sum(file.stat().st_size for file in files)
+
+
+# Steps, each in a process of its own. They return JSON values; `cold` says whether files are out of the page cache.
+
+
+def read_plainly(folder: Path, number: int, cold: bool) -> dict[str, float]:
+    """Model and the first deltas by safetensors."""
+    files = [*shards(folder), *deltas(folder, number)]
+    evict(files if cold else [])
+    return {"seconds": plain_read(files), "bytes": size_of(files)}
+
+
+def load(folder: Path, number: int, cold: bool) -> dict[str, float]:
+    """The model that `number` stages ended in."""
+    step = stages(folder)[number - 1] if number else Pretrained(get_model(str(folder / "model")))
+    files = [*shards(folder), *deltas(folder, number)]
+    evict(files if cold else [])
+    with measured() as found:
+        load_checkpoint(step, Ledger(str(folder / "store")), precision="bf16")
+    return {**found, "bytes": size_of(files)}
+
+
+def train(folder: Path) -> dict[str, float]:
+    """Two updates of attention, with the time of digests and of the delta."""
+    step, ledger = stages(folder)[0], Ledger(str(folder / "store"))
+    timed = {"digest_tensors": 0.0, "save_delta": 0.0}
+    loop.digest_tensors = timing(loop.digest_tensors, "digest_tensors", timed)
+    loop.save_delta = timing(loop.save_delta, "save_delta", timed)
+    with measured() as found:
+        record = finetune(step, ledger, TrainingPlacement())
+    estimate = stage_memory(step, TrainingPlacement())
+    trained = record["trained_parameters"]
+    return {
+        **found,
+        "train_seconds": record["train_seconds"],
+        "digest_seconds": timed["digest_tensors"],
+        "digest_bytes": 2 * 2 * record["total_parameters"],
+        "delta_seconds": timed["save_delta"],
+        "delta_bytes": record["checkpoint_bytes"],
+        "estimate": estimate.total - RESERVE,
+        "bound": 2 * record["total_parameters"] + 16 * trained + SPARE,
+        "plain_write_seconds": plain_write(folder, deltas(folder, 1)),
+    }
+
+
+def continue_chain(folder: Path) -> dict[str, float]:
+    """The stages after the first."""
+    with measured() as found:
+        for step in stages(folder)[1:]:
+            finetune(step, Ledger(str(folder / "store")), TrainingPlacement())
+    return found
+
+
+def write_export(folder: Path) -> dict[str, float]:
+    """The last stage as a plain folder; and the same bytes read and written by safetensors."""
+    out = folder / "export"
+    evict([*shards(folder), *deltas(folder, STAGES)])
+    with measured() as found:
+        export(stages(folder)[-1], Ledger(str(folder / "store")), out)
+    written = sorted(out.glob("*.safetensors"))
+    read = [*shards(folder), *deltas(folder, STAGES)]
+    gc.collect()
+    evict(read)
+    plain = plain_read(read)
+    gc.collect()
+    plain += plain_write(folder, written)
+    moved = size_of(read) + size_of(written)
+    shutil.rmtree(out)
+    return {**found, "bytes": moved, "plain_seconds": plain}
+
+
+def write_merge(folder: Path) -> dict[str, float]:
+    """The base and the last stage half and half."""
+    tuned, ledger = stages(folder)[-1], Ledger(str(folder / "store"))
+    step = Merge(Pretrained(tuned.model), (tuned,), get_mitigation({"wise_ft": {"alpha": 0.5}}))
+    read = [*shards(folder), *deltas(folder, STAGES)]
+    evict(read)
+    with measured() as found:
+        merge(step, ledger)
+    written = [folder / "store" / step.path / "delta.safetensors"]
+    with tensors_of(tuned, ledger) as chain:
+        changed = sum(chain[name].nbytes for name in chain)
+    gc.collect()
+    evict(read)
+    plain = plain_read(read) + plain_write(folder, written)
+    return {**found, "bytes": size_of(read) + size_of(written), "plain_seconds": plain, "changed": changed}
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Seconds, and the peak of resident memory above what the process had before."""
+    found: dict[str, float] = {}
+    start_peak()
+    before, started = peak_bytes(CPU), time.perf_counter()
+    yield found
+    found |= {"seconds": time.perf_counter() - started, "peak": peak_bytes(CPU) - before}
+
+
+def timing(work: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """`work`, whose seconds are added up."""
+
+    def timed(*given: Any, **more: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return work(*given, **more)
+        finally:
+            spent[name] += time.perf_counter() - started
+
+    return timed
+
+
+STEPS: dict[str, Callable[..., dict[str, float]]] = {
+    "read": read_plainly,
+    "load": load,
+    "train": train,
+    "chain": continue_chain,
+    "export": write_export,
+    "merge": write_merge,
+}
+
+
+def run(step: str, folder: Path, *given: Any) -> dict[str, float]:
+    """One step in a process of its own, which may map only so much memory; in a rehearsal in this one."""
+    if REHEARSAL in os.environ:
+        return STEPS[step](folder, *given)
+    told = json.dumps([step, str(folder), *given])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CACHE_HOME": str(folder / "cache")}
+    limit = 60 * 2**30  # address space, mapped files included
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", told],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    if done.returncode:
+        raise SystemExit(f"{step} failed with {done.returncode}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"{step} {given}: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def measure(folder: Path, size: Size) -> dict[str, dict[str, float]]:
+    """All steps; the figures of each by name."""
+    (folder / "model").mkdir(parents=True)
+    write_model(folder / "model", size)
+    get_model(str(folder / "model"))
+    found: dict[str, dict[str, float]] = {}
+    for cold in (True, False):
+        word = "cold" if cold else "warm"
+        plain = run("read", folder, 0, cold)
+        found[f"load, {word}"] = {**run("load", folder, 0, cold), "plain_seconds": plain["seconds"]}
+    found["stage"] = stage = run("train", folder)
+    found["delta"] = {
+        "seconds": stage["delta_seconds"],
+        "bytes": stage["delta_bytes"],
+        "plain_seconds": stage["plain_write_seconds"],
+    }
+    found["digests"] = {"seconds": stage["digest_seconds"], "bytes": stage["digest_bytes"]}
+    found["chain"] = run("chain", folder)
+    for cold in (True, False):
+        word = "cold" if cold else "warm"
+        plain = run("read", folder, STAGES, cold)
+        found[f"load chain of {STAGES}, {word}"] = {
+            **run("load", folder, STAGES, cold),
+            "plain_seconds": plain["seconds"],
+        }
+    found["export"] = run("export", folder)
+    found["merge"] = run("merge", folder)
+    return found
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "| step | seconds | bytes | GB/s | × plain safetensors | peak memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in found.items():
+        size, seconds = row.get("bytes"), row["seconds"]
+        cells = [name, f"{seconds:.1f}"]
+        cells += [f"{size / 1e9:.2f} GB", f"{size / seconds / 1e9:.2f}"] if size else ["", ""]
+        cells.append(f"{row['plain_seconds'] / seconds:.2f}" if "plain_seconds" in row else "")
+        cells.append(f"{row['peak'] / 1e9:.2f} GB" if "peak" in row else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    stage = found["stage"]
+    lines += [
+        "",
+        f"Peak of the stage: {stage['peak'] / 1e9:.2f} GB; model + trained fp32 state + 1.5 GB is {stage['bound'] / 1e9:.2f} GB. "
+        f"`plan` tells {stage['estimate'] / 1e9:.2f} GB: {stage['estimate'] / stage['peak'] - 1:+.0%}.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--small", action="store_true", help="a rehearsal in seconds")
+    parser.add_argument("--layers", type=int, default=36, help="of the language model; the vision tower has as many, at most 32")
+    parser.add_argument("--folder", type=Path, help="where the files go (removed afterwards); default a temporary one")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.step:
+        step, folder, *more = json.loads(given.step)
+        print(json.dumps(STEPS[step](Path(folder), *more)))
+        return
+    size = Size(real=False) if given.small else Size(given.layers, min(32, given.layers))
+    os.environ |= {REHEARSAL: "1"} if given.small else {}
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="lmmcl-big-weights-") as folder:
+        print(table(measure(Path(folder), size)))
+
+
+if __name__ == "__main__":
+    main()
