@@ -114,7 +114,9 @@ def strategies(_: str) -> str:
         parts.append(table((kind, *(f"`{name}`" for name in columns)), filled))
     notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1))
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    return "\n\n".join([*parts, f"Refused, in the words of `lmmcl plan`:\n\n{notes}", f"{measured['date']}: {versions}."])
+    return "\n\n".join(
+        [*parts, f"Refused, in the words of `lmmcl plan`:\n\n{notes}", f"{measured['date']}: {versions}."]
+    )
 
 
 def _cell_of(cell: Mapping[str, Any], reasons: list[str]) -> str:

@@ -6,7 +6,7 @@ They follow from what is registered: a new adapter, mitigation or place where mi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -21,7 +21,7 @@ from lmmcl.methods import get_mitigation, get_recipe, mitigation_names
 from lmmcl.methods.combination import HOOKS
 from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.adapters import KINDS
-from lmmcl.methods.recipes.recipe import RECIPES, Recipe
+from lmmcl.methods.recipes.recipe import RECIPES
 from lmmcl.models import get_model
 from lmmcl.planning.fits import check_stage
 from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
@@ -71,7 +71,7 @@ class Row:
     def finetune(self, folder: Path) -> Finetune:
         """Its stage, the second of a trial; `folder` takes the model that fuses tensors."""
         own = self.protection
-        return stage(
+        step = stage(
             own.in_training if own else None,
             parent=fused_base(folder) if self.fused else first_stage(),
             recipe=self.recipe,
@@ -79,6 +79,7 @@ class Row:
             warmup_ratio=0.0,
             precision=self.precision,
         )
+        return _on_its_base(step) if getattr(step.recipe, "base", None) else step
 
     def last(self, folder: Path) -> Checkpoint:
         """Its last step: the stage, or the merge after it."""
@@ -117,6 +118,14 @@ def fused_base(folder: Path) -> Pretrained:
     return Pretrained(get_model(str(folder / "fused")))
 
 
+def _on_its_base(step: Finetune) -> Finetune:
+    """The stage over a model that is held as its recipe wants it, as a trial has it: the first of its trial."""
+    from lmmcl.config.quantized_base import model_on_base, plain_recipe
+
+    start = Pretrained(model_on_base(BASE.model, step.recipe))
+    return replace(step, parent=start, recipe=plain_recipe(step.recipe))
+
+
 def rows() -> list[Row]:
     """All rows, in the order of the table."""
     return [*recipe_rows(), *mitigation_rows(), *combination_rows()]
@@ -137,18 +146,13 @@ def recipe_rows() -> Iterator[Row]:
     targets = {"kind": "lora", **SMALL["lora"], "targets": ["llm.blocks.*.attention"]}
     yield Row("recipe", "lora and a component", {"name": "both", "train": ["projector"], "adapter": targets})
     for name, recipe in RECIPES.items():
-        if recipe.adapter and _is_quantised(recipe):
+        if getattr(recipe, "base", None):  # QLoRA: over a quantised model
             yield Row("recipe", name, {name: SMALL["lora"]})
 
 
 def name_of(kind: str) -> str:
     """The first recipe that ships with this kind of adapter."""
     return next(name for name, recipe in RECIPES.items() if recipe.adapter and recipe.adapter.kind == kind)
-
-
-def _is_quantised(recipe: Recipe) -> bool:
-    """Whether it trains beside a quantised base."""
-    return "quantize" in str(recipe.identity())
 
 
 def mitigation_rows() -> Iterator[Row]:
@@ -209,6 +213,3 @@ def _setting(name: str) -> dict[str, Any]:
     if name == "lwf top_k":
         return {"lwf": {"weight": 8.0, "top_k": 16}}
     return {name: STRONG.get(name, {})}
-
-
-__all__ = ["BASE", "PLACES", "Row", "rows"]

@@ -48,7 +48,11 @@ def check_divided(
         used = [hook for hook in hooks if part.uses(hook)]
         if not used:
             continue
-        also = "" if "optimizer" in used else f", deepspeed with zero_stage 1 or 2{'' if precision == 'fp32' else ' in fp32'}"
+        also = (
+            ""
+            if "optimizer" in used
+            else f", deepspeed with zero_stage 1 or 2{'' if precision == 'fp32' else ' in fp32'}"
+        )
         raise UserError(
             f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
             f"allowed with it: ddp{also}",

@@ -45,8 +45,8 @@ from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage import loop
 from lmmcl.training.stage.memory import peak_bytes, start_peak
-from lmmcl.weights.checkpoint import export, load_checkpoint
 from lmmcl.weights.chain import tensors_of
+from lmmcl.weights.checkpoint import export, load_checkpoint
 from lmmcl.weights.merging import merge
 
 GOAL = 0.7
@@ -289,6 +289,11 @@ def timing(work: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
     return timed
 
 
+NEEDS = {"read": 1.1, "load": 1.2, "train": 1.8, "chain": 1.2, "export": 2.2, "merge": 1.5}
+"""Times the model's bytes, beside SPARE: what a step needs of the machine's memory."""
+PATIENCE = 900
+"""Seconds to wait for it."""
+
 STEPS: dict[str, Callable[..., dict[str, float]]] = {
     "read": read_plainly,
     "load": load,
@@ -303,6 +308,7 @@ def run(step: str, folder: Path, *given: Any) -> dict[str, float]:
     """One step in a process of its own, which may map only so much memory; in a rehearsal in this one."""
     if REHEARSAL in os.environ:
         return STEPS[step](folder, *given)
+    wait_for_memory(NEEDS[step] * size_of(shards(folder)) + SPARE)
     told = json.dumps([step, str(folder), *given])
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CACHE_HOME": str(folder / "cache")}
     limit = 60 * 2**30  # address space, mapped files included
@@ -318,6 +324,16 @@ def run(step: str, folder: Path, *given: Any) -> dict[str, float]:
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"{step} {given}: {found}", file=sys.stderr, flush=True)
     return found
+
+
+def wait_for_memory(size: float) -> None:
+    """Return when so many bytes are available on this machine, which others may use too; gives up after a while."""
+    for _ in range(PATIENCE // 5):
+        available = 1024 * int(Path("/proc/meminfo").read_text(encoding="ascii").split("MemAvailable:")[1].split()[0])
+        if available > size:
+            return
+        time.sleep(5)
+    raise SystemExit(f"{size / 1e9:.1f} GB of memory are needed, and {available / 1e9:.1f} GB are available")
 
 
 def measure(folder: Path, size: Size) -> dict[str, dict[str, float]]:
@@ -376,7 +392,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="a rehearsal in seconds")
-    parser.add_argument("--layers", type=int, default=36, help="of the language model; the vision tower has as many, at most 32")
+    parser.add_argument(
+        "--layers", type=int, default=36, help="of the language model; the vision tower has as many, at most 32"
+    )
     parser.add_argument("--folder", type=Path, help="where the files go (removed afterwards); default a temporary one")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -90,6 +90,18 @@ def test_a_mitigation_that_reads_what_is_divided_is_refused() -> None:
     check_strategy(stage(), zero(3))
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_penalty_on_weights_that_are_only_there_rounded_is_refused(number: int) -> None:
+    """DeepSpeed keeps bf16 weights: what they have moved so far is mostly rounding, and the penalty would hold that."""
+    l2_sp = get_mitigation({"l2_sp": {"weight": 1.0}})
+    check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), PLACES["two"])
+    check_strategy(stage(recipe="sa_proj", mitigation=get_mitigation("lwf"), precision="bf16"), zero(number))
+    with pytest.raises(
+        UserError, match=rf"l2_sp .* zero{number} in bf16 gives each worker rounded copies.*precision: fp32"
+    ):
+        check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), zero(number))
+
+
 def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
     hidden = TrainingPlacement.model_construct(**{**TrainingPlacement(workers=2).model_dump(), "strategy": "fsdp"})
     with pytest.raises(UserError, match="the Trainer would use DDP instead"):

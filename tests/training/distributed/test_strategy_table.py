@@ -1,6 +1,9 @@
 """The table of strategies in docs/cluster.md: what holds was measured with two workers, what is refused a plan refuses.
 
-    LMMCL_WRITE_STRATEGIES=1 pytest -n 0 -m slow tests/training/distributed/test_strategy_table.py    # fills docs/strategies.json
+    LMMCL_WRITE_STRATEGIES=all pytest -n 0 -m slow tests/training/distributed/test_strategy_table.py    # fills docs/strategies.json
+    python tests/architecture_tree.py                                                                # and the page
+
+`LMMCL_WRITE_STRATEGIES=missing` walks only the rows that the table lacks, such as that of a new mitigation.
 """
 
 from __future__ import annotations
@@ -37,15 +40,17 @@ HALF = 0.2
 SHOWS = 10
 """How many times more than that a mitigation must change, for a row to say that it holds."""
 ROWS = {row.name: row for row in rows()}
+WRITE = os.environ.get("LMMCL_WRITE_STRATEGIES", "")
 
 
 def table() -> dict[str, dict[str, Any]]:
     """The cells of the table in the docs by row."""
-    return {row["name"]: row["cells"] for row in json.loads(STRATEGIES.read_text(encoding="utf-8"))["rows"]}
+    rows = json.loads(STRATEGIES.read_text(encoding="utf-8"))["rows"] if STRATEGIES.exists() else []
+    return {row["name"]: row["cells"] for row in rows}
 
 
 def test_the_table_has_a_row_for_every_kind_of_recipe_every_mitigation_and_every_pair_of_kinds() -> None:
-    assert list(table()) == list(ROWS), "a member was added or renamed: run the slow test with LMMCL_WRITE_STRATEGIES=1"
+    assert list(table()) == list(ROWS), "a member was added or renamed: see the top of this file"
     assert set(KINDS) | {"component", "slices of fused tensors"} <= set(ROWS)
     assert set(mitigation_names()) <= set(ROWS)
     combined = {frozenset(map(place_of, row.mitigation)) for row in combination_rows()}
@@ -65,7 +70,7 @@ def test_a_plan_refuses_what_the_table_says_is_refused_and_nothing_else(strategy
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The folder of the stores, and what became of each row, by strategy; `single` is one process."""
     folder = tmp_path_factory.mktemp("strategies")
-    found = {}
+    found, names = {}, [name for name in ROWS if name not in table()] if WRITE == "missing" else []
     for strategy in ("single", *PLACES):
         store, out = folder / strategy, folder / f"{strategy}.json"
         command = [sys.executable]
@@ -80,7 +85,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
             "DS_ACCELERATOR": "cpu",
         }
         done = subprocess.run(
-            [*command, str(WALK), strategy, str(store), str(out)],
+            [*command, str(WALK), strategy, str(store), str(out), *names],
             capture_output=True,
             text=True,
             env=environment,
@@ -99,16 +104,23 @@ def test_every_cell_holds_or_is_refused(
 ) -> None:
     folder, found = walked
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))  # the model that fuses tensors is known by it
-    filled = [{"kind": row.kind, "name": name, "cells": cells(row, folder, found)} for name, row in ROWS.items()]
-    if os.environ.get("LMMCL_WRITE_STRATEGIES"):
-        versions = ("torch", "transformers", "accelerate", "deepspeed", "peft")
-        head = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "versions": {name: importlib.metadata.version(name) for name in versions},
-        }
-        STRATEGIES.write_text(json.dumps({**head, "rows": filled}, indent=1) + "\n", encoding="utf-8")
-    told = {row["name"]: verdicts(row["cells"]) for row in filled}
-    assert told == {name: verdicts(row) for name, row in table().items()}
+    known = {} if WRITE == "all" else table()
+    filled = {name: cells(row, folder, found) for name, row in ROWS.items() if name in found["single"]}
+    if WRITE:
+        write({name: filled.get(name, known.get(name)) for name in ROWS})
+    told = {name: verdicts(row) for name, row in filled.items()}
+    assert told and told == {name: verdicts(row) for name, row in table().items() if name in told}
+
+
+def write(filled: dict[str, Any]) -> None:
+    """Fill the file that the table in the docs is made from."""
+    versions = ("torch", "transformers", "accelerate", "deepspeed", "peft")
+    whole = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {name: importlib.metadata.version(name) for name in versions},
+        "rows": [{"kind": ROWS[name].kind, "name": name, "cells": row} for name, row in filled.items()],
+    }
+    STRATEGIES.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def verdicts(row: dict[str, Any]) -> dict[str, str]:
@@ -137,7 +149,9 @@ def cells(row: Row, folder: Path, found: dict[str, dict[str, Any]]) -> dict[str,
     if row.mitigation and "refused" not in reference:
         shows = distance(one, tensors(row.plain(), folder / "single")) / moved
         largest = max((cell.get("difference", 0) for cell in filled.values()), default=0)
-        assert shows > SHOWS * min(largest, ROUNDING), f"{row.name} changes {shows:.2g} of what moved: its row says nothing"
+        assert shows > SHOWS * min(largest, ROUNDING), (
+            f"{row.name} changes {shows:.2g} of what moved: its row says nothing"
+        )
     return filled
 
 

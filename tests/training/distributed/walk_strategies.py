@@ -93,7 +93,7 @@ def main(strategy: str, store: str, out: str) -> None:
     if strategy == "single":
         ensure_pretrained(fused_base(folder), ledger)
         finetune(first_stage(), ledger, TrainingPlacement())
-    wanted = [row for row in rows() if len(sys.argv) < 5 or any(name in row.name for name in sys.argv[4:])]
+    wanted = [row for row in rows() if len(sys.argv) < 5 or row.name in sys.argv[4:]]
     if strategy == "single":
         wanted += [row.plain() for row in wanted if row.mitigation]
     found = {}
