@@ -48,7 +48,7 @@ def read_ledger(store: str | None, cluster: Path | None = None) -> Ledger:
 
 def given_again(set_: Sequence[str] | None, store: str | None, cluster: Path | None) -> str:
     """The options of a command as words to paste behind another that a message names: ` --set training.epochs=2 --store DIR`."""
-    words = [word for each in set_ or () for word in ("--set", each)]
+    words = [word for override in set_ or () for word in ("--set", override)]
     words += ["--store", mask(store)] if store else []
     words += ["--cluster", str(cluster)] if cluster else []
     return "".join(f" {shlex.quote(word)}" for word in words)

@@ -50,9 +50,9 @@ def doctor(
     from lmmcl.inspection.doctor.examine import examine
 
     place = load_cluster(cluster)
-    found = examine(open_ledger(store, place), place if cluster else None, sweep=sweep, mlflow=mlflow)
-    print_json(found.to_dict()) if as_json else wide_console().print(found.table())
-    if found.problems:
+    findings = examine(open_ledger(store, place), place if cluster else None, sweep=sweep, mlflow=mlflow)
+    print_json(findings.to_dict()) if as_json else wide_console().print(findings.table())
+    if findings.problems:
         raise typer.Exit(2)
 
 

@@ -40,13 +40,13 @@ def plan(
     where = store_state(loaded, ledger, view)
     if not as_json:
         say("\n".join(where.lines()))
-    made = make_plan(loaded, ledger, place if cluster else None, view=view)
+    estimate = make_plan(loaded, ledger, place if cluster else None, view=view)
     if as_json:
-        print_json({**made.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
+        print_json({**estimate.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
     else:
-        wide_console().print(plan_table(made))
-    made.refuse_overlaps()
-    made.refuse_infeasible()
+        wide_console().print(plan_table(estimate))
+    estimate.refuse_overlaps()
+    estimate.refuse_infeasible()
 
 
 @app.command()
@@ -125,11 +125,11 @@ def init(
     if to.exists() and not force:
         raise UserError("exists already; name another with --to, or replace it with --force", file=str(to))
     wishes = Wishes(model, data, to, test, images, columns, question, metric, name, recipe or (), held_out or ())
-    made = new_sweep(wishes)
-    plan = make_plan(made.sweep, open_ledger(store))
+    created = new_sweep(wishes)
+    plan = make_plan(created.sweep, open_ledger(store))
     plan.refuse_overlaps()
-    write_text(to, made.text)
-    for report in made.reports:
+    write_text(to, created.text)
+    for report in created.reports:
         say("first rows of " + "\n".join([report.summary(), *report.details()]))
     wide_console().print(plan_table(plan))
     say(f"wrote {to}; next: lmmcl run {to}")
@@ -178,7 +178,7 @@ def submit(
     """
     from lmmcl.jobs import submit as job
 
-    made = job.make_submission(
+    submission = job.make_submission(
         load_sweep(sweep, set_),
         load_cluster(cluster),
         working_dir=working_dir.resolve(),
@@ -190,7 +190,7 @@ def submit(
         environment=env or (),
         runtime_env=runtime_env,
     )
-    if code := job.submit(made, address, follow=follow, tell=say):
+    if code := job.submit(submission, address, follow=follow, tell=say):
         raise typer.Exit(code)
 
 
@@ -210,10 +210,10 @@ def status(
     if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
-        made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
+        progress = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
     except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
-        print_json(made.to_dict())
+        print_json(progress.to_dict())
     else:
-        wide_console().print(how_far.status_table(made))
+        wide_console().print(how_far.status_table(progress))

@@ -44,8 +44,8 @@ def eval_(
         from lmmcl.runner.ad_hoc import compare_engine, evaluate_checkpoint
 
         if parity:
-            found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
-            print_json([each.to_dict() for each in found]) if as_json else say("\n".join(map(str, found)))
+            parities = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
+            print_json([pair.to_dict() for pair in parities]) if as_json else say("\n".join(map(str, parities)))
             return
         scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
@@ -70,16 +70,16 @@ def export(
     from lmmcl.inspection.stored_trials import find_checkpoint
 
     ledger = read_ledger(store, cluster)
-    found = find_checkpoint(ledger, step)
+    recorded = find_checkpoint(ledger, step)
     if adapter:
         from lmmcl.training.adapter_export import export_adapter
 
-        export_adapter(found, ledger, to)
+        export_adapter(recorded, ledger, to)
     else:
         from lmmcl.weights import checkpoint
 
-        checkpoint.export(found, ledger, to)
-    say(f"exported {found.path.rsplit('/', 1)[1]} to {to}")
+        checkpoint.export(recorded, ledger, to)
+    say(f"exported {recorded.path.rsplit('/', 1)[1]} to {to}")
 
 
 @tiny_app.command("train")

@@ -73,11 +73,11 @@ def _counted(
 ) -> Iterator[tuple[Example, str]]:
     """Pass on `answers`, and tell how many there are about once a second."""
     last = time.monotonic()
-    for number, each in enumerate(answers, start=1):
+    for number, one in enumerate(answers, start=1):
         if time.monotonic() - last >= 1:
             last = time.monotonic()
             answered(number, questions)
-        yield each
+        yield one
 
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:

@@ -161,11 +161,11 @@ class ScoreMatrix:
     ) -> dict[int, dict[str, tuple[float, float]]]:
         """`intervals` of several stages at once, which takes less time."""
         draws = {(stage, name): value for stage in stages for name, value in self.draws(stage, samples, seed).items()}
-        found: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
+        intervals: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
         values = {stage: self.summary(stage) for stage in stages}
         for (stage, name), (low, high) in _intervals(draws, level).items():
-            found[stage][name] = (min(low, values[stage][name]), max(high, values[stage][name]))
-        return found
+            intervals[stage][name] = (min(low, values[stage][name]), max(high, values[stage][name]))
+        return intervals
 
     def score_intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
@@ -174,12 +174,14 @@ class ScoreMatrix:
 
         Of right and wrong answers Wilson's (1927); of other scores the percentile interval of `score_draws`, which holds the mean.
         """
-        row, found = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
-        for name, (low, high) in found.items():
+        row, intervals = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
+        for name, (low, high) in intervals.items():
             scores, mean = self._samples[row, name], self._means[row, name]
             binary = bool(((scores == 0) | (scores == 1)).all())
-            found[name] = wilson(int(scores.sum()), len(scores), level) if binary else (min(low, mean), max(high, mean))
-        return found
+            intervals[name] = (
+                wilson(int(scores.sum()), len(scores), level) if binary else (min(low, mean), max(high, mean))
+            )
+        return intervals
 
     def to_dict(self) -> dict[str, Any]:
         """The matrix as JSON has it; from_dict makes it whole again."""

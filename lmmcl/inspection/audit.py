@@ -74,14 +74,14 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
         inside = {folder for folder in started if folder.rsplit("/", 1)[0] in folders | aside}  # uploads of a step
         audit.unfinished += sorted((started | aside) - folders - inside)
         for path in sorted(folders):
-            found = list(_damages(ledger, path))
-            audit.damages += [Damage(path, why) for why in found]
+            reasons = list(_damages(ledger, path))
+            audit.damages += [Damage(path, why) for why in reasons]
             record = ledger.read(path)
             if record and kind == "checkpoints" and not folders.issuperset(record["parents"]):
                 audit.orphans.append(path)
             audit.records[record["kind"] if record else "unreadable"] += 1
             audit.dropped += bool(record and not record.has_weights)
-            if found and repair:
+            if reasons and repair:
                 ledger.quarantine(path)
     for name, why in damaged_segments(ledger.files):
         audit.damages.append(Damage(name, why))

@@ -114,7 +114,7 @@ def start_model(wanted: str, stage: int | None, store: str) -> LMM:
 
 
 def _chain(step: Recorded) -> list[Any]:
-    found: list[Any] = [step]
-    while found[-1].parents and found[-1].parents[0].parents:
-        found.append(found[-1].parents[0])
-    return found
+    chain: list[Any] = [step]
+    while chain[-1].parents and chain[-1].parents[0].parents:
+        chain.append(chain[-1].parents[0])
+    return chain

@@ -62,7 +62,7 @@ class SweepStatus:
     @property
     def is_done(self) -> bool:
         """Whether all is recorded, and no search has more to propose."""
-        return self.recorded == self.wanted and all(each.proposed == each.num_points for each in self.searches)
+        return self.recorded == self.wanted and all(search.proposed == search.num_points for search in self.searches)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -83,7 +83,7 @@ def _status(context: RunContext, taken: dict[str, float]) -> SweepStatus:
     sweep, ledger, view = context.sweep, context.ledger, RecordView(context.ledger)
     context = context.reading(view.find)
     walks = [(walk, walk.steps()) for walk in map(context.of, sweep.trials)]
-    steps = {key: step for _, each in walks for key, step in each.items()}
+    steps = {key: step for _, trial_steps in walks for key, step in trial_steps.items()}
     new = {key: step for key, step in steps.items() if key not in taken}
     view.prefetch(new.values())
     # Seconds are for a guess of what is left; where nothing is left, it is enough that all records are there.
@@ -181,15 +181,15 @@ def headline(status: SweepStatus) -> str:
         "running": sum(trial.running for trial in status.trials),
         "failed": sum(trial.failed is not None for trial in status.trials),
     }
-    told = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    states = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
     parts = [f"{status.sweep}: {status.recorded} of {status.wanted} steps recorded"]
-    parts += [formatting.plural(len(status.trials), "trial") + (f" ({told})" if told else "")]
-    parts += [f"search: {each.proposed} of {each.num_points} points proposed" for each in status.searches]
+    parts += [formatting.plural(len(status.trials), "trial") + (f" ({states})" if states else "")]
+    parts += [f"search: {search.proposed} of {search.num_points} points proposed" for search in status.searches]
     if status.recorded < status.wanted:
         left = status.seconds_left
         more = (
             ", excluding points still to be proposed"
-            if any(each.proposed < each.num_points for each in status.searches)
+            if any(search.proposed < search.num_points for search in status.searches)
             else ""
         )
         parts.append("ETA unknown" if left is None else f"about {formatting.duration(left)} left{more}")
@@ -209,7 +209,7 @@ def watch(
     Where the output is not a terminal, one line is written for each change.
     """
     taken: dict[str, float] = {}
-    context, told = RunContext.resolve(sweep, ledger), ""
+    context, printed = RunContext.resolve(sweep, ledger), ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             context.refresh()
@@ -218,9 +218,9 @@ def watch(
                 table = status_table(status, max(5, console.height - 8))
                 table.caption = " · ".join(filter(None, [str(table.caption or ""), gpu_use()]))
                 live.update(table, refresh=True)
-            elif headline(status) != told:
-                told = headline(status)
-                console.print(told, markup=False, highlight=False, soft_wrap=True)
+            elif headline(status) != printed:
+                printed = headline(status)
+                console.print(printed, markup=False, highlight=False, soft_wrap=True)
             if status.is_done:
                 return status
             sleep(every)

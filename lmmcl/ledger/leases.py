@@ -109,8 +109,8 @@ class Leases:
         keys = [
             name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
         ]
-        found = self._each(self.owner, keys)
-        return {key: claim for key, claim in found if claim is not None}
+        leases = self._each(self.owner, keys)
+        return {key: claim for key, claim in leases if claim is not None}
 
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:
         """`do` for each key; side by side where each takes a round trip."""
@@ -158,10 +158,10 @@ class Leases:
         taken = self.store.at(f"{name}.{uuid.uuid4().hex}")
         try:
             self.store.at(name).rename(taken)
-            found = _parsed(taken.read_bytes())
+            lease = _parsed(taken.read_bytes())
         except FileNotFoundError:  # or swept
             return
-        if found is not None and found.token != token:
+        if lease is not None and lease.token != token:
             with suppress(FileExistsError):
                 os.link(taken, self.store.at(name))
         taken.unlink(missing_ok=True)
@@ -204,15 +204,15 @@ def forgotten(store: Store) -> list[str]:
 
     Including those whose removal was interrupted by a kill (see `Leases._remove`), and those that cannot be read.
     """
-    found = []
+    names = []
     for name in store.matches(f"{FOLDER}/*.json*"):
         with suppress(FileNotFoundError):
             claim = _parsed(store.read(name))
             if claim is None and name.startswith(f"{FOLDER}/."):
                 continue  # being written
             if claim is None or time.time() - claim.until > FORGOTTEN:
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def _name(key: str) -> str:
@@ -222,7 +222,7 @@ def _name(key: str) -> str:
 def _parsed(content: bytes) -> Lease | None:
     """A claim that cannot be read is none: it was cut. What a later version says besides is passed over."""
     try:
-        said = json.loads(content)
-        return Lease(**{each.name: said[each.name] for each in fields(Lease) if each.name in said})
+        values = json.loads(content)
+        return Lease(**{field.name: values[field.name] for field in fields(Lease) if field.name in values})
     except (ValueError, TypeError):
         return None

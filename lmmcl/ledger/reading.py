@@ -43,14 +43,14 @@ def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, 
     local = room / name
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
-        said = record.files.get(name) if record else None
+        checksum = record.files.get(name) if record else None
         # Weights are read by every stage and evaluation after; a check wants what the store holds.
-        at = record.fields.get("at") if record and said and name.endswith(WEIGHTS) and quarantine else None
-        if not (at and said and _copied(ledger, at, name, local, said)):
+        at = record.fields.get("at") if record and checksum and name.endswith(WEIGHTS) and quarantine else None
+        if not (at and checksum and _copied(ledger, at, name, local, checksum)):
             with suppress(FileNotFoundError):
                 ledger.files.get(f"{record.folder if record else home}/{name}", local)
-            if said:
-                _verify(ledger, home, name, local, said, quarantine)
+            if checksum:
+                _verify(ledger, home, name, local, checksum, quarantine)
             if at:
                 ledger.node.keep_file(at, name, local)
         yield local
@@ -62,23 +62,25 @@ def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, 
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, said: Mapping[str, Any]) -> bool:
+def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, checksum: Mapping[str, Any]) -> bool:
     """Link `local` to this node's copy, which may be deleted meanwhile; whether there is one, whole."""
     copy = ledger.node.copy(at, name)
     if copy is None:
         return False
     with suppress(FileNotFoundError):
         os.link(copy, local)
-        if find_mismatch(local, said) is None:
+        if find_mismatch(local, checksum) is None:
             return True
         ledger.node.forget(at, name)
         local.unlink()
     return False
 
 
-def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mapping[str, Any], quarantine: bool) -> None:
+def _verify(
+    ledger: LedgerAccess, path: str, name: str, local: Path, checksum: Mapping[str, Any], quarantine: bool
+) -> None:
     """Hold a file to what its record says of it."""
-    why = find_mismatch(local, said)
+    why = find_mismatch(local, checksum)
     if why is None:
         return
     remedy = ""
@@ -96,8 +98,8 @@ def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
     content = b""
     with suppress(FileNotFoundError):
         content = ledger.files.read(f"{record.folder}/{name}")
-    said = record.files.get(name)
-    if said and said["sha256"] != hashlib.sha256(content).hexdigest():
+    checksum = record.files.get(name)
+    if checksum and checksum["sha256"] != hashlib.sha256(content).hexdigest():
         raise DamagedError(
             "is missing or fails its checksum; `lmmcl ledger check --repair` quarantines its record, "
             "and the next run of its sweep recomputes the step",

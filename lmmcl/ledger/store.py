@@ -185,18 +185,18 @@ class Store:
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
         root = f"{self.root}/{folder}".rstrip("/")
-        found = self._patiently(lambda: self.fs.find(root, detail=True))
-        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
+        files = self._patiently(lambda: self.fs.find(root, detail=True))
+        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in files.items()}
 
     def stamps(self, folder: str, ending: str) -> dict[str, str]:
         """Of the files below `folder` whose names end like this: size and tag (or time of change), by their whole names.
 
         Of a store that is elsewhere: one listing. A file that is written again has another stamp.
         """
-        found = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
+        files = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
         return {
             str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{_tag(about)}"
-            for name, about in found.items()
+            for name, about in files.items()
             if str(name).endswith(ending)
         }
 
@@ -213,8 +213,8 @@ class Store:
         fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
         depth = None if "**" in parts else len(parts) - fixed
         folder = "/".join([self.root, *parts[:fixed]])
-        found = self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
-        names = (str(path).removeprefix(f"{self.root}/") for path in found)
+        paths = self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
+        names = (str(path).removeprefix(f"{self.root}/") for path in paths)
         return sorted(name for name in names if _pattern(pattern).fullmatch(name))
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:

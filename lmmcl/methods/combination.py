@@ -108,8 +108,8 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
 
     def findings(self, state: list[Any]) -> dict[str, Any]:
         """Those of all members, by name."""
-        found = {member.name: member.findings(own) for member, own in self._with(state)}
-        return {name: fields for name, fields in found.items() if fields}
+        by_member = {member.name: member.findings(own) for member, own in self._with(state)}
+        return {name: fields for name, fields in by_member.items() if fields}
 
     def _with(self, state: list[Any] | None) -> zip[tuple[TrainingMitigation, Any]]:
         return zip(self.members, state or [None] * len(self.members), strict=True)
@@ -146,8 +146,8 @@ class Combination(Mitigation):
 
     @property
     def in_training(self) -> TrainingMitigation | None:
-        found = tuple(member for member in self.members if isinstance(member, TrainingMitigation))
-        return CombinedTraining(members=found) if len(found) > 1 else found[0] if found else None
+        training = tuple(member for member in self.members if isinstance(member, TrainingMitigation))
+        return CombinedTraining(members=training) if len(training) > 1 else training[0] if training else None
 
     @property
     def merges(self) -> tuple[MergeMitigation, ...]:
@@ -184,10 +184,10 @@ def _place(member: TrainingMitigation) -> tuple[int, int, str]:
 
 
 def _check_optimizers(training: Sequence[TrainingMitigation]) -> None:
-    found = [member.name for member in training if member.uses("optimizer")]
-    if len(found) > 1:
+    names = [member.name for member in training if member.uses("optimizer")]
+    if len(names) > 1:
         raise UserError(
-            f"{' and '.join(found)} both rewrite the optimizer's update, each as if it were AdamW's own; allowed: one of them"
+            f"{' and '.join(names)} both rewrite the optimizer's update, each as if it were AdamW's own; allowed: one of them"
         )
 
 

@@ -41,7 +41,7 @@ def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
     names: dict[int, list[str]] = {}
     for name in chosen:
         names.setdefault(int(roles[name].split(".")[2]), []).append(name.replace(".", "/"))
-    return [posixpath.commonpath(some).replace("/", ".") for _, some in sorted(names.items())]
+    return [posixpath.commonpath(paths).replace("/", ".") for _, paths in sorted(names.items())]
 
 
 def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
@@ -54,8 +54,8 @@ def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
         if rest.startswith(f"{TUNED}."):
             roles[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
         else:
-            some = next(roles[other] for other in roles if other.startswith(f"{module}.") and other not in added)
-            roles[name] = router_role(some)
+            role = next(roles[other] for other in roles if other.startswith(f"{module}.") and other not in added)
+            roles[name] = router_role(role)
     return roles
 
 

@@ -55,7 +55,7 @@ class _Taken:
 
     seconds: float
     beside: float = 0.0
-    each: float | None = None
+    per_item: float | None = None
 
 
 def estimate_pace(missing: Sequence[Step], view: RecordView, cluster: Cluster | None = None) -> Pace:
@@ -112,20 +112,20 @@ def _units(step: Step) -> float | None:
 
 
 def _seconds(known: Sequence[_Taken], units: float | None) -> float:
-    rates = [taken.each for taken in known if taken.each is not None]
+    rates = [taken.per_item for taken in known if taken.per_item is not None]
     if units is None or not rates:
         return median(taken.seconds for taken in known)
     return median(taken.beside for taken in known) + units * median(rates)
 
 
 def _measured(view: RecordView) -> Mapping[tuple[str, ...], list[_Taken]]:
-    found: dict[tuple[str, ...], list[_Taken]] = defaultdict(list)
+    measured: dict[tuple[str, ...], list[_Taken]] = defaultdict(list)
     for path in view.paths():
         record = view.read(path)
         if record is not None and "seconds" in record.fields:
             for name in _names(record["kind"], path.split("/")[1], record.fields.get("alike", ())):
-                found[name].append(_taken(record))
-    return found
+                measured[name].append(_taken(record))
+    return measured
 
 
 def _taken(record: Record) -> _Taken:

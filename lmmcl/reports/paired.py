@@ -47,8 +47,8 @@ def estimates(values: Sequence[float], draws: NDArray[np.float64], level: float 
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(errors > 0, 2 * ndtr(-np.abs(means) / errors), np.where(means == 0, 1.0, 0.0))
     reach = errors * float(ndtri((1 + level) / 2))
-    found = (means, means - reach, means + reach, p)
-    return [Estimate(*map(float, each)) for each in zip(*found, strict=True)]
+    columns = (means, means - reach, means + reach, p)
+    return [Estimate(*map(float, numbers)) for numbers in zip(*columns, strict=True)]
 
 
 def from_variances(values: Sequence[float], over_questions: float, level: float = LEVEL) -> Estimate:
@@ -95,8 +95,8 @@ def sign_flip_p(differences: NDArray[np.float64]) -> float:
 
 def holm(values: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm 1979): below α, at most a share α of families has a false finding."""
-    worst, found = 0.0, [0.0] * len(values)
-    for rank, place in enumerate(sorted(range(len(values)), key=lambda each: values[each])):
+    worst, adjusted = 0.0, [0.0] * len(values)
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
         worst = max(worst, min(1.0, (len(values) - rank) * values[place]))
-        found[place] = worst
-    return found
+        adjusted[place] = worst
+    return adjusted

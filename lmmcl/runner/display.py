@@ -60,8 +60,8 @@ class Display:
         """A line for who watches a log: what is being computed now."""
         doing = [now for key in self._trials if (now := self._now_of(key)) not in ("", "done")]
         more = f" (and {len(doing) - 1} more)" if len(doing) > 1 else ""
-        said = f"{doing[0]}{more}" if doing else self._phase or "waiting"
-        self._print(f"[{_clock(self._elapsed())}, {self._left()}] {escape_controls(mask(said))}")
+        doing_text = f"{doing[0]}{more}" if doing else self._phase or "waiting"
+        self._print(f"[{_clock(self._elapsed())}, {self._left()}] {escape_controls(mask(doing_text))}")
 
     def phase(self, doing: str) -> None:
         """What the run itself is doing before anything is computed."""
@@ -86,9 +86,9 @@ class Display:
 
         A step that trials share fails them all: the end of its log is printed once.
         """
-        told = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
+        reason = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
-        self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
+        self._console.print(Text(f"failed: {trial.name}: {reason}", style="red"), soft_wrap=True)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""

@@ -114,8 +114,8 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
         progress(first.checkpoint.key, note)
         if isinstance(step, Evaluate):
             model, processor = subject.model, subject.processor
-            told = partial(_tell_answered, progress, first.checkpoint.key, note)
-            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=told)
+            on_answer = partial(_tell_answered, progress, first.checkpoint.key, note)
+            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=on_answer)
         else:
             record_probe(step, ledger, subject)
 
@@ -127,7 +127,7 @@ def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered:
 def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
     """The user's own images that these steps show."""
     asked = [step for step in steps if isinstance(step, Evaluate)]
-    return [each for step in asked for each in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
+    return [example for step in asked for example in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
 
 
 def _ask_engine(

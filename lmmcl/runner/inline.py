@@ -58,8 +58,8 @@ def _turns(
     One trial after the other; where an ASHA scheduler compares them, the listed ones take turns, a stage each.
     """
     listed = [_Walking(trial, walk(trial, scheduler, ahead=False)) for trial in trials]
-    for group in [listed] if searching.halving else [[each] for each in listed]:
-        while group := [each for each in group if not each.is_over]:
+    for group in [listed] if searching.halving else [[turn] for turn in listed]:
+        while group := [turn for turn in group if not turn.is_over]:
             yield from group
     for proposer in searching.proposers:
         while (proposal := proposer.next()) is not None:

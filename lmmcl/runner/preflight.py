@@ -33,14 +33,14 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
     from lmmcl.evaluation.attainable import attainable
 
     refused: list[UserError] = []
-    for each in _to_do(steps, ledger):
-        processor = each.model.load_processor()
-        if unreadable := _unreadable(processor, each):
+    for todo in _to_do(steps, ledger):
+        processor = todo.model.load_processor()
+        if unreadable := _unreadable(processor, todo):
             refused += unreadable
             continue
-        for step in each.asked.values():
+        for step in todo.asked.values():
             try:
-                result = attainable(each.model.name, processor, step.benchmark, step.evaluation.limit)
+                result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
                 result.check()
             except UserError as error:
                 refused.append(error)
@@ -52,12 +52,12 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
 
 
 def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
-    found: dict[str, _ToDo] = {}
+    by_model: dict[str, _ToDo] = {}
     for step in steps:
         if not isinstance(step, Finetune | Evaluate):
             continue
         model = step.model if isinstance(step, Finetune) else step.checkpoint.model
-        todo = found.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), _ToDo(model))
+        todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), _ToDo(model))
         if isinstance(step, Finetune):
             name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
             if name not in todo.taught and ledger.find(step) is None:
@@ -66,7 +66,7 @@ def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
             name = json.dumps([step.benchmark.identity(), step.evaluation.limit], sort_keys=True)
             if name not in todo.asked and ledger.find(step) is None:
                 todo.asked[name] = step
-    return [todo for todo in found.values() if todo.taught or todo.asked]
+    return [todo for todo in by_model.values() if todo.taught or todo.asked]
 
 
 def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
@@ -77,8 +77,8 @@ def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
     asked = [
         (f"benchmark {step.benchmark.name}", step.benchmark.take(step.evaluation.limit)) for step in todo.asked.values()
     ]
-    found = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
-    return [error for error in found if error is not None]
+    errors = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
+    return [error for error in errors if error is not None]
 
 
 def _first_unreadable(processor: Any, examples: Sequence[Example], file: str) -> UserError | None:

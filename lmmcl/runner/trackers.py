@@ -28,11 +28,11 @@ BESIDE = "lmmcl-reports"
 
 def start_trackers(places: Destinations, context: RunContext) -> BackgroundTrackers:
     """Every tracker that is asked for, each on a thread of its own."""
-    made = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
+    trackers = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
     for name in places.beside:
         connect = partial(_writer, name, tracker_folder(name, context))
-        made.append(BackgroundTracker(name, context.sweep.name, connect=connect, tracker=name))
-    return BackgroundTrackers(made)
+        trackers.append(BackgroundTracker(name, context.sweep.name, connect=connect, tracker=name))
+    return BackgroundTrackers(trackers)
 
 
 def _uri(places: Destinations, ledger: Ledger) -> str:

@@ -44,7 +44,7 @@ class RunListener(Protocol):
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
     """An empty matrix with the columns of `trial`."""
-    return ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
+    return ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
 
 
 def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -76,5 +76,5 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
 
 def run_trial(trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None], *, ahead: bool = True) -> None:
     """Walk `trial` to its end (see `walk`); `report` is called after each stage."""
-    for each in walk(trial, steps, ahead=ahead):
-        report(each)
+    for result in walk(trial, steps, ahead=ahead):
+        report(result)

@@ -107,7 +107,9 @@ class Benchmark(Data):
             return super()._choose(examples, count)
         field = self.balance
         groups = (
-            examples.values(field) if isinstance(examples, Rows) else [each.metadata.get(field) for each in examples]
+            examples.values(field)
+            if isinstance(examples, Rows)
+            else [example.metadata.get(field) for example in examples]
         )
         return spread_rows(groups, count)
 

@@ -108,13 +108,13 @@ def _check_sqlite(uri: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"MLflow's database {uri!r} cannot be made: {error}") from error
+        raise UserError(f"MLflow's database {uri!r} cannot be created: {error}") from error
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UserError(f"MLflow's database {uri!r} cannot be written to: no permission for {file}")
 
 
 def _check_server(uri: str, timeout: float) -> None:
-    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or leave --mlflow out"
+    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or omit --mlflow"
     try:
         bare, user, password = user_info(uri)
         request = urllib.request.Request(bare.rstrip("/") + "/health")

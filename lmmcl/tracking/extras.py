@@ -91,9 +91,11 @@ class Answers:
     def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
         """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
         record = self._ledger.find(trial.stages[last].checkpoint)
-        made = dict(record.fields.get("provenance") or {}) if record else {}
-        tags = {"mlflow.source.git.commit": made.pop("commit", None) or ""}
-        versions = {name: each for name, each in made.items() if name not in ("host", "started", "finished")}
+        provenance = dict(record.fields.get("provenance") or {}) if record else {}
+        tags = {"mlflow.source.git.commit": provenance.pop("commit", None) or ""}
+        versions = {
+            name: version for name, version in provenance.items() if name not in ("host", "started", "finished")
+        }
         tags["lmmcl.versions"] = json.dumps(versions) if versions else ""
         return {name: text for name, text in tags.items() if text}
 
@@ -140,10 +142,10 @@ def write_answers(context: RunContext, folder: Path, keys: Sequence[str]) -> Pat
 def _write_tables(context: RunContext, folder: Path, name: str, keys: Sequence[str]) -> None:
     answers, pictures = Answers(context), Pictures(PICTURE_BYTES)
     trials = [trial for trial in context.sweep.trials if trial.key in keys]
-    for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
-        asked = [trial for trial in trials if benchmark.name in {each.name for each in trial.benchmarks}]
+    for benchmark in {item.name: item for trial in trials for item in trial.benchmarks}.values():
+        asked = [trial for trial in trials if benchmark.name in {item.name for item in trial.benchmarks}]
         by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
-        rows = {id: row for found in by_trial.values() for id, row in found.items()}
+        rows = {id: row for answered in by_trial.values() for id, row in answered.items()}
         if rows:
             _write_table(folder, name, benchmark, rows, by_trial, pictures)
 
@@ -161,15 +163,15 @@ def _write_table(
     images.mkdir(parents=True, exist_ok=True)
     data = []
     for number, (id, row) in enumerate(rows.items()):
-        made = pictures.bytes_of(benchmark, id)
+        picture = pictures.bytes_of(benchmark, id)
         cell: Any = None
-        if made is not None:
-            content, kind = made
+        if picture is not None:
+            content, kind = picture
             (images / f"{number}.{kind}").write_bytes(content)
             path = f"{name}/images/{label}/{number}.{kind}"
             cell = {"type": "image", "filepath": path, "compressed_filepath": path}
-        said = [found[id][5] if id in found else None for found in by_trial.values()]
-        data.append([cell, *row[1:5], *said])
+        predictions = [answered[id][5] if id in answered else None for answered in by_trial.values()]
+        data.append([cell, *row[1:5], *predictions])
     table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
     (folder / f"{label}.json").write_text(strict_json.dumps(table), encoding="utf-8")
 
@@ -182,7 +184,7 @@ def resolved(sweep: Sweep) -> str:
             "key": trial.key,
             "axes": dict(trial.axes),
             "skills": [skill.name for skill in trial.skills],
-            "held_out": [each.name for each in trial.held_out],
+            "held_out": [benchmark.name for benchmark in trial.held_out],
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),
             **({"by_stage": _by_stage(trial)} if trial.by_stage else {}),
@@ -192,8 +194,8 @@ def resolved(sweep: Sweep) -> str:
         for trial in sweep.trials
     ]
     search = sweep.search.model_dump(mode="json", exclude_none=True)
-    said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
-    return json.dumps(said, indent=1, default=str)
+    content = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
+    return json.dumps(content, indent=1, default=str)
 
 
 def _by_stage(trial: Trial) -> dict[str, Any]:

@@ -35,22 +35,22 @@ def stage_metrics(stage: StageResult) -> dict[str, float]:
 
     Of measures that are equal by definition (see `EQUAL_TO`) MLflow gets one.
     """
-    found: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
-    found |= {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
+    metrics: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
+    metrics |= {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
     for name, interval in stage.intervals.items():
         if name not in EQUAL_TO and (pair := finite_pair(interval)) is not None:
-            found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
-    found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
-    found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
-    return {metric_name(name): value for name, value in found.items() if value is not None}
+            metrics |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
+    metrics |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
+    metrics |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
+    return {metric_name(name): value for name, value in metrics.items() if value is not None}
 
 
 def pace_metrics(stage: StageResult) -> dict[str, float]:
     """What training a stage took, for the run of the stage: updates a second (their mean), memory, seconds; what is known."""
     paces = [pace for row in stage.curve if (pace := finite(row.get("updates_per_second"))) is not None]
-    found = {"updates_per_second": sum(paces) / len(paces)} if paces else {}
+    metrics = {"updates_per_second": sum(paces) / len(paces)} if paces else {}
     costs = {name: finite(stage.cost.get(name)) for name in ("peak_memory_bytes", "seconds")}
-    return found | {name: value for name, value in costs.items() if value is not None}
+    return metrics | {name: value for name, value in costs.items() if value is not None}
 
 
 def metric_name(name: str) -> str:
@@ -70,7 +70,7 @@ def matrix_table(trial: TrialResult) -> str:
 
 def trial_params(trial: TrialResult) -> dict[str, str]:
     """The grid point as text by MLflow name, and the logarithm of the learning rate."""
-    found = {
+    params = {
         metric_name(axis): value
         if isinstance(value, str)
         else "none"
@@ -80,5 +80,5 @@ def trial_params(trial: TrialResult) -> dict[str, str]:
     }
     rate = finite(trial.axes.get("learning_rate"))
     if rate is not None and rate > 0:  # MLflow's compare page prints 5e-6 as 0.00000
-        found["log10_learning_rate"] = f"{math.log10(rate):.4f}"
-    return {name: value[:LONGEST_PARAM] for name, value in found.items()}
+        params["log10_learning_rate"] = f"{math.log10(rate):.4f}"
+    return {name: value[:LONGEST_PARAM] for name, value in params.items()}

@@ -45,11 +45,11 @@ class Runs:
 
     def __init__(self, client: MlflowClient, sweep: str, artifact_location: str | None) -> None:
         self._client, self._sweep = client, sweep
-        found = self._experiment(artifact_location)
-        self.experiment_id = str(found.experiment_id)
-        if found.tags.get(VIEW_TAG) != shared_view():
+        experiment = self._experiment(artifact_location)
+        self.experiment_id = str(experiment.experiment_id)
+        if experiment.tags.get(VIEW_TAG) != shared_view():
             client.set_experiment_tag(self.experiment_id, VIEW_TAG, shared_view())
-        if NOTE_TAG not in found.tags:  # what a person wrote there stays
+        if NOTE_TAG not in experiment.tags:  # what a person wrote there stays
             client.set_experiment_tag(self.experiment_id, NOTE_TAG, experiment_note(self.experiment_id))
         self._known: dict[tuple[str, str], Run] = {}
 
@@ -59,11 +59,9 @@ class Runs:
         if (kind, key) not in self._known:
             tag = KEY_TAGS[kind]
             with alone(self._client.tracking_uri):  # two runs that share a store log the same trials
-                found = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
+                runs = self._search(f"tags.`{tag}` = '{key}' and tags.`lmmcl.kind` = '{kind}'", 1)
                 start = int((time.time() - since) * 1000)
-                self._known[kind, key] = (
-                    found[0] if found else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
-                )
+                self._known[kind, key] = runs[0] if runs else self._create(name, {"lmmcl.kind": kind, tag: key}, start)
         return self._known[kind, key]
 
     def nested(self, parent: Run, trial: TrialResult, stages: Sequence[StageResult]) -> list[Run]:
@@ -71,8 +69,8 @@ class Runs:
         keys = [f"{trial.key}/{stage.number}/{stage.checkpoint_key}" for stage in stages]
         if set(keys) - parent.nested.keys():
             with alone(self._client.tracking_uri):
-                found = self._search(f"tags.`mlflow.parentRunId` = '{parent.id}'", MOST_NESTED)
-                there = {run.tags["lmmcl.stage_key"]: run for run in reversed(found) if "lmmcl.stage_key" in run.tags}
+                runs = self._search(f"tags.`mlflow.parentRunId` = '{parent.id}'", MOST_NESTED)
+                there = {run.tags["lmmcl.stage_key"]: run for run in reversed(runs) if "lmmcl.stage_key" in run.tags}
                 parent.nested = {**there, **parent.nested}
                 for key, stage in zip(keys, stages, strict=True):
                     if key not in parent.nested:
@@ -87,8 +85,8 @@ class Runs:
 
     def remove(self, run: Run) -> None:
         """Move a run, after those nested in it, to MLflow's trash, from which a person may restore it."""
-        for each in [*self._search(f"tags.`mlflow.parentRunId` = '{run.id}'", MOST_NESTED), run]:
-            self._client.delete_run(each.id)
+        for one in [*self._search(f"tags.`mlflow.parentRunId` = '{run.id}'", MOST_NESTED), run]:
+            self._client.delete_run(one.id)
         self._known = {key: known for key, known in self._known.items() if known.id != run.id}
 
     def log(self, run: Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -115,29 +113,29 @@ class Runs:
     def _experiment(self, artifact_location: str | None) -> Experiment:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(self._sweep)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self._sweep)
+        if experiment is None:
             try:
-                made = self._client.create_experiment(self._sweep, artifact_location, tags=EXPERIMENT_TAGS)
-                found = self._client.get_experiment(made)
+                experiment_id = self._client.create_experiment(self._sweep, artifact_location, tags=EXPERIMENT_TAGS)
+                experiment = self._client.get_experiment(experiment_id)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-                found = self._client.get_experiment_by_name(self._sweep)  # another process was first
-        if found is None or found.lifecycle_stage != "active":
+                experiment = self._client.get_experiment_by_name(self._sweep)  # another process was first
+        if experiment is None or experiment.lifecycle_stage != "active":
             raise UserError(
                 f"the MLflow experiment {self._sweep!r} at {self._client.tracking_uri} was deleted; restore it "
-                f"(mlflow experiments restore -x {found.experiment_id if found else 'ID'}) or empty the trash (mlflow gc)"
+                f"(mlflow experiments restore -x {experiment.experiment_id if experiment else 'ID'}) or empty the trash (mlflow gc)"
             )
-        return found
+        return experiment
 
     def _search(self, query: str, most: int) -> list[Run]:
-        found = self._client.search_runs([self.experiment_id], query, max_results=most, order_by=["start_time ASC"])
-        return [_remember(run) for run in found]
+        runs = self._client.search_runs([self.experiment_id], query, max_results=most, order_by=["start_time ASC"])
+        return [_remember(run) for run in runs]
 
     def _create(self, name: str, tags: Mapping[str, str], start: int) -> Run:
-        made = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self._sweep, **tags}, name)
-        return _remember(made)
+        created = self._client.create_run(self.experiment_id, start, {"lmmcl.sweep": self._sweep, **tags}, name)
+        return _remember(created)
 
 
 def _remember(run: MlflowRun) -> Run:

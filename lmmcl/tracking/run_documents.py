@@ -47,5 +47,5 @@ def stage_updates(stage: StageResult) -> int:
 
 
 def _curve_values(row: Mapping[str, float]) -> dict[str, float]:
-    found = {CURVE + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {CURVE + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
+    return {name: value for name, value in values.items() if value is not None}

@@ -79,7 +79,7 @@ def _fault_of(file: Path) -> str | None:
                 return "is empty"
             if "runs" in tables and database.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
                 return None
-            return None if _version(database, tables) == _newest_version() else "was left half made, and holds no run"
+            return None if _version(database, tables) == _newest_version() else "is incomplete and holds no run"
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "unable to open" in str(error):  # in use, or no permission: MLflow will tell
             return None
@@ -89,10 +89,10 @@ def _fault_of(file: Path) -> str | None:
 
 
 def _version(database: sqlite3.Connection, tables: set[str]) -> str | None:
-    found = (
+    row = (
         database.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in tables else None
     )
-    return found[0] if found else None
+    return row[0] if row else None
 
 
 def _newest_version() -> str:
@@ -139,12 +139,12 @@ def _make(file: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=private_name(PRIVATE), dir=file.parent))
     try:
-        made, copy = folder / "made.db", folder / "copy.db"
-        uri = sqlite_uri(made)
-        with no_stray_folder(uri, made):
+        database, copy = folder / "made.db", folder / "copy.db"
+        uri = sqlite_uri(database)
+        with no_stray_folder(uri, database):
             MlflowClient(tracking_uri=uri)
         # A copy: MLflow keeps a connection to the file that it has made.
-        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         with copy.open("rb") as written:
             os.fsync(written.fileno())

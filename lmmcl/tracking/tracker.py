@@ -179,8 +179,8 @@ def _digest(stage: StageResult) -> str:
     updates = [finite(row.get("update")) for row in stage.curve[-1:]]
     curve = [[dict(row) for row in stage.probe_curve]] if stage.probe_curve else []
     curve += [[dict(row) for row in stage.score_curve]] if stage.score_curve else []
-    said = [stage_metrics(stage), updates, *curve]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    content = [stage_metrics(stage), updates, *curve]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:

@@ -133,9 +133,9 @@ class Delta:
             magnitude=self._read(self.adapter_file, magnitude) if magnitude in self.adapter_file.keys() else None,  # noqa: SIM118
         )
         if weight.shape != (layer.b.shape[0], layer.a.shape[1]):
-            made = (layer.b.shape[0], layer.a.shape[1])
+            shape = (layer.b.shape[0], layer.a.shape[1])
             raise CheckpointError(
-                f"its adapter is for {name} of shape {made}; the model has {tuple(weight.shape)}", file=str(self.path)
+                f"its adapter is for {name} of shape {shape}; the model has {tuple(weight.shape)}", file=str(self.path)
             )
         value = layer.merge(weight)
         if digest_tensor(value)[:DIGEST_LENGTH] != self.merged[name]:

@@ -190,7 +190,7 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(*_: object, **__: object) -> bool:
-        raise PreemptedError("told to end; saved after update 3")
+        raise PreemptedError("stopped by a termination request; saved after update 3")
 
     monkeypatch.setattr("lmmcl.runner.inline.compute", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")

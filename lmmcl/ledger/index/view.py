@@ -98,8 +98,8 @@ class RecordView:
         if path not in self._read:
             record = self._ledger.read(path)
             self._read[path] = None if record is None else (stamp, compact(record))
-        found = self._read[path]
-        return None if found is None else found[1]
+        entry = self._read[path]
+        return None if entry is None else entry[1]
 
     def _segment(self, path: str, stamp: str) -> Segment | None:
         segment = self._newest.get(path)
@@ -116,8 +116,8 @@ class RecordView:
     def _listed(self) -> dict[str, str]:
         """The stamps of all records of a store that is elsewhere, by their folders."""
         with ThreadPoolExecutor(len(KINDS)) as pool:
-            found = pool.map(lambda kind: self._ledger.files.stamps(kind, f"/{RECORD}"), KINDS)
-            return {name.removesuffix(f"/{RECORD}"): stamp for stamps in found for name, stamp in stamps.items()}
+            listings = pool.map(lambda kind: self._ledger.files.stamps(kind, f"/{RECORD}"), KINDS)
+            return {name.removesuffix(f"/{RECORD}"): stamp for stamps in listings for name, stamp in stamps.items()}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -131,12 +131,12 @@ class RecordView:
     @cached_property
     def _newest(self) -> dict[str, Segment]:
         """The segment that speaks of a path; of several the one whose stamp is right."""
-        found: dict[str, Segment] = {}
+        newest: dict[str, Segment] = {}
         for segment in self._segments:
             for path, stamp in segment.stamps.items():
-                if path not in found or self._stamp(path) == stamp:
-                    found[path] = segment
-        return found
+                if path not in newest or self._stamp(path) == stamp:
+                    newest[path] = segment
+        return newest
 
     def _load(self, name: str) -> Segment | None:
         try:
@@ -152,7 +152,7 @@ class RecordView:
 
         A store that cannot be written is read as before: the index makes nothing possible, only faster.
         """
-        new = [found for found in self._read.values() if found is not None and found[1].path not in self._written]
+        new = [entry for entry in self._read.values() if entry is not None and entry[1].path not in self._written]
         if len(new) < least:
             return
         old = self._names if len(self._names) >= MOST_SEGMENTS else []

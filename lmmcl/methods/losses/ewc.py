@@ -87,11 +87,11 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
         """θ0 and F of each trained parameter, by name."""
         own = dict(context.model.named_parameters())
         importance = fisher(context, self._measured_on(context))
-        matters = sum(float(each.double().sum()) for each in importance.values())
+        matters = sum(float(weights.double().sum()) for weights in importance.values())
         if not matters:
             raise UserError("F is 0: none of its answers depends on a trained parameter", place=self.name)
-        mean = matters / sum(each.numel() for each in importance.values())
-        return {name: (own[name].detach().clone(), each / mean) for name, each in importance.items()}
+        mean = matters / sum(weights.numel() for weights in importance.values())
+        return {name: (own[name].detach().clone(), weights / mean) for name, weights in importance.items()}
 
     def _measured_on(self, context: StageContext) -> list[Example]:
         """A random sample of every source, as even as their lengths allow."""
@@ -112,7 +112,7 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
         return (
             self.weight
             / 2
-            * total((each * (own[name] - start).square()).sum() for name, (start, each) in state.items())
+            * total((weights * (own[name] - start).square()).sum() for name, (start, weights) in state.items())
         )
 
 

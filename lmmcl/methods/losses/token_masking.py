@@ -33,7 +33,7 @@ class TokenMasking(TrainingMitigation["dict[int, Tensor]"]):
     def start(self, context: StageContext) -> dict[int, Tensor]:
         """For every row: which of its answer tokens are taught. Raises UserError when none is, in the whole stage."""
         taught = score_rows(context, self._taught)
-        if not any(bool(each.any()) for each in taught.values()):
+        if not any(bool(mask.any()) for mask in taught.values()):
             raise UserError(
                 f"no answer token has a perplexity of {self.threshold:g} or less", place="token_masking.threshold"
             )

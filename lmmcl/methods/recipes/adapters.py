@@ -198,7 +198,7 @@ class MoE(Adapter):
     @field_validator("targets")
     @classmethod
     def _whole_mlps(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [each for each in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\.mlp", each)]:
+        if wrong := [selector for selector in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\.mlp", selector)]:
             raise ValueError(f"experts are whole MLPs such as {MLP} or llm.blocks.last-4.mlp, not {', '.join(wrong)}")
         return selectors
 

@@ -15,7 +15,17 @@ from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.results import SweepResults
 
 FILES = "page_files"
-SCRIPTS = ("data.js", "plots.js", "recommendation.js", "probes.js", "trial.js", "tables.js", "start.js")
+SCRIPTS = (
+    "data.js",
+    "labels.js",
+    "plots.js",
+    "recommendation.js",
+    "probes.js",
+    "trial.js",
+    "flips.js",
+    "tables.js",
+    "start.js",
+)
 """In this order they are one script: each uses what those before it declare, and `start.js` draws everything."""
 
 
@@ -36,7 +46,7 @@ def page(results: SweepResults, flips: Sequence[Mapping[str, Any]] = ()) -> str:
         "data": _for_script(page_data(results) | {"flips": list(flips)}),
     }
     # One pass, so that nothing which is filled in can hold a place of its own.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("page.html"))
 
 
 def script() -> str:

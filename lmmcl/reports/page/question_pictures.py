@@ -27,8 +27,8 @@ class Pictures:
 
     def of(self, benchmark: Benchmark, id: str) -> str | None:
         """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
-        made = self.bytes_of(benchmark, id)
-        return f"data:image/{made[1]};base64,{base64.b64encode(made[0]).decode()}" if made else None
+        encoded = self.bytes_of(benchmark, id)
+        return f"data:image/{encoded[1]};base64,{base64.b64encode(encoded[0]).decode()}" if encoded else None
 
     def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
         """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""

@@ -125,7 +125,7 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     if any(trial.error for trial in trials):
         caption.append("`lmmcl show NAME` (or its key) shows the log and traceback of a failed trial.")
     caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
-    caption += [f"search: {each}" for each in results.searches]
+    caption += [f"search: {search}" for search in results.searches]
     return Sheet(title, caption, columns, rows)
 
 

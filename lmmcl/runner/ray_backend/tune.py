@@ -156,5 +156,5 @@ class _Grid(BasicVariantGenerator):
         return self._room()
 
     @max_concurrent.setter
-    def max_concurrent(self, given: int) -> None:
+    def max_concurrent(self, value: int) -> None:
         """What the base class is given (none): we count."""

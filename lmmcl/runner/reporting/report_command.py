@@ -90,11 +90,11 @@ def report_against(
 
     context = RunContext.resolve(sweep, ledger)
     results = collect_results(context)
-    found = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
+    comparison = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:
-        console.print(published_table(found), soft_wrap=False)
+        console.print(published_table(comparison), soft_wrap=False)
     else:
-        text = published_text(found, "md" if format == "table" else format)
+        text = published_text(comparison, "md" if format == "table" else format)
         _show_or_write(text if to is None else f"{text}\n", to, format)
 
 

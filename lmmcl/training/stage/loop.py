@@ -147,9 +147,7 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     """Gather a divided model, and let the mitigation end; returns the strategy that was in force."""
     updates = trainer.state.global_step
     if job.snapshot and updates != job.snapshot.update:
-        raise StageError.of(
-            job.step, f"was trained for {updates} updates to make its snapshot of update {job.snapshot.update}"
-        )
+        raise StageError.of(job.step, f"trained {updates} updates, but its snapshot is of update {job.snapshot.update}")
     strategy = describe(trainer, job.placement)
     if job.placement.micro_batch_size == "auto":
         strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}

@@ -136,7 +136,7 @@ class Adapted(TrainableModel):
         if adapted != set(self.targets):
             wrong = sorted(adapted ^ set(self.targets))
             raise StageError.of(
-                self.step, f"{len(self.targets)} layers were to be adapted, {len(adapted)} are; {wrong[:3]}"
+                self.step, f"expected adapters on {len(self.targets)} layers, found {len(adapted)}; {wrong[:3]}"
             )
 
     def _role(self, name: str) -> str:

@@ -243,7 +243,7 @@ def test_more_layers_adapted_than_selected_is_an_error(monkeypatch: pytest.Monke
         return LoraConfig(r=4, target_modules=["gate_proj", "q_proj"])
 
     monkeypatch.setattr(trainable, "_peft_config", careless)
-    with pytest.raises(StageError, match="9 layers were to be adapted"):
+    with pytest.raises(StageError, match="expected adapters on 9 layers"):
         adapted(LORA8)
 
 

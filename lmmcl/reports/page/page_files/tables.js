@@ -137,6 +137,7 @@ function icon(symbol, colour) {
 }
 
 function drawFilters() {
+  by("filters").replaceChildren();
   for (const axis of varying) {
     const row = make("div", null, { class: "filter", role: "group", "aria-label": axis.label }),
       place = axisIndex[axis.name];
@@ -145,11 +146,11 @@ function drawFilters() {
       const chip = make("button", null, {
         type: "button",
         class: "chip",
-        "aria-pressed": "true",
+        "aria-pressed": String(!off[place].has(index)),
         title: "show or hide; double-click, or Shift and Enter, shows this one alone",
       });
-      if (axis === markerAxis) chip.append(icon(axis.symbols[index], SOFT));
-      if (axis === colourAxis) chip.append(icon("circle", axis.colours[index]));
+      if (axis === markerAxis) chip.append(icon(axis.symbols[index], look().soft));
+      if (axis === colourAxis) chip.append(icon("circle", axis.colours[night() ? 1 : 0][index]));
       chip.append(value);
       const apply = () => {
         [...row.querySelectorAll(".chip")].forEach((other, at) => {
