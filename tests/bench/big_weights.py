@@ -45,8 +45,7 @@ from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage import loop
 from lmmcl.training.stage.memory import peak_bytes, start_peak
-from lmmcl.weights.chain import tensors_of
-from lmmcl.weights.checkpoint import export, load_checkpoint
+from lmmcl.weights import checkpoint
 from lmmcl.weights.merging import merge
 
 GOAL = 0.7
@@ -152,27 +151,50 @@ def evict(files: Sequence[Path]) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def plain_read(files: Sequence[Path]) -> float:
-    """Seconds in which safetensors reads the files into memory."""
-    started = time.perf_counter()
-    kept = [load_file(file) for file in files]
-    # mapped pages are read when they are looked at
-    for tensors in kept:
-        for tensor in tensors.values():
-            tensor.clone()
-    return time.perf_counter() - started
+@dataclass
+class Spent:
+    """Seconds by the clock, and of this process's CPU time, which others on the machine do not lengthen."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Add the time of the `with`."""
+        clock, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - clock
+        self.cpu += time.process_time() - cpu
+
+    def fields(self, prefix: str = "") -> dict[str, float]:
+        """For a row of figures."""
+        return {f"{prefix}seconds": self.seconds, f"{prefix}cpu": self.cpu}
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, whose time is added up."""
+
+        def timed(*given: Any, **more: Any) -> Any:
+            with self.counting():
+                return work(*given, **more)
+
+        return timed
 
 
-def plain_write(folder: Path, files: Sequence[Path]) -> float:
-    """Seconds in which safetensors writes what the files hold."""
-    spent = 0.0
+def plain_read(files: Sequence[Path], spent: Spent) -> None:
+    """Read the files into memory by safetensors, which maps them: what is mapped is read when it is looked at."""
+    with spent.counting():
+        for file in files:
+            for tensor in load_file(file).values():
+                tensor.clone()
+
+
+def plain_write(folder: Path, files: Sequence[Path], spent: Spent) -> None:
+    """Write by safetensors what the files hold."""
     for number, file in enumerate(files):
         tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-        started = time.perf_counter()
-        save_file(tensors, folder / f"plain-{number}.safetensors")
-        spent += time.perf_counter() - started
+        with spent.counting():
+            save_file(tensors, folder / f"plain-{number}.safetensors")
         (folder / f"plain-{number}.safetensors").unlink()
-    return spent
 
 
 def size_of(files: Sequence[Path]) -> int:
@@ -185,9 +207,18 @@ def size_of(files: Sequence[Path]) -> int:
 
 def read_plainly(folder: Path, number: int, cold: bool) -> dict[str, float]:
     """Model and the first deltas by safetensors."""
-    files = [*shards(folder), *deltas(folder, number)]
+    files, spent = [*shards(folder), *deltas(folder, number)], Spent()
     evict(files if cold else [])
-    return {"seconds": plain_read(files), "bytes": size_of(files)}
+    plain_read(files, spent)
+    return {**spent.fields("plain_"), "bytes": size_of(files)}
+
+
+def identify(folder: Path) -> dict[str, float]:
+    """The content of the files, which is the model's name; remembered for the steps after."""
+    evict(shards(folder))
+    with measured() as found:
+        get_model(str(folder / "model")).identity()
+    return {**found, "bytes": size_of(shards(folder))}
 
 
 def load(folder: Path, number: int, cold: bool) -> dict[str, float]:
@@ -196,30 +227,29 @@ def load(folder: Path, number: int, cold: bool) -> dict[str, float]:
     files = [*shards(folder), *deltas(folder, number)]
     evict(files if cold else [])
     with measured() as found:
-        load_checkpoint(step, Ledger(str(folder / "store")), precision="bf16")
+        checkpoint.load_checkpoint(step, Ledger(str(folder / "store")), precision="bf16")
     return {**found, "bytes": size_of(files)}
 
 
 def train(folder: Path) -> dict[str, float]:
     """Two updates of attention, with the time of digests and of the delta."""
     step, ledger = stages(folder)[0], Ledger(str(folder / "store"))
-    timed = {"digest_tensors": 0.0, "save_delta": 0.0}
-    loop.digest_tensors = timing(loop.digest_tensors, "digest_tensors", timed)
-    loop.save_delta = timing(loop.save_delta, "save_delta", timed)
+    digests, delta, plain = Spent(), Spent(), Spent()
+    loop.digest_tensors, loop.save_delta = digests.around(loop.digest_tensors), delta.around(loop.save_delta)
     with measured() as found:
         record = finetune(step, ledger, TrainingPlacement())
-    estimate = stage_memory(step, TrainingPlacement())
-    trained = record["trained_parameters"]
+    plain_write(folder, deltas(folder, 1), plain)
+    size = 2 * record["total_parameters"]
     return {
         **found,
+        **digests.fields("digest_"),
+        **delta.fields("delta_"),
+        **plain.fields("plain_delta_"),
         "train_seconds": record["train_seconds"],
-        "digest_seconds": timed["digest_tensors"],
-        "digest_bytes": 2 * 2 * record["total_parameters"],
-        "delta_seconds": timed["save_delta"],
+        "digest_bytes": 2 * size,
         "delta_bytes": record["checkpoint_bytes"],
-        "estimate": estimate.total - RESERVE,
-        "bound": 2 * record["total_parameters"] + 16 * trained + SPARE,
-        "plain_write_seconds": plain_write(folder, deltas(folder, 1)),
+        "estimate": stage_memory(step, TrainingPlacement()).total - RESERVE,
+        "bound": size + 16 * record["trained_parameters"] + SPARE,
     }
 
 
@@ -233,20 +263,16 @@ def continue_chain(folder: Path) -> dict[str, float]:
 
 def write_export(folder: Path) -> dict[str, float]:
     """The last stage as a plain folder; and the same bytes read and written by safetensors."""
-    out = folder / "export"
-    evict([*shards(folder), *deltas(folder, STAGES)])
-    with measured() as found:
-        export(stages(folder)[-1], Ledger(str(folder / "store")), out)
-    written = sorted(out.glob("*.safetensors"))
-    read = [*shards(folder), *deltas(folder, STAGES)]
-    gc.collect()
+    out, read = folder / "export", [*shards(folder), *deltas(folder, STAGES)]
+    step = stages(folder)[-1]
     evict(read)
-    plain = plain_read(read)
-    gc.collect()
-    plain += plain_write(folder, written)
-    moved = size_of(read) + size_of(written)
+    with measured() as found:
+        checkpoint.export(step, Ledger(str(folder / "store")), out)
+    written = sorted(out.glob("*.safetensors"))
+    plain = _plainly(folder, read, written)
+    size = size_of(read) + size_of(written)
     shutil.rmtree(out)
-    return {**found, "bytes": moved, "plain_seconds": plain}
+    return {**found, **plain, "bytes": size}
 
 
 def write_merge(folder: Path) -> dict[str, float]:
@@ -258,12 +284,17 @@ def write_merge(folder: Path) -> dict[str, float]:
     with measured() as found:
         merge(step, ledger)
     written = [folder / "store" / step.path / "delta.safetensors"]
-    with tensors_of(tuned, ledger) as chain:
-        changed = sum(chain[name].nbytes for name in chain)
+    return {**found, **_plainly(folder, read, written), "bytes": size_of(read) + size_of(written)}
+
+
+def _plainly(folder: Path, read: Sequence[Path], written: Sequence[Path]) -> dict[str, float]:
+    """The same bytes by safetensors, out of the page cache like the step itself."""
+    spent = Spent()
     gc.collect()
     evict(read)
-    plain = plain_read(read) + plain_write(folder, written)
-    return {**found, "bytes": size_of(read) + size_of(written), "plain_seconds": plain, "changed": changed}
+    plain_read(read, spent)
+    plain_write(folder, written, spent)
+    return spent.fields("plain_")
 
 
 @contextlib.contextmanager
@@ -271,30 +302,19 @@ def measured() -> Iterator[dict[str, float]]:
     """Seconds, and the peak of resident memory above what the process had before."""
     found: dict[str, float] = {}
     start_peak()
-    before, started = peak_bytes(CPU), time.perf_counter()
-    yield found
-    found |= {"seconds": time.perf_counter() - started, "peak": peak_bytes(CPU) - before}
+    before, spent = peak_bytes(CPU), Spent()
+    with spent.counting():
+        yield found
+    found |= {**spent.fields(), "peak": peak_bytes(CPU) - before}
 
 
-def timing(work: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
-    """`work`, whose seconds are added up."""
-
-    def timed(*given: Any, **more: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return work(*given, **more)
-        finally:
-            spent[name] += time.perf_counter() - started
-
-    return timed
-
-
-NEEDS = {"read": 1.1, "load": 1.2, "train": 1.8, "chain": 1.2, "export": 2.2, "merge": 1.5}
+NEEDS = {"identify": 0.1, "read": 1.1, "load": 1.2, "train": 1.8, "chain": 1.2, "export": 2.2, "merge": 1.5}
 """Times the model's bytes, beside SPARE: what a step needs of the machine's memory."""
 PATIENCE = 900
 """Seconds to wait for it."""
 
 STEPS: dict[str, Callable[..., dict[str, float]]] = {
+    "identify": identify,
     "read": read_plainly,
     "load": load,
     "train": train,
@@ -340,50 +360,53 @@ def measure(folder: Path, size: Size) -> dict[str, dict[str, float]]:
     """All steps; the figures of each by name."""
     (folder / "model").mkdir(parents=True)
     write_model(folder / "model", size)
-    get_model(str(folder / "model"))
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {"hash of the model's files": run("identify", folder)}
     for cold in (True, False):
-        word = "cold" if cold else "warm"
-        plain = run("read", folder, 0, cold)
-        found[f"load, {word}"] = {**run("load", folder, 0, cold), "plain_seconds": plain["seconds"]}
+        found[f"load, {_word(cold)}"] = {**run("read", folder, 0, cold), **run("load", folder, 0, cold)}
     found["stage"] = stage = run("train", folder)
-    found["delta"] = {
-        "seconds": stage["delta_seconds"],
-        "bytes": stage["delta_bytes"],
-        "plain_seconds": stage["plain_write_seconds"],
+    found["of it: delta"] = {
+        **{name: stage[f"delta_{name}"] for name in ("seconds", "cpu", "bytes")},
+        **{f"plain_{name}": stage[f"plain_delta_{name}"] for name in ("seconds", "cpu")},
     }
-    found["digests"] = {"seconds": stage["digest_seconds"], "bytes": stage["digest_bytes"]}
-    found["chain"] = run("chain", folder)
+    found["of it: digests"] = {name: stage[f"digest_{name}"] for name in ("seconds", "cpu", "bytes")}
+    found[f"{STAGES - 1} stages more"] = run("chain", folder)
     for cold in (True, False):
-        word = "cold" if cold else "warm"
-        plain = run("read", folder, STAGES, cold)
-        found[f"load chain of {STAGES}, {word}"] = {
-            **run("load", folder, STAGES, cold),
-            "plain_seconds": plain["seconds"],
-        }
+        name = f"load a chain of {STAGES}, {_word(cold)}"
+        found[name] = {**run("read", folder, STAGES, cold), **run("load", folder, STAGES, cold)}
     found["export"] = run("export", folder)
     found["merge"] = run("merge", folder)
     return found
 
 
+def _word(cold: bool) -> str:
+    return "cold" if cold else "warm"
+
+
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
     """The figures as Markdown."""
-    lines = [
-        "| step | seconds | bytes | GB/s | × plain safetensors | peak memory |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    head = (
+        "step",
+        "seconds",
+        "CPU seconds",
+        "bytes",
+        "GB/s",
+        "× plain safetensors",
+        "the same, CPU time",
+        "peak memory",
+    )
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
     for name, row in found.items():
-        size, seconds = row.get("bytes"), row["seconds"]
-        cells = [name, f"{seconds:.1f}"]
-        cells += [f"{size / 1e9:.2f} GB", f"{size / seconds / 1e9:.2f}"] if size else ["", ""]
-        cells.append(f"{row['plain_seconds'] / seconds:.2f}" if "plain_seconds" in row else "")
+        cells = [name, f"{row['seconds']:.1f}", f"{row['cpu']:.1f}"]
+        size = row.get("bytes")
+        cells += [f"{size / 1e9:.2f} GB", f"{size / row['seconds'] / 1e9:.2f}"] if size else ["", ""]
+        cells += [f"{row[f'plain_{of}'] / row[of]:.2f}" if f"plain_{of}" in row else "" for of in ("seconds", "cpu")]
         cells.append(f"{row['peak'] / 1e9:.2f} GB" if "peak" in row else "")
         lines.append(f"| {' | '.join(cells)} |")
     stage = found["stage"]
     lines += [
         "",
         f"Peak of the stage: {stage['peak'] / 1e9:.2f} GB; model + trained fp32 state + 1.5 GB is {stage['bound'] / 1e9:.2f} GB. "
-        f"`plan` tells {stage['estimate'] / 1e9:.2f} GB: {stage['estimate'] / stage['peak'] - 1:+.0%}.",
+        f"`plan` tells {stage['estimate'] / 1e9:.2f} GB without its reserve: {stage['estimate'] / stage['peak'] - 1:+.0%}.",
     ]
     return "\n".join(lines)
 
