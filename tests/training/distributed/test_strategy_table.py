@@ -24,6 +24,7 @@ from docs_reference import STRATEGIES
 from stage_parts import weights
 from strategy_rows import PLACES, Row, combination_rows, first_stage, place_of, places, rows
 from torch import Tensor
+from torch.utils.cpp_extension import get_default_build_root
 
 from lmmcl.ledger import Ledger
 from lmmcl.methods import mitigation_names
@@ -81,6 +82,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
             "XDG_CACHE_HOME": str(folder / "cache"),
+            "TORCH_EXTENSIONS_DIR": get_default_build_root(),  # DeepSpeed compiles an operation, which takes minutes
             "OMP_NUM_THREADS": "1",
             "DS_ACCELERATOR": "cpu",
         }
