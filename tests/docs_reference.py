@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lmmcl.cli import app
+from lmmcl.cli import app, completion
 from lmmcl.errors import UserError
 from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
@@ -30,6 +30,7 @@ from lmmcl.methods.divided import DIVIDED, check_divided
 from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
 from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
+from lmmcl.tasks import benchmark_names, skill_names
 
 DOCS = Path(__file__).parents[1] / "docs"
 STRATEGIES = DOCS / "strategies.json"
@@ -44,9 +45,15 @@ def render(page: str) -> str:
 
 
 def write() -> None:
-    """Bring all pages up to date."""
+    """Bring all pages up to date, and the names that a shell completes."""
+    completion.NAMES.write_text(shipped_names(), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def shipped_names() -> str:
+    """The skills and benchmarks that ship, one a line."""
+    return "".join(f"{name}\n" for name in sorted({*skill_names(), *benchmark_names()}))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

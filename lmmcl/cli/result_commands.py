@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lmmcl.cli.completion import one_of, sweep_benchmarks, trials
 from lmmcl.cli.options import (
     AsJson,
     ClusterFile,
@@ -17,19 +18,25 @@ from lmmcl.cli.options import (
     Tracking,
     TrialName,
     given_again,
+    load_cluster,
+    load_sweep,
     open_ledger,
     print_json,
     read_ledger,
 )
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
+FORMATS = ("table", "json", "md", "csv", "parquet", "html", "latex", "pdf", "svg", "zip")
 ReportFormat = Annotated[
     str | None,
-    typer.Option("--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"),
+    typer.Option(
+        "--format",
+        help="table, json, md, csv, parquet, html, latex, pdf, svg or zip",
+        show_default="table",
+        shell_complete=one_of(FORMATS),
+    ),
 ]
 
 
@@ -126,10 +133,16 @@ def compare(
 @app.command()
 def samples(
     sweep: SweepFile,
-    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep")],
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep", shell_complete=sweep_benchmarks)
+    ],
     trial: Annotated[
         list[str] | None,
-        typer.Option("--trial", help="name, part of a name, key or beginning of a key; default: all trials"),
+        typer.Option(
+            "--trial",
+            help="name, part of a name, key or beginning of a key; default: all trials",
+            shell_complete=trials,
+        ),
     ] = None,
     flipped: Annotated[
         bool,

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.sweep import load_sweep
+from lmmcl.cli.completion import checkpoints, sweep_files
+from lmmcl.cli.options import AsJson, ClusterFile, Store, load_cluster, load_sweep, open_ledger, print_json
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
@@ -19,10 +18,16 @@ app.add_typer(ledger_app, name="ledger")
 
 @app.command()
 def gc(
-    sweeps: Annotated[list[Path], typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run")],
+    sweeps: Annotated[
+        list[Path],
+        typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run", shell_complete=sweep_files),
+    ],
     store: Store = None,
     cluster: ClusterFile = None,
-    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="STEP", help="keep this checkpoint too", shell_complete=checkpoints),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="also weights of sweeps that are not named")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be deleted")] = False,
     as_json: AsJson = False,
@@ -38,7 +43,10 @@ def gc(
 
 @app.command()
 def doctor(
-    sweep: Annotated[Path | None, typer.Argument(metavar="[SWEEP]", help="also say what this sweep misses")] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SWEEP]", help="also say what this sweep misses", shell_complete=sweep_files),
+    ] = None,
     store: Store = None,
     cluster: ClusterFile = None,
     mlflow: Annotated[

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, Tracking, open_ledger, print_json
-from lmmcl.config.cluster import Cluster, load_cluster
-from lmmcl.config.sweep import load_sweep
+from lmmcl.cli.options import (
+    AsJson,
+    ClusterFile,
+    Overrides,
+    Store,
+    SweepFile,
+    Tracking,
+    load_cluster,
+    load_sweep,
+    open_ledger,
+    print_json,
+)
 from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
-from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
-from lmmcl.tracking.database import MLFLOW_VARIABLE
+
+if TYPE_CHECKING:
+    from lmmcl.config.cluster import Cluster
 
 app = typer.Typer()
 
@@ -177,6 +187,8 @@ def submit(
     RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. The exit code is that of the job; 130 if it was stopped or is no longer followed.
     """
     from lmmcl.jobs import submit as job
+    from lmmcl.ledger.named_store import STORE_VARIABLE
+    from lmmcl.tracking.database import MLFLOW_VARIABLE
 
     submission = job.make_submission(
         load_sweep(sweep, set_),
@@ -205,15 +217,16 @@ def status(
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""
     from lmmcl.inspection import status as how_far
+    from lmmcl.inspection.watching import watch as watch_sweep
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
     if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
-        progress = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
+        progress = watch_sweep(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
     except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
         print_json(progress.to_dict())
     else:
-        wide_console().print(how_far.status_table(progress))
+        wide_console().print(how_far.status_view(progress))

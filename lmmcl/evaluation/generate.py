@@ -178,7 +178,8 @@ def stop_tokens(processor: ProcessorMixin) -> set[int]:
 def greedy(
     model: PreTrainedModel, batch: dict[str, Tensor], max_new_tokens: int, **more: Any
 ) -> GenerateDecoderOnlyOutput:
-    """Continue a padded batch word by most probable word; use inside `answering`.
+    """Continue a padded batch (`input_ids`: (batch, length)) by the most probable token, up to `max_new_tokens`; use inside
+    `answering`.
 
     `more` are switches of `generate` such as `output_logits=True`. Float tensors are given the model's own type.
     """
@@ -196,7 +197,7 @@ def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> T
 
 
 def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
-    """The words of generated tokens, without control tokens and outer spaces."""
+    """The texts of generated tokens (batch, tokens), without control tokens and outer spaces."""
     return [answer_text(processor, row) for row in tokens.tolist()]
 
 

@@ -61,7 +61,7 @@ class ScoreMatrix:
     def add(
         self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]], checkpoint: str = ""
     ) -> None:
-        """Enter the scores of each question of each benchmark, after `stage`; scores entered before are replaced.
+        """Enter the scores (questions,) of each benchmark, after `stage`, from 0 to 1; scores entered before are replaced.
 
         `checkpoint` names what was asked, so that two matrices which share it differ in nothing there.
         They are in [0, 1], or weighted so that their mean is (see `balanced`), or CIDEr, which goes to 10. Raises ValueError for
@@ -99,7 +99,7 @@ class ScoreMatrix:
         return self._means[stage, benchmark]
 
     def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
-        """The scores of one cell, question by question; raises KeyError for a cell that was not entered."""
+        """The scores of one cell, (questions,); raises KeyError for a cell that was not entered."""
         return self._samples[stage, benchmark].copy()
 
     def count(self, stage: int, benchmark: str) -> int:
@@ -128,7 +128,7 @@ class ScoreMatrix:
         return {name: float(value) for name, value in all_measures(run, stage).items()}
 
     def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
-        """The bootstrap distribution of every measure: `samples` values each, in percentage points.
+        """The bootstrap distribution of every measure: (samples,) each, in percentage points.
 
         Each resample draws questions of each benchmark, the same ones at all stages, so differences between stages
         keep their pairing; among them PSEUDO ones, which draw everything a little towards the middle. The draw depends on the
@@ -141,7 +141,7 @@ class ScoreMatrix:
     def score_draws(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0
     ) -> dict[str, NDArray[np.float64]]:
-        """The bootstrap distribution of each benchmark's score in one row, paired between matrices as `draws` are."""
+        """The bootstrap distribution of each benchmark's score in one row: (samples,) each, paired as `draws` are."""
         run, row = self._resample(samples, seed), self._stage(stage)
         return {name: np.asarray(run.scores[row, name]) for name in self.benchmarks if self.has(row, name)}
 

@@ -31,6 +31,8 @@ from lmmcl.ledger.store import Store
 FOLDER = "claims"
 RENEWALS = 3
 """How often a claim is renewed before it would expire."""
+NOTE_SECONDS = 5.0
+"""A claim is renewed this soon where its owner has something new to say."""
 
 FORGOTTEN = 24 * 3600.0
 
@@ -48,6 +50,9 @@ class Lease:
     until: float
     expiry: float
     beat: int = 0
+    since: float = 0.0
+    note: dict[str, Any] = field(default_factory=dict)
+    """When it was taken, in seconds since 1970, and what its owner said last of the work: for who looks at the store meanwhile."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -59,6 +64,8 @@ class Held:
 
     keys: set[str]
     kept: bool = False
+    note: dict[str, Any] = field(default_factory=dict)
+    """What is being done now; it is written with the next renewal, or some seconds after it changed."""
 
     def keep(self) -> None:
         """Do not remove the claims at the end: they go over to another process of this run, or expire."""
@@ -83,7 +90,7 @@ class Leases:
         mine = self._new()
         held = Held({key for key, got in self._each(lambda key: self._take(key, mine), list(keys)) if got})
         done = threading.Event()
-        beat = threading.Thread(target=self._renew, args=(mine, held.keys, done), name="lmmcl-claims", daemon=True)
+        beat = threading.Thread(target=self._renew, args=(mine, held, done), name="lmmcl-claims", daemon=True)
         if held.keys:
             beat.start()
         try:
@@ -122,7 +129,8 @@ class Leases:
     def _new(self) -> Lease:
         pid, expiry = os.getpid(), self.settings.expiry_s
         born, until = start_time(pid) or "", time.time() + expiry
-        return Lease(uuid.uuid4().hex, socket.gethostname(), host_id(), pid, born, self.run, until, expiry)
+        host, now = socket.gethostname(), time.time()
+        return Lease(uuid.uuid4().hex, host, host_id(), pid, born, self.run, until, expiry, since=now)
 
     def _take(self, key: str, mine: Lease) -> bool:
         content = json.dumps(vars(mine)).encode()
@@ -185,17 +193,22 @@ class Leases:
             since = now
         return now - since > claim.expiry or (not here and time.time() - claim.until > claim.expiry)
 
-    def _renew(self, mine: Lease, keys: set[str], done: threading.Event) -> None:
-        beat, left = 0, set(keys)
-        while left and not done.wait(self.settings.expiry_s / RENEWALS):
-            beat += 1
+    def _renew(self, mine: Lease, held: Held, done: threading.Event) -> None:
+        beat, left = 0, set(held.keys)
+        pause, written = self.settings.expiry_s / RENEWALS, dict(held.note)
+        last = time.monotonic()
+        while left and not done.wait(min(pause, NOTE_SECONDS)):
+            note = dict(held.note)
+            if note == written and time.monotonic() - last < pause:
+                continue
+            beat, written, last = beat + 1, note, time.monotonic()
             for key in sorted(left):
                 with suppress(UserError, OSError):  # the store is away: the next beat may reach it
                     now = self._read(key)
                     if now is None or now.token != mine.token:  # taken over while this process was stopped, say
                         left.discard(key)
                         continue
-                    renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat}
+                    renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat, "note": note}
                     self.store.write(_name(key), json.dumps(renewed).encode())
 
 

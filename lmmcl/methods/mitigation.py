@@ -176,7 +176,7 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
         """Called once with the optimizer, which takes hooks around each update (`register_step_pre_hook`, `…_post_hook`)."""
 
     def batch(self, state: StateT, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The padded CPU batch, changed: labels masked with -100 are not taught and not counted in the mean."""
+        """The padded CPU batch ((batch, length) each), changed: labels of -100 are not taught and not counted in the mean."""
         return batch
 
     def penalty(

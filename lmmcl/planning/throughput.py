@@ -38,14 +38,18 @@ class Pace:
     def __str__(self) -> str:
         if not self.steps and self.unmeasured:
             return "Estimated time: unknown (no similar step has been recorded yet)"
-        text = f"Estimated time (from recorded steps): {_hours(self.seconds)} sequential"
-        text += f", about {_hours(self.wall)} on this machine" if self.wall is not None else ""
-        text += f", critical path {_hours(self.chain)}"
+        if not self.steps:
+            return "Estimated time: nothing to run."
+        text = f"Estimated time (from recorded steps): {_time(self.seconds)} sequential"
+        text += f", about {_time(self.wall)} on this machine" if self.wall is not None else ""
+        text += f", critical path {_time(self.chain)}"
         untimed = f"; excludes {self.unmeasured} steps for which no similar step has been timed"
         return f"{text}{untimed if self.unmeasured else ''}."
 
 
-def _hours(seconds: float) -> str:
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 

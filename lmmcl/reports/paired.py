@@ -34,13 +34,13 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], draws: Sequence[NDArray[np.float64]], level: float = LEVEL) -> Estimate:
-    """The mean of `values` (one a seed) from their bootstrap `draws` over questions ([samples] each, paired)."""
+    """The mean of `values` (one a seed) from their bootstrap `draws` over questions ((samples,) each, paired)."""
     over_questions = float(np.var(np.mean(np.stack(list(draws)), axis=0), ddof=1))
     return from_variances(values, over_questions, level)
 
 
 def estimates(values: Sequence[float], draws: NDArray[np.float64], level: float = LEVEL) -> list[Estimate]:
-    """`estimate` of many differences of one seed each, [differences] and [differences, samples]."""
+    """`estimate` of many differences of one seed each, (differences,) and (differences, samples)."""
     from scipy.special import ndtr, ndtri
 
     errors, means = np.sqrt(np.var(draws, axis=1, ddof=1)), np.asarray(values, dtype=np.float64)
@@ -69,7 +69,7 @@ def from_variances(values: Sequence[float], over_questions: float, level: float 
 
 
 def sign_flip_p(differences: NDArray[np.float64]) -> float:
-    """Two-sided p-value of a mean of paired differences, [questions]: how often do random signs lead as far from 0?
+    """Two-sided p-value of a mean of paired differences (questions,): how often do random signs lead as far from 0?
 
     Exact where the differences have one size (right and wrong answers: McNemar's exact test) or few of them are not 0; else
     from 9,999 random flips, the same ones each time, with the observed one among them (Phipson & Smyth 2010).

@@ -24,6 +24,7 @@ from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.flips import page_flips
+from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.reporting.report_files import keep_sweep, print_table, write_report, write_tables
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import (
@@ -69,11 +70,13 @@ def run_and_report(
     logged: list[Path] = []
     try:
         outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
-        files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
+        with saying(console, "writing the report"):
+            files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
         for trial in outcome.results.trials:
             trackers.put(trial)
     finally:
-        deliveries = trackers.close(report=logged)
+        with saying(console, "logging the results"):
+            deliveries = trackers.close(report=logged)
     print_table(outcome.results, console)
     lines = [
         f"{outcome.counts()}; {time.monotonic() - started:.0f} s",

@@ -12,6 +12,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.leases import Held
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -43,7 +44,7 @@ def compute(
     with leased(steps, ledger, cluster) as lease, neutral_environment(launched=launched):
         if not lease.steps:
             return False
-        step = lease.steps[0]
+        step, progress = lease.steps[0], _noted(progress, lease.held)
         waits = not ledger.is_local and ledger.deferred_key == step.key
         use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
         match step:
@@ -58,10 +59,12 @@ def compute(
                 with announced(step, ledger, cluster.training):
                     finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
             case Pretrained():
+                progress(step.key, {"doing": "reading the model's files"})
                 from lmmcl.weights.checkpoint import ensure_pretrained
 
                 ensure_pretrained(step, ledger)
             case Merge():
+                progress(step.key, {"doing": "merging weights"})
                 from lmmcl.weights.merging import merge
 
                 gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
@@ -79,6 +82,16 @@ def compute(
         return waits
 
 
+def _noted(progress: Progress, held: Held) -> Progress:
+    """Progress that the lease of the work shows, too: `lmmcl status` reads it from the store."""
+
+    def tell(key: str, note: dict[str, Any]) -> None:
+        held.note = note
+        progress(key, note)
+
+    return tell
+
+
 def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
     """Record what `compute` left on this node; needs nothing but the network."""
     with leased([step], ledger, cluster) as lease:
@@ -89,7 +102,7 @@ def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> Non
 def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     first, name = steps[0], cluster.evaluation.engine
-    progress(first.checkpoint.key, {"doing": LOADING})
+    progress(first.key, {"doing": LOADING})
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
 
@@ -111,10 +124,10 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     )
     for number, step in enumerate(steps, start=1):
         note = {"benchmark": step.label, "asked": number, "benchmarks": len(steps)}
-        progress(first.checkpoint.key, note)
+        progress(first.key, note)
         if isinstance(step, Evaluate):
             model, processor = subject.model, subject.processor
-            on_answer = partial(_tell_answered, progress, first.checkpoint.key, note)
+            on_answer = partial(_tell_answered, progress, first.key, note)
             record_scores(step, ledger, model, processor, batch_size=batch_size, answered=on_answer)
         else:
             record_probe(step, ledger, subject)
@@ -145,7 +158,7 @@ def _ask_engine(
             with images_decoded(_shown(asked)):
                 engine = stack.enter_context(opened)
             for number, step in enumerate(asked, start=1):
-                progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
+                progress(first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
                 record_answers(step, ledger, engine)
     return [step for step in steps if not isinstance(step, Evaluate)]
 

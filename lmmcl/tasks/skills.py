@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 class Data:
     """What skills and benchmarks have in common: examples, and a fixed sample of them where there is a limit."""
 
+    name: str
     load: Callable[[], Sequence[Example]]
     random_order: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What of this enters a step's key."""
+        raise NotImplementedError
 
     def missing(self) -> str | None:
         """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""

@@ -96,7 +96,7 @@ class Chain(Mapping[str, "Tensor"]):
         return [(key, delta.path) for key, delta in self.laid(tensor)]
 
     def value(self, tensor: str, base: Tensor) -> Tensor:
-        """The newest value of a whole tensor; `base` is its pre-trained value (left as it is).
+        """The newest value of a whole tensor, of the shape of `base`; `base` is its pre-trained value (left as it is).
 
         `base` is in the precision of the stages with adapters (see `cut_at_other_precision`).
         """

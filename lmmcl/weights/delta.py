@@ -120,7 +120,7 @@ class Delta:
         return self._read(self.file, name)
 
     def merge(self, name: str, weight: Tensor) -> Tensor:
-        """The tensor `name`, which is `weight` in the parent, with the adapter merged in.
+        """The tensor `name`, which is `weight` (outputs, inputs) in the parent, with the adapter merged in.
 
         Raises CheckpointError when that is not, to the bit, what the stage ended with.
         """

@@ -32,6 +32,6 @@ def measure(probe: KLFromBase, benchmarks: Sequence[Benchmark], subject: Subject
 
 
 def kl(base: Tensor, tuned: Tensor) -> Tensor:
-    """Σ p·(log p − log q) over the last axis, p and q being the softmax of both logits, in fp32; never below 0."""
+    """Σ p·(log p − log q) in nats, p and q being the softmax of both logits (…, vocabulary): (…) in fp32; never below 0."""
     p, q = base.float().log_softmax(-1), tuned.float().log_softmax(-1)
     return torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1).clamp_min(0)

@@ -66,7 +66,7 @@ def forward(model: PreTrainedModel, answered: Answers) -> Tensor:
 
 
 def per_row(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Means of `values` (…, tokens) over the tokens of each row, as (…, rows)."""
+    """Means of `values` (…, tokens) over the tokens of each row, as (…, rows); `row` (tokens,) says which row a token is of."""
     counts = torch.bincount(row, minlength=rows).to(values.dtype)
     sums = values.new_zeros(*values.shape[:-1], rows).index_add_(-1, row, values)
     return sums / counts

@@ -84,7 +84,7 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
             )
 
     def start(self, context: StageContext) -> dict[str, tuple[Tensor, Tensor]]:
-        """θ0 and F of each trained parameter, by name."""
+        """θ0 and F of each trained parameter, by name: two tensors of its shape; F is divided by its mean over all entries."""
         own = dict(context.model.named_parameters())
         importance = fisher(context, self._measured_on(context))
         matters = sum(float(weights.double().sum()) for weights in importance.values())
@@ -107,7 +107,7 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
     def penalty(
         self, state: dict[str, tuple[Tensor, Tensor]], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor:
-        """The same for every batch of an update, so that it does not depend on how the update is cut."""
+        """λ/2·Σ F·(θ − θ0)², a scalar: the same for every batch of an update, so that it does not depend on how it is cut."""
         own = dict(model.named_parameters())
         return (
             self.weight
@@ -117,7 +117,7 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
 
 
 def fisher(context: StageContext, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """E[g²] of each trained parameter over `examples`, with g the gradient of one example's log-likelihood.
+    """E[g²] of each trained parameter over `examples`, of its shape, with g the gradient of one example's log-likelihood.
 
     Worker groups share the examples. A parameter without gradient has importance 0.
     """

@@ -34,7 +34,7 @@ def answer_positions(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, li
 
 
 def answer_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """`answer_positions` of logits, in fp32; doubles stay doubles."""
+    """`answer_positions` of logits (batch, length, vocabulary): (answer tokens, vocabulary) in fp32; doubles stay doubles."""
     import torch
 
     spoken, tokens, counts = answer_positions(logits, labels)

@@ -31,7 +31,7 @@ def calibration_examples(skills: Sequence[Skill], seen: Sequence[int | None], sa
 
 
 def calibration_batches(lmm: LMM, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
-    """The examples with their answers as padded CPU batches for `model(**batch)`."""
+    """The examples with their answers as padded CPU batches for `model(**batch)`, (batch, length) each."""
     from lmmcl.models.processing.encode import encode
     from lmmcl.models.processing.padding import pad
 

@@ -26,24 +26,24 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def task_vector(anchor: Tensor, tuned: Tensor) -> Tensor:
-    """τ = tuned − anchor, wide."""
+    """τ = tuned − anchor, of their shape, wide."""
     return wide(tuned) - wide(anchor)
 
 
 def summed(tensors: Iterable[Tensor]) -> Tensor:
-    """The sum of one tensor or more, oldest first."""
+    """The sum of one tensor or more of one shape, oldest first."""
     return reduce(add, tensors)
 
 
 def moved_by(anchor: Tensor, change: Tensor) -> Tensor:
-    """anchor + change in the dtype of `anchor`; where `change` is zero the bits of `anchor` (−0.0 stays −0.0)."""
+    """anchor + change (of one shape) in the dtype of `anchor`; where `change` is zero the bits of `anchor` (−0.0 stays −0.0)."""
     import torch
 
     return torch.where(change == 0, anchor, (wide(anchor) + change).to(anchor.dtype))
 
 
 def fused(anchor: Tensor, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-    """anchor + Σ M_t·(values_t − anchor) / max(1, Σ M_t): the mean of the values that are kept (Model Tailor, several skills).
+    """anchor + Σ M_t·(values_t − anchor) / max(1, Σ M_t), all of one shape: the mean of kept values (Model Tailor, several skills).
 
     Bit-equal to `anchor` where no mask is true and to the value where one is.
     """
@@ -80,7 +80,7 @@ class Threshold:
     ties: dict[str, int]
 
     def mask(self, name: str, magnitudes: Tensor) -> Tensor:
-        """True at the kept entries of tensor `name`."""
+        """True at the kept entries of tensor `name`; of the shape of `magnitudes`."""
         flat = magnitudes.float().reshape(-1)
         mask = flat > self.magnitude
         equal = (flat == self.magnitude).nonzero().reshape(-1)

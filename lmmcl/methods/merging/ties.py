@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def elect_and_average(trimmed: Sequence[Tensor]) -> Tensor:
-    """The sign of Σ τ_t for each entry (sections 3.2, 3.3); then the mean of the non-zero τ_t of that sign.
+    """The sign of Σ τ_t (all of one shape) for each entry (sections 3.2, 3.3); then the mean of the non-zero τ_t of that sign.
 
     0 where none is left or where the sum is exactly 0.
     """
@@ -27,7 +27,10 @@ def elect_and_average(trimmed: Sequence[Tensor]) -> Tensor:
 
 
 def ties(anchor: Tensor, tuned: Sequence[Tensor], masks: Sequence[Tensor], scale: float) -> Tensor:
-    """θ0 + λ·(disjoint mean of the trimmed τ_t); `masks` are true at the entries of each τ_t that are not trimmed."""
+    """θ0 + λ·(disjoint mean of the trimmed τ_t); `masks` are true at the entries of each τ_t that are not trimmed.
+
+    All of one shape; the result has the dtype of `anchor`.
+    """
     trimmed = [task_vector(anchor, value) * mask for value, mask in zip(tuned, masks, strict=True)]
     return moved_by(anchor, scale * elect_and_average(trimmed))
 

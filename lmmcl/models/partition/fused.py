@@ -39,7 +39,7 @@ class Piece:
         return entries // self.period * self.width
 
     def mask(self, entries: int) -> Tensor:
-        """Which of `size` entries along `dim` belong to it, as booleans."""
+        """Which of `entries` along `dim` belong to it: (entries,) booleans."""
         import torch
 
         at = torch.arange(entries) % self.period
@@ -65,7 +65,7 @@ class Slice:
         return sum(piece.size(shape) for piece in self.pieces)
 
     def index(self, tensor: Tensor) -> Tensor:
-        """The positions along `dim` that belong to it, in order."""
+        """The positions (k,) along `dim` that belong to it, in order."""
         import torch
 
         mask = torch.zeros(tensor.shape[self.dim], dtype=torch.bool)
@@ -74,11 +74,11 @@ class Slice:
         return mask.nonzero().flatten().to(tensor.device)
 
     def take(self, tensor: Tensor) -> Tensor:
-        """Its entries of `tensor`, as a tensor of their own."""
+        """Its entries of `tensor`, as a tensor of their own: that shape, with k along `dim`."""
         return tensor.index_select(self.dim, self.index(tensor))
 
     def put(self, tensor: Tensor, value: Tensor) -> None:
-        """Set its entries of `tensor`, in place."""
+        """Set its entries of `tensor` to `value` (of the shape that `take` returns), in place."""
         tensor.index_copy_(self.dim, self.index(tensor), value.to(tensor))
 
     def key(self, name: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
@@ -48,11 +50,14 @@ def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[st
 
 def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
     """The trade-off table, as wide as the terminal (or the pipe's default) allows, what to take, what the probes go with."""
-    console.print(terminal_table(results, console.width), soft_wrap=True)
+    soft = not console.is_terminal  # a terminal breaks lines at words; a file keeps them whole
+    console.print(terminal_table(results, console.width), soft_wrap=soft)
     advice = recommendation(averaged(results) if has_seeds(results) else results, budget)
     if advice:
-        console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
-        console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
+        heading = f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)"
+        console.print(Text(heading, style="bold"), soft_wrap=soft)
+        for line in advice:
+            console.print(Text(f"  {line}") if soft else Padding(Text(line), (0, 0, 0, 2)), soft_wrap=soft)
     for table in (
         correlation_table(results),
         inside_table(results),
@@ -63,9 +68,9 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         bounds_table(results),
     ):
         if table is not None:
-            console.print(table, soft_wrap=True)
+            console.print(table, soft_wrap=soft)
     for note in results.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"note: {note}"), soft_wrap=soft)
 
 
 def write_tables(context: RunContext, results: SweepResults) -> list[Path]:

@@ -101,7 +101,7 @@ def paint(pixels: Pixels, mask: NDArray[np.bool_], left: int, top: int, colour: 
 
 @cache
 def ellipse(wide: int, high: int) -> NDArray[np.bool_]:
-    """The mask of an ellipse that fills a box, in exact integer arithmetic."""
+    """The mask (high, wide) of an ellipse that fills a box, in exact integer arithmetic."""
     y, x = np.ogrid[:high, :wide]
     return ((2 * x - wide + 1) * high) ** 2 + ((2 * y - high + 1) * wide) ** 2 <= (wide * high) ** 2
 
@@ -129,7 +129,7 @@ def shape_mask(shape: str, size: int) -> NDArray[np.bool_]:
 
 @cache
 def pattern_mask(pattern: str, size: int) -> NDArray[np.bool_]:
-    """Where a pattern leaves the object's own colour; elsewhere it is dark."""
+    """Where a pattern leaves the object's own colour, (size, size); elsewhere it is dark."""
     y, x = np.ogrid[:size, :size]
     if pattern == "striped":
         return (y // 2 + 0 * x) % 2 == 0

@@ -138,7 +138,7 @@ def _reserved(trainer: StageTrainer, placement: TrainingPlacement, device: torch
 
 
 def longest(trainer: Any, count: int) -> dict[str, Tensor]:
-    """A batch of `count` of the longest among the stage's first rows, repeated where there are fewer."""
+    """A batch ((count, length) each) of the longest among the stage's first rows, repeated where there are fewer."""
     data: StageData = trainer.train_dataset
     rows = list(dict.fromkeys(data.rows[:LOOKED_AT]))
     by_length = sorted(range(len(rows)), key=lambda at: -_length(data.encoded(rows[at])))

@@ -116,7 +116,7 @@ class StageTrainer(TrainerWithPrivateParts):
         return inputs | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """As the Trainer's, once the first batch of the stage was looked at."""
+        """As the Trainer's (the loss, a scalar), once the first batch of the stage was checked."""
         if not self._is_checked:
             self._is_checked = True
             check_first_batch(self)

@@ -35,10 +35,10 @@ class Encoder(Protocol):
         """What decides the vectors: what was computed by another encoder is computed again."""
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text."""
+        """One row for each text: (texts, width), of length 1."""
 
     def images(self, images: Sequence[Image]) -> Vectors:
-        """One row for each RGB image."""
+        """One row for each RGB image: (images, width), of length 1."""
 
 
 @dataclass(frozen=True)
