@@ -117,22 +117,27 @@ def strategies(_: str) -> str:
     parts = []
     for kind in dict.fromkeys(row["kind"] for row in measured["rows"]):
         rows = [row for row in measured["rows"] if row["kind"] == kind]
-        filled = ((row["name"], *(_cell_of(row["cells"][name], reasons) for name in columns)) for row in rows)
+        filled = ((row["name"], *(_cell_of(row["cells"][name], name, reasons) for name in columns)) for row in rows)
         parts.append(table((kind, *(f"`{name}`" for name in columns)), filled))
     notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1))
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     return "\n\n".join(
-        [*parts, f"Refused, in the words of `lmmcl plan`:\n\n{notes}", f"{measured['date']}: {versions}."]
+        [
+            *parts,
+            f"Refused, as `lmmcl plan` says it with the strategy's name:\n\n{notes}",
+            f"{measured['date']}: {versions}.",
+        ]
     )
 
 
-def _cell_of(cell: Mapping[str, Any], reasons: list[str]) -> str:
+def _cell_of(cell: Mapping[str, Any], strategy: str, reasons: list[str]) -> str:
     """`holds (1e-06)`, or the number of the reason why it is refused."""
     if "refused" not in cell:
         return f"holds ({cell['difference']:.0e})"
-    if cell["refused"] not in reasons:
-        reasons.append(cell["refused"])
-    return f"refused ({reasons.index(cell['refused']) + 1})"
+    reason = re.sub(rf"\b{strategy}\b", "the strategy", cell["refused"])
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"refused ({reasons.index(reason) + 1})"
 
 
 def _refused(first: str, second: str) -> bool:
