@@ -194,6 +194,8 @@ def type_words(kind: Any) -> str:
         return " | ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if part is type(None) else type_words(part) for part in inner)
+    if origin is tuple and get_origin(inner[0]) is tuple and len(get_args(inner[0])) == 2:
+        return "mapping"  # pairs can be hashed
     if origin in (list, tuple):
         return f"list of {type_words(inner[0])}" if inner[0] is not Any else "list"
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
@@ -217,6 +219,8 @@ def default_of(field: FieldInfo) -> str:
     if field.default is PydanticUndefined or isinstance(field.default, BaseModel):
         return ""
     value = field.default
+    if value == () and type_words(field.annotation) == "mapping":
+        return "`{}`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     if value is None or isinstance(value, bool):

@@ -86,14 +86,16 @@ def export(
     ledger = read_ledger(store, cluster)
     recorded = find_checkpoint(ledger, step)
     if adapter:
-        from lmmcl.training.adapter_export import export_adapter
+        from lmmcl.training.adapter_export import export_adapter, vllm_command
 
         export_adapter(recorded, ledger, to)
+        more = f"\nserve   {vllm_command(recorded, to)}"
     else:
         from lmmcl.weights import checkpoint
 
         checkpoint.export(recorded, ledger, to)
-    say(f"exported {recorded.path.rsplit('/', 1)[1]} to {to}")
+        more = ""
+    say(f"exported {recorded.path.rsplit('/', 1)[1]} to {to}{more}")
 
 
 @tiny_app.command("train")

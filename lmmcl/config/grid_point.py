@@ -111,6 +111,7 @@ class Points:
             for part in settings.mitigation.parts if settings.mitigation else ():
                 try:
                     part.check_model(trial.model)
+                    part.check_trial(trial.skills, trial.probes)
                 except UserError as error:
                     where = settings.place("mitigation", _place_of("mitigation", settings.mitigation, place, listed))
                     raise UserError(f"{part.name}: {error}", file=self.file, place=where) from error

@@ -195,6 +195,12 @@ def _check_merges(merges: Sequence[MergeMitigation]) -> None:
     """Merges of one combination share their anchor, which is the first one's."""
     for later in merges[1:]:
         first = merges[0]
+        if routing := next((member for member in merges if member.routes), None):
+            other = first if routing is later else later
+            raise UserError(
+                f"{routing.name} keeps an expert for each skill apart, and {other.name} combines weights of one model; allowed: "
+                f"one of them, or {routing.name} with mitigations that act in training"
+            )
         if "continues_from" in later.model_fields_set and later.continues_from != first.continues_from:
             raise UserError(
                 f"{later.name} has continues_from: {later.continues_from}, and {first.name}, the first merge of the combination, "

@@ -213,8 +213,10 @@ def _stage_bytes(trial: Trial) -> int:
 
 
 def _checkpoint_bytes(step: Step) -> int:
-    """A delta holds the trained tensors, or the adapter; a merge rewrites all tensors that its fine-tune changes."""
+    """A delta holds the trained tensors, or the adapter; a merge that does not route rewrites all that its fine-tune changes."""
     match step:
+        case Merge() if step.rule.routes:
+            return 0
         case Merge():
             tuned = step.tuned
             return count_trained(tuned.recipe, tuned.model).merge_bytes(tuned.training.precision)

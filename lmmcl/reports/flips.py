@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from rich import box
@@ -16,22 +15,18 @@ from rich.table import Table
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
-from lmmcl.reports import formatting
-from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.recommend import recommend
-from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.seeds import averaged
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Evaluate
-from lmmcl.tasks.skills import Benchmark
 
 ANSWERED = 0.5
 """A score from which a question counts as answered: metrics may give a part of a point."""
-PAGE_TRIALS, PAGE_EACH, PAGE_BYTES = 6, 4, 2_000_000
-"""In a page: trials, questions of each kind for a benchmark, and bytes of pictures altogether."""
+PAGE_TRIALS = 6
+"""Trials of the front whose answers the page of a large sweep and MLflow show."""
 
 
 @dataclass(frozen=True)
@@ -181,44 +176,7 @@ def _of_many(by_trial: Sequence[Flips], kind: str, most: int) -> Table | str:
 def front_keys(results: SweepResults) -> list[str]:
     """Keys of the trials of the fronts (of all finished ones, where none has learned), one seed of each; at most as many as a page
     shows, those that learn most."""
-    points = averaged(results)
+    points = grid_points(results)
     chosen = [choice.trial for advice in recommend(points) for choice in advice.choices]
     chosen = chosen or [trial for trial in points.trials if trial.state == "done"]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
-
-
-def page_flips(context: RunContext, results: SweepResults) -> list[dict[str, Any]]:
-    """For the page: a few questions of each kind, with pictures, for the trials of the front (one seed of each).
-
-    Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
-    """
-    keys, answers = front_keys(results), AnswerRows(partial(rows_of, context.ledger))
-    pictures, cards = Pictures(PAGE_BYTES), []
-    for walk in (context.of(trial) for trial in context.sweep.trials if trial.key in keys):
-        for benchmark in walk.trial.benchmarks:
-            flips = trial_flips(walk, benchmark.name, answers)
-            if flips is None or flips.stage != walk.stages[-1].number:  # its last answers are damaged
-                continue
-            if flips.lost or flips.gained:
-                cards.append(_for_page(flips, benchmark, pictures))
-    return cards
-
-
-def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[str, Any]:
-    def cards(chosen: Sequence[Flip]) -> list[dict[str, Any]]:
-        return [
-            {
-                "question": formatting.first_line(" ".join(flip.question.split()), 400),
-                "references": [formatting.first_line(str(reference)) for reference in flip.references[:3]],
-                "before": formatting.first_line(flip.before),
-                "after": formatting.first_line(flip.after),
-                "image": pictures.of(benchmark, flip.id),
-            }
-            for flip in chosen[:PAGE_EACH]
-        ]
-
-    counts = {"questions": flips.questions, "lost_count": len(flips.lost), "gained_count": len(flips.gained)}
-    return {"name": flips.trial, "benchmark": flips.benchmark, **counts} | {
-        "lost": cards(flips.lost),
-        "gained": cards(flips.gained),
-    }

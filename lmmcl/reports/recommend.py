@@ -69,6 +69,13 @@ class Recommendation:
 
 def recommend(results: SweepResults) -> list[Recommendation]:
     """One advice for each set of comparable trials that has a finished one which has learned."""
+    if "recommendations" not in results.memo:
+        results.memo["recommendations"] = _recommend(results)
+    advices: list[Recommendation] = results.memo["recommendations"]
+    return advices
+
+
+def _recommend(results: SweepResults) -> list[Recommendation]:
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
         if trial.state == "done" and not trial.bound and place(trial) is not None:

@@ -163,6 +163,11 @@ class SweepResults:
         """Every name of a trial asks for it, and it takes a look at every trial."""
         return tuple(axis for axis in self.axes() if len(self.values(axis)) > 1)
 
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What was computed from these results and takes long, by name: several parts of a report ask for it."""
+        return {}
+
     def constant(self) -> dict[str, Any]:
         """The axes on which all trials agree, with the value."""
         return {

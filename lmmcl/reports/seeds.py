@@ -36,6 +36,14 @@ def averaged(results: SweepResults) -> SweepResults:
     return replace(results, trials=[mean_trial(group) for group in by_point(results.trials)])
 
 
+def grid_points(results: SweepResults) -> SweepResults:
+    """The sweep as people compare it: seeds averaged where there are several, else as it is."""
+    if "points" not in results.memo:
+        results.memo["points"] = averaged(results) if has_seeds(results) else results
+    points: SweepResults = results.memo["points"]
+    return points
+
+
 def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
     """The mean over the ended seeds of a grid point, done and stopped alike; where none has ended, the seed that came furthest.
 

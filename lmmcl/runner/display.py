@@ -80,6 +80,10 @@ class Display:
         if not self._console.is_terminal and self._trials:
             self._print(f"[{clock(self._elapsed())}] {doing}")
 
+    def note(self, text: str) -> None:
+        """Something that a person should know, and that ends nothing."""
+        self._print(f"note: {text}")
+
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
         if trial.key not in self._trials:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.environment import is_torchrun_worker, neutral_environment
@@ -26,6 +26,9 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
+
+if TYPE_CHECKING:
+    from lmmcl.weights.expert_routing import Routing
 
 LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
@@ -105,7 +108,11 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     progress(first.key, {"doing": LOADING})
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
+    from lmmcl.weights.expert_routing import routing_of
 
+    if routing := routing_of(first.checkpoint, ledger):
+        _ask_experts(routing, steps, ledger, cluster, progress)
+        return
     if name != "transformers":
         steps = _ask_engine(name, steps, ledger, cluster, progress)
         if not steps:
@@ -131,6 +138,36 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
             record_scores(step, ledger, model, processor, batch_size=batch_size, answered=on_answer)
         else:
             record_probe(step, ledger, subject)
+
+
+def _ask_experts(
+    routing: Routing, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> None:
+    """Ask several benchmarks of a checkpoint with experts; raises UserError for what needs a single model."""
+    from lmmcl.evaluation.expert_answers import record_routed
+
+    asked = [step for step in steps if isinstance(step, Evaluate)]
+    first, what = steps[0].checkpoint, f"{steps[0].checkpoint.label} answers with several experts"
+    if len(asked) < len(steps):
+        raise UserError(
+            f"{what}, and a probe looks into a single model; remove the probes, or name an expert", file=first.path
+        )
+    if (engine := cluster.evaluation.engine) != "transformers":
+        raise UserError(
+            f"{what}, and {engine} loads one model; allowed: engine: transformers", place="evaluation.engine"
+        )
+    with images_decoded(_shown(asked)):
+        record_routed(
+            asked,
+            ledger,
+            routing,
+            _loader(steps[0], ledger, cluster),
+            first.model.load_processor(),
+            batch_size=cluster.evaluation.batch_size,
+            tell=lambda number, step: progress(
+                first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)}
+            ),
+        )
 
 
 def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered: int, questions: int) -> None:
@@ -175,6 +212,12 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         device=device,
         attention=cluster.evaluation.attention,
     )
+
+
+def load_libraries() -> None:
+    """Import what asking questions needs, so that a process that is to ask has it by then."""
+    from lmmcl.evaluation import evaluate, probes  # noqa: F401
+    from lmmcl.weights import checkpoint  # noqa: F401
 
 
 def use_threads(cpus: float) -> None:

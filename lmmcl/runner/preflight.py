@@ -16,7 +16,7 @@ from lmmcl.tasks.examples import Example
 
 
 @dataclass
-class _ToDo:
+class RowsToCheck:
     """The skills still to be taught to a model and the benchmarks still to be evaluated, each once."""
 
     model: LMM
@@ -30,10 +30,24 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
     Raises UserError for each benchmark where that is true of most questions, and for the first row of each skill and benchmark
     that spells a control token which the tokenizer cannot read as plain text.
     """
+    report_rows(*examine_rows(rows_to_check(steps, ledger)), say)
+
+
+def report_rows(notes: Sequence[str], refused: Sequence[UserError], say: Callable[[str], None]) -> None:
+    """Say what `examine_rows` found; raises UserError for what it refused."""
+    for note in notes:
+        say(note)
+    if refused:
+        raise refused[0] if len(refused) == 1 else UserError("\n" + "\n".join(str(error) for error in refused))
+
+
+def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError]]:
+    """What is to be said of these rows, and what keeps them from being taught or asked. Loads processors, and so the libraries."""
     from lmmcl.evaluation.attainable import attainable
 
+    notes: list[str] = []
     refused: list[UserError] = []
-    for todo in _to_do(steps, ledger):
+    for todo in rows:
         processor = todo.model.load_processor()
         if unreadable := _unreadable(processor, todo):
             refused += unreadable
@@ -45,19 +59,18 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
             except UserError as error:
                 refused.append(error)
             else:
-                for note in result.notes():
-                    say(note)
-    if refused:
-        raise refused[0] if len(refused) == 1 else UserError("\n" + "\n".join(str(error) for error in refused))
+                notes += result.notes()
+    return notes, refused
 
 
-def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
-    by_model: dict[str, _ToDo] = {}
+def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
+    """What of the steps that are not recorded yet is to be checked, by model."""
+    by_model: dict[str, RowsToCheck] = {}
     for step in steps:
         if not isinstance(step, Finetune | Evaluate):
             continue
         model = step.model if isinstance(step, Finetune) else step.checkpoint.model
-        todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), _ToDo(model))
+        todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), RowsToCheck(model))
         if isinstance(step, Finetune):
             name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
             if name not in todo.taught and ledger.find(step) is None:
@@ -69,7 +82,7 @@ def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
     return [todo for todo in by_model.values() if todo.taught or todo.asked]
 
 
-def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
+def _unreadable(processor: Any, todo: RowsToCheck) -> list[UserError]:
     """The first row of each skill and benchmark that the tokenizer cannot read; none of them is read where it can read any."""
     if getattr(processor.tokenizer, "is_fast", False):
         return []

@@ -38,6 +38,12 @@ class RunListener(Protocol):
     def phase(self, doing: str) -> None:
         """What the run itself is doing before anything is computed."""
 
+    def note(self, text: str) -> None:
+        """Something that a person should know, and that ends nothing."""
+
+    def begin(self) -> None:
+        """All is checked; from here on steps are computed."""
+
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
 

@@ -14,6 +14,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
+from lmmcl.steps.expert_merge import merge_of
 from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -157,7 +158,7 @@ class Trial:
             return tuned, tuned
         first, *later = merges
         anchor = before if first.continues_from == "merged" else base
-        merged = Merge(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
+        merged = merge_of(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
         for rule in later:  # each makes of the result of the one before what it would make of a fine-tune
             merged = Merge(anchor, (merged,), rule)
         return tuned, merged

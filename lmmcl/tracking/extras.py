@@ -1,4 +1,4 @@
-"""What a person finds beside the numbers in MLflow: where a run came from, its answers, and a chart one click away."""
+"""What a person finds beside the numbers in MLflow: where a run came from, and its answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from lmmcl import strict_json
 from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.masking import mask
-from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT, SHOWN
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
@@ -26,36 +25,7 @@ FIRST, WRONG = 32, 32
 """Rows of a benchmark in a table of answers: its first questions, and further ones that were answered wrongly."""
 PICTURE_BYTES = 20_000_000
 SAMPLES = "samples.json"
-VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
-VIEW_TAG = mlflow_private.view_tag(VIEW)
 COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
-
-
-def shared_view() -> str:
-    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
-    return mlflow_private.scatter_view(
-        VIEW_NAME,
-        f"held-out forgetting ({BELOW_0_FORGOT}) against learning",
-        x="learning",
-        y="held_out_forgetting",
-        search="tags.`lmmcl.kind` = 'trial'",
-        section="Trade-off",
-    )
-
-
-def view_address(experiment_id: str) -> str:
-    """The part after the server's address that opens the shared view."""
-    return mlflow_private.view_address(experiment_id, VIEW)
-
-
-def experiment_note(experiment_id: str) -> str:
-    """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
-    chart = f"Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
-    below = ", ".join(f"`{name}`" for name in SHOWN if name.endswith("forgetting"))
-    above = ", ".join(f"`{name}`" for name in sorted(ABOVE_0_FORGOT))
-    return (
-        f"Each run is a trial. {chart}. Signs: {below} below 0 and {above} above 0 mean that something was forgotten."
-    )
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PRIVATE = "lmmcl-mlflow"
 ARTIFACTS = "/mlflow-artifacts"
-_OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = 'lmmcl.kind' AND value = 'sweep')"
+_OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = 'lmmcl.kind' AND value IN ('sweep', 'reports'))"
 
 
 def prepare_database(file: Path, artifact_location: str | None) -> None:
@@ -50,6 +50,16 @@ def prepare_database(file: Path, artifact_location: str | None) -> None:
     _check_version(file)
     if artifact_location is not None:
         _move_artifacts(file, artifact_location)
+
+
+def experiment_id(file: Path, name: str) -> str | None:
+    """The id of an experiment in a database, read without MLflow; None where it is not there."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)) as database:
+            row = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from lmmcl.steps import Merge, examples_of, skills_of
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, delta_metadata
+from lmmcl.weights.expert_routing import record_routing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
     Raises CheckpointError when a parent's weights are missing, damaged, or of another base; UserError when the rule
     makes a weight infinite or NaN. Nothing is recorded then.
     """
+    if step.rule.routes:
+        return record_routing(step, ledger)
     started = time.time()
     precision = step.tuned.training.precision
     entries = changed = tensors = 0

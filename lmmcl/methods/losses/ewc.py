@@ -77,7 +77,7 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
         return f"{self.name}({','.join(f'{k}={v}' for k, v in shown.items())})" if shown else self.name
 
     def check_recipe(self, recipe: Recipe) -> None:
-        if recipe.adapter and recipe.adapter.kind == "moe":
+        if recipe.adapter and recipe.adapter.adds_experts:
             raise UserError(
                 f"ewc measures how much the answers depend on the trained parameters, and none depends on the new experts of "
                 f"{recipe.name!r} yet; allowed: recipes without experts, such as mlp or lora (with experts: l2_sp)"

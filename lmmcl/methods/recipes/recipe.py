@@ -16,9 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from lmmcl.errors import UserError, shown, unknown, unknown_key
-from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
+from lmmcl.methods.recipes.adapters import ATTENTION, MLP, OSF, Adapter, KappaTune, LoRA, MoE
+from lmmcl.methods.recipes.moelora import MoELoRA
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
+
+KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE, "moelora": MoELoRA}
 
 
 class Recipe(BaseModel):
@@ -166,6 +169,7 @@ _ADAPTERS: dict[str, Adapter] = {
     "kappatune": KappaTune(),
     "osf": OSF(),
     "moe": MoE(),  # LMM-CL, compared mitigations
+    "moelora": MoELoRA(),  # CoIN, and a baseline of MLLM-CL
 }
 
 RECIPES: dict[str, Recipe] = {

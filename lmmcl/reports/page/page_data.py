@@ -7,10 +7,11 @@ from typing import Any
 
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
+from lmmcl.reports.page.distributions import distributions
 from lmmcl.reports.pareto import beaten_by, comparable, on_front
 from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
-from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.moments import front_of
 from lmmcl.reports.tables.table import ranked, state_of
 
@@ -30,9 +31,9 @@ def page_data(results: SweepResults) -> dict[str, Any]:
 
     Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed.
     """
-    points = averaged(results) if has_seeds(results) else results
+    points = grid_points(results)
     data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
-    data["costTable"] = cost_table(points)
+    data |= {"costTable": cost_table(points), "spread": distributions(results), "file": results.file}
     return data if points is results else data | {"single": _view(results)}
 
 
@@ -110,6 +111,7 @@ def _advice(results: SweepResults) -> dict[str, Any]:
         choices = [
             {
                 "trial": places[choice.trial.key],
+                "key": choice.trial.seeds[0].key if choice.trial.seeds else choice.trial.key,
                 "name": short_name(results, choice.trial),
                 "leastBudget": choice.least_budget,
                 "sureBudget": choice.sure_budget,

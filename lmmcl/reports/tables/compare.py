@@ -139,39 +139,70 @@ def compare_trials(sweep: Sweep, ledger: Ledger, first: str, second: str, *, alo
     UserError for a name that no trial has, one trial twice, and trials without a common stage or benchmark.
     """
     read = Reading(ledger)
-    context = RunContext.resolve(sweep, ledger, read.find)
-    sweep, walks = context.sweep, context.progress
-    one, other = _named(sweep, first), _named(sweep, second)
+    pairing = Pairing(RunContext.resolve(sweep, ledger, read.find), read)
+    one, other = _named(pairing.sweep, first), _named(pairing.sweep, second)
     if one.key == other.key:
         raise UserError(f"{first!r} and {second!r} are the same trial", file=sweep.file)
-    pairs = [(one, other)] if alone else _seeds(sweep, one, other, read, walks)
-    matrices = [(_walked(a, read, walks), _walked(b, read, walks)) for a, b in pairs]
-    for trial, matrix in zip((one, other), matrices[0], strict=True):
-        if not matrix.stages:
-            reason = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; see `lmmcl status`"
-            raise UserError(reason, file=sweep.file)
-    stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
-    if stages[0] != stages[1]:
-        ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
-        raise UserError(
-            f"{one.name} has finished stage {stages[0]}, {other.name} stage {stages[1]}. "
-            + ("; ".join(ended) or "Finish the sweep before comparing."),
-            file=sweep.file,
-        )
-    compared = compare([a for a, _ in matrices], [b for _, b in matrices])
-    if not compared["benchmarks"]:
-        raise UserError(f"{one.name} and {other.name} have no question in common", file=sweep.file)
-    names = [without_seed(trial.name) if len(pairs) > 1 else trial.name for trial in (one, other)]
-    return Comparison(names[0], names[1], stages, len(pairs), **compared)
+    return pairing.compare(one, other, alone=alone)
+
+
+class Pairing:
+    """The trials of one sweep to compare with each other; the scores of each are read and resampled once."""
+
+    def __init__(self, context: RunContext, read: Reading) -> None:
+        self.sweep, self._context, self._read = context.sweep, context, read
+        self._matrices: dict[str, ScoreMatrix] = {}
+        self._by_point: dict[str, list[Trial]] = {}
+        for trial in self.sweep.trials:
+            self._by_point.setdefault(_point(trial), []).append(trial)
+
+    def compare(self, one: Trial, other: Trial, *, alone: bool = False) -> Comparison:
+        """See `compare_trials`, of two trials that are not the same."""
+        pairs = [(one, other)] if alone else self._seeds(one, other)
+        matrices = [(self._matrix(a), self._matrix(b)) for a, b in pairs]
+        self._check(one, other, matrices[0])
+        stages = (matrices[0][0].stages[-1], matrices[0][1].stages[-1])
+        differences = compare([a for a, _ in matrices], [b for _, b in matrices])
+        if not differences["benchmarks"]:
+            raise UserError(f"{one.name} and {other.name} have no question in common", file=self.sweep.file)
+        names = [without_seed(trial.name) if len(pairs) > 1 else trial.name for trial in (one, other)]
+        return Comparison(names[0], names[1], stages, len(pairs), **differences)
+
+    def _check(self, one: Trial, other: Trial, matrices: tuple[ScoreMatrix, ScoreMatrix]) -> None:
+        """Raises UserError where one of them has no score, or they have finished other stages."""
+        walks, ledger = self._context.progress, self._context.ledger
+        for trial, matrix in zip((one, other), matrices, strict=True):
+            if not matrix.stages:
+                missing = _ended(trial, walks, ledger) or f"{trial.name} has no score yet; see `lmmcl status`"
+                raise UserError(missing, file=self.sweep.file)
+        stages = [matrix.stages[-1] for matrix in matrices]
+        if stages[0] != stages[1]:
+            ended = [why for trial in (one, other) if (why := _ended(trial, walks, ledger))]
+            raise UserError(
+                f"{one.name} has finished stage {stages[0]}, {other.name} stage {stages[1]}. "
+                + ("; ".join(ended) or "Finish the sweep before comparing."),
+                file=self.sweep.file,
+            )
+
+    def _matrix(self, trial: Trial) -> ScoreMatrix:
+        if trial.key not in self._matrices:
+            self._matrices[trial.key] = score_matrix(trial, self._read, self._context.of(trial).stages)
+        return self._matrices[trial.key]
+
+    def _seeds(self, one: Trial, other: Trial) -> list[tuple[Trial, Trial]]:
+        """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
+        points = [{trial.seed: trial for trial in self._by_point[_point(named)]} for named in (one, other)]
+        if _point(one) == _point(other) or one.seed != other.seed:
+            return [(one, other)]
+        shared = sorted(set(points[0]) & set(points[1]), key=lambda seed: (seed != one.seed, seed))
+        pairs = [(points[0][seed], points[1][seed]) for seed in shared]
+        done = [pair for pair in pairs if all(len(self._matrix(trial).stages) == len(trial.stages) for trial in pair)]
+        return done if (one, other) in done else [(one, other)]
 
 
 def _named(sweep: Sweep, wanted: str) -> Trial:
     """The trial of this name, part of a name or key; of a name without its seed, the first seed."""
     return sweep.seeds(wanted)[0]
-
-
-def _walked(trial: Trial, read: Reading, walks: SweepProgress) -> ScoreMatrix:
-    return score_matrix(trial, read, walks.of(trial).stages)
 
 
 def _ended(trial: Trial, walks: SweepProgress, ledger: Ledger) -> str | None:
@@ -181,19 +212,6 @@ def _ended(trial: Trial, walks: SweepProgress, ledger: Ledger) -> str | None:
         return f"{trial.name} was stopped ({walk.stopped})"
     failed = kept_failures(ledger, [trial]).get(trial.key)
     return f"{trial.name} failed: {failed.line} (`lmmcl show {trial.key}` shows details)" if failed else None
-
-
-def _seeds(sweep: Sweep, one: Trial, other: Trial, read: Reading, walks: SweepProgress) -> list[tuple[Trial, Trial]]:
-    """Both grid points at every seed where both are finished, the two that were named first; those alone if one is not."""
-    points = [{trial.seed: trial for trial in sweep.trials if _point(trial) == _point(named)} for named in (one, other)]
-    if _point(one) == _point(other) or one.seed != other.seed:
-        return [(one, other)]
-    shared = sorted(set(points[0]) & set(points[1]), key=lambda seed: (seed != one.seed, seed))
-    pairs = [(points[0][seed], points[1][seed]) for seed in shared]
-    done = [
-        pair for pair in pairs if all(len(_walked(member, read, walks).stages) == len(member.stages) for member in pair)
-    ]
-    return done if (one, other) in done else [(one, other)]
 
 
 def _point(trial: Trial) -> str:

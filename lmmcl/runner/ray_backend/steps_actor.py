@@ -71,6 +71,10 @@ class StepsActor:
         """See `ConcurrentScheduler.prefetch`."""
         self._scheduler.prefetch(step)
 
+    async def prefetch_scores(self, steps: Sequence[ScoringStep]) -> None:
+        """See `ConcurrentScheduler.prefetch_scores`."""
+        self._scheduler.prefetch_scores(steps)
+
     async def note(self, key: str, shown: dict[str, Any]) -> None:
         """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
         if key in self._scheduler.keys:

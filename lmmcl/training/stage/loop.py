@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
+from lmmcl.training.attaching.attach import attach
 from lmmcl.training.distributed.strategies import (
     check_strategy,
     describe,
@@ -33,7 +34,7 @@ from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready
 from lmmcl.training.stage.proof import verify_updates
-from lmmcl.training.stage.trainable import TrainableModel, attach
+from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors

@@ -29,7 +29,7 @@ from torch.utils.cpp_extension import get_default_build_root
 from lmmcl.ledger import Ledger
 from lmmcl.methods import mitigation_names
 from lmmcl.methods.recipes.adapters import KINDS
-from lmmcl.training.stage.trainable import attach
+from lmmcl.training.attaching.attach import attach
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
 WALK = Path(__file__).with_name("walk_strategies.py")

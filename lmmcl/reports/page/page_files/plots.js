@@ -167,6 +167,7 @@ function budgetLine() {
 
 // A choice moves the marks of both charts: to draw a thousand trials again for each would stall the page.
 function ring() {
+  if (!by("scatter").data || !by("curves").data) return; // what comes later shows the choice by itself
   const trial = data.trials[state.trial],
     shown = visible().includes(trial);
   const known = shown && measure(trial, LEARNING) !== null && measure(trial, HELD_OUT) !== null;
@@ -175,6 +176,7 @@ function ring() {
     { x: [known ? [measure(trial, LEARNING)] : []], y: [known ? [measure(trial, HELD_OUT)] : []] },
     [by("scatter").data.length - 1],
   );
+  if (data.trials.length <= MANY && shown && known) labelScatter(...shownPoints());
   const trace = curveOf(shown ? [trial] : [], {}, true);
   const { x, y, text, customdata, error_y } = trace;
   Plotly.restyle("curves", { x: [x], y: [y], text: [text], customdata: [customdata], error_y: [error_y] }, [

@@ -5,6 +5,18 @@ function choiceUnder(group, allowed) {
   return group.choices.filter((choice) => choice.leastBudget <= allowed).pop();
 }
 
+// What is within noise of a choice, and how the others of its front compare with it.
+function noiseList(choice) {
+  const list = make("ul");
+  list.append(...choice.lines.slice(1).map((line) => make("li", line)));
+  const own = whole.pairs.trials.findIndex((trial) => trial.key === choice.key);
+  whole.pairs.trials.forEach((trial, other) => {
+    const pair = own < 0 || own === other || !trial.front ? null : pairOf(own, other);
+    if (pair) list.append(make("li", `Compared with it, ${pair.text.replace(/^The second/, trial.short)}`));
+  });
+  return list;
+}
+
 function drawAdvice() {
   const box = by("advice-text"),
     groups = whole.advice.groups,
@@ -22,9 +34,11 @@ function drawAdvice() {
     };
     box.append(pick);
     if (choice) {
-      pick.append("Take ", name(choice), ".");
-      box.append(...choice.lines.map((line) => make("p", line)));
+      const why =
+        allowed === Infinity ? "it learns most" : `of those that lose at most ${allowed} points it learns most`;
+      pick.append("Take ", name(choice), `: ${why}. ${choice.lines[0]}`);
       if (choice.sureBudget !== null && allowed < choice.sureBudget) box.append(make("p", choice.risk));
+      box.append(make("h3", "What differs, and what is noise"), noiseList(choice));
     } else {
       pick.append(`No finished trial keeps within this budget; the least is lost by ${group.least}.`);
     }

@@ -1,14 +1,16 @@
 // Fills the controls, draws everything once, and listens.
 
+// The selected trial: what is text follows at once, charts of many trials a moment later.
 function choose(place) {
   state.trial = place;
   by("trial").value = String(place);
-  ring();
   drawMatrix();
-  drawLoss();
+  drawLossTrials();
   drawCellTable();
-  drawAlong();
-  for (const row of by("trials").tBodies[0].rows) row.classList.toggle("chosen", Number(row.dataset.place) === place);
+  for (const table of ["trials", "heat"])
+    for (const row of by(table).tBodies[0]?.rows ?? [])
+      row.classList.toggle("chosen", Number(row.dataset.place) === place);
+  drawSoon([ring, drawLoss, drawAlong, drawParallel]);
 }
 
 // The trials whose losses and answers are shown together: those the reader chose, or else the selected one.
@@ -41,15 +43,6 @@ for (const [place, trial] of data.trials.entries()) {
 by("trial").onchange = () => choose(Number(by("trial").value));
 for (const name of data.probes) by("probe").append(make("option", name, { value: name }));
 by("probe").onchange = drawProbes;
-for (const [id, key] of [
-  ["flips-trial", "name"],
-  ["flips-benchmark", "benchmark"],
-]) {
-  for (const name of new Set(whole.flips.map((each) => each[key])))
-    by(id).append(make("option", name, { value: name }));
-  by(id).onchange = drawFlips;
-}
-by("flips-section").hidden = !whole.flips.length;
 by("seeds-control").hidden = whole.single === null;
 by("seeds").checked = eachSeed;
 by("seeds").onchange = () => {
@@ -59,37 +52,82 @@ by("seeds").onchange = () => {
 by("budget").value = whole.advice.budget;
 by("budget").oninput = () => {
   drawAdvice();
-  drawScatter();
+  if (by("scatter").data) Plotly.relayout("scatter", { shapes: budgetLine() });
   drawAlong();
 };
 by("caution").textContent = whole.advice.groups.length ? whole.advice.caution : "";
 startCells();
 startAlong();
+by("loss-add").append(make("option", "add a trial …", { value: "" }));
+for (const [place, trial] of data.trials.entries()) by("loss-add").append(make("option", trial.name, { value: place }));
+by("loss-add").onchange = () => {
+  const place = Number(by("loss-add").value);
+  if (by("loss-add").value !== "" && !state.compared.includes(place)) {
+    if (!state.compared.length && place !== state.trial) state.compared.push(state.trial);
+    state.compared = [...state.compared, place].slice(-MOST_LOSSES);
+  }
+  by("loss-add").value = "";
+  drawLossTrials();
+  drawLoss();
+};
 by("theme").value = remember();
 if (by("theme").value) document.documentElement.dataset.theme = by("theme").value;
-drawAdvice();
-drawFilters();
-drawTable();
-drawFlips();
-drawCosts();
-// What has colours is drawn again where these change.
-function drawCharts() {
-  for (const draw of [drawFilters, drawScatter, drawCurves, drawCells, drawFirst, drawProbes, drawAlong]) draw();
-  for (const draw of [drawMatrix, drawLoss, drawCellTable]) draw();
+
+// Draws all of `list`: at once for a few trials; of many one after the other, so that the page answers in between.
+let queue = [];
+let working = false;
+function drawSoon(list) {
+  if (data.trials.length <= MANY || printing) {
+    for (const draw of list) draw();
+    return;
+  }
+  delete document.documentElement.dataset.drawn;
+  queue = [...queue.filter((draw) => !list.includes(draw)), ...list];
+  if (!working) setTimeout(work);
+  working = true;
 }
-drawScatter();
-drawCurves();
-drawCells();
-const first = whole.advice.groups.map((group) => choiceUnder(group, whole.advice.budget)).find(Boolean);
-choose(first && !eachSeed ? first.trial : 0);
-drawFirst();
-drawProbes();
-for (const id of ["scatter", "curves", "along", "first", "probes", "inside", "cells"])
-  if (by(id).on)
+function work() {
+  const draw = queue.shift();
+  if (draw) {
+    draw();
+    setTimeout(work);
+    return;
+  }
+  working = false;
+  document.documentElement.dataset.drawn = "yes";
+}
+
+const FILTERED = [drawScatter, drawHeat, drawParallel, drawCurves, drawFirst, drawProbes, drawAlong, drawCells];
+const drawCharts = () =>
+  drawSoon([drawFilters, ...FILTERED, drawPair, drawSpread, drawMatrix, drawLoss, drawCellTable]);
+// a click on a point selects its trial, wherever it is drawn
+const listening = new Set();
+function listen() {
+  for (const id of ["scatter", "curves", "along", "first", "probes", "inside", "cells"]) {
+    if (!by(id).on || listening.has(id)) continue;
+    listening.add(id);
     by(id).on("plotly_click", (event) => {
       const place = event.points[0].customdata;
       if (place !== undefined && place !== null) choose(place);
     });
+    if (id === "scatter") relabelOnZoom(id, () => labelScatter(...shownPoints()));
+  }
+}
+startHeat();
+startPair();
+startParallel();
+startSpread();
+startAnswers();
+drawAdvice();
+drawFilters();
+drawTable();
+drawCosts();
+const first = whole.advice.groups.map((group) => choiceUnder(group, whole.advice.budget)).find(Boolean);
+state.trial = first && !eachSeed ? first.trial : 0;
+drawSoon([drawScatter, drawCurves]);
+choose(state.trial);
+drawSoon([drawHeat, drawPair, drawSpread, drawCells, drawFirst, drawProbes, listen]);
+
 // Light or dark: as the system has it, until the reader says otherwise.
 function remember(theme) {
   try {
@@ -114,14 +152,13 @@ function relabelOnZoom(chart, draw) {
     if (!("annotations" in change) && Object.keys(change).some((key) => key.startsWith("xaxis."))) draw();
   });
 }
-relabelOnZoom("scatter", () => labelScatter(...shownPoints()));
 let resized = 0;
 window.addEventListener("resize", () => {
   clearTimeout(resized);
   resized = setTimeout(drawCharts, 200); // labels stand beside their points again
 });
 // paper is narrower than the screen, and white: the plots take its width and colours while it is printed
-const PLOTS = ["scatter", "curves", "along", "loss", "first", "probes", "inside", "cells"];
+const PLOTS = ["scatter", "pair", "spread", "curves", "along", "loss", "first", "probes", "inside", "cells"];
 function fit(width) {
   printing = width !== null;
   drawCharts();
@@ -130,4 +167,4 @@ function fit(width) {
 }
 window.addEventListener("beforeprint", () => fit(690));
 window.addEventListener("afterprint", () => fit(null));
-document.documentElement.dataset.drawn = "yes";
+if (!working) document.documentElement.dataset.drawn = "yes";

@@ -110,6 +110,14 @@ function drawCurves() {
 }
 // One trial: its scores, stage by benchmark, and its loss.
 
+// Rows (stages) sort by a benchmark, columns (benchmarks) by what changed at a stage.
+const matrixSort = { benchmark: null, stage: null, down: true };
+function sortMatrix(key, value) {
+  matrixSort.down = matrixSort[key] === value ? !matrixSort.down : true;
+  Object.assign(matrixSort, { benchmark: null, stage: null, [key]: value });
+  drawMatrix();
+}
+
 function drawMatrix() {
   const trial = data.trials[state.trial],
     table = by("matrix");
@@ -127,36 +135,59 @@ function drawMatrix() {
   const others = data.benchmarks
     .map((_, place) => place)
     .filter((place) => !taught.includes(place) && trial.stages.some((stage) => stage.scores[place] !== null));
-  const columns = [...taught, ...others],
-    base = trial.stages.find((stage) => stage.number === 0);
+  let columns = [...taught, ...others];
+  const base = trial.stages.find((stage) => stage.number === 0);
   const change = (stage, place) =>
     base && stage.scores[place] !== null && base.scores[place] !== null
       ? stage.scores[place] - base.scores[place]
       : null;
+  const sortedBy = trial.stages.find((stage) => stage.number === matrixSort.stage);
+  if (sortedBy)
+    columns = [taught, others].flatMap((part) =>
+      bySize(
+        part.map((place) => change(sortedBy, place)),
+        matrixSort.down,
+      ).map((at) => part[at]),
+    );
+  const gapBefore = columns[taught.length];
+  const stages = columns.includes(matrixSort.benchmark)
+    ? bySize(
+        trial.stages.map((stage) => stage.scores[matrixSort.benchmark]),
+        matrixSort.down,
+      ).map((at) => trial.stages[at])
+    : trial.stages;
   const scale = Math.max(
     10,
     ...trial.stages.flatMap((stage) => columns.map((place) => Math.abs(change(stage, place) || 0))),
   );
-  const gap = (place) => (place === others[0] && taught.length ? "gap" : "");
+  const gap = (place) => (place === gapBefore && taught.length ? "gap" : "");
   const groups = make("tr"),
     head = make("tr");
   groups.append(make("th", "", { class: "side" }));
   if (taught.length) groups.append(make("th", "taught skills", { colspan: taught.length, scope: "colgroup" }));
   if (others.length)
-    groups.append(make("th", "held out", { colspan: others.length, scope: "colgroup", class: gap(others[0]) }));
+    groups.append(make("th", "held out", { colspan: others.length, scope: "colgroup", class: gap(gapBefore) }));
   head.append(
     make("th", "stage", { class: "side", scope: "col" }),
-    ...columns.map((place) => make("th", data.benchmarks[place], { scope: "col", class: gap(place) })),
+    ...columns.map((place) => {
+      const cell = sortButton(data.benchmarks[place], place === matrixSort.benchmark, matrixSort.down, () =>
+        sortMatrix("benchmark", place),
+      );
+      if (gap(place)) cell.classList.add(gap(place));
+      return cell;
+    }),
   );
   const body = make("tbody");
-  for (const stage of trial.stages) {
-    const row = make("tr");
-    row.append(
-      make("th", stage.number === 0 ? "0 before" : `${stage.number} ${stage.skill || ""}`, {
-        class: "side",
-        scope: "row",
-      }),
-    );
+  for (const stage of stages) {
+    const row = make("tr"),
+      name = make("th", null, { class: "side", scope: "row" });
+    const button = make("button", stage.number === 0 ? "0 before" : `${stage.number} ${stage.skill || ""}`, {
+      type: "button",
+      title: "sort the benchmarks by their change at this stage",
+    });
+    button.onclick = () => sortMatrix("stage", stage.number);
+    name.append(button);
+    row.append(name);
     for (const place of columns) {
       const score = stage.scores[place],
         difference = change(stage, place);
@@ -204,7 +235,10 @@ function drawLoss() {
         trace.text.push(`<b>${plain(trial.name)}</b><br>${plain(stage.skill || "")}, update ${update}`);
       });
       if (!rank) {
-        heads.push({ start, text: compact() ? String(stage.number) : plain(stage.skill || "") });
+        heads.push({
+          start: start + stage.updates[0],
+          text: compact() ? String(stage.number) : plain(stage.skill || ""),
+        });
         if (start) shape.shapes.push(upright(start, zero));
       }
       start += stage.updates[stage.updates.length - 1];
@@ -229,6 +263,27 @@ function drawLoss() {
   shape.margin.r = room.margin;
   Plotly.react("loss", traces, shape, still);
   labelEnds("loss", lines, room.letters, notes);
+}
+
+const MOST_LOSSES = 8;
+
+// The trials whose losses are drawn, as chips that take them out again.
+function drawLossTrials() {
+  by("loss-trials").replaceChildren(
+    ...state.compared.map((place) => {
+      const chip = make("button", `${data.trials[place].short} ×`, {
+        type: "button",
+        class: "chip",
+        "aria-label": `remove ${data.trials[place].name}`,
+      });
+      chip.onclick = () => {
+        state.compared = state.compared.filter((other) => other !== place);
+        drawLossTrials();
+        drawLoss();
+      };
+      return chip;
+    }),
+  );
 }
 
 const upright = (x, color) => ({
