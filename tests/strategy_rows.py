@@ -19,9 +19,8 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.methods import get_mitigation, get_recipe, mitigation_names
 from lmmcl.methods.combination import HOOKS
-from lmmcl.methods.mitigation import Mitigation
-from lmmcl.methods.recipes.adapters import KINDS
-from lmmcl.methods.recipes.recipe import RECIPES
+from lmmcl.methods.mitigation import MergeMitigation, Mitigation
+from lmmcl.methods.recipes.recipe import KINDS, RECIPES
 from lmmcl.models import get_model
 from lmmcl.planning.fits import check_stage
 from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
@@ -36,6 +35,7 @@ PLACES: dict[str, dict[str, Any]] = {
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "dropout": 0.0},
     "kappatune": {"rank": 4, "dropout": 0.0},
+    "moelora": {"experts": 4, "rank": 8, "dropout": 0.0},
 }
 """Settings of adapters that fit the small model; each worker draws a dropout of its own."""
 STRONG: dict[str, dict[str, Any]] = {
@@ -82,11 +82,21 @@ class Row:
         return _on_its_base(step) if getattr(step.recipe, "base", None) else step
 
     def last(self, folder: Path) -> Checkpoint:
-        """Its last step: the stage, or the merge after it."""
+        """Its last step: the stage, or the merge after it. A rule that routes leaves the stages as they are."""
         tuned = step = self.finetune(folder)
-        for rule in self.protection.merges if self.protection else ():
+        for rule in self._merges:
             step = Merge(tuned.parent, (step,), rule)  # type: ignore[assignment]
         return step
+
+    @property
+    def _merges(self) -> list[MergeMitigation]:
+        return [rule for rule in self.protection.merges if not rule.routes] if self.protection else []
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether its mitigation makes other weights than a stage without one."""
+        own = self.protection
+        return own is not None and (own.in_training is not None or bool(self._merges))
 
     def plain(self) -> Row:
         """The same without protection."""

@@ -28,7 +28,7 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from lmmcl.ledger import Ledger
 from lmmcl.methods import mitigation_names
-from lmmcl.methods.recipes.adapters import KINDS
+from lmmcl.methods.recipes.recipe import KINDS
 from lmmcl.training.attaching.attach import attach
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
@@ -148,7 +148,7 @@ def cells(row: Row, folder: Path, found: dict[str, dict[str, Any]]) -> dict[str,
         difference = distance(one, tensors(row, folder / strategy)) / moved
         assert difference < limit, f"{row.name} under {strategy} differs by {difference:.2g} of what moved"
         filled[strategy] = {"difference": float(f"{difference:.1g}")}
-    if row.mitigation and "refused" not in reference:
+    if row.changes_weights and "refused" not in reference:
         shows = distance(one, tensors(row.plain(), folder / "single")) / moved
         largest = max((cell.get("difference", 0) for cell in filled.values()), default=0)
         assert shows > SHOWS * min(largest, ROUNDING), (
@@ -166,7 +166,7 @@ def start_of(row: Row, store: Path) -> dict[str, Tensor]:
     """What its stage started from, with the experts that it adds."""
     step = row.finetune(store.parent)
     model = load_checkpoint(step.parent, Ledger(str(store)), precision="fp32")
-    if step.recipe.adapter and step.recipe.adapter.kind == "moe":
+    if step.recipe.adapter and step.recipe.adapter.adds_experts:
         attach(step, model)
     return named_tensors(model)
 
