@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.private_api.trainer_private import use_one_gpu
 from lmmcl.steps import Finetune
@@ -30,18 +31,8 @@ def training_arguments(
 
     Raises UserError for fp16 on a CPU, or for GPUs that are not there.
     """
-    training = step.training
-    on_cpu = not placement.gpus_per_worker
-    if on_cpu and training.precision == "fp16":
-        raise UserError(
-            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
-            place="training.precision",
-        )
-    if not on_cpu and not torch.cuda.is_available():
-        raise UserError(
-            f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
-            place="training.gpus_per_worker",
-        )
+    training, on_cpu = step.training, not placement.gpus_per_worker
+    _check_devices(training, placement)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -81,3 +72,17 @@ def training_arguments(
     )
     use_one_gpu(arguments)
     return arguments
+
+
+def _check_devices(training: Training, placement: TrainingPlacement) -> None:
+    on_cpu = not placement.gpus_per_worker
+    if on_cpu and training.precision == "fp16":
+        raise UserError(
+            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
+            place="training.precision",
+        )
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(
+            f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
+            place="training.gpus_per_worker",
+        )
