@@ -72,6 +72,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     """The folder of the stores, and what became of each row, by strategy; `single` is one process."""
     folder = tmp_path_factory.mktemp("strategies")
     (folder / "cache").mkdir()  # DeepSpeed compiles an operation, which takes minutes: once for all runs
+    Path(get_default_build_root()).mkdir(parents=True, exist_ok=True)
     (folder / "cache" / "torch_extensions").symlink_to(get_default_build_root(), target_is_directory=True)
     found, names = {}, [name for name in ROWS if name not in table()] if WRITE == "missing" else []
     for strategy in ("single", *PLACES):
