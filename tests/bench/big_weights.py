@@ -23,7 +23,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weight_steps import SPARE, STAGES, STEPS, Size, shards, size_of, write_model
+from random_qwen import Size, write_model
+from weight_steps import SPARE, STAGES, STEPS, shards, size_of
 
 GOAL = 0.7
 """Of the speed of plain safetensors."""

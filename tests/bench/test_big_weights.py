@@ -6,6 +6,7 @@ from pathlib import Path
 
 import big_weights
 import pytest
+import random_qwen
 import torch
 import weight_steps
 
@@ -18,7 +19,7 @@ def test_a_rehearsal_measures_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(weight_steps.loop, "digest_tensors", weight_steps.loop.digest_tensors)  # put back afterwards
     monkeypatch.setattr(weight_steps.loop, "save_delta", weight_steps.loop.save_delta)
-    found = big_weights.measure(tmp_path, weight_steps.Size(real=False))
+    found = big_weights.measure(tmp_path, random_qwen.Size(real=False))
     beside_plain = [name for name, row in found.items() if "plain_seconds" in row]
     assert len(beside_plain) == 7 and all(found[name]["bytes"] > 0 for name in beside_plain)
     assert found["of it: digests"]["bytes"] == found["stage"]["digest_bytes"]
@@ -32,7 +33,7 @@ def test_a_rehearsal_measures_every_step(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_big_model_has_the_size_of_the_real_one() -> None:
-    config, _ = weight_steps.Size().values()
+    config, _ = random_qwen.Size().values()
     size = sum(parameter.numel() for parameter in meta_model(config).parameters())
     assert size == pytest.approx(sum(get_model("qwen2.5-vl-3b").role_counts().values()), rel=0.01)
     assert torch.bfloat16.itemsize * size == pytest.approx(7.5e9, rel=0.02)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.inventory import meta_model
 from lmmcl.planning.memory_estimate import stage_memory
 from lmmcl.steps import Finetune, Merge, Pretrained
 from lmmcl.tasks.examples import ask
@@ -39,64 +36,8 @@ from lmmcl.weights.merging import merge
 
 SPARE = 1.5e9
 """Bytes that a stage may take beside the model and what trains."""
-SHARD = 2 * 10**9
 STAGES = 5
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Size:
-    """The model: layers of language model and vision tower, and whether they have the real widths."""
-
-    layers: int = 36
-    depth: int = 32
-    real: bool = True
-
-    def values(self) -> tuple[dict[str, Any], Any]:
-        """Configuration and a processor that knows a few words."""
-        sys.path.insert(0, str(Path(__file__).parents[1]))
-        from gpu_step import MROPE_3B, TEXT_3B, VISION_3B
-        from models.small_families import qwen2_5_vl
-
-        config, processor = qwen2_5_vl()
-        text, vision = config["text_config"], config["vision_config"]
-        if self.real:
-            text |= {**TEXT_3B, "num_hidden_layers": self.layers, "tie_word_embeddings": True}
-            text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": MROPE_3B}
-            vision |= {**VISION_3B, "depth": self.depth}
-            config["tie_word_embeddings"] = True
-        return config, processor
-
-
-def write_model(folder: Path, size: Size) -> None:
-    """A checkpoint of random weights, a shard at a time."""
-    config, processor = size.values()
-    model = meta_model(config)
-    model.config.dtype = torch.bfloat16
-    model.config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    torch.manual_seed(0)
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    places: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        if sum(tensor.nbytes for tensor in shards[-1].values()) > SHARD:
-            _write_shard(folder, len(shards), shards[-1])
-            shards[-1] = {}
-            shards.append({})
-        value = torch.empty(parameter.shape, dtype=torch.bfloat16)
-        shards[-1][name] = value.fill_(1.0) if "norm" in name else value.normal_(0, 0.02)
-        places[name] = len(shards)
-    _write_shard(folder, len(shards), shards[-1])
-    index = {"metadata": {}, "weight_map": {name: _shard(number) for name, number in places.items()}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-
-
-def _shard(number: int) -> str:
-    return f"model-{number:05}.safetensors"
-
-
-def _write_shard(folder: Path, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
-    save_file(dict(tensors), folder / _shard(number), metadata={"format": "pt"})
 
 
 def stages(folder: Path) -> list[Finetune]:
