@@ -6,6 +6,7 @@ A page holds `<!-- made: WHAT NAME -->`, and everything from there to `<!-- end 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,8 @@ from lmmcl.registry import members
 from lmmcl.tasks import benchmark_names, skill_names
 
 DOCS = Path(__file__).parents[1] / "docs"
+STRATEGIES = DOCS / "strategies.json"
+"""What tests/training/distributed/test_strategy_table.py measured."""
 MARK = re.compile(r"(<!-- made: (\w+) ?([\w.:]*) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
 PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "any value"}
 
@@ -104,6 +107,37 @@ def _combines(name: str) -> tuple[str, ...]:
         refused = ", ".join(f"beside `{other}`" for other in others if others[other] and _refused(name, other))
     not_under = ", ".join(f"`{strategy}`" for strategy in DIVIDED if _divided(own, strategy))
     return f"`{name}`", acts.replace("_", " "), refused or "–", not_under or "–"
+
+
+def strategies(_: str) -> str:
+    """What holds under which strategy, as it was measured; the reasons of what is refused below."""
+    measured = json.loads(STRATEGIES.read_text(encoding="utf-8"))
+    columns = list(measured["rows"][0]["cells"])
+    reasons: list[str] = []
+    parts = []
+    for kind in dict.fromkeys(row["kind"] for row in measured["rows"]):
+        rows = [row for row in measured["rows"] if row["kind"] == kind]
+        filled = ((row["name"], *(_cell_of(row["cells"][name], name, reasons) for name in columns)) for row in rows)
+        parts.append(table((kind, *(f"`{name}`" for name in columns)), filled))
+    notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1))
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return "\n\n".join(
+        [
+            *parts,
+            f"Refused, as `lmmcl plan` says it with the strategy's name:\n\n{notes}",
+            f"{measured['date']}: {versions}.",
+        ]
+    )
+
+
+def _cell_of(cell: Mapping[str, Any], strategy: str, reasons: list[str]) -> str:
+    """`holds (1e-06)`, or the number of the reason why it is refused."""
+    if "refused" not in cell:
+        return f"holds ({cell['difference']:.0e})"
+    reason = re.sub(rf"\b{strategy}\b", "the strategy", cell["refused"])
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"refused ({reasons.index(reason) + 1})"
 
 
 def _refused(first: str, second: str) -> bool:
@@ -281,6 +315,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "mitigation": mitigation,
     "combinations": combinations,
+    "strategies": strategies,
     "probe": probe,
     "catalog": catalog,
     "not_offered": not_offered,

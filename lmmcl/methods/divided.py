@@ -1,8 +1,8 @@
-"""Which mitigations go with strategies that divide a model among its workers."""
+"""Which mitigations and recipes go with strategies that divide a model among its workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import Mitigation, TrainingMitigation
@@ -16,10 +16,17 @@ DIVIDED = {
 """By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
 
 
-def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: Callable[[], bool]) -> None:
+ROUNDED = ("zero1", "zero2")
+"""Strategies that leave each worker whole weights, but in half precision only their rounded copies."""
+
+
+def check_divided(
+    mitigation: Mitigation | None, strategy: str, *, trains_head: Callable[[], bool], precision: str = "fp32"
+) -> None:
     """Raises UserError when a mitigation reads what a strategy (see DIVIDED; others divide nothing) divides.
 
-    A head that is divided can be run from a frozen copy, but not where it trains.
+    A head that is divided can be run from a frozen copy, but not where it trains. Penalties compare weights with what they were,
+    and a step of training is far below what half precision can hold.
     """
     hooks = DIVIDED.get(strategy, ())
     for part in mitigation.parts if mitigation else ():
@@ -32,11 +39,32 @@ def check_divided(mitigation: Mitigation | None, strategy: str, *, trains_head: 
                 f"{part.name} with top_k",
                 place="training.strategy",
             )
+        if part.uses("penalty") and strategy in ROUNDED and precision != "fp32":
+            raise UserError(
+                f"{part.name} reads the trained weights, of which {strategy} in {precision} gives each worker rounded copies "
+                "alone; allowed with it: ddp, or precision: fp32",
+                place="training.strategy",
+            )
         used = [hook for hook in hooks if part.uses(hook)]
         if not used:
             continue
+        also = (
+            ""
+            if "optimizer" in used
+            else f", deepspeed with zero_stage 1 or 2{'' if precision == 'fp32' else ' in fp32'}"
+        )
         raise UserError(
             f"{part.name} reads weights or gradients during training, which {strategy} divides among the workers; "
-            f"allowed with it: {'ddp' if 'optimizer' in used else 'ddp, deepspeed with zero_stage 1 or 2'}",
+            f"allowed with it: ddp{also}",
+            place="training.strategy",
+        )
+
+
+def check_slices(tensors: Collection[str], strategy: str) -> None:
+    """Raises UserError when slices of fused `tensors` (names) would train under a strategy that divides or flattens tensors."""
+    if tensors and strategy in DIVIDED:
+        raise UserError(
+            f"the recipe trains slices of {len(tensors)} fused tensors ({min(tensors)}), which {strategy} divides among the "
+            "workers; allowed: ddp, or a recipe that names all parts of the tensor",
             place="training.strategy",
         )

@@ -7,14 +7,14 @@ meta device, without memory). For other models they follow from the configuratio
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.models.lmm import LMM
-from lmmcl.models.roles import summary
+from lmmcl.models.roles import split_role, summary
 
 SHIPPED = Path(__file__).parent / "data" / "linears.json"
 
@@ -29,8 +29,21 @@ def linear_shapes(lmm: LMM) -> Shapes:
     folded = _shipped().get(lmm.name)
     if folded is None:
         return shapes_of(lmm, meta_of(lmm))
-    by_role = {role: folded.get(role) or folded.get(summary([role])[0]) for role in lmm.role_counts()}
+    roles = lmm.role_counts()
+    by_role = {role: folded.get(role) or folded.get(summary([role])[0]) for role in (*roles, *_joined(folded, roles))}
     return {role: [(rows, columns) for rows, columns in shapes] for role, shapes in by_role.items() if shapes}
+
+
+def _joined(folded: Iterable[str], roles: Iterable[str]) -> list[str]:
+    """The roles of fused layers, which the inventory counts as one role for each of their parts."""
+    by_first = {split_role(role)[0]: role for role in folded if "+" in role}
+    numbered = []
+    for role in roles:
+        joined = by_first.get(role) or by_first.get(summary([role])[0])
+        if joined:
+            numbers = iter(part for part in role.split(".") if part.isdigit())
+            numbered.append(".".join(next(numbers) if part == "*" else part for part in joined.split(".")))
+    return numbered
 
 
 @cache

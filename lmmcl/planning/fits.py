@@ -10,13 +10,11 @@ from typing import Any
 from lmmcl.config.cluster import Cluster, EvaluationPlacement, TrainingPlacement
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
-from lmmcl.methods.divided import check_divided
-from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snapshot, Step
-from lmmcl.steps.count_trained import trains_head
 from lmmcl.steps.optimizers import check_placed_optimizer
-from lmmcl.steps.quantized import check_quantized_engine, check_quantized_strategy
+from lmmcl.steps.quantized import check_quantized_engine
+from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -105,18 +103,11 @@ def _why_not(step: Finetune | ScoringStep, cluster: Cluster, of_all: bool) -> st
 def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     """What decides whether a step fits."""
     if isinstance(step, Finetune):
-        mitigation = step.mitigation.name if step.mitigation else ""
         training = step.training
         held = step.model.settings.base.describe() if step.model.settings.base else ""
-        return (
-            step.model.name,
-            step.recipe.label,
-            mitigation,
-            str(training.global_batch_size),
-            training.precision,
-            training.optimizer,
-            held,
-        )
+        batch = str(training.global_batch_size)
+        own = (step.model.name, step.recipe.label, *_protection(step))
+        return *own, batch, training.precision, training.optimizer, held
     grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
     routes = str(isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes)
@@ -125,14 +116,16 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision, held
 
 
+def _protection(step: Finetune) -> tuple[str, ...]:
+    """What of a mitigation decides it: settings may decide what it holds (LwF with `top_k` runs no head)."""
+    own = step.mitigation
+    return (own.name, str(own.copies), str(own.runs_head), str(own.compares_logits)) if own else ("",)
+
+
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
-    """Whether the mitigation and the adapter of a stage read and change nothing that the strategy divides."""
+    """Whether a stage needs nothing whole that the strategy divides."""
     try:
-        check_divided(
-            step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model)
-        )
-        check_whole_adapter(step.recipe.adapter, placement.strategy_name)
-        check_quantized_strategy(step.model, placement.strategy_name)
+        check_strategy_fit(step, placement.strategy_name)
         check_placed_optimizer(step.training, placement)
     except UserError:
         return False
@@ -151,9 +144,7 @@ def _is_feasible(step: Finetune, placement: TrainingPlacement) -> bool:
 def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
-    check_divided(step.mitigation, place.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
-    check_whole_adapter(step.recipe.adapter, place.strategy_name)
-    check_quantized_strategy(step.model, place.strategy_name)
+    check_strategy_fit(step, place.strategy_name)
     check_placed_optimizer(step.training, place)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:

@@ -180,3 +180,18 @@ def test_of_many_refusals_the_first_are_told() -> None:
         refuse([f"stage {number}" for number in range(30)])
     assert "stage 7" in str(refused.value) and "stage 8" not in str(refused.value)
     assert "22 more (`lmmcl plan --json` has all)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "order", [["lwf", "{lwf: {top_k: 8}}"], ["{lwf: {top_k: 8}}", "lwf"]], ids=["head first", "head last"]
+)
+def test_settings_of_one_mitigation_that_a_strategy_takes_differently_are_checked_apart(
+    order: list[str], tmp_path: Path
+) -> None:
+    text = BIG.replace("[RECIPE]", f"[llm], mitigation: [{', '.join(order)}]").replace(
+        "llava-onevision-7b", "tiny-onevision"
+    )
+    sweep = load_sweep(write_sweep(tmp_path, text))
+    zero3 = Cluster.model_validate({"training": {"workers": 2, "strategy": "deepspeed", "zero_stage": 3}})
+    [refused] = find_infeasible(sweep, zero3, sweep.steps.values(), lambda step: True)
+    assert refused.startswith("training.strategy: lwf runs the head")

@@ -6,7 +6,6 @@ DDP on a CPU). After training, a divided model is made whole again, so that proo
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,12 +16,9 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
-from lmmcl.methods.divided import check_divided
-from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.steps import Finetune
-from lmmcl.steps.count_trained import trains_head
 from lmmcl.steps.optimizers import check_placed_optimizer
-from lmmcl.steps.quantized import check_quantized_strategy
+from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
 
@@ -37,8 +33,8 @@ def checkpoint_layout(placement: TrainingPlacement) -> str:
     return f"{name} by {placement.workers}, offload {placement.offload}"
 
 
-def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
-    """The `TrainingArguments` that set the strategy, kernels and compilation."""
+def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[str, Any]:
+    """The `TrainingArguments` that set the strategy, kernels and compilation for a model."""
     arguments: dict[str, Any] = {}
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -49,8 +45,19 @@ def strategy_arguments(placement: TrainingPlacement) -> dict[str, Any]:
     if placement.workers and placement.strategy == "deepspeed":
         arguments["deepspeed"] = deepspeed_config(placement)
     if placement.workers and placement.strategy == "fsdp":
-        arguments |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2, "reshard_after_forward": True}}
+        config = {"fsdp_version": 2, "reshard_after_forward": True}
+        layers = {"transformer_layer_cls_to_wrap": _divided_layers(model)}
+        arguments |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {**config, **layers}}
     return arguments
+
+
+def _divided_layers(model: nn.Module) -> list[str]:
+    """The classes of the layers that FSDP gathers one at a time: those that the model's classes name and that it has.
+
+    A vision tower without its pooling head names that head's class all the same, and accelerate refuses a name that is not there.
+    """
+    there = {type(module).__name__ for module in model.modules()}
+    return sorted(there & set(getattr(model, "_no_split_modules", None) or ()))
 
 
 def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
@@ -73,10 +80,8 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 
 
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
-    """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
-    check_divided(step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
-    check_whole_adapter(step.recipe.adapter, placement.strategy_name)
-    check_quantized_strategy(step.model, placement.strategy_name)
+    """Raise UserError when `step` needs whole what the strategy divides, the strategy needs GPUs, or a kernel is not installed."""
+    check_strategy_fit(step, placement.strategy_name)
     check_placed_optimizer(step.training, placement)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
@@ -85,16 +90,6 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
 
         if find_spec("liger_kernel") is None:
             raise UserError("needs the package liger-kernel, which is not installed", place="training.liger")
-
-
-def check_slices(slices: Collection[str], placement: TrainingPlacement) -> None:
-    """Raise UserError when slices of fused tensors would train under a strategy that divides or flattens tensors."""
-    if slices and placement.strategy_name not in ("single", "ddp"):
-        raise UserError(
-            f"the recipe trains slices of {len(slices)} fused tensors ({min(slices)}), which {placement.strategy_name} divides "
-            "among the workers; allowed: ddp, or a recipe that names all parts of the tensor",
-            place="training.strategy",
-        )
 
 
 def active_strategy(trainer: Trainer) -> str:
@@ -173,3 +168,14 @@ def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> N
                     full = sharded.full_tensor().detach().cpu()
                     full_parameters[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
                 setattr(module, name, full_parameters[id(parameter)])
+
+
+def forget_deepspeed() -> None:
+    """Let this process load whole models again: after a ZeRO 3 stage transformers would divide whatever is loaded next.
+
+    It keeps the last settings of DeepSpeed for the process. Without that, a merge, an evaluation or the next stage of a sweep
+    under torchrun would find empty tensors.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()

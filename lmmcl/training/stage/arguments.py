@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.settings import Training
@@ -20,17 +20,22 @@ CURVE_POINTS = 100
 
 
 def training_arguments(
-    step: Finetune, placement: TrainingPlacement, batches: Batches, *, updates: int, folder: Path
+    step: Finetune,
+    placement: TrainingPlacement,
+    batches: Batches,
+    model: PreTrainedModel,
+    *,
+    updates: int,
+    folder: Path,
 ) -> TrainingArguments:
-    """Our settings in the Trainer's words; `folder` takes its checkpoints.
+    """Our settings in the Trainer's words, for a model; `folder` takes its checkpoints.
 
     Raises UserError for fp16 on a CPU, for GPUs that are not there, and for an optimizer that cannot run so.
     """
-    training = step.training
+    training, on_cpu = step.training, not placement.gpus_per_worker
     check_optimizer_package(training)
     check_placed_optimizer(training, placement)
-    _check_device(training, placement)
-    on_cpu = not placement.gpus_per_worker
+    _check_devices(training, placement)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -66,13 +71,13 @@ def training_arguments(
         save_total_limit=2,
         disable_tqdm=True,
         report_to="none",
-        **strategy_arguments(placement),
+        **strategy_arguments(placement, model),
     )
     use_one_gpu(arguments)
     return arguments
 
 
-def _check_device(training: Training, placement: TrainingPlacement) -> None:
+def _check_devices(training: Training, placement: TrainingPlacement) -> None:
     """Raise UserError for fp16 on a CPU, and for GPUs that are not there."""
     on_cpu = not placement.gpus_per_worker
     if on_cpu and training.precision == "fp16":

@@ -19,7 +19,12 @@ from lmmcl.models.processing.resizing import image_backend
 from lmmcl.models.quantized.nf4 import count_parameters
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
 from lmmcl.training.attaching.attach import attach
-from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
+from lmmcl.training.distributed.strategies import (
+    check_strategy,
+    describe,
+    forget_deepspeed,
+    gather_full_model,
+)
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -51,6 +56,13 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
 
     `output` takes the delta and the curve (the first worker's are kept), `runs` the Trainer's checkpoints.
     """
+    try:
+        return _train_stage(job, workers, output, runs)
+    finally:
+        forget_deepspeed()
+
+
+def _train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     started = time.perf_counter()
     step = job.step
     if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU
@@ -61,7 +73,6 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
         trainable_model, before = _loaded(job)
-    check_slices(trainable_model.slices, job.placement)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)

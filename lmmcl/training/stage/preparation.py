@@ -66,7 +66,7 @@ def prepare(
         step,
         model,
         job.progress,
-        args=training_arguments(step, job.placement, job.batches, updates=updates, folder=runs),
+        args=training_arguments(step, job.placement, job.batches, model, updates=updates, folder=runs),
         train_dataset=data,
     )
     changes = mitigation is not None and mitigation.uses("batch")

@@ -17,11 +17,13 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
+from lmmcl.models import get_model
 from lmmcl.training.distributed.strategies import (
     CheckStrategy,
     check_strategy,
     deepspeed_config,
     describe,
+    forget_deepspeed,
     strategy_arguments,
 )
 from lmmcl.training.finetune import finetune
@@ -52,12 +54,32 @@ def test_a_placement_says_its_strategy_in_a_word() -> None:
 
 
 def test_switches_reach_the_trainer() -> None:
-    told = strategy_arguments(TrainingPlacement(gradient_checkpointing=True, compile=True))
+    told = strategy_arguments(TrainingPlacement(gradient_checkpointing=True, compile=True), torch.nn.Linear(1, 1))
     assert told["gradient_checkpointing"] and told["torch_compile"] and "deepspeed" not in told
     config = deepspeed_config(zero(3, offload="parameters"))
     assert config["zero_optimization"]["offload_param"] == {"device": "cpu"}
     assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
     assert "offload_optimizer" not in deepspeed_config(zero(2))["zero_optimization"]
+
+
+def test_fsdp_divides_by_the_layers_that_the_model_has() -> None:
+    """The tiny model's vision tower has no pooling head, whose class transformers names all the same."""
+    model = get_model("tiny-onevision").load_model()
+    assert "SiglipMultiheadAttentionPoolingHead" in model._no_split_modules
+    place = TrainingPlacement(workers=2, gpus_per_worker=1, strategy="fsdp")
+    layers = strategy_arguments(place, model)["fsdp_config"]["transformer_layer_cls_to_wrap"]
+    there = {type(module).__name__ for module in model.modules()}
+    assert {"Qwen2DecoderLayer", "SiglipEncoderLayer"} <= set(layers) <= there
+
+
+def test_after_a_stage_models_are_loaded_whole_again() -> None:
+    """What transformers keeps of ZeRO 3 for its process would divide the next model that is loaded."""
+    from transformers.integrations import deepspeed
+
+    kept = deepspeed.HfDeepSpeedConfig(deepspeed_config(zero(3)))
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    forget_deepspeed()
+    assert not deepspeed.is_deepspeed_zero3_enabled() and kept.is_zero3()
 
 
 def test_a_mitigation_that_reads_what_is_divided_is_refused() -> None:
@@ -66,6 +88,18 @@ def test_a_mitigation_that_reads_what_is_divided_is_refused() -> None:
     with pytest.raises(UserError, match=r"l2_sp reads weights.*zero3.*allowed with it"):
         check_strategy(penalty, zero(3))
     check_strategy(stage(), zero(3))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_penalty_on_weights_that_are_only_there_rounded_is_refused(number: int) -> None:
+    """DeepSpeed keeps bf16 weights: what they have moved so far is mostly rounding, and the penalty would hold that."""
+    l2_sp = get_mitigation({"l2_sp": {"weight": 1.0}})
+    check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), PLACES["two"])
+    check_strategy(stage(recipe="sa_proj", mitigation=get_mitigation("lwf"), precision="bf16"), zero(number))
+    with pytest.raises(
+        UserError, match=rf"l2_sp .* zero{number} in bf16 gives each worker rounded copies.*precision: fp32"
+    ):
+        check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), zero(number))
 
 
 def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:

@@ -12,16 +12,18 @@ import torch
 from models.small_families import language, llava, save
 from stage_parts import stage, weights
 
-from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.cluster import Cluster, TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
+from lmmcl.methods.divided import DIVIDED
 from lmmcl.models import get_model
 from lmmcl.models.partition.fused import Piece, Slice, parse_key
 from lmmcl.models.roles import check_whole
-from lmmcl.steps import Merge, Pretrained, Snapshot
+from lmmcl.planning.fits import check_stage
+from lmmcl.steps import Merge, Pretrained, Snapshot, strategy_fit
 from lmmcl.steps.count_trained import count_trained
-from lmmcl.training.distributed.strategies import check_slices
+from lmmcl.steps.strategy_fit import check_strategy_fit, fused_in_part
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.weights.chain import tensors_of
@@ -138,11 +140,31 @@ def test_parts_that_cannot_be_divided_train_together_or_not_at_all() -> None:
         check_whole(["llm.blocks.*.attention.v", "llm.blocks.*.attention.o"], roles, model="m")
 
 
-def test_a_strategy_that_divides_tensors_is_refused() -> None:
-    placement = TrainingPlacement(workers=2, strategy="deepspeed", zero_stage=3)
-    with pytest.raises(UserError, match="allowed: ddp, or a recipe that names all parts"):
-        check_slices({"a.weight": None}, placement)
-    check_slices({}, placement)
+@pytest.mark.parametrize("recipe", [GATE, KEYS], ids=["gate", "keys"])
+def test_a_strategy_that_divides_tensors_is_refused_before_anything_is_loaded(base: Pretrained, recipe: Any) -> None:
+    step = stage(parent=base, recipe=recipe)
+    check_strategy_fit(step, "ddp")
+    for strategy in DIVIDED:
+        with pytest.raises(UserError, match=rf"slices of 2 fused tensors .*{strategy} .*allowed: ddp, or a recipe"):
+            check_strategy_fit(step, strategy)
+        check_strategy_fit(stage(parent=base, recipe="gate_up"), strategy)
+
+
+def test_a_plan_under_zero_refuses_slices(base: Pretrained) -> None:
+    cluster = Cluster.model_validate({"training": {"workers": 2, "strategy": "deepspeed", "zero_stage": 2}})
+    with pytest.raises(UserError, match="fused tensors"):
+        check_stage(stage(parent=base, recipe=GATE), cluster)
+
+
+def test_models_that_fuse_nothing_are_not_looked_at_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategy_fit, "meta_of", None)
+    assert fused_in_part(stage(recipe=GATE).recipe, get_model("llava-1.5-7b")) == ()
+    assert fused_in_part(stage(recipe="sa_qkv").recipe, get_model("qwen3.5-9b")) == ()
+
+
+def test_a_shipped_inventory_tells_which_of_its_models_tensors_are_fused() -> None:
+    found = fused_in_part(stage(recipe=KEYS).recipe, get_model("qwen3.5-9b"))
+    assert len(found) == 24 and all(name.endswith("linear_attn.in_proj_qkv.weight") for name in found)
 
 
 def test_an_adapter_of_half_a_layer_is_refused(base: Pretrained, ledger: Ledger) -> None:
