@@ -33,6 +33,8 @@ RENEWALS = 3
 """How often a claim is renewed before it would expire."""
 
 FORGOTTEN = 24 * 3600.0
+MAINTENANCE = "maintenance"
+"""Claimed, like a step, by what packs, unpacks or repairs a store or drops weights of it: one at a time."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Leases:
         keys = [
             name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
         ]
-        found = self._each(self.owner, keys)
+        found = self._each(self.owner, [key for key in keys if key != MAINTENANCE])
         return {key: claim for key, claim in found if claim is not None}
 
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:

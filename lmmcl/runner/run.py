@@ -24,6 +24,7 @@ from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
 from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.preflight import check_rows
+from lmmcl.runner.reporting.pack_finished import pack_finished
 from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -156,6 +157,9 @@ def run_sweep(
                 from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
             run_trials(unfinished, ledger, cluster, following, searching)
     context.refresh()  # other runs may have proposed trials of the same search
+    if cluster.pack:
+        with saying(console, "packing the records of finished trials"):
+            pack_finished(context)
     view = RecordView(ledger)
     results = collect_results(context, following.failures, view=view)
     view.keep(least=1)
