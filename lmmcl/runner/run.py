@@ -157,10 +157,10 @@ def run_sweep(
                 from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
             run_trials(unfinished, ledger, cluster, following, searching)
     context.refresh()  # other runs may have proposed trials of the same search
+    view = RecordView(ledger)
     if cluster.pack:
         with saying(console, "packing the records of finished trials"):
-            pack_finished(context)
-    view = RecordView(ledger)
+            view = RecordView(ledger) if pack_finished(context, view) else view
     results = collect_results(context, following.failures, view=view)
     view.keep(least=1)
     return Outcome(results, following.failures, len(following.before), *following.counts())

@@ -72,6 +72,11 @@ class RecordView:
             stamps = {path: self._stamps.of(path) for path in dict.fromkeys(step.path for step in steps)}
             self._fetch({path: stamp for path, stamp in stamps.items() if stamp is not None})
 
+    def is_packed(self, step: Step) -> bool:
+        """Whether the record of `step`, if there is one, is in a pack."""
+        stamp = self._stamps.of(step.path)
+        return stamp is not None and is_packed(stamp)
+
     def fingerprint(self, steps: Iterable[Step]) -> str | None:
         """A hash of what is recorded of `steps`, other when any record was written again; None where one has no record."""
         digest = hashlib.sha256()

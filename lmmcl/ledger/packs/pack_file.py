@@ -15,7 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lmmcl.ledger.record import RECORD
 
@@ -28,8 +28,7 @@ _HEADER = struct.Struct("<4s5H3I2H")
 _UTF8 = 0x800
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """Where a file lies in a pack."""
 
     start: int

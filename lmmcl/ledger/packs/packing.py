@@ -102,14 +102,15 @@ def _together(ledger: LedgerAccess, do: Callable[[Item], Result], items: Iterabl
 
 def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[str, dict[str, int]]:
     """Sizes of the single files of steps by checkpoint, of those that have a record among them, by their names below the store."""
+    folders = list(KINDS)
+    if checkpoints is not None and ledger.is_local:  # elsewhere one listing of all costs less than one for each
+        folders = [f"{kind}{path.removeprefix(KINDS[0])}" for path in sorted(checkpoints) for kind in KINDS]
     found: dict[str, dict[str, int]] = {}
-    for kind in KINDS:
-        for folder in (
-            [kind] if checkpoints is None else [f"{kind}{path.removeprefix(KINDS[0])}" for path in checkpoints]
-        ):
-            for name, size in ledger.files.sizes(folder).items():
-                full = f"{folder}/{name}"
-                home = "/".join([KINDS[0], *full.split("/")[1:3]])
+    for folder in folders:
+        for name, size in ledger.files.sizes(folder).items():
+            full = f"{folder}/{name}"
+            home = "/".join([KINDS[0], *full.split("/")[1:3]])
+            if checkpoints is None or home in checkpoints:
                 found.setdefault(home, {})[full] = size
     return {home: files for home, files in found.items() if any(name.endswith(f"/{RECORD}") for name in files)}
 
