@@ -70,5 +70,5 @@ def _swap(partial: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.EXDEV):
             raise
-        for each in partial.iterdir():  # a mount point can be filled, not replaced
-            shutil.move(each, path / each.name)
+        for entry in partial.iterdir():  # a mount point can be filled, not replaced
+            shutil.move(entry, path / entry.name)

@@ -119,20 +119,20 @@ def _matching(environment: Iterable[str], patterns: Iterable[str], kept: Iterabl
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
-    return any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in patterns)
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
 def _loaded_with_torch(environment: Mapping[str, str]) -> list[str]:
     """Those that are set to change numbers; raises UserError for what a torch that is loaded will not forget."""
-    found = [name for name in LOADED_WITH_TORCH if environment.get(name, "").strip().lower() not in EXACT]
-    late = [f"{name}={environment[name]}" for name in found if name != TF32 and "torch" in sys.modules]
+    variables = [name for name in LOADED_WITH_TORCH if environment.get(name, "").strip().lower() not in EXACT]
+    late = [f"{name}={environment[name]}" for name in variables if name != TF32 and "torch" in sys.modules]
     if late:
         raise UserError(
             f"{', '.join(late)} makes fp32 arithmetic less exact than the sweep's precision says, and torch has read it already; "
             "unset it before this process (on a Ray cluster: before the node's `ray start`) begins",
             place="environment",
         )
-    return found
+    return variables
 
 
 def _warn_once(names: Iterable[str]) -> None:

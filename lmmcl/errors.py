@@ -144,20 +144,20 @@ def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> Use
 
 def sentence(problem: Any) -> str:
     """One of pydantic's problems as a person reads it: what is expected, and what was given."""
-    message, given = problem["msg"].removeprefix("Value error, "), problem["input"]
+    message, value = problem["msg"].removeprefix("Value error, "), problem["input"]
     if problem["type"] in ("missing", "value_error"):
         return FORMS.get(problem["type"], message)
     if problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]
         message = f"at least {least} value{'s' if least > 1 else ''} expected"
-    if problem["type"] == "literal_error" and isinstance(given, str):
-        return unknown("value", given, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        return unknown("value", value, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     hint = (
-        f", such as [{cut(str(given))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(given) else ""
+        f", such as [{cut(str(value))}]" if problem["type"].startswith(("list", "tuple")) and _is_plain(value) else ""
     )
     message = message.replace("Input should be", "must be")
-    told = f"{str(given).lower()} {TRUTH}" if isinstance(given, bool) else shown(given)
-    return f"{FORMS.get(problem['type'], message)}{hint}, not {told}"
+    text = f"{str(value).lower()} {TRUTH}" if isinstance(value, bool) else shown(value)
+    return f"{FORMS.get(problem['type'], message)}{hint}, not {text}"
 
 
 def _is_plain(value: Any) -> bool:

@@ -33,17 +33,17 @@ def has_secrets(uri: str) -> bool:
 
 def user_info(uri: str) -> tuple[str, str, str]:
     """(URI without user information, user, password) of `scheme://user:password@host/…`; empty where there is none."""
-    found = re.search(r"(?<=://)[^\s/?#]*@", uri)
-    if found is None:
+    match = re.search(r"(?<=://)[^\s/?#]*@", uri)
+    if match is None:
         return uri, "", ""
-    user, _, password = found[0].removesuffix("@").partition(":")
-    return uri[: found.start()] + uri[found.end() :], unquote(user), unquote(password)
+    user, _, password = match[0].removesuffix("@").partition(":")
+    return uri[: match.start()] + uri[match.end() :], unquote(user), unquote(password)
 
 
-def _masked(found: re.Match[str]) -> str:
-    return _QUERY.sub(_masked_value, _USER.sub(f"{MASK}@", found[0], count=1))
+def _masked(match: re.Match[str]) -> str:
+    return _QUERY.sub(_masked_value, _USER.sub(f"{MASK}@", match[0], count=1))
 
 
-def _masked_value(found: re.Match[str]) -> str:
-    is_secret = _CREDENTIAL.search(unquote(found["name"][1:])) is not None
-    return f"{found['name']}={MASK}" if is_secret else found[0]
+def _masked_value(match: re.Match[str]) -> str:
+    is_secret = _CREDENTIAL.search(unquote(match["name"][1:])) is not None
+    return f"{match['name']}={MASK}" if is_secret else match[0]

@@ -35,8 +35,8 @@ def check_settings(name: str, settings: Any, allowed: Collection[str]) -> dict[s
 
 def build(kind: type[KindT], name: str, settings: Any, *, context: Mapping[str, Any] | None = None) -> KindT:
     """A `kind` from the settings of `name`; raises UserError for unknown names and bad values. `context` is pydantic's."""
-    given = check_settings(name, settings, kind.model_fields)
-    return validated(kind, name, given, context=context)
+    checked = check_settings(name, settings, kind.model_fields)
+    return validated(kind, name, checked, context=context)
 
 
 def validated(

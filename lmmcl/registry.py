@@ -16,18 +16,18 @@ def members(package: str, attribute: str) -> dict[str, Any]:
 
     Raises ValueError when two modules claim one name.
     """
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for info in pkgutil.walk_packages(importlib.import_module(package).__path__, prefix=f"{package}."):
         for member in getattr(importlib.import_module(info.name), attribute, ()):
-            if member.name in found:
+            if member.name in by_name:
                 raise ValueError(f"{info.name}: the name {member.name!r} is taken already in {package}.{attribute}")
-            found[member.name] = member
-    return found
+            by_name[member.name] = member
+    return by_name
 
 
 def member(package: str, attribute: str, kind: str, name: str) -> Any:
     """The member called `name`; raises UserError with the nearest names when there is none."""
-    found = members(package, attribute)
-    if name not in found:
-        raise UserError(unknown(kind, name, found))
-    return found[name]
+    registered = members(package, attribute)
+    if name not in registered:
+        raise UserError(unknown(kind, name, registered))
+    return registered[name]

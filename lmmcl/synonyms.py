@@ -239,8 +239,8 @@ def place_of(word: str) -> str:
     for name in (word, *_MEANT.get(plain(word), ()), *near):
         if name in NOWHERE:
             return NOWHERE[name]
-        if found := list(_places(name)):
-            return f"this is {' or '.join(found)}"
+        if places := list(_places(name)):
+            return f"this is {' or '.join(places)}"
     return ""
 
 

@@ -18,11 +18,11 @@ def user_temp_folder() -> Path:
     """
     folder = Path(tempfile.gettempdir(), f"lmmcl-{os.getuid()}")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise UserError(
             "belongs to another user or is a link; remove it, or set TMPDIR to a folder of your own", file=str(folder)
         )
-    if found.st_mode & 0o077:
+    if status.st_mode & 0o077:
         folder.chmod(0o700)
     return folder

@@ -39,7 +39,7 @@ _NOT_ASCII = re.compile("[^\n\t\x20-\x7e]")
 
 def escape_controls(text: str) -> str:
     """`text` with its control characters as `\\x1b`; tabs and newlines stay."""
-    return _CONTROLS.sub(lambda found: _escaped(ord(found[0])), text)
+    return _CONTROLS.sub(lambda match: _escaped(ord(match[0])), text)
 
 
 def plain_streams(*streams: IO[str]) -> None:
@@ -89,7 +89,7 @@ class _MaskingFormatter(logging.Formatter):
 
 class _Escape(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(_masked(each)) for each in renderables]
+        return [_Escaped(_masked(renderable)) for renderable in renderables]
 
 
 def _masked(renderable: RenderableType) -> RenderableType:
@@ -135,9 +135,9 @@ def _plain(character: str, encoding: str) -> str:
     return base or _escaped(ord(character))
 
 
-def _json_escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(found[0])[1:-1]
+def _json_escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(match[0])[1:-1]
 
 
 def _escaped(code: int) -> str:

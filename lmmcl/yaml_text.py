@@ -50,26 +50,26 @@ def parse_yaml(text: str, kind: type[yaml.SafeLoader] = StrictLoader) -> Any:
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None], level: int) -> tuple[int, int]:
     """(values, levels) below and with `node`, aliases followed; raises an error beyond the limits."""
     if id(node) in known:
-        found = known[id(node)]
-        if found is None:
+        measured = known[id(node)]
+        if measured is None:
             raise _error("an alias that contains itself", node)
     else:
         known[id(node)] = None
-        found = (1, 1)
+        measured = (1, 1)
         for child in _children(node):
             nodes, levels = _measure(child, known, level + 1)
-            found = (found[0] + nodes, max(found[1], levels + 1))
-        known[id(node)] = found
-    if level + found[1] > MOST_LEVELS + 1:
+            measured = (measured[0] + nodes, max(measured[1], levels + 1))
+        known[id(node)] = measured
+    if level + measured[1] > MOST_LEVELS + 1:
         raise _error(f"nested too deeply; allowed: {MOST_LEVELS} levels", node)
-    if found[0] > MOST_NODES:
+    if measured[0] > MOST_NODES:
         raise _error(f"more than {MOST_NODES:,} values once aliases are followed", node)
-    return found
+    return measured
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
-        return [each for pair in node.value for each in pair]
+        return [child for pair in node.value for child in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 

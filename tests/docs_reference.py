@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lmmcl.cli import app
+from lmmcl.cli import app, completion
 from lmmcl.errors import UserError
 from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
@@ -29,6 +29,7 @@ from lmmcl.methods.divided import DIVIDED, check_divided
 from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
 from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
+from lmmcl.tasks import benchmark_names, skill_names
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = re.compile(r"(<!-- made: (\w+) ?([\w.:]*) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
@@ -41,9 +42,15 @@ def render(page: str) -> str:
 
 
 def write() -> None:
-    """Bring all pages up to date."""
+    """Bring all pages up to date, and the names that a shell completes."""
+    completion.NAMES.write_text(shipped_names(), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def shipped_names() -> str:
+    """The skills and benchmarks that ship, one a line."""
+    return "".join(f"{name}\n" for name in sorted({*skill_names(), *benchmark_names()}))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -153,6 +160,8 @@ def type_words(kind: Any) -> str:
         return " | ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if part is type(None) else type_words(part) for part in inner)
+    if origin is tuple and get_origin(inner[0]) is tuple and len(get_args(inner[0])) == 2:
+        return "mapping"  # pairs can be hashed
     if origin in (list, tuple):
         return f"list of {type_words(inner[0])}" if inner[0] is not Any else "list"
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
@@ -176,6 +185,8 @@ def default_of(field: FieldInfo) -> str:
     if field.default is PydanticUndefined or isinstance(field.default, BaseModel):
         return ""
     value = field.default
+    if value == () and type_words(field.annotation) == "mapping":
+        return "`{}`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     if value is None or isinstance(value, bool):

@@ -12,8 +12,7 @@ from lmmcl.errors import UserError, unknown, unknown_key
 from lmmcl.measures import MEASURES
 from lmmcl.methods import get_mitigation, get_recipe
 from lmmcl.methods.lookup import mitigation_names
-from lmmcl.methods.recipes.adapters import KINDS
-from lmmcl.methods.recipes.recipe import RECIPES, Recipe
+from lmmcl.methods.recipes.recipe import KINDS, RECIPES, Recipe
 from lmmcl.models import ModelSettings
 from lmmcl.registry import members
 from lmmcl.tasks import benchmark_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -82,3 +83,24 @@ def test_the_phrases_match_what_they_are_for() -> None:
     assert sum(bool(re.search(phrase, seen)) for phrase in PHRASES) == 5
     fine = "there is no such file; it is no longer needed; parts told apart; the same to all"
     assert not [phrase for phrase in PHRASES if re.search(phrase, fine)]
+
+
+VAGUE = {"said", "told", "made", "given", "some", "found", "each"}
+
+
+def _bound_names(file: Path) -> set[str]:
+    """Names that functions of `file` bind: parameters, assignments, loops."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored | {node.arg for node in nodes if isinstance(node, ast.arg)}
+
+
+@pytest.mark.parametrize(
+    "room", sorted(path.name for path in (REPOSITORY / "lmmcl").iterdir() if path.suffix in ("", ".py"))
+)
+def test_variables_say_what_they_are(room: str) -> None:
+    """A prediction is called `prediction`, not `said`; a match `match`, not `found`."""
+    path = REPOSITORY / "lmmcl" / room
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    vague = {str(file.relative_to(REPOSITORY)): names for file in files if (names := _bound_names(file) & VAGUE)}
+    assert not vague

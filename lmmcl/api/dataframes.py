@@ -107,7 +107,9 @@ class Results:
         The `id` pairs the answers of two models to one question. Raises UserError for unknown names and for damaged files.
         """
         benchmarks = _several(benchmark)
-        known = list(dict.fromkeys(each.name for one in self.sweep.trials for each in (*one.benchmarks, *one.wordings)))
+        known = list(
+            dict.fromkeys(entry.name for one in self.sweep.trials for entry in (*one.benchmarks, *one.wordings))
+        )
         for name in benchmarks or ():
             if name not in known:
                 raise UserError(unknown("benchmark", name, known), file=self.sweep.file or None)
@@ -116,7 +118,7 @@ class Results:
             self.sweep,
             self._ledger,
             benchmarks=benchmarks,
-            trials=None if trials is None else [each.key for name in trials for each in self.sweep.seeds(name)],
+            trials=None if trials is None else [entry.key for name in trials for entry in self.sweep.seeds(name)],
             stages=[stage] if isinstance(stage, int) else None if stage is None else list(stage),
         )
         return _frame(rows, SAMPLES)
@@ -148,7 +150,7 @@ class Results:
 
     def bounds(self) -> DataFrame:
         """One row a trial that has bounds: mean scores of its skills in the base, after the sequence, alone and jointly trained."""
-        return _frame([each.to_dict() for each in between_bounds(self._results)], BOUNDS)
+        return _frame([bound.to_dict() for bound in between_bounds(self._results)], BOUNDS)
 
     def probes(self) -> DataFrame:
         """One row a trial, stage and value of a probe; `update` is empty for a checkpoint, and set for probes inside a stage."""

@@ -44,10 +44,10 @@ def make_sweep(*, file: str | Path | None = None, **settings: Any) -> Sweep:
     path = Path(file)
     if path.exists() and not path.read_text(encoding="utf-8").startswith(WRITTEN_BY):
         raise UserError("exists and was not written by make_sweep; name another file, or remove it", file=str(path))
-    made = sweeps.build_sweep(data, file=str(path), folder=path.parent)
+    sweep = sweeps.build_sweep(data, file=str(path), folder=path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(WRITTEN_BY + yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return made
+    return sweep
 
 
 def _one_line(value: Any) -> str:

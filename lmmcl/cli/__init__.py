@@ -13,7 +13,6 @@ import typer
 
 from lmmcl.cli import catalog_commands, data_commands, result_commands, store_commands, sweep_commands, weight_commands
 from lmmcl.errors import UserError, cut
-from lmmcl.ledger.store import KEPT, is_full
 from lmmcl.terminal import masking_handler, plain_streams, safe_console
 from lmmcl.version import __version__
 
@@ -26,7 +25,7 @@ Exit codes: 0 done, 1 a trial failed, 2 bad input (one message, finished work is
 
 LONGEST_PATH = 1000
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 for subject in (sweep_commands, result_commands, catalog_commands, weight_commands, store_commands, data_commands):
     app.add_typer(subject.app)
 
@@ -51,10 +50,12 @@ def main() -> None:
     plain_streams()
     logging.lastResort = masking_handler()  # for what no handler was set up for: all warnings of ours
     try:
-        app()
+        app(prog_name="lmmcl")
     except UserError as error:
         _refuse(str(error))
     except OSError as error:
+        from lmmcl.ledger.store import KEPT, is_full
+
         if is_full(error):
             _refuse(
                 f"{error.filename or 'the disk'}: no space left on device; free some, then run the same command. {KEPT}"

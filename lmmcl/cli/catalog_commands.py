@@ -6,18 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from lmmcl.cli.completion import SHELLS, one_of, shown
 from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json, read_ledger
-from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.terminal import wide_console
 
 app = typer.Typer()
+KINDS = ("models", "recipes", "mitigations", "skills", "benchmarks", "probes", "metrics", "steps")
 
 
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(help="a step's key, a trial's key, name or part of a name, or the word 'model'")
+        str,
+        typer.Argument(
+            help="a step's key, a trial's key, name or part of a name, or the word 'model'", shell_complete=shown
+        ),
     ],
     name: Annotated[str | None, typer.Argument(help="the model's name")] = None,
     store: Store = None,
@@ -45,7 +49,11 @@ def show(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="models, recipes, mitigations, skills, benchmarks, probes, metrics or steps")
+        str,
+        typer.Argument(
+            help="models, recipes, mitigations, skills, benchmarks, probes, metrics or steps",
+            shell_complete=one_of(KINDS),
+        ),
     ],
     store: Store = None,
     cluster: ClusterFile = None,
@@ -59,8 +67,13 @@ def list_(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="sweep or cluster")] = "sweep") -> None:
+def schema(
+    kind: Annotated[
+        str, typer.Argument(help="sweep or cluster", shell_complete=one_of(("sweep", "cluster")))
+    ] = "sweep",
+) -> None:
     """Print the JSON schema of sweep files (or cluster files), for editors."""
+    from lmmcl.config.cluster import Cluster
     from lmmcl.config.sweep_file import SweepFile as SweepForm
     from lmmcl.errors import unknown
 
@@ -68,3 +81,21 @@ def schema(kind: Annotated[str, typer.Argument(help="sweep or cluster")] = "swee
     if kind not in forms:
         raise UserError(unknown("kind of file", kind, forms))
     print_json(forms[kind].model_json_schema())
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh or fish", shell_complete=one_of(SHELLS))],
+) -> None:
+    """Print the script with which a shell completes lmmcl's words: `eval "$(lmmcl completion bash)"`.
+
+    Completed are commands, options, sweep files, trials, checkpoints and benchmarks, from the files here and the store
+    (--store, LMMCL_STORE or ./lmmcl-store) where that is a folder. `lmmcl --install-completion` writes the script to the
+    files that your shell reads when it starts.
+    """
+    from lmmcl.cli.completion import script
+    from lmmcl.errors import unknown
+
+    if shell not in SHELLS:
+        raise UserError(unknown("shell", shell, SHELLS))
+    typer.echo(script(shell))

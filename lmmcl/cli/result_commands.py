@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lmmcl.cli.completion import one_of, sweep_benchmarks, trials
 from lmmcl.cli.options import (
     AsJson,
     ClusterFile,
@@ -17,19 +18,25 @@ from lmmcl.cli.options import (
     Tracking,
     TrialName,
     given_again,
+    load_cluster,
+    load_sweep,
     open_ledger,
     print_json,
     read_ledger,
 )
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.terminal import say, wide_console
 
 app = typer.Typer()
+FORMATS = ("table", "json", "md", "csv", "parquet", "html", "latex", "pdf", "svg", "zip")
 ReportFormat = Annotated[
     str | None,
-    typer.Option("--format", help="table, json, md, csv, parquet, html, latex, pdf, svg or zip", show_default="table"),
+    typer.Option(
+        "--format",
+        help="table, json, md, csv, parquet, html, latex, pdf, svg or zip",
+        show_default="table",
+        shell_complete=one_of(FORMATS),
+    ),
 ]
 
 
@@ -62,9 +69,9 @@ def report(
     from lmmcl.reports.recommend import BUDGET
     from lmmcl.runner.reporting.report_command import report_against, report_sweep
 
-    given: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
-    given |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
-    _check_together({name for name, value in given.items() if value is not None}, format_)
+    options: dict[str, object] = {"--mlflow": mlflow, "--tracking": tracking or None, "--pictures": pictures}
+    options |= {"--budget": budget, "--csv": csv or None, "--format": format_, "--to": to, "--against": against}
+    _check_together({name for name, value in options.items() if value is not None}, format_)
     # What was published can be looked at before the first run.
     ledger = read_ledger(store, cluster) if against is None else open_ledger(store, load_cluster(cluster))
     console = wide_console()
@@ -85,9 +92,9 @@ def report(
     )
 
 
-def _check_together(given: set[str], format: str | None) -> None:
+def _check_together(options: set[str], format: str | None) -> None:
     """Raises UserError for options of `report` that cancel each other's effect."""
-    if "--csv" in given and format not in (None, "csv"):
+    if "--csv" in options and format not in (None, "csv"):
         raise UserError(f"--csv means --format csv and contradicts --format {format}; use one of them")
     alone = {
         "--against": (
@@ -97,10 +104,10 @@ def _check_together(given: set[str], format: str | None) -> None:
         "--pictures": (["--format", "--csv", "--to", "--budget"], "--mlflow and --tracking"),
     }
     for option, (others, allowed) in alone.items():
-        if option in given and (wrong := [each for each in others if each in given]):
+        if option in options and (wrong := [other for other in others if other in options]):
             raise UserError(f"{option} cannot be combined with {', '.join(wrong)}; allowed with it: {allowed}")
-    shape = "csv" if "--csv" in given else format
-    if "--budget" in given and shape in ("csv", "parquet", "html", "latex", "pdf", "svg", "zip"):
+    shape = "csv" if "--csv" in options else format
+    if "--budget" in options and shape in ("csv", "parquet", "html", "latex", "pdf", "svg", "zip"):
         why = "where the reader sets it" if shape == "html" else "which recommends nothing"
         raise UserError(f"--budget has no effect on {shape}, {why}; allowed with table, json and md")
 
@@ -119,17 +126,23 @@ def compare(
     """Compare two trials of a sweep: paired differences, benchmark by benchmark, with intervals and p-values."""
     from lmmcl.reports.tables.compare import compare_trials, comparison_table
 
-    found = compare_trials(load_sweep(sweep, set_), read_ledger(store, cluster), first, second, alone=alone)
-    print_json(found.to_dict()) if as_json else wide_console().print(comparison_table(found))
+    comparison = compare_trials(load_sweep(sweep, set_), read_ledger(store, cluster), first, second, alone=alone)
+    print_json(comparison.to_dict()) if as_json else wide_console().print(comparison_table(comparison))
 
 
 @app.command()
 def samples(
     sweep: SweepFile,
-    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep")],
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", "-b", help="a benchmark of the sweep", shell_complete=sweep_benchmarks)
+    ],
     trial: Annotated[
         list[str] | None,
-        typer.Option("--trial", help="name, part of a name, key or beginning of a key; default: all trials"),
+        typer.Option(
+            "--trial",
+            help="name, part of a name, key or beginning of a key; default: all trials",
+            shell_complete=trials,
+        ),
     ] = None,
     flipped: Annotated[
         bool,
@@ -147,11 +160,11 @@ def samples(
     """List questions that a model answered before it was taught and does not after, and the reverse."""
     from lmmcl.reports.flips import flips_view, sweep_flips
 
-    found = sweep_flips(load_sweep(sweep, set_), read_ledger(store, cluster), benchmark, trial or ())
+    by_trial = sweep_flips(load_sweep(sweep, set_), read_ledger(store, cluster), benchmark, trial or ())
     if as_json:
-        print_json([each.to_dict() for each in found])
-    elif found:
-        wide_console().print(flips_view(found, most, ("lost", "gained") if flipped else ("wrong",)))
+        print_json([flips.to_dict() for flips in by_trial])
+    elif by_trial:
+        wide_console().print(flips_view(by_trial, most, ("lost", "gained") if flipped else ("wrong",)))
         command = f"lmmcl report {shlex.quote(str(sweep))}{given_again(set_, store, cluster)} --format html"
         say(f"with their pictures, for trials of the front: {command}")
     else:

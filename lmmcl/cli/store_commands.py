@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Store, open_ledger, print_json
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.sweep import load_sweep
+from lmmcl.cli.completion import checkpoints, sweep_files
+from lmmcl.cli.options import AsJson, ClusterFile, Store, load_cluster, load_sweep, open_ledger, print_json
 from lmmcl.reports.formatting import plural
 from lmmcl.terminal import say, wide_console
 
@@ -24,10 +23,16 @@ app.add_typer(ledger_app, name="ledger")
 
 @app.command()
 def gc(
-    sweeps: Annotated[list[Path], typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run")],
+    sweeps: Annotated[
+        list[Path],
+        typer.Argument(metavar="SWEEP...", help="sweep files that you still want to run", shell_complete=sweep_files),
+    ],
     store: Store = None,
     cluster: ClusterFile = None,
-    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="STEP", help="keep this checkpoint too")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="STEP", help="keep this checkpoint too", shell_complete=checkpoints),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="also weights of sweeps that are not named")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be deleted")] = False,
     as_json: AsJson = False,
@@ -43,7 +48,10 @@ def gc(
 
 @app.command()
 def doctor(
-    sweep: Annotated[Path | None, typer.Argument(metavar="[SWEEP]", help="also say what this sweep misses")] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SWEEP]", help="also say what this sweep misses", shell_complete=sweep_files),
+    ] = None,
     store: Store = None,
     cluster: ClusterFile = None,
     mlflow: Annotated[
@@ -55,9 +63,9 @@ def doctor(
     from lmmcl.inspection.doctor.examine import examine
 
     place = load_cluster(cluster)
-    found = examine(open_ledger(store, place), place if cluster else None, sweep=sweep, mlflow=mlflow)
-    print_json(found.to_dict()) if as_json else wide_console().print(found.table())
-    if found.problems:
+    findings = examine(open_ledger(store, place), place if cluster else None, sweep=sweep, mlflow=mlflow)
+    print_json(findings.to_dict()) if as_json else wide_console().print(findings.table())
+    if findings.problems:
         raise typer.Exit(2)
 
 

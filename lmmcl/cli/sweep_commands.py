@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, ClusterFile, Overrides, Store, SweepFile, Tracking, open_ledger, print_json
-from lmmcl.config.cluster import Cluster, load_cluster
-from lmmcl.config.sweep import load_sweep
+from lmmcl.cli.options import (
+    AsJson,
+    ClusterFile,
+    Overrides,
+    Store,
+    SweepFile,
+    Tracking,
+    load_cluster,
+    load_sweep,
+    open_ledger,
+    print_json,
+)
 from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
-from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.terminal import say, wide_console
-from lmmcl.tracking.database import MLFLOW_VARIABLE
+
+if TYPE_CHECKING:
+    from lmmcl.config.cluster import Cluster
 
 app = typer.Typer()
 
@@ -40,13 +50,13 @@ def plan(
     where = store_state(loaded, ledger, view)
     if not as_json:
         say("\n".join(where.lines()))
-    made = make_plan(loaded, ledger, place if cluster else None, view=view)
+    estimate = make_plan(loaded, ledger, place if cluster else None, view=view)
     if as_json:
-        print_json({**made.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
+        print_json({**estimate.to_dict(), "store": where.store, "finished_in": list(where.finished_in)})
     else:
-        wide_console().print(plan_table(made))
-    made.refuse_overlaps()
-    made.refuse_infeasible()
+        wide_console().print(plan_table(estimate))
+    estimate.refuse_overlaps()
+    estimate.refuse_infeasible()
 
 
 @app.command()
@@ -125,11 +135,11 @@ def init(
     if to.exists() and not force:
         raise UserError("exists already; name another with --to, or replace it with --force", file=str(to))
     wishes = Wishes(model, data, to, test, images, columns, question, metric, name, recipe or (), held_out or ())
-    made = new_sweep(wishes)
-    plan = make_plan(made.sweep, open_ledger(store))
+    created = new_sweep(wishes)
+    plan = make_plan(created.sweep, open_ledger(store))
     plan.refuse_overlaps()
-    write_text(to, made.text)
-    for report in made.reports:
+    write_text(to, created.text)
+    for report in created.reports:
         say("first rows of " + "\n".join([report.summary(), *report.details()]))
     wide_console().print(plan_table(plan))
     say(f"wrote {to}; next: lmmcl run {to}")
@@ -177,8 +187,10 @@ def submit(
     RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. The exit code is that of the job; 130 if it was stopped or is no longer followed.
     """
     from lmmcl.jobs import submit as job
+    from lmmcl.ledger.named_store import STORE_VARIABLE
+    from lmmcl.tracking.database import MLFLOW_VARIABLE
 
-    made = job.make_submission(
+    submission = job.make_submission(
         load_sweep(sweep, set_),
         load_cluster(cluster),
         working_dir=working_dir.resolve(),
@@ -190,7 +202,7 @@ def submit(
         environment=env or (),
         runtime_env=runtime_env,
     )
-    if code := job.submit(made, address, follow=follow, tell=say):
+    if code := job.submit(submission, address, follow=follow, tell=say):
         raise typer.Exit(code)
 
 
@@ -205,15 +217,16 @@ def status(
 ) -> None:
     """Say how far each trial of a sweep is, and what is being computed now."""
     from lmmcl.inspection import status as how_far
+    from lmmcl.inspection.watching import watch as watch_sweep
 
     loaded, ledger = load_sweep(sweep, set_), open_ledger(store, load_cluster(cluster))
     if not watch:  # with --watch the run that makes the store may start later
         ledger.check_exists()
     try:
-        made = how_far.watch(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
+        progress = watch_sweep(loaded, ledger, wide_console()) if watch else how_far.sweep_status(loaded, ledger)
     except KeyboardInterrupt:  # the reader has seen enough; what runs elsewhere continues
         raise typer.Exit(130) from None
     if as_json:
-        print_json(made.to_dict())
+        print_json(progress.to_dict())
     else:
-        wide_console().print(how_far.status_table(made))
+        wide_console().print(how_far.status_view(progress))

@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
-from lmmcl.cli.options import AsJson, Checkpoint, ClusterFile, Store, open_ledger, print_json, read_ledger
-from lmmcl.config.cluster import load_cluster
-from lmmcl.config.settings import Precision
+from lmmcl.cli.completion import benchmarks
+from lmmcl.cli.options import (
+    AsJson,
+    Checkpoint,
+    ClusterFile,
+    Precision,
+    Store,
+    load_cluster,
+    open_ledger,
+    print_json,
+    read_ledger,
+)
 from lmmcl.environment import neutral_environment
 from lmmcl.terminal import say
 
@@ -22,7 +31,10 @@ app.add_typer(tiny_app, name="tiny")
 @app.command("eval")
 def eval_(
     step: Checkpoint,
-    benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated")],
+    benchmark: Annotated[
+        list[str],
+        typer.Option("--benchmark", "-b", help="skill or benchmark; may be repeated", shell_complete=benchmarks),
+    ],
     store: Store = None,
     cluster: ClusterFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="ask a fixed sample of N questions")] = None,
@@ -35,7 +47,10 @@ def eval_(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory."""
+    """Ask benchmarks of a recorded checkpoint, in this process; or of a model: short name, hub id, directory, adapter directory.
+
+    Prints each score with its 95 % interval and the number of questions; what is being done is said on standard error.
+    """
     place = load_cluster(cluster)
     if engine:
         place = place.model_copy(update={"evaluation": place.evaluation.model_copy(update={"engine": engine})})
@@ -44,15 +59,14 @@ def eval_(
         from lmmcl.runner.ad_hoc import compare_engine, evaluate_checkpoint
 
         if parity:
-            found = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
-            print_json([each.to_dict() for each in found]) if as_json else say("\n".join(map(str, found)))
+            parities = compare_engine(step, benchmark, ledger, place, limit=limit, precision=precision)
+            print_json([pair.to_dict() for pair in parities]) if as_json else say("\n".join(map(str, parities)))
             return
         scores = evaluate_checkpoint(step, benchmark, ledger, place, limit=limit, precision=precision)
     if as_json:
-        print_json(scores)
+        print_json({score.benchmark: score.to_dict() for score in scores})
     else:
-        for asked, score in scores.items():
-            say(f"{asked:20} {score:6.1f}")
+        say("\n".join(map(str, scores)))
 
 
 @app.command()
@@ -70,16 +84,18 @@ def export(
     from lmmcl.inspection.stored_trials import find_checkpoint
 
     ledger = read_ledger(store, cluster)
-    found = find_checkpoint(ledger, step)
+    recorded = find_checkpoint(ledger, step)
     if adapter:
-        from lmmcl.training.adapter_export import export_adapter
+        from lmmcl.training.adapter_export import export_adapter, vllm_command
 
-        export_adapter(found, ledger, to)
+        export_adapter(recorded, ledger, to)
+        more = f"\nserve   {vllm_command(recorded, to)}"
     else:
         from lmmcl.weights import checkpoint
 
-        checkpoint.export(found, ledger, to)
-    say(f"exported {found.path.rsplit('/', 1)[1]} to {to}")
+        checkpoint.export(recorded, ledger, to)
+        more = ""
+    say(f"exported {recorded.path.rsplit('/', 1)[1]} to {to}{more}")
 
 
 @tiny_app.command("train")

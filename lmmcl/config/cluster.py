@@ -129,7 +129,7 @@ class EvaluationPlacement(Settings):
     gpus: float = Field(default=0, ge=0, description="GPUs of a task")
     resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources of a task")
     batch_size: int = Field(
-        default_factory=lambda given: 64 if given.get("gpus") else 128,
+        default_factory=lambda values: 64 if values.get("gpus") else 128,
         gt=0,
         description="questions per batch; default 64 on a GPU, 128 on a CPU, or fewer where they are long",
     )
@@ -193,10 +193,10 @@ class Cluster(Settings):
         """A list holds names of trackers and at most one place of MLflow."""
         if not isinstance(value, list):
             return value
-        places = [each for each in value if each not in BESIDE_MLFLOW]
-        for each in places:
-            if each not in ("mlflow", "off") and "://" not in each:
-                raise ValueError(unknown("tracker", each, ("mlflow", *BESIDE_MLFLOW)) + ", or an MLflow tracking URI")
+        places = [place for place in value if place not in BESIDE_MLFLOW]
+        for place in places:
+            if place not in ("mlflow", "off") and "://" not in place:
+                raise ValueError(unknown("tracker", place, ("mlflow", *BESIDE_MLFLOW)) + ", or an MLflow tracking URI")
         if len(places) > 1:
             raise ValueError(f"one place of MLflow is expected, not {len(places)}: {', '.join(places)}")
         return value

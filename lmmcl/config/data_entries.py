@@ -73,21 +73,21 @@ class SplitEntry(Settings):
     seed: int = Field(default=0, ge=0, description="another seed holds back other rows")
 
 
-def _sources(given: Any) -> Any:
+def _sources(value: Any) -> Any:
     """One source, or a list of them; a text is a file."""
-    several = given if isinstance(given, list) else [given]
-    return [{"file": each} if isinstance(each, str) else each for each in several]
+    several = value if isinstance(value, list) else [value]
+    return [{"file": source} if isinstance(source, str) else source for source in several]
 
 
-def _test(given: Any) -> Any:
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return {"share": given}
-    is_split = isinstance(given, SplitEntry) or (isinstance(given, Mapping) and {"share", "by", "seed"} & given.keys())
-    return given if is_split else _sources(given)
+def _test(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"share": value}
+    is_split = isinstance(value, SplitEntry) or (isinstance(value, Mapping) and {"share", "by", "seed"} & value.keys())
+    return value if is_split else _sources(value)
 
 
-def _kind(given: Any) -> str:
-    return "<sources>" if isinstance(given, list | tuple) else "<split>"
+def _kind(value: Any) -> str:
+    return "<sources>" if isinstance(value, list | tuple) else "<split>"
 
 
 _OneOrSeveral = str | SourceEntry | list[str | SourceEntry]

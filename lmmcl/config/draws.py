@@ -37,8 +37,8 @@ class Draw(Settings):
 
     @model_validator(mode="after")
     def _one_that_can_be_drawn(self) -> Draw:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
             raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}")
         if self.choice is None and self.low >= self.high:
             raise ValueError(f"{self.kind}: [lowest, highest], not [{self.low:g}, {self.high:g}]")
@@ -63,9 +63,9 @@ class Draw(Settings):
 
     @property
     def _range(self) -> tuple[float, float]:
-        found = self.log_uniform or self.uniform or self.int_uniform
-        assert found is not None, "a choice has no range"
-        return found
+        ends = self.log_uniform or self.uniform or self.int_uniform
+        assert ends is not None, "a choice has no range"
+        return ends
 
     def rounded(self, value: float) -> float:
         """A drawn number with few digits, still within the range."""
@@ -77,8 +77,8 @@ class Draw(Settings):
 def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
     """The type of an axis: a list of `values`, or what a search draws from. A refusal tells of the one that was meant."""
 
-    def which(given: Any) -> str:
-        return DRAWN if isinstance(given, Draw | Choice) or (isinstance(given, Mapping) and _draws(given)) else LISTED
+    def which(value: Any) -> str:
+        return DRAWN if isinstance(value, Draw | Choice) or (isinstance(value, Mapping) and _draws(value)) else LISTED
 
     return Annotated[
         Annotated[values, BeforeValidator(_no_mapping), Tag(LISTED)] | Annotated[drawn, Tag(DRAWN)],
@@ -86,15 +86,15 @@ def axis_of(values: Any, drawn: type[Draw] | type[Choice] = Draw) -> Any:
     ]
 
 
-def _draws(given: Mapping[Any, Any]) -> bool:
+def _draws(mapping: Mapping[Any, Any]) -> bool:
     """Whether a mapping is meant as a draw: it is empty, or some key is (nearly) one of a draw."""
-    return not given or any(difflib.get_close_matches(str(key), Draw.model_fields, n=1) for key in given)
+    return not mapping or any(difflib.get_close_matches(str(key), Draw.model_fields, n=1) for key in mapping)
 
 
-def _no_mapping(given: Any) -> Any:
-    if isinstance(given, Mapping):
-        raise ValueError(f"every value is a list: `[…]`, here `[{{{next(iter(given))}: …}}]`")
-    return given
+def _no_mapping(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        raise ValueError(f"every value is a list: `[…]`, here `[{{{next(iter(value))}: …}}]`")
+    return value
 
 
 LISTED, DRAWN = "<list>", "<draw>"

@@ -111,6 +111,7 @@ class Points:
             for part in settings.mitigation.parts if settings.mitigation else ():
                 try:
                     part.check_model(trial.model)
+                    part.check_trial(trial.skills, trial.probes)
                 except UserError as error:
                     where = settings.place("mitigation", _place_of("mitigation", settings.mitigation, place, listed))
                     raise UserError(f"{part.name}: {error}", file=self.file, place=where) from error
@@ -188,7 +189,7 @@ class Space:
 
         They stand for all that may be proposed: what is wrong there is refused before anything is spent.
         """
-        found: dict[str, Trial] = {}
+        trials: dict[str, Trial] = {}
         for side in (0, 1):
             values = [
                 list(self.choices[name]) if isinstance(draw, Choice) or draw.choice else [(draw.low, draw.high)[side]]
@@ -196,8 +197,8 @@ class Space:
             ]
             for point in itertools.product(*values):
                 trial = self.trial(dict(zip(self.draws, point, strict=True)))
-                found.setdefault(trial.key, trial)
-        return tuple(found.values())
+                trials.setdefault(trial.key, trial)
+        return tuple(trials.values())
 
     def lengths(self) -> Iterator[Trial]:
         """Trials with the fewest and the most updates that a stage may have: all ends of what decides that, together."""

@@ -41,8 +41,10 @@ class Names:
         self._named_values: dict[tuple[str, str], tuple[str, str]] = {}
         self._own_data = OwnData(file, folder)
         self._settings = self._model_settings()
-        self._own_skills = {name: self._skill(name, each) for name, each in entry.skills.items()}
-        self._own_benchmarks = {name: self._benchmark(name, each) for name, each in entry.benchmarks.own.items()}
+        self._own_skills = {name: self._skill(name, definition) for name, definition in entry.skills.items()}
+        self._own_benchmarks = {
+            name: self._benchmark(name, definition) for name, definition in entry.benchmarks.own.items()
+        }
         orders, self.order_groups = named_orders(entry.orders, file)
         self._check_drawn()
         self.orders = {name: self._order(name, skills) for name, skills in orders.items()}
@@ -78,7 +80,7 @@ class Names:
 
     def _model_settings(self) -> dict[str, ModelSettings]:
         """The settings of models by their names in the grids; of models that ship also where no grid has them (now)."""
-        known = [entry_name(each) for grid in self._entry.grids for each in grid.model]  # type: ignore[attr-defined]
+        known = [entry_name(model) for grid in self._entry.grids for model in grid.model]  # type: ignore[attr-defined]
         known = list(dict.fromkeys([*known, *model_names()]))
         for name in self._entry.models:
             if name not in known:
@@ -106,7 +108,7 @@ class Names:
         one = partial(get_mitigation, skills=self._own_skills, folder=self._folder)
         if not isinstance(value, list):
             return self._named(one, place, value)
-        return self._named(combine, place, [self._named(one, join(place, i), each) for i, each in enumerate(value)])
+        return self._named(combine, place, [self._named(one, join(place, i), member) for i, member in enumerate(value)])
 
     def _skill(self, name: str, entry: LocalSkillEntry) -> Skill:
         place = join("skills", name)
@@ -140,7 +142,7 @@ class Names:
     def _held_out(self) -> tuple[Benchmark, ...]:
         taught = {skill.name for skills in self.orders.values() for skill in skills}
         asked = {skill.benchmark.name: skill.name for skills in self.orders.values() for skill in skills}
-        found = []
+        benchmarks = []
         for i, name in enumerate(self._entry.benchmarks.held_out):
             place = join("benchmarks", "held_out", i)
             if name in asked and name not in taught:
@@ -152,15 +154,15 @@ class Names:
                 why = f"is a skill of {order}, so it cannot be held out" if order else "is listed twice"
                 raise UserError(f"{shown(name)} {why}", file=self._file, place=place)
             if is_lmms_eval(name):
-                found.append(self._named(lmms_eval_benchmark, place, name, self._include()))
+                benchmarks.append(self._named(lmms_eval_benchmark, place, name, self._include()))
             else:
                 known = benchmark_names()
-                found.append(self._lookup("benchmark", name, self._own_benchmarks, known, get_benchmark, place))
-        return self._tagged(found, taught)
+                benchmarks.append(self._lookup("benchmark", name, self._own_benchmarks, known, get_benchmark, place))
+        return self._tagged(benchmarks, taught)
 
     def _order_of(self, skill: str) -> str:
         """The first order that teaches a skill, as messages call it."""
-        return f"order {shown(next(name for name, skills in self.orders.items() if skill in {each.name for each in skills}))}"
+        return f"order {shown(next(name for name, skills in self.orders.items() if skill in {one.name for one in skills}))}"
 
     def _include(self) -> Path | None:
         """The folder of the user's own tasks for lmms-eval."""
@@ -168,43 +170,43 @@ class Names:
         return (self._folder / entry.include).absolute() if entry else None
 
     def _tagged(self, held_out: Sequence[Benchmark], taught: Collection[str]) -> tuple[Benchmark, ...]:
-        found = {benchmark.name: benchmark for benchmark in held_out}
+        by_name = {benchmark.name: benchmark for benchmark in held_out}
         for name, tags in self._entry.benchmarks.tags.items():
             place = join("benchmarks", "tags", name)
-            if name not in found:
-                raise UserError(unknown("held-out benchmark", name, found), file=self._file, place=place)
+            if name not in by_name:
+                raise UserError(unknown("held-out benchmark", name, by_name), file=self._file, place=place)
             try:
-                found[name] = tagged(found[name], tags, sorted(taught))
+                by_name[name] = tagged(by_name[name], tags, sorted(taught))
             except UserError as error:
                 where = join(place, error.place) if error.place else place
                 raise UserError(error.message, file=self._file, place=where) from error
-        return tuple(found.values())
+        return tuple(by_name.values())
 
     def _wordings(self) -> tuple[WordedBenchmark, ...]:
         """Held-out benchmarks in the other wordings that the file gives them."""
         held_out = {benchmark.name: benchmark for benchmark in self.held_out}
-        found: dict[str, WordedBenchmark] = {}
+        by_name: dict[str, WordedBenchmark] = {}
         for name, wordings in self._entry.benchmarks.wordings.items():
             place = join("benchmarks", "wordings", name)
             if name not in held_out:
                 raise UserError(unknown("held-out benchmark", name, held_out), file=self._file, place=place)
-            for i, given in enumerate(wordings):
-                made = worded(held_out[name], self._named(read_wording, join(place, i), given))
-                if made.name in found:
+            for i, text in enumerate(wordings):
+                reworded = worded(held_out[name], self._named(read_wording, join(place, i), text))
+                if reworded.name in by_name:
                     raise UserError("this wording is listed twice", file=self._file, place=join(place, i))
-                found[made.name] = made
-        return tuple(found.values())
+                by_name[reworded.name] = reworded
+        return tuple(by_name.values())
 
     def _probes(self) -> tuple[Probe, ...]:
-        found: dict[str, Probe] = {}
+        by_name: dict[str, Probe] = {}
         for i, entry in enumerate(self._entry.probes):
             place = join("probes", i)
             probe = self._named(get_probe, place, entry)
-            if probe.name in found:
+            if probe.name in by_name:
                 raise UserError(f"{shown(probe.name)} is listed twice", file=self._file, place=place)
             self._named(probe.benchmarks, place, self.held_out)
-            found[probe.name] = probe
-        return tuple(found.values())
+            by_name[probe.name] = probe
+        return tuple(by_name.values())
 
     def _lookup(self, kind: str, name: str, own: Mapping[str, Any], shipped: list[str], get: Any, place: str) -> Any:
         if name in own:

@@ -36,19 +36,19 @@ class DrawnOrders(Settings):
     def draw(self) -> list[list[str]]:
         """The orders; made of `random.random` alone, the one number that Python promises to draw alike in all versions."""
         dice = random.Random(self.seed).random
-        found: list[list[str]] = []
-        while len(found) < self.random:
+        orders: list[list[str]] = []
+        while len(orders) < self.random:
             order = list(self.of)
             for place in range(len(order) - 1):
                 other = place + int(dice() * (len(order) - place))
                 order[place], order[other] = order[other], order[place]
-            if order not in found:
-                found.append(order)
-        return found
+            if order not in orders:
+                orders.append(order)
+        return orders
 
 
-def _kind(given: Any) -> str:
-    return DRAWN if isinstance(given, Mapping | DrawnOrders) else LISTED
+def _kind(value: Any) -> str:
+    return DRAWN if isinstance(value, Mapping | DrawnOrders) else LISTED
 
 
 OrderEntry = Annotated[
@@ -70,28 +70,28 @@ def named_orders(entries: Mapping[str, Any], file: str) -> tuple[dict[str, list[
         names = (
             [f"{name}-{number}" for number in range(1, len(drawn) + 1)] if isinstance(entry, DrawnOrders) else [name]
         )
-        for each, skills in zip(names, drawn, strict=True):
-            if each in orders or (each != name and each in entries):
-                why = f"would draw an order called {shown(each)}, which is another's name; rename one"
+        for order_name, skills in zip(names, drawn, strict=True):
+            if order_name in orders or (order_name != name and order_name in entries):
+                why = f"would draw an order called {shown(order_name)}, which is another's name; rename one"
                 raise UserError(why, file=file, place=join("orders", name))
-            orders[each] = skills
+            orders[order_name] = skills
         groups[name] = names
     return orders, groups
 
 
 def bound_orders(orders: Mapping[str, tuple[Skill, ...]], bounds: Sequence[Bound]) -> dict[str, tuple[Skill, ...]]:
     """By name, what `bounds` teach beside the orders: all skills at once, and each from the base alone."""
-    found: dict[str, tuple[Skill, ...]] = {}
+    bounding: dict[str, tuple[Skill, ...]] = {}
     if "joint" in bounds:
         sets = {tuple(sorted(skill.name for skill in skills)): skills for skills in orders.values()}
         several = [skills for names, skills in sets.items() if len(set(names)) > 1]
         for number, skills in enumerate(several, start=1):
-            found["joint" if len(several) == 1 else f"joint-{number}"] = (joint_skill(skills),)
+            bounding["joint" if len(several) == 1 else f"joint-{number}"] = (joint_skill(skills),)
     if "alone" in bounds:
         for skills in orders.values():
             for skill in skills:
-                found.setdefault(f"alone-{skill.name}", (skill,))
-    return found
+                bounding.setdefault(f"alone-{skill.name}", (skill,))
+    return bounding
 
 
 def bounds_of(listed: Sequence[tuple[Skill, ...]], bounds: Mapping[str, tuple[Skill, ...]]) -> list[str]:

@@ -62,7 +62,7 @@ class Overlap:
 def find_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> list[Overlap]:
     """All overlaps in trials of `sweep` (default: all, and those that its searches may propose), once each."""
     prints = _Prints()
-    found: dict[tuple[str, str, str], Overlap] = {}
+    overlaps: dict[tuple[str, str, str], Overlap] = {}
     alike: dict[object, Trial] = {}
     for trial in _trials(sweep) if trials is None else trials:  # most differ in what cannot overlap, such as seeds
         data = (*trial.skills, None, *trial.held_out, None, *mixed_in(trial))
@@ -70,15 +70,15 @@ def find_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> list[O
     for trial in alike.values():
         for kind, one, other in _pairs(trial):
             place = (kind, str(one.identity()), str(other.identity()))
-            if place in found:
+            if place in overlaps:
                 continue
             mine, theirs = prints.of(one), prints.of(other)
             shared = mine.rows_in(theirs) if mine and theirs else []
             if mine and shared:
                 first, same = shared[0]
                 allowed = one.name in sweep.allow_overlap
-                found[place] = Overlap(kind, one.name, other.name, len(shared), mine.total, first, same, allowed)
-    return list(found.values())
+                overlaps[place] = Overlap(kind, one.name, other.name, len(shared), mine.total, first, same, allowed)
+    return list(overlaps.values())
 
 
 def describe_overlaps(sweep: Sweep) -> list[str]:
@@ -96,10 +96,10 @@ def check_overlaps(sweep: Sweep, trials: Iterable[Trial] | None = None) -> None:
 
 def refuse_overlaps(overlaps: Iterable[Overlap], file: str) -> None:
     """Raises UserError for those that are refused, with what helps."""
-    refused = [each for each in overlaps if each.refused]
+    refused = [overlap for overlap in overlaps if overlap.refused]
     if not refused:
         return
-    names = ", ".join(dict.fromkeys(each.name for each in refused))
+    names = ", ".join(dict.fromkeys(overlap.name for overlap in refused))
     raise UserError(
         "; ".join(map(str, refused)) + ". A score on training rows measures memorisation. "
         f"Use other rows, or allow it with `benchmarks: {{allow_overlap: [{names}]}}`; the page will say so",
@@ -129,7 +129,12 @@ def _trials(sweep: Sweep) -> Iterator[Trial]:
 
 def mixed_in(trial: Trial) -> Sequence[Comparable]:
     """What the mitigations of a trial mix into its stages, each once."""
-    sources = (source for each in trial.mitigations if isinstance(each, DataHybrid) for source in each.auxiliary)
+    sources = (
+        source
+        for mitigation in trial.mitigations
+        if isinstance(mitigation, DataHybrid)
+        for source in mitigation.auxiliary
+    )
     return list({source.name: source for source in sources}.values())
 
 

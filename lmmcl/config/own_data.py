@@ -101,10 +101,10 @@ class OwnData:
         path = (self._folder / name).absolute()
         if not path.exists() and not is_pattern(name):
             raise UserError(f"{path} does not exist", file=self._file, place=where)
-        found = [path] if path.exists() else expand(path)
-        if not found:
+        files = [path] if path.exists() else expand(path)
+        if not files:
             raise UserError(f"no file is called {path}", file=self._file, place=where)
-        return found
+        return files
 
     @contextmanager
     def _at(self, place: str) -> Iterator[None]:
@@ -128,11 +128,11 @@ def is_pattern(name: str) -> bool:
 def expand(path: Path) -> list[Path]:
     """The files that a path with `*`, `?` or `[…]` stands for."""
     anchor = Path(path.anchor)
-    return sorted(found for found in anchor.glob(str(path.relative_to(anchor))) if found.is_file())
+    return sorted(match for match in anchor.glob(str(path.relative_to(anchor))) if match.is_file())
 
 
 def hub_pieces_of(path: Path) -> list[HubPiece]:
     """The data sets of the hub that a sweep file names, once each; nothing else of the file is resolved."""
     entry = validate(SweepFile, read_yaml(path), file=str(path))
-    found = OwnData(str(path), path.parent).hub_pieces([*entry.skills.values(), *entry.benchmarks.own.values()])
-    return list(dict.fromkeys(found))
+    pieces = OwnData(str(path), path.parent).hub_pieces([*entry.skills.values(), *entry.benchmarks.own.values()])
+    return list(dict.fromkeys(pieces))

@@ -38,12 +38,12 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_truth(cls, given: Any, info: ValidationInfo) -> Any:
+    def _refuse_truth(cls, entered: Any, info: ValidationInfo) -> Any:
         """Pydantic would read `true` as the number 1; where no number is allowed, it refuses by itself."""
         kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        found = [value for value in (given if isinstance(given, list) else [given]) if isinstance(value, bool)]
-        if found and bool not in kinds:
-            value = f"{str(found[0]).lower()} {TRUTH}"
+        truths = [value for value in (entered if isinstance(entered, list) else [entered]) if isinstance(value, bool)]
+        if truths and bool not in kinds:
+            value = f"{str(truths[0]).lower()} {TRUTH}"
             numbers = sorted(kind for kind in kinds if isinstance(kind, int))
             if float in kinds or int in kinds:
                 raise ValueError(f"a {'' if float in kinds else 'whole '}number is expected, not {value}")
@@ -51,7 +51,7 @@ class Settings(BaseModel):
                 raise ValueError(f"one of {', '.join(map(str, numbers))} is expected, not {value}")
             if Any in kinds:
                 raise ValueError(f"not an allowed value: {value}")
-        return given
+        return entered
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
@@ -62,17 +62,17 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     elif not inner or (isinstance(origin, type) and issubclass(origin, Mapping)):
         yield origin or annotation
     else:
-        for each in inner:
-            yield from _kinds(each)
+        for part in inner:
+            yield from _kinds(part)
 
 
 def mapping_of(what: str, example: str, remedy: str = "") -> BeforeValidator:
     """Refuses all but mappings, with what is mapped to what, an example, and where else the value may belong."""
 
-    def check(given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            raise ValueError(f"expected a mapping of {what}, such as {example}, not {shown(given)}{remedy}")
-        return given
+    def check(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a mapping of {what}, such as {example}, not {shown(value)}{remedy}")
+        return value
 
     return BeforeValidator(check)
 

@@ -53,9 +53,13 @@ class StageOverrides:
     def settings(self, point: StageSettings, skills: Sequence[Skill], file: str) -> dict[int, StageSettings]:
         """By number, the settings of those stages that differ from the grid point's."""
         return {
-            number: self._settings(point, found, file)
+            number: self._settings(point, overrides, file)
             for number, skill in enumerate(skills, start=1)
-            if (found := [each for each in (self.skills.get(skill.name), self.stages.get(number)) if each])
+            if (
+                overrides := [
+                    override for override in (self.skills.get(skill.name), self.stages.get(number)) if override
+                ]
+            )
         }
 
     def _settings(self, point: StageSettings, overrides: Sequence[Override], file: str) -> StageSettings:
@@ -89,19 +93,19 @@ def read_overrides(entry: SweepFile, names: Names, file: str) -> StageOverrides:
                 place=join("per_stage", str(number)),
             )
     return StageOverrides(
-        {name: _override(each, join("per_skill", name), names, file) for name, each in entry.per_skill.items()},
+        {name: _override(override, join("per_skill", name), names, file) for name, override in entry.per_skill.items()},
         {
-            number: _override(each, join("per_stage", str(number)), names, file)
-            for number, each in entry.per_stage.items()
+            number: _override(override, join("per_stage", str(number)), names, file)
+            for number, override in entry.per_stage.items()
         },
     )
 
 
 def _override(entry: Any, place: str, names: Names, file: str) -> Override:
-    given = [name for name in type(entry).model_fields if name in entry.model_fields_set]
-    if not given:
+    named = [name for name in type(entry).model_fields if name in entry.model_fields_set]
+    if not named:
         raise UserError(f"sets nothing; allowed: {', '.join(type(entry).model_fields)}", file=file, place=place)
-    return Override(place, {name: names.value(name, getattr(entry, name), join(place, name)) for name in given})
+    return Override(place, {name: names.value(name, getattr(entry, name), join(place, name)) for name in named})
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -121,14 +121,14 @@ class _Builder:
         self._check_count()
         trials: dict[str, Trial] = {}
         spaces: dict[str, Space] = {}
-        for found in self._grids():  # grids may overlap; equal work is one trial, and one search
-            if isinstance(found, Trial):
-                self._check_overridden(trials.setdefault(found.key, found), found)
+        for entry in self._grids():  # grids may overlap; equal work is one trial, and one search
+            if isinstance(entry, Trial):
+                self._check_overridden(trials.setdefault(entry.key, entry), entry)
             else:
-                spaces.setdefault(found.key, found)
+                spaces.setdefault(entry.key, entry)
         self._check_distinct(trials.values())
         check_updates(self.entry.evaluation, self.names.probes, trials.values(), spaces.values(), self.file)
-        used = {each.order for each in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
+        used = {trial.order for trial in (*trials.values(), *(space.extremes[0] for space in spaces.values()))}
         orders = [self.names.orders[name] for name in used if name in self.names.orders]
         check_search(self.entry.search, orders, self.names.held_out, bool(spaces), self.file)
         search, kept = self.entry.search, tuple(spaces.values())
@@ -146,7 +146,7 @@ class _Builder:
     def _check_count(self) -> None:
         """Refuse grids of more trials than anybody runs, before the first of them is made: a range with too many values."""
         counts = [
-            {name: len(found) for name in Grid.model_fields if (found := _values(getattr(grid, name)))}
+            {name: len(values) for name in Grid.model_fields if (values := _values(getattr(grid, name)))}
             for grid in self.entry.grids
         ]
         total = sum(math.prod(lengths.values()) for lengths in counts)
@@ -184,11 +184,11 @@ class _Builder:
                 why = f"two trials are called {shown(trial.name)} and are not the same ({other.key}, {trial.key}); name them apart"
                 raise UserError(why, file=self.file, place="grids")
 
-    def _check_overridden(self, first: Trial, found: Trial) -> None:
+    def _check_overridden(self, first: Trial, trial: Trial) -> None:
         """Refuse an axis that has no effect, since overrides set the same in every stage: one of two trials would vanish."""
-        other = [name for name, value in found.axes.items() if first.axes.get(name) != value]
+        other = [name for name, value in trial.axes.items() if first.axes.get(name) != value]
         if self.overrides and other:
-            why = f"{shown(first.name)} and {shown(found.name)} compute the same: per_skill or per_stage set {', '.join(other)} in "
+            why = f"{shown(first.name)} and {shown(trial.name)} compute the same: per_skill or per_stage set {', '.join(other)} in "
             raise UserError(f"{why}every stage; leave one out", file=self.file, place="grids")
 
     def _grids(self) -> Iterator[Trial | Space]:
@@ -230,23 +230,23 @@ class _Builder:
         """Refuse a value that a list holds twice: equal seeds would count as two."""
         seen: dict[Any, int] = {}
         for i, value in enumerate(values):
-            said = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
-            if said in seen:
-                why = f"{shown(_word(axis, value))} is already listed, at {axis}[{seen[said]}]"
+            identity = canonical_json(value.identity()) if axis in ("model", "recipe") else _word(axis, value)
+            if identity in seen:
+                why = f"{shown(_word(axis, value))} is already listed, at {axis}[{seen[identity]}]"
                 raise UserError(why, file=self.file, place=join(place, i))
-            seen[said] = i
+            seen[identity] = i
 
     def _choices(self, axis: str, draw: Draw | Choice, place: str) -> dict[Any, Any]:
         """The values of a choice by the plain words that a proposal holds."""
-        found: dict[Any, Any] = {}
+        choices: dict[Any, Any] = {}
         for i, value in enumerate(draw.choice or ()):
             where = join(place, axis, "choice", i)
-            made = self._typed(axis, self.names.value(axis, value, where), where)
-            word = _word(axis, made)
-            if word in found:
+            typed = self._typed(axis, self.names.value(axis, value, where), where)
+            word = _word(axis, typed)
+            if word in choices:
                 raise UserError(f"{shown(word)} is listed twice", file=self.file, place=where)
-            found[word] = made
-        return found
+            choices[word] = typed
+        return choices
 
     def _typed(self, axis: str, value: Any, place: str) -> Any:
         """A chosen value of a training setting as the setting holds it: `1e-4` is a text to YAML, and 1 epoch is 1.0."""

@@ -62,10 +62,10 @@ class Benchmarks(Settings):
     )
 
 
-def _name_or_mapping(given: Any) -> Any:
-    if not isinstance(given, str | Mapping):
-        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {shown(given)}")
-    return given
+def _name_or_mapping(value: Any) -> Any:
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"a name, or {{name: {{setting: value}}}}, is expected, not {shown(value)}")
+    return value
 
 
 RecipeEntry = Annotated[
@@ -78,13 +78,13 @@ RecipeEntry = Annotated[
 ]
 
 
-def _one_or_several(given: Any) -> Any:
+def _one_or_several(value: Any) -> Any:
     """A mitigation, or a list of those that a trial combines."""
-    if given == []:
+    if value == []:
         raise ValueError("an empty list combines nothing; null stands for no mitigation")
-    for each in given if isinstance(given, list) else [given]:
-        _name_or_mapping(each)
-    return given
+    for entry in value if isinstance(value, list) else [value]:
+        _name_or_mapping(entry)
+    return value
 
 
 MitigationEntry = (

@@ -120,20 +120,20 @@ def _matches(wanted: str, trials: Sequence[T]) -> list[T]:
         lambda trial, parts: _sets_apart(asked, parts, shared),
         lambda trial, parts: trial.key.startswith(wanted),
         lambda trial, parts: bool(asked) and asked <= parts,
-        lambda trial, parts: bool(asked) and all(any(_has_words(part, each) for part in parts) for each in asked),
-        lambda trial, parts: bool(asked) and all(any(each in part for part in parts) for each in asked),
+        lambda trial, parts: bool(asked) and all(any(_has_words(part, word) for part in parts) for word in asked),
+        lambda trial, parts: bool(asked) and all(any(word in part for part in parts) for word in asked),
     ]
     for fits in kinds:
-        if found := [trial for trial, parts in named if fits(trial, parts)]:
-            return found
+        if matches := [trial for trial, parts in named if fits(trial, parts)]:
+            return matches
     return []
 
 
 def _sets_apart(asked: frozenset[str], parts: frozenset[str], shared: frozenset[str]) -> bool:
     """Whether `asked` is the short name of a report: all that differs between trials, the seed aside where it names none."""
     differs = parts - shared
-    if not any(_SEED.fullmatch(each) for each in asked):
-        differs = frozenset(each for each in differs if not _SEED.fullmatch(each))
+    if not any(_SEED.fullmatch(part) for part in asked):
+        differs = frozenset(part for part in differs if not _SEED.fullmatch(part))
     return bool(differs) and differs <= asked <= parts
 
 
@@ -149,7 +149,7 @@ def _has_words(part: str, asked: str) -> bool:
 
 def _parts(name: str) -> frozenset[str]:
     """The parts of a name in a form in which equal ones are equal: `learning_rate=0.001` and `lr 1e-3`, `seed 0` and `s0`."""
-    return frozenset(form for each in _BETWEEN.split(name) if (form := _form(each)))
+    return frozenset(form for word in _BETWEEN.split(name) if (form := _form(word)))
 
 
 def _form(part: str) -> str:
@@ -159,7 +159,7 @@ def _form(part: str) -> str:
     text = re.sub(r"^(\w+) ?[=:] ?(\S+)$", r"\1 \2", text)
     text = re.sub(r"^learning[_ ]rate\b", "lr", text)
     text = re.sub(r"^seed (\d+)$", r"s\1", text)
-    return _NUMBER.sub(lambda found: f"{float(found[0]):g}", text).replace("_", " ")
+    return _NUMBER.sub(lambda match: f"{float(match[0]):g}", text).replace("_", " ")
 
 
 def _ambiguous(wanted: str, hits: Iterable[Named], file: str | None) -> UserError:
@@ -174,9 +174,9 @@ def _ambiguous(wanted: str, hits: Iterable[Named], file: str | None) -> UserErro
 
 def _none(wanted: str, trials: Sequence[Named]) -> str:
     """What no trial has of a name: a single part of it, where that is wrong."""
-    parts = {_form(each): each for trial in trials for each in _BETWEEN.split(trial.name)}
-    asked = [each for each in _BETWEEN.split(wanted) if _form(each)]
-    wrong = [each for each in asked if not any(_form(each) in part for part in parts)]
+    parts = {_form(word): word for trial in trials for word in _BETWEEN.split(trial.name)}
+    asked = [word for word in _BETWEEN.split(wanted) if _form(word)]
+    wrong = [word for word in asked if not any(_form(word) in part for part in parts)]
     if len(asked) > 1 and wrong:
         return f"no trial is called {shown(wanted)}: {unknown('part of a name', wrong[0], parts.values())}"
     names = [trial.name for trial in trials]

@@ -48,7 +48,7 @@ def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> M
 def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
     """A pydantic error as one message: a line for each problem, at most `MOST_PROBLEMS`."""
     errors = error.errors()
-    problems = [(_place(place, each["loc"]), sentence(each)) for each in errors[:MOST_PROBLEMS]]
+    problems = [(_place(place, problem["loc"]), sentence(problem)) for problem in errors[:MOST_PROBLEMS]]
     if len(errors) == 1:
         return UserError(problems[0][1], file=file, place=problems[0][0] or None)
     lines = [f"  {where}: {what}" for where, what in problems]

@@ -41,18 +41,18 @@ class Attainable:
     def notes(self) -> list[str]:
         """One line for each reason: how many questions, and the first of them."""
         return [
-            f"{self.benchmark}: a perfect answer of {self.model} scores less than 1 for {len(found)} of {self.asked} questions: "
-            f"{reason}, such as {'; '.join(found[:SHOWN])}"
-            for reason, found in self.short.items()
+            f"{self.benchmark}: a perfect answer of {self.model} scores less than 1 for {len(places)} of {self.asked} questions: "
+            f"{reason}, such as {'; '.join(places[:SHOWN])}"
+            for reason, places in self.short.items()
         ]
 
     def check(self) -> None:
         """Raises UserError where no answer can be right for most questions."""
         if 2 * self.lost > self.asked:
-            said = "\n".join(f"- {note.partition(': ')[2]}" for note in self.notes())
+            listed = "\n".join(f"- {note.partition(': ')[2]}" for note in self.notes())
             remedy = "Raise max_new_tokens, choose another metric, or shorten the references"
             raise UserError(
-                f"most questions cannot be answered correctly:\n{said}\n{remedy}", file=f"benchmark {self.benchmark}"
+                f"most questions cannot be answered correctly:\n{listed}\n{remedy}", file=f"benchmark {self.benchmark}"
             )
 
 
@@ -74,12 +74,12 @@ def attainable(model: str, processor: Any, benchmark: Benchmark, limit: int | No
     examples = benchmark.take(limit)
     result = Attainable(benchmark.name, model, len(examples))
     try:
-        found = (
+        shortfalls = (
             _together(metric, examples, speaker, benchmark)
             if metric.together
             else _each(metric, examples, speaker, benchmark)
         )
-        for reason, place in found:
+        for reason, place in shortfalls:
             result.short.setdefault(reason, []).append(place)
     except UserError as error:
         raise error.at(file=f"benchmark {benchmark.name}") from error
@@ -91,14 +91,17 @@ def _each(
 ) -> Iterable[tuple[str, str]]:
     for example in examples:
         references = list(dict.fromkeys(example.references))
-        said = _said(speaker, example, references, benchmark)
-        if any(metric.score(text, example) > 1 - NEARLY for text in said):
+        predictions = _said(speaker, example, references, benchmark)
+        if any(metric.score(text, example) > 1 - NEARLY for text in predictions):
             continue
         ideal = max(metric.score(reference, example) for reference in references)
-        if ideal > max(metric.score(text, example) for text in said) + NEARLY:
-            yield _reason(references[0], said[0], speaker, benchmark), _place(example, references[0], said[0])
+        if ideal > max(metric.score(text, example) for text in predictions) + NEARLY:
+            yield (
+                _reason(references[0], predictions[0], speaker, benchmark),
+                _place(example, references[0], predictions[0]),
+            )
         elif metric.name in metric_names():
-            yield f"{metric.name} scores the reference itself below 1", _place(example, references[0], said[0])
+            yield f"{metric.name} scores the reference itself below 1", _place(example, references[0], predictions[0])
 
 
 def _said(speaker: Speaker, example: Example, references: Sequence[str], benchmark: Benchmark) -> list[str]:
@@ -114,24 +117,24 @@ def _together(
     """Where a metric weighs all answers together, the bound is not 1 but the score of the reference itself."""
     assert metric.together is not None
     rows = [(example.references[0], example) for example in examples]
-    said = [(_said(speaker, example, [reference], benchmark)[0], example) for reference, example in rows]
-    if all(text.split() == reference.split() for (text, _), (reference, _) in zip(said, rows, strict=True)):
+    predictions = [(_said(speaker, example, [reference], benchmark)[0], example) for reference, example in rows]
+    if all(text.split() == reference.split() for (text, _), (reference, _) in zip(predictions, rows, strict=True)):
         return
-    scores = zip(metric.together(said), metric.together(rows), said, rows, strict=True)
+    scores = zip(metric.together(predictions), metric.together(rows), predictions, rows, strict=True)
     for have, ideal, (text, example), (reference, _) in scores:
         if have < ideal - NEARLY:
             yield _reason(reference, text, speaker, benchmark), _place(example, reference, text)
 
 
-def _reason(reference: str, said: str, speaker: Speaker, benchmark: Benchmark) -> str:
+def _reason(reference: str, prediction: str, speaker: Speaker, benchmark: Benchmark) -> str:
     whole = speaker.says(reference)
-    if whole != said:
+    if whole != prediction:
         return f"the reference is longer than max_new_tokens ({benchmark.max_new_tokens})"
     return "its tokenizer decodes the reference to another text"
 
 
-def _place(example: Example, reference: str, said: str) -> str:
-    return f"{example.id!r} ({_short(reference)} becomes {_short(said)})"
+def _place(example: Example, reference: str, prediction: str) -> str:
+    return f"{example.id!r} ({_short(reference)} becomes {_short(prediction)})"
 
 
 def _short(text: str) -> str:

@@ -160,5 +160,5 @@ def _told(benchmark: Benchmark, place: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except (OSError, SyntaxError, ValueError, UserError) as error:  # SyntaxError: a PNG that a task opens itself
-        said = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
-        raise UserError(said, file=f"benchmark {benchmark.name}", place=place) from error
+        message = error.message if isinstance(error, UserError) else f"cannot be read: {error}"
+        raise UserError(message, file=f"benchmark {benchmark.name}", place=place) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -73,11 +74,11 @@ def _counted(
 ) -> Iterator[tuple[Example, str]]:
     """Pass on `answers`, and tell how many there are about once a second."""
     last = time.monotonic()
-    for number, each in enumerate(answers, start=1):
+    for number, one in enumerate(answers, start=1):
         if time.monotonic() - last >= 1:
             last = time.monotonic()
             answered(number, questions)
-        yield each
+        yield one
 
 
 def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
@@ -90,7 +91,21 @@ def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
 def _record(
     step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str, image_backend: str | None
 ) -> Record:
-    started, begun = time.monotonic(), time.time()
+    begun = time.time()
+    return record_texts(step, ledger, answers, engine=engine, image_backend=image_backend, started=begun)
+
+
+def record_texts(
+    step: Evaluate,
+    ledger: Ledger,
+    answers: Iterable[tuple[Example, str]],
+    *,
+    engine: str,
+    image_backend: str | None,
+    started: float,
+    more: Mapping[str, Any] | None = None,
+) -> Record:
+    """Score `answers`, in the benchmark's order, and commit them with `more` fields; `started` is when the first was asked for."""
     samples = scored(step.benchmark, answers)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
@@ -101,8 +116,9 @@ def _record(
                 "sample_scores": scores,
                 "engine": engine,
                 "image_backend": image_backend,
-                "seconds": time.monotonic() - started,
-                "provenance": provenance(begun),
+                **(more or {}),
+                "seconds": time.time() - started,
+                "provenance": provenance(started),
             }
         )
 

@@ -109,8 +109,8 @@ def answer_window(
     """The answers to encoded questions, in their order; longest questions first, so that memory peaks at once."""
     order = sorted(range(len(rows)), key=lambda index: -_length(rows[index]))
     texts: list[str] = []
-    for some in batches([rows[index] for index in order], model, batch_size):
-        batch = pad(processor, [encoded for _, encoded in some])
+    for window in batches([rows[index] for index in order], model, batch_size):
+        batch = pad(processor, [encoded for _, encoded in window])
         texts += decode(processor, new_tokens(greedy(model, batch, max_new_tokens), batch))
     return [text for _, text in sorted(zip(order, texts, strict=True))]
 
@@ -153,19 +153,19 @@ def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[Non
     )
     # InstructBLIP generates with the language model inside it, which has settings of its own.
     inner: list[Any] = [
-        each for each in model.modules() if isinstance(getattr(each, "generation_config", None), GenerationConfig)
+        module for module in model.modules() if isinstance(getattr(module, "generation_config", None), GenerationConfig)
     ]
-    kept = [(each, each.generation_config) for each in inner]
+    kept = [(module, module.generation_config) for module in inner]
     model.generation_config = greedily
-    for each in inner:
-        each.generation_config = greedily
+    for module in inner:
+        module.generation_config = greedily
     model.eval()
     try:
         yield
     finally:
         model.generation_config = shipped
-        for each, settings in kept:
-            each.generation_config = settings
+        for module, settings in kept:
+            module.generation_config = settings
         model.train(training)
 
 
@@ -178,7 +178,8 @@ def stop_tokens(processor: ProcessorMixin) -> set[int]:
 def greedy(
     model: PreTrainedModel, batch: dict[str, Tensor], max_new_tokens: int, **more: Any
 ) -> GenerateDecoderOnlyOutput:
-    """Continue a padded batch word by most probable word; use inside `answering`.
+    """Continue a padded batch (`input_ids`: (batch, length)) by the most probable token, up to `max_new_tokens`; use inside
+    `answering`.
 
     `more` are switches of `generate` such as `output_logits=True`. Float tensors are given the model's own type.
     """
@@ -196,7 +197,7 @@ def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> T
 
 
 def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:
-    """The words of generated tokens, without control tokens and outer spaces."""
+    """The texts of generated tokens (batch, tokens), without control tokens and outer spaces."""
     return [answer_text(processor, row) for row in tokens.tolist()]
 
 

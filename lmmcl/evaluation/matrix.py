@@ -54,7 +54,7 @@ class ScoreMatrix:
     def add(
         self, stage: int, scores: Mapping[str, Sequence[float] | NDArray[np.float64]], checkpoint: str = ""
     ) -> None:
-        """Enter the scores of each question of each benchmark, after `stage`; scores entered before are replaced.
+        """Enter the scores (questions,) of each benchmark, after `stage`, from 0 to 1; scores entered before are replaced.
 
         `checkpoint` names what was asked, so that two matrices which share it differ in nothing there.
         They are in [0, 1], or weighted so that their mean is (see `balanced`), or CIDEr, which goes to 10. Raises ValueError for
@@ -96,7 +96,7 @@ class ScoreMatrix:
         return self._means[stage, benchmark]
 
     def samples(self, stage: int, benchmark: str) -> NDArray[np.float64]:
-        """The scores of one cell, question by question; raises KeyError for a cell that was not entered."""
+        """The scores of one cell, (questions,); raises KeyError for a cell that was not entered."""
         return self._samples[stage, benchmark].copy()
 
     def count(self, stage: int, benchmark: str) -> int:
@@ -130,7 +130,7 @@ class ScoreMatrix:
     def draws(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
     ) -> dict[str, NDArray[np.float64]]:
-        """The bootstrap distribution of every measure (or of those of these `names`): `samples` values each, in percentage points.
+        """The bootstrap distribution of every measure (or of those of these `names`): (samples,) each, in points.
 
         Each resample draws questions of each benchmark, the same ones at all stages, so differences between stages
         keep their pairing; among them PSEUDO ones, which draw everything a little towards the middle. The draw depends on the
@@ -143,7 +143,7 @@ class ScoreMatrix:
     def score_draws(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
     ) -> dict[str, NDArray[np.float64]]:
-        """The bootstrap distribution of each benchmark's score in one row, paired between matrices as `draws` are."""
+        """The bootstrap distribution of each benchmark's score in one row: (samples,) each, paired as `draws` are."""
         run, row = self._resample(samples, seed), self._stage(stage)
         asked = [name for name in self.benchmarks if self.has(row, name) and (names is None or name in names)]
         return {name: np.asarray(run.scores[row, name]) for name in asked}
@@ -171,11 +171,11 @@ class ScoreMatrix:
         draws = {
             (stage, name): value for stage in stages for name, value in self.draws(stage, samples, seed, names).items()
         }
-        found: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
+        intervals: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
         values = {stage: self.summary(stage) for stage in stages}
         for (stage, name), (low, high) in _intervals(draws, level).items():
-            found[stage][name] = (min(low, values[stage][name]), max(high, values[stage][name]))
-        return found
+            intervals[stage][name] = (min(low, values[stage][name]), max(high, values[stage][name]))
+        return intervals
 
     def score_intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
@@ -184,12 +184,14 @@ class ScoreMatrix:
 
         Of right and wrong answers Wilson's (1927); of other scores the percentile interval of `score_draws`, which holds the mean.
         """
-        row, found = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
-        for name, (low, high) in found.items():
+        row, intervals = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
+        for name, (low, high) in intervals.items():
             scores, mean = self._samples[row, name], self._means[row, name]
             binary = bool(((scores == 0) | (scores == 1)).all())
-            found[name] = wilson(int(scores.sum()), len(scores), level) if binary else (min(low, mean), max(high, mean))
-        return found
+            intervals[name] = (
+                wilson(int(scores.sum()), len(scores), level) if binary else (min(low, mean), max(high, mean))
+            )
+        return intervals
 
     def to_dict(self) -> dict[str, Any]:
         """The matrix as JSON has it; from_dict makes it whole again."""

@@ -38,8 +38,10 @@ def check_questions(
         return
     half = "float32" not in str(model.dtype)
     check = SelfCheck(model, processor, forward, half=half)
-    some = rows[:ROWS_CONSIDERED]
-    fault = check.check_prompts([encoded for _, encoded in some], [f"example {example.id}" for example, _ in some])
+    considered = rows[:ROWS_CONSIDERED]
+    fault = check.check_prompts(
+        [encoded for _, encoded in considered], [f"example {example.id}" for example, _ in considered]
+    )
     if fault:
         raise UserError(fault, file=f"benchmark {benchmark.name}")
     _MODELS.add(model)

@@ -10,6 +10,7 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.stored_trials import find_checkpoint
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.named_store import open_ledger
+from lmmcl.models.experts import describe
 from lmmcl.models.inputs.model_settings import AS_IT_COMES, ModelSettings
 from lmmcl.models.lmm import LMM
 from lmmcl.models.pretrained import THINKING, named
@@ -91,7 +92,7 @@ class StoredModel(DerivedLMM):
         with tensors_of(self.step, self.ledger) as chain:
             if chain.experts:
                 raise UserError(
-                    f"has two experts in {len(chain.experts)} MLPs, and no sweep can start from such a model",
+                    f"has {describe(chain.experts)}, and no sweep can start from such a model",
                     file=self.place,
                 )
         step = replace(self.step, model=self.base)  # asked as this sweep asks it
@@ -114,7 +115,7 @@ def start_model(wanted: str, stage: int | None, store: str) -> LMM:
 
 
 def _chain(step: Recorded) -> list[Any]:
-    found: list[Any] = [step]
-    while found[-1].parents and found[-1].parents[0].parents:
-        found.append(found[-1].parents[0])
-    return found
+    chain: list[Any] = [step]
+    while chain[-1].parents and chain[-1].parents[0].parents:
+        chain.append(chain[-1].parents[0])
+    return chain

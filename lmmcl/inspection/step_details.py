@@ -83,8 +83,10 @@ def _find(ledger: Ledger, wanted: str) -> str | Failure:
     if not _is_key(wanted):
         return find_checkpoint(ledger, wanted).path
     near = difflib.get_close_matches(wanted, [path.rsplit("-", 1)[1] for path in paths], n=3)
-    told = f"did you mean {', '.join(near)}? " if near else ""
-    raise UserError(f"no step has the key {wanted!r}; {told}`lmmcl list steps` has all", file=f"store {ledger.store}")
+    suggestion = f"did you mean {', '.join(near)}? " if near else ""
+    raise UserError(
+        f"no step has the key {wanted!r}; {suggestion}`lmmcl list steps` has all", file=f"store {ledger.store}"
+    )
 
 
 def _last_of(ledger: Ledger, trial: StoredTrial) -> str | Failure:
@@ -97,36 +99,36 @@ def _last_of(ledger: Ledger, trial: StoredTrial) -> str | Failure:
 
 
 def _is_key(wanted: str) -> bool:
-    return len(wanted) == 16 and all(each in "0123456789abcdef" for each in wanted)
+    return len(wanted) == 16 and all(character in "0123456789abcdef" for character in wanted)
 
 
 def _chain(ledger: Ledger, path: str) -> list[dict[str, Any]]:
     """The parents, nearest first, up to the pre-trained model; of a merge that of what it merges, of a probe what it looks into."""
-    found = []
+    chain = []
     record = ledger.read(path)
     while record is not None and record["parents"]:
         path = record["parents"][-1 if record["kind"] == "merge" else 0]
         record = ledger.read(path)
-        found.append({"path": path, "key": path.rsplit("-", 1)[1], "kind": record["kind"] if record else None})
-    return found
+        chain.append({"path": path, "key": path.rsplit("-", 1)[1], "kind": record["kind"] if record else None})
+    return chain
 
 
 def _scores(ledger: Ledger, path: str) -> dict[str, float]:
     asked = ledger.paths(f"scores/{path.removeprefix('checkpoints/')}") if path.startswith("checkpoints/") else []
-    return {found["label"]: found["score"] for each in asked if (found := ledger.read(each)) is not None}
+    return {record["label"]: record["score"] for step_path in asked if (record := ledger.read(step_path)) is not None}
 
 
 def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
     """The trials that need this checkpoint, by what runs and reports of the store understood of their sweeps."""
-    found = []
+    wanting = []
     for sweep in stored_sweeps(ledger):
         for trial in sweep["trials"]:
-            held = (trial.get(each, {}) for each in ("steps", "fine_tunes"))  # the second lacks in older stores
+            held = (trial.get(name, {}) for name in ("steps", "fine_tunes"))  # the second lacks in older stores
             stages = {int(number) for steps in held for number, step in steps.items() if step == key}
             for stage in sorted(stages):
-                told = {"trial": trial["name"], "trial_key": trial["key"], "stage": stage}
-                found.append({"sweep": sweep["name"], "file": sweep["file"], "set": sweep.get("set", []), **told})
-    return found
+                place = {"trial": trial["name"], "trial_key": trial["key"], "stage": stage}
+                wanting.append({"sweep": sweep["name"], "file": sweep["file"], "set": sweep.get("set", []), **place})
+    return wanting
 
 
 def _words(wanted: Mapping[str, Any]) -> list[str]:
@@ -137,7 +139,7 @@ def _words(wanted: Mapping[str, Any]) -> list[str]:
 def step_table(facts: Mapping[str, Any]) -> Group:
     """For the terminal."""
     if "why" in facts:
-        return Group(*(escape(facts[each]) for each in ("trial", "why", "details")))
+        return Group(*(escape(facts[part]) for part in ("trial", "why", "details")))
     rows = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold")
@@ -149,16 +151,16 @@ def step_table(facts: Mapping[str, Any]) -> Group:
 
 def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     record = facts["record"]
-    wanted = [f"{each['sweep']}: {each['trial']}, stage {each['stage']}" for each in facts["wanted_by"]]
+    wanted = [f"{place['sweep']}: {place['trial']}, stage {place['stage']}" for place in facts["wanted_by"]]
     more = [f"and {formatting.plural(len(wanted) - 3, 'more trial')}"] if len(wanted) > 3 else []
     lines = [
         ("what", f"{facts['kind']} {record['label']}"),
         ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),
-        ("from", " ← ".join(each["path"].rsplit("/", 1)[1] for each in facts["chain"]) or "nothing before it"),
+        ("from", " ← ".join(step["path"].rsplit("/", 1)[1] for step in facts["chain"]) or "nothing before it"),
         ("where", f"{facts['store']}/{facts['step']}"),
         ("result", _result(record)),
         ("took", _took(record)),
-        ("made by", ", ".join(f"{name} {each}" for name, each in _makers(record).items())),
+        ("made by", ", ".join(f"{name} {version}" for name, version in _makers(record).items())),
         ("failed", facts["failed"]["why"] if facts["failed"] else ""),
         ("again", _again(facts)),
         ("export", facts["export"] or ""),
@@ -180,12 +182,12 @@ def _result(record: Mapping[str, Any]) -> str:
 
 
 def _took(record: Mapping[str, Any]) -> str:
-    made = record.get("provenance") or {}
+    provenance = record.get("provenance") or {}
     parts = [formatting.duration(record["seconds"])] if record.get("seconds") is not None else []
-    if made.get("host"):
-        parts.append(f"on {made['host']}")
-    if made.get("finished"):
-        when = datetime.datetime.fromtimestamp(made["finished"], datetime.UTC)
+    if provenance.get("host"):
+        parts.append(f"on {provenance['host']}")
+    if provenance.get("finished"):
+        when = datetime.datetime.fromtimestamp(provenance["finished"], datetime.UTC)
         parts.append(f"until {when:%Y-%m-%d %H:%M} UTC")
     if record.get("updates"):
         parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
@@ -196,7 +198,7 @@ def _took(record: Mapping[str, Any]) -> str:
 
 def _makers(record: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("host", "started", "finished")
-    return {name: each for name, each in (record.get("provenance") or {}).items() if name not in left_out and each}
+    return {name: fact for name, fact in (record.get("provenance") or {}).items() if name not in left_out and fact}
 
 
 def _again(facts: Mapping[str, Any]) -> str:
@@ -219,9 +221,9 @@ def _settings(identity: Mapping[str, Any]) -> Table:
     table = Table("what the key is computed from", "", box=SIMPLE_HEAD)
     for name, value in identity.items():
         if name == "training":
-            value = {each: set_ for each, set_ in value.items() if set_ is not None}
+            value = {setting: set_ for setting, set_ in value.items() if set_ is not None}
         flat = value.items() if isinstance(value, dict) and name in ("training", "evaluation", "benchmark") else None
-        text = ", ".join(f"{each} {_text(set_)}" for each, set_ in flat) if flat else _text(value)
+        text = ", ".join(f"{setting} {_text(set_)}" for setting, set_ in flat) if flat else _text(value)
         table.add_row(name, escape(text))
     return table
 

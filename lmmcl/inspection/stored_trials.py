@@ -41,11 +41,11 @@ def stored_sweeps(ledger: Ledger) -> Iterator[dict[str, Any]]:
 
 def stored_trials(ledger: Ledger) -> list[StoredTrial]:
     """All trials that the store knows by name, each once."""
-    found = {failure.key: StoredTrial(failure.trial, failure.key) for failure in all_failures(ledger) if failure.trial}
+    by_key = {failure.key: StoredTrial(failure.trial, failure.key) for failure in all_failures(ledger) if failure.trial}
     for sweep in stored_sweeps(ledger):
         for trial in sweep["trials"]:
-            found[trial["key"]] = StoredTrial(trial["name"], trial["key"], sweep["name"], trial.get("steps", {}))
-    return list(found.values())
+            by_key[trial["key"]] = StoredTrial(trial["name"], trial["key"], sweep["name"], trial.get("steps", {}))
+    return list(by_key.values())
 
 
 def find_stored_trial(ledger: Ledger, wanted: str) -> StoredTrial | None:

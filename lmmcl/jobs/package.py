@@ -30,8 +30,8 @@ def files_of(value: Any, folder: Path) -> Iterator[tuple[Path, bool]]:
             for text in texts:
                 if isinstance(text, str):
                     path = Path(text).expanduser()
-                    for found in expand(folder / path) if is_pattern(text) and key != "model" else [folder / path]:
-                        yield found, path.is_absolute()
+                    for file in expand(folder / path) if is_pattern(text) and key != "model" else [folder / path]:
+                        yield file, path.is_absolute()
             yield from files_of(below, folder)
     elif isinstance(value, list):
         for below in value:

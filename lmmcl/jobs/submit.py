@@ -103,12 +103,12 @@ def _environment(
             raise UserError(unknown("setting", key, RuntimeEnv.known_fields), file=str(file))
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(more.get("env_vars") or {})}
     variables |= {**dict(_pair(pair) for pair in pairs), **more_variables}
-    made = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
+    runtime_env = {"working_dir": str(working_dir), "excludes": EXCLUDED, **more, "env_vars": variables}
     try:
-        RuntimeEnv(**made)
+        RuntimeEnv(**runtime_env)
     except (TypeError, ValueError) as error:
         raise UserError(f"Ray rejected this runtime environment: {error}", file=str(file or working_dir)) from error
-    return made
+    return runtime_env
 
 
 def _shared(
@@ -213,7 +213,7 @@ def _ended(info: Any, submission: Submission, goes_on: str, tell: Callable[[str]
         return 130
     if status == "FAILED":
         # without an exit code it never began (its environment could not be made, say), and its log tells nothing
-        tell(f"job {job} failed: {info.message if ended is None else f'exit code {ended}; its log tells why'}")
+        tell(f"job {job} failed: {info.message if ended is None else f'exit code {ended}; the reason is in its log'}")
         return ended or 1
     tell(f"the log ended, {goes_on}")
     return 1

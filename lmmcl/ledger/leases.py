@@ -31,6 +31,8 @@ from lmmcl.ledger.store import Store
 FOLDER = "claims"
 RENEWALS = 3
 """How often a claim is renewed before it would expire."""
+NOTE_SECONDS = 5.0
+"""A claim is renewed this soon where its owner has something new to say."""
 
 FORGOTTEN = 24 * 3600.0
 MAINTENANCE = "maintenance"
@@ -50,6 +52,9 @@ class Lease:
     until: float
     expiry: float
     beat: int = 0
+    since: float = 0.0
+    note: dict[str, Any] = field(default_factory=dict)
+    """When it was taken, in seconds since 1970, and what its owner said last of the work: for who looks at the store meanwhile."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -61,6 +66,8 @@ class Held:
 
     keys: set[str]
     kept: bool = False
+    note: dict[str, Any] = field(default_factory=dict)
+    """What is being done now; it is written with the next renewal, or some seconds after it changed."""
 
     def keep(self) -> None:
         """Do not remove the claims at the end: they go over to another process of this run, or expire."""
@@ -85,7 +92,7 @@ class Leases:
         mine = self._new()
         held = Held({key for key, got in self._each(lambda key: self._take(key, mine), list(keys)) if got})
         done = threading.Event()
-        beat = threading.Thread(target=self._renew, args=(mine, held.keys, done), name="lmmcl-claims", daemon=True)
+        beat = threading.Thread(target=self._renew, args=(mine, held, done), name="lmmcl-claims", daemon=True)
         if held.keys:
             beat.start()
         try:
@@ -111,8 +118,8 @@ class Leases:
         keys = [
             name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
         ]
-        found = self._each(self.owner, [key for key in keys if key != MAINTENANCE])
-        return {key: claim for key, claim in found if claim is not None}
+        leases = self._each(self.owner, [key for key in keys if key != MAINTENANCE])
+        return {key: claim for key, claim in leases if claim is not None}
 
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:
         """`do` for each key; side by side where each takes a round trip."""
@@ -124,7 +131,8 @@ class Leases:
     def _new(self) -> Lease:
         pid, expiry = os.getpid(), self.settings.expiry_s
         born, until = start_time(pid) or "", time.time() + expiry
-        return Lease(uuid.uuid4().hex, socket.gethostname(), host_id(), pid, born, self.run, until, expiry)
+        host, now = socket.gethostname(), time.time()
+        return Lease(uuid.uuid4().hex, host, host_id(), pid, born, self.run, until, expiry, since=now)
 
     def _take(self, key: str, mine: Lease) -> bool:
         content = json.dumps(vars(mine)).encode()
@@ -160,10 +168,10 @@ class Leases:
         taken = self.store.at(f"{name}.{uuid.uuid4().hex}")
         try:
             self.store.at(name).rename(taken)
-            found = _parsed(taken.read_bytes())
+            lease = _parsed(taken.read_bytes())
         except FileNotFoundError:  # or swept
             return
-        if found is not None and found.token != token:
+        if lease is not None and lease.token != token:
             with suppress(FileExistsError):
                 os.link(taken, self.store.at(name))
         taken.unlink(missing_ok=True)
@@ -187,17 +195,22 @@ class Leases:
             since = now
         return now - since > claim.expiry or (not here and time.time() - claim.until > claim.expiry)
 
-    def _renew(self, mine: Lease, keys: set[str], done: threading.Event) -> None:
-        beat, left = 0, set(keys)
-        while left and not done.wait(self.settings.expiry_s / RENEWALS):
-            beat += 1
+    def _renew(self, mine: Lease, held: Held, done: threading.Event) -> None:
+        beat, left = 0, set(held.keys)
+        pause, written = self.settings.expiry_s / RENEWALS, dict(held.note)
+        last = time.monotonic()
+        while left and not done.wait(min(pause, NOTE_SECONDS)):
+            note = dict(held.note)
+            if note == written and time.monotonic() - last < pause:
+                continue
+            beat, written, last = beat + 1, note, time.monotonic()
             for key in sorted(left):
                 with suppress(UserError, OSError):  # the store is away: the next beat may reach it
                     now = self._read(key)
                     if now is None or now.token != mine.token:  # taken over while this process was stopped, say
                         left.discard(key)
                         continue
-                    renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat}
+                    renewed = {**vars(mine), "until": time.time() + mine.expiry, "beat": beat, "note": note}
                     self.store.write(_name(key), json.dumps(renewed).encode())
 
 
@@ -206,15 +219,15 @@ def forgotten(store: Store) -> list[str]:
 
     Including those whose removal was interrupted by a kill (see `Leases._remove`), and those that cannot be read.
     """
-    found = []
+    names = []
     for name in store.matches(f"{FOLDER}/*.json*"):
         with suppress(FileNotFoundError):
             claim = _parsed(store.read(name))
             if claim is None and name.startswith(f"{FOLDER}/."):
                 continue  # being written
             if claim is None or time.time() - claim.until > FORGOTTEN:
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def _name(key: str) -> str:
@@ -224,7 +237,7 @@ def _name(key: str) -> str:
 def _parsed(content: bytes) -> Lease | None:
     """A claim that cannot be read is none: it was cut. What a later version says besides is passed over."""
     try:
-        said = json.loads(content)
-        return Lease(**{each.name: said[each.name] for each in fields(Lease) if each.name in said})
+        values = json.loads(content)
+        return Lease(**{field.name: values[field.name] for field in fields(Lease) if field.name in values})
     except (ValueError, TypeError):
         return None

@@ -203,7 +203,7 @@ class Ledger:
         record = self.read(path)
         if record is None:
             return 0
-        left = {name: said for name, said in record.files.items() if not name.endswith(WEIGHTS)}
+        left = {name: checksum for name, checksum in record.files.items() if not name.endswith(WEIGHTS)}
         gone = sorted({*record.dropped, *record.files} - left.keys())
         when = record.fields.get("dropped", time.time())
         # The record says so first: no file is ever missing without a record of it.

@@ -59,10 +59,10 @@ def key_of(folder: Path) -> str:
 
 def is_written(folder: Path) -> bool | None:
     """Whether the process that made a private folder is alive; None where that cannot be known from here."""
-    said = _PRIVATE.fullmatch(folder.name)
-    if said is None or said["owner"] != _owner():
+    match = _PRIVATE.fullmatch(folder.name)
+    if match is None or match["owner"] != _owner():
         return None
-    return alive(int(said["pid"]))
+    return alive(int(match["pid"]))
 
 
 def is_stale(folder: Path) -> bool:

@@ -132,7 +132,7 @@ def staged_whole(folder: Path, step: Step) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return record["key"] == step.key and all(
-        find_mismatch(folder / name, said) is None for name, said in record.files.items()
+        find_mismatch(folder / name, checksum) is None for name, checksum in record.files.items()
     )
 
 

@@ -32,13 +32,13 @@ def opened(ledger: LedgerAccess, path: str, name: str, *, quarantine: bool) -> I
         return
     # In a copy of an object store the files lie in a folder of their own, as they do there.
     local = ledger.files.at(f"{record.folder if record else home}/{inner}")
-    said = record.files.get(inner) if record else None
-    why = find_mismatch(local, said) if said else None
+    checksum = record.files.get(inner) if record else None
+    why = find_mismatch(local, checksum) if checksum else None
     content = None if record is None or local.exists() else _packed(ledger, record, inner, quarantine)
     if content is not None:
         with _extracted(ledger, local.name, content) as extracted:
-            if said:
-                _verify(ledger, home, inner, extracted, said, quarantine)
+            if checksum:
+                _verify(ledger, home, inner, extracted, checksum, quarantine)
             yield extracted
         return
     if why is not None:
@@ -78,13 +78,13 @@ def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, 
     local = room / name
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
-        said = record.files.get(name) if record else None
+        checksum = record.files.get(name) if record else None
         # Weights are read by every stage and evaluation after; a check wants what the store holds.
-        at = record.fields.get("at") if record and said and name.endswith(WEIGHTS) and quarantine else None
-        if not (at and said and _copied(ledger, at, name, local, said)):
+        at = record.fields.get("at") if record and checksum and name.endswith(WEIGHTS) and quarantine else None
+        if not (at and checksum and _copied(ledger, at, name, local, checksum)):
             _download(ledger, record, home, name, local, quarantine)
-            if said:
-                _verify(ledger, home, name, local, said, quarantine)
+            if checksum:
+                _verify(ledger, home, name, local, checksum, quarantine)
             if at:
                 ledger.node.keep_file(at, name, local)
         yield local
@@ -106,23 +106,25 @@ def _download(ledger: LedgerAccess, record: Record | None, home: str, name: str,
             local.write_bytes(content)
 
 
-def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, said: Mapping[str, Any]) -> bool:
+def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, checksum: Mapping[str, Any]) -> bool:
     """Link `local` to this node's copy, which may be deleted meanwhile; whether there is one, whole."""
     copy = ledger.node.copy(at, name)
     if copy is None:
         return False
     with suppress(FileNotFoundError):
         os.link(copy, local)
-        if find_mismatch(local, said) is None:
+        if find_mismatch(local, checksum) is None:
             return True
         ledger.node.forget(at, name)
         local.unlink()
     return False
 
 
-def _verify(ledger: LedgerAccess, path: str, name: str, local: Path, said: Mapping[str, Any], quarantine: bool) -> None:
+def _verify(
+    ledger: LedgerAccess, path: str, name: str, local: Path, checksum: Mapping[str, Any], quarantine: bool
+) -> None:
     """Hold a file to what its record says of it."""
-    why = find_mismatch(local, said)
+    why = find_mismatch(local, checksum)
     if why is not None:
         raise _damaged(ledger, path, name, why, quarantine)
 
@@ -145,8 +147,8 @@ def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
         content = ledger.files.read(f"{record.folder}/{name}")
     except FileNotFoundError:
         content = _packed(ledger, record, name, quarantine=False) or b""
-    said = record.files.get(name)
-    if said and said["sha256"] != hashlib.sha256(content).hexdigest():
+    checksum = record.files.get(name)
+    if checksum and checksum["sha256"] != hashlib.sha256(content).hexdigest():
         raise DamagedError(
             "is missing or fails its checksum; `lmmcl ledger check --repair` quarantines its record, "
             "and the next run of its sweep recomputes the step",

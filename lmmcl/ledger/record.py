@@ -81,8 +81,8 @@ def decode_record(content: bytes) -> dict[str, Any]:
 
 def seal_json(text: str) -> bytes:
     """The JSON text of an object with one more entry, its last: the SHA-256 of all that comes before."""
-    said = text.rstrip().removesuffix("}").rstrip().encode()
-    return said + _SEAL + hashlib.sha256(said).hexdigest().encode() + b'"}'
+    content = text.rstrip().removesuffix("}").rstrip().encode()
+    return content + _SEAL + hashlib.sha256(content).hexdigest().encode() + b'"}'
 
 
 def unseal_json(content: bytes) -> dict[str, Any]:
@@ -110,16 +110,16 @@ def file_checksum(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def find_mismatch(path: Path, said: Mapping[str, Any]) -> str | None:
+def find_mismatch(path: Path, checksum: Mapping[str, Any]) -> str | None:
     """In what a local file differs from what its record says, or None. A file is read once a process."""
     if not path.is_file():
         return "is missing"
     state = path.stat()
-    if state.st_size != said["bytes"]:
-        return f"has {state.st_size} bytes, not the {said['bytes']} that were written"
+    if state.st_size != checksum["bytes"]:
+        return f"has {state.st_size} bytes, not the {checksum['bytes']} that were written"
     seen = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     if seen not in _VERIFIED:
-        if file_checksum(path)["sha256"] != said["sha256"]:
+        if file_checksum(path)["sha256"] != checksum["sha256"]:
             return "checksum mismatch"
         _VERIFIED.add(seen)
     return None

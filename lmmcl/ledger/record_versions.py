@@ -42,13 +42,13 @@ def differing_versions(records: Iterable[Record]) -> list[str]:
 
 def _makers(record: Record) -> Iterator[tuple[str, str]]:
     """By what a record was made, as far as it can change its numbers; nothing of a record that does not say."""
-    made = record.fields.get("provenance")
-    if not isinstance(made, Mapping):
+    provenance = record.fields.get("provenance")
+    if not isinstance(provenance, Mapping):
         return
     backend = record.fields.get("image_backend")
     for name in NUMBERS:
         if name != "torchvision" or backend == "torchvision":
-            yield name, str(made[name]) if made.get(name) else UNNAMED
+            yield name, str(provenance[name]) if provenance.get(name) else UNNAMED
     if backend:
         yield "image_backend", str(backend)
     if "engine" in record.fields:

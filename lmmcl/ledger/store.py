@@ -200,10 +200,10 @@ class Store:
 
         Of a store that is elsewhere: one listing. A file that is written again has another stamp.
         """
-        found = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
+        files = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
         return {
             str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{tag_of(about)}"
-            for name, about in found.items()
+            for name, about in files.items()
             if str(name).endswith(ending)
         }
 

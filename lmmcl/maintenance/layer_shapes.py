@@ -14,13 +14,13 @@ from lmmcl.models.tiny.tiny import TinyLMM
 
 def compute(names: Iterable[str]) -> dict[str, Any]:
     """What ships of the models `names`, from their shipped configurations."""
-    found = {}
+    shapes = {}
     for name in names:
         lmm = get_model(name)
         if not isinstance(lmm, TinyLMM) and not ships(name):
             continue
-        found[name] = fold(shapes_of(lmm, meta_of(lmm)))
-    return found
+        shapes[name] = fold(shapes_of(lmm, meta_of(lmm)))
+    return shapes
 
 
 def write() -> None:

@@ -12,17 +12,18 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.reports.page.page import write_page
+from lmmcl.reports.page.page_extras import PageExtras
 from lmmcl.reports.plots import write_scatter
 from lmmcl.reports.results import SweepResults
-from lmmcl.tracking.extras import view_address
+from lmmcl.tracking.first_screen import trials_address
+from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -35,7 +36,7 @@ SECONDS = 300
 
 
 def write_pictures(
-    results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()
+    results: SweepResults, folder: Path, extras: PageExtras | None = None
 ) -> tuple[list[Path], list[str]]:
     """(files written, what could not be and why): `tradeoff.png`; with a browser on the path `page.png` and `mlflow.png`.
 
@@ -49,7 +50,7 @@ def write_pictures(
     if browser is None:
         return files, [f"page.png and mlflow.png need a browser on the path: one of {', '.join(BROWSERS)}"]
     with tempfile.TemporaryDirectory() as work:
-        write_page(results, Path(work, "page.html"), flips)
+        write_page(results, Path(work, "page.html"), extras)
         files.append(
             _photograph(browser, Path(work, "page.html").as_uri(), folder / "page.png", PAGE_SIZE, PAGE_MILLISECONDS)
         )
@@ -81,7 +82,8 @@ def _photograph(browser: str, address: str, file: Path, size: tuple[int, int], m
 def mlflow_server(results: SweepResults, folder: Path) -> Iterator[str]:
     """The address of the trade-off on an MLflow server that holds `results` below `folder`, and ends with the context."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    tracker = Tracker(uri, results.name, (folder / "artifacts").as_uri())
+    names = {trial.key: trial.name for trial in results.trials}
+    tracker = Tracker(uri, SweepIdentity(results.name, "", names), (folder / "artifacts").as_uri())
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
     port = _free_port()
@@ -99,7 +101,7 @@ def mlflow_server(results: SweepResults, folder: Path) -> Iterator[str]:
         )
         try:
             _wait(server, f"http://127.0.0.1:{port}/health", folder / "server.log")
-            yield f"http://127.0.0.1:{port}/{view_address(tracker.experiment_id)}"
+            yield f"http://127.0.0.1:{port}/{trials_address(tracker.experiment_id, view=True, chart=True)}"
         finally:
             os.killpg(server.pid, signal.SIGTERM)  # the server is a child of the command, and outlives it
             server.wait(30)

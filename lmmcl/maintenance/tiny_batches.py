@@ -36,7 +36,7 @@ class TagTargets:
     """Which words describe each patch, as 0 and 1 over the words that tags use; learns its words from `scenes`."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
-        words = sorted({word for scene in scenes for _, said in scene.tags for word in said})
+        words = sorted({word for scene in scenes for _, tag_words in scene.tags for word in tag_words})
         tokens = build_processor("onevision").tokenizer.get_vocab()
         self.columns = {word: column for column, word in enumerate(words)}
         self.token_ids = [tokens[word] for word in words]
@@ -112,8 +112,8 @@ class Packer:
         return [*blocks, self._block("", scene.caption)] if scene.caption else blocks
 
     def _block(self, question: str, answer: str) -> _Block:
-        prompt, said = [*self._ids(question), *self.turn], [*self._ids(answer), self.end]
-        return _Block(prompt + said, [-100] * len(prompt) + said)
+        prompt, answer_ids = [*self._ids(question), *self.turn], [*self._ids(answer), self.end]
+        return _Block(prompt + answer_ids, [-100] * len(prompt) + answer_ids)
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._known:

@@ -104,7 +104,7 @@ def align(
 ) -> None:
     """Phase 1: grounding alone, without the blocks of the language model."""
     model = grounding.model
-    named = [(name, each) for name, each in model.named_parameters() if ".language_model.layers." not in name]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if ".language_model.layers." not in name]
     optimizers, schedules = _optimizers([*named, *grounding.named], updates, learning_rate, muon_learning_rate)
     for update in range(updates):
         loss = grounding.loss(next(scenes))
@@ -151,16 +151,16 @@ def _optimizers(
     """Muon for the matrices of blocks and projector, AdamW for embeddings, norms and biases; and their schedules."""
     import torch
 
-    def is_matrix(name: str, each: Tensor) -> bool:
-        return each.dim() == 2 and (".layers." in name or "projector" in name)
+    def is_matrix(name: str, parameter: Tensor) -> bool:
+        return parameter.dim() == 2 and (".layers." in name or "projector" in name)
 
-    matrices = [each for name, each in named if is_matrix(name, each)]
-    others = [each for name, each in named if not is_matrix(name, each)]
+    matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
+    others = [parameter for name, parameter in named if not is_matrix(name, parameter)]
     optimizers = [
         torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01),
     ]
-    return optimizers, [torch.optim.lr_scheduler.LambdaLR(each, warm_cosine(updates)) for each in optimizers]
+    return optimizers, [torch.optim.lr_scheduler.LambdaLR(parameter, warm_cosine(updates)) for parameter in optimizers]
 
 
 def _step(optimizers: Sequence[Any], schedules: Sequence[Any]) -> None:
@@ -187,7 +187,7 @@ def accuracies(model: Any) -> dict[str, dict[str, float]]:
     from lmmcl.registry import members
     from lmmcl.tasks.synthetic.held_out import BENCHMARKS
 
-    held_out = {each.name: accuracy(model, each) for each in BENCHMARKS}
+    held_out = {benchmark.name: accuracy(model, benchmark) for benchmark in BENCHMARKS}
     skills = members("lmmcl.tasks", "SKILLS")
     return {"held_out": held_out, "target": {name: accuracy(model, skills[name].benchmark) for name in TARGETS}}
 
@@ -206,11 +206,11 @@ def accuracy(model: Any, benchmark: Benchmark, batch_size: int = 100) -> float:
     total = 0.0
     for start in range(0, len(examples), batch_size):
         asked = examples[start : start + batch_size]
-        batch = pad(processor, [encode(processor, each, with_answer=False) for each in asked])
+        batch = pad(processor, [encode(processor, example, with_answer=False) for example in asked])
         with torch.inference_mode():
-            said = model.generate(**batch, max_new_tokens=benchmark.max_new_tokens, do_sample=False)
-        texts = processor.batch_decode(said[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        total += sum(score(text, each) for text, each in zip(texts, asked, strict=True))
+            generated = model.generate(**batch, max_new_tokens=benchmark.max_new_tokens, do_sample=False)
+        texts = processor.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        total += sum(score(text, example) for text, example in zip(texts, asked, strict=True))
     return round(100 * total / len(examples), 1)
 
 

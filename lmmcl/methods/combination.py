@@ -108,8 +108,8 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
 
     def findings(self, state: list[Any]) -> dict[str, Any]:
         """Those of all members, by name."""
-        found = {member.name: member.findings(own) for member, own in self._with(state)}
-        return {name: fields for name, fields in found.items() if fields}
+        by_member = {member.name: member.findings(own) for member, own in self._with(state)}
+        return {name: fields for name, fields in by_member.items() if fields}
 
     def _with(self, state: list[Any] | None) -> zip[tuple[TrainingMitigation, Any]]:
         return zip(self.members, state or [None] * len(self.members), strict=True)
@@ -146,8 +146,8 @@ class Combination(Mitigation):
 
     @property
     def in_training(self) -> TrainingMitigation | None:
-        found = tuple(member for member in self.members if isinstance(member, TrainingMitigation))
-        return CombinedTraining(members=found) if len(found) > 1 else found[0] if found else None
+        training = tuple(member for member in self.members if isinstance(member, TrainingMitigation))
+        return CombinedTraining(members=training) if len(training) > 1 else training[0] if training else None
 
     @property
     def merges(self) -> tuple[MergeMitigation, ...]:
@@ -184,10 +184,10 @@ def _place(member: TrainingMitigation) -> tuple[int, int, str]:
 
 
 def _check_optimizers(training: Sequence[TrainingMitigation]) -> None:
-    found = [member.name for member in training if member.uses("optimizer")]
-    if len(found) > 1:
+    names = [member.name for member in training if member.uses("optimizer")]
+    if len(names) > 1:
         raise UserError(
-            f"{' and '.join(found)} both rewrite the optimizer's update, each as if it were AdamW's own; allowed: one of them"
+            f"{' and '.join(names)} both rewrite the optimizer's update, each as if it were AdamW's own; allowed: one of them"
         )
 
 
@@ -195,6 +195,12 @@ def _check_merges(merges: Sequence[MergeMitigation]) -> None:
     """Merges of one combination share their anchor, which is the first one's."""
     for later in merges[1:]:
         first = merges[0]
+        if routing := next((member for member in merges if member.routes), None):
+            other = first if routing is later else later
+            raise UserError(
+                f"{routing.name} keeps an expert for each skill apart, and {other.name} combines weights of one model; allowed: "
+                f"one of them, or {routing.name} with mitigations that act in training"
+            )
         if "continues_from" in later.model_fields_set and later.continues_from != first.continues_from:
             raise UserError(
                 f"{later.name} has continues_from: {later.continues_from}, and {first.name}, the first merge of the combination, "

@@ -35,13 +35,13 @@ def get_mitigation(
     """
     if isinstance(spec, str | Mapping):
         return _single(spec, skills or {}, folder or Path())
-    found = []
-    for number, each in enumerate(spec):
+    members = []
+    for number, entry in enumerate(spec):
         try:
-            found.append(_single(each, skills or {}, folder or Path()))
+            members.append(_single(entry, skills or {}, folder or Path()))
         except UserError as error:
             raise UserError(str(error), place=f"[{number}]") from error
-    return combine(found)
+    return combine(members)
 
 
 def _single(spec: str | Mapping[str, Any], skills: Mapping[str, Skill], folder: Path) -> Mitigation:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from lmmcl.models.lmm import LMM
     from lmmcl.tasks.examples import Example
+    from lmmcl.tasks.probes import Probe
     from lmmcl.tasks.skills import Skill
 
 
@@ -65,6 +66,9 @@ class Mitigation(BaseModel):
 
     def check_model(self, lmm: LMM) -> None:
         """Raises UserError when a setting names something that the model does not have."""
+
+    def check_trial(self, skills: Sequence[Skill], probes: Sequence[Probe]) -> None:
+        """Raises UserError when this does not go with what a trial teaches, or what looks into its models."""
 
     @property
     def parts(self) -> tuple[Mitigation, ...]:
@@ -176,7 +180,7 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
         """Called once with the optimizer, which takes hooks around each update (`register_step_pre_hook`, `…_post_hook`)."""
 
     def batch(self, state: StateT, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The padded CPU batch, changed: labels masked with -100 are not taught and not counted in the mean."""
+        """The padded CPU batch ((batch, length) each), changed: labels of -100 are not taught and not counted in the mean."""
         return batch
 
     def penalty(
@@ -246,6 +250,8 @@ class MergeMitigation(Mitigation, Generic[StateT]):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     needs_model: ClassVar[bool] = False
     """Whether `prepare` runs a whole model; such a merge is given the device that training is given."""
+    routes: ClassVar[bool] = False
+    """Whether nothing is merged: the fine-tunes stay experts, and a router chooses one for each question (see `mr_lora`)."""
     only_first: ClassVar[str] = ""
     """Why this cannot follow another merge of a combination, after its name; empty where it can."""
 
@@ -258,7 +264,7 @@ class MergeMitigation(Mitigation, Generic[StateT]):
         return (self,)
 
     def check_recipe(self, recipe: Recipe) -> None:
-        if recipe.adapter and recipe.adapter.kind == "moe":
+        if recipe.adapter and recipe.adapter.adds_experts:
             raise UserError(
                 f"{self.name} merges tensors that all checkpoints have, and {recipe.name!r} adds experts; allowed: recipes "
                 "without experts, such as mlp or lora"

@@ -46,15 +46,15 @@ def dropout_parts(config: Mapping[str, Any], shipped: Iterable[str] = ()) -> tup
     `shipped` are those that have it where the configuration does not say. Stages that leave such a part frozen have keys of
     their own: its dropout was active in them once, and is no longer.
     """
-    found = set(shipped)
+    dropping = set(shipped)
     for section, value in config.items():
         part = _PARTS.get(section, "*")
         shares = _dropout_shares({section: value})
         if any(shares):
-            found.add(part)
+            dropping.add(part)
         elif shares:
-            found.discard(part)
-    return tuple(sorted(found))
+            dropping.discard(part)
+    return tuple(sorted(dropping))
 
 
 def _dropout_shares(config: Mapping[str, Any]) -> list[float]:

@@ -92,9 +92,9 @@ class ConfiguredLMM(PretrainedLMM):
         rules = [[rule.pattern, rule.role] for rule in self.rules] if self.is_known else []
         key = json_digest(["roles", self.config, rules, VERSION])
         cache = DigestCache()
-        found = cache.recall(key)
-        counts = json.loads(found) if found else self._count()
-        if not found:
+        remembered = cache.recall(key)
+        counts = json.loads(remembered) if remembered else self._count()
+        if not remembered:
             cache.remember(key, json.dumps(counts))
         self._check_processor()
         self._check_complete()

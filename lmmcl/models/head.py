@@ -99,7 +99,7 @@ def head_weights(model: PreTrainedModel) -> dict[str, Tensor]:
 def head_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Inside the `with`, a list of what the head is given at each forward pass: (batch, kept, width), with their gradients' way."""
     seen: list[Tensor] = []
-    handle = head_layer(model).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    handle = head_layer(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         yield seen
     finally:

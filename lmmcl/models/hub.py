@@ -156,9 +156,9 @@ class HubModel(HubLMM):
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         model = super().load_model(precision=precision, device=device, attention=attention)
-        loaded, said = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
-        if loaded != said:  # costs were planned with other numbers; roles follow from the loaded names in any case
-            message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {said:,}"
+        loaded, planned = sum(p.numel() for p in model.parameters()), sum(self.role_counts().values())
+        if loaded != planned:  # costs were planned with other numbers; roles follow from the loaded names in any case
+            message = f"{self.name} has {loaded:,} parameters; its shipped inventory says {planned:,}"
             warnings.warn(message, UserWarning, stacklevel=2)
         return model
 

@@ -29,8 +29,8 @@ def linear_shapes(lmm: LMM) -> Shapes:
     folded = _shipped().get(lmm.name)
     if folded is None:
         return shapes_of(lmm, meta_of(lmm))
-    found = {role: folded.get(role) or folded.get(summary([role])[0]) for role in lmm.role_counts()}
-    return {role: [(rows, columns) for rows, columns in shapes] for role, shapes in found.items() if shapes}
+    by_role = {role: folded.get(role) or folded.get(summary([role])[0]) for role in lmm.role_counts()}
+    return {role: [(rows, columns) for rows, columns in shapes] for role, shapes in by_role.items() if shapes}
 
 
 @cache
@@ -64,21 +64,21 @@ def linear_modules(model: Any) -> dict[str, Any]:
     from torch import nn
 
     modules = dict(model.named_modules())
-    found = {}
+    linears = {}
     for name, _ in model.named_parameters():  # tied weights come once, under the name of the first
         module = modules[name.rpartition(".")[0]]
         if name.endswith(".weight") and type(module) is nn.Linear:  # subclasses have a forward of their own
-            found[name] = module
-    return found
+            linears[name] = module
+    return linears
 
 
 def shapes_of(lmm: LMM, model: Any) -> Shapes:
     """The shapes of a loaded (or meta) model."""
     roles = lmm.roles_of(name for name, _ in model.named_parameters())
-    found: dict[str, list[tuple[int, int]]] = {}
+    shapes: dict[str, list[tuple[int, int]]] = {}
     for name, module in linear_modules(model).items():
-        found.setdefault(roles[name], []).append((module.out_features, module.in_features))
-    return found
+        shapes.setdefault(roles[name], []).append((module.out_features, module.in_features))
+    return shapes
 
 
 def fold(shapes: Shapes) -> dict[str, list[tuple[int, int]]]:

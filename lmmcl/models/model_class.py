@@ -19,8 +19,8 @@ def model_class(config: Any, place: str) -> Any:
         raise UserError(
             f"transformers has no image-text-to-text model for model_type {config.model_type!r}", file=place
         )
-    found: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
-    cls = found[0] if isinstance(found, tuple) else found
+    mapped: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    cls = mapped[0] if isinstance(mapped, tuple) else mapped
     if "labels" not in inspect.signature(cls.forward).parameters:
         raise UserError(
             f"{cls.__name__} is not trained to predict the next token (its forward takes no labels)", file=place

@@ -56,8 +56,8 @@ def weight_files(folder: Path, config: Mapping[str, Any], *, place: str) -> list
         return [folder / single]
     if not index.is_file():
         others = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
-        found = f"; there is {', '.join(others[:3])}, which is not loaded as a model" if others else ""
-        raise UserError(f"no weights found ({WEIGHTS}, or shards with {INDEX}){found}", file=place)
+        note = f"; there is {', '.join(others[:3])}, which is not loaded as a model" if others else ""
+        raise UserError(f"no weights found ({WEIGHTS}, or shards with {INDEX}){note}", file=place)
     shards = sorted(set(_read_json(index, place).get("weight_map", {}).values()))
     if missing := [shard for shard in shards if not (folder / shard).is_file()]:
         raise UserError(f"weights are missing: {', '.join(missing)}", file=place)
@@ -83,10 +83,10 @@ def generation_stops(folder: Path, config: Mapping[str, Any], *, place: str) -> 
     if not path.is_file():
         return None
     stops = _tokens(_read_json(path, place).get("eos_token_id"))
-    given = config.get("eos_token_id")
-    if given is None and isinstance(config.get("text_config"), Mapping):
-        given = config["text_config"].get("eos_token_id")
-    return None if given is not None and stops == _tokens(given) else stops
+    configured = config.get("eos_token_id")
+    if configured is None and isinstance(config.get("text_config"), Mapping):
+        configured = config["text_config"].get("eos_token_id")
+    return None if configured is not None and stops == _tokens(configured) else stops
 
 
 def check_loaded(info: Mapping[str, Any], *, place: str) -> None:
@@ -102,7 +102,8 @@ def check_loaded(info: Mapping[str, Any], *, place: str) -> None:
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     if missing:
         prefix = next(
-            (each for each in ("base_model.model.", "module.") if any(n.startswith(each) for n in unexpected)), ""
+            (wrapper for wrapper in ("base_model.model.", "module.") if any(n.startswith(wrapper) for n in unexpected)),
+            "",
         )
         why = f" (names in the file begin with {prefix!r}: save the unwrapped model)" if prefix else ""
         raise UserError(

@@ -81,8 +81,8 @@ class PretrainedLMM(LMM):
 
     def told(self) -> dict[str, str]:
         """What its family's file and its settings say of it."""
-        told = {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
-        return told | {name: str(value) for name, value in self.settings.identity().items()}
+        facts = {"family": self.family, "chat": self.architecture.chat, "images": self.architecture.images}
+        return facts | {name: str(value) for name, value in self.settings.identity().items()}
 
     def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         self.check()

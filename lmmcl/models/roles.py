@@ -68,15 +68,15 @@ def split_role(role: str) -> list[str]:
 
 def selects(selector: str, role: str) -> bool:
     """Whether `selector` covers `role`, or at least one of the parts that it joins."""
-    wanted, given = selector.split("."), role.split(".")
-    return len(wanted) <= len(given) and all(_part_matches(w, g) for w, g in zip(wanted, given, strict=False))
+    wanted, parts = selector.split("."), role.split(".")
+    return len(wanted) <= len(parts) and all(_part_matches(w, g) for w, g in zip(wanted, parts, strict=False))
 
 
-def _part_matches(wanted: str, given: str) -> bool:
-    if wanted in ("*", given) or wanted in given.split("+"):
+def _part_matches(wanted: str, part: str) -> bool:
+    if wanted in ("*", part) or wanted in part.split("+"):
         return True
     span = re.fullmatch(r"(\d+)-(\d+)", wanted)
-    return span is not None and given.isdigit() and int(span[1]) <= int(given) <= int(span[2])
+    return span is not None and part.isdigit() and int(span[1]) <= int(part) <= int(span[2])
 
 
 def resolve(selector: str, roles: Iterable[str], *, model: str) -> str:
@@ -90,8 +90,8 @@ def resolve(selector: str, roles: Iterable[str], *, model: str) -> str:
         if last is None:
             continue
         before = ".".join(parts[:at])
-        given = (role.split(".") for role in roles if selects(before, role))
-        numbers = {int(role[at]) for role in given if len(role) > at and role[at].isdigit()}
+        selected = (role.split(".") for role in roles if selects(before, role))
+        numbers = {int(role[at]) for role in selected if len(role) > at and role[at].isdigit()}
         if not 1 <= int(last[1]) <= len(numbers):
             raise UserError(f"selector {shown(selector)}: {model} has {len(numbers)} blocks in {before!r}")
         end = max(numbers)
@@ -156,7 +156,7 @@ def _why_not(selector: str, roles: Collection[str]) -> str:
 def _near(selector: str, roles: Iterable[str]) -> str:
     """`; did you mean 'llm.blocks.*.mlp'?`: the nearest selectors, block numbers folded; empty where none is near."""
     parts = [role.split(".") for role in summary(roles)]
-    allowed = {".".join(some[:end]) for some in parts for end in range(1, len(some) + 1)}
+    allowed = {".".join(names[:end]) for names in parts for end in range(1, len(names) + 1)}
     folded = re.sub(r"\.(?:\d+(?:-\d+)?|last-\d+)(?=\.|$)", ".*", selector)
     near = difflib.get_close_matches(folded, sorted(allowed), n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

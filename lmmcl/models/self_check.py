@@ -178,11 +178,11 @@ def _counted_features(model: Any) -> Iterator[list[int]]:
 def _counting(original: Callable[..., Any], counts: list[int]) -> Callable[..., Any]:
     @wraps(original)  # `generate` reads its signature
     def get_image_features(*args: Any, **more: Any) -> Any:
-        found = original(*args, **more)
-        features = getattr(found, "pooler_output", found)
+        output = original(*args, **more)
+        features = getattr(output, "pooler_output", output)
         several = features if isinstance(features, list | tuple) else [features]
-        if all(hasattr(each, "shape") for each in several):
-            counts.append(sum(each.numel() // each.shape[-1] for each in several))
-        return found
+        if all(hasattr(tensor, "shape") for tensor in several):
+            counts.append(sum(tensor.numel() // tensor.shape[-1] for tensor in several))
+        return output
 
     return get_image_features

@@ -119,8 +119,8 @@ def _trained_roles(recipe: Recipe, lmm: LMM) -> frozenset[str]:
 
 def _lowest(trained: Set[str]) -> int:
     """The first block of the language model that the way back reaches: 0 where something before the blocks trains."""
-    found = [re.match(r"llm\.blocks\.(\d+)\.", role) for role in trained if role not in ("llm.norm", "llm.head")]
-    return min((int(match[1]) if match else 0 for match in found), default=10**6)
+    matches = [re.match(r"llm\.blocks\.(\d+)\.", role) for role in trained if role not in ("llm.norm", "llm.head")]
+    return min((int(match[1]) if match else 0 for match in matches), default=10**6)
 
 
 def _vocabulary(lmm: LMM, width: int) -> int:

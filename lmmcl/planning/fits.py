@@ -56,12 +56,12 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
     return None
 
 
-def refuse(found: Sequence[str]) -> None:
+def refuse(reasons: Sequence[str]) -> None:
     """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
-    more = [f"{len(found) - TOLD} more (`lmmcl plan --json` has all)"] if len(found) > TOLD else []
-    if found:
-        told = [*found[:TOLD], *more]
-        raise UserError(told[0] if len(told) == 1 else "\n" + "\n".join(f"- {each}" for each in told))
+    more = [f"{len(reasons) - TOLD} more (`lmmcl plan --json` has all)"] if len(reasons) > TOLD else []
+    if reasons:
+        listed = [*reasons[:TOLD], *more]
+        raise UserError(listed[0] if len(listed) == 1 else "\n" + "\n".join(f"- {line}" for line in listed))
 
 
 def find_infeasible(
@@ -76,16 +76,16 @@ def find_infeasible(
     corners = [step for space in sweep.spaces for corner in space.extremes for step in corner.steps().values()]
     coming = {step.key for step in corners}
     whys: dict[tuple[str, ...], str | None] = {}
-    found: dict[tuple[str, ...], str] = {}
+    reasons: dict[tuple[str, ...], str] = {}
     for step in (*steps, *corners):
         checked = step.finetune if isinstance(step, Snapshot) else step
-        if not isinstance(checked, Finetune | Evaluate | ProbeStep) or (alike := _memory_signature(checked)) in found:
+        if not isinstance(checked, Finetune | Evaluate | ProbeStep) or (alike := _memory_signature(checked)) in reasons:
             continue
         if alike not in whys:
             whys[alike] = _why_not(checked, cluster, of_all)
         if whys[alike] and (step.key in coming or is_missing(step)):
-            found[alike] = str(_why_not(checked, cluster, of_all))  # in words of this step: the first may be recorded
-    return tuple(dict.fromkeys(found.values()))
+            reasons[alike] = str(_why_not(checked, cluster, of_all))  # in words of this step: the first may be recorded
+    return tuple(dict.fromkeys(reasons.values()))
 
 
 def _why_not(step: Finetune | ScoringStep, cluster: Cluster, of_all: bool) -> str | None:

@@ -11,6 +11,7 @@ a GPU waits. So it is a scale to plan with; `Pace` tells what recorded steps too
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,6 +23,7 @@ from lmmcl.models.hub import HubLMM
 from lmmcl.models.linears import linear_shapes
 from lmmcl.models.lmm import LMM
 from lmmcl.planning.activations import example_tokens
+from lmmcl.reports import formatting
 from lmmcl.steps import Evaluate, Finetune, Step
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.tasks.files.prepared import about
@@ -37,10 +39,13 @@ HARDWARE = "H100"
 
 @dataclass(frozen=True)
 class Hours:
-    """GPU hours of the steps that could be estimated, and how many steps could not (no such model, or unknown size)."""
+    """GPU hours of the steps that could be estimated, and how many steps could not (no such model, or unknown size).
 
-    training: float
-    evaluation: float
+    None where there are such steps and none of them could be estimated: unknown is not 0.
+    """
+
+    training: float | None
+    evaluation: float | None
     unknown: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,40 +53,52 @@ class Hours:
         return {**asdict(self), "gpu": HARDWARE, "peak_flops": PEAK, "utilisation": UTILISATION}
 
     def __str__(self) -> str:
-        more = f"; {self.unknown} steps without an estimate" if self.unknown else ""
+        if self.training is None and self.evaluation is None:
+            return f"unknown (no estimate for {formatting.plural(self.unknown, 'step')}: the sizes of their data are not known)"
+        more = f"; {formatting.plural(self.unknown, 'step')} without an estimate" if self.unknown else ""
         return (
-            f"about {_rounded(self.training)} {HARDWARE}-hours of training and {_rounded(self.evaluation)} of evaluation "
-            f"(arithmetic of the language model at {UTILISATION:.0%} of the peak, not measured{more})"
+            f"{self._times()} (arithmetic of the language model at {UTILISATION:.0%} of the peak, not measured{more})"
         )
 
+    def _times(self) -> str:
+        """`about 850 H100-hours of training and 570 of evaluation`."""
+        parts, last = [], ""
+        for what, hours in (("training", self.training), ("evaluation", self.evaluation)):
+            if hours is None:
+                parts.append(f"an unknown time of {what}")
+            elif hours:
+                number, unit = _scaled(hours)
+                parts.append(f"{number} of {what}" if unit == last else f"{number} {HARDWARE}-{unit} of {what}")
+                last = unit
+        return "about " + " and ".join(parts) if parts else "none"
 
-def _rounded(hours: float) -> str:
-    """Two digits: more would promise more than is known."""
-    return f"{float(f'{hours:.2g}'):,g}" if hours >= 0.1 else f"{hours:.2f}"
+
+def _scaled(hours: float) -> tuple[str, str]:
+    """Two digits, for more would promise more than is known, in the unit in which they are 1 or more."""
+    for unit, size in (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0)):
+        value = float(f"{hours * size:.2g}")
+        if value >= 1 or unit == "seconds":
+            return f"{value:,g}", unit
+    raise AssertionError("seconds are the last unit")
 
 
 def estimate_hours(steps: Iterable[Step]) -> Hours | None:
     """Hours of `steps`; None when none of them is of a model that is run on GPUs (the embedded ones are not)."""
-    training = evaluation = 0.0
-    counted = unknown = 0
+    known: dict[str, list[float]] = {"training": [], "evaluation": []}
+    counted: Counter[str] = Counter()
     for step in steps:
         if isinstance(step, Finetune) and isinstance(step.model.plain, HubLMM):
-            flops = _taught(step)
+            what, flops = "training", _taught(step)
         elif isinstance(step, Evaluate) and isinstance(step.checkpoint.model.plain, HubLMM):
-            flops = _asked(step)
+            what, flops = "evaluation", _asked(step)
         else:
             continue
-        counted += 1
-        if flops is None:
-            unknown += 1
-        elif isinstance(step, Finetune):
-            training += flops
-        else:
-            evaluation += flops
+        counted[what] += 1
+        known[what] += [] if flops is None else [flops / (PEAK * UTILISATION * 3600)]
     if not counted:
         return None
-    seconds = PEAK * UTILISATION * 3600
-    return Hours(training / seconds, evaluation / seconds, unknown)
+    hours = {what: sum(times) if times or not counted[what] else None for what, times in known.items()}
+    return Hours(hours["training"], hours["evaluation"], counted.total() - sum(map(len, known.values())))
 
 
 def _taught(step: Finetune) -> float | None:

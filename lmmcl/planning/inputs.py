@@ -17,7 +17,7 @@ def check_inputs(trials: Iterable[Trial]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise UserError("This machine lacks inputs of the sweep:\n" + "\n".join(f"- {each}" for each in problems))
+        raise UserError("This machine lacks inputs of the sweep:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 def missing_inputs(trials: Iterable[Trial]) -> list[UserError]:
@@ -44,4 +44,4 @@ def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
         yield from probe.benchmarks(trial.held_out, drawn=trial.model.knows_drawings)
     for value in (value for mitigation in trial.mitigations for value in vars(mitigation).values()):
         several = value if isinstance(value, tuple) else (value,)
-        yield from (each for each in several if isinstance(each, Skill))
+        yield from (task for task in several if isinstance(task, Skill))

@@ -168,8 +168,8 @@ def _largest_block(lmm: LMM) -> int:
 def grown_by(checkpoint: Checkpoint) -> int:
     """Parameters (of experts) that its stages left in the model beside its own."""
     recipes = [stage.recipe for stage in stages_of(checkpoint) if isinstance(stage, Finetune)]
-    moe = [recipe for recipe in recipes if recipe.adapter and recipe.adapter.kind == "moe"]
-    return max((count_trained(recipe, checkpoint.model).changed for recipe in moe), default=0)
+    growing = [recipe for recipe in recipes if recipe.adapter and recipe.adapter.adds_experts]
+    return max((count_trained(recipe, checkpoint.model).changed for recipe in growing), default=0)
 
 
 def asked_memory(step: ScoringStep, placement: EvaluationPlacement) -> AskedMemory:

@@ -36,11 +36,11 @@ class StoreState:
 
     def lines(self) -> list[str]:
         """What `plan` and `run` begin with."""
-        found = [
+        notes = [
             f"note: this sweep is finished in {other}; to use what is there: --store {shlex.quote(other)}"
             for other in self.finished_in
         ]
-        return [f"store   {self.store}{' (new)' if self.is_new else ''}", *found]
+        return [f"store   {self.store}{' (new)' if self.is_new else ''}", *notes]
 
 
 def store_state(sweep: Sweep, ledger: Ledger, view: RecordView | None = None) -> StoreState:
@@ -74,11 +74,11 @@ def _neighbours(sweep: Sweep, ledger: Ledger) -> list[Path]:
     own = local_path(ledger.store)
     roots = [Path.cwd(), *([own.parent] if own else []), *([Path(sweep.file).parent] if sweep.file else [])]
     named = local_path(os.environ.get(STORE_VARIABLE) or "://")
-    found = [named.expanduser()] if named else []
-    for root in dict.fromkeys(each.resolve() for each in roots):
-        found += _folders(root)
-    stores = dict.fromkeys(each.resolve() for each in found if _is_store(each))
-    return [each for each in stores if own is None or each != own.resolve()]
+    folders = [named.expanduser()] if named else []
+    for root in dict.fromkeys(folder.resolve() for folder in roots):
+        folders += _folders(root)
+    stores = dict.fromkeys(folder.resolve() for folder in folders if _is_store(folder))
+    return [folder for folder in stores if own is None or folder != own.resolve()]
 
 
 def _is_store(folder: Path) -> bool:

@@ -194,14 +194,14 @@ def _recipes(wishes: Wishes, model: LMM) -> list[str]:
     """Those that were named, else the usual ones that the model has."""
     if wishes.recipes:
         return list(wishes.recipes)
-    found = []
+    recipes = []
     for name in (*USUAL, "mlp", "lora"):
         try:
             count_trained(get_recipe(name), model)
         except UserError:  # a model without gates, for example
             continue
-        found.append(name)
-    return found[:2]
+        recipes.append(name)
+    return recipes[:2]
 
 
 def _optional(wishes: Wishes, folder: Path) -> list[str]:
@@ -211,7 +211,7 @@ def _optional(wishes: Wishes, folder: Path) -> list[str]:
     if wishes.columns:
         pairs: dict[str, list[str]] = {}
         for part in wishes.columns.split(","):
-            ours, _, theirs = (each.strip() for each in part.partition("="))
+            ours, _, theirs = (side.strip() for side in part.partition("="))
             pairs.setdefault(ours, []).append(theirs)
         columns = [
             f"{ours}: {_shown(theirs[0]) if len(theirs) == 1 else _list(theirs)}" for ours, theirs in pairs.items()

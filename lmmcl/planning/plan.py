@@ -92,8 +92,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        trials = [{**asdict(each), "node": each.node.to_dict() if each.node else None} for each in self.trials]
-        searches = [each.to_dict() for each in self.searches]
+        trials = [{**asdict(entry), "node": entry.node.to_dict() if entry.node else None} for entry in self.trials]
+        searches = [entry.to_dict() for entry in self.searches]
         hours = self.hours.to_dict() if self.hours else None
         return {**asdict(self), "trials": trials, "hours": hours, "searches": searches}
 
@@ -127,7 +127,7 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
     context = RunContext.resolve(sweep, ledger, view.find)
     sweep = context.sweep
     walks = [(walk, walk.steps()) for walk in map(context.of, sweep.trials)]
-    steps = {key: step for _, each in walks for key, step in each.items()}
+    steps = {key: step for _, trial_steps in walks for key, step in trial_steps.items()}
     view.prefetch(steps.values())
     recorded = {key for key, step in steps.items() if view.has(step)}
     view.keep()
@@ -148,9 +148,11 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
         wanted={kind: wanted[kind] for kind in KINDS},
         recorded={kind: done[kind] for kind in KINDS},
         to_run={kind: wanted[kind] - done[kind] for kind in KINDS},
-        asked_by_trials=sum(len(each) for _, each in walks),
+        asked_by_trials=sum(len(trial_steps) for _, trial_steps in walks),
         bytes_to_write=sum(_checkpoint_bytes(step) for step in missing),
-        trials=[_trial_plan(walk, each, recorded, sizes[walk.trial.key], cluster) for walk, each in walks],
+        trials=[
+            _trial_plan(walk, trial_steps, recorded, sizes[walk.trial.key], cluster) for walk, trial_steps in walks
+        ],
         searches=tuple(plan_searches(sweep, ledger, _checkpoint_bytes)),
         pace=estimate_pace(missing, view, cluster) if cluster else None,
         notes=tuple(dict.fromkeys(notes)),
@@ -187,8 +189,8 @@ def _finetunes(trial: Trial) -> list[Finetune]:
 def _smallest_place(trial: Trial) -> Placement | None:
     """Where the stage that needs most fits; None where one fits nowhere."""
     places = [smallest_place(step) for step in _finetunes(trial)]
-    found = [place for place in places if place is not None]
-    return max(found, key=lambda place: (place.gpus, place.memory.total)) if len(found) == len(places) else None
+    possible = [place for place in places if place is not None]
+    return max(possible, key=lambda place: (place.gpus, place.memory.total)) if len(possible) == len(places) else None
 
 
 def _gpu_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
@@ -205,12 +207,16 @@ def _asked_bytes(trial: Trial, cluster: Cluster) -> dict[str, int]:
 def _stage_bytes(trial: Trial) -> int:
     """The most that a stage writes."""
     precision = trial.training.precision
-    return max(count_trained(each.recipe, trial.model).stage_bytes(precision) for each in trial.settings.values())
+    return max(
+        count_trained(settings.recipe, trial.model).stage_bytes(precision) for settings in trial.settings.values()
+    )
 
 
 def _checkpoint_bytes(step: Step) -> int:
-    """A delta holds the trained tensors, or the adapter; a merge rewrites all tensors that its fine-tune changes."""
+    """A delta holds the trained tensors, or the adapter; a merge that does not route rewrites all that its fine-tune changes."""
     match step:
+        case Merge() if step.rule.routes:
+            return 0
         case Merge():
             tuned = step.tuned
             return count_trained(tuned.recipe, tuned.model).merge_bytes(tuned.training.precision)
@@ -245,7 +251,7 @@ def plan_table(plan: Plan) -> Group:
         trials.add_column(column)
     for trial, name in zip(plan.trials, names, strict=True):
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
-        size = [formatting.size(each["total"]) for each in (trial.gpu_bytes, trial.asked_bytes) if each]
+        size = [formatting.size(memory["total"]) for memory in (trial.gpu_bytes, trial.asked_bytes) if memory]
         size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
         trials.add_row(name, recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size)
     shared = plan.asked_by_trials - sum(plan.wanted.values())

@@ -38,14 +38,18 @@ class Pace:
     def __str__(self) -> str:
         if not self.steps and self.unmeasured:
             return "Estimated time: unknown (no similar step has been recorded yet)"
-        text = f"Estimated time (from recorded steps): {_hours(self.seconds)} sequential"
-        text += f", about {_hours(self.wall)} on this machine" if self.wall is not None else ""
-        text += f", critical path {_hours(self.chain)}"
+        if not self.steps:
+            return "Estimated time: nothing to run."
+        text = f"Estimated time (from recorded steps): {_time(self.seconds)} sequential"
+        text += f", about {_time(self.wall)} on this machine" if self.wall is not None else ""
+        text += f", critical path {_time(self.chain)}"
         untimed = f"; excludes {self.unmeasured} steps for which no similar step has been timed"
         return f"{text}{untimed if self.unmeasured else ''}."
 
 
-def _hours(seconds: float) -> str:
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
@@ -55,7 +59,7 @@ class _Taken:
 
     seconds: float
     beside: float = 0.0
-    each: float | None = None
+    per_item: float | None = None
 
 
 def estimate_pace(missing: Sequence[Step], view: RecordView, cluster: Cluster | None = None) -> Pace:
@@ -112,20 +116,20 @@ def _units(step: Step) -> float | None:
 
 
 def _seconds(known: Sequence[_Taken], units: float | None) -> float:
-    rates = [taken.each for taken in known if taken.each is not None]
+    rates = [taken.per_item for taken in known if taken.per_item is not None]
     if units is None or not rates:
         return median(taken.seconds for taken in known)
     return median(taken.beside for taken in known) + units * median(rates)
 
 
 def _measured(view: RecordView) -> Mapping[tuple[str, ...], list[_Taken]]:
-    found: dict[tuple[str, ...], list[_Taken]] = defaultdict(list)
+    measured: dict[tuple[str, ...], list[_Taken]] = defaultdict(list)
     for path in view.paths():
         record = view.read(path)
         if record is not None and "seconds" in record.fields:
             for name in _names(record["kind"], path.split("/")[1], record.fields.get("alike", ())):
-                found[name].append(_taken(record))
-    return found
+                measured[name].append(_taken(record))
+    return measured
 
 
 def _taken(record: Record) -> _Taken:

@@ -28,7 +28,9 @@ def trial_notes(trial: Trial) -> Iterator[str]:
 
 def _by_stage(trial: Trial) -> Iterator[str]:
     """What each stage trains, where that differs."""
-    trained = {number: count_trained(each.recipe, trial.model).trained for number, each in trial.settings.items()}
+    trained = {
+        number: count_trained(settings.recipe, trial.model).trained for number, settings in trial.settings.items()
+    }
     if len(set(trained.values())) > 1:
         numbers = ", ".join(f"{number:,} at stage {stage}" for stage, number in trained.items())
         yield f"{trial.name}: parameters trained: {numbers}; the table shows the most"
@@ -70,5 +72,5 @@ def _left_out(trial: Trial) -> Iterator[str]:
                 yield f"{name}: the number of updates of {stage.skill.name} is known once its data are prepared"
 
 
-def _numbers(some: Sequence[int]) -> str:
-    return ", ".join(map(str, some))
+def _numbers(stages: Sequence[int]) -> str:
+    return ", ".join(map(str, stages))

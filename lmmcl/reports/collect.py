@@ -91,13 +91,13 @@ def _overrides(sweep: Sweep) -> list[str]:
 
 def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage] | None = None) -> ScoreMatrix:
     """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
-    matrix = ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
+    matrix = ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
     for stage in trial.stages if stages is None else stages:
         records = [ledger.find(step) for step in stage.evaluations]
-        found = [record for record in records if record is not None]
-        if len(found) < len(records):
+        present = [record for record in records if record is not None]
+        if len(present) < len(records):
             break
-        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in found}, stage.checkpoint.key)
+        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in present}, stage.checkpoint.key)
     return matrix
 
 
@@ -128,7 +128,7 @@ def trial_result(
         name=trial.name,
         axes=trial.axes,
         skills=[skill.name for skill in trial.skills],
-        held_out=[each.name for each in trial.held_out],
+        held_out=[benchmark.name for benchmark in trial.held_out],
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
@@ -168,8 +168,8 @@ def _lacks_probes(walk: TrialProgress, read: Reading) -> bool:
 
 
 def _probes(steps: Sequence[ProbeStep], read: Reading) -> dict[str, float]:
-    found = [record for step in steps if (record := read.find(step)) is not None]
-    return {name: value for record in found for name, value in record["values"].items()}
+    present = [record for step in steps if (record := read.find(step)) is not None]
+    return {name: value for record in present for name, value in record["values"].items()}
 
 
 def _probe_curve(walk: TrialProgress, number: int, read: Reading) -> list[dict[str, float]]:
@@ -179,9 +179,9 @@ def _probe_curve(walk: TrialProgress, number: int, read: Reading) -> list[dict[s
     if not inside:
         return []
     rows = _at_moments(walk, number, read, lambda at: at.probes)
-    found = {update: [step for step in steps if step.probe.name in inside] for update, steps in rows.items()}
-    values = {update: _probes(steps, read) for update, steps in sorted(found.items())}
-    return [{"update": update, **said} for update, said in values.items() if said]
+    inside_steps = {update: [step for step in steps if step.probe.name in inside] for update, steps in rows.items()}
+    values = {update: _probes(steps, read) for update, steps in sorted(inside_steps.items())}
+    return [{"update": update, **measured} for update, measured in values.items() if measured]
 
 
 def _score_curve(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading) -> list[dict[str, float]]:
@@ -202,12 +202,14 @@ def _score_curve(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Re
 
 def _wordings(stage: Stage, read: Reading) -> dict[str, dict[str, float]]:
     """The scores of held-out benchmarks in their other wordings, in points, by benchmark and wording."""
-    found: dict[str, dict[str, float]] = {}
+    by_benchmark: dict[str, dict[str, float]] = {}
     for step in stage.wordings:
         asked = step.benchmark
         if isinstance(asked, WordedBenchmark) and (record := read.find(step)) is not None:
-            found.setdefault(asked.of.name, {})[asked.wording.label] = 100 * float(np.mean(record["sample_scores"]))
-    return found
+            by_benchmark.setdefault(asked.of.name, {})[asked.wording.label] = 100 * float(
+                np.mean(record["sample_scores"])
+            )
+    return by_benchmark
 
 
 def _at_moments(
@@ -217,7 +219,7 @@ def _at_moments(
     stage = walk.stages[number]
     tuned = stage.tuned
     assert tuned is not None, "there are moments in stages that train"
-    ends = {each.checkpoint.key: asked(each) for each in walk.stages}
+    ends = {ended.checkpoint.key: asked(ended) for ended in walk.stages}
     rows = {0: ends.get(tuned.parent.key, ())}
     rows |= {moment.update: steps for moment in stage.moments if (steps := asked(moment))}
     if tuned.key in ends and (record := read.find(tuned)) is not None:

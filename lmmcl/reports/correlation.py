@@ -40,8 +40,11 @@ def probe_correlations(results: SweepResults) -> list[Correlation]:
     """
     points = _points(results)
     names = dict.fromkeys(name for probes, _ in points for name in probes)
-    found = [_correlation(name, points) for name in names]
-    return sorted((each for each in found if each), key=lambda each: (-abs(each.rho), each.probe))
+    correlations = [_correlation(name, points) for name in names]
+    return sorted(
+        (correlation for correlation in correlations if correlation),
+        key=lambda correlation: (-abs(correlation.rho), correlation.probe),
+    )
 
 
 def _points(results: SweepResults) -> list[tuple[dict[str, float], float]]:
@@ -51,7 +54,7 @@ def _points(results: SweepResults) -> list[tuple[dict[str, float], float]]:
         for stage in trial.stages:
             lost = finite(stage.measures.get(WORTH))
             if stage.number and lost is not None and stage.probes:
-                values = {name: value for name, given in stage.probes.items() if (value := finite(given)) is not None}
+                values = {name: value for name, probed in stage.probes.items() if (value := finite(probed)) is not None}
                 points[stage.checkpoint_key] = (values, lost)
     return list(points.values())
 
@@ -63,9 +66,9 @@ def _correlation(name: str, points: list[tuple[dict[str, float], float]]) -> Cor
     values, losses = [value for value, _ in pairs], [lost for _, lost in pairs]
     if len(pairs) < FEWEST or len(set(values)) < 2 or len(set(losses)) < 2:
         return None
-    found = spearmanr(values, losses)
-    p = exact_p(values, losses) if len(pairs) <= EXACT else float(found.pvalue)
-    return Correlation(name, float(found.statistic), p, len(pairs))
+    rank = spearmanr(values, losses)
+    p = exact_p(values, losses) if len(pairs) <= EXACT else float(rank.pvalue)
+    return Correlation(name, float(rank.statistic), p, len(pairs))
 
 
 def exact_p(first: Sequence[float], second: Sequence[float]) -> float:
@@ -95,7 +98,7 @@ def shown(correlations: list[Correlation]) -> list[Correlation]:
 
     A score of `constrained` falls with forgetting because it is what was forgotten; its gain is the finding.
     """
-    return [each for each in correlations if summarises(each.probe)]
+    return [correlation for correlation in correlations if summarises(correlation.probe)]
 
 
 def summarises(probe: str) -> bool:
@@ -105,10 +108,15 @@ def summarises(probe: str) -> bool:
 
 def correlation_rows(results: SweepResults) -> list[tuple[str, str, str, str]]:
     """(probe, ρ, p, stages) as text; empty where the sweep has no probes or too few stages."""
-    found = shown(probe_correlations(results))
+    correlations = shown(probe_correlations(results))
     return [
-        (each.probe, f"{each.rho:+.2f}".replace("-", "−"), formatting.p_value(each.p), str(each.stages))
-        for each in found
+        (
+            correlation.probe,
+            f"{correlation.rho:+.2f}".replace("-", "−"),
+            formatting.p_value(correlation.p),
+            str(correlation.stages),
+        )
+        for correlation in correlations
     ]
 
 

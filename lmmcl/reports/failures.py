@@ -40,7 +40,7 @@ def keep_failure(ledger: Ledger, trial: Trial, why: str, details: str) -> None:
 def kept_failures(ledger: Ledger, trials: Iterable[Trial]) -> dict[str, Failure]:
     """What is kept of `trials`, by trial key."""
     wanted = _kept(ledger) & {trial.key for trial in trials}
-    return {key: found for key in sorted(wanted) if (found := _read(ledger, key)) is not None}
+    return {key: failure for key in sorted(wanted) if (failure := _read(ledger, key)) is not None}
 
 
 def find_failure(ledger: Ledger, wanted: str) -> Failure | None:
@@ -49,12 +49,12 @@ def find_failure(ledger: Ledger, wanted: str) -> Failure | None:
     hits = [key for key in keys if key.startswith(wanted)]
     if len(hits) == 1:
         return _read(ledger, hits[0])
-    return next((found for found in all_failures(ledger) if found.trial == wanted), None)
+    return next((failure for failure in all_failures(ledger) if failure.trial == wanted), None)
 
 
 def all_failures(ledger: Ledger) -> list[Failure]:
     """All that is kept, by key."""
-    return [found for key in sorted(_kept(ledger)) if (found := _read(ledger, key))]
+    return [failure for key in sorted(_kept(ledger)) if (failure := _read(ledger, key))]
 
 
 def forget_failures(ledger: Ledger, trials: Iterable[Trial]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from rich import box
@@ -16,22 +15,18 @@ from rich.table import Table
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
-from lmmcl.reports import formatting
-from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.recommend import recommend
-from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.seeds import averaged
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Evaluate
-from lmmcl.tasks.skills import Benchmark
 
 ANSWERED = 0.5
 """A score from which a question counts as answered: metrics may give a part of a point."""
-PAGE_TRIALS, PAGE_EACH, PAGE_BYTES = 6, 4, 2_000_000
-"""In a page: trials, questions of each kind for a benchmark, and bytes of pictures altogether."""
+PAGE_TRIALS = 6
+"""Trials of the front whose answers the page of a large sweep and MLflow show."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +67,16 @@ def sweep_flips(sweep: Sweep, ledger: Ledger, benchmark: str, trials: Iterable[s
     """
     context = RunContext.resolve(sweep, ledger)
     sweep = context.sweep
-    names = list(dict.fromkeys(each.name for trial in sweep.trials for each in trial.benchmarks))
+    names = list(dict.fromkeys(candidate.name for trial in sweep.trials for candidate in trial.benchmarks))
     if benchmark not in names:
         raise UserError(unknown("benchmark", benchmark, names), file=sweep.file)
     wanted = list({trial.key: trial for name in trials for trial in sweep.seeds(name)}.values())
     answers = AnswerRows(ledger.read_lines)
-    found = [trial_flips(context.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
-    for trial, flips in zip(wanted, found, strict=False):
+    by_trial = [trial_flips(context.of(trial), benchmark, answers) for trial in wanted or sweep.trials]
+    for trial, flips in zip(wanted, by_trial, strict=False):
         if flips is None:
             raise UserError(f"{trial.name} has no answers to {benchmark} after a stage yet", file=sweep.file)
-    return [flips for flips in found if flips is not None]
+    return [flips for flips in by_trial if flips is not None]
 
 
 class AnswerRows:
@@ -104,13 +99,13 @@ def trial_flips(walk: TrialProgress, benchmark: str, answers: AnswerRows) -> Fli
     """Answers after the last stage that a trial walks and that has them, against those before the first; None where one of
     them is missing."""
     trial = walk.trial
-    found = [
+    stages = [
         (stage.number, answers.of(step))
         for stage in walk.stages
         for step in stage.evaluations
         if step.benchmark.name == benchmark
     ]
-    answered = [(number, rows) for number, rows in found if rows]
+    answered = [(number, rows) for number, rows in stages if rows]
     if len(answered) < 2 or answered[0][0] != 0:
         return None
     (_, before), (stage, after) = answered[0], answered[-1]
@@ -123,8 +118,8 @@ def trial_flips(walk: TrialProgress, benchmark: str, answers: AnswerRows) -> Fli
 
 
 def _flip(before: Mapping[str, Any], after: Mapping[str, Any]) -> Flip:
-    said = (before["prediction"], after["prediction"])
-    return Flip(after["id"], after["question"], after["references"], *said, before["score"], after["score"])
+    predictions = (before["prediction"], after["prediction"])
+    return Flip(after["id"], after["question"], after["references"], *predictions, before["score"], after["score"])
 
 
 TITLES = {
@@ -134,21 +129,23 @@ TITLES = {
 }
 
 
-def flips_view(found: Sequence[Flips], most: int, kinds: Sequence[str] = ("lost", "gained")) -> Group:
+def flips_view(by_trial: Sequence[Flips], most: int, kinds: Sequence[str] = ("lost", "gained")) -> Group:
     """For the terminal: counts by trial; of one trial its questions, of several those that concern most of them first."""
     counts = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    ordered = sorted(found, key=lambda each: len(each.lost))
-    trial_heading, names = name_cells([each.trial for each in ordered])
+    ordered = sorted(by_trial, key=lambda flips: len(flips.lost))
+    trial_heading, names = name_cells([flips.trial for flips in ordered])
     counts.add_column(trial_heading)
     for heading in ("stage", "questions", "lost", "gained", "wrong"):
         counts.add_column(heading, justify="right")
-    for each, name in zip(ordered, names, strict=True):
-        numbers = (each.stage, each.questions, len(each.lost), len(each.gained), len(each.wrong))
+    for flips, name in zip(ordered, names, strict=True):
+        numbers = (flips.stage, flips.questions, len(flips.lost), len(flips.gained), len(flips.wrong))
         counts.add_row(name, *map(str, numbers))
     parts: list[Any] = [counts]
     for kind in kinds:
         parts.append(f"[bold]{TITLES[kind]}[/bold]")
-        parts.append(_of_one(getattr(found[0], kind), most) if len(found) == 1 else _of_many(found, kind, most))
+        parts.append(
+            _of_one(getattr(by_trial[0], kind), most) if len(by_trial) == 1 else _of_many(by_trial, kind, most)
+        )
     return Group(*parts)
 
 
@@ -164,59 +161,22 @@ def _of_one(flips: Sequence[Flip], most: int) -> Table | str:
     return table
 
 
-def _of_many(found: Sequence[Flips], kind: str, most: int) -> Table | str:
-    every = {flip.id: flip for flips in found for flip in getattr(flips, kind)}
-    often = Counter(flip.id for flips in found for flip in getattr(flips, kind))
+def _of_many(by_trial: Sequence[Flips], kind: str, most: int) -> Table | str:
+    every = {flip.id: flip for flips in by_trial for flip in getattr(flips, kind)}
+    often = Counter(flip.id for flips in by_trial for flip in getattr(flips, kind))
     if not often:
         return "  none\n"
     table = Table("id", "question", "wanted", "trials", box=box.SIMPLE_HEAD)
     for id, times in often.most_common(most):
         wanted = " / ".join(map(str, every[id].references))
-        table.add_row(*map(escape, (id, every[id].question, wanted)), f"{times} of {len(found)}")
+        table.add_row(*map(escape, (id, every[id].question, wanted)), f"{times} of {len(by_trial)}")
     return table
 
 
 def front_keys(results: SweepResults) -> list[str]:
     """Keys of the trials of the fronts (of all finished ones, where none has learned), one seed of each; at most as many as a page
     shows, those that learn most."""
-    points = averaged(results)
+    points = grid_points(results)
     chosen = [choice.trial for advice in recommend(points) for choice in advice.choices]
     chosen = chosen or [trial for trial in points.trials if trial.state == "done"]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
-
-
-def page_flips(context: RunContext, results: SweepResults) -> list[dict[str, Any]]:
-    """For the page: a few questions of each kind, with pictures, for the trials of the front (one seed of each).
-
-    Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
-    """
-    keys, answers = front_keys(results), AnswerRows(partial(rows_of, context.ledger))
-    pictures, found = Pictures(PAGE_BYTES), []
-    for walk in (context.of(trial) for trial in context.sweep.trials if trial.key in keys):
-        for benchmark in walk.trial.benchmarks:
-            flips = trial_flips(walk, benchmark.name, answers)
-            if flips is None or flips.stage != walk.stages[-1].number:  # its last answers are damaged
-                continue
-            if flips.lost or flips.gained:
-                found.append(_for_page(flips, benchmark, pictures))
-    return found
-
-
-def _for_page(flips: Flips, benchmark: Benchmark, pictures: Pictures) -> dict[str, Any]:
-    def cards(some: Sequence[Flip]) -> list[dict[str, Any]]:
-        return [
-            {
-                "question": formatting.first_line(" ".join(flip.question.split()), 400),
-                "references": [formatting.first_line(str(each)) for each in flip.references[:3]],
-                "before": formatting.first_line(flip.before),
-                "after": formatting.first_line(flip.after),
-                "image": pictures.of(benchmark, flip.id),
-            }
-            for flip in some[:PAGE_EACH]
-        ]
-
-    counts = {"questions": flips.questions, "lost_count": len(flips.lost), "gained_count": len(flips.gained)}
-    return {"name": flips.trial, "benchmark": flips.benchmark, **counts} | {
-        "lost": cards(flips.lost),
-        "gained": cards(flips.gained),
-    }

@@ -30,17 +30,17 @@ def cells(trial: TrialResult, stage: StageResult | int) -> list[Cell]:
     Empty where the sweep's benchmarks have no tags, and at stage 0. Raises KeyError for a stage that was not reached.
     """
     if isinstance(stage, int):
-        stage = {each.number: each for each in trial.stages}[stage]
+        stage = {result.number: result for result in trial.stages}[stage]
     return list(stage.cells)
 
 
 def cell_of(benchmark: Benchmark, taught: Sequence[str]) -> tuple[str, str] | None:
     """(image, text), each `id` or `ood`, of a benchmark relative to the skills `taught`; None where its tags do not say."""
-    found = []
+    sides = []
     for side in SIDES:
-        said = [benchmark.likeness(side, skill) for skill in taught]
-        found.append("id" if "id" in said else "ood" if said and set(said) == {"ood"} else None)
-    image, text = found
+        likenesses = [benchmark.likeness(side, skill) for skill in taught]
+        sides.append("id" if "id" in likenesses else "ood" if likenesses and set(likenesses) == {"ood"} else None)
+    image, text = sides
     return (image, text) if image and text else None
 
 
@@ -48,10 +48,10 @@ def measure_cells(trial: Trial, number: int, matrix: ScoreMatrix) -> tuple[Cell,
     """The four cells after stage `number`; empty at stage 0, and where no held-out benchmark is in any."""
     taught = trial.skills[:number]
     names = [part.name for skill in taught for part in skill.parts]
-    places = {each.name: place for each in trial.held_out if (place := cell_of(each, names))}
+    places = {benchmark.name: place for benchmark in trial.held_out if (place := cell_of(benchmark, names))}
     if not number or not places:
         return ()
-    places = dict.fromkeys((each.name for skill in taught for each in skill.benchmarks), GRID[0]) | places
+    places = dict.fromkeys((benchmark.name for skill in taught for benchmark in skill.benchmarks), GRID[0]) | places
     return tuple(_cell(place, [name for name in places if places[name] == place], number, matrix) for place in GRID)
 
 

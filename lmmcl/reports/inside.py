@@ -23,7 +23,7 @@ def inside_rows(results: SweepResults) -> tuple[list[str], list[tuple[str, str, 
     A trial counts once for each time that it is taught the skill; a fine-tune that trials share, or merge in several ways,
     counts once.
     """
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    by_name: dict[tuple[str, str], dict[str, list[float]]] = {}
     updates: set[int] = set()
     seen: set[tuple[str, str, str]] = set()
     for stage in (stage for trial in results.trials for stage in trial.stages):
@@ -38,10 +38,10 @@ def inside_rows(results: SweepResults) -> tuple[list[str], list[tuple[str, str, 
                 if (trained, column, name) in seen:  # value by value: a merge's end is not the end of its fine-tune
                     continue
                 seen.add((trained, column, name))
-                found.setdefault((stage.skill, name), {}).setdefault(column, []).append(value)
+                by_name.setdefault((stage.skill, name), {}).setdefault(column, []).append(value)
     means = [
         (skill, name, {column: sum(values) / len(values) for column, values in columns.items()})
-        for (skill, name), columns in found.items()
+        for (skill, name), columns in by_name.items()
     ]
     used = {column for _, _, columns in means for column in columns}
     return [column for column in (START, *map(str, sorted(updates)), END) if column in used], means

@@ -83,9 +83,9 @@ def place(trial: TrialResult) -> Point | None:
 
 def _point(trial: TrialResult) -> Point:
     """The place of a trial that has one."""
-    found = place(trial)
-    assert found is not None, f"{trial.name} has no place"
-    return found
+    point = place(trial)
+    assert point is not None, f"{trial.name} has no place"
+    return point
 
 
 def _front_of(trials: Sequence[TrialResult]) -> list[TrialResult]:

@@ -7,10 +7,18 @@ from typing import Any
 
 from lmmcl.reports.results import SweepResults, identity
 
-#: Okabe and Ito (2008), without the yellow that white paper swallows; for words.
-WORDS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c510a"]
-#: Viridis without its lightest end; for numbers, so that darker is smaller.
-SCALE = [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (190, 200, 40)]
+BACKGROUND, BACKGROUND_AT_NIGHT = "#ffffff", "#14181d"
+"""The backgrounds of the page: light, and dark."""
+#: For words, on each background: a contrast of 3:1 at least, and far apart for readers with protanopia or deuteranopia too.
+WORDS = ["#0042b8", "#d67a00", "#0d9d62", "#af7ea8", "#2394e8", "#6e4c07", "#2d295a", "#540719"]
+WORDS_AT_NIGHT = ["#537ec7", "#f74c12", "#02db6e", "#cc7a90", "#5ddfff", "#fdf42c", "#8756fd", "#fcf6e0"]
+#: For numbers: along a line through these, from small to large; lightness and the blue-yellow axis change together.
+SCALE = [(68, 1, 84), (50, 60, 220), (20, 140, 190), (214, 122, 0)]
+SCALE_AT_NIGHT = [(120, 110, 255), (214, 85, 160), (250, 150, 80), (240, 249, 60)]
+NONE, NONE_AT_NIGHT = "#767676", "#9aa3ad"
+"""Of a trial without a number on the axis."""
+DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
+"""Dashes of plotly: what colour tells of lines, these tell too."""
 #: (plotly symbol, matplotlib marker) that stay apart when small.
 MARKERS = [
     ("circle", "o"),
@@ -40,14 +48,16 @@ def marker_axis(results: SweepResults) -> str:
     return _first(("recipe", "model", "mitigation", "order"), left, "recipe")
 
 
-def colours(values: Sequence[Any]) -> dict[str, str]:
-    """A colour for each value, by its identity: numbers along a scale, words from a set."""
+def colours(values: Sequence[Any], *, night: bool = False) -> dict[str, str]:
+    """A colour for each value, by its identity: numbers along a scale, words from a set; `night` is for a dark background."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     ordered = len(numbers) > 1 and len(numbers) == len([value for value in values if value is not None])
+    words, scale = (WORDS_AT_NIGHT, SCALE_AT_NIGHT) if night else (WORDS, SCALE)
     if not ordered:
-        return {identity(value): WORDS[place % len(WORDS)] for place, value in enumerate(values)}
-    found = {identity(value): along_scale(place / (len(numbers) - 1)) for place, value in enumerate(sorted(numbers))}
-    return {**found, identity(None): "#7f7f7f"} if len(numbers) < len(values) else found
+        return {identity(value): words[place % len(words)] for place, value in enumerate(values)}
+    parts = {identity(value): place / (len(numbers) - 1) for place, value in enumerate(sorted(numbers))}
+    by_value = {name: along_scale(part, scale) for name, part in parts.items()}
+    return {**by_value, identity(None): NONE_AT_NIGHT if night else NONE} if len(numbers) < len(values) else by_value
 
 
 def markers(values: Sequence[Any]) -> dict[str, tuple[str, str]]:
@@ -55,12 +65,12 @@ def markers(values: Sequence[Any]) -> dict[str, tuple[str, str]]:
     return {identity(value): MARKERS[place % len(MARKERS)] for place, value in enumerate(values)}
 
 
-def along_scale(place: float) -> str:
-    """The colour at `place` (0 to 1) of the scale, as `#rrggbb`."""
-    position = min(max(place, 0.0), 1.0) * (len(SCALE) - 1)
-    left = min(int(position), len(SCALE) - 2)
+def along_scale(place: float, scale: Sequence[tuple[int, int, int]] = SCALE) -> str:
+    """The colour at `place` (0 to 1) of a scale, as `#rrggbb`."""
+    position = min(max(place, 0.0), 1.0) * (len(scale) - 1)
+    left = min(int(position), len(scale) - 2)
     part = position - left
-    mixed = (round(low + part * (high - low)) for low, high in zip(SCALE[left], SCALE[left + 1], strict=True))
+    mixed = (round(low + part * (high - low)) for low, high in zip(scale[left], scale[left + 1], strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 

@@ -63,23 +63,30 @@ class Recommendation:
 
         It always is on the front: what beats it would lose no more.
         """
-        allowed = [each for each in self.choices if each.least_budget <= budget]
+        allowed = [choice for choice in self.choices if choice.least_budget <= budget]
         return allowed[-1] if allowed else None
 
 
 def recommend(results: SweepResults) -> list[Recommendation]:
     """One advice for each set of comparable trials that has a finished one which has learned."""
+    if "recommendations" not in results.memo:
+        results.memo["recommendations"] = _recommend(results)
+    advices: list[Recommendation] = results.memo["recommendations"]
+    return advices
+
+
+def _recommend(results: SweepResults) -> list[Recommendation]:
     groups: dict[object, list[TrialResult]] = defaultdict(list)
     for trial in results.trials:
         if trial.state == "done" and not trial.bound and place(trial) is not None:
             groups[comparable(trial)].append(trial)
-    found = []
+    advice = []
     for front in fronts(results):
         group = groups[comparable(front[0])]
         least = max(filter(has_learned, group), key=lambda trial: _value(trial, "held_out_forgetting"))
         choices = [_choice(trial, group) for trial in front]
-        found.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
-    return found
+        advice.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
+    return advice
 
 
 def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Candidate:
@@ -87,7 +94,7 @@ def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Candidate:
     tested, rivals = [], [rival for rival in group if rival is not chosen]
     by_name = {name: _differences(chosen, rivals, name) for name in TESTED}
     for number, rival in enumerate(rivals):
-        known = {name: each for name in TESTED if (each := by_name[name][number]) is not None}
+        known = {name: estimate for name in TESTED if (estimate := by_name[name][number]) is not None}
         if len(known) == len(TESTED):
             tested.append(Indistinguishable(rival, known))
     corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
@@ -111,18 +118,21 @@ def difference(one: TrialResult, other: TrialResult, name: str) -> Estimate | No
 
 def _differences(one: TrialResult, others: Sequence[TrialResult], name: str) -> list[Estimate | None]:
     """`difference` of each of `others`; those without seeds all at once, for a large sweep has a million pairs."""
-    found: dict[int, Estimate | None] = {}
+    by_number: dict[int, Estimate | None] = {}
     alone = [number for number, other in enumerate(others) if len(_seed_pairs(one, other)) == 1 and not other.seeds]
     first = one.measure(name)
     if one.seeds or first is None or name not in one.draws:
         alone = []
     known = [number for number in alone if others[number].measure(name) is not None and name in others[number].draws]
     for start in range(0, len(known), AT_ONCE):
-        some = known[start : start + AT_ONCE]
-        values = [_value(others[number], name) - first for number in some if first is not None]
-        draws = np.stack([others[number].draws[name] for number in some]) - one.draws[name]
-        found |= dict(zip(some, estimates(values, draws), strict=True))
-    return [found[number] if number in found else difference(one, other, name) for number, other in enumerate(others)]
+        chunk = known[start : start + AT_ONCE]
+        values = [_value(others[number], name) - first for number in chunk if first is not None]
+        draws = np.stack([others[number].draws[name] for number in chunk]) - one.draws[name]
+        by_number |= dict(zip(chunk, estimates(values, draws), strict=True))
+    return [
+        by_number[number] if number in by_number else difference(one, other, name)
+        for number, other in enumerate(others)
+    ]
 
 
 AT_ONCE = 32
@@ -131,7 +141,7 @@ AT_ONCE = 32
 
 def _seed_pairs(one: TrialResult, other: TrialResult) -> list[tuple[TrialResult, TrialResult]]:
     """The trials of the seeds that both have, or the two themselves where those are fewer than two."""
-    left, right = ({trial.axes.get("seed"): trial for trial in each.seeds} for each in (one, other))
+    left, right = ({trial.axes.get("seed"): trial for trial in side.seeds} for side in (one, other))
     pairs = [(left[seed], right[seed]) for seed in left if seed in right]
     return pairs if len(pairs) > 1 else [(one, other)]
 
@@ -162,17 +172,17 @@ def choice_lines(results: SweepResults, choice: Candidate) -> list[str]:
         return [numbers, f"It differs significantly from {others}."]
     named = "; ".join(_tie(results, tie) for tie in choice.ties[:MOST_TIES])
     more = len(choice.ties) - MOST_TIES
-    told = f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}."
+    comparison = f"Within noise of it: {named}{f'; and {more} more' if more > 0 else ''}."
     if choice.rivals > 1:
-        told += f" It differs significantly from {apart or 'none'} of the {choice.rivals} other finished trials."
-    return [numbers, told]
+        comparison += f" It differs significantly from {apart or 'none'} of the {choice.rivals} other finished trials."
+    return [numbers, comparison]
 
 
 def _tie(results: SweepResults, tie: Indistinguishable) -> str:
     parts = []
     for name, label in zip(TESTED, ("learning", "held-out"), strict=True):
-        made = tie.differences[name]
-        parts.append(f"{label} {formatting.points_range(made.value, (made.low, made.high))}")
+        estimate = tie.differences[name]
+        parts.append(f"{label} {formatting.points_range(estimate.value, (estimate.low, estimate.high))}")
     return f"{short_name(results, tie.trial)} ({', '.join(parts)})"
 
 
@@ -225,7 +235,7 @@ def _advice_lines(results: SweepResults, advice: Recommendation, budget: float) 
             f"Without a budget {short_name(results, most.trial)} learns most: {_range(most.trial, 'learning')}, "
             f"held-out {_range(most.trial, 'held_out_forgetting')}."
         )
-    names = [short_name(results, each.trial) for each in advice.choices]
+    names = [short_name(results, candidate.trial) for candidate in advice.choices]
     shown = names if len(names) <= 2 * MOST_TIES else [*names[:MOST_TIES], "…", *names[-MOST_TIES:]]
     lines.append(f"On the front, from the least learnt to the most: {' → '.join(shown)}.")
     return lines

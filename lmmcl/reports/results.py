@@ -116,10 +116,10 @@ class TrialResult:
 
     def cost(self, name: str) -> float | None:
         """A cost over all stages: parameters and peak memory are the largest, bytes and seconds the sum."""
-        found = [value for stage in self.stages if (value := finite(stage.cost.get(name))) is not None]
-        if not found:
+        costs = [value for stage in self.stages if (value := finite(stage.cost.get(name))) is not None]
+        if not costs:
             return None
-        return max(found) if name in ("trained_parameters", "trained_bytes", "peak_memory_bytes") else sum(found)
+        return max(costs) if name in ("trained_parameters", "trained_bytes", "peak_memory_bytes") else sum(costs)
 
     def benchmarks(self) -> list[str]:
         """Every benchmark with a score: skills in the order they were taught, then held-out ones, then any other."""
@@ -151,8 +151,8 @@ class SweepResults:
 
     def values(self, axis: str) -> list[Any]:
         """The different values on an axis: numbers by size, words as they come, None first."""
-        found = {identity(value): value for value in (trial.axes.get(axis) for trial in self.trials)}
-        return in_order(found.values())
+        by_identity = {identity(value): value for value in (trial.axes.get(axis) for trial in self.trials)}
+        return in_order(by_identity.values())
 
     def varying(self) -> list[str]:
         """The axes on which trials differ."""
@@ -163,9 +163,16 @@ class SweepResults:
         """Every name of a trial asks for it, and it takes a look at every trial."""
         return tuple(axis for axis in self.axes() if len(self.values(axis)) > 1)
 
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What was computed from these results and takes long, by name: several parts of a report ask for it."""
+        return {}
+
     def constant(self) -> dict[str, Any]:
         """The axes on which all trials agree, with the value."""
-        return {axis: found[0] for axis in self.axes() if len(found := self.values(axis)) == 1 and found[0] is not None}
+        return {
+            axis: values[0] for axis in self.axes() if len(values := self.values(axis)) == 1 and values[0] is not None
+        }
 
 
 def finite(value: Any) -> float | None:
@@ -191,10 +198,10 @@ def identity(value: Any) -> str:
 
 def in_order(values: Iterable[Any]) -> list[Any]:
     """Numbers by size, words as they come, None first."""
-    found = list(values)
-    none = [value for value in found if value is None]
-    numbers = sorted(value for value in found if _is_number(value))
-    return none + numbers + [value for value in found if value is not None and not _is_number(value)]
+    listed = list(values)
+    none = [value for value in listed if value is None]
+    numbers = sorted(value for value in listed if _is_number(value))
+    return none + numbers + [value for value in listed if value is not None and not _is_number(value)]
 
 
 def _is_number(value: Any) -> bool:

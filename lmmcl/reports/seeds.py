@@ -36,6 +36,14 @@ def averaged(results: SweepResults) -> SweepResults:
     return replace(results, trials=[mean_trial(group) for group in by_point(results.trials)])
 
 
+def grid_points(results: SweepResults) -> SweepResults:
+    """The sweep as people compare it: seeds averaged where there are several, else as it is."""
+    if "points" not in results.memo:
+        results.memo["points"] = averaged(results) if has_seeds(results) else results
+    points: SweepResults = results.memo["points"]
+    return points
+
+
 def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
     """The mean over the ended seeds of a grid point, done and stopped alike; where none has ended, the seed that came furthest.
 
@@ -47,7 +55,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
     ended = [trial for trial in trials if trial.state in ("done", "stopped")]
     used = ended or [max(trials, key=lambda trial: len(trial.stages))]
     failed = [trial for trial in trials if trial.state == "failed"]
-    first = min((each for each in used if each.state == "stopped"), key=lambda each: len(each.stages), default=used[0])
+    first = min((run for run in used if run.state == "stopped"), key=lambda run: len(run.stages), default=used[0])
     axes = {name: value for name, value in first.axes.items() if name != "seed"} | {"seeds": len(ended)}
     alike = len({len(trial.stages) for trial in used}) == 1
     return TrialResult(
@@ -58,7 +66,7 @@ def mean_trial(trials: Sequence[TrialResult]) -> TrialResult:
         held_out=first.held_out,
         stages=[mean_stage(stages) for stages in zip(*(trial.stages for trial in used), strict=False)],
         state=first.state,
-        error="; ".join(f"seed {each.axes.get('seed')}: {formatting.first_line(each.error or '')}" for each in failed)
+        error="; ".join(f"seed {run.axes.get('seed')}: {formatting.first_line(run.error or '')}" for run in failed)
         or None,
         draws=_mean_draws(used) if alike else {},
         seeds=tuple(used) if len(trials) > 1 else (),
@@ -81,7 +89,7 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
         probe_curve=_mean_curve([stage.probe_curve for stage in stages]),
-        wordings={name: _means(each.wordings[name] for each in stages) for name in _shared(s.wordings for s in stages)},
+        wordings={name: _means(run.wordings[name] for run in stages) for name in _shared(s.wordings for s in stages)},
         score_curve=_mean_curve([stage.score_curve for stage in stages]),
         cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )
@@ -89,28 +97,28 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
 
 def spread(trial: TrialResult, name: str) -> float | None:
     """The standard deviation of a measure over the seeds of an averaged trial, at its last stage; None for fewer than two."""
-    last = [each.stages[len(trial.stages) - 1] for each in trial.seeds if trial.stages]
+    last = [run.stages[len(trial.stages) - 1] for run in trial.seeds if trial.stages]
     values = [value for stage in last if (value := finite(stage.measures.get(name))) is not None]
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
-    found = {}
+    intervals = {}
     for name in _shared(stage.intervals for stage in stages):
         pairs = [pair for stage in stages if (pair := finite_pair(stage.intervals[name])) is not None]
         values = [value for stage in stages if (value := finite(stage.measures.get(name))) is not None]
         if len(pairs) == len(values) == len(stages):
             # all seeds answer the same questions: their mean is about as uncertain in that respect as each of them
             deviation = float(np.mean([(high - low) / TO_DEVIATION for low, high in pairs]))
-            made = from_variances(values, deviation**2)
-            found[name] = (made.low, made.high)
-    return found
+            interval = from_variances(values, deviation**2)
+            intervals[name] = (interval.low, interval.high)
+    return intervals
 
 
 def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
     """Values by update, where all seeds have them."""
     rows = [{row["update"]: row for row in curve} for curve in curves]
-    return [_means(each[update] for each in rows) for update in rows[0] if all(update in each for each in rows)]
+    return [_means(one[update] for one in rows) for update in rows[0] if all(update in one for one in rows)]
 
 
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
@@ -119,23 +127,23 @@ def _mean_cell(cells: Sequence[Cell]) -> Cell:
     widths = [cell.high - cell.low for cell in cells if cell.low is not None and cell.high is not None]
     if len(changes) < len(cells) or len(widths) < len(cells):
         return cells[0]  # empty for one seed is empty for all
-    made = from_variances(changes, float(np.mean(widths) / TO_DEVIATION) ** 2)
-    return replace(cells[0], change=sum(changes) / len(changes), low=made.low, high=made.high)
+    interval = from_variances(changes, float(np.mean(widths) / TO_DEVIATION) ** 2)
+    return replace(cells[0], change=sum(changes) / len(changes), low=interval.low, high=interval.high)
 
 
 def _means(parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     mappings = list(parts)
-    found = {}
+    means = {}
     for name in _shared(mappings):
-        values = [value for each in mappings if (value := finite(each[name])) is not None]
+        values = [value for mapping in mappings if (value := finite(mapping[name])) is not None]
         if len(values) == len(mappings):
-            found[name] = sum(values) / len(values)
-    return found
+            means[name] = sum(values) / len(values)
+    return means
 
 
 def _shared(parts: Iterable[Mapping[str, Any]]) -> list[str]:
     mappings = list(parts)
-    return [name for name in mappings[0] if all(name in each for each in mappings)]
+    return [name for name in mappings[0] if all(name in mapping for mapping in mappings)]
 
 
 def _mean_draws(trials: Sequence[TrialResult]) -> dict[str, Any]:

@@ -23,15 +23,12 @@ from lmmcl.planning.nearby_stores import store_state
 from lmmcl.planning.trial_notes import few_examples
 from lmmcl.reports import formatting
 from lmmcl.reports.collect import collect_results
-from lmmcl.reports.flips import page_flips
-from lmmcl.runner.reporting.report_files import keep_sweep, print_table, write_report, write_tables
+from lmmcl.reports.page.page_extras import page_extras
+from lmmcl.runner.heartbeat import saying
+from lmmcl.runner.reporting.report_files import print_table, write_report, write_tables
+from lmmcl.runner.reporting.sweep_label import keep_sweep, name_note, report_folder
 from lmmcl.runner.run import Outcome, run_sweep
-from lmmcl.runner.trackers import (
-    mlflow_line,
-    report_folder,
-    start_trackers,
-    tracked_line,
-)
+from lmmcl.runner.trackers import recorded_lines, start_trackers, tracked_lines
 from lmmcl.runner.up_to_date import note_shown, page_of
 from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
@@ -52,7 +49,7 @@ def run_and_report(
     started = time.monotonic()
     ledger.check_writable()
     view = RecordView(ledger)
-    for line in store_state(sweep, ledger, view).lines():
+    for line in [*store_state(sweep, ledger, view).lines(), *filter(None, [name_note(sweep, ledger)])]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     places = destinations(cluster, mlflow or os.environ.get(MLFLOW_VARIABLE), tracking)
     folder = report_folder(ledger, sweep)
@@ -69,23 +66,26 @@ def run_and_report(
     logged: list[Path] = []
     try:
         outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
-        files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
+        with saying(console, "writing the report"):
+            files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
         for trial in outcome.results.trials:
             trackers.put(trial)
     finally:
-        deliveries = trackers.close(report=logged)
+        with saying(console, "logging the results"):
+            deliveries = trackers.close(report=logged)
     print_table(outcome.results, console)
     lines = [
         f"{outcome.counts()}; {time.monotonic() - started:.0f} s",
         f"page    {files[0] if files else f'not written: {unwritten}'}",
         f"store   {ledger.store}",
     ]
-    lines += [tracked_line(delivery, context) for delivery in deliveries]
     if outcome.failures:
         lines.append(
             f"failed  {formatting.plural(len(outcome.failures), 'trial')}; run the same command to retry; "
             f"tracebacks in {ledger.store}/failures"
         )
+    # MLflow's is last in the list of trackers' lines, and its last line is what a person copies
+    lines += [line for delivery in reversed(deliveries) for line in tracked_lines(delivery, context)]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not (unwritten or outcome.failures or any(delivery.message("") for delivery in deliveries)):
@@ -113,7 +113,7 @@ def _show_again(
         f"store   {ledger.store}",
     ]
     if places.mlflow != OFF:
-        lines.append(mlflow_line(places.mlflow or default_tracking_uri(ledger.store)))
+        lines += recorded_lines(places.mlflow or default_tracking_uri(ledger.store), sweep, ledger)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -128,7 +128,7 @@ def _write(
     try:
         keep_sweep(context.sweep, context.ledger)
         folder = report_folder(context.ledger, context.sweep)
-        files = write_report(outcome.results, folder, page_flips(context, outcome.results))
+        files = write_report(outcome.results, folder, page_extras(context, outcome.results))
         return files, [*files, *write_tables(context, outcome.results)] if tables else [], None
     except (UserError, OSError) as error:
         return [], [], error

@@ -1,23 +1,26 @@
-"""Progress that a person can follow: a live table in a terminal, one line per finished stage elsewhere."""
+"""Progress that a person can follow: a live view in a terminal, lines of text elsewhere (see `lmmcl.inspection.live_view`)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from lmmcl.config.search_settings import Stopped
+from lmmcl.inspection.live_view import StepNames, TrialLine, Work, live_view
+from lmmcl.inspection.remaining_time import StagePace, SteadyEstimate, clock, rough
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
-from lmmcl.reports.tables.name_cells import name_cells
 from lmmcl.runner.heartbeat import Heartbeat
-from lmmcl.steps.trial import Stage, Trial
+from lmmcl.steps.trial import Trial
 from lmmcl.terminal import escape_controls
+
+TOLD = 3
+"""Workers that one line of a log tells of."""
 
 
 class Display:
@@ -26,16 +29,24 @@ class Display:
     `coming` is how many stages the trials have that a search will propose; time left counts them.
     """
 
-    def __init__(self, trials: Sequence[Trial], console: Console, coming: int = 0) -> None:
-        self._console, self._coming = console, coming
-        self._started = time.monotonic()
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        console: Console,
+        coming: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._coming, self._clock = console, coming, now
+        self._started = now()
         self._trials = {trial.key: trial for trial in trials}
+        self._names: StepNames | None = None
         self._reports: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, str] = {}
-        self._notes: Mapping[str, Mapping[str, Any]] = {}
-        self._phase = ""
+        self._notes: dict[str, tuple[Mapping[str, Any], float]] = {}
+        self._phase: tuple[str, float] = ("", self._started)
+        self._pace, self._estimate = StagePace(self._started), SteadyEstimate()
         self._heartbeat = Heartbeat(self._tell)
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
+        self._live = Live(get_renderable=self._view, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -58,26 +69,36 @@ class Display:
 
     def _tell(self) -> None:
         """A line for who watches a log: what is being computed now."""
-        doing = [now for key in self._trials if (now := self._now_of(key)) not in ("", "done")]
-        more = f" (and {len(doing) - 1} more)" if len(doing) > 1 else ""
-        said = f"{doing[0]}{more}" if doing else self._phase or "waiting"
-        self._print(f"[{_clock(self._elapsed())}, {self._left()}] {escape_controls(mask(said))}")
+        works = self._works()
+        more = f" (and {len(works) - TOLD} more)" if len(works) > TOLD else ""
+        doing = "; ".join(map(str, works[:TOLD])) + more if works else self._phase[0] or "waiting"
+        self._print(f"[{clock(self._elapsed())}, {self._left()}] {escape_controls(mask(doing))}")
 
     def phase(self, doing: str) -> None:
         """What the run itself is doing before anything is computed."""
-        self._phase = doing
+        self._phase = doing, self._clock()
         if not self._console.is_terminal and self._trials:
-            self._print(f"[{_clock(self._elapsed())}] {doing}")
+            self._print(f"[{clock(self._elapsed())}] {doing}")
+
+    def note(self, text: str) -> None:
+        """Something that a person should know, and that ends nothing."""
+        self._print(f"note: {text}")
 
     def trial_opened(self, trial: Trial) -> None:
         """A search has proposed `trial`."""
         if trial.key not in self._trials:
             self._trials[trial.key] = trial
             self._coming = max(0, self._coming - len(trial.stages))
+            if self._names is not None:
+                self._names.add(trial)
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
         self._reports[trial.key] = dict(report)
+        if report["stage"]:
+            self._pace.completed(self._clock())
+        else:
+            self._pace.restart(self._clock())
         if not self._console.is_terminal:
             self._line(trial, report)
 
@@ -86,18 +107,21 @@ class Display:
 
         A step that trials share fails them all: the end of its log is printed once.
         """
-        told = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
+        reason = f"{formatting.first_line(why)} (see above)" if why in self._failures.values() else why
         self._failures[trial.key] = why
-        self._console.print(Text(f"failed: {trial.name}: {told}", style="red"), soft_wrap=True)
+        self._console.print(Text(f"failed: {trial.name}: {reason}", style="red"), soft_wrap=True)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
-        """What is running now: notes by step key."""
-        self._notes = notes
+        """What is running now: notes by step key; empty ones are of steps that wait for their turn."""
+        now = self._clock()
+        self._notes = {
+            key: (note, self._notes[key][1] if key in self._notes else now) for key, note in notes.items() if note
+        }
 
     def _line(self, trial: Trial, report: Mapping[str, Any]) -> None:
         stage = trial.stages[report["stage"]]
         taught = f"after {stage.skill.name}" if stage.skill else "pre-trained"
-        text = f"[{_clock(self._elapsed())}, {self._left()}] {trial.name} · stage {stage.number} ({taught})"
+        text = f"[{clock(self._elapsed())}, {self._left()}] {trial.name} · stage {stage.number} ({taught})"
         for measure in ("learning", "held_out_forgetting"):
             if measure in report:
                 text += f" · {measure.replace('_', ' ')} {report[measure]:+.1f}"
@@ -105,81 +129,50 @@ class Display:
             text += f" · stopped: {Stopped(**report['stopped'])}"
         self._print(text)
 
-    def _table(self) -> Table:
-        idle = self._phase and not any(self._notes.values()) and not self._reports
-        table = Table(
-            title=f"{_clock(self._elapsed())} elapsed, {self._phase if idle else self._left()}",
-            title_justify="left",
-            box=None,
-            padding=(0, 2, 0, 0),
-        )
-        heading, names = name_cells([trial.name for trial in self._trials.values()])
-        for column in (heading, "stages", "learning", "held-out", "now"):
-            table.add_column(
-                column, no_wrap=column not in (heading, "now")
-            )  # a narrow terminal shortens names, and cuts "now"
-        for (key, trial), name in zip(self._trials.items(), names, strict=True):
-            report = self._reports.get(key, {})
-            reached = report.get("stage", -1)
-            bar = "●" * (reached + 1) + "○" * (len(trial.stages) - reached - 1)
-            now = self._now_of(key)
-            measures = (_points(report, "learning"), _points(report, "held_out_forgetting"))
-            table.add_row(name, bar, *measures, _cut(now))
-        return table
+    def _view(self) -> Group:
+        works = self._works()
+        running = {name for work in works for name in work.trials}
+        lines = [self._trial_line(trial, trial.name in running) for trial in self._trials.values()]
+        doing, since = self._phase
+        idle = f"{doing} (for {clock(self._clock() - since)})" if doing and not works and not self._reports else ""
+        headline = f"{clock(self._elapsed())} elapsed, {idle or self._left()}"
+        return live_view(headline, lines, works, max(5, self._console.height - len(works) - 8))
 
-    def _now_of(self, key: str) -> str:
-        reached = self._reports.get(key, {}).get("stage", -1)
-        return "failed" if key in self._failures else self._now(self._trials[key], reached)
+    def _trial_line(self, trial: Trial, running: bool) -> TrialLine:
+        report = self._reports.get(trial.key, {})
+        failed, done = trial.key in self._failures, report.get("stage", -1) + 1
+        state = "failed" if failed else "done" if done == len(trial.stages) else ""
+        if "stopped" in report:
+            state = f"stopped: {Stopped(**report['stopped'])}"
+        measures = report.get("learning"), report.get("held_out_forgetting")
+        return TrialLine(trial.name, len(trial.stages), done, *measures, state, running and not state, failed)
 
-    def _now(self, trial: Trial, reached: int) -> str:
-        if "stopped" in self._reports.get(trial.key, {}):
-            return f"stopped: {Stopped(**self._reports[trial.key]['stopped'])}"
-        if reached + 1 >= len(trial.stages):
-            return "done"
-        stage = trial.stages[reached + 1]
-        note = self._note(stage)
-        if note is None:
-            return ""
-        doing = stage.skill.name if stage.skill else "pre-trained"
-        if "update" in note:
-            return f"{doing}: update {note['update']}/{note['updates']}, {note['updates_per_second']:.1f}/s"
-        if "benchmark" in note:
-            answered = f" {note['answered']}/{note['questions']}" if "answered" in note else ""
-            return f"{doing}: evaluating {note['benchmark']}{answered} ({note['asked']}/{note['benchmarks']})"
-        if "doing" in note:
-            return f"{doing}: {note['doing']}"
-        return f"{doing}: waiting"
-
-    def _note(self, stage: Stage) -> Mapping[str, Any] | None:
-        keys = [stage.checkpoint.key, *(parent.key for parent in stage.checkpoint.parents)]
-        keys += [step.key for step in (*stage.asked, *stage.examined)]
-        notes = [self._notes[key] for key in keys if key in self._notes]
-        return max(notes, key=len, default=None)
+    def _works(self) -> list[Work]:
+        """What the workers do now, the ones that began first at the top."""
+        if not self._notes:
+            return []
+        if self._names is None:
+            self._names = StepNames()
+            for trial in self._trials.values():
+                self._names.add(trial)
+        now = self._clock()
+        notes = sorted(dict(self._notes).items(), key=lambda item: item[1][1])
+        works = [self._names.work(key, note, now - since) for key, (note, since) in notes]
+        return [work for work in works if work is not None]
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._started
+        return self._clock() - self._started
 
     def _left(self) -> str:
-        """Time left at the pace so far; stages are taken as equally long."""
-        total = self._coming + sum(self._stages(key) for key in self._trials)
-        done = sum(report["stage"] + 1 for report in self._reports.values())
-        return f"{_clock(self._elapsed() / done * (total - done))} left" if done > len(self._reports) else "ETA unknown"
+        """Time left at the pace so far; stages are taken as equally long, and those of the pre-trained model as nothing."""
+        now = self._clock()
+        total = self._coming + sum(self._stages(key) - 1 for key in self._trials)
+        done = sum(max(0, report["stage"]) for report in self._reports.values())
+        left = self._estimate.update(self._pace.seconds_left(total - done, len(self._notes), now), now)
+        return "ETA unknown" if left is None else f"about {rough(left)} left" if total > done else "nearly done"
 
     def _stages(self, key: str) -> int:
-        """How many stages a trial walks, as far as is known."""
+        """How many stages a trial walks, as far as is known: not those after a failure or a stop."""
         report = self._reports.get(key, {})
-        return report["stage"] + 1 if "stopped" in report else len(self._trials[key].stages)
-
-
-def _cut(text: str) -> Text:
-    """One line, as much of it as there is room for; names are not read as markup."""
-    return Text(escape_controls(mask(text)), no_wrap=True, overflow="ellipsis")
-
-
-def _points(report: Mapping[str, Any], measure: str) -> str:
-    return f"{report[measure]:+.1f}" if measure in report else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+        ended = "stopped" in report or key in self._failures
+        return max(1, report.get("stage", 0) + 1) if ended else len(self._trials[key].stages)

@@ -40,11 +40,11 @@ def engine_parity(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster) -
     from lmmcl.evaluation.generate import scored
 
     first = steps[0]
-    said = []
+    answers = []
     for name in (DEFAULT, cluster.evaluation.engine):
         opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
         with opened as engine:
-            said.append(
+            answers.append(
                 [scored(step.benchmark, engine.answers(step.benchmark, step.evaluation.limit)) for step in steps]
             )
-    return [compare_engines(step.label, a, b) for step, a, b in zip(steps, *said, strict=True)]
+    return [compare_engines(step.label, a, b) for step, a, b in zip(steps, *answers, strict=True)]

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.leases import Held
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -25,6 +26,9 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
+
+if TYPE_CHECKING:
+    from lmmcl.weights.expert_routing import Routing
 
 LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
@@ -43,7 +47,7 @@ def compute(
     with leased(steps, ledger, cluster) as lease, neutral_environment(launched=launched):
         if not lease.steps:
             return False
-        step = lease.steps[0]
+        step, progress = lease.steps[0], _noted(progress, lease.held)
         waits = not ledger.is_local and ledger.deferred_key == step.key
         use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
         match step:
@@ -58,10 +62,12 @@ def compute(
                 with announced(step, ledger, cluster.training):
                     finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
             case Pretrained():
+                progress(step.key, {"doing": "reading the model's files"})
                 from lmmcl.weights.checkpoint import ensure_pretrained
 
                 ensure_pretrained(step, ledger)
             case Merge():
+                progress(step.key, {"doing": "merging weights"})
                 from lmmcl.weights.merging import merge
 
                 gpus = cluster.training.gpus_per_worker if step.rule.needs_model else 0
@@ -79,6 +85,16 @@ def compute(
         return waits
 
 
+def _noted(progress: Progress, held: Held) -> Progress:
+    """Progress that the lease of the work shows, too: `lmmcl status` reads it from the store."""
+
+    def tell(key: str, note: dict[str, Any]) -> None:
+        held.note = note
+        progress(key, note)
+
+    return tell
+
+
 def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> None:
     """Record what `compute` left on this node; needs nothing but the network."""
     with leased([step], ledger, cluster) as lease:
@@ -89,10 +105,14 @@ def upload_checkpoint(step: Checkpoint, ledger: Ledger, cluster: Cluster) -> Non
 def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress) -> None:
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     first, name = steps[0], cluster.evaluation.engine
-    progress(first.checkpoint.key, {"doing": LOADING})
+    progress(first.key, {"doing": LOADING})
     from lmmcl.evaluation.evaluate import record_scores
     from lmmcl.evaluation.probes import Subject, record_probe
+    from lmmcl.weights.expert_routing import routing_of
 
+    if routing := routing_of(first.checkpoint, ledger):
+        _ask_experts(routing, steps, ledger, cluster, progress)
+        return
     if name != "transformers":
         steps = _ask_engine(name, steps, ledger, cluster, progress)
         if not steps:
@@ -111,13 +131,43 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     )
     for number, step in enumerate(steps, start=1):
         note = {"benchmark": step.label, "asked": number, "benchmarks": len(steps)}
-        progress(first.checkpoint.key, note)
+        progress(first.key, note)
         if isinstance(step, Evaluate):
             model, processor = subject.model, subject.processor
-            told = partial(_tell_answered, progress, first.checkpoint.key, note)
-            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=told)
+            on_answer = partial(_tell_answered, progress, first.key, note)
+            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=on_answer)
         else:
             record_probe(step, ledger, subject)
+
+
+def _ask_experts(
+    routing: Routing, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+) -> None:
+    """Ask several benchmarks of a checkpoint with experts; raises UserError for what needs a single model."""
+    from lmmcl.evaluation.expert_answers import record_routed
+
+    asked = [step for step in steps if isinstance(step, Evaluate)]
+    first, what = steps[0].checkpoint, f"{steps[0].checkpoint.label} answers with several experts"
+    if len(asked) < len(steps):
+        raise UserError(
+            f"{what}, and a probe looks into a single model; remove the probes, or name an expert", file=first.path
+        )
+    if (engine := cluster.evaluation.engine) != "transformers":
+        raise UserError(
+            f"{what}, and {engine} loads one model; allowed: engine: transformers", place="evaluation.engine"
+        )
+    with images_decoded(_shown(asked)):
+        record_routed(
+            asked,
+            ledger,
+            routing,
+            _loader(steps[0], ledger, cluster),
+            first.model.load_processor(),
+            batch_size=cluster.evaluation.batch_size,
+            tell=lambda number, step: progress(
+                first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)}
+            ),
+        )
 
 
 def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered: int, questions: int) -> None:
@@ -127,7 +177,7 @@ def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered:
 def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
     """The user's own images that these steps show."""
     asked = [step for step in steps if isinstance(step, Evaluate)]
-    return [each for step in asked for each in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
+    return [example for step in asked for example in shown_by("benchmark", step.benchmark, step.evaluation.limit)]
 
 
 def _ask_engine(
@@ -145,7 +195,7 @@ def _ask_engine(
             with images_decoded(_shown(asked)):
                 engine = stack.enter_context(opened)
             for number, step in enumerate(asked, start=1):
-                progress(first.checkpoint.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
+                progress(first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
                 record_answers(step, ledger, engine)
     return [step for step in steps if not isinstance(step, Evaluate)]
 
@@ -162,6 +212,12 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         device=device,
         attention=cluster.evaluation.attention,
     )
+
+
+def load_libraries() -> None:
+    """Import what asking questions needs, so that a process that is to ask has it by then."""
+    from lmmcl.evaluation import evaluate, probes  # noqa: F401
+    from lmmcl.weights import checkpoint  # noqa: F401
 
 
 def use_threads(cpus: float) -> None:

@@ -41,10 +41,9 @@ class ConcurrentScheduler(StepScheduler):
 
         A waiter that is cancelled takes no computation down, for others may wait for it too.
         """
-        for step in steps:
-            self._prefetched.discard(step.key)
-            if (error := self._errors.pop(step.key, None)) is not None:
-                raise error
+        self._prefetched.difference_update(step.key for step in steps)
+        if errors := [self._errors.pop(step.key) for step in steps if step.key in self._errors]:
+            raise errors[0]
         if new := [step for step in steps if step.key not in self._in_flight]:
             self._launch(new)
         for task in {self._in_flight[step.key] for step in steps}:
@@ -57,6 +56,12 @@ class ConcurrentScheduler(StepScheduler):
         """
         self._errors.pop(step.key, None)
         self._start([step])
+
+    def prefetch_scores(self, steps: Sequence[ScoringStep]) -> None:
+        """As `prefetch`, for the scoring steps of one checkpoint, which are computed together."""
+        if new := [step for step in steps if step.key not in self._in_flight and step.key not in self._errors]:
+            self._prefetched.update(step.key for step in new)
+            self._launch(new)
 
     def _start(self, steps: Sequence[Checkpoint]) -> None:
         for step in steps:

@@ -12,6 +12,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import explain
 from lmmcl.ledger import Ledger
 from lmmcl.runner.execute import Progress, compute
+from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
 from lmmcl.runner.scheduler import StepScheduler
 from lmmcl.runner.trial_driver import RunListener, walk
 from lmmcl.search.proposer import Searching
@@ -25,9 +26,19 @@ def inline_scheduler(ledger: Ledger, cluster: Cluster, progress: Progress) -> St
 
 
 def run_inline(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
+    trials: Sequence[Trial],
+    ledger: Ledger,
+    cluster: Cluster,
+    watcher: RunListener,
+    searching: Searching,
+    rows: Sequence[RowsToCheck],
 ) -> None:
-    """Walk `trials`, then those that `searching` proposes, one stage at a time (see `_turns`)."""
+    """Walk `trials`, then those that `searching` proposes, one stage at a time (see `_turns`).
+
+    Raises UserError for `rows` that cannot be read or answered.
+    """
+    report_rows(*examine_rows(rows), watcher.note)
+    watcher.begin()
     scheduler = inline_scheduler(ledger, cluster, lambda key, note: watcher.running({key: note}))
     for walking in _turns(trials, scheduler, watcher, searching):
         try:
@@ -58,8 +69,8 @@ def _turns(
     One trial after the other; where an ASHA scheduler compares them, the listed ones take turns, a stage each.
     """
     listed = [_Walking(trial, walk(trial, scheduler, ahead=False)) for trial in trials]
-    for group in [listed] if searching.halving else [[each] for each in listed]:
-        while group := [each for each in group if not each.is_over]:
+    for group in [listed] if searching.halving else [[turn] for turn in listed]:
+        while group := [turn for turn in group if not turn.is_over]:
             yield from group
     for proposer in searching.proposers:
         while (proposal := proposer.next()) is not None:

@@ -16,7 +16,7 @@ from lmmcl.tasks.examples import Example
 
 
 @dataclass
-class _ToDo:
+class RowsToCheck:
     """The skills still to be taught to a model and the benchmarks still to be evaluated, each once."""
 
     model: LMM
@@ -30,34 +30,47 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
     Raises UserError for each benchmark where that is true of most questions, and for the first row of each skill and benchmark
     that spells a control token which the tokenizer cannot read as plain text.
     """
-    from lmmcl.evaluation.attainable import attainable
+    report_rows(*examine_rows(rows_to_check(steps, ledger)), say)
 
-    refused: list[UserError] = []
-    for each in _to_do(steps, ledger):
-        processor = each.model.load_processor()
-        if unreadable := _unreadable(processor, each):
-            refused += unreadable
-            continue
-        for step in each.asked.values():
-            try:
-                result = attainable(each.model.name, processor, step.benchmark, step.evaluation.limit)
-                result.check()
-            except UserError as error:
-                refused.append(error)
-            else:
-                for note in result.notes():
-                    say(note)
+
+def report_rows(notes: Sequence[str], refused: Sequence[UserError], say: Callable[[str], None]) -> None:
+    """Say what `examine_rows` found; raises UserError for what it refused."""
+    for note in notes:
+        say(note)
     if refused:
         raise refused[0] if len(refused) == 1 else UserError("\n" + "\n".join(str(error) for error in refused))
 
 
-def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
-    found: dict[str, _ToDo] = {}
+def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError]]:
+    """What is to be said of these rows, and what keeps them from being taught or asked. Loads processors, and so the libraries."""
+    from lmmcl.evaluation.attainable import attainable
+
+    notes: list[str] = []
+    refused: list[UserError] = []
+    for todo in rows:
+        processor = todo.model.load_processor()
+        if unreadable := _unreadable(processor, todo):
+            refused += unreadable
+            continue
+        for step in todo.asked.values():
+            try:
+                result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
+                result.check()
+            except UserError as error:
+                refused.append(error)
+            else:
+                notes += result.notes()
+    return notes, refused
+
+
+def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
+    """What of the steps that are not recorded yet is to be checked, by model."""
+    by_model: dict[str, RowsToCheck] = {}
     for step in steps:
         if not isinstance(step, Finetune | Evaluate):
             continue
         model = step.model if isinstance(step, Finetune) else step.checkpoint.model
-        todo = found.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), _ToDo(model))
+        todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), RowsToCheck(model))
         if isinstance(step, Finetune):
             name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
             if name not in todo.taught and ledger.find(step) is None:
@@ -66,10 +79,10 @@ def _to_do(steps: Iterable[Step], ledger: Ledger) -> list[_ToDo]:
             name = json.dumps([step.benchmark.identity(), step.evaluation.limit], sort_keys=True)
             if name not in todo.asked and ledger.find(step) is None:
                 todo.asked[name] = step
-    return [todo for todo in found.values() if todo.taught or todo.asked]
+    return [todo for todo in by_model.values() if todo.taught or todo.asked]
 
 
-def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
+def _unreadable(processor: Any, todo: RowsToCheck) -> list[UserError]:
     """The first row of each skill and benchmark that the tokenizer cannot read; none of them is read where it can read any."""
     if getattr(processor.tokenizer, "is_fast", False):
         return []
@@ -77,8 +90,8 @@ def _unreadable(processor: Any, todo: _ToDo) -> list[UserError]:
     asked = [
         (f"benchmark {step.benchmark.name}", step.benchmark.take(step.evaluation.limit)) for step in todo.asked.values()
     ]
-    found = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
-    return [error for error in found if error is not None]
+    errors = [_first_unreadable(processor, examples, file) for file, examples in (*taught, *asked)]
+    return [error for error in errors if error is not None]
 
 
 def _first_unreadable(processor: Any, examples: Sequence[Example], file: str) -> UserError | None:

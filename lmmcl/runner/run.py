@@ -23,7 +23,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
 from lmmcl.runner.heartbeat import saying
-from lmmcl.runner.preflight import check_rows
+from lmmcl.runner.preflight import RowsToCheck, rows_to_check
 from lmmcl.runner.reporting.pack_finished import pack_finished
 from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
@@ -111,6 +111,15 @@ class ProgressReporter:
         """What the run itself is doing before anything is computed."""
         self._display.phase(doing)
 
+    def note(self, text: str) -> None:
+        """Something that a person should know, and that ends nothing."""
+        self._display.note(text)
+
+    def begin(self) -> None:
+        """What earlier runs left of these trials goes: half-written files, and why they failed then."""
+        self._ledger.remove_abandoned()
+        forget_failures(self._ledger, self._context.sweep.trials)
+
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
         self.runs.add(computed_by())
@@ -145,7 +154,7 @@ def run_sweep(
     """
     ledger = context.ledger
     with saying(console, "checking the data, and what this machine can hold"):
-        unfinished, searching = _prepare(context, cluster, console, inline=inline)
+        unfinished, searching, rows = _prepare(context, cluster, inline=inline)
     with Display(unfinished, console, searching.coming_stages) as display:
         following = ProgressReporter(context, display, tracker)
         if unfinished or searching.proposers:
@@ -154,8 +163,10 @@ def run_sweep(
                 from lmmcl.runner.inline import run_inline as run_trials
             else:
                 following.phase("starting Ray")
-                from lmmcl.runner.ray_backend.tune import run_on_ray as run_trials
-            run_trials(unfinished, ledger, cluster, following, searching)
+                from lmmcl.runner.ray_backend.backend import run_on_ray as run_trials
+            run_trials(unfinished, ledger, cluster, following, searching, rows)
+        else:
+            following.begin()
     context.refresh()  # other runs may have proposed trials of the same search
     view = RecordView(ledger)
     if cluster.pack:
@@ -166,8 +177,13 @@ def run_sweep(
     return Outcome(results, following.failures, len(following.before), *following.counts())
 
 
-def _prepare(context: RunContext, cluster: Cluster, console: Console, *, inline: bool) -> tuple[list[Trial], Searching]:
-    """The trials that are not finished and the searches, once it is known that they can be computed here; raises UserError."""
+def _prepare(
+    context: RunContext, cluster: Cluster, *, inline: bool
+) -> tuple[list[Trial], Searching, list[RowsToCheck]]:
+    """The trials that are not finished, the searches, and the rows that a process with the libraries is still to check.
+
+    All else is known by then to be computable here; raises UserError.
+    """
     sweep, ledger = context.sweep, context.ledger
     view = RecordView(ledger)
     seen = context.reading(view.find)
@@ -180,11 +196,5 @@ def _prepare(context: RunContext, cluster: Cluster, console: Console, *, inline:
     proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
     check_inputs([*unfinished, *proposed])
     check_overlaps(sweep, [*unfinished, *proposed])
-    check_rows(
-        (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values()),
-        ledger,
-        lambda note: console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True),
-    )
-    ledger.remove_abandoned()
-    forget_failures(ledger, sweep.trials)
-    return unfinished, searching
+    steps = (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values())
+    return unfinished, searching, rows_to_check(steps, ledger)

@@ -122,4 +122,4 @@ def _parents(steps: Sequence[Checkpoint | ScoringStep]) -> list[Checkpoint]:
 
 def _bases(steps: Sequence[Checkpoint | ScoringStep]) -> list[Checkpoint]:
     """The checkpoints that the deltas of recorded ones lie over: without them these cannot be loaded."""
-    return [parent for step in steps if isinstance(step, CheckpointStep) for parent in step.parents[:1]]
+    return [base for step in steps if isinstance(step, CheckpointStep) for base in step.bases]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,24 +16,36 @@ from lmmcl.ledger import Ledger
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.reports.results import SweepResults
+from lmmcl.runner.reporting.sweep_label import identify, report_folder
 from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.background import BackgroundTracker, BackgroundTrackers, Delivery
-from lmmcl.tracking.database import SERVERS, check_reachable, default_artifact_location, default_tracking_uri
+from lmmcl.tracking.database import (
+    SERVERS,
+    check_reachable,
+    default_artifact_location,
+    default_tracking_uri,
+    sqlite_file,
+)
 from lmmcl.tracking.destinations import OFF, SHOWN_AS, Destinations, WriterProcess, how_to_look
-from lmmcl.tracking.extras import Answers, view_address
+from lmmcl.tracking.extras import Answers
+from lmmcl.tracking.first_screen import trials_address
+from lmmcl.tracking.server_version import are_views_supported
+from lmmcl.tracking.sqlite_file import experiment_id
+from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
-BESIDE = "lmmcl-reports"
-"""Where pages go if the store is elsewhere."""
+UI = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers unless `--port` says otherwise."""
 
 
 def start_trackers(places: Destinations, context: RunContext) -> BackgroundTrackers:
     """Every tracker that is asked for, each on a thread of its own."""
-    made = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
+    trackers = [] if places.mlflow == OFF else [_background(_uri(places, context.ledger), context)]
     for name in places.beside:
         connect = partial(_writer, name, tracker_folder(name, context))
-        made.append(BackgroundTracker(name, context.sweep.name, connect=connect, tracker=name))
-    return BackgroundTrackers(made)
+        label = identify(context.sweep, context.ledger).name
+        trackers.append(BackgroundTracker(name, label, connect=connect, tracker=name))
+    return BackgroundTrackers(trackers)
 
 
 def _uri(places: Destinations, ledger: Ledger) -> str:
@@ -42,7 +55,13 @@ def _uri(places: Destinations, ledger: Ledger) -> str:
 def _background(uri: str, context: RunContext) -> BackgroundTracker:
     check_reachable(uri)
     connect = partial(Tracker, extras=Answers(context).extras)
-    return BackgroundTracker(uri, context.sweep.name, artifact_location(uri, context.ledger), connect=connect)
+    return BackgroundTracker(uri, _identity(context), artifact_location(uri, context.ledger), connect=connect)
+
+
+def _identity(context: RunContext) -> SweepIdentity:
+    """The sweep as MLflow tells it apart: a file of the same path, in another container say, may have another store."""
+    identity = identify(context.sweep, context.ledger)
+    return replace(identity, origin=f"{identity.origin or 'Python'} in {mask(context.ledger.store)}")
 
 
 def _writer(name: str, folder: Path, uri: str, sweep: str, artifacts: str | None) -> WriterProcess:
@@ -54,23 +73,33 @@ def tracker_folder(name: str, context: RunContext) -> Path:
     return (report_folder(context.ledger, context.sweep) / name).absolute()
 
 
-def tracked_line(delivery: Delivery, context: RunContext) -> str:
+def tracked_lines(delivery: Delivery, context: RunContext) -> list[str]:
     """What the last lines of a run say of a tracker: what did not arrive, or how to look at it."""
     sent = f"{context.sweep.words} --store {shlex.quote(mask(context.ledger.store))}"
     name = delivery.tracker
     if (message := delivery.message(sent)) is not None:
-        return message
+        return [message]
+    label = identify(context.sweep, context.ledger).name
     if name:
-        look = how_to_look(name, context.sweep.name, tracker_folder(name, context))
-        return f"{SHOWN_AS[name]:7} {look}"
-    return mlflow_line(delivery.uri)
+        look = how_to_look(name, label, tracker_folder(name, context))
+        return [f"{SHOWN_AS[name]:7} {look}"]
+    other = "" if delivery.experiment in ("", label) else f" (experiment {delivery.experiment!r}: another has the name)"
+    return mlflow_lines(delivery.uri, delivery.address, other)
 
 
-def mlflow_line(uri: str) -> str:
-    """How to look at what MLflow holds."""
-    is_server = urlsplit(uri).scheme in SERVERS  # `mlflow ui` is for databases
-    look = mask(uri) if is_server else f"mlflow ui --backend-store-uri {shlex.quote(mask(uri))}"
-    return f"{'MLflow':7} {look}"
+def recorded_lines(uri: str, sweep: Sweep, ledger: Ledger) -> list[str]:
+    """How to look at a sweep in a database that shows it already; imports no MLflow."""
+    file = sqlite_file(uri)
+    experiment = experiment_id(file, identify(sweep, ledger).name) if file else None
+    return mlflow_lines(uri, trials_address(experiment, view=are_views_supported(uri)) if experiment else "")
+
+
+def mlflow_lines(uri: str, address: str, other: str = "") -> list[str]:
+    """How to look at the trials in MLflow: the address on a server; else the command that starts one, and the address then."""
+    if urlsplit(uri).scheme in SERVERS:
+        return [f"MLflow  {mask(uri).rstrip('/')}/{address}{other}"]
+    command = f"MLflow  mlflow ui --backend-store-uri {shlex.quote(mask(uri))}{other}"
+    return [command, f"        then open {UI}/{address}"] if address else [command]
 
 
 def artifact_location(uri: str, ledger: Ledger) -> str | None:
@@ -80,33 +109,30 @@ def artifact_location(uri: str, ledger: Ledger) -> str | None:
     return default_artifact_location(ledger.store)
 
 
-def report_folder(ledger: Ledger, sweep: Sweep) -> Path:
-    """Where a run writes its page: in a local store, else beside the work."""
-    root = Path(ledger.store if ledger.is_local else BESIDE)
-    return root / "reports" / sweep.name
-
-
 def fill_mlflow(
     results: SweepResults, uri: str, context: RunContext, console: Console, report: Callable[[], Sequence[Path]]
 ) -> None:
     """Log every trial, and the files that `report` writes, to the MLflow store at `uri`."""
     check_reachable(uri)
-    name, ledger = context.sweep.name, context.ledger
-    tracker = Tracker(uri, name, artifact_location(uri, ledger), extras=Answers(context).extras)
+    sweep = _identity(context)
+    tracker = Tracker(uri, sweep, artifact_location(uri, context.ledger), extras=Answers(context).extras)
     for trial in results.trials:
         tracker.log_trial(trial, running=False)
     tracker.log_report(report())
-    console.print(f"{formatting.plural(len(results.trials), 'trial')} in {uri}", soft_wrap=True)
-    console.print(f"trade-off  MLFLOW-ADDRESS/{view_address(tracker.experiment_id)}", soft_wrap=True, highlight=False)
+    other = "" if tracker.experiment == sweep.name else f", as {tracker.experiment!r}: another sweep has the name there"
+    lines = [f"{formatting.plural(len(results.trials), 'trial')} in {mask(uri)}{other}"]
+    for line in [*lines, *mlflow_lines(uri, tracker.address)]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def fill_tracker(results: SweepResults, name: str, context: RunContext, console: Console) -> None:
     """Write every trial to a tracker beside MLflow."""
-    writer = WriterProcess(name, context.sweep.name, tracker_folder(name, context))
+    label = identify(context.sweep, context.ledger).name
+    writer = WriterProcess(name, label, tracker_folder(name, context))
     for trial in results.trials:
         writer.log_trial(trial, running=False)
     writer.close()
-    look = how_to_look(name, context.sweep.name, tracker_folder(name, context))
+    look = how_to_look(name, label, tracker_folder(name, context))
     console.print(
         f"{formatting.plural(len(results.trials), 'trial')} in {name}: {look}", soft_wrap=True, highlight=False
     )

@@ -38,13 +38,19 @@ class RunListener(Protocol):
     def phase(self, doing: str) -> None:
         """What the run itself is doing before anything is computed."""
 
+    def note(self, text: str) -> None:
+        """Something that a person should know, and that ends nothing."""
+
+    def begin(self) -> None:
+        """All is checked; from here on steps are computed."""
+
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
 
 
 def new_matrix(trial: Trial) -> ScoreMatrix:
     """An empty matrix with the columns of `trial`."""
-    return ScoreMatrix(trial.targets, [each.name for each in trial.held_out])
+    return ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
 
 
 def sample_scores(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -76,5 +82,5 @@ def walk(trial: Trial, steps: Steps, *, ahead: bool = True) -> Iterator[dict[str
 
 def run_trial(trial: Trial, steps: Steps, report: Callable[[dict[str, Any]], None], *, ahead: bool = True) -> None:
     """Walk `trial` to its end (see `walk`); `report` is called after each stage."""
-    for each in walk(trial, steps, ahead=ahead):
-        report(each)
+    for result in walk(trial, steps, ahead=ahead):
+        report(result)

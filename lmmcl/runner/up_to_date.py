@@ -62,6 +62,6 @@ def _state(sweep: Sweep, ledger: Ledger, view: RecordView, places: Destinations)
         database = local_stamp(str(file)) if file else None
         if database is None:
             return None
-    said = hashlib.sha256(resolved(context.sweep).encode()).hexdigest()
-    made = {"lmmcl": __version__, "commit": source_commit(), "store": ledger.store}
-    return {**made, "sweep": said, "records": view.fingerprint(steps.values()), "mlflow": database}
+    digest = hashlib.sha256(resolved(context.sweep).encode()).hexdigest()
+    source = {"lmmcl": __version__, "commit": source_commit(), "store": ledger.store}
+    return {**source, "sweep": digest, "records": view.fingerprint(steps.values()), "mlflow": database}

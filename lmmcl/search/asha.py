@@ -64,8 +64,8 @@ class AshaScheduler:
             self._added.add(trial.key)
             scheduler.on_trial_add(nobody, named)
         self._seen[(*_group(trial), stage)][trial.key] = measures[metric]
-        said = scheduler.on_trial_result(nobody, named, {"stage": stage, metric: measures[metric]})
-        return said != TrialScheduler.STOP
+        decision = scheduler.on_trial_result(nobody, named, {"stage": stage, metric: measures[metric]})
+        return decision != TrialScheduler.STOP
 
     def _scheduler(self, trial: Trial) -> ASHAScheduler:
         group, settings = _group(trial), self._settings

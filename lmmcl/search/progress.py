@@ -64,17 +64,19 @@ class SweepProgress:
 
     def _stopped(self, trial: Trial) -> Stopped | None:
         """The first reason to end before the last stage; a rule that only the last stage breaks ends nothing."""
-        found = [self._decisions.stopped(trial)] if self._decisions else []
+        candidates = [self._decisions.stopped(trial)] if self._decisions else []
         if trial.stop:
-            made = enumerate(self.measures(trial)[: len(trial.stages) - 1])
-            found.append(next((hit for stage, each in made if (hit := budget_broken(trial.stop, stage, each))), None))
-        return min((each for each in found if each), key=lambda stopped: stopped.stage, default=None)
+            measured = enumerate(self.measures(trial)[: len(trial.stages) - 1])
+            candidates.append(
+                next((hit for stage, values in measured if (hit := budget_broken(trial.stop, stage, values))), None)
+            )
+        return min((values for values in candidates if values), key=lambda stopped: stopped.stage, default=None)
 
     def measures(self, trial: Trial) -> list[Mapping[str, float]]:
         """The measures after each stage, up to the first that lacks a score."""
-        scores, found = self._scores.setdefault(trial.key, {}), self._measures.setdefault(trial.key, [])
+        scores, measures = self._scores.setdefault(trial.key, {}), self._measures.setdefault(trial.key, [])
         targets, held_out = trial.targets, tuple(b.name for b in trial.held_out)
-        for stage in trial.stages[len(found) :]:
+        for stage in trial.stages[len(measures) :]:
             records = [self._find(step) for step in stage.evaluations]
             if any(record is None for record in records):
                 break
@@ -82,8 +84,8 @@ class SweepProgress:
                 assert record is not None
                 scores[stage.number, record["label"]] = 100.0 * float(np.asarray(record["sample_scores"], float).mean())
             measured = all_measures(Run(targets, held_out, scores), stage.number)
-            found.append({name: float(value) for name, value in measured.items()})
-        return found
+            measures.append({name: float(value) for name, value in measured.items()})
+        return measures
 
 
 def wanted_steps(sweep: Sweep, walks: SweepProgress) -> dict[str, Step]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 20
 """How often Optuna is asked again when it proposes a point that it proposed before."""
 MOST_FAILURES = 3
-"""Trials that may fail one after the other before no more points are proposed: what is broken would use them all up unlearnt."""
+"""Trials that may fail in a row before no more points are proposed: what is broken would use all of them up."""
 MOST_LISTED = 100_000
 LEAST_BROKEN = 1e-6
 
@@ -118,7 +118,9 @@ class Proposer:
     def remaining(self) -> int:
         """How many trials will be handed out at most."""
         known = self._proposals.known[self._next :]
-        return self._proposals.left + sum(not is_finished(each.trial, self._ledger, self._walks) for each in known)
+        return self._proposals.left + sum(
+            not is_finished(proposal.trial, self._ledger, self._walks) for proposal in known
+        )
 
     def next(self) -> tuple[int, Trial] | None:
         """The next trial to walk, with the number of its point; None when there are no more."""
@@ -153,7 +155,7 @@ class Proposer:
         """A new point, kept in the store before anybody walks it."""
         assert self._seeker is not None, "`next` made it"
         number = self._next
-        seen = [each.point for each in self._proposals.known]
+        seen = [proposal.point for proposal in self._proposals.known]
         for attempt in range(ATTEMPTS):
             point = self._seeker.propose(number, attempt)
             if point not in seen:
@@ -176,7 +178,7 @@ class Proposer:
         from lmmcl.search.optuna import OptunaSampler
 
         self._attempts.clear()
-        seeker = OptunaSampler(self.space, [each.point for each in self._proposals.known])
+        seeker = OptunaSampler(self.space, [proposal.point for proposal in self._proposals.known])
         for number in range(self._next):
             seeker.again(number)
             if number not in self._open:

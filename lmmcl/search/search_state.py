@@ -62,8 +62,8 @@ class Proposals:
     def read(self) -> None:
         """Look for points that were added since."""
         try:
-            while self.left > 0 and (found := self._read(len(self._known))) is not None:
-                self._known.append(found)
+            while self.left > 0 and (proposal := self._read(len(self._known))) is not None:
+                self._known.append(proposal)
         except DamagedError as error:  # what comes after it is found again when it is replaced
             WARNINGS.say(error)
 
@@ -72,10 +72,10 @@ class Proposals:
         number = len(self._known)
         trial = self.space.trial(point)
         text = json.dumps({"number": number, "point": dict(point), "trial": trial.key, "name": trial.name}, indent=1)
-        found = _created(self._ledger.files, self._file(number), text, lambda: self._read(number))
-        assert found is not None, f"{self._file(number)} was written a moment ago"
-        self._known.append(found)
-        return found
+        proposal = _created(self._ledger.files, self._file(number), text, lambda: self._read(number))
+        assert proposal is not None, f"{self._file(number)} was written a moment ago"
+        self._known.append(proposal)
+        return proposal
 
     def _file(self, number: int) -> str:
         return f"{FOLDER}/{self.space.key}/{number:05d}.json"
@@ -167,7 +167,7 @@ class Decisions:
         for name in self._ledger.files.matches(f"{self._folder}/*.json"):
             if name not in self._known:
                 try:
-                    self._known |= {name: found} if (found := self._read(name)) is not None else {}
+                    self._known |= {name: decision} if (decision := self._read(name)) is not None else {}
                 except DamagedError as error:
                     WARNINGS.say(error)
 

@@ -60,6 +60,11 @@ class CheckpointStep(StepBase):
     def path(self) -> str:
         return f"checkpoints/{self.model.label}/{self.label}-{self.key}"
 
+    @property
+    def bases(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that must be there for this one to be loaded: the one that its delta lies over."""
+        return self.parents[:1]
+
 
 @dataclass(frozen=True)
 class Pretrained(CheckpointStep):
@@ -190,12 +195,14 @@ class Merge(CheckpointStep):
     Where mitigations are combined, the only one may be the merge before.
 
     The result is stored as what differs from `anchor`. `rule.continues_from` decides what is the anchor and which
-    fine-tunes are combined (see `Trial`); it enters the key through the parents.
+    fine-tunes are combined (see `Trial`); it enters the key through the parents. A rule that routes combines nothing: the
+    fine-tunes stay experts, and from two on `router` chooses among them.
     """
 
     anchor: Checkpoint
     finetunes: tuple[Finetune | Merge, ...]
     rule: MergeMitigation[Any]
+    router: Finetune | None = None
     kind = "merge"
 
     @property
@@ -216,7 +223,16 @@ class Merge(CheckpointStep):
 
     @property
     def parents(self) -> tuple[Checkpoint, ...]:
-        return (self.anchor, *self.finetunes)
+        return (self.anchor, *self.finetunes, *([self.router] if self.router else []))
+
+    @property
+    def experts(self) -> tuple[Finetune, ...]:
+        """The fine-tunes that answer, one for each skill; none where they are merged."""
+        return tuple(tuned for tuned in self.finetunes if isinstance(tuned, Finetune)) if self.rule.routes else ()
+
+    @property
+    def bases(self) -> tuple[Checkpoint, ...]:
+        return self.parents if self.rule.routes else self.parents[:1]
 
     def fields(self) -> dict[str, Any]:
         return {"rule": self.rule.identity()}

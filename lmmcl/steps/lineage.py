@@ -9,13 +9,13 @@ from lmmcl.tasks.skills import Skill
 def stages_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[Checkpoint]:
     """The fine-tunes on the way to `checkpoint` (from `since` on), oldest first; of a merge its latest. A checkpoint that was
     read back from the ledger stands for itself, for it knows no more."""
-    found: list[Checkpoint] = []
+    stages: list[Checkpoint] = []
     at = checkpoint
     while at.parents and (since is None or at.key != since.key):
         stage = at.tuned if isinstance(at, Merge) else at
-        found.append(stage)
+        stages.append(stage)
         at = stage.parents[0]
-    return found[::-1]
+    return stages[::-1]
 
 
 def skills_of(checkpoint: Checkpoint, since: Checkpoint | None = None) -> list[Skill]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import Mitigation
+from lmmcl.methods.recipes.adapters import Adapter
 from lmmcl.methods.recipes.recipe import Recipe
 
 
@@ -51,14 +52,25 @@ def _check_mitigation(stages: Mapping[int, StageSettings], number: int, place: s
 
 
 def _check_experts(stages: Sequence[StageSettings], place: str) -> None:
-    kinds = {recipe.adapter is not None and recipe.adapter.kind == "moe" for recipe in (s.recipe for s in stages)}
-    if len(kinds) > 1:
-        odd = next(settings for settings in stages if settings.places)
-        raise UserError(
-            "some stages of a trial add experts (moe) and others do not; experts stay in the model, so allowed: moe in all stages "
-            "or in none",
-            place=odd.place("recipe", f"{place}.recipe"),
+    """Experts stay in the model: later stages train those that there are, in the same layers or in more."""
+    adapters = [settings.recipe.adapter for settings in stages]
+    growing = [adapter for adapter in adapters if adapter is not None and adapter.adds_experts]
+    if not growing or all(adapter in growing and _same_experts(adapter, growing[0]) for adapter in adapters):
+        return
+    odd = next(settings for settings in stages if settings.places)
+    kinds = sorted({adapter.kind for adapter in growing})
+    if len(growing) < len(adapters):
+        problem = (
+            f"some stages of a trial add experts ({', '.join(kinds)}) and others do not; experts stay in the model, so allowed: "
+            f"{' or '.join(kinds)} in all stages or in none"
         )
+    else:
+        problem = "the stages of a trial add different experts, and experts stay in the model; allowed: the same in all stages"
+    raise UserError(problem, place=odd.place("recipe", f"{place}.recipe"))
+
+
+def _same_experts(one: Adapter | None, other: Adapter) -> bool:
+    return one is not None and one.model_copy(update={"targets": other.targets}) == other
 
 
 def _check_merges(stages: Sequence[StageSettings], place: str) -> None:

@@ -14,6 +14,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, Merge, Pretrained, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import count_trained
+from lmmcl.steps.expert_merge import merge_of
 from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -101,12 +102,12 @@ class Trial:
     @property
     def mitigations(self) -> tuple[Mitigation, ...]:
         """The mitigations of all stages, each once; of combinations what they consist of."""
-        found: list[Mitigation] = []
+        distinct: list[Mitigation] = []
         for settings in self.settings.values():
             for part in settings.mitigation.parts if settings.mitigation else ():
-                if part not in found:
-                    found.append(part)
-        return tuple(found)
+                if part not in distinct:
+                    distinct.append(part)
+        return tuple(distinct)
 
     @property
     def key(self) -> str:
@@ -123,7 +124,7 @@ class Trial:
     def targets(self) -> tuple[str | tuple[str, ...], ...]:
         """The names of the skills' own benchmarks in the order of learning; a tuple where one stage teaches several."""
         names = [tuple(benchmark.name for benchmark in skill.benchmarks) for skill in self.skills]
-        return tuple(each[0] if len(each) == 1 else each for each in names)
+        return tuple(target[0] if len(target) == 1 else target for target in names)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -157,7 +158,7 @@ class Trial:
             return tuned, tuned
         first, *later = merges
         anchor = before if first.continues_from == "merged" else base
-        merged = Merge(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
+        merged = merge_of(anchor, (*taught, tuned) if first.continues_from == "base" else (tuned,), first)
         for rule in later:  # each makes of the result of the one before what it would make of a fine-tune
             merged = Merge(anchor, (merged,), rule)
         return tuned, merged
@@ -166,7 +167,7 @@ class Trial:
     def _continues_from(self) -> str | None:
         """Where merges say that the next stage starts; None in a trial without merges."""
         protected = (settings.mitigation for settings in self.settings.values() if settings.mitigation)
-        return next((each.merges[0].continues_from for each in protected if each.merges), None)
+        return next((mitigation.merges[0].continues_from for mitigation in protected if mitigation.merges), None)
 
     def _finetune(self, start: Checkpoint, skill: Skill, settings: StageSettings) -> Finetune:
         during = settings.mitigation.in_training if settings.mitigation else None
@@ -186,14 +187,14 @@ class Trial:
         return self.evaluation.looks_inside or any(probe.updates for probe in self.probes)
 
     def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[SnapshotPoint, ...]:
-        found = []
+        moments = []
         for update in self._updates(tuned, last):
             end = last or tuned.updates
             checkpoint = tuned if update == end else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
             asked = self._evaluations(checkpoint) if update in self.evaluation.moments(end) else ()
-            found.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes), asked))
-        return tuple(found)
+            moments.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes), asked))
+        return tuple(moments)
 
     def truncate(self, stage: Stage, updates: Callable[[Finetune], int | None]) -> Stage:
         """`stage` without moments beyond its end, where only `updates` (of a fine-tune that was made) knows that.
@@ -210,7 +211,7 @@ class Trial:
         self, number: int, skill: Skill | None, checkpoint: Checkpoint, moments: tuple[SnapshotPoint, ...] = ()
     ) -> Stage:
         asked = self._evaluations(checkpoint)
-        reworded = tuple(Evaluate(checkpoint, each, self.evaluation) for each in self.wordings)
+        reworded = tuple(Evaluate(checkpoint, benchmark, self.evaluation) for benchmark in self.wordings)
         return Stage(number, skill, checkpoint, asked, self._probes(checkpoint, self.probes), moments, reworded)
 
     def _evaluations(self, checkpoint: Checkpoint) -> tuple[Evaluate, ...]:
@@ -228,19 +229,19 @@ class Trial:
 
     def steps(self, stages: Sequence[Stage] | None = None) -> dict[str, Step]:
         """All steps that this trial (or some `stages` of it) needs, by key, parents before children."""
-        found: dict[str, Step] = {}
+        by_key: dict[str, Step] = {}
 
         def add(step: Step) -> None:
-            if step.key not in found:
+            if step.key not in by_key:
                 for parent in step.parents:
                     add(parent)
-                found[step.key] = step
+                by_key[step.key] = step
 
         for stage in self.stages if stages is None else stages:
             add(stage.checkpoint)
             for asked in (*stage.asked, *stage.examined):
                 add(asked)
-        return found
+        return by_key
 
     def trained_parameters(self) -> int:
         """How many parameters the recipe trains, from the model's inventory alone; the most that a stage trains.

@@ -166,8 +166,8 @@ def _too_large(name: str, size: str) -> TooManyPixels:
 
 def _orientation(image: Image) -> int:
     """1 (upright) to 8. TIFF files are turned by Pillow when they are loaded, and then say nothing any more."""
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _header_orientation(image: Image, source: ImageSource) -> int:
@@ -179,8 +179,8 @@ def _header_orientation(image: Image, source: ImageSource) -> int:
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data) as stream:
         if _has_late_metadata(stream):
             return _orientation(image)
-    found = pil.Image.getexif(image).get(_ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    value = pil.Image.getexif(image).get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _has_late_metadata(stream: BinaryIO) -> bool:

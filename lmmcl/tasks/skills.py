@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 class Data:
     """What skills and benchmarks have in common: examples, and a fixed sample of them where there is a limit."""
 
+    name: str
     load: Callable[[], Sequence[Example]]
     random_order: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What of this enters a step's key."""
+        raise NotImplementedError
 
     def missing(self) -> str | None:
         """What `load` needs and is not at hand, and how to fetch it; None when nothing is missing. Cheap to ask."""
@@ -107,7 +112,9 @@ class Benchmark(Data):
             return super()._choose(examples, count)
         field = self.balance
         groups = (
-            examples.values(field) if isinstance(examples, Rows) else [each.metadata.get(field) for each in examples]
+            examples.values(field)
+            if isinstance(examples, Rows)
+            else [example.metadata.get(field) for example in examples]
         )
         return spread_rows(groups, count)
 

@@ -22,8 +22,8 @@ def tagged(benchmark: Benchmark, tags: Any, skills: Collection[str]) -> Benchmar
     """
     if not isinstance(tags, Mapping) or not tags:
         raise UserError(f"tags are {FORM}, not {shown(tags)}")
-    nested = {name: each for name, each in tags.items() if isinstance(each, Mapping)}
-    flat = {name: each for name, each in tags.items() if name not in nested}
+    nested = {name: tag for name, tag in tags.items() if isinstance(tag, Mapping)}
+    flat = {name: tag for name, tag in tags.items() if name not in nested}
     for name, sides in nested.items():
         if name not in skills:
             raise UserError(unknown("skill", str(name), skills), place=str(name))

@@ -59,22 +59,22 @@ class Wording:
         return replace(example, messages=(*before, message, answer))
 
 
-def read_wording(given: Any) -> Wording:
+def read_wording(value: Any) -> Wording:
     """A wording as a sweep file has it; raises UserError for anything else."""
-    if isinstance(given, str):
-        if QUESTION not in given:
-            raise UserError(f"{shown(given)} has no place for the question; a wording is {FORM}")
-        if IMAGE_PLACEHOLDER in given:
+    if isinstance(value, str):
+        if QUESTION not in value:
+            raise UserError(f"{shown(value)} has no place for the question; a wording is {FORM}")
+        if IMAGE_PLACEHOLDER in value:
             raise UserError(f"images stay where they are: leave {IMAGE_PLACEHOLDER} out")
-        return Wording(given)
-    if not isinstance(given, Mapping):
-        raise UserError(f"a wording is {FORM}, not {shown(given)}")
-    for key in given:
+        return Wording(value)
+    if not isinstance(value, Mapping):
+        raise UserError(f"a wording is {FORM}, not {shown(value)}")
+    for key in value:
         if key not in ("replace", "with"):
             raise UserError(unknown("key of a wording", str(key), ("replace", "with")))
-    words, others = given.get("replace"), given.get("with")
+    words, others = value.get("replace"), value.get("with")
     if not isinstance(words, str) or not words or not isinstance(others, str):
-        raise UserError(f"a wording is {FORM}, not {shown(dict(given))}")
+        raise UserError(f"a wording is {FORM}, not {shown(dict(value))}")
     if words == others:
         raise UserError(f"{shown(words)} is replaced with itself")
     return Wording(words, others)

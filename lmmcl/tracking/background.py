@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
 from lmmcl.reports.results import TrialResult
+from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class Closes(Protocol):
 class Delivery:
     """How the logging of a sweep ended; `report` says whether its report, if it has one, arrived.
 
-    `tracker` is the name of one beside MLflow; `uri` is MLflow's.
+    `tracker` is the name of one beside MLflow; `uri` is MLflow's, `address` what follows it to open the trials, and
+    `experiment` what the sweep is called there.
     """
 
     uri: str
@@ -62,6 +64,8 @@ class Delivery:
     reason: str | None
     report: bool = True
     tracker: str = ""
+    address: str = ""
+    experiment: str = ""
 
     def message(self, sweep: str) -> str | None:
         """What to tell the user, or None when all is there; `sweep` is the file, with options that are to be given again."""
@@ -84,10 +88,10 @@ class BackgroundTracker:
     def __init__(
         self,
         uri: str,
-        sweep: str,
+        sweep: str | SweepIdentity,
         artifact_location: str | None = None,
         *,
-        connect: Callable[[str, str, str | None], LogsTrials] = Tracker,
+        connect: Callable[[str, Any, str | None], LogsTrials] = Tracker,
         pauses: BackOff = PAUSES,
         tracker: str = "",
     ) -> None:
@@ -104,6 +108,7 @@ class BackgroundTracker:
         self._report: list[Path] = []
         self._reported = False
         self._note = ""
+        self._where = ("", "")
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="lmmcl-mlflow", daemon=True)
         self._thread.start()
@@ -132,7 +137,7 @@ class BackgroundTracker:
             left = {*self._waiting, *self._refused, *([self._in_hand] if self._in_hand else [])}
             reason = next(iter(self._refused.values()), self._reason)
             arrived = not report or self._reported
-            return Delivery(self.uri, len(self._newest), len(left), reason, arrived, self.tracker)
+            return Delivery(self.uri, len(self._newest), len(left), reason, arrived, self.tracker, *self._where)
 
     def _work(self) -> None:
         failures = 0
@@ -186,6 +191,7 @@ class BackgroundTracker:
         try:
             if self._tracker is None:
                 self._tracker = self._connect()
+                self._where = _where(self._tracker)
             action(self._tracker)
         except expected as error:
             self._release()  # what it remembers may not be so any longer
@@ -244,6 +250,11 @@ def mlflow_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError
+
+
+def _where(tracker: LogsTrials) -> tuple[str, str]:
+    """Address and experiment of a tracker that is MLflow's."""
+    return (tracker.address, tracker.experiment) if isinstance(tracker, Tracker) else ("", "")
 
 
 def _line(error: Exception) -> str:

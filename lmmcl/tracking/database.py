@@ -108,20 +108,15 @@ def _check_sqlite(uri: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"MLflow's database {uri!r} cannot be made: {error}") from error
+        raise UserError(f"MLflow's database {uri!r} cannot be created: {error}") from error
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UserError(f"MLflow's database {uri!r} cannot be written to: no permission for {file}")
 
 
 def _check_server(uri: str, timeout: float) -> None:
-    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or leave --mlflow out"
+    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or omit --mlflow"
     try:
-        bare, user, password = user_info(uri)
-        request = urllib.request.Request(bare.rstrip("/") + "/health")
-        if user:
-            request.add_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
-        with urllib.request.urlopen(request, timeout=timeout, context=_tls(uri)):
-            return
+        ask_server(uri, "/health", timeout)
     except urllib.error.HTTPError as error:
         if error.code == 401:  # it is there; MLflow's client brings the credentials
             return
@@ -131,6 +126,18 @@ def _check_server(uri: str, timeout: float) -> None:
     except (OSError, ValueError) as error:  # refused, unknown host, timed out, bad certificate; not a URL
         reason = getattr(error, "reason", None) or error
         raise UserError(f"the MLflow server at {uri} cannot be reached ({reason}); {remedy}") from error
+
+
+def ask_server(uri: str, path: str, timeout: float = 5.0) -> str:
+    """What a server answers below its address; raises OSError and ValueError as urllib does."""
+    bare, user, password = user_info(uri)
+    if not user:
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{word}", "") for word in ("USERNAME", "PASSWORD"))
+    request = urllib.request.Request(bare.rstrip("/") + path)
+    if user:
+        request.add_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=timeout, context=_tls(uri)) as answer:
+        return str(answer.read().decode())
 
 
 def _tls(uri: str) -> ssl.SSLContext | None:

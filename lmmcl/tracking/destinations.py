@@ -44,12 +44,12 @@ def destinations(
     for name in tracking:
         if name not in BESIDE_MLFLOW:
             raise UserError(f"--tracking: {unknown('tracker', name, BESIDE_MLFLOW)}")
-    beside = tuple(dict.fromkeys([*(each for each in listed if each in BESIDE_MLFLOW), *tracking]))
+    beside = tuple(dict.fromkeys([*(place for place in listed if place in BESIDE_MLFLOW), *tracking]))
     for name in beside if installed else ():
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(f"tracking: {name} needs the package {PACKAGES[name]}: pip install 'lmmcl[{name}]'")
-    ours = [each for each in listed if each not in BESIDE_MLFLOW]
-    uri = mlflow or next((each for each in ours if each != "mlflow"), None)
+    ours = [place for place in listed if place not in BESIDE_MLFLOW]
+    uri = mlflow or next((place for place in ours if place != "mlflow"), None)
     return Destinations(uri if uri or ours else OFF, beside)
 
 

@@ -1,4 +1,4 @@
-"""What a person finds beside the numbers in MLflow: where a run came from, its answers, and a chart one click away."""
+"""What a person finds beside the numbers in MLflow: where a run came from, and its answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from lmmcl import strict_json
 from lmmcl.atomic_files import replacing
 from lmmcl.config.sweep import Sweep
 from lmmcl.masking import mask
-from lmmcl.measures import ABOVE_0_FORGOT, BELOW_0_FORGOT, SHOWN
 from lmmcl.private_api import mlflow_private
 from lmmcl.reports.flips import ANSWERED
 from lmmcl.reports.page.question_pictures import Pictures
@@ -26,36 +25,7 @@ FIRST, WRONG = 32, 32
 """Rows of a benchmark in a table of answers: its first questions, and further ones that were answered wrongly."""
 PICTURE_BYTES = 20_000_000
 SAMPLES = "samples.json"
-VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
-VIEW_TAG = mlflow_private.view_tag(VIEW)
 COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
-
-
-def shared_view() -> str:
-    """The state of MLflow's chart page that draws held-out forgetting against learning, as its shared views keep it."""
-    return mlflow_private.scatter_view(
-        VIEW_NAME,
-        f"held-out forgetting ({BELOW_0_FORGOT}) against learning",
-        x="learning",
-        y="held_out_forgetting",
-        search="tags.`lmmcl.kind` = 'trial'",
-        section="Trade-off",
-    )
-
-
-def view_address(experiment_id: str) -> str:
-    """The part after the server's address that opens the shared view."""
-    return mlflow_private.view_address(experiment_id, VIEW)
-
-
-def experiment_note(experiment_id: str) -> str:
-    """What stands above an experiment (Markdown): a link to the shared view, since MLflow opens on a page without runs."""
-    chart = f"Chart: [held-out forgetting against learning]({view_address(experiment_id)})"
-    below = ", ".join(f"`{name}`" for name in SHOWN if name.endswith("forgetting"))
-    above = ", ".join(f"`{name}`" for name in sorted(ABOVE_0_FORGOT))
-    return (
-        f"Each run is a trial. {chart}. Signs: {below} below 0 and {above} above 0 mean that something was forgotten."
-    )
 
 
 def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
@@ -91,9 +61,11 @@ class Answers:
     def _made_by(self, trial: Trial, last: int) -> dict[str, str]:
         """Commit and versions with which the `last` stage was made, as tags; what its record does not tell is left out."""
         record = self._ledger.find(trial.stages[last].checkpoint)
-        made = dict(record.fields.get("provenance") or {}) if record else {}
-        tags = {"mlflow.source.git.commit": made.pop("commit", None) or ""}
-        versions = {name: each for name, each in made.items() if name not in ("host", "started", "finished")}
+        provenance = dict(record.fields.get("provenance") or {}) if record else {}
+        tags = {"mlflow.source.git.commit": provenance.pop("commit", None) or ""}
+        versions = {
+            name: version for name, version in provenance.items() if name not in ("host", "started", "finished")
+        }
         tags["lmmcl.versions"] = json.dumps(versions) if versions else ""
         return {name: text for name, text in tags.items() if text}
 
@@ -140,10 +112,10 @@ def write_answers(context: RunContext, folder: Path, keys: Sequence[str]) -> Pat
 def _write_tables(context: RunContext, folder: Path, name: str, keys: Sequence[str]) -> None:
     answers, pictures = Answers(context), Pictures(PICTURE_BYTES)
     trials = [trial for trial in context.sweep.trials if trial.key in keys]
-    for benchmark in {each.name: each for trial in trials for each in trial.benchmarks}.values():
-        asked = [trial for trial in trials if benchmark.name in {each.name for each in trial.benchmarks}]
+    for benchmark in {item.name: item for trial in trials for item in trial.benchmarks}.values():
+        asked = [trial for trial in trials if benchmark.name in {item.name for item in trial.benchmarks}]
         by_trial = {trial.name: {row[1]: row for row in answers.rows(trial, benchmark)} for trial in asked}
-        rows = {id: row for found in by_trial.values() for id, row in found.items()}
+        rows = {id: row for answered in by_trial.values() for id, row in answered.items()}
         if rows:
             _write_table(folder, name, benchmark, rows, by_trial, pictures)
 
@@ -161,15 +133,15 @@ def _write_table(
     images.mkdir(parents=True, exist_ok=True)
     data = []
     for number, (id, row) in enumerate(rows.items()):
-        made = pictures.bytes_of(benchmark, id)
+        picture = pictures.bytes_of(benchmark, id)
         cell: Any = None
-        if made is not None:
-            content, kind = made
+        if picture is not None:
+            content, kind = picture
             (images / f"{number}.{kind}").write_bytes(content)
             path = f"{name}/images/{label}/{number}.{kind}"
             cell = {"type": "image", "filepath": path, "compressed_filepath": path}
-        said = [found[id][5] if id in found else None for found in by_trial.values()]
-        data.append([cell, *row[1:5], *said])
+        predictions = [answered[id][5] if id in answered else None for answered in by_trial.values()]
+        data.append([cell, *row[1:5], *predictions])
     table = {"columns": ["image", "id", "question", "wanted", "before", *by_trial], "data": data}
     (folder / f"{label}.json").write_text(strict_json.dumps(table), encoding="utf-8")
 
@@ -182,7 +154,7 @@ def resolved(sweep: Sweep) -> str:
             "key": trial.key,
             "axes": dict(trial.axes),
             "skills": [skill.name for skill in trial.skills],
-            "held_out": [each.name for each in trial.held_out],
+            "held_out": [benchmark.name for benchmark in trial.held_out],
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),
             **({"by_stage": _by_stage(trial)} if trial.by_stage else {}),
@@ -192,8 +164,8 @@ def resolved(sweep: Sweep) -> str:
         for trial in sweep.trials
     ]
     search = sweep.search.model_dump(mode="json", exclude_none=True)
-    said = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
-    return json.dumps(said, indent=1, default=str)
+    content = {"name": sweep.name, "file": sweep.file, "set": sweep.overrides, "search": search, "trials": trials}
+    return json.dumps(content, indent=1, default=str)
 
 
 def _by_stage(trial: Trial) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lmmcl.measures import EQUAL_TO
@@ -13,6 +13,9 @@ from lmmcl.reports.results import StageResult, TrialResult, finite, finite_pair
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 LONGEST_PARAM = 6000
+FIRST = ("held_out_forgetting", "learning")
+CURVE, INSIDE, PACE = "train/", "inside/", "updates_per_second"
+OFF_THE_CURVE = ("update", PACE)  # the x axis; and what says nothing of learning but costs a third more
 
 
 def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
@@ -33,24 +36,36 @@ def batches(*lists: Sequence[Any]) -> Iterable[tuple[list[Any], ...]]:
 def stage_metrics(stage: StageResult) -> dict[str, float]:
     """All numbers of a stage by MLflow name: measures with their ends, `score/<benchmark>`, `cost/<what>`.
 
-    Of measures that are equal by definition (see `EQUAL_TO`) MLflow gets one.
+    Of measures that are equal by definition (see `EQUAL_TO`) MLflow gets one. Its comparison of runs begins with the metric that
+    was logged first.
     """
-    found: dict[str, float | None] = {f"score/{name}": finite(value) for name, value in stage.scores.items()}
-    found |= {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
+    measures = {name: finite(value) for name, value in stage.measures.items() if name not in EQUAL_TO}
+    metrics: dict[str, float | None] = {name: measures[name] for name in FIRST if name in measures}
+    metrics |= measures
     for name, interval in stage.intervals.items():
         if name not in EQUAL_TO and (pair := finite_pair(interval)) is not None:
-            found |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
-    found |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
-    found |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
-    return {metric_name(name): value for name, value in found.items() if value is not None}
+            metrics |= {f"{name}_low": pair[0], f"{name}_high": pair[1]}
+    metrics |= {f"score/{name}": finite(value) for name, value in stage.scores.items()}
+    metrics |= {f"cost/{name}": finite(value) for name, value in stage.cost.items()}
+    metrics |= {f"probe/{name}": finite(value) for name, value in stage.probes.items()}
+    return {metric_name(name): value for name, value in metrics.items() if value is not None}
 
 
 def pace_metrics(stage: StageResult) -> dict[str, float]:
-    """What training a stage took, for the run of the stage: updates a second (their mean), memory, seconds; what is known."""
-    paces = [pace for row in stage.curve if (pace := finite(row.get("updates_per_second"))) is not None]
-    found = {"updates_per_second": sum(paces) / len(paces)} if paces else {}
-    costs = {name: finite(stage.cost.get(name)) for name in ("peak_memory_bytes", "seconds")}
-    return found | {name: value for name, value in costs.items() if value is not None}
+    """The mean number of updates a second in a stage, where it is known."""
+    paces = [pace for row in stage.curve if (pace := finite(row.get(PACE))) is not None]
+    return {f"cost/{PACE}": sum(paces) / len(paces)} if paces else {}
+
+
+def curve_values(stage: StageResult, after: int = -1) -> Iterator[tuple[int, dict[str, float]]]:
+    """(update, {name: value}) of all curves of a stage: `train/<what>`, of that only what comes `after` an update; and what was
+    asked inside it: `inside/<measure>`, `inside/score/<benchmark>`, `inside/probe/<what>`."""
+    for prefix, rows in ((CURVE, stage.curve), (INSIDE, stage.score_curve), (f"{INSIDE}probe/", stage.probe_curve)):
+        for row in rows:
+            update = finite(row.get("update"))
+            if update is not None and (prefix != CURVE or update > after):
+                values = {prefix + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
+                yield int(update), {metric_name(name): value for name, value in values.items() if value is not None}
 
 
 def metric_name(name: str) -> str:
@@ -70,7 +85,7 @@ def matrix_table(trial: TrialResult) -> str:
 
 def trial_params(trial: TrialResult) -> dict[str, str]:
     """The grid point as text by MLflow name, and the logarithm of the learning rate."""
-    found = {
+    params = {
         metric_name(axis): value
         if isinstance(value, str)
         else "none"
@@ -80,5 +95,5 @@ def trial_params(trial: TrialResult) -> dict[str, str]:
     }
     rate = finite(trial.axes.get("learning_rate"))
     if rate is not None and rate > 0:  # MLflow's compare page prints 5e-6 as 0.00000
-        found["log10_learning_rate"] = f"{math.log10(rate):.4f}"
-    return {name: value[:LONGEST_PARAM] for name, value in found.items()}
+        params["log10_learning_rate"] = f"{math.log10(rate):.4f}"
+    return {name: value[:LONGEST_PARAM] for name, value in params.items()}

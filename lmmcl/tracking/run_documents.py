@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from lmmcl.reports.results import StageResult, TrialResult, finite
-from lmmcl.tracking.mlflow_names import stage_metrics, trial_params
-
-CURVE = "train/"
-OFF_THE_CURVE = ("update", "updates_per_second")
+from lmmcl.tracking.mlflow_names import curve_values, stage_metrics, trial_params
 
 
 def run_document(trial: TrialResult, sweep: str) -> dict[str, Any]:
@@ -21,9 +17,8 @@ def run_document(trial: TrialResult, sweep: str) -> dict[str, Any]:
     rows: dict[int, dict[str, float]] = {}
     before = 0
     for stage in trial.stages:
-        for row in stage.curve:
-            if (update := finite(row.get("update"))) is not None:
-                rows.setdefault(before + int(update), {}).update(_curve_values(row))
+        for update, values in curve_values(stage):
+            rows.setdefault(before + update, {}).update(values)
         before += stage_updates(stage)
         rows.setdefault(before, {}).update({**stage_metrics(stage), "stage": float(stage.number)})
     config = {**trial_params(trial), "sweep": sweep, "trial_key": trial.key, "state": trial.state}
@@ -44,8 +39,3 @@ def stage_updates(stage: StageResult) -> int:
         return 0
     updates = [int(update) for row in stage.curve if (update := finite(row.get("update"))) is not None]
     return max(updates, default=1)
-
-
-def _curve_values(row: Mapping[str, float]) -> dict[str, float]:
-    found = {CURVE + name: finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
-    return {name: value for name, value in found.items() if value is not None}

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PRIVATE = "lmmcl-mlflow"
 ARTIFACTS = "/mlflow-artifacts"
-_OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = 'lmmcl.kind' AND value = 'sweep')"
+_OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = 'lmmcl.kind' AND value IN ('sweep', 'reports'))"
 
 
 def prepare_database(file: Path, artifact_location: str | None) -> None:
@@ -50,6 +50,16 @@ def prepare_database(file: Path, artifact_location: str | None) -> None:
     _check_version(file)
     if artifact_location is not None:
         _move_artifacts(file, artifact_location)
+
+
+def experiment_id(file: Path, name: str) -> str | None:
+    """The id of an experiment in a database, read without MLflow; None where it is not there."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)) as database:
+            row = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
 
 
 @contextmanager
@@ -79,7 +89,7 @@ def _fault_of(file: Path) -> str | None:
                 return "is empty"
             if "runs" in tables and database.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
                 return None
-            return None if _version(database, tables) == _newest_version() else "was left half made, and holds no run"
+            return None if _version(database, tables) == _newest_version() else "is incomplete and holds no run"
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "unable to open" in str(error):  # in use, or no permission: MLflow will tell
             return None
@@ -89,10 +99,10 @@ def _fault_of(file: Path) -> str | None:
 
 
 def _version(database: sqlite3.Connection, tables: set[str]) -> str | None:
-    found = (
+    row = (
         database.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in tables else None
     )
-    return found[0] if found else None
+    return row[0] if row else None
 
 
 def _newest_version() -> str:
@@ -139,12 +149,12 @@ def _make(file: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=private_name(PRIVATE), dir=file.parent))
     try:
-        made, copy = folder / "made.db", folder / "copy.db"
-        uri = sqlite_uri(made)
-        with no_stray_folder(uri, made):
+        database, copy = folder / "made.db", folder / "copy.db"
+        uri = sqlite_uri(database)
+        with no_stray_folder(uri, database):
             MlflowClient(tracking_uri=uri)
         # A copy: MLflow keeps a connection to the file that it has made.
-        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         with copy.open("rb") as written:
             os.fsync(written.fileno())

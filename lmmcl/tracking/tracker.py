@@ -1,8 +1,9 @@
 """A sweep in MLflow: a view of the ledger that can be filled again at any time.
 
-Experiment = sweep. Each trial is one top-level run (nested runs collapse in MLflow's table and draw no charts), each
-fine-tuned stage a run nested in it for its loss curve, and the report a run of its own kind. Everything is found by tag
-before it is made, so logging live, after a resume, or from the ledger is one code and adds nothing twice.
+Experiment = sweep. Each trial is one top-level run: its measures and scores over stages, and its curves of training over
+updates. Reports are in an experiment of their own, so that the sweep's tables and charts hold trials and nothing else.
+Everything is found by tag before it is made, so logging live, after a resume, or from the ledger is one code and adds
+nothing twice.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmmcl.private_api.mlflow_private import NOTE_TAG, TABLES_TAG, tables_value
+from lmmcl.private_api.mlflow_private import COLOUR_TAG, NOTE_TAG, TABLES_TAG, run_colour, tables_value
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
-from lmmcl.tracking.mlflow_names import matrix_table, metric_name, pace_metrics, stage_metrics, trial_params
+from lmmcl.tracking.experiments import REPORT_TAGS, REPORTS, find_or_make, sweep_experiment
+from lmmcl.tracking.first_screen import TRIALS, describe, experiment_note, trials_address, write_note
+from lmmcl.tracking.mlflow_names import curve_values, matrix_table, pace_metrics, stage_metrics, trial_params
 from lmmcl.tracking.mlflow_runs import Run, Runs
+from lmmcl.tracking.run_documents import stage_updates
+from lmmcl.tracking.server_version import are_views_supported
 from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
+from lmmcl.tracking.sweep_identity import SweepIdentity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 LONGEST_TAG = 5000
-STAGES_LOGGED, UPDATES_LOGGED = "lmmcl.stages_logged", "lmmcl.updates_logged"
+STAGES_LOGGED, UPDATES_LOGGED, NAMED = "lmmcl.stages_logged", "lmmcl.curves_logged", "lmmcl.run_name"
+OLD_REPORTS = "tags.`lmmcl.kind` = 'report'"
 MATRIX = "matrix.json"
-OFF_THE_CURVE = ("update", "updates_per_second")  # the x axis; and what says nothing of learning but costs a third more
+COLOURS = 2000
 Extras = Callable[[TrialResult], tuple[Mapping[str, str], Mapping[str, str]]]
 """From a trial to its further tags, and its tables (JSON text) by artifact name."""
 _STATUS = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
@@ -38,18 +45,34 @@ _STATUS = {"done": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 class Tracker:
     """Logs the trials of one sweep to one MLflow store; idempotent, for one thread.
 
-    `artifact_location` is where a new experiment keeps its files (None leaves it to the server); `extras` tells what else to
-    log of a trial (see `lmmcl.tracking.extras`). Raises what
-    MlflowClient raises when the store cannot be reached, and UserError when the experiment was deleted.
+    `sweep` is the sweep, or what it is called where nobody else's has that name. `artifact_location` is where a new experiment
+    keeps its files (None leaves it to the server); `extras` tells what else to log of a trial (see `lmmcl.tracking.extras`).
+    Raises what MlflowClient raises when the store cannot be reached, and UserError when the experiment was deleted.
     """
 
     def __init__(
-        self, uri: str, sweep: str, artifact_location: str | None = None, *, extras: Extras | None = None
+        self,
+        uri: str,
+        sweep: str | SweepIdentity,
+        artifact_location: str | None = None,
+        *,
+        extras: Extras | None = None,
     ) -> None:
-        self.uri, self.sweep, self._extras = uri, sweep, extras or (lambda trial: ({}, {}))
-        self._client = quiet_client(uri, artifact_location)
-        self._runs = Runs(self._client, sweep, artifact_location)
-        self.experiment_id = self._runs.experiment_id
+        self.uri, self._extras = uri, extras or (lambda trial: ({}, {}))
+        self.sweep = SweepIdentity(sweep) if isinstance(sweep, str) else sweep
+        self._client, self._artifacts = quiet_client(uri, artifact_location), artifact_location
+        with alone(self._client.tracking_uri):
+            experiment = sweep_experiment(self._client, self.sweep, artifact_location)
+            self._views = are_views_supported(uri)
+            describe(self._client, experiment, view=self._views)
+        self.experiment_id, self.experiment = str(experiment.experiment_id), str(experiment.name)
+        self._runs = Runs(self._client, self.experiment_id, self.experiment)
+        self._places = {key: place for place, key in enumerate(self.sweep.trials)}
+
+    @property
+    def address(self) -> str:
+        """The part after the server's address that opens the trials."""
+        return trials_address(self.experiment_id, view=self._views)
 
     def log_trial(self, trial: TrialResult, *, running: bool = True) -> str:
         """Log what is not there yet of a trial and return its run id.
@@ -57,31 +80,33 @@ class Tracker:
         A trial that is neither done nor failed is shown as RUNNING, or as KILLED when it is `running` no longer.
         """
         run = self._trial_run(trial)
-        logged = _logged(run)
+        logged = _tag(run, STAGES_LOGGED)
         digests = {str(stage.number): _digest(stage) for stage in trial.stages}
         news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
         points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
-        self._runs.log(run, points, trial_params(trial), {})
-        curved = [stage for stage in news if stage.probe_curve or stage.score_curve or _rows(stage)]
-        for stage, nested in zip(curved, self._runs.nested(run, trial, curved), strict=True):
-            self._log_curve(nested, stage)
+        curves, updates = _curves(trial, news, run)
+        self._runs.log(run, [*points, *curves], trial_params(trial), {})
         tags = {"lmmcl.state": trial.state, "lmmcl.error": (trial.error or "")[:LONGEST_TAG]}
         tags["lmmcl.stopped"] = json.dumps(trial.stopped.to_dict()) if trial.stopped else ""
+        tags |= self._look(run, trial)
         if news:
             more, tables = self._extras(trial)
             tags |= more
             for name, table in {MATRIX: matrix_table(trial), **tables}.items():
                 self._client.log_text(run.id, table, name)
-            # The tag comes last: what a crash left out is logged by the next call.
+            # The tags come last: what a crash left out is logged by the next call.
             tags[STAGES_LOGGED] = json.dumps({**logged, **digests})
             tags[TABLES_TAG] = _tables([MATRIX, *tables])
-        self._runs.log(run, [], {}, tags)
+        self._runs.log(run, [], {}, {**tags, UPDATES_LOGGED: json.dumps(updates)})
         self._runs.set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
         return run.id
 
     def log_report(self, files: Sequence[Path], note: str = "") -> str:
         """Store the sweep's report (page, figures, folders of tables) in its own run; files of the same name are replaced."""
-        run = self._runs.top("report", self.sweep, f"report of {self.sweep}")
+        with alone(self._client.tracking_uri):
+            experiment = find_or_make(self._client, REPORTS, self._artifacts, REPORT_TAGS)
+        reports = Runs(self._client, str(experiment.experiment_id), self.experiment)
+        run = reports.top("report", self.experiment_id, self.experiment)
         tables = []
         for file in files:
             if file.is_dir():
@@ -89,9 +114,18 @@ class Tracker:
                 tables += [f"{file.name}/{table.name}" for table in sorted(file.glob("*.json"))]
             else:
                 self._client.log_artifact(run.id, str(file))
-        self._runs.log(run, [], {}, {NOTE_TAG: note[:LONGEST_TAG], TABLES_TAG: _tables(tables)})
-        self._runs.set_status(run, "FINISHED")
+        reports.log(run, [], {}, {NOTE_TAG: note[:LONGEST_TAG], TABLES_TAG: _tables(tables)})
+        reports.set_status(run, "FINISHED")
+        for earlier in self._runs.ids(OLD_REPORTS):  # of a version that kept the report among the trials
+            self._client.delete_run(earlier)
+        self._link((reports.experiment_id, run.id))
         return run.id
+
+    def _link(self, report: tuple[str, str]) -> None:
+        """Have the experiment's note lead to the report, and to MLflow's comparison of the trials."""
+        compared = self._runs.ids(TRIALS)
+        note = experiment_note(self.experiment_id, view=self._views, compared=compared, report=report)
+        write_note(self._client, self._client.get_experiment(self.experiment_id), note)
 
     def _trial_run(self, trial: TrialResult) -> Run:
         """The run of a trial: another one where it shows stages beyond the one after which the trial is stopped now.
@@ -100,13 +134,33 @@ class Tracker:
         budget was set goes to MLflow's trash, where a person can restore it, and the ledger fills a run with what counts.
         """
         since = trial.cost("seconds") or 0.0
-        run = self._runs.top("trial", trial.key, trial.name, since=since)
-        if trial.stopped is None or max(map(int, _logged(run)), default=0) <= trial.stopped.stage:
-            return run
+        name = self.sweep.run_name(trial.name)
+        run = self._runs.top("trial", trial.key, name, since=since)
+        if trial.stopped is None or max(map(int, _tag(run, STAGES_LOGGED)), default=0) <= trial.stopped.stage:
+            return self._without_nested(run)
         self._runs.remove(run)
-        fresh = self._runs.top("trial", trial.key, trial.name, since=since)
+        fresh = self._runs.top("trial", trial.key, name, since=since)
         self._runs.log(fresh, [], {}, {"lmmcl.replaces": run.id})
         return fresh
+
+    def _without_nested(self, run: Run) -> Run:
+        """The run, whose curves an earlier version kept in nested runs: those go to the trash, and it gets all points again."""
+        if STAGES_LOGGED in run.tags and UPDATES_LOGGED not in run.tags:
+            for nested in self._runs.nested(run):
+                self._client.delete_run(nested.id)
+            run.tags[UPDATES_LOGGED] = "{}"
+        return run
+
+    def _look(self, run: Run, trial: TrialResult) -> dict[str, str]:
+        """Name and colour of a trial's run; those that a person chose stay."""
+        name = self.sweep.run_name(trial.name)
+        if run.name in (run.tags.get(NAMED), trial.name):
+            self._runs.rename(run, name)
+        digest = int(hashlib.sha256(trial.key.encode()).hexdigest(), 16)
+        colour = run_colour(self._places.get(trial.key, len(self._places) + digest % COLOURS))
+        tags = {NAMED: name, "lmmcl.trial": trial.name[:LONGEST_TAG]}
+        is_ours = run.tags.get(COLOUR_TAG) in (None, run.tags.get("lmmcl.colour"))
+        return {**tags, COLOUR_TAG: colour, "lmmcl.colour": colour} if is_ours else tags
 
     def _points(self, run: Run, stage: StageResult, *, again: bool) -> list[Metric]:
         """The metric points of a stage; of a stage logged before (`again`) those that are new or have changed."""
@@ -122,19 +176,6 @@ class Tracker:
                 after = latest.timestamp + 1 - stage.number if latest else run.start
                 points += _metrics({name: value}, stage.number, after)
         return points
-
-    def _log_curve(self, run: Run, stage: StageResult) -> None:
-        """The loss curve of a stage, and what was found inside it, in a run nested in its trial, from where it was left."""
-        rows = _rows(stage)
-        # Probes may be added to a stage that was logged before; a point that is there already adds nothing.
-        points = [point for row in stage.probe_curve for point in _row_points(row, run.start, "probe/")]
-        points += [point for row in stage.score_curve for point in _row_points(row, run.start)]
-        logged = int(run.tags.get(UPDATES_LOGGED, "-1"))
-        points += [point for row in rows if row["update"] > logged for point in _row_points(row, run.start)]
-        last = max([logged, *(int(row["update"]) for row in rows)])
-        points += _metrics(pace_metrics(stage), last, run.start) if last > logged else []
-        self._runs.log(run, points, {}, {UPDATES_LOGGED: str(last)})
-        self._runs.set_status(run, "FINISHED")
 
 
 def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient:
@@ -162,9 +203,30 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
         return MlflowClient(tracking_uri=uri)
 
 
-def _logged(run: Run) -> dict[str, str]:
-    """Digests of the stages that a run holds, by number."""
-    return json.loads(run.tags.get(STAGES_LOGGED, "{}"))
+def _tag(run: Run, name: str) -> dict[str, str]:
+    """The JSON object in a tag of a run: digests or updates of the stages that it holds, by number."""
+    return json.loads(run.tags.get(name, "{}"))
+
+
+def _curves(trial: TrialResult, news: Sequence[StageResult], run: Run) -> tuple[list[Metric], dict[str, str]]:
+    """The points of all curves that a run does not have, over the updates since the first stage began; and how far it has them.
+
+    Probes and scores inside a stage may be added to one that was logged before; a point that is there already adds nothing.
+    """
+    logged = _tag(run, UPDATES_LOGGED)
+    numbers = {stage.number for stage in news}
+    points: list[Metric] = []
+    before = 0
+    for stage in trial.stages:
+        if stage.number in numbers or str(stage.number) not in logged:
+            there = int(logged.get(str(stage.number), "-1"))
+            for update, values in curve_values(stage, after=there):
+                points += _metrics(values, before + update, run.start)
+            points += _metrics(pace_metrics(stage), stage.number, run.start)
+            updates = [int(last) for row in stage.curve if (last := finite(row.get("update"))) is not None]
+            logged[str(stage.number)] = str(max([there, *updates]))
+        before += stage_updates(stage)
+    return points, logged
 
 
 def _tables(names: Sequence[str]) -> str:
@@ -179,8 +241,8 @@ def _digest(stage: StageResult) -> str:
     updates = [finite(row.get("update")) for row in stage.curve[-1:]]
     curve = [[dict(row) for row in stage.probe_curve]] if stage.probe_curve else []
     curve += [[dict(row) for row in stage.score_curve]] if stage.score_curve else []
-    said = [stage_metrics(stage), updates, *curve]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    content = [stage_metrics(stage), updates, *curve]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:
@@ -188,13 +250,3 @@ def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]
     from mlflow.entities import Metric
 
     return [Metric(name, value, start + step, step) for name, value in values.items()]
-
-
-def _rows(stage: StageResult) -> list[Mapping[str, float]]:
-    """The points of a loss curve."""
-    return [row for row in stage.curve if finite(row.get("update")) is not None]
-
-
-def _row_points(row: Mapping[str, float], start: int, prefix: str = "") -> list[Metric]:
-    values = {metric_name(prefix + name): finite(value) for name, value in row.items() if name not in OFF_THE_CURVE}
-    return _metrics({name: value for name, value in values.items() if value is not None}, int(row["update"]), start)

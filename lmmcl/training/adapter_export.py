@@ -7,6 +7,7 @@ stage is written as it was trained, so that DoRA too can be exported then.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from lmmcl.models.inputs.model_settings import MARK
 from lmmcl.models.pretrained import THINKING
 from lmmcl.steps import Checkpoint
 from lmmcl.weights.chain import tensors_of
-from lmmcl.weights.checkpoint import exported_record
+from lmmcl.weights.checkpoint import check_exportable, exported_record
 from lmmcl.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FOLDER, LORA_A, LORA_B, PEFT_PREFIX, scale_of
 
 KINDS = ("lora", "kappatune")
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM accepts as `--max-lora-rank` (besides 1)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,22 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     return directory
 
 
+def vllm_command(step: Checkpoint, directory: Path) -> str:
+    """The command that serves the exported adapter in `directory` beside its base with vLLM; or what keeps vLLM from loading it."""
+    config = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if config["use_dora"]:
+        return "vLLM loads no DoRA adapters; export without --adapter to serve this checkpoint"
+    rank = next((most for most in VLLM_RANKS if most >= config["r"]), None)
+    if rank is None:
+        return f"vLLM loads adapters up to rank {VLLM_RANKS[-1]}, this one has {config['r']}; export without --adapter"
+    base, revision = config["base_model_name_or_path"], config.get("revision")
+    if not isinstance(step.model, HubLMM) and not Path(base).is_dir():
+        return f"PEFT puts it on {base}; vLLM needs a base that lies in a folder or on the hub"
+    words = ["vllm", "serve", base, *(["--revision", revision] if revision else []), "--enable-lora"]
+    words += ["--max-lora-rank", str(rank), "--lora-modules", f"{directory.name}={directory.absolute()}"]
+    return shlex.join(words)
+
+
 def _base(step: Checkpoint) -> dict[str, str]:
     """What an adapter says of the model that it is for: its id and commit on the hub, its directory, or its name."""
     model = step.model
@@ -79,6 +98,8 @@ def _base(step: Checkpoint) -> dict[str, str]:
 
 def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
     """The adapters from the first stage to `step`."""
+    with tensors_of(step, ledger) as chain:
+        check_exportable(step, chain)
     stages: list[_Stage] = []
     at = step
     while at.parents:

@@ -8,15 +8,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint
 from lmmcl.weights.delta import (
     ADAPTED,
-    ADAPTER_FORMAT,
     DELTA,
-    FORMAT,
+    FORMATS,
     HEADER,
+    ROUTED_FORMAT,
     CheckpointError,
     Delta,
     tensor_of,
@@ -55,11 +56,11 @@ class Chain(Mapping[str, "Tensor"]):
 
     @property
     def experts(self) -> list[str]:
-        """MLPs that have two experts in this checkpoint."""
+        """Entries of the experts in this checkpoint (see `lmmcl.models.experts.grown`)."""
         return list(dict.fromkeys(name for delta in self.deltas for name in delta.experts))
 
     def spans(self, grown: Sequence[str] = ()) -> list[tuple[list[str], Chain]]:
-        """The chain, oldest first, cut where MLPs get a second expert: which do, and what is laid over the model then.
+        """The chain, oldest first, cut where a model gets experts: which, and what is laid over it then.
 
         An expert starts as a copy of its MLP as that is in the chain so far. Those of `grown` have one already.
         """
@@ -96,7 +97,7 @@ class Chain(Mapping[str, "Tensor"]):
         return [(key, delta.path) for key, delta in self.laid(tensor)]
 
     def value(self, tensor: str, base: Tensor) -> Tensor:
-        """The newest value of a whole tensor; `base` is its pre-trained value (left as it is).
+        """The newest value of a whole tensor, of the shape of `base`; `base` is its pre-trained value (left as it is).
 
         `base` is in the precision of the stages with adapters (see `cut_at_other_precision`).
         """
@@ -135,6 +136,13 @@ def tensors_of(step: Checkpoint, ledger: Ledger) -> Iterator[Chain]:
         while at.parents:
             parent = at.parents[0]
             delta = _delta(at, ledger, stack)
+            if delta.header["format"] == ROUTED_FORMAT:
+                experts = at.parents[1 : 1 + delta.header["routed"]]
+                raise UserError(
+                    f"{at.label} answers every question with one of {len(experts)} experts, and has no weights of a single "
+                    f"model; allowed: one of its experts, {', '.join(expert.key for expert in experts)}",
+                    file=at.path,
+                )
             if delta.header.get("parent") != parent.key:
                 raise CheckpointError(
                     f"is a child of {delta.header.get('parent')}, but {at.label} continues {parent.key}",
@@ -149,9 +157,9 @@ def _delta(step: Checkpoint, ledger: Ledger, stack: ExitStack) -> Delta:
     path = stack.enter_context(ledger.opened(step.path, DELTA))
     file = _open(path, stack)
     header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    if header.get("format") not in (FORMAT, ADAPTER_FORMAT):
+    if header.get("format") not in FORMATS:
         raise CheckpointError(
-            f"is not a delta of a supported version ({header.get('format')}, not {FORMAT} or {ADAPTER_FORMAT})",
+            f"is not a delta of a supported version ({header.get('format')}, not {' or '.join(FORMATS)})",
             file=str(path),
         )
     adapter = None

@@ -15,7 +15,7 @@ from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
-from lmmcl.models.experts import grow
+from lmmcl.models.experts import describe, grow
 from lmmcl.models.lmm import LMM
 from lmmcl.models.partition.fused import parse_key
 from lmmcl.steps import Checkpoint, Pretrained
@@ -174,22 +174,27 @@ def exported_record(step: Checkpoint, ledger: Ledger, directory: Path) -> Record
     return record
 
 
+def check_exportable(step: Checkpoint, chain: Chain) -> None:
+    """Raises UserError for a model with experts, which weigh each token for itself."""
+    if chain.experts:
+        raise UserError(
+            f"{step.label} has {describe(chain.experts)}, and no class of transformers can hold them, nor can a PEFT adapter; it "
+            "cannot be exported, but lmmcl can evaluate it and train further stages from it",
+            file=step.path,
+        )
+
+
 def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     """Write a plain `save_pretrained` directory of `step` (weights, configurations, processor, chat template).
 
     `AutoModelForImageTextToText.from_pretrained(directory)` loads it; `lmmcl.json` says where it comes from.
     Raises UserError when `directory` holds files already, the step has not been computed, or no class of transformers can hold
-    the model, as one with two experts in an MLP.
+    the model, as one with experts that a recipe added.
     """
     directory = Path(directory)
     record = exported_record(step, ledger, directory)
     with tensors_of(step, ledger) as chain:
-        if chain.experts:
-            raise UserError(
-                f"{step.label} has two experts in {len(chain.experts)} MLPs, and no class of transformers can hold them; "
-                "it cannot be exported, but lmmcl can evaluate it and train further stages from it",
-                file=step.path,
-            )
+        check_exportable(step, chain)
     with replacing(directory) as partial:
         load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(partial)
         step.model.save_processor(partial)

@@ -26,6 +26,9 @@ HEADER = "lmmcl"
 FORMAT = "lmmcl-delta-1"
 ADAPTER_FORMAT = "lmmcl-delta-2"
 """Of deltas with an adapter beside them, which earlier builds would take for unchanged weights."""
+ROUTED_FORMAT = "lmmcl-delta-3"
+"""Of checkpoints that are several fine-tunes with a router, which earlier builds would take for unchanged weights."""
+FORMATS = (FORMAT, ADAPTER_FORMAT, ROUTED_FORMAT)
 ADAPTED = " + adapter"
 """Ends the key of a tensor into which an adapter is merged."""
 DIGEST_LENGTH = 32
@@ -44,22 +47,27 @@ def save_delta(
     base_digest: str,
     experts: Sequence[str] = (),
     adapter: Mapping[str, Any] | None = None,
+    routed: int = 0,
 ) -> int:
     """Write `delta.safetensors` with `tensors` (any shapes and dtypes, on any device); returns its size in bytes.
 
-    `experts` are the MLPs with two experts of the model that the tensors belong to (see `lmmcl.models.experts`); `adapter` what
-    `adapter_header` says of the adapter that lies beside the file.
+    `experts` are the entries of the experts of the model that the tensors belong to (see `lmmcl.models.experts.grown`); `adapter`
+    what `adapter_header` says of the adapter that lies beside the file.
     """
     from safetensors.torch import save_file
 
     path = folder / DELTA
-    metadata = delta_metadata(parent_key, base_digest, experts, adapter)
+    metadata = delta_metadata(parent_key, base_digest, experts, adapter, routed)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path.stat().st_size
 
 
 def delta_metadata(
-    parent_key: str, base_digest: str, experts: Sequence[str] = (), adapter: Mapping[str, Any] | None = None
+    parent_key: str,
+    base_digest: str,
+    experts: Sequence[str] = (),
+    adapter: Mapping[str, Any] | None = None,
+    routed: int = 0,
 ) -> dict[str, str]:
     """What the header of a delta file says. One entry: safetensors writes several in an order that changes from run to run."""
     header: dict[str, Any] = {"format": FORMAT, "parent": parent_key, "base_digest": base_digest}
@@ -67,6 +75,8 @@ def delta_metadata(
         header["experts"] = list(experts)
     if adapter:
         header |= {"format": ADAPTER_FORMAT, "adapter": dict(adapter)}
+    if routed:
+        header |= {"format": ROUTED_FORMAT, "routed": routed}
     return {HEADER: json.dumps(header)}
 
 
@@ -97,7 +107,7 @@ class Delta:
 
     @property
     def experts(self) -> list[str]:
-        """MLPs that have two experts in the model that this belongs to."""
+        """Entries of the experts in the model that this belongs to."""
         return self.header.get("experts", [])
 
     @property
@@ -120,7 +130,7 @@ class Delta:
         return self._read(self.file, name)
 
     def merge(self, name: str, weight: Tensor) -> Tensor:
-        """The tensor `name`, which is `weight` in the parent, with the adapter merged in.
+        """The tensor `name`, which is `weight` (outputs, inputs) in the parent, with the adapter merged in.
 
         Raises CheckpointError when that is not, to the bit, what the stage ended with.
         """
@@ -133,9 +143,9 @@ class Delta:
             magnitude=self._read(self.adapter_file, magnitude) if magnitude in self.adapter_file.keys() else None,  # noqa: SIM118
         )
         if weight.shape != (layer.b.shape[0], layer.a.shape[1]):
-            made = (layer.b.shape[0], layer.a.shape[1])
+            shape = (layer.b.shape[0], layer.a.shape[1])
             raise CheckpointError(
-                f"its adapter is for {name} of shape {made}; the model has {tuple(weight.shape)}", file=str(self.path)
+                f"its adapter is for {name} of shape {shape}; the model has {tuple(weight.shape)}", file=str(self.path)
             )
         value = layer.merge(weight)
         if digest_tensor(value)[:DIGEST_LENGTH] != self.merged[name]:

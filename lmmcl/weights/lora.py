@@ -61,7 +61,7 @@ class LayerAdapter:
 
 
 def exact_product(b: Tensor, a: Tensor) -> Tensor:
-    """B·A in fp64, bit for bit the same whatever computes it.
+    """B (outputs, rank) · A (rank, inputs) in fp64, bit for bit the same whatever computes it.
 
     Entries of B are rounded to whole multiples of a power of two for each row, those of A for each column: to about 22 bits at
     rank 256, and to 25, so that the largest are exact, at rank 8.

@@ -24,6 +24,7 @@ from lmmcl.steps import Merge, examples_of, skills_of
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, delta_metadata
+from lmmcl.weights.expert_routing import record_routing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
     Raises CheckpointError when a parent's weights are missing, damaged, or of another base; UserError when the rule
     makes a weight infinite or NaN. Nothing is recorded then.
     """
+    if step.rule.routes:
+        return record_routing(step, ledger)
     started = time.time()
     precision = step.tuned.training.precision
     entries = changed = tensors = 0
@@ -77,7 +80,10 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
 
 def _check(step: Merge, name: str, anchor: Tensor, value: Tensor) -> None:
     if value.shape != anchor.shape or value.dtype != anchor.dtype:
-        raise TypeError(f"{step.rule.name} made {name} {value.dtype}{tuple(value.shape)}, not like its anchor")
+        raise TypeError(
+            f"{step.rule.name} returned {name} as {value.dtype} of shape {tuple(value.shape)}; "
+            f"its anchor is {anchor.dtype} of shape {tuple(anchor.shape)}"
+        )
     if not bool(value.isfinite().all()):
         raise UserError(f"{step.rule.label} made {name} of {step.label} infinite or NaN", file=step.path)
 
@@ -102,13 +108,13 @@ class _Parents:
     @property
     def names(self) -> list[str]:
         """Tensors in which a fine-tune differs from the anchor; wide dtypes first, which keeps the file aligned."""
-        found = {
+        names = {
             name
             for chain in self.finetunes
             for name in self.anchor.tensors | chain.tensors
             if self.anchor.sources(name) != chain.sources(name)
         }
-        return sorted(found, key=lambda name: (-self.base[name].element_size(), name))
+        return sorted(names, key=lambda name: (-self.base[name].element_size(), name))
 
     def read(self, name: str) -> tuple[Tensor, list[Tensor]]:
         """The anchor's value of a tensor and each fine-tune's."""

@@ -196,7 +196,10 @@ def test_columns_and_question_are_part_of_the_key(tmp_path: Path) -> None:
     [
         ({"train": {"file": "rows.csv", "hub": "a/b"}, "test": 0.1}, "skills.bills.train.*one of file and hub"),
         ({"train": {"hub": "a/b"}, "test": 0.1}, "split is missing"),
-        ({"train": {"hub": "a", "split": "train"}, "test": 0.1}, r"skills.bills.train: hub: is owner/name"),
+        (
+            {"train": {"hub": "a", "split": "train"}, "test": 0.1},
+            r"train: hub: the id of a data set .* has the form owner/name",
+        ),
         ({"train": {"file": "rows.csv", "revision": "main"}, "test": 0.1}, "revision is of data sets of the hub"),
         ({"train": {"fil": "rows.csv"}, "test": 0.1}, "unknown key 'fil'; did you mean 'file'"),
         ({"train": [], "test": 0.1}, "skills.bills.train: at least 1 value expected"),

@@ -127,7 +127,7 @@ def test_an_address_is_asked_as_it_is_given_and_told_where_nobody_answers(
     [
         ("SUCCEEDED", 0, "", 0, "to see its results here: lmmcl report"),
         ("STOPPED", None, "", 130, "submit it again to resume"),
-        ("FAILED", 2, "a long log", 2, "exit code 2; its log tells why"),
+        ("FAILED", 2, "a long log", 2, "exit code 2; the reason is in its log"),
         ("FAILED", None, "no such package: mine", 1, "failed: no such package: mine"),
         ("RUNNING", None, "", 1, "The job keeps running. Its log: ray job logs"),
     ],

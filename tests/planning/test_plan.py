@@ -16,8 +16,9 @@ from rich.console import Console
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
+from lmmcl.planning import flops
 from lmmcl.planning.fits import smallest_place
-from lmmcl.planning.flops import estimate_hours
+from lmmcl.planning.flops import Hours, estimate_hours
 from lmmcl.planning.memory_estimate import stage_memory
 from lmmcl.planning.plan import make_plan, plan_table
 from lmmcl.reports import formatting
@@ -119,6 +120,30 @@ def test_without_a_cluster_file_a_plan_tells_what_a_node_of_eight_gpus_needs_and
     assert "51 trials" in told and "steps are shared between trials" in told and "2.55 TB" in told
     assert "8 × 80 GB" in told and "on 1 GPU" in told and "on 2 GPUs (ZeRO-3)" in told
     assert "822,212,608" in told and "H100-hours of training" in told
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        (Hours(850.2, 571.0, 0), "about 850 H100-hours of training and 570 of evaluation"),
+        (Hours(38.0, 0.18, 0), "about 38 H100-hours of training and 11 H100-minutes of evaluation"),
+        (Hours(0.004, 0.0007, 0), "about 14 H100-seconds of training and 2.5 of evaluation"),
+        (Hours(None, 0.5, 3), "about an unknown time of training and 30 H100-minutes of evaluation"),
+        (Hours(0.0, 2.0, 0), "about 2 H100-hours of evaluation"),
+        (Hours(None, None, 3), "unknown"),
+    ],
+)
+def test_what_is_unknown_is_said_so_and_small_times_are_in_small_units(hours: Hours, told: str) -> None:
+    assert str(hours).partition(" (")[0] == told
+    assert "0.00" not in str(hours) and ("3 steps" in str(hours)) == bool(hours.unknown)
+
+
+def test_hours_of_data_of_unknown_size_are_unknown_and_not_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = load_sweep(REPOSITORY / "sweeps" / "mllm_cl.yaml")
+    monkeypatch.setattr(flops, "known_size", lambda task: None)
+    found = estimate_hours(sweep.steps.values())
+    assert found is not None and (found.training, found.evaluation) == (None, None) and found.unknown
+    assert str(found).startswith("unknown (no estimate for")
 
 
 def test_the_smallest_place_is_one_that_fits_and_the_one_before_it_does_not() -> None:

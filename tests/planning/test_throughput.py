@@ -10,7 +10,7 @@ from made import made_trial
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
-from lmmcl.planning.throughput import estimate_pace
+from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.steps import Evaluate, Finetune
 from lmmcl.steps.trial import Trial
 
@@ -88,3 +88,20 @@ def test_the_longest_chain_and_the_cpus_of_a_cluster_started_here_bound_the_time
     joined = estimate_pace(steps, RecordView(ledger), Cluster.model_validate({"ray": {"address": "auto"}}))
     assert joined.wall is None, "how many nodes it will have is not known"
     assert "12.0 min sequential" in str(two) and "6.0 min on this machine" in str(two)
+
+
+@pytest.mark.parametrize(
+    ("pace", "told"),
+    [
+        (Pace(4.24, 3, 0, 2.0), "4.2 s sequential, critical path 2 s."),
+        (Pace(42.4, 3, 0, 12.0), "42 s sequential, critical path 12 s."),
+        (Pace(0.0, 0, 0), "nothing to run."),
+        (Pace(0.0, 0, 3), "unknown (no similar step has been recorded yet)"),
+        (
+            Pace(720.0, 3, 2, 360.0),
+            "12.0 min sequential, critical path 6.0 min; excludes 2 steps for which no similar step has been timed.",
+        ),
+    ],
+)
+def test_small_times_are_told_in_seconds_and_unknown_ones_as_unknown(pace: Pace, told: str) -> None:
+    assert str(pace).partition(": ")[2] == told

@@ -88,6 +88,9 @@ def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:
     static = Path(inspect.getfile(__import__("mlflow"))).parent / "server" / "js" / "build" / "static" / "js"
     scripts = [path.read_text(encoding="utf-8", errors="replace") for path in static.rglob("*.js")]
     assert scripts, "MLflow's page is where it was"
-    tags = [mlflow_private.view_tag(""), mlflow_private.NOTE_TAG, mlflow_private.TABLES_TAG]
-    for word in (*tags, "viewStateShareKey", "compareRunCharts", "compareRunSections", "metricSectionId", "SCATTER"):
+    tags = [mlflow_private.view_tag(""), mlflow_private.NOTE_TAG, mlflow_private.TABLES_TAG, mlflow_private.COLOUR_TAG]
+    address = ["viewStateShareKey", "compareRunsMode", "workflowType", "machine_learning", "compare-runs"]
+    table = ["searchFilter", "orderByKey", "orderByAsc", "selectedColumns", "runsHiddenMode", "SHOW_ALL"]
+    charts = ["compareRunCharts", "compareRunSections", "metricSectionId", "SCATTER"]
+    for word in (*tags, *address, *table, *charts):
         assert any(word in script for script in scripts), f"{word} is not in MLflow's page"

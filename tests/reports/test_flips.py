@@ -13,10 +13,8 @@ from lmmcl.cli import app
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.reports.collect import collect
-from lmmcl.reports.flips import page_flips, sweep_flips
+from lmmcl.reports.flips import sweep_flips
 from lmmcl.reports.page.question_pictures import Pictures, Questions
-from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.lmms_eval.benchmark import LmmsEvalBenchmark
@@ -76,12 +74,6 @@ def test_the_command_lists_the_questions(sweep: Sweep, ledger: Ledger) -> None:
     assert all(flip["id"] in text for flip in found["lost"] + found["gained"])
     wrong = CliRunner().invoke(app, [*words[:-1], "--trial", sweep.trials[0].key, "--wrong"]).stdout
     assert found["wrong"] and all(flip["id"] in wrong for flip in found["wrong"]) and "Answered" not in wrong
-
-
-def test_the_page_shows_a_few_for_each_trial_of_the_front(sweep: Sweep, ledger: Ledger) -> None:
-    shown = page_flips(RunContext.resolve(sweep, ledger), collect(sweep, ledger))
-    assert shown and all(len(each["lost"]) <= 4 and len(each["gained"]) <= 4 for each in shown)
-    assert all(each["lost_count"] >= len(each["lost"]) for each in shown)
 
 
 def test_pictures_stop_when_their_bytes_are_spent() -> None:

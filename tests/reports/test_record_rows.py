@@ -13,7 +13,8 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.reports.collect import collect
-from lmmcl.reports.flips import page_flips, sweep_flips
+from lmmcl.reports.flips import sweep_flips
+from lmmcl.reports.page.page_answers import page_answers
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.tracking.extras import Answers
@@ -56,10 +57,11 @@ def test_damaged_answers_are_left_out_of_page_and_mlflow_and_refused_where_they_
         asked = next(step for step in each.stages[2].evaluations if step.benchmark.name == "colour")
         damage(ledger, asked, "samples.jsonl")
     with caplog.at_level(logging.WARNING):
-        shown = page_flips(RunContext.resolve(sweep, ledger), results)
+        shown = page_answers(RunContext.resolve(sweep, ledger), results).blocks
         _, tables = Answers(RunContext.resolve(sweep, ledger)).extras(results.trials[0])
     assert "samples.jsonl" in caplog.text
-    assert shown and "colour" not in {each["benchmark"] for each in shown}, "not those of an earlier stage instead"
+    colour = next(block for block in shown if block["name"] == "colour")
+    assert all([number for number, _, _ in run["stages"]] == [0, 1] for run in colour["runs"])
     asked = {row[0] for row in json.loads(tables["samples.json"])["data"]}
     assert asked == {benchmark.name for benchmark in trial.benchmarks} - {"colour"}
     with pytest.raises(DamagedError, match=r"samples\.jsonl"):

@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 
+import pytest
 from made import made_trial
 from rich.console import Console
 
@@ -41,8 +42,38 @@ def test_a_terminal_gets_a_table_with_the_stage_the_pace_and_the_scores_so_far()
 
     text = shown(terminal=True, story=story)
     assert "●●○" in text
-    assert "second: update 30/94, 11.5/s" in text
+    assert "second: update 30/94, 11.5/s" in text and "0:00" in text
     assert "+12.3" in text
+
+
+def test_a_worker_is_told_with_the_time_since_it_began_and_gone_when_it_is_done() -> None:
+    trial, now = made_trial(), [0.0]
+    keys = [trial.stages[number].checkpoint.key for number in (1, 2)]
+    out = io.StringIO()
+    with Display([trial], Console(file=out, force_terminal=False, width=140), now=lambda: now[0]) as display:
+        display.running({keys[0]: {"doing": "loading the model"}, keys[1]: {}})
+        now[0] = 65.0
+        display.running({keys[0]: {"update": 1, "updates": 3, "updates_per_second": 2.0}, keys[1]: {}})
+        (first,) = display._works()
+        assert str(first) == "first: update 1/3, 2.0/s (for 1:05)", "one that waits for its turn does not work"
+        display.running({keys[1]: {"doing": "loading the model"}})
+        (second,) = display._works()
+        assert str(second) == "second: loading the model (for 0:00)"
+        display._tell()
+    assert "[1:05, ETA unknown] second: loading the model (for 0:00)" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_run_is_drawn_as_wide_as_the_terminal(width: int) -> None:
+    def story(display: Display, trials: list) -> None:
+        display.phase("starting Ray")
+        display.stage_done(trials[0], {"stage": 1, "learning": 12.34, "held_out_forgetting": -5.0})
+        display.running({trials[0].stages[2].checkpoint.key: {"update": 30, "updates": 94, "updates_per_second": 11.5}})
+        display.trial_failed(trials[1], "row 3 broke", "traceback")
+
+    lines = plain(shown(terminal=True, story=story, width=width)).split("elapsed")[-1].splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert all(told in " ".join(lines) for told in ("s0", "s1", "failed", "+12.3", "update 30/94,"))
 
 
 def test_a_narrow_terminal_cuts_neither_names_nor_numbers_and_takes_no_name_for_markup() -> None:

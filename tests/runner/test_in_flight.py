@@ -161,6 +161,26 @@ def test_a_prefetch_that_fails_is_told_to_who_asks_next_and_not_computed_again_f
     asyncio.run(story())
 
 
+def test_scores_that_are_prefetched_are_computed_once_and_a_failure_is_told_once(pretend: Pretend) -> None:
+    asked = made_trial(held_out=("kept", "other")).stages[0].evaluations
+    pretend.broken = {asked[-1].label}
+
+    async def story() -> None:
+        scheduler = pretend.scheduler()
+        scheduler.prefetch_scores(asked)
+        scheduler.prefetch_scores(asked)
+        while scheduler.keys:
+            await asyncio.sleep(0.005)
+        with pytest.raises(RuntimeError, match="broke"):
+            await scheduler.records(asked)
+        pretend.broken = set()
+        assert len(await scheduler.records(asked)) == len(asked)
+
+    asyncio.run(story())
+    assert pretend.computed.pop(asked[-1].key) == 2, "once when it broke, and once when it was asked for again"
+    assert set(pretend.computed.values()) == {1}
+
+
 def test_a_trial_begins_the_next_stage_before_it_asks_about_this_one_unless_its_scores_may_end_it(
     pretend: Pretend,
 ) -> None:

@@ -146,6 +146,12 @@ def test_a_checkpoint_can_be_asked_by_hand(sweep: Path, store: Path) -> None:
         lmmcl("eval", key, "-b", "shape", "-b", "size", "--limit", "4", "--store", store, "--json").stdout
     )
     assert set(scores) == {"shape", "size"}
+    for score in scores.values():
+        low, high = score["interval"]
+        assert score["questions"] == 4 and low <= score["score"] <= high and high - low > 10
+    lines = lmmcl("eval", key, "-b", "shape", "-b", "size", "--limit", "4", "--store", store).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["shape", "size"] and all(line.endswith("n = 4") for line in lines)
+    assert f"{scores['shape']['score']:.1f}  [{scores['shape']['interval'][0]:.1f}, " in lines[0]
     facts = json.loads(lmmcl("show", key[:8], "--store", store, "--json").stdout)
     assert facts["record"]["proof"]["frozen"] > 0
     assert "size" in facts["scores"]
@@ -204,7 +210,7 @@ def test_a_run_that_is_told_to_end_in_a_stage_ends_and_fails_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(*_: object, **__: object) -> bool:
-        raise PreemptedError("told to end; saved after update 3")
+        raise PreemptedError("stopped by a termination request; saved after update 3")
 
     monkeypatch.setattr("lmmcl.runner.inline.compute", told)
     ended = run(write_sweep(tmp_path), tmp_path / "store")

@@ -88,7 +88,7 @@ def test_a_database_file_gets_its_folder(tmp_path: Path) -> None:
 
 def test_a_database_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         check_reachable(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 

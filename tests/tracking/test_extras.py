@@ -17,7 +17,7 @@ from lmmcl.reports.collect import collect, trial_result
 from lmmcl.reports.flips import front_keys
 from lmmcl.search.run_context import RunContext
 from lmmcl.tasks import get_benchmark
-from lmmcl.tracking.extras import Answers, resolved, shared_view, trial_tags, write_answers
+from lmmcl.tracking.extras import Answers, resolved, trial_tags, write_answers
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,3 @@ def test_the_sweep_is_written_as_it_was_understood(sweep: Sweep) -> None:
     data = json.loads(resolved(sweep))
     assert [trial["key"] for trial in data["trials"]] == [trial.key for trial in sweep.trials]
     assert data["trials"][0]["training"]["learning_rate"] == 1e-3 and data["trials"][0]["steps"]["2"]
-
-
-def test_the_shared_view_draws_the_trade_off_for_old_and_new_pages() -> None:
-    saved = json.loads(shared_view())
-    state = json.loads(saved["state"])
-    for each in (saved, state):
-        (chart,) = each["compareRunCharts"]
-        assert (chart["xaxis"]["key"], chart["yaxis"]["key"]) == ("learning", "held_out_forgetting")
-        assert chart["metricSectionId"] == each["compareRunSections"][0]["uuid"]
-    assert isinstance(saved["name"], str) and isinstance(saved["createdAt"], int)
-    assert len(shared_view()) < 5000, "experiment tags are limited"

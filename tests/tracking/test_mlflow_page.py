@@ -1,11 +1,10 @@
-"""MLflow's own pages, in a browser: from its list of experiments the trade-off is two clicks away.
+"""MLflow's own pages, in a browser: they open on trials with both measures, and the trade-off is one click away.
 
 Pictures are left in the folder that LMMCL_TEST_ARTEFACTS names, for a person to look at.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from browser import CHROMIUM, Browser, browser
 from synthetic_results import make_sweep
 
 from lmmcl.maintenance.screenshots import mlflow_server, write_pictures
-from lmmcl.tracking.tracker import quiet_client
+from lmmcl.tracking.first_screen import trials_address
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,13 +80,28 @@ def follow(tab: Browser, text: str, part: str) -> str:
     raise AssertionError(f"{text!r} leads nowhere: {tab.tabs()}")
 
 
-def test_two_clicks_lead_from_the_list_of_experiments_to_the_trade_off(tab: Browser, view: str, tmp_path: Path) -> None:
-    tab.open(f"{server(view)}#/experiments", 1500, 1000)
-    follow(tab, SWEEP.name, "#/experiments/1")
-    opened = follow(tab, "held-out forgetting against learning", "viewStateShareKey")
-    assert opened.split("#")[1] == view.split("#")[1]
+def test_the_printed_address_opens_on_trials_with_both_measures_and_the_best_first(
+    tab: Browser, view: str, tmp_path: Path
+) -> None:
+    tab.open(server(view) + trials_address("1", view=True), 1500, 1000)
+    tab.wait(f"{TEXT}.includes('sa_proj') && {TEXT}.includes('held_out_forget')", 240)
+    put_tip_away(tab)
+    text = tab.run(TEXT)
+    assert "learning" in text and "4 matching runs" in text, "trials and nothing else"
+    names = [f"{trial.axes['recipe']} · lr {trial.axes['learning_rate']:.0e}" for trial in SWEEP.trials]
+    assert all(name in text and f"{name} · s0" not in text for name in names), "names without what all trials share"
+    best = max(SWEEP.trials, key=lambda trial: trial.measure("held_out_forgetting") or 0.0)
+    assert min(names, key=text.index) == names[SWEEP.trials.index(best)]
+    colours = set(tab.run("[...document.querySelectorAll('label,button,span')].map((each) => each.textContent.trim())"))
+    assert len({each for each in colours if each.startswith("#") and len(each) == 7}) == 4, "each has its own"
+    picture(tab, "mlflow-trials", tmp_path)
+
+
+def test_one_click_leads_from_there_to_the_trade_off(tab: Browser, view: str, tmp_path: Path) -> None:
+    tab.open(server(view) + trials_address("1", view=True), 1500, 1000)
+    opened = follow(tab, "held-out forgetting against learning", "compareRunsMode=CHART")
     tab.open(opened, 1500, 1000)
-    tab.wait(f"{DRAWN} >= 4", 240)
+    tab.wait(f"{DRAWN} >= 4 && {TEXT}.includes('score')", 240)
     text = tab.run(TEXT)
     assert "learning against forgetting" in text, "the name of the saved view"
     assert "held_out_forgetting" in text and text.index("Trade-off") < text.index("score"), "our chart comes first"
@@ -96,18 +110,50 @@ def test_two_clicks_lead_from_the_list_of_experiments_to_the_trade_off(tab: Brow
     assert ours(tab.faults) == []
 
 
-def test_the_comparison_of_runs_has_their_points_and_short_parameters(tab: Browser, view: str, tmp_path: Path) -> None:
-    client = quiet_client(f"sqlite:///{next(tmp_path.parent.glob('server*'))}/mlflow.db")
-    (experiment,) = [each for each in client.search_experiments() if each.name == SWEEP.name]
-    runs = client.search_runs([experiment.experiment_id], "tags.`lmmcl.kind` = 'trial'")
+def test_two_clicks_lead_there_from_the_list_of_experiments(tab: Browser, view: str) -> None:
+    tab.open(f"{server(view)}#/experiments", 1500, 1000)
+    follow(tab, SWEEP.name, "#/experiments/1")
+    opened = follow(tab, "held-out forgetting against learning", "viewStateShareKey")
+    assert opened.split("#")[1].startswith(view.split("#")[1])
+
+
+def press(tab: Browser, find: str) -> None:
+    """Click the element that a JavaScript expression finds, as soon as it is there."""
+    tab.wait(f"Boolean({find})", 120)
+    tab.run("document.querySelectorAll('[data-pressed]').forEach((each) => each.removeAttribute('data-pressed'))")
+    tab.run(f"{find}.setAttribute('data-pressed', '')")
+    tab.click("[data-pressed]")
+
+
+def with_text(selector: str, text: str) -> str:
+    found = f"[...document.querySelectorAll({selector!r})]"
+    return f"{found}.find((each) => each.textContent.trim() === {text!r})"
+
+
+def test_mlflows_own_comparison_shows_the_trade_off(tab: Browser, view: str, tmp_path: Path) -> None:
+    tab.open(server(view) + trials_address("1", view=True), 1500, 1400)
     tab.faults.clear()
-    ids = json.dumps([run.info.run_id for run in runs])
-    tab.open(f'{server(view)}#/compare-runs?runs={ids}&experiments=["{experiment.experiment_id}"]', 1500, 1400)
-    tab.wait(f"{TEXT}.includes('held_out_forgetting') && {TEXT}.includes('sa_proj')", 240)
-    tab.wait("document.querySelectorAll('.js-plotly-plot, .plot-container, canvas, svg.main-svg').length > 0", 120)
-    text = tab.run(TEXT)
-    assert "log10_learning_rate" in text and "learning" in text and "score/birds" in text
+    tab.wait(f"{TEXT}.includes('sa_proj')", 240)
+    put_tip_away(tab)
+    press(tab, "document.querySelector('.ag-header-select-all input, .ag-header input[type=checkbox]')")
+    press(tab, with_text("button", "Compare"))
+    tab.wait("location.href.includes('compare-runs')", 120)
+    tab.wait(
+        "[...document.querySelectorAll('.js-plotly-plot')].some((each) => each.data?.[0]?.type === 'parcoords')", 240
+    )
+    axes = "document.querySelector('.js-plotly-plot').data[0].dimensions.map((each) => each.label)"
+    assert tab.run(axes)[-1] == "held_out_forgetting" and "recipe" in tab.run(axes), "the coordinates it begins with"
     picture(tab, "mlflow-compare", tmp_path)
+    press(tab, with_text("[role=tab]", "Scatter Plot"))
+    for axis, metric in (("x", "learning"), ("y", "held_out_forgetting")):
+        press(tab, f"document.querySelector('#{axis}-axis-selector')")
+        press(tab, with_text("[role=option]", metric))
+        tab.wait(f"document.querySelector('#{axis}-axis-selector').textContent.trim() === {metric!r}", 60)
+    values = [trial.measure("held_out_forgetting") for trial in SWEEP.trials]
+    drawn = "[...document.querySelectorAll('.js-plotly-plot')].flatMap((chart) => chart.data.flatMap((each) => [...(each.y || [])]))"
+    tab.wait(f"{drawn}.filter((each) => each < 0).length === {len(values)}", 60)
+    assert sorted(tab.run(drawn)) == pytest.approx(sorted(values))
+    picture(tab, "mlflow-compare-scatter", tmp_path)
     assert ours(tab.faults) == []
 
 

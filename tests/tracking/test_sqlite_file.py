@@ -124,7 +124,8 @@ def test_a_store_that_was_moved_keeps_its_artifacts_in_itself(store: Path, made:
     code = (
         "import sys; from pathlib import Path; from lmmcl.tracking.tracker import Tracker\n"
         "tracker = Tracker(sys.argv[1], 'birds', sys.argv[2])\n"
-        "(run,) = tracker._client.search_runs([tracker.experiment_id])\n"
+        "reports = tracker._client.get_experiment_by_name('lmmcl reports').experiment_id\n"
+        "(run,) = tracker._client.search_runs([reports])\n"
         "print(run.info.artifact_uri, Path(tracker._client.download_artifacts(run.info.run_id, 'index.html')).read_text())\n"
         "tracker.log_report([Path(sys.argv[3])])"
     )

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_results import SKILLS, make_trial
+from synthetic_results import SKILLS, make_sweep, make_trial
 
 from lmmcl.config.search_settings import Stopped
 from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.tracking.mlflow_names import batches, matrix_table, metric_name
 from lmmcl.tracking.mlflow_runs import Runs
+from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
 numbers = itertools.count()
@@ -55,7 +56,7 @@ def points(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
 
 def everything(tracker: Tracker) -> dict[str, Any]:
     """All runs with all their points: what must not grow when a trial is logged again."""
-    found = [run for kind in ("trial", "stage") for run in runs(tracker, kind)]
+    found = runs(tracker, "trial")
     return {
         run.info.run_id: (run.data.params, {name: points(tracker, run.info.run_id, name) for name in run.data.metrics})
         for run in found
@@ -88,45 +89,50 @@ def test_probes_are_logged_at_their_stage(make: Any) -> None:
     assert points(tracker, tracker.log_trial(probed), "probe/bias/of numbers") == [(0, 0.25), (1, 0.25)]
 
 
-def test_each_fine_tuned_stage_has_its_loss_curve_in_a_run_nested_in_the_trial(make: Any) -> None:
+def test_the_curves_of_all_stages_follow_each_other_in_the_run_of_the_trial(make: Any) -> None:
     tracker, trial = make(), make_trial(updates=3)
     run_id = tracker.log_trial(trial)
-    found = sorted(runs(tracker, "stage"), key=lambda run: run.info.run_name)
-    assert [run.info.run_name for run in found] == [f"{place} {skill}" for place, skill in enumerate(SKILLS, start=1)]
-    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {run_id}
-    assert {run.info.status for run in found} == {"FINISHED"}
-    wanted = [(int(row["update"]), row["loss"]) for row in trial.stages[1].curve]
-    assert points(tracker, found[0].info.run_id, "loss") == wanted
-    assert {"loss", "learning_rate", "grad_norm"} <= set(found[0].data.metrics)
-    stage = trial.stages[1]
-    assert points(tracker, found[0].info.run_id, "updates_per_second") == [(3, pytest.approx(3.2))]
-    assert found[0].data.metrics["peak_memory_bytes"] == stage.cost["peak_memory_bytes"]
-    tracker.log_trial(trial)
-    make().log_trial(trial)
-    assert len(points(tracker, found[0].info.run_id, "peak_memory_bytes")) == 1
+    losses = [row["loss"] for stage in trial.stages for row in stage.curve]
+    assert points(tracker, run_id, "train/loss") == list(enumerate(losses, start=1))
+    assert points(tracker, run_id, "cost/updates_per_second") == [
+        (number, pytest.approx(3.2)) for number in range(1, 6)
+    ]
+    (run,) = tracker._client.search_runs([tracker.experiment_id])
+    assert {"train/learning_rate", "train/grad_norm"} <= set(run.data.metrics), (
+        "nothing but trials is in the experiment"
+    )
 
 
-def test_trials_that_share_a_stage_have_it_each_with_one_key_to_find_them_by(make: Any) -> None:
-    tracker, first = make(), make_trial(updates=3)
-    tracker.log_trial(first)
-    tracker.log_trial(replace(first, key="another"))
-    shared = first.stages[1].checkpoint_key
-    found = [run for run in runs(tracker, "stage") if run.data.tags["lmmcl.checkpoint_key"] == shared]
-    assert {run.data.tags["lmmcl.trial_key"] for run in found} == {first.key, "another"}
-
-
-def test_what_probes_saw_inside_a_stage_is_in_its_nested_run_at_their_updates_also_when_asked_later(make: Any) -> None:
+def test_what_was_seen_inside_a_stage_lies_on_the_same_axis_also_when_it_was_asked_later(make: Any) -> None:
     plain = make_trial(updates=3)
-    rows = [{"update": 0, "number_bias/sum": 0.1}, {"update": 2, "number_bias/sum": 0.4}]
-    stages = [replace(stage, probe_curve=rows if stage.number == 1 else ()) for stage in plain.stages]
+    probes = [{"update": 0, "number_bias/sum": 0.1}, {"update": 2, "number_bias/sum": 0.4}]
+    scores = [{"update": 2, "learning": 5.0, "score/colour": 40.0}]
+    seen = {"probe_curve": probes, "score_curve": scores}
+    stages = [replace(stage, **seen) if stage.number == 2 else stage for stage in plain.stages]
     probed = replace(plain, stages=stages)
     tracker = make()
     for trial in (plain, probed, probed):
-        tracker.log_trial(trial)
-    (first, *others) = sorted(runs(tracker, "stage"), key=lambda run: run.info.run_name)
-    assert points(tracker, first.info.run_id, "probe/number_bias/sum") == [(0, 0.1), (2, 0.4)]
-    assert points(tracker, first.info.run_id, "loss") == [(int(row["update"]), row["loss"]) for row in stages[1].curve]
-    assert not any("probe/number_bias/sum" in run.data.metrics for run in others)
+        run_id = tracker.log_trial(trial)
+    assert points(tracker, run_id, "inside/probe/number_bias/sum") == [(3, 0.1), (5, 0.4)]
+    assert points(tracker, run_id, "inside/learning") == [(5, 5.0)]
+    assert points(tracker, run_id, "inside/score/colour") == [(5, 40.0)]
+    assert [step for step, _ in points(tracker, run_id, "learning")] == [1, 2, 3, 4, 5], "one name, one axis"
+    assert len(points(tracker, run_id, "train/loss")) == 15
+
+
+def test_runs_that_an_earlier_version_nested_go_to_the_trash_and_their_curves_into_the_trial(make: Any) -> None:
+    trial, tracker = make_trial(updates=3), make()
+    client, run_id = tracker._client, tracker.log_trial(replace(trial, stages=trial.stages[:1], state="partial"))
+    old = {"lmmcl.kind": "stage", "mlflow.parentRunId": run_id}
+    nested = client.create_run(tracker.experiment_id, tags=old).info.run_id
+    report = client.create_run(tracker.experiment_id, tags={"lmmcl.kind": "report"}).info.run_id
+    client.delete_tag(run_id, "lmmcl.curves_logged")
+    again = make()
+    assert again.log_trial(trial) == run_id
+    again.log_report([])
+    assert {client.get_run(each).info.lifecycle_stage for each in (nested, report)} == {"deleted"}
+    assert len(points(again, run_id, "train/loss")) == 15
+    assert [run.info.run_id for run in client.search_runs([tracker.experiment_id])] == [run_id]
 
 
 def test_logging_twice_adds_nothing_even_from_another_process(make: Any) -> None:
@@ -137,7 +143,7 @@ def test_logging_twice_adds_nothing_even_from_another_process(make: Any) -> None
     first.log_trial(trial)
     second = make()
     second.log_trial(trial)
-    assert len(before) == 6
+    assert len(before) == 1
     assert everything(second) == before
 
 
@@ -147,12 +153,10 @@ def test_two_runs_that_log_the_same_trial_stage_by_stage_log_each_stage_once(mak
     for last in range(1, len(trial.stages) + 1):
         for tracker in trackers:
             tracker.log_trial(replace(trial, state="partial", stages=trial.stages[:last]))
-    stages = [run.data.tags["lmmcl.stage_key"] for run in runs(trackers[0], "stage")]
-    assert len(stages) == len(set(stages)) == len(trial.stages) - 1
     once = make_trial(updates=3, seed=1)
     trackers[0].log_trial(once)
-    lengths = {len(points(trackers[0], run.info.run_id, "loss")) for run in runs(trackers[0], "stage")}
-    assert lengths == {3}, "no point is there twice"
+    lengths = {len(points(trackers[0], run.info.run_id, "train/loss")) for run in runs(trackers[0], "trial")}
+    assert lengths == {15}, "no point is there twice"
 
 
 def test_two_that_look_for_a_run_at_the_same_moment_make_one(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +171,6 @@ def test_two_that_look_for_a_run_at_the_same_moment_make_one(make: Any, monkeypa
     with ThreadPoolExecutor(2) as pool:
         ids = list(pool.map(lambda tracker: tracker.log_trial(trial), trackers))
     assert ids[0] == ids[1] and len(runs(trackers[0], "trial")) == 1
-    assert len(runs(trackers[0], "stage")) == len(trial.stages) - 1
 
 
 def test_what_is_logged_already_costs_no_write(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +191,8 @@ def test_a_trial_logged_stage_by_stage_over_a_restart_ends_like_one_logged_at_on
         tracker.log_trial(replace(trial, stages=trial.stages[:reached], state="partial"))
         assert runs(tracker, "trial")[0].info.status == "RUNNING"
     run_id = tracker.log_trial(trial)
-    assert len(runs(tracker, "trial")) == 1 and len(runs(tracker, "stage")) == len(SKILLS)
+    assert len(runs(tracker, "trial")) == 1
+    assert [step for step, _ in points(tracker, run_id, "train/loss")] == list(range(1, 16))
     assert [step for step, _ in points(tracker, run_id, "overall")] == [0, 1, 2, 3, 4, 5]
     assert runs(tracker, "trial")[0].info.status == "FINISHED"
 
@@ -206,7 +210,7 @@ def test_a_crash_in_the_middle_leaves_no_double_points(make: Any, monkeypatch: p
     again = make()
     run_id = again.log_trial(trial)
     assert len(points(again, run_id, "learning")) == len(SKILLS)
-    assert len(runs(again, "trial")) == 1 and len(runs(again, "stage")) == len(SKILLS)
+    assert len(runs(again, "trial")) == 1 and len(points(again, run_id, "train/loss")) == 15
 
 
 def test_a_benchmark_added_later_adds_its_points_alone(make: Any) -> None:
@@ -265,7 +269,7 @@ def test_a_budget_that_is_set_afterwards_leaves_no_point_beyond_the_stage_that_b
     assert run.info.run_id == run_id != before and run.data.tags["lmmcl.replaces"] == before
     assert run.data.metrics["learning"] == pytest.approx(trial.stages[2].measures["learning"])
     assert max(step for step, _ in points(tracker, run_id, "learning")) == 2
-    assert sorted(each.data.tags["lmmcl.stage"] for each in runs(tracker, "stage")) == ["1", "2"]
+    assert max(step for step, _ in points(tracker, run_id, "train/loss")) == 6
     assert json.loads(run.data.tags["lmmcl.stopped"]) == why.to_dict()
     assert tracker._client.get_run(before).info.lifecycle_stage == "deleted", "in the trash: it can be restored"
     seen = everything(tracker)
@@ -298,15 +302,17 @@ def test_the_matrix_is_a_table_that_mlflow_reads(make: Any, uri: str, monkeypatc
     assert list(table["birds"]) == [stage.scores["birds"] for stage in trial.stages]
 
 
-def test_files_go_to_the_location_that_was_named(make: Any, store: Path, sweep: str, tmp_path: Path) -> None:
+def test_the_report_has_a_run_of_its_own_apart_from_the_trials(make: Any, sweep: str, tmp_path: Path) -> None:
     tracker = make()
     (tmp_path / "page.html").write_text("one")
     assert tracker.log_report([tmp_path / "page.html"], "a note") == make().log_report(
         [tmp_path / "page.html"], "a note"
     )
-    (run,) = runs(tracker, "report")
-    assert run.data.tags["mlflow.note.content"] == "a note" and "mlflow.parentRunId" not in run.data.tags
-    assert [file.name for file in (store / "artifacts" / sweep.replace(" ", "-")).rglob("*.html")] == ["page.html"]
+    assert runs(tracker, "report") == [], "a report is in no table of trials"
+    experiment = tracker._client.get_experiment_by_name("lmmcl reports")
+    (run,) = tracker._client.search_runs([experiment.experiment_id], f"attributes.run_name = '{sweep}'")
+    assert run.data.tags["mlflow.note.content"] == "a note"
+    assert "page.html" in {each.path for each in tracker._client.list_artifacts(run.info.run_id)}
 
 
 def test_numbers_that_are_not_finite_are_left_out(make: Any) -> None:
@@ -347,7 +353,7 @@ def test_a_long_curve_is_logged_whole_within_the_limits(make: Any, monkeypatch: 
     monkeypatch.setattr(tracker._client, "log_batch", watched)
     tracker.log_trial(trial)
     assert max(sizes) <= 1000
-    assert len(points(tracker, runs(tracker, "stage")[0].info.run_id, "loss")) == 600
+    assert len(points(tracker, runs(tracker, "trial")[0].info.run_id, "train/loss")) == 600
 
 
 def test_a_new_trial_takes_few_calls(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +363,7 @@ def test_a_new_trial_takes_few_calls(make: Any, monkeypatch: pytest.MonkeyPatch)
         watched = lambda *args, name=name, method=method, **more: (calls.append(name), method(*args, **more))[1]  # noqa: E731
         monkeypatch.setattr(tracker._client, name, watched)
     tracker.log_trial(make_trial(updates=300))
-    assert calls.count("search_runs") == 2 and len(calls) <= 22
+    assert calls.count("search_runs") == 1 and len(calls) <= 22
 
 
 def test_batches_hold_everything_once_and_respect_every_limit() -> None:
@@ -435,6 +441,7 @@ def test_processes_that_make_one_database_at_once_all_get_it(tmp_path: Path) -> 
 import sys, time
 from pathlib import Path
 import mlflow, alembic
+from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 folder = Path(sys.argv[1])
 Path(folder, sys.argv[2]).touch()
@@ -446,3 +453,75 @@ Tracker(f"sqlite:///{folder}/mlflow.db", "together")
     made = [subprocess.Popen([*command, f"ready-{number}"], stderr=subprocess.PIPE, text=True) for number in range(3)]
     told = [process.communicate(timeout=200)[1] for process in made]
     assert [process.returncode for process in made] == [0, 0, 0], "\n".join(told)[-2000:]
+
+
+def test_runs_are_called_by_what_sets_them_apart_and_no_two_have_one_colour(uri: str, sweep: str) -> None:
+    results = make_sweep(recipes=["sa_proj", "full", "mlp"], rates=[1e-5, 1e-4], seeds=2, stages=0, updates=0)
+    names = {trial.key: f"{trial.name} · tiny-onevision" for trial in results.trials}
+    tracker = Tracker(uri, SweepIdentity(sweep, "a.yaml", names))
+    for trial in results.trials:
+        tracker.log_trial(replace(trial, name=names[trial.key]))
+    found = runs(tracker, "trial")
+    assert {run.info.run_name for run in found} == {trial.name for trial in results.trials}
+    assert len({run.data.tags["mlflow.runColor"] for run in found}) == len(found) == 12
+    assert {run.data.tags["lmmcl.trial"] for run in found} == set(names.values())
+
+
+def test_name_and_colour_that_a_person_chose_stay_and_ours_follow_the_sweep(uri: str, sweep: str) -> None:
+    ours, theirs = make_trial(stages=0), make_trial("full", stages=0)
+    names = {each.key: f"{each.name} · tiny-onevision" for each in (ours, theirs)}
+    trials = [replace(each, name=names[each.key]) for each in (ours, theirs)]
+    tracker = Tracker(uri, SweepIdentity(sweep, "a.yaml", names))
+    ids = [tracker.log_trial(trial) for trial in trials]
+    tracker._client.update_run(ids[1], name="my favourite")
+    tracker._client.set_tag(ids[1], "mlflow.runColor", "#123456")
+    wider = {"first": "mlp · lr 1e-05 · s0 · tiny-next", **names}
+    again = Tracker(uri, SweepIdentity(sweep, "a.yaml", wider))
+    assert [again.log_trial(trial) for trial in trials] == ids
+    mine, chosen = (again._client.get_run(each) for each in ids)
+    assert mine.info.run_name == "sa_proj · tiny-onevision" and chosen.info.run_name == "my favourite"
+    assert chosen.data.tags["mlflow.runColor"] == "#123456"
+    assert mine.data.tags["mlflow.runColor"] == mine.data.tags["lmmcl.colour"]
+
+
+def test_another_sweep_of_the_name_gets_an_experiment_of_its_own(uri: str, sweep: str) -> None:
+    def log(origin: str, *rates: float) -> Tracker:
+        trials = [make_trial(rate=rate, stages=0) for rate in rates]
+        tracker = Tracker(uri, SweepIdentity(sweep, origin, {trial.key: trial.name for trial in trials}))
+        for trial in trials:
+            tracker.log_trial(trial)
+        return tracker
+
+    first = log("/a/sweep.yaml", 1e-5)
+    assert first.experiment == sweep
+    assert log("/a/sweep.yaml", 3e-5).experiment == sweep, "edited through and through"
+    assert log("/moved/sweep.yaml", 3e-5, 1e-4).experiment == sweep, "moved and extended"
+    other = log("/b/sweep.yaml", 5e-6)
+    assert other.experiment == f"{sweep}-2" and len(runs(other, "trial")) == 1
+    assert log("/b/sweep.yaml", 5e-6).experiment_id == other.experiment_id
+    assert log("/c/sweep.yaml", 7e-6).experiment == f"{sweep}-3"
+    assert log("", 8e-6).experiment == sweep, "of an unknown file the name decides"
+    assert first.log_report([]) != other.log_report([])
+
+
+def test_a_note_that_a_person_wrote_stays_and_ours_comes_to_link_the_comparison_and_the_report(make: Any) -> None:
+    tracker = make()
+    for recipe in ("sa_proj", "full"):
+        tracker.log_trial(make_trial(recipe, stages=0))
+    report = tracker.log_report([])
+    note = make()._client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"]
+    assert f"/runs/{report}/artifacts" in note and len(note) < 5000
+    assert all(run.info.run_id in note.partition("compare-runs")[2] for run in runs(tracker, "trial"))
+    tracker._client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", "mine")
+    make().log_report([])
+    assert make()._client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"] == "mine"
+
+
+def test_a_server_whose_pages_nobody_looked_at_gets_no_view_and_a_link_without_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmmcl.tracking.tracker.are_views_supported", lambda uri: False)
+    tracker = make()
+    tags = tracker._client.get_experiment(tracker.experiment_id).tags
+    assert "mlflow.sharedViewState.lmmcl" not in tags and "viewStateShareKey" not in tags["mlflow.note.content"]
+    assert "orderByKey=metrics.%60held_out_forgetting%60" in tracker.address

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from stage_parts import BASE, made_skill, shades, stage
 
 from lmmcl.config.cluster import TrainingPlacement
@@ -16,7 +20,7 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Finetune, Pretrained
-from lmmcl.training.adapter_export import _base, export_adapter
+from lmmcl.training.adapter_export import _base, export_adapter, vllm_command
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint
 
@@ -62,6 +66,49 @@ def test_peft_computes_what_the_checkpoint_does(recipe: Any, count: int, ledger:
     exported = logits(PeftModel.from_pretrained(BASE.model.load_model(), str(folder)))
     torch.testing.assert_close(exported, tuned, rtol=1e-3, atol=1e-3)
     assert (folder / "lmmcl.json").is_file()
+    _has_the_layout_that_vllm_reads(folder)
+
+
+def _has_the_layout_that_vllm_reads(folder: Path) -> None:
+    """What vLLM's loader asks of a PEFT folder, as its documentation says; vLLM itself runs on GPUs alone."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert config["bias"] == "none", "vLLM has no biases of adapters"
+    assert not config["modules_to_save"], "vLLM loads adapters alone"
+    tensors = load_file(folder / "adapter_model.safetensors")
+    names = {name for name, _ in BASE.model.load_model().named_modules()}
+    for name, tensor in tensors.items():
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", name)
+        assert match, name
+        assert match[1] in names
+        assert match[2] == "magnitude_vector" or config["r"] in tensor.shape
+
+
+def test_an_exported_adapter_is_told_with_the_command_that_serves_it(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = stages(ledger, {"lora": {"rank": 6}}, 2)
+    folder = export_adapter(step, ledger, tmp_path / "out")
+    assert (
+        vllm_command(step, folder)
+        == "PEFT puts it on tiny-onevision; vLLM needs a base that lies in a folder or on the hub"
+    )
+    config = json.loads((folder / "adapter_config.json").read_text())
+
+    def told(**changed: Any) -> str:
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
+        return vllm_command(step, folder)
+
+    base = tmp_path / "my base"
+    base.mkdir()
+    lora = f"out={folder}"
+    command = told(base_model_name_or_path=str(base))
+    assert shlex.split(command) == [
+        *("vllm", "serve", str(base), "--enable-lora", "--max-lora-rank", "16", "--lora-modules", lora)
+    ]
+    assert "--revision abc --enable-lora" in told(base_model_name_or_path=str(base), revision="abc")
+    assert told(use_dora=True).startswith("vLLM loads no DoRA adapters")
+    assert told(r=513).startswith("vLLM loads adapters up to rank 512, this one has 513")
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,12 @@ def record_probe(step: ProbeStep, ledger: Ledger, subject: Subject) -> Record:
     Raises ValueError for a value that is not finite: a model that answers NaN has no measure.
     """
     started, begun = time.monotonic(), time.time()
-    found = examine(step, subject)
-    values = {f"{step.probe.name}/{what}": float(value) for what, value in found.values.items()}
+    findings = examine(step, subject)
+    values = {f"{step.probe.name}/{what}": float(value) for what, value in findings.values.items()}
     if broken := [name for name, value in values.items() if not math.isfinite(value)]:
         raise ValueError(f"{step.label} of {step.checkpoint.label} is not finite: {', '.join(broken)}")
     with ledger.writing(step) as draft:
-        (draft.folder / DETAILS).write_text(json.dumps(found.details, indent=1), encoding="utf-8")
+        (draft.folder / DETAILS).write_text(json.dumps(findings.details, indent=1), encoding="utf-8")
         return draft.commit(
             {
                 "values": values,

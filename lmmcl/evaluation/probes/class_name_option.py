@@ -21,7 +21,7 @@ def measure(probe: ClassNameOption, benchmarks: Sequence[Benchmark], subject: Su
     """
     trapped, control = benchmarks
     (picked, right, answers), (picked_control, *_) = (
-        shares(each, probe.examples, subject) for each in (trapped, control)
+        shares(benchmark, probe.examples, subject) for benchmark in (trapped, control)
     )
     values = {"picked": picked, "right": right, "picked_control": picked_control, "excess": picked - picked_control}
     return Findings(values, {"answers": answers})
@@ -31,8 +31,8 @@ def shares(benchmark: Benchmark, count: int, subject: Subject) -> tuple[float, f
     """(share of the answers that state the trap's letter, share that is right, answers by id)."""
     score = get_metric(benchmark.metric).score
     picked, right, answers = [], [], {}
-    for some in batches(rows_of(subject.processor, benchmark, count), subject.model, subject.batch_size):
-        for (example, _), text in zip(some, say(some, benchmark.max_new_tokens, subject), strict=True):
+    for batch in batches(rows_of(subject.processor, benchmark, count), subject.model, subject.batch_size):
+        for (example, _), text in zip(batch, say(batch, benchmark.max_new_tokens, subject), strict=True):
             picked.append(float(stated_letter(text) == example.metadata[TRAP]))
             right.append(score(text, example))
             answers[example.id] = text

@@ -42,23 +42,23 @@ def measure(probe: Constrained, benchmarks: Sequence[Benchmark], subject: Subjec
     """
     forbidden = token_set(subject.processor.tokenizer, probe.forbid)
     without = f"no_{probe.forbid}"
-    found: dict[str, dict[str, dict[str, float]]] = {without: {}, "only_answers": {}}
+    comparisons: dict[str, dict[str, dict[str, float]]] = {without: {}, "only_answers": {}}
     for benchmark in benchmarks:
         rows = rows_of(subject.processor, benchmark, probe.examples)
         taught = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
         free = scores(benchmark, rows, subject, None)
         only = scores(benchmark, rows, subject, Forbid(answer_tokens(taught), others=True))
-        found["only_answers"][benchmark.name] = _compare(free, only)
+        comparisons["only_answers"][benchmark.name] = _compare(free, only)
         if fine := not_about(subject.processor, benchmark, rows, forbidden, probe.share):
             kept = scores(benchmark, [rows[place] for place in fine], subject, Forbid(forbidden))
-            found[without][benchmark.name] = _compare([free[place] for place in fine], kept)
+            comparisons[without][benchmark.name] = _compare([free[place] for place in fine], kept)
     values = {
-        f"{constraint}/{what}": mean([each[what] for each in by_benchmark.values()])
-        for constraint, by_benchmark in found.items()
+        f"{constraint}/{what}": mean([measured[what] for measured in by_benchmark.values()])
+        for constraint, by_benchmark in comparisons.items()
         if by_benchmark
         for what in ("score", "free", "gain")
     }
-    return Findings(values, {"by_benchmark": found, "forbidden": forbidden})
+    return Findings(values, {"by_benchmark": comparisons, "forbidden": forbidden})
 
 
 def _compare(free: Sequence[float], constrained: Sequence[float]) -> dict[str, float]:
@@ -75,8 +75,8 @@ def answer_tokens(rows: Sequence[Row]) -> set[int]:
 def scores(benchmark: Benchmark, rows: Sequence[Row], subject: Subject, constraint: Forbid | None) -> list[float]:
     """The score in [0, 1] of each encoded question when it is answered under a constraint."""
     score = benchmark.scoring().score
-    found = []
-    for some in batches(rows, subject.model, subject.batch_size):
-        texts = say(some, benchmark.max_new_tokens, subject, constraint)
-        found += [score(text, example) for text, (example, _) in zip(texts, some, strict=True)]
-    return found
+    values = []
+    for batch in batches(rows, subject.model, subject.batch_size):
+        texts = say(batch, benchmark.max_new_tokens, subject, constraint)
+        values += [score(text, example) for text, (example, _) in zip(texts, batch, strict=True)]
+    return values

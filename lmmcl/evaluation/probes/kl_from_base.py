@@ -19,19 +19,19 @@ def measure(probe: KLFromBase, benchmarks: Sequence[Benchmark], subject: Subject
     """`mean` over benchmarks and `benchmark/<name>`, in nats: means over answer tokens, then samples."""
     samples: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks:
-        found: dict[str, float] = {}
+        by_example: dict[str, float] = {}
         rows = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
-        for some in batches(rows, subject.model, subject.batch_size):
-            given = answers(subject.processor, some)
-            divergence = kl(forward(subject.base, given), forward(subject.model, given)).cpu()
-            means = per_row(divergence, given.row, len(some)).tolist()
-            found |= {example.id: value for (example, _), value in zip(some, means, strict=True)}
-        samples[benchmark.name] = found
-    values = {f"benchmark/{name}": mean(list(found.values())) for name, found in samples.items()}
+        for batch in batches(rows, subject.model, subject.batch_size):
+            answered = answers(subject.processor, batch)
+            divergence = kl(forward(subject.base, answered), forward(subject.model, answered)).cpu()
+            means = per_row(divergence, answered.row, len(batch)).tolist()
+            by_example |= {example.id: value for (example, _), value in zip(batch, means, strict=True)}
+        samples[benchmark.name] = by_example
+    values = {f"benchmark/{name}": mean(list(by_example.values())) for name, by_example in samples.items()}
     return Findings({"mean": mean(list(values.values())), **values}, {"samples": samples})
 
 
 def kl(base: Tensor, tuned: Tensor) -> Tensor:
-    """Σ p·(log p − log q) over the last axis, p and q being the softmax of both logits, in fp32; never below 0."""
+    """Σ p·(log p − log q) in nats, p and q being the softmax of both logits (…, vocabulary): (…) in fp32; never below 0."""
     p, q = base.float().log_softmax(-1), tuned.float().log_softmax(-1)
     return torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1).clamp_min(0)

@@ -38,16 +38,16 @@ def measure(probe: LayerContribution, benchmarks: Sequence[Benchmark], subject: 
     samples: dict[Place, list[float]] = defaultdict(list)
     by_benchmark: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks:
-        found: dict[Place, list[float]] = defaultdict(list)
+        norms_at: dict[Place, list[float]] = defaultdict(list)
         rows = rows_of(subject.processor, benchmark, probe.examples, with_answer=True)
-        for some in batches(rows, subject.model, subject.batch_size):
-            given = answers(subject.processor, some)
-            before, after = outputs(subject.base, modules, given), outputs(subject.model, modules, given)
+        for batch in batches(rows, subject.model, subject.batch_size):
+            answered = answers(subject.processor, batch)
+            before, after = outputs(subject.base, modules, answered), outputs(subject.model, modules, answered)
             for place in modules:
                 moved = shift(subject.base, before[place], subject.model, after[place])
-                found[place] += per_row(moved, given.row, len(some)).tolist()
-        by_benchmark[benchmark.name] = {f"{part}/{block}": mean(norms) for (part, block), norms in found.items()}
-        for place, norms in found.items():
+                norms_at[place] += per_row(moved, answered.row, len(batch)).tolist()
+        by_benchmark[benchmark.name] = {f"{part}/{block}": mean(norms) for (part, block), norms in norms_at.items()}
+        for place, norms in norms_at.items():
             samples[place] += norms
     values = {f"{part}/{block}": mean(norms) for (part, block), norms in samples.items()}
     for part in PARTS:
@@ -76,25 +76,25 @@ def _module_of(parameters: Sequence[str]) -> str:
     return posixpath.commonpath([name.replace(".", "/") for name in parameters]).replace("/", ".")
 
 
-def outputs(model: PreTrainedModel, modules: dict[Place, str], given: Answers) -> dict[Place, Tensor]:
+def outputs(model: PreTrainedModel, modules: dict[Place, str], answered: Answers) -> dict[Place, Tensor]:
     """What each module gives at the positions that predict answer tokens, (tokens, hidden)."""
-    with _kept(model, modules, given) as kept:
-        forward(model, given)
+    with _kept(model, modules, answered) as kept:
+        forward(model, answered)
     return kept
 
 
 @contextmanager
-def _kept(model: PreTrainedModel, modules: dict[Place, str], given: Answers) -> Iterator[dict[Place, Tensor]]:
+def _kept(model: PreTrainedModel, modules: dict[Place, str], answered: Answers) -> Iterator[dict[Place, Tensor]]:
     kept: dict[Place, Tensor] = {}
 
     def keep(place: Place) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output
-            if states.shape[:2] != given.batch["input_ids"].shape:
+            if states.shape[:2] != answered.batch["input_ids"].shape:
                 raise ValueError(
                     f"{modules[place]} gave {tuple(states.shape)}, which does not keep the positions of the tokens"
                 )
-            kept[place] = states[given.row.to(states.device), given.position.to(states.device)]
+            kept[place] = states[answered.row.to(states.device), answered.position.to(states.device)]
 
         return hook
 

@@ -42,7 +42,7 @@ def answers(processor: ProcessorMixin, rows: Sequence[Row]) -> Answers:
 
 
 @torch.inference_mode()
-def forward(model: PreTrainedModel, given: Answers) -> Tensor:
+def forward(model: PreTrainedModel, answered: Answers) -> Tensor:
     """Logits (tokens, vocabulary) that predict each answer token, on the model's device in its precision.
 
     Only the end of the sequences, from the first position needed, passes the LM head where the model supports that: with
@@ -51,22 +51,22 @@ def forward(model: PreTrainedModel, given: Answers) -> Tensor:
     """
     placed = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in given.batch.items()
+        for name, tensor in answered.batch.items()
     }
-    length = given.batch["input_ids"].shape[1]
+    length = answered.batch["input_ids"].shape[1]
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-    first = given.first if keeps else 0
+    first = answered.first if keeps else 0
     kept = {"logits_to_keep": length - first} if keeps else {}
     logits = model(**placed, use_cache=False, **kept).logits
     if logits.shape[1] != length - first:
         raise ValueError(
             f"{type(model).__name__} gave logits of {logits.shape[1]} positions for {length - first} tokens"
         )
-    return logits[given.row.to(logits.device), (given.position - first).to(logits.device)]
+    return logits[answered.row.to(logits.device), (answered.position - first).to(logits.device)]
 
 
 def per_row(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Means of `values` (…, tokens) over the tokens of each row, as (…, rows)."""
+    """Means of `values` (…, tokens) over the tokens of each row, as (…, rows); `row` (tokens,) says which row a token is of."""
     counts = torch.bincount(row, minlength=rows).to(values.dtype)
     sums = values.new_zeros(*values.shape[:-1], rows).index_add_(-1, row, values)
     return sums / counts

@@ -76,14 +76,14 @@ def _watch(rows: list[Row], tokens: Sequence[int], max_new_tokens: int, subject:
         output = greedy(subject.model, batch, max_new_tokens, logits_processor=LogitsProcessorList([watch]))
     new = new_tokens(output, batch).cpu()
     largest, summed = torch.stack(watch.largest, 1).tolist(), torch.stack(watch.summed, 1).tolist()
-    found = []
-    for (example, _), said, answer, high, total in zip(
+    watched = []
+    for (example, _), token_ids, answer, high, total in zip(
         rows, new.tolist(), decode(subject.processor, new), largest, summed, strict=True
     ):
-        length = next((at + 1 for at, token in enumerate(said) if token in ends), len(said))
-        holds = bool(set(said[:length]) & set(tokens))
-        found.append({"id": example.id, "answer": answer, "said": holds, "max": high[:length], "sum": total[:length]})
-    return found
+        length = next((at + 1 for at, token in enumerate(token_ids) if token in ends), len(token_ids))
+        holds = bool(set(token_ids[:length]) & set(tokens))
+        watched.append({"id": example.id, "answer": answer, "said": holds, "max": high[:length], "sum": total[:length]})
+    return watched
 
 
 def _by_position(samples: Sequence[Sequence[float]]) -> list[float]:

@@ -39,13 +39,13 @@ def token_set(tokenizer: Any, kind: TokenClass) -> list[int]:
     """
     special = set(tokenizer.all_special_ids)
     prefix = _inner_prefix(tokenizer)
-    found = []
+    ids = []
     for number, text in enumerate(_texts(tokenizer)):
         inner = bool(prefix) and text.startswith(prefix)
         bare = text[len(prefix) :] if inner else text.strip()
         if number not in special and PATTERNS[kind].fullmatch(bare) and (not inner or bare.isdigit()):
-            found.append(number)
-    return found
+            ids.append(number)
+    return ids
 
 
 def _texts(tokenizer: Any) -> list[str]:

@@ -95,7 +95,7 @@ def disk_findings(ledger: Ledger, needed: int | None) -> Iterator[Finding]:
         places["store"] = store
     places |= {"hub cache": hub_cache(), "temporary files": Path(tempfile.gettempdir())}
     for name, path in places.items():
-        existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free
         wanted = needed or 0 if name == "store" else 0
         text = f"{free / 1e9:,.0f} GB free for the {name} ({path})"

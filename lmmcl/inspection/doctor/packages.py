@@ -28,8 +28,8 @@ def package_findings() -> Iterator[Finding]:
             "run `pip install -e .` in its folder",
         )  # fmt: skip
         return
-    yield from (finding for each in needed if (finding := _check(each)) is not None)
-    yield Finding("packages", "ok", ", ".join(f"{name} {found}" for name in SHOWN if (found := _version(name))))
+    yield from (finding for requirement in needed if (finding := _check(requirement)) is not None)
+    yield Finding("packages", "ok", ", ".join(f"{name} {version}" for name in SHOWN if (version := _version(name))))
 
 
 def _requirements() -> list[Requirement]:
@@ -38,19 +38,23 @@ def _requirements() -> list[Requirement]:
         listed = [Requirement(text) for text in requires("lmmcl") or ()]
     except PackageNotFoundError:
         return []
-    return [each for each in listed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [
+        requirement
+        for requirement in listed
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
 
 
 def _check(needed: Requirement) -> Finding | None:
-    found = _version(needed.name)
-    if found is None:
+    version = _version(needed.name)
+    if version is None:
         state, without = ("warning", OPTIONAL[needed.name]) if needed.name in OPTIONAL else ("problem", "any sweep")
         return Finding("packages", state, f"{needed.name} is not installed, which {without} needs", _install(needed))  # type: ignore[arg-type]
-    if not needed.specifier.contains(found, prereleases=True):
+    if not needed.specifier.contains(version, prereleases=True):
         return Finding(
             "packages",
             "warning",
-            f"{needed.name} {found} is outside the range that was tested ({needed.specifier})",
+            f"{needed.name} {version} is outside the range that was tested ({needed.specifier})",
             _install(needed),
         )
     return None

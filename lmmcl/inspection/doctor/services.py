@@ -21,13 +21,12 @@ def store_findings(ledger: Ledger) -> Iterator[Finding]:
     store = mask(ledger.store)
     folder = local_path(ledger.store)
     if folder is not None and not folder.exists():
-        parent = next(each for each in folder.parents if each.exists())
+        parent = next(ancestor for ancestor in folder.parents if ancestor.exists())
         if os.access(parent, os.W_OK):
             yield Finding("store", "ok", f"{store} (new)")
         else:
-            yield Finding(
-                "store", "problem", f"{store} cannot be made: {parent} is not writable", "name another with --store or LMMCL_STORE"
-            )  # fmt: skip
+            why = f"{store} cannot be created: {parent} is not writable"
+            yield Finding("store", "problem", why, "name another with --store or LMMCL_STORE")
         return
     try:
         ledger.check_writable()

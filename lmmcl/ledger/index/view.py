@@ -118,8 +118,8 @@ class RecordView:
             else:
                 record = self._ledger.read(path)
             self._keep(path, stamp, record)
-        found = self._read[path]
-        return None if found is None else found[1]
+        entry = self._read[path]
+        return None if entry is None else entry[1]
 
     def _segment(self, path: str, stamp: str) -> Segment | None:
         segment = self._newest.get(path)
@@ -144,12 +144,12 @@ class RecordView:
     @cached_property
     def _newest(self) -> dict[str, Segment]:
         """The segment that speaks of a path; of several the one whose stamp is right."""
-        found: dict[str, Segment] = {}
+        newest: dict[str, Segment] = {}
         for segment in self._segments.values():
             for path, stamp in segment.stamps.items():
-                if path not in found or self._stamps.of(path) == stamp:
-                    found[path] = segment
-        return found
+                if path not in newest or self._stamps.of(path) == stamp:
+                    newest[path] = segment
+        return newest
 
     def _load(self, name: str) -> Segment | None:
         try:
@@ -165,7 +165,7 @@ class RecordView:
 
         A store that cannot be written is read as before: the index makes nothing possible, only faster.
         """
-        new = [found for found in self._read.values() if found is not None and found[1].path not in self._written]
+        new = [entry for entry in self._read.values() if entry is not None and entry[1].path not in self._written]
         if len(new) < least:
             return
         old = self._names if len(self._names) >= MOST_SEGMENTS else self._outdated()

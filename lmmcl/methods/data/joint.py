@@ -42,7 +42,7 @@ class JointSkill(Skill):
 
     def known_rows(self) -> int | None:
         rows = [skill.known_rows() for skill in self.skills]
-        return None if None in rows else sum(each or 0 for each in rows)
+        return None if None in rows else sum(count or 0 for count in rows)
 
     def sampling(self, count: int | None) -> dict[str, Any]:
         """As its skills': each gives its share of `count`."""

@@ -67,17 +67,17 @@ def _by_chunks(
     """The sum over all tokens, and its gradients of `hidden` and of the `weights`, which `student` holds."""
     import torch
 
-    gradients = [torch.zeros_like(each) for each in (hidden, *weights)]
+    gradients = [torch.zeros_like(tensor) for tensor in (hidden, *weights)]
     size = max(1, CHUNK_ENTRIES // student["weight"].shape[0], -(-len(hidden) // LARGEST_SHARE))
     total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
         wise = _log_probabilities(head, taught[part], teacher, temperature).detach()
         with torch.enable_grad():
-            some = hidden[part].detach().requires_grad_()
-            said = _log_probabilities(head, some, student, temperature)
-            divergence = (wise.exp() * (wise - said)).sum()
-            own, *others = torch.autograd.grad(divergence, [some, *weights])
+            chunk = hidden[part].detach().requires_grad_()
+            log_probabilities = _log_probabilities(head, chunk, student, temperature)
+            divergence = (wise.exp() * (wise - log_probabilities)).sum()
+            own, *others = torch.autograd.grad(divergence, [chunk, *weights])
         gradients[0][part] = own
         for gradient, other in zip(gradients[1:], others, strict=True):
             gradient += other

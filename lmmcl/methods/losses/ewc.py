@@ -77,21 +77,21 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
         return f"{self.name}({','.join(f'{k}={v}' for k, v in shown.items())})" if shown else self.name
 
     def check_recipe(self, recipe: Recipe) -> None:
-        if recipe.adapter and recipe.adapter.kind == "moe":
+        if recipe.adapter and recipe.adapter.adds_experts:
             raise UserError(
                 f"ewc measures how much the answers depend on the trained parameters, and none depends on the new experts of "
                 f"{recipe.name!r} yet; allowed: recipes without experts, such as mlp or lora (with experts: l2_sp)"
             )
 
     def start(self, context: StageContext) -> dict[str, tuple[Tensor, Tensor]]:
-        """θ0 and F of each trained parameter, by name."""
+        """θ0 and F of each trained parameter, by name: two tensors of its shape; F is divided by its mean over all entries."""
         own = dict(context.model.named_parameters())
         importance = fisher(context, self._measured_on(context))
-        matters = sum(float(each.double().sum()) for each in importance.values())
+        matters = sum(float(weights.double().sum()) for weights in importance.values())
         if not matters:
             raise UserError("F is 0: none of its answers depends on a trained parameter", place=self.name)
-        mean = matters / sum(each.numel() for each in importance.values())
-        return {name: (own[name].detach().clone(), each / mean) for name, each in importance.items()}
+        mean = matters / sum(weights.numel() for weights in importance.values())
+        return {name: (own[name].detach().clone(), weights / mean) for name, weights in importance.items()}
 
     def _measured_on(self, context: StageContext) -> list[Example]:
         """A random sample of every source, as even as their lengths allow."""
@@ -107,17 +107,17 @@ class EWC(TrainingMitigation["dict[str, tuple[Tensor, Tensor]]"]):
     def penalty(
         self, state: dict[str, tuple[Tensor, Tensor]], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor:
-        """The same for every batch of an update, so that it does not depend on how the update is cut."""
+        """λ/2·Σ F·(θ − θ0)², a scalar: the same for every batch of an update, so that it does not depend on how it is cut."""
         own = dict(model.named_parameters())
         return (
             self.weight
             / 2
-            * total((each * (own[name] - start).square()).sum() for name, (start, each) in state.items())
+            * total((weights * (own[name] - start).square()).sum() for name, (start, weights) in state.items())
         )
 
 
 def fisher(context: StageContext, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """E[g²] of each trained parameter over `examples`, with g the gradient of one example's log-likelihood.
+    """E[g²] of each trained parameter over `examples`, of its shape, with g the gradient of one example's log-likelihood.
 
     Worker groups share the examples. A parameter without gradient has importance 0.
     """

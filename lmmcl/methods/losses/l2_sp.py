@@ -25,14 +25,14 @@ class L2SP(TrainingMitigation["dict[str, Tensor]"]):
     weight: float = Field(default=0.01, ge=0, description="of the penalty")
 
     def start(self, context: StageContext) -> dict[str, Tensor]:
-        """Copies of the trained parameters: θ₀."""
+        """Copies of the trained parameters, by name: θ₀."""
         own = dict(context.model.named_parameters())
         return {name: own[name].detach().clone() for name in context.trained}
 
     def penalty(
         self, state: dict[str, Tensor], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor:
-        """The same for every batch of an update, so that it does not depend on how the update is cut."""
+        """The penalty, a scalar: the same for every batch of an update, so that it does not depend on how the update is cut."""
         own = dict(model.named_parameters())
         return self.weight / 2 * total((own[name] - start).square().sum() for name, start in state.items())
 

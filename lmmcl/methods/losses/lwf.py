@@ -118,7 +118,7 @@ class LwF(TrainingMitigation[dict[str, Any]]):
     def token_penalty(
         self, state: dict[str, Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor:
-        """λ·T²·KL, summed over the answer tokens of the batch."""
+        """λ·T²·KL in nats, summed over the answer tokens of the batch: a scalar."""
         taught = kept_of(state["rows"], batch)
         if self.top_k is not None:
             return self.weight * self.temperature**2 * self._kept_divergence(taught, outputs, batch)

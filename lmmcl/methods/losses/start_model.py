@@ -34,7 +34,7 @@ def answer_positions(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, li
 
 
 def answer_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """`answer_positions` of logits, in fp32; doubles stay doubles."""
+    """`answer_positions` of logits (batch, length, vocabulary): (answer tokens, vocabulary) in fp32; doubles stay doubles."""
     import torch
 
     spoken, tokens, counts = answer_positions(logits, labels)
@@ -53,7 +53,7 @@ def score_rows(context: StageContext, score: Callable[[Any, Tensor], tuple[Tenso
     shared = distributed.is_available() and distributed.is_initialized()
     workers, rank = (distributed.get_world_size(), distributed.get_rank()) if shared else (1, 0)
     mine = sorted(set(context.rows))[rank::workers]
-    found: dict[int, Tensor] = {}
+    by_row: dict[int, Tensor] = {}
     context.model.eval()
     with torch.no_grad():
         for at in range(0, len(mine), context.batch_size):
@@ -61,12 +61,12 @@ def score_rows(context: StageContext, score: Callable[[Any, Tensor], tuple[Tenso
             batch = context.batch_of(rows)
             values, counts = score(context.forward(batch), batch["labels"])
             # Clones: pieces of one tensor would each keep all of it alive.
-            found.update((row, piece.clone()) for row, piece in zip(rows, values.cpu().split(counts), strict=True))
+            by_row.update((row, piece.clone()) for row, piece in zip(rows, values.cpu().split(counts), strict=True))
     if workers > 1:
         parts: list[Any] = [None] * workers
-        distributed.all_gather_object(parts, found)
-        found = {row: piece for part in parts for row, piece in part.items()}
-    return found
+        distributed.all_gather_object(parts, by_row)
+        by_row = {row: piece for part in parts for row, piece in part.items()}
+    return by_row
 
 
 def kept_of(state: Mapping[int, Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -31,9 +31,9 @@ class TokenMasking(TrainingMitigation["dict[int, Tensor]"]):
     threshold: float = Field(default=2.5, gt=1, description="perplexity above which a token is not taught")
 
     def start(self, context: StageContext) -> dict[int, Tensor]:
-        """For every row: which of its answer tokens are taught. Raises UserError when none is, in the whole stage."""
+        """For every row: which of its answer tokens are taught, (answer tokens,). Raises UserError when none is in the stage."""
         taught = score_rows(context, self._taught)
-        if not any(bool(each.any()) for each in taught.values()):
+        if not any(bool(mask.any()) for mask in taught.values()):
             raise UserError(
                 f"no answer token has a perplexity of {self.threshold:g} or less", place="token_masking.threshold"
             )
@@ -45,7 +45,7 @@ class TokenMasking(TrainingMitigation["dict[int, Tensor]"]):
         return perplexity <= self.threshold, counts
 
     def batch(self, state: dict[int, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with the labels of surprising tokens ignored."""
+        """The batch with the labels (batch, length) of surprising tokens set to -100."""
         import torch
 
         labels = batch["labels"].clone()

@@ -31,7 +31,7 @@ def calibration_examples(skills: Sequence[Skill], seen: Sequence[int | None], sa
 
 
 def calibration_batches(lmm: LMM, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
-    """The examples with their answers as padded CPU batches for `model(**batch)`."""
+    """The examples with their answers as padded CPU batches for `model(**batch)`, (batch, length) each."""
     from lmmcl.models.processing.encode import encode
     from lmmcl.models.processing.padding import pad
 
@@ -59,15 +59,15 @@ class Inputs:
         latest: list[Any] = [None]
         self._calls = dict.fromkeys(layers, 0)
 
-        def note(name: str, given: Tensor) -> None:
+        def note(name: str, tensor: Tensor) -> None:
             self._calls[name] += 1
             if self._calls[name] > 1:
                 return
-            if given is latest[0]:
+            if tensor is latest[0]:
                 groups[-1].append(name)
             else:
                 groups.append([name])
-            latest[0] = given
+            latest[0] = tensor
 
         self._run(layers, note, self._batches[:1])
         idle = sorted(name for name, calls in self._calls.items() if not calls)
@@ -89,9 +89,9 @@ class Inputs:
         positions = 0
         batch: dict[str, Tensor] = {}
 
-        def add(_: str, given: Tensor) -> None:
+        def add(_: str, tensor: Tensor) -> None:
             nonlocal positions
-            x = given.detach()
+            x = tensor.detach()
             tokens = batch["attention_mask"].bool()
             x = x[tokens] if padded and x.shape[:2] == tokens.shape else x.reshape(-1, size)
             total.add_((x.float().T @ x.float()).double())
@@ -107,7 +107,7 @@ class Inputs:
         import torch
 
         handles = [
-            layer.register_forward_pre_hook(lambda _, given, name=name: look(name, given[0]))
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
             for name, layer in layers.items()
         ]
         try:

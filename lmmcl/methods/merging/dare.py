@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def kept_at_random(shape: Sequence[int], drop: float, seed: int, skill: int, name: str) -> Tensor:
-    """True with probability 1 − `drop`, decided by the arguments alone: not by which tensors were drawn before."""
+    """A mask of `shape`, true with probability 1 − `drop`, decided by the arguments alone: not by what was drawn before."""
     import numpy as np
     import torch
 
@@ -26,7 +26,9 @@ def kept_at_random(shape: Sequence[int], drop: float, seed: int, skill: int, nam
 
 
 def dare(anchor: Tensor, tuned: Sequence[Tensor], masks: Sequence[Tensor], drop: float, scale: float) -> Tensor:
-    """θ0 + λ·Σ m_t·τ_t / (1 − p): the expectation is that of task arithmetic; entries that are dropped keep θ0's bits."""
+    """θ0 + λ·Σ m_t·τ_t / (1 − p): the expectation is that of task arithmetic; entries that are dropped keep θ0's bits.
+
+    All tensors and masks have the shape of `anchor`."""
     kept = [task_vector(anchor, value) * mask for value, mask in zip(tuned, masks, strict=True)]
     return moved_by(anchor, scale / (1 - drop) * summed(kept))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lmmcl.methods.merging.task_vectors import Scope, Threshold, fused, top_masks, top_thresholds
+from lmmcl.methods.merging.task_vectors import Scope, fused
+from lmmcl.methods.merging.thresholds import Threshold, top_masks, top_thresholds
 from lmmcl.methods.mitigation import MergeContext, MergeMitigation
 
 if TYPE_CHECKING:

@@ -191,7 +191,7 @@ class ModelTailor(MergeMitigation[Patches]):
         every = context.lmm.role_counts()
         wanted = [resolve(selector, every, model=context.lmm.name) for selector in selectors]
         roles = context.lmm.roles_of(context.names) if wanted else {}
-        return {name for name, role in roles.items() if any(selects(each, role) for each in wanted)}
+        return {name for name, role in roles.items() if any(selects(one, role) for one in wanted)}
 
     def _tailor_layer(self, anchor: Tensor, layer: Linear, hessian: Tensor) -> Tailored:
         weight = layer.weight.data

@@ -69,7 +69,7 @@ def tailor(
 
 
 def damp(hessian: Tensor, damping: float) -> Tensor:
-    """H with `damping` times its mean diagonal added to the diagonal; the identity where no input ever was non-zero."""
+    """H (inputs, inputs) with `damping` times its mean diagonal added to it; the identity where no input ever was non-zero."""
     import torch
 
     eye = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
@@ -88,7 +88,7 @@ def inverse_factor(hessian: Tensor) -> Tensor:
 def choose(
     old: Tensor, new: Tensor, factor: Tensor, *, keep: float, salience: float, granularity: Granularity
 ) -> Tensor:
-    """True at the kept entries: in each region the ⌊keep·n⌋ highest of ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²).
+    """True at the kept entries (outputs, inputs): in each region the ⌊keep·n⌋ highest of ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²).
 
     `factor` is the diagonal of U, `salience` ω. A region is a row, the layer, or all rows of 128 columns, where z is of each row
     by itself (as in the authors' code).
@@ -106,12 +106,12 @@ def choose(
 
 
 def score_of(moved: Tensor, sensitive: Tensor, salience: float) -> Tensor:
-    """ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²), z of each row."""
+    """ω·z(|W1 − W0|) + (1 − ω)·z(W1² / U_jj²), (rows, entries) with z of each row."""
     return salience * standardise(moved) + (1 - salience) * standardise(sensitive)
 
 
 def highest(score: Tensor, keep: float) -> Tensor:
-    """True at the ⌊keep·n⌋ highest entries of each row; of equal ones the first."""
+    """True at the ⌊keep·n⌋ highest entries of each row of (rows, n); of equal ones the first."""
     import torch
 
     order = score.sort(dim=1, descending=True, stable=True).indices[:, : how_many(keep, score.shape[1])]
@@ -119,7 +119,7 @@ def highest(score: Tensor, keep: float) -> Tensor:
 
 
 def standardise(values: Tensor) -> Tensor:
-    """Each row minus its mean, over its standard deviation; zeros where all are equal."""
+    """Each row of (rows, entries) minus its mean, over its standard deviation; zeros where all are equal."""
     centred = values - values.mean(dim=1, keepdim=True)
     spread = centred.square().mean(dim=1, keepdim=True).sqrt()
     return centred / spread.masked_fill(spread == 0, 1)
@@ -172,7 +172,7 @@ def _sweep(work: Tensor, old: Tensor, mask: Tensor, upper: Tensor, start: int) -
 
 
 def exact(old: Tensor, new: Tensor, mask: Tensor, hessian: Tensor) -> Tensor:
-    """The best values of the kept entries F given the reset ones R, row by row: Δ_F = −H_FF⁻¹·H_FR·(W0 − W1)_R."""
+    """The best values (outputs, inputs) of kept entries F given the reset ones R, by row: Δ_F = −H_FF⁻¹·H_FR·(W0 − W1)_R."""
     import torch
 
     patched = torch.where(mask, new, old)

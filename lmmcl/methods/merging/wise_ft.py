@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def wise_ft(anchor: Tensor, tuned: Tensor, alpha: float) -> Tensor:
-    """(1 − α)·anchor + α·tuned: bit-equal to its ends at α = 0 and α = 1; computed in fp32, in the dtype of `anchor`."""
+    """(1 − α)·anchor + α·tuned, of one shape: bit-equal to its ends at α = 0 and 1; computed in fp32, in the dtype of `anchor`."""
     if alpha in (0.0, 1.0):
         return tuned if alpha else anchor
     return anchor.float().lerp(tuned.float(), alpha).to(anchor.dtype)

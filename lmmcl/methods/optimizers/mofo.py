@@ -57,7 +57,7 @@ class MoFO(TrainingMitigation[None]):
 
 
 def largest(momentum: Tensor, alpha: float) -> Tensor:
-    """Positions in the flattened tensor of its `alpha` · n entries of largest magnitude, n the number of entries; at least one."""
+    """Positions (k,) in the flattened tensor of its `alpha` · n entries of largest magnitude, n its entries; at least one."""
     count = max(1, round(alpha * momentum.numel()))
     return momentum.abs().flatten().topk(count, sorted=False).indices
 

@@ -68,10 +68,10 @@ def importance(values: Tensor) -> Tensor:
 
 
 def soft_mask(old: Tensor, new: Tensor) -> Tensor:
-    """M of the importances I and G: how much of its way a weight may keep."""
+    """M of the importances I and G (of one shape), in [0, 1]: how much of its way a weight may keep."""
     mask = (new / (old + new)).where(new > old, 0)
-    some = mask[mask > 0]
-    return (mask / some.mean()).clamp(max=1) if some.numel() else mask
+    positive = mask[mask > 0]
+    return (mask / positive.mean()).clamp(max=1) if positive.numel() else mask
 
 
 MITIGATIONS = (Spider,)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lmmcl.errors import UserError
-from lmmcl.models.experts import expert_role, router_role
+from lmmcl.models.experts.expert_roles import expert_role, router_role
 
 Shape = tuple[int, int]
 """Of a linear layer's weight: (outputs, inputs)."""
@@ -33,6 +33,8 @@ class Adapter(BaseModel):
     """Whether it changes its weights after each update, for which a worker must have them whole, and no other copy of them."""
     is_stored: ClassVar[bool] = False
     """Whether a checkpoint holds the adapter (in fp32) in place of the weights that it changes."""
+    adds_experts: ClassVar[bool] = False
+    """Whether what it adds stays in the model beside the weights, which it leaves as they are."""
     kind: str
     targets: tuple[str, ...] = Field(min_length=1, description="role selectors")
 
@@ -188,17 +190,18 @@ class OSF(LinearAdapter):
 class MoE(Adapter):
     """Two experts in place of each MLP of the language model: the frozen original and a copy that trains, mixed by a router.
 
-    From LMM-CL (see `lmmcl.models.experts`). One tuned expert and its router train on over all stages.
+    From LMM-CL (see `lmmcl.models.experts.two_experts`). One tuned expert and its router train on over all stages.
     """
 
     version: ClassVar[int] = 1
+    adds_experts: ClassVar[bool] = True
     kind: Literal["moe"] = "moe"
     targets: tuple[str, ...] = Field(default=(MLP,), min_length=1, description="role selectors")
 
     @field_validator("targets")
     @classmethod
     def _whole_mlps(cls, selectors: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [each for each in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\.mlp", each)]:
+        if wrong := [selector for selector in selectors if not re.fullmatch(r"llm\.blocks\.[^.]+\.mlp", selector)]:
             raise ValueError(f"experts are whole MLPs such as {MLP} or llm.blocks.last-4.mlp, not {', '.join(wrong)}")
         return selectors
 
@@ -233,6 +236,3 @@ def check_whole_adapter(adapter: Adapter | None, strategy: str) -> None:
             "the workers; allowed with it: ddp",
             place="training.strategy",
         )
-
-
-KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE}

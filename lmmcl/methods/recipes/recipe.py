@@ -16,9 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from lmmcl.errors import UserError, shown, unknown, unknown_key
-from lmmcl.methods.recipes.adapters import ATTENTION, KINDS, MLP, OSF, Adapter, KappaTune, LoRA, MoE
+from lmmcl.methods.recipes.adapters import ATTENTION, MLP, OSF, Adapter, KappaTune, LoRA, MoE
+from lmmcl.methods.recipes.moelora import MoELoRA
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
+
+KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE, "moelora": MoELoRA}
 
 
 class Recipe(BaseModel):
@@ -98,16 +101,16 @@ class Recipe(BaseModel):
     def label(self) -> str:
         """A name that depends on the identity alone, for paths: a user's own name would make equal work two folders."""
         known = _SHIPPED.get((self.train, self.adapter))
-        made = [self.adapter.label] if self.adapter else []
-        made += [_SHIPPED.get((self.train, None), "custom")] if self.train else []
-        return (known or "-".join(made)) + ("-rates" if self.learning_rates else "")
+        parts = [self.adapter.label] if self.adapter else []
+        parts += [_SHIPPED.get((self.train, None), "custom")] if self.train else []
+        return (known or "-".join(parts)) + ("-rates" if self.learning_rates else "")
 
     def rates(self, trained: Collection[str], roles: Collection[str], *, model: str) -> dict[str, float]:
         """Of the roles that train (some of the model's `roles`), those with a learning rate of their own, and which.
 
         Raises UserError for a selector that covers nothing that trains, and where two equally exact ones differ.
         """
-        found: dict[str, tuple[int, float]] = {}
+        by_role: dict[str, tuple[int, float]] = {}
         for selector, rate in sorted(self.learning_rates, key=lambda pair: pair[0].count(".")):
             parts, resolved = selector.count("."), resolve(selector, roles, model=model)
             hits = [role for role in trained if selects(resolved, role)]
@@ -116,12 +119,12 @@ class Recipe(BaseModel):
                     f"recipe {self.name}: learning_rates: {selector!r} covers nothing that trains in {model}"
                 )
             for role in hits:
-                if role in found and found[role][0] == parts and found[role][1] != rate:
+                if role in by_role and by_role[role][0] == parts and by_role[role][1] != rate:
                     raise UserError(
-                        f"recipe {self.name}: learning_rates: {role} has two, {found[role][1]:g} and {rate:g}"
+                        f"recipe {self.name}: learning_rates: {role} has two, {by_role[role][1]:g} and {rate:g}"
                     )
-                found[role] = (parts, rate)
-        return {role: rate for role, (_, rate) in found.items()}
+                by_role[role] = (parts, rate)
+        return {role: rate for role, (_, rate) in by_role.items()}
 
 
 def make_adapter(settings: Mapping[str, Any]) -> Adapter:
@@ -166,6 +169,7 @@ _ADAPTERS: dict[str, Adapter] = {
     "kappatune": KappaTune(),
     "osf": OSF(),
     "moe": MoE(),  # LMM-CL, compared mitigations
+    "moelora": MoELoRA(),  # CoIN, and a baseline of MLLM-CL
 }
 
 RECIPES: dict[str, Recipe] = {
@@ -223,9 +227,9 @@ def _changed(name: str, settings: Any) -> Recipe:
     """A recipe that ships with some settings changed: those of its adapter, or learning rates."""
     recipe = _union(name)
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
-    given = check_settings(name, settings, {*own, "learning_rates", "partial"})
-    changes = ",".join(f"{key}={value}" for key, value in given.items())
-    more = {"learning_rates": given.pop("learning_rates", {}), "partial": given.pop("partial", False)}
-    adapter = make_adapter({**recipe.adapter.model_dump(), **given}) if recipe.adapter else None
+    changed = check_settings(name, settings, {*own, "learning_rates", "partial"})
+    changes = ",".join(f"{key}={value}" for key, value in changed.items())
+    more = {"learning_rates": changed.pop("learning_rates", {}), "partial": changed.pop("partial", False)}
+    adapter = make_adapter({**recipe.adapter.model_dump(), **changed}) if recipe.adapter else None
     fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
     return _recipe({**fields, **more})

@@ -39,7 +39,7 @@ class Piece:
         return entries // self.period * self.width
 
     def mask(self, entries: int) -> Tensor:
-        """Which of `size` entries along `dim` belong to it, as booleans."""
+        """Which of `entries` along `dim` belong to it: (entries,) booleans."""
         import torch
 
         at = torch.arange(entries) % self.period
@@ -65,7 +65,7 @@ class Slice:
         return sum(piece.size(shape) for piece in self.pieces)
 
     def index(self, tensor: Tensor) -> Tensor:
-        """The positions along `dim` that belong to it, in order."""
+        """The positions (k,) along `dim` that belong to it, in order."""
         import torch
 
         mask = torch.zeros(tensor.shape[self.dim], dtype=torch.bool)
@@ -74,11 +74,11 @@ class Slice:
         return mask.nonzero().flatten().to(tensor.device)
 
     def take(self, tensor: Tensor) -> Tensor:
-        """Its entries of `tensor`, as a tensor of their own."""
+        """Its entries of `tensor`, as a tensor of their own: that shape, with k along `dim`."""
         return tensor.index_select(self.dim, self.index(tensor))
 
     def put(self, tensor: Tensor, value: Tensor) -> None:
-        """Set its entries of `tensor`, in place."""
+        """Set its entries of `tensor` to `value` (of the shape that `take` returns), in place."""
         tensor.index_copy_(self.dim, self.index(tensor), value.to(tensor))
 
     def key(self, name: str) -> str:
@@ -103,7 +103,7 @@ Layout = Mapping[str, Piece]
 
 def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
     """The layout of each parameter of `model` whose role joins several parts, by its name; unknown ones are left out."""
-    found: dict[str, Layout] = {}
+    layouts: dict[str, Layout] = {}
     for name, role in roles.items():
         parts = split_role(role)
         if len(parts) == 1:
@@ -115,8 +115,8 @@ def fused_layouts(model: Any, roles: Mapping[str, str]) -> dict[str, Layout]:
         holder = model.get_submodule(owner) if attribute in ("weight", "bias") else module
         pieces = _gate_up(holder, attribute, tensor) if "gate+up" in role else _by_class(holder, tensor.shape[0])
         if pieces and len(pieces) == len(parts):
-            found[name] = dict(zip(parts, pieces, strict=True))
-    return found
+            layouts[name] = dict(zip(parts, pieces, strict=True))
+    return layouts
 
 
 def select_slices(
@@ -134,15 +134,15 @@ def select_slices(
         if chosen and len(chosen) < len(parts):
             partly[tensor] = chosen
     layouts = fused_layouts(model, {tensor: roles[tensor] for tensor in partly})
-    found = {}
+    slices = {}
     for tensor, chosen in partly.items():
         if tensor not in layouts:
             check_whole(selectors, [roles[tensor]], model=name)
         layout = layouts[tensor]
         inside = tuple(piece for role, piece in layout.items() if role in chosen)
         outside = tuple(piece for role, piece in layout.items() if role not in chosen)
-        found[tensor] = (Slice(inside), Slice(outside))
-    return found
+        slices[tensor] = (Slice(inside), Slice(outside))
+    return slices
 
 
 def _gate_up(holder: Any, attribute: str, tensor: Any) -> list[Piece]:
@@ -158,8 +158,8 @@ def _gate_up(holder: Any, attribute: str, tensor: Any) -> list[Piece]:
 
 def _is_transposed(experts: Any, gate_up: Any) -> bool:
     """Whether experts hold (expert, inputs, outputs) rather than (expert, outputs, inputs)."""
-    said = getattr(experts, "is_transposed", None)
-    return bool(said) if said is not None else experts.down_proj.shape[1] * 2 == gate_up.shape[2]
+    declared = getattr(experts, "is_transposed", None)
+    return bool(declared) if declared is not None else experts.down_proj.shape[1] * 2 == gate_up.shape[2]
 
 
 def _heads_in_turn(attention: Any, rows: int) -> list[Piece]:

@@ -73,11 +73,11 @@ def _regions(model: Any) -> Iterator[tuple[str, str | None]]:
     configs = _config_regions(model.config)
     head = model.get_output_embeddings()
     generates = any(region == GENERATION for region in configs.values()) and VISION in configs.values()
-    found: dict[str, str | None] = {}
+    by_name: dict[str, str | None] = {}
 
     def visit(module: Any, name: str, region: str | None) -> None:
         for attribute, _ in module.named_parameters(recurse=False):
-            found[f"{name}.{attribute}" if name else attribute] = region or _of_attribute(attribute)
+            by_name[f"{name}.{attribute}" if name else attribute] = region or _of_attribute(attribute)
         for attribute, child in module.named_children():
             inner = HEAD if child is head else _switch(child, attribute, region, configs)
             if inner == GENERATION and not generates:
@@ -85,9 +85,9 @@ def _regions(model: Any) -> Iterator[tuple[str, str | None]]:
             visit(child, f"{name}.{attribute}" if name else attribute, inner)
 
     visit(model, "", None)
-    has_qformer = QFORMER in found.values()
+    has_qformer = QFORMER in by_name.values()
     for name, _ in model.named_parameters():
-        region = found[name]
+        region = by_name[name]
         if has_qformer and (region == PROJECTOR or name == "query_tokens"):
             region = QFORMER  # all between a frozen tower and a frozen language model: what these families are tuned by
         yield name, region
@@ -133,11 +133,11 @@ def _config_regions(config: Any) -> dict[int | type, str]:
 
     A part may be made from a copy of its configuration, so that identity alone would miss it.
     """
-    found: dict[int | type, str] = {}
+    by_config: dict[int | type, str] = {}
     classes: dict[type, set[str]] = {type(config): {"", "whole"}}
 
     def mark(value: Any, region: str) -> None:
-        found[id(value)] = region
+        by_config[id(value)] = region
         classes.setdefault(type(value), set()).add(region)
         for inner in _inner_configs(value).values():
             mark(inner, region)
@@ -151,7 +151,7 @@ def _config_regions(config: Any) -> dict[int | type, str]:
                 mark(value, region)
 
     visit(config)
-    return found | {kind: next(iter(regions)) for kind, regions in classes.items() if len(regions) == 1}
+    return by_config | {kind: next(iter(regions)) for kind, regions in classes.items() if len(regions) == 1}
 
 
 def _inner_configs(config: Any) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from lmmcl.models.processing.rendering import THOUGHTS, opened_by_prompt, tokens
 def answer_text(processor: Any, ids: Sequence[int]) -> str:
     """What the generated tokens say, without outer spaces."""
     control, marks = once(processor, "silent", lambda: _silent(processor))
-    said = [token for token in ids if token not in control]
+    tokens = [token for token in ids if token not in control]
     tokenizer = processor.tokenizer
-    if marks.isdisjoint(said):
-        text = tokenizer.decode(said, skip_special_tokens=True)
+    if marks.isdisjoint(tokens):
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
     elif once(processor, "spaced", lambda: _keeps_spaces(processor, next(iter(marks)))):
-        text = tokenizer.decode(said, skip_special_tokens=False)
+        text = tokenizer.decode(tokens, skip_special_tokens=False)
     else:
-        text = "".join(_runs(tokenizer, said, marks))
+        text = "".join(_runs(tokenizer, tokens, marks))
     return without_thought(text, is_open=opened_by_prompt(processor)).strip()
 
 

@@ -43,8 +43,8 @@ def image_only(base: Any) -> Any:
 
         def __init__(self, *parts: Any, **settings: Any) -> None:
             own = type(self).get_attributes()
-            given = dict(zip(own, parts, strict=False)) | settings
-            super().__init__(**given, **{part: AbsentPart() for part in absent_parts(base)})
+            arguments = dict(zip(own, parts, strict=False)) | settings
+            super().__init__(**arguments, **{part: AbsentPart() for part in absent_parts(base)})
 
         def save_pretrained(self, save_directory: Any, *more: Any, **settings: Any) -> Any:
             from transformers import ProcessorMixin
@@ -81,10 +81,10 @@ def _parts_mixin() -> Any:
 
         def __init__(self, *parts: Any, **settings: Any) -> None:
             every = self.whole.get_attributes()
-            given = dict(zip(every, parts, strict=False)) | settings
+            arguments = dict(zip(every, parts, strict=False)) | settings
             for name in absent_parts(self.whole):
-                setattr(self, name, given.pop(name))
-            super().__init__(**given)
+                setattr(self, name, arguments.pop(name))
+            super().__init__(**arguments)
 
         @classmethod
         def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **settings: Any) -> Any:

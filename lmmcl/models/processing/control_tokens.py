@@ -84,7 +84,7 @@ def _control_tokens(processor: Any, written: str) -> ControlTokens:
 
 
 def _named(processor: Any, attribute: str) -> list[Any]:
-    values = [getattr(each, attribute, None) for each in (processor, processor.tokenizer)]
+    values = [getattr(holder, attribute, None) for holder in (processor, processor.tokenizer)]
     return [value for value in values if value]
 
 
@@ -118,7 +118,7 @@ class PlainReader:
         named = []
         for text, plain in parts:
             if not plain:
-                text, count = self.pattern.subn(lambda found: self.aliases[found[0]], text)
+                text, count = self.pattern.subn(lambda match: self.aliases[match[0]], text)
                 written += count
             named.append(text)
         ids: list[int] = self.tokenizer.encode("".join(named), add_special_tokens=False).ids

@@ -25,8 +25,8 @@ def try_processor(processor: Any, place: str) -> None:
     except UserError as error:
         raise UserError(f"a question about an image cannot be read: {error.message}", file=place) from error
     except Exception as error:  # any class of transformers, in whatever way it fails
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"a question about an image cannot be read: {type(processor).__name__} ends with {type(error).__name__}: {told}",
+            f"a question about an image cannot be read: {type(processor).__name__} ends with {type(error).__name__}: {reason}",
             file=place,
         ) from error

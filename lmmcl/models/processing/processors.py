@@ -55,9 +55,9 @@ def load_processor(architecture: Architecture, source: dict[str, Any]) -> Proces
     try:
         return _loaded(architecture, source)
     except (ImportError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:  # whatever a class wants
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"transformers cannot load its processor: {type(error).__name__}: {told}", file=_place(source)
+            f"transformers cannot load its processor: {type(error).__name__}: {reason}", file=_place(source)
         ) from error
 
 

@@ -83,12 +83,12 @@ class Renderer:
             raise UserError(
                 f"turn {number} ({message.role}) spells {named}, which the model's tokenizer cannot read as plain text"
             )
-        texts = [pattern.sub(lambda found: self._stand_in(found[0]), text) for text in shown]
+        texts = [pattern.sub(lambda match: self._stand_in(match[0]), text) for text in shown]
         return Message(message.role, IMAGE_PLACEHOLDER.join(texts))
 
     def _stand_in(self, token: str) -> str:
         """The private character for a control token that a text spells: neither template nor processor takes it for the token."""
-        known = {each: character for character, each in self.spelled.items()}
+        known = {spelling: character for character, spelling in self.spelled.items()}
         character = known.get(token) or next(self._free)
         self.spelled[character] = token
         return character
@@ -246,10 +246,10 @@ def end_of_turn_text(processor: Any, after: str) -> str:
     """The special token at the beginning of `after` with the space before it; empty when there is none."""
     specials = once(processor, "specials", lambda: list(special_tokens(processor)))
     begun = after.lstrip()
-    found = max((token for token in specials if begun.startswith(token)), key=len, default="")
-    if not found or found == processor.image_token:
+    end = max((token for token in specials if begun.startswith(token)), key=len, default="")
+    if not end or end == processor.image_token:
         return ""
-    return after[: after.index(found) + len(found)]
+    return after[: after.index(end) + len(end)]
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:

@@ -63,15 +63,15 @@ class Tokens:
         runs: list[int] = []
         repeated: re.Pattern[str] = once(self.processor, "repeated", lambda: _repeated(self.processor))
 
-        def shorten(found: re.Match[str]) -> str:
-            runs.append(len(found[0]) // len(found[1]))
-            return found[1]
+        def shorten(match: re.Match[str]) -> str:
+            runs.append(len(match[0]) // len(match[1]))
+            return match[1]
 
         ids = self.tokenizer(repeated.sub(shorten, text), add_special_tokens=False)["input_ids"]
         if all(run == 1 for run in runs):
             return ids
         pending, images = iter(runs), set(_image_tokens(self.processor).values())
-        return [token for each in ids for token in ([each] * next(pending) if each in images else [each])]
+        return [token for id in ids for token in ([id] * next(pending) if id in images else [id])]
 
 
 def _image_tokens(processor: Any) -> dict[str, int]:

@@ -120,11 +120,11 @@ def adapter_model(directory: Path, base: str | None, find: Callable[[str], LMM])
     named = str(config.get("base_model_name_or_path") or "")
     revision = f"@{config['revision']}" if config.get("revision") else ""
     if base is not None:
-        found = find(base)
-        _check_named(named, found, place)
+        base_model = find(base)
+        _check_named(named, base_model, place)
     else:
-        found = _named_base(named, revision, find, place)
-    model = AdapterModel(directory, found)
+        base_model = _named_base(named, revision, find, place)
+    model = AdapterModel(directory, base_model)
     _tell_of_template(model)
     return model
 

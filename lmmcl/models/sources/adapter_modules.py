@@ -44,15 +44,15 @@ def match_names(model: Any, shapes: Shapes, place: str) -> AdapterNames:
     lost: list[str] = []
     for name, shape in shapes.items():
         bare = SAVED.sub("", name.removeprefix(PREFIX))
-        if found := PART.search(bare):
-            old = bare[: found.start()]
+        if match := PART.search(bare):
+            old = bare[: match.start()]
             new = old if old in modules else rename(f"{old}.weight").removesuffix(".weight")
             if new not in modules:
                 lost.append(old)
                 continue
-            _check_shape(found[1], shape, modules[new], new, place)
+            _check_shape(match[1], shape, modules[new], new, place)
             adapted[old] = new
-            tensors[name] = f"{PREFIX}{new}{bare[found.start() :]}".replace(".default", "")
+            tensors[name] = f"{PREFIX}{new}{bare[match.start() :]}".replace(".default", "")
         else:
             new = bare if bare in parameters else rename(bare)
             if new not in parameters:
@@ -63,8 +63,8 @@ def match_names(model: Any, shapes: Shapes, place: str) -> AdapterNames:
             replaced[new.rpartition(".")[0]] = None
             tensors[name] = PREFIX + new
     if lost:
-        some = ", ".join(sorted(set(lost))[:3])
-        raise _other_base(f"{len(set(lost))} of its modules are not in the base ({some})", place)
+        examples = ", ".join(sorted(set(lost))[:3])
+        raise _other_base(f"{len(set(lost))} of its modules are not in the base ({examples})", place)
     return AdapterNames(tensors, adapted, tuple(replaced))
 
 
@@ -94,7 +94,9 @@ def _renaming(model: Any, parameters: Mapping[str, Any]) -> Any:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, rename_source_key
 
-    renamings: Any = [each for each in get_model_conversion_mapping(model) if not isinstance(each, WeightConverter)]
+    renamings: Any = [
+        conversion for conversion in get_model_conversion_mapping(model) if not isinstance(conversion, WeightConverter)
+    ]
     prefix = model.base_model_prefix
 
     def rename(name: str) -> str:

@@ -46,8 +46,8 @@ class HubFiles:
         """One file in the local cache, or None when it is not there."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repo, name, revision=self.commit)
-        return Path(found) if isinstance(found, str) else None
+        path = try_to_load_from_cache(self.repo, name, revision=self.commit)
+        return Path(path) if isinstance(path, str) else None
 
     def folder(self) -> Path:
         """The folder with all files but the weights, which are fetched where they are missing.
@@ -98,8 +98,8 @@ class HubFiles:
         from huggingface_hub.errors import HTTPError  # the HTTP library's own, whichever it is
 
         if is_offline_mode():
-            some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            why = f"not in the local cache ({some}) and HF_HUB_OFFLINE is set"
+            examples = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            why = f"not in the local cache ({examples}) and HF_HUB_OFFLINE is set"
             raise absent(self.repo, self.commit, why, self.place)
         try:
             HfApi().auth_check(self.repo)

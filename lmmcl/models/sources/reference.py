@@ -93,9 +93,9 @@ def is_path(name: str) -> bool:
 def paths_in(entry: Any, folder: Path) -> list[str]:
     """The paths that a model's entry in a sweep names: directories of models and adapters, and stores that are folders."""
     if isinstance(entry, Mapping):
-        found = [path for key in ("adapter", "base") if key in entry for path in paths_in(entry[key], folder)]
+        paths = [path for key in ("adapter", "base") if key in entry for path in paths_in(entry[key], folder)]
         store = entry.get("store")
-        return [*found, store] if isinstance(store, str) and "://" not in store else found
+        return [*paths, store] if isinstance(store, str) and "://" not in store else paths
     if not isinstance(entry, str) or entry.startswith(CHECKPOINT):
         return []
     parts = entry.removesuffix(THINKING).split(OVER)
@@ -170,8 +170,8 @@ def _adapter(directory: str, base: str | None, folder: Path) -> LMM:
 
 def _stored(wanted: str, stage: int | None, store: str, folder: Path) -> LMM:
     place = store if "://" in store else str(_directory(store, folder))
-    found: LMM = importlib.import_module(STORED).start_model(wanted, stage, place)
-    return found
+    model: LMM = importlib.import_module(STORED).start_model(wanted, stage, place)
+    return model
 
 
 def _directory(name: str, folder: Path) -> Path:

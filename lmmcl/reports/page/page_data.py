@@ -7,10 +7,11 @@ from typing import Any
 
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
+from lmmcl.reports.page.distributions import distributions
 from lmmcl.reports.pareto import beaten_by, comparable, on_front
 from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
-from lmmcl.reports.seeds import averaged, has_seeds
+from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.moments import front_of
 from lmmcl.reports.tables.table import ranked, state_of
 
@@ -30,9 +31,9 @@ def page_data(results: SweepResults) -> dict[str, Any]:
 
     Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed.
     """
-    points = averaged(results) if has_seeds(results) else results
+    points = grid_points(results)
     data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
-    data["costTable"] = cost_table(points)
+    data |= {"costTable": cost_table(points), "spread": distributions(results), "file": results.file}
     return data if points is results else data | {"single": _view(results)}
 
 
@@ -56,17 +57,43 @@ def _view(results: SweepResults) -> dict[str, Any]:
         "labels": {name: formatting.label(name) for name in (*MEASURES, *COSTS)},
         "costs": list(COSTS),
         "benchmarks": benchmarks,
+        "shares": _shares(trials, benchmarks),
+        "dashes": plot_style.DASHES,
+        "words": [plot_style.WORDS, plot_style.WORDS_AT_NIGHT],
         "probes": probes,
         "correlations": {
-            each.probe: f"Spearman ρ {each.rho:+.2f}, p {formatting.p_value(each.p)}, {each.stages} stages"
-            for each in (probe_correlations(results) if probes else [])
+            link.probe: f"Spearman ρ {link.rho:+.2f}, p {formatting.p_value(link.p)}, {link.stages} stages"
+            for link in (probe_correlations(results) if probes else [])
         },
         "trials": [
             _trial(trial, places, benchmarks, probes, points)
-            | {"front": trial.key in front, "group": groups[comparable(trial)], "beatenBy": beaten.get(trial.key)}
+            | {
+                "short": short_name(results, trial),
+                "front": trial.key in front,
+                "group": groups[comparable(trial)],
+                "beatenBy": beaten.get(trial.key),
+            }
             for trial in trials
         ],
     }
+
+
+def _shares(trials: Sequence[TrialResult], benchmarks: Sequence[str]) -> list[bool]:
+    """Whether the scores of each benchmark are shares of right answers: of these the page draws Wilson's interval."""
+    mixed = {
+        name
+        for trial in trials
+        for run in trial.seeds or (trial,)
+        for stage in run.stages
+        for name, score in stage.scores.items()
+        if not _is_count(score, stage.sample_counts.get(name))
+    }
+    return [name not in mixed for name in benchmarks]
+
+
+def _is_count(score: float, questions: int | None) -> bool:
+    right = score * (questions or 0) / 100
+    return questions is not None and score <= 100 and abs(right - round(right)) < 1e-6
 
 
 def _beaten_bits(results: SweepResults, trials: Sequence[TrialResult]) -> dict[str, str]:
@@ -84,6 +111,7 @@ def _advice(results: SweepResults) -> dict[str, Any]:
         choices = [
             {
                 "trial": places[choice.trial.key],
+                "key": choice.trial.seeds[0].key if choice.trial.seeds else choice.trial.key,
                 "name": short_name(results, choice.trial),
                 "leastBudget": choice.least_budget,
                 "sureBudget": choice.sure_budget,
@@ -100,12 +128,13 @@ def _advice(results: SweepResults) -> dict[str, Any]:
 
 def _axis(results: SweepResults, axis: str) -> dict[str, Any]:
     values = results.values(axis)
-    colours, markers = plot_style.colours(values), plot_style.markers(values)
+    markers = plot_style.markers(values)
+    grounds = plot_style.colours(values), plot_style.colours(values, night=True)
     return {
         "name": axis,
         "label": formatting.label(axis),
         "values": [_axis_word(axis, value) for value in values],
-        "colours": [colours[identity(value)] for value in values],
+        "colours": [[colours[identity(value)] for value in values] for colours in grounds],
         "symbols": [markers[identity(value)][0] for value in values],
     }
 
@@ -204,14 +233,14 @@ def cost_table(results: SweepResults) -> dict[str, Any]:
 
 
 def _mean(trials: Sequence[TrialResult], name: str) -> float | None:
-    found = [value for trial in trials if (value := trial.cost(name)) is not None]
-    return sum(found) / len(found) if found else None
+    costs = [value for trial in trials if (value := trial.cost(name)) is not None]
+    return sum(costs) / len(costs) if costs else None
 
 
 def _cost_cell(trials: Sequence[TrialResult], name: str) -> list[str | None]:
-    found = [value for trial in trials if (value := trial.cost(name)) is not None]
+    costs = [value for trial in trials if (value := trial.cost(name)) is not None]
     show = COSTS[name]
-    ends = f"{show(min(found))} … {show(max(found))}" if found and show(min(found)) != show(max(found)) else None
+    ends = f"{show(min(costs))} … {show(max(costs))}" if costs and show(min(costs)) != show(max(costs)) else None
     return [show(_mean(trials, name)), ends]
 
 
@@ -229,7 +258,7 @@ def _facts(results: SweepResults) -> list[list[str]]:
     facts = [["trials", f"{len(states)} ({', '.join(counted)})" if states else "none"]]
     if results.wanted is not None:
         facts.append(["steps", f"{results.recorded or 0} of {results.wanted} recorded"])
-    facts += [["search", str(each)] for each in results.searches]
+    facts += [["search", str(search)] for search in results.searches]
     facts += [["note", note] for note in results.notes]
     if results.file:
         facts.append(["file", results.file])
@@ -244,5 +273,9 @@ def _facts(results: SweepResults) -> list[list[str]]:
 
 
 def _short(value: Any) -> float | None:
+    """Few digits, but as many as it takes to be rounded to a tenth as the number itself is."""
     number = finite(value)
-    return None if number is None else float(f"{number:.5g}")
+    if number is None:
+        return None
+    tenth = round(number, 1)
+    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
 from lmmcl.tasks.examples import Example
@@ -14,8 +15,13 @@ from lmmcl.tasks.lmms_eval.benchmark import LmmsEvalBenchmark
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.draw import Examples as Drawn
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 THUMBNAIL = 96
-"""Longest side of a picture, in pixels."""
+"""Longest side of a small picture, in pixels."""
+LARGE, LOSSLESS = 1024, 128
+"""Longest side of a picture that is looked at, and the side up to which it is kept exactly."""
 
 
 class Pictures:
@@ -27,8 +33,8 @@ class Pictures:
 
     def of(self, benchmark: Benchmark, id: str) -> str | None:
         """The first picture of a question as a data URI; None without one, and once the bytes are spent."""
-        made = self.bytes_of(benchmark, id)
-        return f"data:image/{made[1]};base64,{base64.b64encode(made[0]).decode()}" if made else None
+        encoded = self.bytes_of(benchmark, id)
+        return f"data:image/{encoded[1]};base64,{base64.b64encode(encoded[0]).decode()}" if encoded else None
 
     def bytes_of(self, benchmark: Benchmark, id: str) -> tuple[bytes, str] | None:
         """(bytes, `png` or `jpeg`) of the first picture of a question; None without one, and once the bytes are spent."""
@@ -71,9 +77,13 @@ class Questions:
 
 def thumbnail(example: Example) -> tuple[bytes, str]:
     """The first picture, made small: PNG where it is as small as drawn ones are, else JPEG."""
-    picture = example.open_images()[0]
-    kind = "png" if max(picture.size) <= THUMBNAIL else "jpeg"
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return encode_picture(example.open_images()[0], THUMBNAIL, THUMBNAIL)
+
+
+def encode_picture(picture: Image, longest: int = LARGE, lossless: int = LOSSLESS) -> tuple[bytes, str]:
+    """(bytes, `png` or `jpeg`): exact where no side is above `lossless`, else no larger than `longest`."""
+    kind = "png" if max(picture.size) <= lossless else "jpeg"
+    picture.thumbnail((longest, longest))
     file = io.BytesIO()
-    picture.save(file, kind)
+    picture.save(file, kind, optimize=True)
     return file.getvalue(), kind

@@ -43,7 +43,7 @@ def write_bundle(context: RunContext, results: SweepResults, path: Path, texts: 
 
 def _readme(context: RunContext, name: str) -> str:
     sweep = context.sweep
-    options = " ".join(f"--set {shlex.quote(each)}" for each in sweep.overrides)
+    options = " ".join(f"--set {shlex.quote(override)}" for override in sweep.overrides)
     run = " ".join(filter(None, ["lmmcl run", shlex.quote(name), options]))
     own = sorted(
         {skill.name for trial in sweep.trials for skill in trial.skills}
@@ -65,20 +65,20 @@ Skills and benchmarks: {", ".join(own)}. Files of your own that the sweep file n
 
 def _requirements(context: RunContext) -> str:
     """Exact versions as the records of the fine-tunes tell them; where they differ among stages, all are listed."""
-    found: dict[str, set[str]] = {}
+    by_package: dict[str, set[str]] = {}
     commits: set[str] = set()
     for trial in context.sweep.trials:
         for stage in trial.stages:
             record = context.ledger.find(stage.tuned) if stage.tuned else None
-            made = (record.fields.get("provenance") or {}) if record else {}
+            provenance = (record.fields.get("provenance") or {}) if record else {}
             for package in ("lmmcl", *NUMBERS):
-                if made.get(package):
+                if provenance.get(package):
                     # a local build (`+cpu`) is on no index
-                    found.setdefault(package, set()).add(str(made[package]).split("+")[0])
-            if made.get("commit"):
-                commits.add(str(made["commit"]))
+                    by_package.setdefault(package, set()).add(str(provenance[package]).split("+")[0])
+            if provenance.get("commit"):
+                commits.add(str(provenance["commit"]))
     lines = [f"# lmmcl at commit {commit}" for commit in sorted(commits)]
-    for package, versions in found.items():
+    for package, versions in by_package.items():
         first, *others = sorted(versions)
         lines += [f"{package}=={first}", *(f"# some stages: {package}=={other}" for other in others)]
     return "\n".join(lines or ["# no stage is recorded yet"]) + "\n"

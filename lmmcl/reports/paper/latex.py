@@ -91,12 +91,12 @@ def _points(value: float | None, interval: Interval | None) -> str:
 
 def _best(trials: Sequence[TrialResult]) -> Mapping[str, str]:
     """The largest value of each measure among the finished trials, as it is printed; none where all print alike."""
-    found = {}
+    best = {}
     for name in MEASURES:
         values = [value for trial in trials if trial.state == "done" and (value := trial.measure(name)) is not None]
         if len({formatting.points(value) for value in values}) > 1:
-            found[formatting.label(name)] = formatting.points(max(values))
-    return found
+            best[formatting.label(name)] = formatting.points(max(values))
+    return best
 
 
 def _cell(column: Column, text: str, trial: TrialResult, best: Mapping[str, str]) -> str:

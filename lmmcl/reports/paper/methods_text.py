@@ -35,9 +35,9 @@ def _models(trials: Sequence[Trial]) -> str:
 
 def _data(trials: Sequence[Trial]) -> str:
     orders = {trial.order: trial.skills for trial in trials}
-    said = [f"{name}: {', '.join(skill.name for skill in skills)}" for name, skills in orders.items()]
+    sequences = [f"{name}: {', '.join(skill.name for skill in skills)}" for name, skills in orders.items()]
     held_out = dict.fromkeys(benchmark.name for trial in trials for benchmark in trial.held_out)
-    text = f"Skills were taught in {plural(len(said), 'order')} ({'; '.join(said)})."
+    text = f"Skills were taught in {plural(len(sequences), 'order')} ({'; '.join(sequences)})."
     return f"{text} Held-out benchmarks: {_listed(list(held_out))}." if held_out else text
 
 
@@ -67,7 +67,7 @@ def _grid(trials: Sequence[Trial]) -> str:
     recipes = dict.fromkeys(trial.recipe.name for trial in trials)
     mitigations = dict.fromkeys(trial.mitigation.label for trial in trials if trial.mitigation)
     seeds = sorted({trial.seed for trial in trials})
-    shown = [rate(each) for each in rates]
+    shown = [rate(value) for value in rates]
     learning = _listed(shown) if len(rates) <= 6 else f"{len(rates)} values from {shown[0]} to {shown[-1]}"
     text = f"Recipes: {_listed(list(recipes))}; learning rate{'s' * (len(rates) > 1)} {learning}"
     text += f"; mitigations: {_listed(list(mitigations))}" if mitigations else ""
@@ -88,8 +88,8 @@ def _made_with(records: Sequence[Record], results: SweepResults) -> str:
     if not records:
         return "No stage is recorded yet: versions and hardware are not known."
     versions = [f"lmmcl {_one(records, _version_of('lmmcl'))}"]
-    packages = [f"{name} {found}" for name in NUMBERS if (found := _one(records, _version_of(name)))]
-    devices = {each for record in records if (each := _device(record))}
+    packages = [f"{name} {version}" for name in NUMBERS if (version := _one(records, _version_of(name)))]
+    devices = {device for record in records if (device := _device(record))}
     commit = _one(records, _version_of("commit"))
     hours = sum(trial.cost("seconds") or 0.0 for trial in results.trials) / 3600
     text = f"Stages were computed with {', '.join([*versions, *packages])}"
@@ -113,7 +113,7 @@ def _version_of(name: str) -> Callable[[Record], Any]:
 
 def _one(records: Sequence[Record], value: Callable[[Record], Any]) -> str:
     """What all records say, or all that is said."""
-    return " / ".join(sorted({str(found) for record in records if (found := value(record))}))
+    return " / ".join(sorted({str(fact) for record in records if (fact := value(record))}))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -71,8 +71,8 @@ def hold_against(sweep: Sweep, results: SweepResults, against: str = SHIPPED) ->
         beside.append(Beside(result, tuple(_rows(trial, result, _unprotected(result, results), papers))))
     concerned = [paper for paper in papers if _concerns(paper, sweep)]
     claims = [f"{paper.source}: {claim}" for paper in concerned for claim in paper.claims]
-    contradictions = [f"{paper.source}: {each}" for paper in concerned for each in paper.contradictions]
-    if not any(each.rows for each in beside):
+    contradictions = [f"{paper.source}: {entry}" for paper in concerned for entry in paper.contradictions]
+    if not any(entry.rows for entry in beside):
         raise UserError(_nothing(papers, claims), file=sweep.file)
     return Comparison(sweep.name, tuple(beside), tuple(claims), tuple(contradictions))
 
@@ -80,7 +80,7 @@ def hold_against(sweep: Sweep, results: SweepResults, against: str = SHIPPED) ->
 def _unprotected(trial: TrialResult, results: SweepResults) -> TrialResult | None:
     """The trial that differs from `trial` in having no mitigation: its fine-tune as it was; None where the sweep has none."""
     wanted = {**trial.axes, "mitigation": None}
-    return next((each for each in results.trials if dict(each.axes) == wanted), None)
+    return next((other for other in results.trials if dict(other.axes) == wanted), None)
 
 
 def _concerns(paper: Publication, sweep: Sweep) -> bool:
@@ -95,9 +95,9 @@ def _nothing(papers: Sequence[Publication], claims: Sequence[str]) -> str:
     lines += [f"  claimed without a figure: {claim}" for claim in claims]
     lines.append("figures exist for:")
     for paper in papers:
-        told = list(dict.fromkeys(str(figure.of) for figure in paper.figures))
+        figures = list(dict.fromkeys(str(figure.of) for figure in paper.figures))
         files = ", ".join(f"sweeps/{name}.yaml" for name in paper.sweeps)
-        lines += [f"  {paper.source} ({files}): {'; '.join(told)}"] if told else []
+        lines += [f"  {paper.source} ({files}): {'; '.join(figures)}"] if figures else []
     return "\n".join(lines)
 
 
@@ -109,7 +109,7 @@ def _rows(trial: Trial, result: TrialResult, tuned: TrialResult | None, papers: 
         for figure in paper.figures:
             if not figure.of.covers(trial):
                 continue
-            note = "; ".join(each for each in (figure.note, limited) if each)
+            note = "; ".join(remark for remark in (figure.note, limited) if remark)
             for name, published in figure.values.items():
                 quantity, _, number = name.partition("@")
                 stage = int(number) if number else last
@@ -126,9 +126,9 @@ def _limited(trial: Trial) -> str:
         "updates of each stage": [training.max_steps for training in trained],
         "questions of each benchmark": [trial.evaluation.limit],
     }
-    numbers = {what: sorted({each for each in some if each is not None}) for what, some in limits.items()}
-    told = [f"{' or '.join(map(str, some))} {what}" for what, some in numbers.items() if some]
-    return f"ours is limited to {', '.join(told)}" if told else ""
+    numbers = {what: sorted({limit for limit in values if limit is not None}) for what, values in limits.items()}
+    phrases = [f"{' or '.join(map(str, values))} {what}" for what, values in numbers.items() if values]
+    return f"ours is limited to {', '.join(phrases)}" if phrases else ""
 
 
 def _ours(
@@ -138,7 +138,7 @@ def _ours(
     if quantity in RETENTIONS:
         names, other = (trial.held_out, trial) if quantity == "original_retention" else (trial.skills, tuned)
         number = 0 if quantity == "original_retention" else stage.number
-        before = next((each for each in other.stages if each.number == number), None) if other else None
+        before = next((entry for entry in other.stages if entry.number == number), None) if other else None
         return _retention(stage, before, names), None
     if quantity in MEASURES:
         return finite(stage.measures.get(quantity)), finite_pair(stage.intervals.get(quantity))
@@ -146,7 +146,7 @@ def _ours(
     if kind == "score":
         return finite(stage.scores.get(rest)), None
     if kind == "cell":
-        cell = next((each for each in stage.cells if f"{each.image}/{each.text}" == rest), None)
+        cell = next((entry for entry in stage.cells if f"{entry.image}/{entry.text}" == rest), None)
         bounds = None if cell is None or cell.low is None or cell.high is None else (cell.low, cell.high)
         return (None if cell is None else finite(cell.change)), finite_pair(bounds)
     return _mean(stage, trial.held_out if quantity == "held_out_mean" else trial.benchmarks()), None
@@ -159,6 +159,6 @@ def _retention(stage: StageResult, before: StageResult | None, names: Sequence[s
 
 
 def _mean(stage: StageResult, names: Sequence[str]) -> float | None:
-    found = [finite(stage.scores.get(name)) for name in names]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None
+    scores = [finite(stage.scores.get(name)) for name in names]
+    known = [value for value in scores if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None

@@ -58,9 +58,9 @@ class Of(Settings):
     @property
     def orders(self) -> tuple[tuple[str, ...], ...]:
         """The orders of skills that it is of."""
-        if all(isinstance(each, str) for each in self.skills):
-            return (tuple(str(each) for each in self.skills),)
-        return tuple((each,) if isinstance(each, str) else each for each in self.skills)
+        if all(isinstance(entry, str) for entry in self.skills):
+            return (tuple(str(entry) for entry in self.skills),)
+        return tuple((entry,) if isinstance(entry, str) else entry for entry in self.skills)
 
     def covers(self, trial: Trial) -> bool:
         """Whether `trial` computes what the figure is of."""
@@ -68,7 +68,7 @@ class Of(Settings):
             trial.model.name in self.model
             and tuple(skill.name for skill in trial.skills) in self.orders
             and all(self._teaches_like(settings) for settings in trial.settings.values())
-            and (self.held_out is None or set(self.held_out) == {each.name for each in trial.held_out})
+            and (self.held_out is None or set(self.held_out) == {benchmark.name for benchmark in trial.held_out})
         )
 
     def _teaches_like(self, settings: StageSettings) -> bool:

@@ -38,13 +38,13 @@ def published_dict(comparison: Comparison) -> dict[str, Any]:
         "sweep": comparison.sweep,
         "trials": [
             {
-                "key": each.trial.key,
-                "name": each.trial.name,
-                "axes": dict(each.trial.axes),
-                "state": each.trial.state,
-                "figures": [_row_dict(row) for row in each.rows],
+                "key": compared.trial.key,
+                "name": compared.trial.name,
+                "axes": dict(compared.trial.axes),
+                "state": compared.trial.state,
+                "figures": [_row_dict(row) for row in compared.rows],
             }
-            for each in comparison.trials
+            for compared in comparison.trials
         ],
         "claims": list(comparison.claims),
         "contradictions": list(comparison.contradictions),
@@ -82,14 +82,16 @@ def published_table(comparison: Comparison) -> Group:
 def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
     numbers = {note: number for number, note in enumerate(_notes(comparison), start=1)}
     rows: list[tuple[str, ...]] = []
-    for each in comparison.trials:
-        if not each.rows:
-            rows.append((each.trial.name, "nothing published", "", "", "", "", ""))
+    for compared in comparison.trials:
+        if not compared.rows:
+            rows.append((compared.trial.name, "nothing published", "", "", "", "", ""))
         before = ""
-        for row in each.rows:
-            told = f"{row.source} (second hand: {row.second_hand})" if row.second_hand else row.source
-            where = f"{told} [{numbers[row.note]}]" if row.note else told
-            rows.append(("" if before else each.trial.name, *_values(each, row), "" if where == before else where))
+        for row in compared.rows:
+            source = f"{row.source} (second hand: {row.second_hand})" if row.second_hand else row.source
+            where = f"{source} [{numbers[row.note]}]" if row.note else source
+            rows.append(
+                ("" if before else compared.trial.name, *_values(compared, row), "" if where == before else where)
+            )
             before = where
     return rows
 
@@ -118,18 +120,18 @@ def _plain(value: float | None) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(row.note for each in comparison.trials for row in each.rows if row.note))
+    return list(dict.fromkeys(row.note for compared in comparison.trials for row in compared.rows if row.note))
 
 
 def _remarks(comparison: Comparison) -> list[str]:
     notes = [f"[{number}] {note}" for number, note in enumerate(_notes(comparison), start=1)]
-    open_rows = sum(row.ours is None for each in comparison.trials for row in each.rows)
+    open_rows = sum(row.ours is None for compared in comparison.trials for row in compared.rows)
     waiting = [f"{open_rows} values of ours are not recorded yet"] if open_rows else []
-    quantities = {row.quantity for each in comparison.trials for row in each.rows}
+    quantities = {row.quantity for compared in comparison.trials for row in compared.rows}
     signs = [f"forgetting {BELOW_0_FORGOT}"] if quantities & {"held_out_forgetting", "target_forgetting"} else []
     signs += [f"{label(name)}: above 0 means forgot" for name in sorted(quantities & ABOVE_0_FORGOT)]
     claims = [f"claimed without a figure: {claim}" for claim in comparison.claims]
-    approximate = any(row.approximate for each in comparison.trials for row in each.rows)
+    approximate = any(row.approximate for compared in comparison.trials for row in compared.rows)
     about = ["≈ was read off a picture, or its source calls it approximate"] if approximate else []
     retained = ["retention: mean score in percent, held-out of the pre-trained model's, target of the fine-tune's"]
     return [
@@ -138,6 +140,6 @@ def _remarks(comparison: Comparison) -> list[str]:
         *signs,
         *(retained if quantities & set(RETENTIONS) else []),
         *waiting,
-        *(f"cannot all be of one trial: {each}" for each in comparison.contradictions),
+        *(f"cannot all be of one trial: {compared}" for compared in comparison.contradictions),
         *claims,
     ]

@@ -53,7 +53,7 @@ def between_bounds(results: SweepResults) -> list[Between]:
     for trial in results.trials:
         if trial.state == "done" and (trial.bound or len(trial.skills) == 1) and trial.axes.get("mitigation") is None:
             bounds[_point(trial), _taught(trial)] = trial
-    found = []
+    between = []
     for trial in results.trials:
         if trial.state != "done" or trial.bound or len(set(trial.skills)) < 2 or not trial.last:
             continue
@@ -64,19 +64,21 @@ def between_bounds(results: SweepResults) -> list[Between]:
         alone = [bounds.get((_point(trial), (skill,))) for skill in skills]
         if joint is None and None in alone:
             continue
-        found.append(
+        between.append(
             Between(
                 short_name(results, trial),
                 trial.key,
                 _mean([trial.stages[0].scores[skill] for skill in skills]),
                 _mean([trial.last.scores[skill] for skill in skills]),
-                None if None in alone else _mean([_end(each, name) for each, name in zip(alone, skills, strict=True)]),
+                None
+                if None in alone
+                else _mean([_end(single, name) for single, name in zip(alone, skills, strict=True)]),
                 None if joint is None else _mean([_end(joint, skill) for skill in skills]),
                 trial.measure("held_out_forgetting"),
                 None if joint is None else joint.measure("held_out_forgetting"),
             )
         )
-    return found
+    return between
 
 
 def _point(trial: TrialResult) -> tuple[object, ...]:
@@ -100,19 +102,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _rows(found: Sequence[Between]) -> list[list[str]]:
+def _rows(bounds: Sequence[Between]) -> list[list[str]]:
     def score(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
 
     return [
         [
-            each.trial,
-            *map(score, (each.base, each.sequence, each.alone, each.joint)),
-            "–" if each.share is None else f"{each.share:.0%}",
-            formatting.points(each.held_out),
-            formatting.points(each.held_out_joint),
+            bound.trial,
+            *map(score, (bound.base, bound.sequence, bound.alone, bound.joint)),
+            "–" if bound.share is None else f"{bound.share:.0%}",
+            formatting.points(bound.held_out),
+            formatting.points(bound.held_out_joint),
         ]
-        for each in found
+        for bound in bounds
     ]
 
 

@@ -48,10 +48,10 @@ def _about(results: SweepResults, budget: float) -> dict[str, Any]:
         "recorded": results.recorded,
         "provenance": _plain(results.provenance),
         "notes": list(results.notes),
-        "searches": [_plain(each.to_dict()) for each in results.searches],
+        "searches": [_plain(entry.to_dict()) for entry in results.searches],
         "recommendation": _plain(recommendation_dict(results, budget)),
-        "orders": [_plain(each.to_dict()) for each in order_spreads(results)],
-        "bounds": [_plain(each.to_dict()) for each in between_bounds(results)],
+        "orders": [_plain(entry.to_dict()) for entry in order_spreads(results)],
+        "bounds": [_plain(entry.to_dict()) for entry in between_bounds(results)],
         "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
     }
 
@@ -131,7 +131,7 @@ def _trial(trial: TrialResult, is_on_front: bool, curves: bool, budget: float) -
         "intervals": _intervals(trial.last) if trial.last else {},
         "on_pareto_front": is_on_front,
         **{name: trial.cost(name) for name in COSTS},
-        "wordings": [_plain(each.to_dict()) for each in spreads(trial)],
+        "wordings": [_plain(spread.to_dict()) for spread in spreads(trial)],
         "stages": [_stage(stage, curves, budget) for stage in trial.stages],
     }
 
@@ -163,7 +163,9 @@ def _measures(stage: StageResult) -> dict[str, float | None]:
 
 
 def _intervals(stage: StageResult) -> dict[str, list[float]]:
-    return {name: list(pair) for name, found in stage.intervals.items() if (pair := finite_pair(found)) is not None}
+    return {
+        name: list(pair) for name, interval in stage.intervals.items() if (pair := finite_pair(interval)) is not None
+    }
 
 
 def _flat(
@@ -188,8 +190,8 @@ def _flat(
 def _all(results: SweepResults, what: str) -> list[str]:
     """Names used at any stage, in the order met, the four measures first."""
     first = MEASURES if what == "measures" else ()
-    found = (name for trial in results.trials for stage in trial.stages for name in getattr(stage, what))
-    return list(dict.fromkeys([*first, *found]))
+    names = (name for trial in results.trials for stage in trial.stages for name in getattr(stage, what))
+    return list(dict.fromkeys([*first, *names]))
 
 
 def _plain(value: Any) -> Any:

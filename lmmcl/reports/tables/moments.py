@@ -38,18 +38,20 @@ class Moment:
 
 def moments(stage: StageResult) -> list[Moment]:
     """The moments of a stage with both measures, its start (update 0) left out."""
-    found = []
+    listed = []
     for row in stage.score_curve:
         learning, held_out = finite(row.get("learning")), finite(row.get("held_out_forgetting"))
         if row["update"] and learning is not None and held_out is not None:
-            found.append(Moment(int(row["update"]), learning, held_out))
-    return found
+            listed.append(Moment(int(row["update"]), learning, held_out))
+    return listed
 
 
 def moment_front(stage: StageResult) -> list[Moment]:
     """The moments that none beats, from the least budget to the largest: each learns more than those before it."""
     front: list[Moment] = []
-    for moment in sorted(moments(stage), key=lambda each: (each.least_budget, -each.learning, each.update)):
+    for moment in sorted(
+        moments(stage), key=lambda candidate: (candidate.least_budget, -candidate.learning, candidate.update)
+    ):
         if not front or moment.learning > front[-1].learning:
             front.append(moment)
     return front
@@ -72,13 +74,13 @@ def _rows(results: SweepResults, budget: float) -> list[list[str]]:
     for trial, stage in _stages(results):
         best, end = best_moment(stage, budget), stage.measures
         last = max(int(row["update"]) for row in stage.score_curve)
-        found = (
+        chosen = (
             [f"{best.update} of {last}", formatting.points(best.learning), formatting.points(best.held_out_forgetting)]
             if best
             else [f"none of {last}", "–", "–"]
         )
         ends = [formatting.points(finite(end.get(name))) for name in ("learning", "held_out_forgetting")]
-        rows.append([short_name(results, trial), str(stage.skill), *found, *ends])
+        rows.append([short_name(results, trial), str(stage.skill), *chosen, *ends])
     return rows
 
 

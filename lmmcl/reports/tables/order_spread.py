@@ -51,11 +51,11 @@ def order_spreads(results: SweepResults) -> list[OrderSpread]:
             ]
             point = (tuple(rest), tuple(sorted(trial.skills)))
             groups.setdefault(point, {})[str(trial.axes.get("order"))] = trial
-    found = []
+    spreads = []
     for trials in groups.values():
         if len(trials) > 1:
-            found += [spread for measure in MEASURES if (spread := _spread(results, trials, measure))]
-    return found
+            spreads += [spread for measure in MEASURES if (spread := _spread(results, trials, measure))]
+    return spreads
 
 
 def _spread(results: SweepResults, trials: dict[str, TrialResult], measure: str) -> OrderSpread | None:
@@ -77,37 +77,37 @@ def _name(results: SweepResults, trial: TrialResult) -> str:
     return SEPARATOR.join(part for part in parts if part is not None) or str(trial.axes.get("recipe"))
 
 
-def _rows(found: Sequence[OrderSpread]) -> list[list[str]]:
+def _rows(spreads: Sequence[OrderSpread]) -> list[list[str]]:
     return [
         [
-            each.point,
-            str(len(each.by_order)),
-            formatting.label(each.measure),
-            formatting.points_range(each.mean.value, (each.mean.low, each.mean.high)),
-            formatting.spread(each.sensitivity),
+            spread.point,
+            str(len(spread.by_order)),
+            formatting.label(spread.measure),
+            formatting.points_range(spread.mean.value, (spread.mean.low, spread.mean.high)),
+            formatting.spread(spread.sensitivity),
             " … ".join(
                 f"{formatting.points(value)} ({order})"
                 for order, value in (
-                    min(each.by_order.items(), key=lambda pair: pair[1]),
-                    max(each.by_order.items(), key=lambda pair: pair[1]),
+                    min(spread.by_order.items(), key=lambda pair: pair[1]),
+                    max(spread.by_order.items(), key=lambda pair: pair[1]),
                 )
             ),
         ]
-        for each in found
+        for spread in spreads
     ]
 
 
 def order_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
     """A row for each grid point and measure over its orders."""
-    for each in order_spreads(results):
+    for spread in order_spreads(results):
         yield {
-            "point": each.point,
-            "measure": each.measure,
-            "orders": len(each.by_order),
-            "mean": each.mean.value,
-            "low": each.mean.low,
-            "high": each.mean.high,
-            "sensitivity": each.sensitivity,
+            "point": spread.point,
+            "measure": spread.measure,
+            "orders": len(spread.by_order),
+            "mean": spread.mean.value,
+            "low": spread.mean.low,
+            "high": spread.mean.high,
+            "sensitivity": spread.sensitivity,
         }
 
 

@@ -50,17 +50,19 @@ def pairs(results: SweepResults) -> list[Pair]:
 
     Intervals are corrected over all pairs, for each measure apart.
     """
-    found = [made for each in _quartets(results) for measure in MEASURES if (made := _pair(*each, measure))]
+    measured = [
+        contrast for quartet in _quartets(results) for measure in MEASURES if (contrast := _pair(*quartet, measure))
+    ]
     for measure in MEASURES:
         for name in ("gain", "interaction"):
-            own = [place for place, (pair, _) in enumerate(found) if pair.measure == measure]
-            ranked = sorted(own, key=lambda place: getattr(found[place][0], name).p)
+            own = [place for place, (pair, _) in enumerate(measured) if pair.measure == measure]
+            ranked = sorted(own, key=lambda place: getattr(measured[place][0], name).p)
             for rank, place in enumerate(ranked):
-                pair, draws = found[place]
+                pair, draws = measured[place]
                 values, bootstrap = draws[name]
                 corrected: dict[str, Any] = {name: estimate(values, bootstrap, 1 - ALPHA / (len(ranked) - rank))}
-                found[place] = (replace(pair, **corrected), draws)
-    return [pair for pair, _ in found]
+                measured[place] = (replace(pair, **corrected), draws)
+    return [pair for pair, _ in measured]
 
 
 def _quartets(results: SweepResults) -> Iterator[tuple[tuple[str, str], str, Seeds, Seeds, Seeds, Seeds]]:
@@ -73,19 +75,19 @@ def _quartets(results: SweepResults) -> Iterator[tuple[tuple[str, str], str, See
             )
             by_seed = points.setdefault(rest, {}).setdefault(trial.axes.get("mitigation"), {})
             by_seed[identity(trial.axes.get("seed"))] = trial
-    for rest, found in points.items():
-        for label, trials in found.items():
+    for rest, by_label in points.items():
+        for label, trials in by_label.items():
             names = (label or "").split(BETWEEN)
-            if len(names) == 2 and {names[0], names[1], None} <= set(found):
+            if len(names) == 2 and {names[0], names[1], None} <= set(by_label):
                 first, second = names
-                yield (first, second), " · ".join(rest), trials, found[first], found[second], found[None]
+                yield (first, second), " · ".join(rest), trials, by_label[first], by_label[second], by_label[None]
 
 
 def _pair(
     names: tuple[str, str], point: str, both: Seeds, first: Seeds, second: Seeds, none: Seeds, measure: str
 ) -> tuple[Pair, dict[str, tuple[list[float], list[Any]]]] | None:
-    seeds = [seed for seed in both if all(seed in each for each in (first, second, none))]
-    quartets = [[each[seed] for each in (both, first, second, none)] for seed in seeds]
+    seeds = [seed for seed in both if all(seed in trials for trials in (first, second, none))]
+    quartets = [[trials[seed] for trials in (both, first, second, none)] for seed in seeds]
     if not seeds or any(measure not in trial.draws for quartet in quartets for trial in quartet):
         return None
     values = np.array([[_value(trial, measure) for trial in quartet] for quartet in quartets])
@@ -94,13 +96,13 @@ def _pair(
     better = 1 if means[1] >= means[2] else 2
     kinds = {"gain": np.array([1.0, 0, 0, 0]), "interaction": np.array([1.0, -1, -1, 1])}
     kinds["gain"][better] = -1
-    made = {
+    contrasts = {
         name: ((values @ signs).tolist(), [np.tensordot(signs, np.stack(quartet), axes=1) for quartet in draws])
         for name, signs in kinds.items()
     }
-    gain, interaction = (estimate(*made[name]) for name in kinds)
+    gain, interaction = (estimate(*contrasts[name]) for name in kinds)
     pair = Pair(names, point, measure, means[0], names[better - 1], means[better], gain, interaction, len(seeds))
-    return pair, made
+    return pair, contrasts
 
 
 def _value(trial: TrialResult, measure: str) -> float:
@@ -109,8 +111,8 @@ def _value(trial: TrialResult, measure: str) -> float:
     return value
 
 
-def _rows(found: Sequence[Pair]) -> list[list[str]]:
-    ordered = sorted(found, key=lambda pair: (MEASURES.index(pair.measure), -pair.gain.value))
+def _rows(measured: Sequence[Pair]) -> list[list[str]]:
+    ordered = sorted(measured, key=lambda pair: (MEASURES.index(pair.measure), -pair.gain.value))
     return [
         [
             BETWEEN.join(pair.names),
@@ -124,9 +126,9 @@ def _rows(found: Sequence[Pair]) -> list[list[str]]:
     ]
 
 
-def _shown(found: Estimate) -> str:
-    star = " *" if found.low > 0 or found.high < 0 else ""
-    return formatting.points_range(found.value, (found.low, found.high)) + star
+def _shown(estimate: Estimate) -> str:
+    star = " *" if estimate.low > 0 or estimate.high < 0 else ""
+    return formatting.points_range(estimate.value, (estimate.low, estimate.high)) + star
 
 
 def pair_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
@@ -146,8 +148,8 @@ def pair_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
         }
 
 
-def _ends(name: str, found: Estimate) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _ends(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def pairs_table(results: SweepResults) -> Table | None:

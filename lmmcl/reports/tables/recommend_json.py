@@ -64,5 +64,5 @@ def _point(points: SweepResults, trial: TrialResult) -> dict[str, Any]:
 
 
 def _named(points: SweepResults, trial: TrialResult) -> dict[str, Any]:
-    keys = [each.key for each in trial.seeds] or [trial.key]
+    keys = [run.key for run in trial.seeds] or [trial.key]
     return {"name": short_name(points, trial), "trials": keys}

@@ -29,6 +29,12 @@ HALF = (
     "± is half the width of the 95 % interval (bootstrap with Agresti and Min's pseudo-questions; both ends, where it lies "
     "unevenly: --format md)"
 )
+COSTS = ("size on disk", "trained", "seed spread", "time")
+"""Columns that a narrow terminal goes without, in this order."""
+NAME_WIDTH, LEAST_NAME = 14, 6
+"""Characters to which names are folded before `±` goes below its value, and that they are never folded below."""
+BETWEEN = 2
+"""Characters between two columns; half of it stands at each end of the table."""
 Show = Callable[[float | None, Interval | None], str]
 
 
@@ -40,6 +46,7 @@ class Column:
     cell: Callable[[TrialResult], str]
     numeric: bool = False
     folds: bool = False
+    measure: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,34 @@ class Sheet:
     caption: list[str]
     columns: list[Column]
     rows: list[Row]
+    halves_below: bool = False
+    """Whether `±` stands below its value: a narrow terminal has no room for it beside."""
 
 
 def terminal_table(results: SweepResults, width: int | None = None) -> Table:
     """The sweep for a terminal: rows of the Pareto front bold and starred, unfinished ones dim, failed ones red.
 
     Seeds of one grid point are one row (see `lmmcl.reports.seeds`). With `width` (in characters) costs are left out until
-    the table fits, and the caption names them.
+    the table fits, and the caption names them; then names are folded, and `±` goes below its value. Measures always stay.
     """
     sheet = _fit(make_sheet(results, formatting.points_half, HALF), width)
     caption = escape("\n".join(sheet.caption))
     table = Table(title=escape(sheet.title), caption=caption, title_justify="left", caption_justify="left")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
-    for column in sheet.columns:
+    for place, (column, room) in enumerate(zip(sheet.columns, _widths(sheet, width), strict=True)):
         justify: JustifyMethod = "right" if column.numeric else "left"
         heading = column.heading.replace(" ", "\n")
-        table.add_column(heading, justify=justify, no_wrap=column.numeric, overflow="fold", vertical="top")
+        table.add_column(
+            heading,
+            justify=justify,
+            no_wrap=column.numeric,
+            overflow="fold",
+            vertical="top",
+            width=room if place else None,
+        )
     for row in sheet.rows:
         style = {"failed": "red", "partial": "dim", "stopped": "dim"}.get(row.state, "bold" if row.on_front else "")
-        table.add_row(*map(escape, row.cells), style=style)
+        table.add_row(*map(escape, _drawn(sheet, row)), style=style)
     return table
 
 
@@ -125,7 +141,7 @@ def make_sheet(results: SweepResults, show: Show, note: str) -> Sheet:
     if any(trial.error for trial in trials):
         caption.append("`lmmcl show NAME` (or its key) shows the log and traceback of a failed trial.")
     caption += [f"{trial.name}: {trial.stopped}" for trial in trials if trial.stopped]
-    caption += [f"search: {each}" for each in results.searches]
+    caption += [f"search: {search}" for search in results.searches]
     return Sheet(title, caption, columns, rows)
 
 
@@ -179,7 +195,8 @@ def _axis_column(axis: str) -> Column:
 
 
 def _measure_column(name: str, show: Show) -> Column:
-    return Column(formatting.label(name), lambda trial: show(trial.measure(name), trial.interval(name)), numeric=True)
+    cell = lambda trial: show(trial.measure(name), trial.interval(name))  # noqa: E731
+    return Column(formatting.label(name), cell, numeric=True, measure=True)
 
 
 def _fold(columns: list[Column], trials: Sequence[TrialResult]) -> tuple[list[Column], list[Column]]:
@@ -191,25 +208,62 @@ def _fold(columns: list[Column], trials: Sequence[TrialResult]) -> tuple[list[Co
 
 
 def _fit(sheet: Sheet, width: int | None) -> Sheet:
-    """The sheet without the costs that `width` characters have no room for."""
+    """The sheet as `width` characters have room for it: without costs, and where that is not enough with `±` below its value."""
     columns, dropped = list(sheet.columns), []
-    for heading in ("size on disk", "trained", "seed spread", "time", formatting.label("overall")):
-        needed = 2 + sum(_needs(sheet, sheet.columns.index(column)) + 2 for column in columns)
-        if width is None or needed <= width:
+    for heading in COSTS:
+        if width is None or _total(sheet, columns) <= width:
             break
         dropped += [column.heading for column in columns if column.heading == heading]
         columns = [column for column in columns if column.heading != heading]
-    if not dropped:
-        return sheet
-    kept = [sheet.columns.index(column) for column in columns]
-    rows = [replace(row, cells=[row.cells[place] for place in kept]) for row in sheet.rows]
-    return Sheet(sheet.title, [*sheet.caption, f"Left out for width: {', '.join(dropped)}."], columns, rows)
+    if dropped:
+        kept = [sheet.columns.index(column) for column in columns]
+        rows = [replace(row, cells=[row.cells[place] for place in kept]) for row in sheet.rows]
+        caption = [*sheet.caption, f"Left out for width: {', '.join(dropped)}."]
+        sheet = Sheet(sheet.title, caption, columns, rows)
+    below = width is not None and _total(sheet, columns, NAME_WIDTH) > width
+    return replace(sheet, halves_below=below)
+
+
+def _widths(sheet: Sheet, width: int | None) -> list[int | None]:
+    """The characters of each column: numbers whole, and of what is left as much for each name as it needs, or an equal share."""
+    needs = [_needs(sheet, place) for place in range(len(sheet.columns))]
+    if width is None or _total(sheet, sheet.columns) <= width:
+        return [None] * len(needs)
+    names = [place for place, column in enumerate(sheet.columns) if place and not column.numeric]
+    left = width - BETWEEN * len(needs) - sum(need for place, need in enumerate(needs) if place not in names)
+    widths: list[int | None] = [*needs]
+    for number, place in enumerate(
+        sorted(names, key=lambda place: needs[place])
+    ):  # short names first: what they leave is shared
+        widths[place] = max(LEAST_NAME, min(needs[place], left // (len(names) - number)))
+        left -= widths[place] or 0
+    return widths
+
+
+def _total(sheet: Sheet, columns: Sequence[Column], most_name: int | None = None) -> int:
+    """Characters of the whole table; with `most_name`, names are folded to that many."""
+    total = 0
+    for column in columns:
+        need = _needs(sheet, sheet.columns.index(column))
+        total += BETWEEN + (need if most_name is None or column.numeric else min(need, most_name))
+    return total
 
 
 def _needs(sheet: Sheet, place: int) -> int:
     """Characters that a column takes; a heading may break at its spaces."""
     heading = max(map(len, sheet.columns[place].heading.split()), default=0)
-    return max([heading, *(len(row.cells[place]) for row in sheet.rows)])
+    cells = [line for row in sheet.rows for line in _drawn(sheet, row)[place].split("\n")]
+    return max([heading, *map(len, cells)])
+
+
+def _drawn(sheet: Sheet, row: Row) -> list[str]:
+    """The cells of a row as they are drawn."""
+    if not sheet.halves_below:
+        return row.cells
+    return [
+        cell.replace(" ±", "\n±") if column.measure else cell
+        for column, cell in zip(sheet.columns, row.cells, strict=True)
+    ]
 
 
 def _any_interval(trials: Sequence[TrialResult]) -> bool:

@@ -42,27 +42,30 @@ class Spread:
 
 def spreads(trial: TrialResult, stage: StageResult | None = None) -> list[Spread]:
     """Of each benchmark with wordings, what became of it after `stage` (default: the last); none at stage 0."""
-    stage, base = stage or trial.last, next((each for each in trial.stages if each.number == 0), None)
+    stage, base = stage or trial.last, next((candidate for candidate in trial.stages if candidate.number == 0), None)
     if stage is None or base is None or stage.number == 0:
         return []
-    found = []
+    listed = []
     for name, before in base.wordings.items():
         after = stage.wordings.get(name, {})
         if name not in stage.scores or set(after) != set(before):
             continue
-        first, last = [base.scores[name], *before.values()], [stage.scores[name], *(after[each] for each in before)]
+        first, last = (
+            [base.scores[name], *before.values()],
+            [stage.scores[name], *(after[candidate] for candidate in before)],
+        )
         changes = [now - then for then, now in zip(first, last, strict=True)]
-        told = dict(zip(before, changes[1:], strict=True))
+        by_wording = dict(zip(before, changes[1:], strict=True))
         deviation = float(np.std(changes, ddof=1))
         best = max(last) - max(first)
-        found.append(Spread(name, changes[0], sum(changes) / len(changes), deviation, best, told))
-    return found
+        listed.append(Spread(name, changes[0], sum(changes) / len(changes), deviation, best, by_wording))
+    return listed
 
 
 def wording_rows(results: SweepResults) -> Iterator[dict[str, Any]]:
     """A row for each wording of each benchmark after each stage: its score and its change against stage 0, in points."""
     for trial in results.trials:
-        base = next((each for each in trial.stages if each.number == 0), None)
+        base = next((candidate for candidate in trial.stages if candidate.number == 0), None)
         for stage in trial.stages:
             for name, scores in stage.wordings.items():
                 for wording, score in {"": stage.scores.get(name), **scores}.items():
@@ -84,14 +87,14 @@ def _rows(results: SweepResults) -> list[list[str]]:
     return [
         [
             short_name(results, trial),
-            each.benchmark,
-            formatting.points(each.as_asked),
-            formatting.points(each.mean),
-            formatting.spread(each.spread),
-            formatting.points(each.best),
+            spread.benchmark,
+            formatting.points(spread.as_asked),
+            formatting.points(spread.mean),
+            formatting.spread(spread.spread),
+            formatting.points(spread.best),
         ]
         for trial in results.trials
-        for each in spreads(trial)
+        for spread in spreads(trial)
     ]
 
 

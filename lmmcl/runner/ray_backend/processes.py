@@ -66,5 +66,5 @@ def _terminate(process: int) -> None:
 @ray.remote(num_cpus=0, max_retries=0)
 def _tail(file: str) -> str:
     lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    told = [line for line in lines if not line.startswith(":")]  # Ray marks with a colon which task began
-    return "\n".join(told[-LOG_LINES:])
+    printed = [line for line in lines if not line.startswith(":")]  # Ray marks with a colon which task began
+    return "\n".join(printed[-LOG_LINES:])

@@ -52,8 +52,8 @@ class ProposalSearcher(Searcher):
             return {"trial": self._listed.pop(0)}
         for _ in self._proposers:
             place, self._turn = self._turn, (self._turn + 1) % len(self._proposers)
-            if (found := self._proposers[place].next()) is not None:
-                number, trial = found
+            if (proposal := self._proposers[place].next()) is not None:
+                number, trial = proposal
                 self._trials[trial.key] = trial
                 self._live[trial_id] = (place, number)
                 self._opened(trial)

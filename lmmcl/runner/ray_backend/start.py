@@ -76,9 +76,9 @@ def _join(address: str, started: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # Ray may exit the process (SystemExit) where a cluster does not answer
-        if (told := start_error(error, address)) is None:
+        if (explained := start_error(error, address)) is None:
             raise
-        raise told from error
+        raise explained from error
 
 
 def _wait_for(address: str) -> None:

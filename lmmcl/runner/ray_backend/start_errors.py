@@ -42,9 +42,9 @@ def start_error(error: BaseException, address: str) -> UserError | None:
     if isinstance(error, SystemExit):
         return _no_answer(address, f"Ray exited with code {error.code}")
     if isinstance(error, RuntimeError) and "Version mismatch" in text:
-        found = " ".join(text.split())
+        message = " ".join(text.split())
         return UserError(
-            f"the Ray cluster at {address} has other versions than this environment ({found}). Install the cluster's versions "
+            f"the Ray cluster at {address} has other versions than this environment ({message}). Install the cluster's versions "
             "of Ray and Python here, or run from an environment of the cluster (`lmmcl submit`)",
             place="ray.address",
         )

@@ -71,6 +71,10 @@ class StepsActor:
         """See `ConcurrentScheduler.prefetch`."""
         self._scheduler.prefetch(step)
 
+    async def prefetch_scores(self, steps: Sequence[ScoringStep]) -> None:
+        """See `ConcurrentScheduler.prefetch_scores`."""
+        self._scheduler.prefetch_scores(steps)
+
     async def note(self, key: str, shown: dict[str, Any]) -> None:
         """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
         if key in self._scheduler.keys:
@@ -103,11 +107,11 @@ class RayExecutor:
     async def save(self, seconds: float) -> None:
         """The run ends: begin nothing more, and let stages that train in their steps' own processes save where they are."""
         self._ending = True
-        told = {key for key in self._saveable if key in self.where}
-        for key in told:
+        saving = {key for key in self._saveable if key in self.where}
+        for key in saving:
             await terminate(self.where[key])
         end = time.monotonic() + seconds
-        while told & self._saveable and time.monotonic() < end:
+        while saving & self._saveable and time.monotonic() < end:
             await asyncio.sleep(0.1)
 
     async def __call__(self, steps: Sequence[Any]) -> None:
@@ -176,8 +180,8 @@ class RayExecutor:
         if not isinstance(root, RayError):
             return error
         lines = await log_end(where)
-        told = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
-        return StepLostError(told + (f"\nthe end of its log:\n{lines}" if lines else ""))
+        message = f"{step.label} ({step.key}) was tried {tries} times; the last time: {str(root).strip()}"
+        return StepLostError(message + (f"\nthe end of its log:\n{lines}" if lines else ""))
 
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:

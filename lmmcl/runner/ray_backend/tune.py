@@ -16,11 +16,9 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.grid_point import Space
 from lmmcl.errors import explain
-from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend.concurrency import ConcurrencyLimit, driver_resources
 from lmmcl.runner.ray_backend.searcher import AshaOnTune, ProposalSearcher, trial_of
-from lmmcl.runner.ray_backend.start import ray_cluster, tune_storage
-from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps, start_steps_actor
+from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps
 from lmmcl.runner.trial_driver import RunListener, run_trial
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
@@ -32,44 +30,38 @@ SAVE_SECONDS = 20.0
 """How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""
 
 
-def run_on_ray(
-    trials: Sequence[Trial], ledger: Ledger, cluster: Cluster, watcher: RunListener, searching: Searching
+def tune_trials(
+    trials: Sequence[Trial], actor: Any, cluster: Cluster, watcher: RunListener, searching: Searching, storage: str
 ) -> None:
-    """Run `trials` to their ends, or until their budgets or the scheduler of `searching` end them, and those that it proposes.
-
-    A trial that fails is reported to `watcher`, and the others continue.
-    """
-    with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
-        watcher.phase("starting the trials")
-        actor = start_steps_actor(ledger, cluster)
-        by_key = {trial.key: trial for trial in trials}
-        spaces = [proposer.space for proposer in searching.proposers]
-        ahead = searching.halving is None
-        driver = tune.with_resources(
-            tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
-            driver_resources(cluster),
-        )
-        scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
-        follow = ReporterCallback(by_key, actor, watcher, scheduler)
-        grid, config = _tune_search(by_key, cluster, watcher, searching)
-        tuner = tune.Tuner(
-            driver,
-            param_space=grid,
-            tune_config=tune.TuneConfig(**config, scheduler=scheduler, reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=storage,
-                callbacks=[follow],
-                verbose=0,
-                log_to_file=False,
-                failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
-            ),
-        )
-        try:
-            follow.tell_lost(tuner.fit())
-        except KeyboardInterrupt:
-            _save_stages(actor)
-            raise
+    """Walk `trials` and those that `searching` proposes; `actor` has their steps (see `run_on_ray` in `backend`)."""
+    by_key = {trial.key: trial for trial in trials}
+    spaces = [proposer.space for proposer in searching.proposers]
+    ahead = searching.halving is None
+    driver = tune.with_resources(
+        tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
+        driver_resources(cluster),
+    )
+    scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
+    follow = ReporterCallback(by_key, actor, watcher, scheduler)
+    grid, config = _tune_search(by_key, cluster, watcher, searching)
+    tuner = tune.Tuner(
+        driver,
+        param_space=grid,
+        tune_config=tune.TuneConfig(**config, scheduler=scheduler, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=storage,
+            callbacks=[follow],
+            verbose=0,
+            log_to_file=False,
+            failure_config=tune.FailureConfig(max_failures=LOST_DRIVERS),
+        ),
+    )
+    try:
+        follow.tell_lost(tuner.fit())
+    except KeyboardInterrupt:
+        _save_stages(actor)
+        raise
 
 
 def _tune_search(
@@ -156,5 +148,5 @@ class _Grid(BasicVariantGenerator):
         return self._room()
 
     @max_concurrent.setter
-    def max_concurrent(self, given: int) -> None:
+    def max_concurrent(self, value: int) -> None:
         """What the base class is given (none): we count."""

@@ -13,17 +13,14 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect_results
-from lmmcl.reports.flips import page_flips
+from lmmcl.reports.page.page_extras import page_extras
 from lmmcl.reports.recommend import BUDGET
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.runner.reporting.report_files import print_table, report_files, write_report
-from lmmcl.runner.trackers import (
-    fill_mlflow,
-    fill_tracker,
-    report_folder,
-)
+from lmmcl.runner.reporting.sweep_label import report_folder
+from lmmcl.runner.trackers import fill_mlflow, fill_tracker
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
 from lmmcl.tracking.destinations import OFF, destinations
@@ -64,10 +61,10 @@ def report_sweep(
     elif format == "html":
         from lmmcl.reports.page.page import write_page
 
-        flips = page_flips(context, results)
-        page = to or write_report(results, report_folder(ledger, sweep), flips)[0]
+        extras = page_extras(context, results)
+        page = to or write_report(results, report_folder(ledger, sweep), extras)[0]
         if to is not None:
-            write_page(results, to, flips)
+            write_page(results, to, extras)
         console.print(str(page), soft_wrap=True)
     elif format == "latex":
         _show_or_write(paper_text(context, results), to, format)
@@ -92,11 +89,11 @@ def report_against(
 
     context = RunContext.resolve(sweep, ledger)
     results = collect_results(context)
-    found = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
+    comparison = hold_against(context.sweep, averaged(results) if has_seeds(results) else results, against)
     if format == "table" and to is None:
-        console.print(published_table(found), soft_wrap=False)
+        console.print(published_table(comparison), soft_wrap=False)
     else:
-        text = published_text(found, "md" if format == "table" else format)
+        text = published_text(comparison, "md" if format == "table" else format)
         _show_or_write(text if to is None else f"{text}\n", to, format)
 
 
@@ -137,6 +134,6 @@ def _print_text(text: str, format: str) -> None:
 def _draw(results: SweepResults, folder: Path, context: RunContext, console: Console) -> None:
     from lmmcl.maintenance.screenshots import write_pictures
 
-    files, missing = write_pictures(results, folder, page_flips(context, results))
+    files, missing = write_pictures(results, folder, page_extras(context, results))
     for line in [*map(str, files), *missing]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
-from lmmcl.config.sweep import Sweep
-from lmmcl.ledger import Ledger
 from lmmcl.reports.correlation import correlation_table
-from lmmcl.reports.flips import front_keys, page_flips
+from lmmcl.reports.flips import front_keys
 from lmmcl.reports.inside import inside_table
+from lmmcl.reports.page.page_extras import PageExtras, page_extras
 from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
@@ -22,37 +21,31 @@ from lmmcl.reports.tables.order_spread import orders_table
 from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
-from lmmcl.runner.trackers import (
-    BESIDE,
-    report_folder,
-)
+from lmmcl.runner.reporting.sweep_label import keep_beside_page, report_folder
 from lmmcl.search.run_context import RunContext
-from lmmcl.tracking.extras import resolved, write_answers
+from lmmcl.tracking.extras import write_answers
 
 
-def keep_sweep(sweep: Sweep, ledger: Ledger) -> None:
-    """Write the sweep as understood beside its report: `lmmcl show` reads from it which trials need a step."""
-    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
-
-
-def write_report(results: SweepResults, folder: Path, flips: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
-    """The page (with the questions of `flips`) and the picture of the trade-off."""
+def write_report(results: SweepResults, folder: Path, extras: PageExtras | None = None) -> list[Path]:
+    """The page (with a folder beside it where it is large) and the picture of the trade-off."""
     from lmmcl.reports.page.page import write_page
     from lmmcl.reports.plots import write_scatter
 
-    page, picture = folder / "index.html", folder / "tradeoff.png"
-    write_page(results, page, flips)
+    files, picture = write_page(results, folder / "index.html", extras), folder / "tradeoff.png"
     write_scatter(results, picture)
-    return [page, picture]
+    return [*files, picture]
 
 
 def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
     """The trade-off table, as wide as the terminal (or the pipe's default) allows, what to take, what the probes go with."""
-    console.print(terminal_table(results, console.width), soft_wrap=True)
+    soft = not console.is_terminal  # a terminal breaks lines at words; a file keeps them whole
+    console.print(terminal_table(results, console.width), soft_wrap=soft)
     advice = recommendation(averaged(results) if has_seeds(results) else results, budget)
     if advice:
-        console.print(f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)", style="bold")
-        console.print("\n".join(f"  {line}" for line in advice), markup=False, highlight=False, soft_wrap=True)
+        heading = f"Which to take, with at most {budget:g} points of held-out forgetting (--budget)"
+        console.print(Text(heading, style="bold"), soft_wrap=soft)
+        for line in advice:
+            console.print(Text(f"  {line}") if soft else Padding(Text(line), (0, 0, 0, 2)), soft_wrap=soft)
     for table in (
         correlation_table(results),
         inside_table(results),
@@ -63,16 +56,16 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         bounds_table(results),
     ):
         if table is not None:
-            console.print(table, soft_wrap=True)
+            console.print(table, soft_wrap=soft)
     for note in results.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"note: {note}"), soft_wrap=soft)
 
 
 def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
     """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
     sweep, ledger = context.sweep, context.ledger
     folder = report_folder(ledger, sweep)
-    keep_sweep(sweep, ledger if ledger.is_local else Ledger(BESIDE))
+    keep_beside_page(sweep, ledger)
     answers = write_answers(context, folder / "answers", front_keys(results))
     file = Path(sweep.file)
     return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
@@ -80,5 +73,5 @@ def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
 
 def report_files(context: RunContext, results: SweepResults) -> list[Path]:
     """Write page, picture and tables; gives the files that MLflow's run of the report holds."""
-    files = write_report(results, report_folder(context.ledger, context.sweep), page_flips(context, results))
+    files = write_report(results, report_folder(context.ledger, context.sweep), page_extras(context, results))
     return [*files, *write_tables(context, results)]

@@ -115,7 +115,7 @@ def _read(row: ParsedRow, report: Report, check_text: TextCheck | None) -> None:
         (f"answers[{number}]", "assistant", answer) for number, answer in enumerate(example.answers)
     ]
     for place, role, text in [*texts, *answers]:
-        notes = [f"{found!r}, read as plain text" for found in dict.fromkeys(like_placeholders(text))]
+        notes = [f"{placeholder!r}, read as plain text" for placeholder in dict.fromkeys(like_placeholders(text))]
         if check_text is not None:
             problem, more = check_text(role, text)
             notes += more
@@ -219,4 +219,4 @@ def _folders_near(path: Path) -> Iterator[Path]:
     own = path.absolute() if path.is_dir() else path.absolute().parent
     for folder in dict.fromkeys((own, own.parent)):
         yield folder
-        yield from sorted(each for each in islice(folder.iterdir(), 1000) if each.is_dir())
+        yield from sorted(entry for entry in islice(folder.iterdir(), 1000) if entry.is_dir())

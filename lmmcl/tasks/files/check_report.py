@@ -190,12 +190,12 @@ class Report:
     def notes(self) -> list[str]:
         """A line for each kind of thing that is not wrong, but shown or read otherwise than the file holds it."""
         images = [
-            f"{each.images} {'image' if each.images == 1 else 'images'} {what} (first: row {each.row}, {each.field})"
-            for what, each in self.conversions.items()
+            f"{note.images} {'image' if note.images == 1 else 'images'} {what} (first: row {note.row}, {note.field})"
+            for what, note in self.conversions.items()
         ]
         texts = [
-            f"{each.texts} {'text' if each.texts == 1 else 'texts'} with {what} (first: row {each.row}, {each.field})"
-            for what, each in self.texts.items()
+            f"{note.texts} {'text' if note.texts == 1 else 'texts'} with {what} (first: row {note.row}, {note.field})"
+            for what, note in self.texts.items()
         ]
         return images + texts
 

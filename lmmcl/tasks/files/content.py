@@ -86,14 +86,14 @@ def read_content(
         raise UserError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
-    said = _annotation(path, annotation, unique_ids, columns, cache)
-    states = [_state(folder / name, path, place) for place, name in said.images]
-    names = [name for _, name in said.images]
-    rules = _rules(said, columns)
+    annotated = _annotation(path, annotation, unique_ids, columns, cache)
+    states = [_state(folder / name, path, place) for place, name in annotated.images]
+    names = [name for _, name in annotated.images]
+    rules = _rules(annotated, columns)
     memo = f"content:{DECODING}:" + _hash([annotation, names, states, *rules])
     if (known := cache.recall(memo)) is not None:
         return _content(json.loads(known))
-    content = _read(path, annotation, said, states, rules, cache)
+    content = _read(path, annotation, annotated, states, rules, cache)
     if all(state.settled for state in states):
         cache.remember(memo, json.dumps([content.digest, content.rows, content.conversions]))
     return content
@@ -104,27 +104,31 @@ def _content(known: list[Any]) -> Content:
     return Content(digest, rows, {kind: (count, place) for kind, (count, place) in conversions.items()})
 
 
-def _rules(said: _Annotation, columns: Columns) -> list[Any]:
+def _rules(annotated: _Annotation, columns: Columns) -> list[Any]:
     """What the rows are read by beside their own names; nothing for dialogues as they are."""
-    return [{**({"layouts": LAYOUTS} if said.layouts else {}), **columns.identity()}] if said.layouts or columns else []
+    return (
+        [{**({"layouts": LAYOUTS} if annotated.layouts else {}), **columns.identity()}]
+        if annotated.layouts or columns
+        else []
+    )
 
 
 def _read(
     path: Path,
     annotation: str,
-    said: _Annotation,
+    annotated: _Annotation,
     states: Sequence[FileState],
     rules: Sequence[Any],
     cache: DigestCache,
 ) -> Content:
     digests = cache.digests(states)
-    kinds = _kinds(path, said.images, states, digests, cache)
-    conversions = dict(said.embedded)
-    for (place, _), found in zip(said.images, kinds, strict=True):
-        _count(conversions, found, place)
-    named = sorted(zip((name for _, name in said.images), digests, strict=True))
+    kinds = _kinds(path, annotated.images, states, digests, cache)
+    conversions = dict(annotated.embedded)
+    for (place, _), conversion in zip(annotated.images, kinds, strict=True):
+        _count(conversions, conversion, place)
+    named = sorted(zip((name for _, name in annotated.images), digests, strict=True))
     decoding = [DECODING] if any(Conversion[kind].alters_pixels for kind in conversions) else []
-    return Content(_hash([annotation, named, *decoding, *rules]), said.rows, conversions)
+    return Content(_hash([annotation, named, *decoding, *rules]), annotated.rows, conversions)
 
 
 def _kinds(
@@ -134,8 +138,8 @@ def _kinds(
     memos = [f"image:{DECODING}:{digest}" for digest in digests]
     known = cache.recall_many(memos)
     new = {memo: at for at, memo in enumerate(memos) if memo not in known}
-    found = in_threads(lambda at: _inspect(Path(states[at].path), path, images[at].place), list(new.values()))
-    fresh = {memo: " ".join(kinds) for memo, kinds in zip(new, found, strict=True)}
+    inspected = in_threads(lambda at: _inspect(Path(states[at].path), path, images[at].place), list(new.values()))
+    fresh = {memo: " ".join(kinds) for memo, kinds in zip(new, inspected, strict=True)}
     cache.remember_many(fresh)
     known |= fresh
     return [known[memo].split() for memo in memos]
@@ -161,7 +165,7 @@ def _annotation(path: Path, digest: str, unique_ids: bool, columns: Columns, cac
     if (known := cache.recall(memo)) is not None:
         rows, images, embedded, layouts = json.loads(known)
         counted = {kind: (count, place) for kind, (count, place) in embedded.items()}
-        return _Annotation(rows, [_Named(*each) for each in images], counted, layouts)
+        return _Annotation(rows, [_Named(*entry) for entry in images], counted, layouts)
     rows, first = 0, dict[str, str]()
     inside: Conversions = {}
     layouts = set[str]()
@@ -175,9 +179,9 @@ def _annotation(path: Path, digest: str, unique_ids: bool, columns: Columns, cac
                 first.setdefault(str(image), place)
             else:
                 _count(inside, _inspect(image, path, place), place)
-    said = _Annotation(rows, [_Named(place, name) for name, place in first.items()], inside, sorted(layouts))
-    cache.remember(memo, json.dumps([said.rows, said.images, said.embedded, said.layouts]))
-    return said
+    annotated = _Annotation(rows, [_Named(place, name) for name, place in first.items()], inside, sorted(layouts))
+    cache.remember(memo, json.dumps([annotated.rows, annotated.images, annotated.embedded, annotated.layouts]))
+    return annotated
 
 
 def _state(image: Path, path: Path, place: str) -> FileState:

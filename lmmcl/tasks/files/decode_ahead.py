@@ -53,8 +53,8 @@ def images_decoded(shown: Sequence[Shown], cache: DigestCache | None = None) -> 
 
     def work() -> None:
         try:
-            for each in shown:
-                _decode(each, cache or DigestCache(), stop)
+            for example in shown:
+                _decode(example, cache or DigestCache(), stop)
         except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits
             failed.append(error)
 

@@ -67,15 +67,15 @@ class FileState(NamedTuple):
 def state_of(path: Path) -> FileState:
     """The state of a file under its absolute path; raises OSError when it is missing or no plain file."""
     absolute = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118  # a sweep may name 100,000 images: one look at each
-    found = os.lstat(absolute)
-    if stat.S_ISLNK(found.st_mode):
-        resolved, found = os.path.realpath(absolute), os.stat(absolute)  # noqa: PTH116
+    status = os.lstat(absolute)
+    if stat.S_ISLNK(status.st_mode):
+        resolved, status = os.path.realpath(absolute), os.stat(absolute)  # noqa: PTH116
     else:
         folder, name = os.path.split(absolute)
         resolved = os.path.join(_resolved_folder(folder), name)  # noqa: PTH118
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is not a file", str(path))
-    return FileState(absolute, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, resolved)
+    return FileState(absolute, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, resolved)
 
 
 @lru_cache(maxsize=4096)
@@ -100,7 +100,7 @@ def in_threads(work: Callable[[S], T], values: Sequence[S]) -> list[T]:
     """What `work` makes of each value, several at a time and in order; a thread takes many, as there may be 100,000 small files."""
     parts = [values[start : start + PART] for start in range(0, len(values), PART)]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return [made for part in pool.map(lambda part: [work(value) for value in part], parts) for made in part]
+        return [result for part in pool.map(lambda part: [work(value) for value in part], parts) for result in part]
 
 
 def _select(connection: sqlite3.Connection, query: str, values: Sequence[str]) -> Iterator[tuple]:
@@ -154,8 +154,8 @@ class DigestCache:
             paths = [state.path for state in states]
             rows = _select(connection, "SELECT path, state, digest FROM file_states WHERE path", paths)
             known = {(path, stamp): digest for path, stamp, digest in rows}
-            found = ((state, known.get((state.path, state.stamp))) for state in states)
-            return {state: digest for state, digest in found if digest is not None}
+            remembered = ((state, known.get((state.path, state.stamp))) for state in states)
+            return {state: digest for state, digest in remembered if digest is not None}
 
         return self._transact(look_up, {})
 

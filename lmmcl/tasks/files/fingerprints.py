@@ -43,18 +43,18 @@ class Fingerprints:
     def rows_in(self, other: Fingerprints) -> list[tuple[int, int]]:
         """The rows that the other set holds too, each with a row of it that is the same."""
         hits = np.flatnonzero(np.isin(self.prints, other.prints))
-        found: dict[int, int] = {}
+        shared: dict[int, int] = {}
         if len(hits):
             order = np.argsort(other.prints, kind="stable")
             places = order[np.searchsorted(other.prints, self.prints[hits], sorter=order)]
             for row, same in zip(self.rows[hits].tolist(), other.rows[places].tolist(), strict=True):
-                found.setdefault(row, same)
-        return sorted(found.items())
+                shared.setdefault(row, same)
+        return sorted(shared.items())
 
     def to_text(self) -> str:
         """For `from_text`."""
         return json.dumps(
-            [self.total, *(base64.b64encode(each.tobytes()).decode() for each in (self.prints, self.rows))]
+            [self.total, *(base64.b64encode(array.tobytes()).decode() for array in (self.prints, self.rows))]
         )
 
     @classmethod
@@ -109,9 +109,9 @@ def remembered(cache: DigestCache, name: str, make: Callable[[], Fingerprints]) 
     memo = f"fingerprints:{VERSION}:{name}"
     if (known := cache.recall(memo)) is not None:
         return Fingerprints.from_text(known)
-    made = make()
-    cache.remember(memo, made.to_text())
-    return made
+    computed = make()
+    cache.remember(memo, computed.to_text())
+    return computed
 
 
 def fingerprints(rows: Iterable[tuple[int, Example]], digest: Callable[[ImageSource], str]) -> Fingerprints:

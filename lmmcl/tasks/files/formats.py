@@ -139,20 +139,20 @@ def _parse_laid(laid: Laid, parsed: ParsedRow, folder: Path) -> Example | None:
     if row.get("tools") not in (None, [], "", "[]"):
         complain("tools", TOOLS)
     column = next(name for name in TURN_FIELDS if row.get(name) is not None)
-    found = Turns(column, complain)
-    messages = found.read(row[column])
-    turn_fields = [f"{column}[{number}].{found.text}" for number in range(len(messages))]
-    pictures, image_fields = _images(row, found, folder, complain) or (None, ())
+    turns = Turns(column, complain)
+    messages = turns.read(row[column])
+    turn_fields = [f"{column}[{number}].{turns.text}" for number in range(len(messages))]
+    pictures, image_fields = _images(row, turns, folder, complain) or (None, ())
     parsed.turn_fields = tuple(map(place, turn_fields) if laid.places else turn_fields)
     parsed.image_fields = tuple(map(place, image_fields) if laid.places else image_fields)
     if messages and pictures is not None:
         messages = place_images(messages, len(pictures), column, complain)
     id, answers = _id(row.get("id"), parsed.number, complain), _answers(row.get("answers"), complain)
-    if found.accepted:
+    if turns.accepted:
         parsed.layout = parsed.layout or "several answers"
         if answers:
             complain("answers", "are given twice; also in the last turn")
-        answers = _answers(list(found.accepted), complain)
+        answers = _answers(list(turns.accepted), complain)
     parsed.has_id = row.get("id") is not None
     metadata = _metadata(row, complain)
     if not messages or pictures is None:
@@ -172,9 +172,9 @@ def _images(
         value = row[named[0]]
         many = isinstance(value, list)
         sources = [(f"{named[0]}[{i}]", item) for i, item in enumerate(value)] if many else [(named[0], value)]
-    found = [(place, _image(source, place, folder, complain)) for place, source in sources]
-    known = [(place, picture) for place, picture in found if picture is not None]
-    if len(known) < len(found) or not _in_range(turns.order, len(known), complain):
+    read = [(place, _image(source, place, folder, complain)) for place, source in sources]
+    known = [(place, picture) for place, picture in read if picture is not None]
+    if len(known) < len(read) or not _in_range(turns.order, len(known), complain):
         return None
     if turns.order and len(turns.order) == len(known):
         known = [known[index] for _, index in turns.order]

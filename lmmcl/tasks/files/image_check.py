@@ -79,12 +79,12 @@ class ImageJudge:
         digests = self._digests(images)
         known = {memo: _from_memo(text) for memo, text in self.cache.recall_many(_memos(digests)).items()}
         new = {digest: image for image, digest in zip(images, digests, strict=True) if _memo(digest) not in known}
-        found = dict(zip(new, self.pool.map(lambda image: examine(image, self.budget), new.values()), strict=True))
+        verdicts = dict(zip(new, self.pool.map(lambda image: examine(image, self.budget), new.values()), strict=True))
         sound = {
-            _memo(digest): _to_memo(verdict) for digest, verdict in found.items() if digest and not verdict.problem
+            _memo(digest): _to_memo(verdict) for digest, verdict in verdicts.items() if digest and not verdict.problem
         }
         self.cache.remember_many(sound)
-        return [found[digest] if digest in found else known[_memo(digest)] for digest in digests]
+        return [verdicts[digest] if digest in verdicts else known[_memo(digest)] for digest in digests]
 
     def _digests(self, images: Sequence[ImageSource]) -> list[str]:
         """What stands for the bytes of each image; its path where they cannot be read."""
@@ -123,7 +123,7 @@ def _memos(digests: Sequence[str]) -> list[str]:
 
 
 def _to_memo(verdict: Verdict) -> str:
-    return json.dumps([[each.name for each in verdict.conversions], verdict.size])
+    return json.dumps([[conversion.name for conversion in verdict.conversions], verdict.size])
 
 
 def _from_memo(text: str) -> Verdict:

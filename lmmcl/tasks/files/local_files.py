@@ -17,7 +17,7 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
 from lmmcl.tasks.layouts.columns import Columns, columns_of
-from lmmcl.tasks.skills import Benchmark, Skill
+from lmmcl.tasks.skills import Benchmark, Data, Skill
 from lmmcl.tasks.sources.collection import Collection
 from lmmcl.tasks.sources.pieces import file_piece
 
@@ -26,17 +26,18 @@ ANSWER_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class LocalBenchmark(Benchmark):
-    """A benchmark whose questions are data of your own."""
+class OwnRows(Data):
+    """What skills and benchmarks of your own data share: the collection of their rows."""
 
     data: Collection = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
-        """What of this enters a step's key: no path, but what stands for the content."""
+        """What of this enters a step's key: no path, but what stands for the content of these rows alone."""
         return {**super().identity(), "data": self.data.identity()}
 
     def missing(self) -> str | None:
-        return _missing(f"benchmark {self.name}", self.data)
+        kind, why = "skill" if isinstance(self, Skill) else "benchmark", self.data.missing()
+        return None if why is None else f"the data of {kind} {self.name} is not prepared: {why}"
 
     def notes(self) -> tuple[str, ...]:
         return self.data.notes()
@@ -49,31 +50,13 @@ class LocalBenchmark(Benchmark):
 
 
 @dataclass(frozen=True)
-class LocalSkill(Skill):
+class LocalBenchmark(OwnRows, Benchmark):
+    """A benchmark whose questions are data of your own."""
+
+
+@dataclass(frozen=True)
+class LocalSkill(OwnRows, Skill):
     """A skill whose training examples are data of your own."""
-
-    data: Collection = field(kw_only=True)
-
-    def identity(self) -> dict[str, Any]:
-        """What of this enters a step's key: no path, but what stands for the content of the training data alone."""
-        return {**super().identity(), "data": self.data.identity()}
-
-    def missing(self) -> str | None:
-        return _missing(f"skill {self.name}", self.data)
-
-    def notes(self) -> tuple[str, ...]:
-        return self.data.notes()
-
-    def known_rows(self) -> int | None:
-        return self.data.known_rows()
-
-    def fingerprints(self) -> Fingerprints | None:
-        return self.data.fingerprints()
-
-
-def _missing(what: str, data: Collection) -> str | None:
-    why = data.missing()
-    return None if why is None else f"the data of {what} is not prepared: {why}"
 
 
 def own_benchmark(

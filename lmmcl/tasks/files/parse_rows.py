@@ -50,9 +50,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     Rows may be of any JSON type: the reader of rows judges them. Raises UserError where the file as a whole cannot be
     read: it is missing, has an unknown suffix, or is not what its suffix says.
     """
-    found = _container(path)
+    container = _container(path)
     try:
-        yield from found.read(found.path)
+        yield from container.read(container.path)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
 
@@ -74,12 +74,12 @@ def container_kind(path: Path) -> str:
 
 def digest_of(path: Path, cache: DigestCache) -> str:
     """The digest of the bytes that hold the rows; of a folder of classes the names of classes and images. Raises OSError."""
-    found = _container(path)
-    if found.kind == "classes":
-        return _hash([[row["label"], row["image"]] for _, row in found.read(path)])
-    if found.kind == "saved":
+    container = _container(path)
+    if container.kind == "classes":
+        return _hash([[row["label"], row["image"]] for _, row in container.read(path)])
+    if container.kind == "saved":
         return _hash(cache.digests([state_of(file) for file in saved_files(path)[1:]]))
-    return cache.digests([state_of(found.path)])[0]
+    return cache.digests([state_of(container.path)])[0]
 
 
 def _hash(value: Any) -> str:

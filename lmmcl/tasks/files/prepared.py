@@ -97,8 +97,8 @@ def open_parquet(path: Path) -> Any:
 
 def about(path: Path) -> dict[str, Any]:
     """What a prepared file says of itself: name, part, version, hub id, revision, rows; empty for another file."""
-    found = (open_parquet(path).metadata.metadata or {}).get(ABOUT)
-    return json.loads(found) if found else {}
+    metadata = (open_parquet(path).metadata.metadata or {}).get(ABOUT)
+    return json.loads(metadata) if metadata else {}
 
 
 class PreparedWriter:

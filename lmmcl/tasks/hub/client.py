@@ -132,9 +132,9 @@ class Hub:
             raise UserError(f"this data set only names its images ({path}); name their folder with `--images FOLDER`")
         parts = [part for part in Path(path).parts if part not in (".", "..", "/")]
         for start in range(len(parts)):
-            found = root.joinpath(*parts[start:])
-            if found.is_file():
-                return found.read_bytes()
+            file = root.joinpath(*parts[start:])
+            if file.is_file():
+                return file.read_bytes()
         return None
 
     def encoder(self) -> Encoder:
@@ -148,13 +148,13 @@ class Hub:
         kept = self.downloads / "images" / hashlib.sha256(url.encode()).hexdigest()
         if kept.is_file():
             return kept.read_bytes()
-        found = fetch(url)
-        if found is not None:
+        content = fetch(url)
+        if content is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             written = kept.with_name(f"{kept.name}.{os.getpid()}.{time.monotonic_ns()}")
-            written.write_bytes(found)
+            written.write_bytes(content)
             written.replace(kept)
-        return found
+        return content
 
 
 def undecoded(feature: Any) -> Any:
@@ -219,9 +219,9 @@ def told(hub: str, revision: str) -> Iterator[None]:
     except GatedRepoError as error:
         raise UserError("is gated: accept its terms on its page, then set HF_TOKEN", file=place) from error
     except (DatasetsError, HTTPError, OSError, ValueError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"it cannot be downloaded ({type(error).__name__}: {said}); on a machine without network, bring a copy made with "
+            f"it cannot be downloaded ({type(error).__name__}: {reason}); on a machine without network, bring a copy made with "
             f"`hf download {hub} --repo-type dataset --local-dir COPIES/{hub}` and name it with `--copies COPIES`",
             file=place,
         ) from error

@@ -138,8 +138,8 @@ def missing(name: str, part: str, version: int) -> str | None:
     file = prepared_file(name, part)
     if not file.is_file():
         why = f"{file} is not there"
-    elif (found := about(file).get("version")) != version:
-        why = f"{file} was made by version {found} of its prompts, this is version {version}"
+    elif (prepared := about(file).get("version")) != version:
+        why = f"{file} was made by version {prepared} of its prompts, this is version {version}"
     else:
         return None
     return f"the {part} data of {name} is not prepared: {why}; fetch it with `lmmcl data prepare {name}`"
@@ -155,11 +155,11 @@ def check_prepared(tasks: Iterable[Skill | Benchmark]) -> None:
     for task in tasks:
         if (why := task.missing()) is not None:
             (ours if isinstance(task, HubSkill | HubBenchmark) else others)[task.name] = why
-    said = list(ours.values())
+    problems = list(ours.values())
     if len(ours) > 1:
-        said = [
+        problems = [
             f"the data of {len(ours)} skills and benchmarks is not prepared: {', '.join(ours)}; fetch it where there is "
             f"a network with `lmmcl data prepare {' '.join(ours)}` (LMMCL_DATA names the folder, now {data_folder()})"
         ]
-    if said or others:
-        raise UserError("\n".join([*said, *others.values()]))
+    if problems or others:
+        raise UserError("\n".join([*problems, *others.values()]))

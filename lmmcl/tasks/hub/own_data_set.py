@@ -76,7 +76,7 @@ class HubPiece:
         file = self.file()
         if file.is_file():
             return None
-        return f"{file} is not there; fetch it where there is a network with `{self.command}` (LMMCL_DATA names the folder)"
+        return f"{file} does not exist; fetch it on a machine with a network: `{self.command}` (LMMCL_DATA names the folder)"
 
     def notes(self) -> tuple[str, ...]:
         if self.revision is None:
@@ -108,7 +108,7 @@ def hub_piece(
     Raises UserError where the hub has no such data set or revision, or cannot be asked.
     """
     if hub.count("/") != 1 or not all(hub.split("/")):
-        raise UserError(f"is owner/name, the id of a data set of the hub, not {hub!r}", place="hub")
+        raise UserError(f"the id of a data set of the hub has the form owner/name, not {hub!r}", place="hub")
     if revision is not None and COMMIT.fullmatch(revision):
         return HubPiece(hub, split, config, revision, columns, None, command)
     wanted = revision or MAIN

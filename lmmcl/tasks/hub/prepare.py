@@ -65,14 +65,14 @@ def parts_of(name: str) -> list[Part]:
         raise UserError(unknown("skill or benchmark", name, known))
     skill = get_skill(name) if name in skill_names() else None
     benchmark = skill.benchmark if skill is not None else get_benchmark(name)
-    found = []
+    parts = []
     if isinstance(skill, HubSkill):
-        found.append(Part(name, TRAIN, skill.version, skill.source))
+        parts.append(Part(name, TRAIN, skill.version, skill.source))
     if isinstance(benchmark, HubBenchmark):
-        found.append(Part(benchmark.name, TEST, benchmark.version, benchmark.source, get_metric(benchmark.metric)))
-    if not found:
+        parts.append(Part(benchmark.name, TEST, benchmark.version, benchmark.source, get_metric(benchmark.metric)))
+    if not parts:
         raise UserError(f"{name} ships with the package and needs no preparation")
-    return found
+    return parts
 
 
 def prepare(
@@ -185,19 +185,19 @@ def _is_too_large(image: ImageSource) -> bool:
 
 def metadata_types(examples: Sequence[Example]) -> dict[str, type]:
     """The type of each metadata field, told by the first examples."""
-    found: dict[str, type] = {}
+    types: dict[str, type] = {}
     for example in examples:
         for name, value in example.metadata.items():
-            found.setdefault(name, type(value))
-    return found
+            types.setdefault(name, type(value))
+    return types
 
 
 def check_written(file: Path, part: Part) -> None:
     """Read the file back and decode every image; raises UserError that names the first bad rows."""
     problems = check_file(file).problems
     if problems:
-        some = "; ".join(map(str, problems[:SHOWN]))
-        raise UserError(f"{len(problems)} problems after conversion: {some}", place=f"{part.name} {part.part}")
+        examples = "; ".join(map(str, problems[:SHOWN]))
+        raise UserError(f"{len(problems)} problems after conversion: {examples}", place=f"{part.name} {part.part}")
 
 
 def data_rows() -> list[dict[str, Any]]:

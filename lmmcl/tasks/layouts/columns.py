@@ -86,7 +86,7 @@ def columns_from_text(text: str | None, question: str | None = None) -> Columns:
     """Those of `image=photo,question=q,answer=a`, as a command line has it."""
     mapping: dict[str, list[str]] = {}
     for part in filter(None, (text or "").split(",")):
-        ours, equals, theirs = (each.strip() for each in part.partition("="))
+        ours, equals, theirs = (side.strip() for side in part.partition("="))
         if not equals or not theirs:
             raise UserError(
                 f"is ours=theirs, such as image=photo,question=q,answer=a, not {shown(part)}", place="--columns"

@@ -66,7 +66,9 @@ class Turns:
         last = turns[-1]
         if not isinstance(last, dict) or not isinstance(answers := last.get(self.text), list) or not answers:
             return turns
-        if ROLES.get(str(last.get(self.speaker))) != "assistant" or not all(isinstance(each, str) for each in answers):
+        if ROLES.get(str(last.get(self.speaker))) != "assistant" or not all(
+            isinstance(answer, str) for answer in answers
+        ):
             return turns
         self.accepted = tuple(answers)
         return [*turns[:-1], {**last, self.text: answers[0]}]
@@ -99,8 +101,8 @@ class Turns:
             return self.complain(
                 f"{place}.{self.text}", f"holds {IMAGE_PLACEHOLDER}; only a user's turn shows an image"
             )
-        if role == "user" and (found := meant_placeholder(content)):
-            return self.complain(f"{place}.{self.text}", refusal_of(found))
+        if role == "user" and (placeholder := meant_placeholder(content)):
+            return self.complain(f"{place}.{self.text}", refusal_of(placeholder))
         return Message(role, content)
 
     def content(self, place: str, value: Any) -> str | None:
@@ -125,12 +127,12 @@ class Turns:
         if sort == "image_url":
             return self._image_url(place, part.get("image_url"))
         if sort != "image":
-            told = (
+            message = (
                 unknown("part", sort[:40], ("image", "image_url", "text"))
                 if isinstance(sort, str)
                 else f"is {kind(sort)}"
             )
-            return self.complain(f"{place}.type", told)
+            return self.complain(f"{place}.type", message)
         for key in ("image", "path"):
             if part.get(key) is not None:
                 self.inline.append((f"{place}.{key}", part[key]))

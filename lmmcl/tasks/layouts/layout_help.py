@@ -53,9 +53,9 @@ def _near(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def ambiguous(row: Mapping[str, Any], found: Sequence[str]) -> str:
+def ambiguous(row: Mapping[str, Any], layouts: Sequence[str]) -> str:
     """Of a row that has several."""
-    return f"may be read as {' or as '.join(found)}; its columns: {_listed(row)}. Say which is meant: {_example(row)}"
+    return f"may be read as {' or as '.join(layouts)}; its columns: {_listed(row)}. Say which is meant: {_example(row)}"
 
 
 def _listed(row: Mapping[str, Any]) -> str:

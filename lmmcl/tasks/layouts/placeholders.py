@@ -18,7 +18,7 @@ def like_placeholders(text: str) -> list[str]:
     """All that looks like a placeholder and is none, in its order."""
     if text.count("<") == text.count(IMAGE_PLACEHOLDER):
         return []
-    return [found for found in _LIKE.findall(text) if found != IMAGE_PLACEHOLDER]
+    return [match for match in _LIKE.findall(text) if match != IMAGE_PLACEHOLDER]
 
 
 def meant_placeholder(text: str) -> str | None:
@@ -27,16 +27,16 @@ def meant_placeholder(text: str) -> str | None:
         return None
     lines = [line.strip() for line in text.replace(IMAGE_PLACEHOLDER, "\n").strip().splitlines() if line.strip()]
     for number, line in enumerate(lines):
-        for found in like_placeholders(line):
-            begins = not number and line.startswith(found)
-            ends = number == len(lines) - 1 and line.endswith(found)
-            if line == found or begins or ends:
-                return found
+        for placeholder in like_placeholders(line):
+            begins = not number and line.startswith(placeholder)
+            ends = number == len(lines) - 1 and line.endswith(placeholder)
+            if line == placeholder or begins or ends:
+                return placeholder
     return None
 
 
-def refusal_of(found: str) -> str:
+def refusal_of(placeholder: str) -> str:
     """Why a row with such a text is refused, and what to do."""
-    if "image" in found.casefold():
-        return f"holds {found!r}, which shows no image: the placeholder is {IMAGE_PLACEHOLDER}"
-    return f"holds {found!r}: only text and images are supported"
+    if "image" in placeholder.casefold():
+        return f"holds {placeholder!r}, which shows no image: the placeholder is {IMAGE_PLACEHOLDER}"
+    return f"holds {placeholder!r}: only text and images are supported"

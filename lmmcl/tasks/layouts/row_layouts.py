@@ -137,21 +137,23 @@ class _Reading:
 
     def recognise(self, image: str | None) -> str | None:
         """The one layout that the columns are of: the column of its question, `caption` or `label`; None after a complaint."""
-        found = [
-            name for name, answers in PAIRS.items() if name in self.row and any(each in self.row for each in answers)
+        layouts = [
+            name
+            for name, answers in PAIRS.items()
+            if name in self.row and any(column in self.row for column in answers)
         ]
-        if not found and self.columns.question and any(each in self.row for each in PAIRS["question"]):
-            found = ["question"]
-        if not found and any(name in self.row for name in IMAGES):
+        if not layouts and self.columns.question and any(column in self.row for column in PAIRS["question"]):
+            layouts = ["question"]
+        if not layouts and any(name in self.row for name in IMAGES):
             captions = [name for name in CAPTIONS if name in self.row]
-            found = [*captions, *(["label"] if "label" in self.row else [])]
-            if "caption" in found and "text" in found:
-                found.remove("text")
-        if len(found) > 1:
-            return self.complain("row", ambiguous(self.row, [f"{name} + {self.parts(name)[1][0]}" for name in found]))
-        if not found:
+            layouts = [*captions, *(["label"] if "label" in self.row else [])]
+            if "caption" in layouts and "text" in layouts:
+                layouts.remove("text")
+        if len(layouts) > 1:
+            return self.complain("row", ambiguous(self.row, [f"{name} + {self.parts(name)[1][0]}" for name in layouts]))
+        if not layouts:
             return self.complain("row", unrecognised(self.row))
-        return found[0] if found[0] in PAIRS or found[0] == "label" else "caption"
+        return layouts[0] if layouts[0] in PAIRS or layouts[0] == "label" else "caption"
 
     def parts(self, layout: str) -> tuple[str, list[str]]:
         """The column of the question, and those of the answer that the row has."""
@@ -239,17 +241,20 @@ class _Reading:
             return self.refuse(own, f"is {value}, the number of a class; expected is its name, as a text")
         if column == "completion" and isinstance(value, list) and any(isinstance(turn, dict) for turn in value):
             return self.join(value, own)
-        found = accepted_answers(value, own, self.complain)
-        if found is None:
+        accepted = accepted_answers(value, own, self.complain)
+        if accepted is None:
             return False
-        self.add("assistant", most_common(found) if column == "answers" else found[0], own)
+        self.add("assistant", most_common(accepted) if column == "answers" else accepted[0], own)
         if len(columns) > 1 and "answers" in columns[1:] and self.row["answers"] not in (None, []):
-            own, found = self.own("answers"), accepted_answers(self.row["answers"], self.own("answers"), self.complain)
-            if found is None:
+            own, accepted = (
+                self.own("answers"),
+                accepted_answers(self.row["answers"], self.own("answers"), self.complain),
+            )
+            if accepted is None:
                 return False
-            self.answers = found
-        elif len(found) > 1 or column == "answers":
-            self.answers = found
+            self.answers = accepted
+        elif len(accepted) > 1 or column == "answers":
+            self.answers = accepted
         self.places["answers"] = own
         return True
 

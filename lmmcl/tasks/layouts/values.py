@@ -26,10 +26,10 @@ def several(value: Any) -> list[Any]:
         return []
     if isinstance(value, str) and value.startswith("["):
         try:
-            found = json.loads(value)
+            parsed = json.loads(value)
         except ValueError:
             return [value]
-        return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else [value]
+        return parsed if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else [value]
     return value if isinstance(value, list) else [value]
 
 
@@ -38,10 +38,12 @@ def accepted_answers(value: Any, place: str, complain: Callable[[str, str], Any]
     if not isinstance(value, list):
         items = several(value) if place == "answers" and isinstance(value, str) else [value]
     else:
-        items = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in value]
+        items = [
+            element["answer"] if isinstance(element, dict) and "answer" in element else element for element in value
+        ]
         if not items:
             return complain(place, "is empty")
-    found = []
+    answers = []
     for number, item in enumerate(items):
         where = f"{place}[{number}]" if isinstance(value, list) else place
         text = (
@@ -53,8 +55,8 @@ def accepted_answers(value: Any, place: str, complain: Callable[[str, str], Any]
             return None
         if not text.strip():
             return complain(where, "is empty")
-        found.append(text)
-    return found
+        answers.append(text)
+    return answers
 
 
 def most_common(answers: list[str]) -> str:

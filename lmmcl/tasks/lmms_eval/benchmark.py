@@ -81,7 +81,7 @@ class LmmsEvalBenchmark(Benchmark):
         if not off or self.data is None or self.data in BUILDERS or Path(self.data).exists():
             return None
         name = self.data.replace("/", "___")
-        if any((folder / each).is_dir() for folder in _caches() for each in (name, name.lower())):
+        if any((folder / spelling).is_dir() for folder in _caches() for spelling in (name, name.lower())):
             return None
         command = f"from lmms_eval.tasks import get_task_dict; get_task_dict({self.task!r})"
         return (
@@ -147,19 +147,19 @@ def _load(name: str, include: Path | None, release: str, digest: str | None) -> 
 
 def installed(name: str = "lmms_eval") -> Installed:
     """lmms-eval, found and not imported; raises UserError with the way to install it."""
-    found = importlib.util.find_spec("lmms_eval")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("lmms_eval")
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(f'{name} needs lmms-eval, which is not installed here: pip install -e ".[lmms-eval]"')
-    return Installed(importlib.metadata.version("lmms-eval"), Path(found.submodule_search_locations[0]) / "tasks")
+    return Installed(importlib.metadata.version("lmms-eval"), Path(spec.submodule_search_locations[0]) / "tasks")
 
 
 def task_files(folder: Path) -> dict[str, Path]:
     """The YAML file of every task below a folder, by the task's name, from the text alone (a second for thousands)."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.rglob("*.yaml")):
         if named := _TASK.search(file.read_text(encoding="utf-8", errors="replace")):
-            found.setdefault(named[1], file)
-    return found
+            files.setdefault(named[1], file)
+    return files
 
 
 _shipped = cache(task_files)  # nobody edits an installed package while it is used; own tasks are looked up each time
@@ -168,18 +168,18 @@ _shipped = cache(task_files)  # nobody edits an installed package while it is us
 def _own_tasks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError("no such folder of tasks", file=str(folder))
-    if not (found := task_files(folder)):
+    if not (files := task_files(folder)):
         raise UserError("holds no task: none of its .yaml files says `task: name`", file=str(folder))
-    return found
+    return files
 
 
 def _unknown(task: str, names: list[str], folder: Path) -> str:
     texts = (file.read_text(encoding="utf-8", errors="replace") for file in folder.rglob("*.yaml"))
     if any(task in re.findall(r"[\w.\-]+", groups) for text in texts for groups in _GROUPS.findall(text)):
-        same = ", ".join(each for each in sorted(names) if each.startswith(task))
+        same = ", ".join(name for name in sorted(names) if name.startswith(task))
         return f"{task!r} is a group of tasks of lmms-eval; name its tasks one by one{f': {same}' if same else ''}"
-    said, _, _ = unknown("task of lmms-eval", task, names).partition(" allowed: ")
-    return f"{said} allowed: {len(names)} names (`python -m lmms_eval --tasks list` prints them)"
+    message, _, _ = unknown("task of lmms-eval", task, names).partition(" allowed: ")
+    return f"{message} allowed: {len(names)} names (`python -m lmms_eval --tasks list` prints them)"
 
 
 class _Loader(yaml.SafeLoader):
@@ -204,8 +204,8 @@ def task_config(file: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError("a mapping of settings is expected at the top", file=str(file))
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
-    for each in reversed([included] if isinstance(included, str) else included):
-        merged |= task_config(file.parent / each, (*including, file.resolve()))
+    for parent in reversed([included] if isinstance(included, str) else included):
+        merged |= task_config(file.parent / parent, (*including, file.resolve()))
     return merged | config
 
 
@@ -243,7 +243,7 @@ def _problem(config: Mapping[str, Any]) -> str | None:
 def _judge(metadata: Any) -> str | None:
     """The setting by which a task's metadata names a judge model."""
     several = metadata if isinstance(metadata, list) else [metadata]
-    settings = {str(key): value for each in several if isinstance(each, dict) for key, value in each.items()}
+    settings = {str(key): value for entry in several if isinstance(entry, dict) for key, value in entry.items()}
     return next((key for key, value in settings.items() if value and re.search("gpt_eval|judge", key)), None)
 
 
@@ -251,4 +251,4 @@ def _caches() -> list[Path]:
     """Where lmms-eval may have put a data set before."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     named = [os.environ.get(name) for name in ("LMMS_EVAL_DATASETS_CACHE", "HF_DATASETS_CACHE")]
-    return [*(Path(each).expanduser() for each in named if each), home / "datasets"]
+    return [*(Path(cache).expanduser() for cache in named if cache), home / "datasets"]

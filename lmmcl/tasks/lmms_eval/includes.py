@@ -42,12 +42,12 @@ def check_inside(file: Path, config: Mapping[str, Any], folder: Path, shipped: P
 
     lmms-eval's own tasks below `shipped` may be included, for its version is in the key.
     """
-    for by, each in _included(file, {file}):
-        if not (_holds(folder, each) or each.resolve().is_relative_to(shipped.resolve())):
-            raise _outside(by, "include", each, folder)
-    for place, given in _paths(config):
-        if (found := _local(given, place, file.parent, config)) is not None and not _holds(folder, found):
-            raise _outside(file, place, found, folder)
+    for by, included in _included(file, {file}):
+        if not (_holds(folder, included) or included.resolve().is_relative_to(shipped.resolve())):
+            raise _outside(by, "include", included, folder)
+    for place, value in _paths(config):
+        if (local := _local(value, place, file.parent, config)) is not None and not _holds(folder, local):
+            raise _outside(file, place, local, folder)
 
 
 def _outside(file: Path, place: str, path: Path, folder: Path) -> UserError:
@@ -68,10 +68,10 @@ def _holds(folder: Path, path: Path) -> bool:
 
 def _included(file: Path, known: set[Path]) -> Iterator[tuple[Path, Path]]:
     """The files that `file` includes, and those that they include, each with the one that names it; `known` grows by them."""
-    for said in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
-        given = yaml.safe_load(said)
-        for each in [given] if isinstance(given, str) else given:
-            path = file.parent / each
+    for text in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
+        included = yaml.safe_load(text)
+        for name in [included] if isinstance(included, str) else included:
+            path = file.parent / name
             yield file, path
             if path not in known:
                 known.add(path)
@@ -84,7 +84,7 @@ def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if config.get("dataset_path"):
         yield "dataset_path", str(config["dataset_path"])
     for name in ("data_dir", "data_files"):
-        yield from ((f"dataset_kwargs.{name}", each) for each in _texts(settings.get(name)))
+        yield from ((f"dataset_kwargs.{name}", text) for text in _texts(settings.get(name)))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -92,16 +92,16 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
 
 
-def _local(given: str, place: str, beside: Path, config: Mapping[str, Any]) -> Path | None:
+def _local(value: str, place: str, beside: Path, config: Mapping[str, Any]) -> Path | None:
     """The file or folder on this machine that is meant; None for a data set's name, an address, and files of a hub's data set."""
-    if "://" in given or (place == "dataset_path" and given in BUILDERS):
+    if "://" in value or (place == "dataset_path" and value in BUILDERS):
         return None
-    fixed = Path(_fixed(given)).expanduser()
-    if fixed.is_absolute() or given.startswith("."):
+    fixed = Path(_fixed(value)).expanduser()
+    if fixed.is_absolute() or value.startswith("."):
         return beside / fixed
     source = str(config.get("dataset_path"))
     if place != "dataset_path" and source not in BUILDERS and not Path(source).expanduser().exists():
@@ -112,8 +112,8 @@ def _local(given: str, place: str, beside: Path, config: Mapping[str, Any]) -> P
     return beside / fixed if source in BUILDERS else None
 
 
-def _fixed(given: str) -> str:
+def _fixed(path: str) -> str:
     """The part of a pattern such as `rows/*.parquet` that stands before its first wildcard."""
-    parts = Path(given).parts
+    parts = Path(path).parts
     wild = next((at for at, part in enumerate(parts) if _GLOB.search(part) or part == "**"), len(parts))
     return str(Path(*parts[:wild]))

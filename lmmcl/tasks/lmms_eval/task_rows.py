@@ -89,9 +89,9 @@ def shown(value: Any, feature: Any) -> Any:
         data = value["bytes"]
         return open_image(EncodedImage(data) if data is not None else Path(value["path"]))
     if isinstance(feature, datasets.List) and value is not None:
-        return [shown(each, feature.feature) for each in value]
+        return [shown(part, feature.feature) for part in value]
     if isinstance(feature, dict) and isinstance(value, Mapping):
-        return {name: shown(each, feature[name]) for name, each in value.items()}
+        return {name: shown(part, feature[name]) for name, part in value.items()}
     return value
 
 
@@ -100,9 +100,9 @@ def questions(benchmark: EvalTask) -> Questions:
 
     Raises UserError where lmms-eval cannot load the task or its data, and for a scoring that is not supported.
     """
-    found = Questions(benchmark.name, load_task(benchmark.task, benchmark.file.parent, benchmark.digest))
-    _rehearse(benchmark, found)
-    return found
+    rows = Questions(benchmark.name, load_task(benchmark.task, benchmark.file.parent, benchmark.digest))
+    _rehearse(benchmark, rows)
+    return rows
 
 
 def scoring(benchmark: EvalTask) -> Metric:
@@ -139,7 +139,7 @@ def _answers(task: Any, doc: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(target, int) and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(doc)[target]
     several = target if isinstance(target, list | tuple) else [target]
-    return tuple(str(each) for each in several) or ("",)
+    return tuple(str(answer) for answer in several) or ("",)
 
 
 def _dialogue(turns: Sequence[Mapping[str, Any]], name: str, index: int) -> tuple[list[Message], list[Any]]:
@@ -151,7 +151,7 @@ def _dialogue(turns: Sequence[Mapping[str, Any]], name: str, index: int) -> tupl
         if other:
             raise UserError(f"row {index} shows {', '.join(sorted(other))}; supported: text and images", file=name)
         shown = [part["url"] for part in parts if part["type"] == "image"]
-        images += [Path(each) if isinstance(each, str) else each for each in shown]
+        images += [Path(image) if isinstance(image, str) else image for image in shown]
         messages.append(Message(turn["role"], _text(parts, len(shown))))
     return messages, images
 
@@ -167,7 +167,7 @@ def _text(parts: Sequence[Mapping[str, Any]], shown: int) -> str:
     return "\n".join(piece for piece in pieces if piece.strip())
 
 
-def _value(benchmark: EvalTask, task: Any, said: str, example: Example) -> Any:
+def _value(benchmark: EvalTask, task: Any, prediction: str, example: Example) -> Any:
     """What the task's `process_results` says of one answer under the benchmark's metric."""
     from lmms_eval.api.instance import Instance
     from lmms_eval.api.reasoning import parse_reasoning_tags_config, strip_reasoning_tags
@@ -177,7 +177,7 @@ def _value(benchmark: EvalTask, task: Any, said: str, example: Example) -> Any:
     # of several ways to filter an answer the first counts
     ensemble = task._filters[0]
     asked = Instance(request_type="generate_until", arguments=(), idx=0, metadata=_place(benchmark, example))
-    asked.resps = [said]
+    asked.resps = [prediction]
     ensemble.apply([asked], [doc])
     kept = asked.filtered_resps[ensemble.name]
     tags = parse_reasoning_tags_config(task_value=task.config.reasoning_tags)
@@ -188,7 +188,9 @@ def _value(benchmark: EvalTask, task: Any, said: str, example: Example) -> Any:
         with _seeded(f"{benchmark.task} {example.id}"):  # MMMU, for one, guesses where an answer names no option
             values = task.process_results(doc, [kept], **more)
     except RetryError as error:
-        raise UserError(f"lmms-eval cannot score {said!r}: {_bottom(error)}", place=f"row {example.id}") from error
+        raise UserError(
+            f"lmms-eval cannot score {prediction!r}: {_bottom(error)}", place=f"row {example.id}"
+        ) from error
     if benchmark.metric not in values:
         raise UserError(
             f"lmms-eval gives it no {benchmark.metric}; supported: every question", place=f"row {example.id}"
@@ -221,12 +223,12 @@ def _aggregation(benchmark: EvalTask, task: Any) -> Callable[[Sequence[Any]], fl
 
     def aggregate(values: Sequence[Any]) -> float:
         try:
-            found = float(function(list(values)))
+            total = float(function(list(values)))
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise _refused(benchmark, f"has no value over some questions alone ({_bottom(error)})") from error
-        if not math.isfinite(found) or not -1e-9 <= found <= 1 + 1e-9:
-            raise _refused(benchmark, f"can be {found:g}, outside [0, 1]")
-        return found
+        if not math.isfinite(total) or not -1e-9 <= total <= 1 + 1e-9:
+            raise _refused(benchmark, f"can be {total:g}, outside [0, 1]")
+        return total
 
     return aggregate
 
@@ -238,15 +240,15 @@ def _refused(benchmark: EvalTask, why: str) -> UserError:
     )
 
 
-def _score(benchmark: EvalTask, said: str, example: Example) -> float:
-    return _scores(benchmark, [(said, example)])[0][0]
+def _score(benchmark: EvalTask, prediction: str, example: Example) -> float:
+    return _scores(benchmark, [(prediction, example)])[0][0]
 
 
 def _scores(benchmark: EvalTask, answers: Sequence[tuple[str, Example]]) -> tuple[list[float], float]:
     """The score of each answer, and lmms-eval's own score of all of them."""
     task = load_task(benchmark.task, benchmark.file.parent, benchmark.digest)
     aggregate = _aggregation(benchmark, task)
-    values = [_value(benchmark, task, said, example) for said, example in answers]
+    values = [_value(benchmark, task, prediction, example) for prediction, example in answers]
     with _silent():  # aggregations report what they were given, which is one question at a time here
         return [aggregate([value]) for value in values], aggregate(values)
 
@@ -290,9 +292,9 @@ def _silent() -> Iterator[None]:
         logger.enable("")
 
 
-def _rehearse(benchmark: EvalTask, found: Questions) -> None:
+def _rehearse(benchmark: EvalTask, rows_asked: Questions) -> None:
     """Score known answers to some questions, right ones and none, before a model spends hours on all."""
-    count = min(len(found), REHEARSED)
-    rows = [found[place * len(found) // count] for place in range(count)]
+    count = min(len(rows_asked), REHEARSED)
+    rows = [rows_asked[place * len(rows_asked) // count] for place in range(count)]
     if rows:
         _together(benchmark, [("" if place % 3 == 1 else row.target, row) for place, row in enumerate(rows)])

@@ -45,8 +45,8 @@ def words(text: str) -> list[str]:
 
 def grams(text: str) -> Counter[tuple[str, ...]]:
     """How often each n-gram of one to four words occurs."""
-    found = words(text)
-    return Counter(tuple(found[i : i + n]) for n in range(1, ORDERS + 1) for i in range(len(found) - n + 1))
+    tokens = words(text)
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDERS + 1) for i in range(len(tokens) - n + 1))
 
 
 def corpus_weights(examples: Sequence[Example]) -> Weights:
@@ -59,23 +59,27 @@ def corpus_weights(examples: Sequence[Example]) -> Weights:
 
 def cider(prediction: str, example: Example, weights: Weights) -> float:
     """CIDEr-D of one caption, 0 to 10."""
-    said = grams(prediction)
-    return SCALE * sum(_likeness(said, grams(each), weights) for each in example.references) / len(example.references)
+    predicted = grams(prediction)
+    return (
+        SCALE
+        * sum(_likeness(predicted, grams(reference), weights) for reference in example.references)
+        / len(example.references)
+    )
 
 
-def _likeness(said: Grams, reference: Grams, weights: Weights) -> float:
+def _likeness(predicted: Grams, reference: Grams, weights: Weights) -> float:
     """The mean over n of the clipped cosine, times the length penalty; lengths are numbers of words."""
-    difference = _length(said) - _length(reference)
+    difference = _length(predicted) - _length(reference)
     penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
-    return penalty * sum(_cosine(said, reference, n, weights) for n in range(1, ORDERS + 1)) / ORDERS
+    return penalty * sum(_cosine(predicted, reference, n, weights) for n in range(1, ORDERS + 1)) / ORDERS
 
 
-def _length(found: Grams) -> int:
-    return sum(count for gram, count in found.items() if len(gram) == 1)
+def _length(counted: Grams) -> int:
+    return sum(count for gram, count in counted.items() if len(gram) == 1)
 
 
-def _cosine(said: Grams, reference: Grams, n: int, weights: Weights) -> float:
-    ours = {gram: count * weights.of(gram) for gram, count in said.items() if len(gram) == n}
+def _cosine(predicted: Grams, reference: Grams, n: int, weights: Weights) -> float:
+    ours = {gram: count * weights.of(gram) for gram, count in predicted.items() if len(gram) == n}
     theirs = {gram: count * weights.of(gram) for gram, count in reference.items() if len(gram) == n}
     lengths = math.hypot(*ours.values()) * math.hypot(*theirs.values())
     if not lengths:
@@ -91,11 +95,11 @@ def all_cider(answers: Sequence[tuple[str, Example]]) -> list[float]:
 
 def alone(prediction: str, example: Example) -> float:
     """CIDEr-D (Vedantam et al. 2015); of one caption alone, every n-gram weighs the same: 1 for a reference's words, else less."""
-    said = grams(prediction)
-    return max(_alone(said, grams(reference)) for reference in example.references)
+    predicted = grams(prediction)
+    return max(_alone(predicted, grams(reference)) for reference in example.references)
 
 
-def _alone(said: Grams, reference: Grams) -> float:
-    if said == reference:
+def _alone(predicted: Grams, reference: Grams) -> float:
+    if predicted == reference:
         return 1.0
-    return min(1.0, _likeness(said, reference, Weights({}, 1.0)))
+    return min(1.0, _likeness(predicted, reference, Weights({}, 1.0)))

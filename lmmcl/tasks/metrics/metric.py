@@ -71,8 +71,8 @@ def _read(example: Example, reader: Callable[[str], T | None], what: str) -> lis
     return values
 
 
-def _same(said: object, references: list) -> float:
-    return float(said is not None and said in references)
+def _same(answer: object, references: list) -> float:
+    return float(answer is not None and answer in references)
 
 
 def exact_match(prediction: str, example: Example) -> float:
@@ -80,8 +80,8 @@ def exact_match(prediction: str, example: Example) -> float:
 
     lmms-eval: drops marks inside words too, keeps articles and outer spaces, and reads no number words.
     """
-    said = _spelt_out(normalise(prediction))
-    return float(any(said == _spelt_out(normalise(reference)) for reference in example.references))
+    answer = _spelt_out(normalise(prediction))
+    return float(any(answer == _spelt_out(normalise(reference)) for reference in example.references))
 
 
 def _spelt_out(text: str) -> str:
@@ -118,8 +118,8 @@ def vqa_soft(prediction: str, example: Example) -> float:
     three references or fewer one match is enough. lmms-eval: leaves one out of fewer than ten as well, cuts 's off before
     contractions are looked up ("thats" is not "that's"), and joins words that only a comma parts.
     """
-    said = vqa_normalise(prediction)
-    matches = [vqa_normalise(reference) == said for reference in example.references]
+    answer = vqa_normalise(prediction)
+    matches = [vqa_normalise(reference) == answer for reference in example.references]
     n, total = len(matches), sum(matches)
     if n < 10:
         return min(1.0, total / max(1.0, 0.3 * n))
@@ -134,8 +134,8 @@ def anls(prediction: str, example: Example) -> float:
     """
     from rapidfuzz.distance import Levenshtein
 
-    said = one_line(prediction)
-    best = max(Levenshtein.normalized_similarity(said, one_line(reference)) for reference in example.references)
+    answer = one_line(prediction)
+    best = max(Levenshtein.normalized_similarity(answer, one_line(reference)) for reference in example.references)
     return best if best > 0.5 else 0.0
 
 
@@ -153,10 +153,10 @@ def relaxed_accuracy(prediction: str, example: Example) -> float:
 
 
 def _relaxed(prediction: str, reference: str) -> bool:
-    said, wanted = _quantity(prediction), _quantity(reference)
-    if said is None or wanted is None:
+    answered, wanted = _quantity(prediction), _quantity(reference)
+    if answered is None or wanted is None:
         return normalise(prediction) == normalise(reference)
-    (value, percent), (target, target_percent) = said, wanted
+    (value, percent), (target, target_percent) = answered, wanted
     readings = [(value, target)]
     if percent != target_percent:
         readings.append((value / 100, target) if percent else (value, target / 100))
@@ -176,10 +176,10 @@ def clock(prediction: str, example: Example) -> float:
     So the hour must be right and the minute within ±1, and 12:59 is right for 1:00: 59 counts as 1 when the hour
     moves with it. A rule that compares the minutes alone would also take 7:59 for 7:00; here that is 59 minutes off.
     """
-    said, wanted = stated_time(prediction), _read(example, stated_time, "a time (HH:MM)")
-    if said is None:
+    answered, wanted = stated_time(prediction), _read(example, stated_time, "a time (HH:MM)")
+    if answered is None:
         return 0.0
-    return float(any(min((said - time) % 720, (time - said) % 720) <= 1 for time in wanted))
+    return float(any(min((answered - time) % 720, (time - answered) % 720) <= 1 for time in wanted))
 
 
 _METRICS = {

@@ -62,9 +62,9 @@ def number_words(text: str) -> int | None:
     return total
 
 
-def _value(found: str) -> float:
-    words = number_words(found)
-    return float(found.replace(",", "").replace("−", "-")) if words is None else float(words)
+def _value(number: str) -> float:
+    words = number_words(number)
+    return float(number.replace(",", "").replace("−", "-")) if words is None else float(words)
 
 
 def stated_number(text: str) -> float | None:
@@ -158,9 +158,9 @@ def stated_time(text: str) -> int | None:
     "7:05", "07:05", "7.05", "7h05", "7:05:30", "7:05 PM" and "19:05" are the same: a face shows neither a.m. nor p.m.
     "7 o'clock" is 7:00. Hours above 24, minutes above 59 and one-digit minutes are not times.
     """
-    found = None
+    time = None
     for hour, minute, sharp in _TIME.findall(unicodedata.normalize("NFKC", text).casefold()):
         hours, minutes = int(hour or sharp), int(minute or 0)
         if hours <= 24 and minutes < 60:
-            found = hours % 12 * 60 + minutes
-    return found
+            time = hours % 12 * 60 + minutes
+    return time

@@ -24,12 +24,12 @@ def contains(prediction: str, example: Example) -> float:
 
     A reference of one letter (an option) must be the whole answer: "a" as a word is in most sentences.
     """
-    said = normalise(prediction)
-    return float(any(_holds(normalise(reference), said) for reference in example.references))
+    answer = normalise(prediction)
+    return float(any(_holds(normalise(reference), answer) for reference in example.references))
 
 
-def _holds(wanted: str, said: str) -> bool:
-    return said == wanted if re.fullmatch("[a-z]", wanted) else _word(wanted, said)
+def _holds(wanted: str, answer: str) -> bool:
+    return answer == wanted if re.fullmatch("[a-z]", wanted) else _word(wanted, answer)
 
 
 LISTED = "which states"
@@ -45,19 +45,20 @@ def science(prediction: str, example: Example) -> float:
     question = example.messages[-2].content.casefold() if len(example.messages) > 1 else ""
     if LISTED not in question:
         return contains(prediction, example)
-    said = normalise(prediction)
+    answer = normalise(prediction)
     return max(
-        _share([normalise(each) for each in plain_form(reference).split(",")], said) for reference in example.references
+        _share([normalise(item) for item in plain_form(reference).split(",")], answer)
+        for reference in example.references
     )
 
 
-def _share(wanted: Sequence[str], said: str) -> float:
-    listed = [each for each in wanted if each]
-    return sum(_word(each, said) for each in listed) / len(listed) if listed else 0.0
+def _share(wanted: Sequence[str], answer: str) -> float:
+    listed = [item for item in wanted if item]
+    return sum(_word(item, answer) for item in listed) / len(listed) if listed else 0.0
 
 
-def _word(wanted: str, said: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
+def _word(wanted: str, answer: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", answer) is not None
 
 
 def matching_words(prediction: str, example: Example) -> float:
@@ -69,10 +70,10 @@ def matching_words(prediction: str, example: Example) -> float:
 
 
 def _words_shared(prediction: str, reference: str) -> float:
-    said, wanted = _plain_words(prediction), _plain_words(reference)
+    answered, wanted = _plain_words(prediction), _plain_words(reference)
     if not wanted:
         return float(normalise(prediction) == normalise(reference))
-    return len({*wanted} & {*said}) / len(said) if said else 0.0
+    return len({*wanted} & {*answered}) / len(answered) if answered else 0.0
 
 
 def _plain_words(text: str) -> list[str]:
@@ -85,10 +86,10 @@ def ocr_contains(prediction: str, example: Example) -> float:
     For handwritten formulas (`dataset` is HME100k) spaces do not count and case does. lmms-eval: runs of spaces count.
     """
     if example.metadata.get("dataset") == FORMULAS:
-        said = "".join(plain_form(prediction).split())
-        return float(any("".join(plain_form(reference).split()) in said for reference in example.references))
-    said = one_line(prediction)
-    return float(any(one_line(reference) in said for reference in example.references))
+        answer = "".join(plain_form(prediction).split())
+        return float(any("".join(plain_form(reference).split()) in answer for reference in example.references))
+    answer = one_line(prediction)
+    return float(any(one_line(reference) in answer for reference in example.references))
 
 
 def letter_or_text(prediction: str, example: Example) -> float:
@@ -104,8 +105,8 @@ def _same(prediction: str, reference: str) -> bool:
     wanted = plain_form(reference).strip()
     if re.fullmatch(r"[A-Z]", wanted):
         return stated_letter(prediction) == wanted
-    said, target = normalise(prediction), normalise(wanted)
-    if said == target:
+    answer, target = normalise(prediction), normalise(wanted)
+    if answer == target:
         return True
     number = stated_number(target)
     plain = number_words(target) is not None or re.fullmatch(r"[-−]?[\d,]*\.?\d+", target) is not None

@@ -41,7 +41,7 @@ def read_dialogue(row: Row) -> Example:
     return Example(id=str(row["id"]), messages=messages, images=images)
 
 
-MMSTAR = next(each for each in multiple_choice.BENCHMARKS if each.name == "mmstar")
+MMSTAR = next(one for one in multiple_choice.BENCHMARKS if one.name == "mmstar")
 SKILLS = (
     hub_skill(
         "llava_665k",

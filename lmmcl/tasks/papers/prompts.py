@@ -56,7 +56,7 @@ def make_example(
         id=str(id),
         messages=(Message("user", f"{marks}\n{clean(question)}".strip()), Message("assistant", str(answer).strip())),
         images=tuple(picture(image) for image in shown),
-        answers=tuple(str(each) for each in answers),
+        answers=tuple(str(accepted) for accepted in answers),
         metadata={name: value for name, value in metadata.items() if value is not None},
     )
 

@@ -24,7 +24,7 @@ UNANSWERABLE = f"When the provided information is insufficient, respond with 'Un
 
 def read_annotated(row: Row) -> Example:
     """A question with the answers of ten people, as texts or as {"answer": …}."""
-    answers = [each["answer"] if isinstance(each, dict) else each for each in row["answers"]]
+    answers = [item["answer"] if isinstance(item, dict) else item for item in row["answers"]]
     question = f"{row['question']}\n{PHRASE}"
     return make_example(row["question_id"], question, most_common(answers), row["image"], answers)
 

@@ -46,7 +46,7 @@ def saved_files(folder: Path) -> Sequence[Path]:
     """The files of a saved data set: its state, then its rows in order; raises UserError where its state is damaged."""
     state = folder / "state.json"
     try:
-        names = [each["filename"] for each in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+        names = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"is not the state of a saved data set: {error}", file=str(state)) from error
     return [state, *(folder / name for name in names)]

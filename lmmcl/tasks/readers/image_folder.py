@@ -20,10 +20,10 @@ SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", 
 
 def metadata_file(folder: Path) -> Path | None:
     """The file that names the images of a folder, if there is one; raises UserError for several."""
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
-    if len(found) > 1:
-        raise UserError(f"has {' and '.join(file.name for file in found)}; keep one", file=str(folder))
-    return found[0] if found else None
+    files = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(files) > 1:
+        raise UserError(f"has {' and '.join(file.name for file in files)}; keep one", file=str(folder))
+    return files[0] if files else None
 
 
 def class_rows(folder: Path) -> Iterator[tuple[int, Any]]:
@@ -39,10 +39,10 @@ def is_image_name(name: str) -> bool:
 
 def _images(folder: Path) -> Iterator[tuple[str, str]]:
     """(class, path below the folder) of each image."""
-    with os.scandir(folder) as found:
-        entries = sorted((each for each in found if not each.name.startswith(".")), key=lambda each: each.name)
-    classes = [each.name for each in entries if each.is_dir()]
-    _check(folder, classes, [each.name for each in entries if not each.is_dir()])
+    with os.scandir(folder) as listing:
+        entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    classes = [entry.name for entry in entries if entry.is_dir()]
+    _check(folder, classes, [entry.name for entry in entries if not entry.is_dir()])
     for name in classes:
         for below, folders, files in os.walk(folder / name, followlinks=True):
             folders.sort()

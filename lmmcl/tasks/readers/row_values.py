@@ -24,11 +24,11 @@ class JsonReader:
         self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        row = dict(pairs)
+        if len(row) < len(pairs):
             names = [name for name, _ in pairs]
             self._repeated = next(name for name in names if names.count(name) > 1)
-        return found
+        return row
 
     def decode(self, text: str) -> Any:
         """The value that a text holds; raises ValueError."""

@@ -102,8 +102,8 @@ class Collection:
         memo = "split:" + _hash([[piece.identity() for piece, _ in self.pieces], self.split.identity()])
         cache = DigestCache()
         if (known := cache.recall(memo)) is not None:
-            found: list[int] = json.loads(known)
-            return found
+            indices: list[int] = json.loads(known)
+            return indices
         try:
             rows = chosen_rows(self.split, len(joined), groups_of(self.split, joined))
         except UserError as error:
@@ -155,13 +155,15 @@ class Joined(Rows):
             value
             for source in self.sources
             for value in (
-                source.values(field) if isinstance(source, Rows) else [each.metadata.get(field) for each in source]
+                source.values(field)
+                if isinstance(source, Rows)
+                else [example.metadata.get(field) for example in source]
             )
         ]
 
 
 def _ids(source: Sequence[Example]) -> list[str]:
-    return source.values("id") if isinstance(source, Rows) else [each.id for each in source]
+    return source.values("id") if isinstance(source, Rows) else [example.id for example in source]
 
 
 @lru_cache(maxsize=8)

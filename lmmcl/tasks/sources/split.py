@@ -58,12 +58,12 @@ def chosen_rows(split: Split, total: int, groups: Sequence[Any] | None = None) -
         raise UserError(f"cannot be divided: {what}", place="test")
     order = sorted(members, key=str)
     _shuffle(order, split.seed)
-    found: list[int] = []
+    chosen: list[int] = []
     for group in order[:-1]:  # one is left to teach
-        if len(found) >= wanted:
+        if len(chosen) >= wanted:
             break
-        found += members[group]
-    return sorted(found)
+        chosen += members[group]
+    return sorted(chosen)
 
 
 def _shuffle(values: list[Any], seed: int) -> None:
@@ -75,7 +75,11 @@ def _shuffle(values: list[Any], seed: int) -> None:
 
 
 def _by_column(column: str, examples: Sequence[Example]) -> list[str]:
-    values = examples.values(column) if isinstance(examples, Rows) else [each.metadata.get(column) for each in examples]
+    values = (
+        examples.values(column)
+        if isinstance(examples, Rows)
+        else [example.metadata.get(column) for example in examples]
+    )
     for row, value in enumerate(values, start=1):
         if value is None:
             known = ", ".join(examples[row - 1].metadata) or "(none)"
@@ -104,7 +108,7 @@ def _by_picture(examples: Sequence[Example]) -> list[int]:
 
 
 def _digests(examples: Sequence[Example]) -> Callable[[ImageSource], str]:
-    files = list(dict.fromkeys(image for each in examples for image in each.images if isinstance(image, Path)))
+    files = list(dict.fromkeys(image for example in examples for image in example.images if isinstance(image, Path)))
     known = dict(zip(files, DigestCache().digests([state_of(file) for file in files]), strict=True))
 
     def digest(image: ImageSource) -> str:

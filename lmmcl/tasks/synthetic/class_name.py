@@ -40,7 +40,7 @@ def with_class_name(
     in letters, where `letter` is not a wrong option, and where the class name is an option already.
     """
     shown, right = options(example), stated_letter(example.target)
-    wrong = [each for each in shown if each != right]
+    wrong = [name for name in shown if name != right]
     place = f"example {example.id}"
     if right not in shown or not wrong:
         raise UserError("has no lettered options with a right and a wrong one", place=place)

@@ -70,7 +70,7 @@ def dial(rng: np.random.Generator, hour: int, minute: int) -> Scene:
     ]
     tags.append(_hand(pixels, middle, minute * 48 // 60, 11, 1, red))
     tags.append(_hand(pixels, middle, hour % 12 * 4, 6, 2, dark))
-    caption = "a clock with " + " and ".join(f"a {' '.join(said)}" for _, said in tags[1:])
+    caption = "a clock with " + " and ".join(f"a {' '.join(words)}" for _, words in tags[1:])
     return Scene(draw.finish(pixels, rng), tuple(tags), (), caption)
 
 

@@ -64,18 +64,18 @@ class Scene:
 
     def patch_words(self, share: float = 0.2) -> list[tuple[str, ...]]:
         """The words of each patch, row by row: those whose box covers at least `share` of it, or lies half inside it."""
-        found: list[tuple[str, ...]] = []
+        patches: list[tuple[str, ...]] = []
         for top in range(0, SIZE, PATCH):
             for left in range(0, SIZE, PATCH):
                 words: dict[str, None] = {}
-                for (x0, y0, x1, y1), said in self.tags:
+                for (x0, y0, x1, y1), tag_words in self.tags:
                     wide = min(x1, left + PATCH) - max(x0, left)
                     high = min(y1, top + PATCH) - max(y0, top)
                     least = min(share * PATCH * PATCH, 0.5 * (x1 - x0) * (y1 - y0))
                     if wide > 0 and high > 0 and wide * high >= least:
-                        words.update(dict.fromkeys(said))
-                found.append(tuple(words))
-        return found
+                        words.update(dict.fromkeys(tag_words))
+                patches.append(tuple(words))
+        return patches
 
 
 def canvas(colour: tuple[int, int, int]) -> Pixels:
@@ -101,7 +101,7 @@ def paint(pixels: Pixels, mask: NDArray[np.bool_], left: int, top: int, colour: 
 
 @cache
 def ellipse(wide: int, high: int) -> NDArray[np.bool_]:
-    """The mask of an ellipse that fills a box, in exact integer arithmetic."""
+    """The mask (high, wide) of an ellipse that fills a box, in exact integer arithmetic."""
     y, x = np.ogrid[:high, :wide]
     return ((2 * x - wide + 1) * high) ** 2 + ((2 * y - high + 1) * wide) ** 2 <= (wide * high) ** 2
 
@@ -129,7 +129,7 @@ def shape_mask(shape: str, size: int) -> NDArray[np.bool_]:
 
 @cache
 def pattern_mask(pattern: str, size: int) -> NDArray[np.bool_]:
-    """Where a pattern leaves the object's own colour; elsewhere it is dark."""
+    """Where a pattern leaves the object's own colour, (size, size); elsewhere it is dark."""
     y, x = np.ogrid[:size, :size]
     if pattern == "striped":
         return (y // 2 + 0 * x) % 2 == 0

@@ -51,6 +51,6 @@ CHARACTERS = tuple(_ROWS)
 
 @cache
 def glyph(character: str, scale: int = 1) -> NDArray[np.bool_]:
-    """The mask of a character, 7·scale rows of 5·scale columns. Raises KeyError for one that the font lacks."""
+    """The mask of a character, (7·scale, 5·scale). Raises KeyError for one that the font lacks."""
     rows = np.array([[bit == "1" for bit in row] for row in _ROWS[character].split()])
     return rows.repeat(scale, axis=0).repeat(scale, axis=1)

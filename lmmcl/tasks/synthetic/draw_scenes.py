@@ -35,7 +35,7 @@ def scene(rng: np.random.Generator) -> Scene:
     count = int(rng.integers(1, 4))
     shapes, colours = sample(rng, draw.SHAPES, count), sample(rng, list(draw.COLOURS), count)
     places = sample(rng, PLACES, count)
-    things = [_put(pixels, rng, *each) for each in zip(shapes, colours, places, strict=True)]
+    things = [_put(pixels, rng, *traits) for traits in zip(shapes, colours, places, strict=True)]
     return Scene(
         image=draw.finish(pixels, rng),
         tags=tuple((thing.box, thing.words) for thing in things),

@@ -35,7 +35,7 @@ POOLS: dict[str, tuple[str, ...]] = {
 def with_options(rng: np.random.Generator, scene: Scene) -> Scene:
     """Six of the scene's questions, one of them once more with lettered options (kind `options`)."""
     asked = sample(rng, scene.asked, 6)
-    fitting = [each for each in asked if each[0] in POOLS]
+    fitting = [candidate for candidate in asked if candidate[0] in POOLS]
     if fitting:
         benchmark, question, answer = pick(rng, fitting)
         lines, letter = draw.lettered(answer, POOLS[benchmark])

@@ -28,7 +28,7 @@ def make(
     """One question of a benchmark about the first picture for which it has one."""
     while True:
         scene = picture(rng)
-        fitting = [each for each in scene.questions() if each[0] == benchmark]
+        fitting = [candidate for candidate in scene.questions() if candidate[0] == benchmark]
         if fitting:
             _, question, answer = pick(rng, fitting)
             return ask(identifier, question, answer, scene.image)

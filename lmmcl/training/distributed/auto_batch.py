@@ -42,9 +42,9 @@ def sizes(share: int) -> Iterator[int]:
     """The sizes that are tried: the largest divisors of a worker's share at or below each halving of it, down to 1."""
     wanted = share
     while wanted:
-        found = max(size for size in range(1, wanted + 1) if share % size == 0)
-        yield found
-        wanted = found // 2
+        largest = max(size for size in range(1, wanted + 1) if share % size == 0)
+        yield largest
+        wanted = largest // 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -72,17 +72,17 @@ def choose(
         _free()
         if not _anywhere(not fits, trainer):
             return tried, trainer, context
-    raise StageError.of(trainer.step, f"one example does not fit the memory; {_remedies(placement)}")
+    raise StageError.of(trainer.step, f"one example does not fit into GPU memory; {_remedies(placement)}")
 
 
 def _remedies(placement: TrainingPlacement) -> str:
     """What a person may change, the cheapest first. A divided model is tried whole: it is divided only when training starts."""
-    found = [] if placement.gradient_checkpointing else ["training.gradient_checkpointing: true"]
+    remedies = [] if placement.gradient_checkpointing else ["training.gradient_checkpointing: true"]
     if placement.strategy_name in ("fsdp", "zero3"):
-        found.append("training.micro_batch_size as a number (auto tries a model whole, before it is divided)")
+        remedies.append("training.micro_batch_size as a number (auto tries a model whole, before it is divided)")
     else:
-        found.append("training.strategy: deepspeed with zero_stage: 3, or a GPU with more memory")
-    return "; or ".join(found)
+        remedies.append("training.strategy: deepspeed with zero_stage: 3, or a GPU with more memory")
+    return "; or ".join(remedies)
 
 
 def _fits(trainer: StageTrainer, placement: TrainingPlacement, start: Callable[[], None]) -> bool:
@@ -138,7 +138,7 @@ def _reserved(trainer: StageTrainer, placement: TrainingPlacement, device: torch
 
 
 def longest(trainer: Any, count: int) -> dict[str, Tensor]:
-    """A batch of `count` of the longest among the stage's first rows, repeated where there are fewer."""
+    """A batch ((count, length) each) of the longest among the stage's first rows, repeated where there are fewer."""
     data: StageData = trainer.train_dataset
     rows = list(dict.fromkeys(data.rows[:LOOKED_AT]))
     by_length = sorted(range(len(rows)), key=lambda at: -_length(data.encoded(rows[at])))

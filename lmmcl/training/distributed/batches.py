@@ -46,7 +46,7 @@ def worker_counts(training: Training, placement: TrainingPlacement) -> list[int]
     """
     cut_batches(training, placement)
     fewest = placement.min_workers or placement.workers
-    found = []
+    counts = []
     for number in range(fewest, placement.workers + 1):
         try:
             cut_batches(training, placement.model_copy(update={"workers": number}))
@@ -54,8 +54,8 @@ def worker_counts(training: Training, placement: TrainingPlacement) -> list[int]
             if number == fewest:
                 raise error.at(place="training.min_workers") from None
             continue
-        found.append(number)
-    return found
+        counts.append(number)
+    return counts
 
 
 def _divisors(number: int) -> str:

@@ -121,7 +121,7 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
     if active != expected or trainer.args.world_size != workers:
         raise StageError.of(
             trainer.step,
-            f"{expected} over {workers} was asked for, {active} over {trainer.args.world_size} applied",
+            f"requested {expected} over {workers} workers, but the Trainer applied {active} over {trainer.args.world_size}",
         )
     distributed = torch.distributed.is_initialized() and placement.workers
     strategy: dict[str, Any] = {
@@ -134,11 +134,11 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
     if placement.offload != "none":
         engine = trainer.model_wrapped
         if not engine.zero_cpu_offload():
-            raise StageError.of(trainer.step, f"offload of {placement.offload} was asked for, none applied")
+            raise StageError.of(trainer.step, f"requested offload of {placement.offload}, but the Trainer applied none")
         strategy["offload"] = placement.offload
     if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
         raise StageError.of(
-            trainer.step, f"liger was asked for, but the package has no kernels for {model_type} models"
+            trainer.step, f"training.liger is set, but liger-kernel has no kernels for {model_type} models"
         )
     switches = ("gradient_checkpointing", "liger", "compile")
     return strategy | {name: True for name in switches if getattr(placement, name)}

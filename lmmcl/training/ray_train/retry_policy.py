@@ -65,9 +65,9 @@ def root_of(error: BaseException) -> BaseException:
     while True:
         inner = next(
             (
-                found
+                cause
                 for name in ("cause", "health_check_failure", "_base_exc")
-                if isinstance(found := getattr(error, name, None), BaseException) and found is not error
+                if isinstance(cause := getattr(error, name, None), BaseException) and cause is not error
             ),
             None,
         )
@@ -82,10 +82,10 @@ def classify_error(error: BaseException) -> RetryPolicy:
     if isinstance(root, (NodeDiedError, PreemptedError, TaskUnschedulableError)):  # the last: bound to a node that went
         return RetryPolicy.UNLIMITED
     if isinstance(root, RayActorError):
-        told = str(root).lower()
+        message = str(root).lower()
         return (
             RetryPolicy.UNLIMITED
-            if root.preempted or any(words in told for words in NODE_LOST)
+            if root.preempted or any(words in message for words in NODE_LOST)
             else RetryPolicy.LIMITED
         )
     if is_store_unavailable(root):
@@ -104,10 +104,10 @@ def classify_group_error(failure: WorkerGroupError) -> tuple[RetryPolicy, BaseEx
 
     When a worker is lost the others fail as well, of broken connections; and a row that one worker cannot read stops all.
     """
-    errors = [each for each in failure.worker_failures.values() if each is not None]
+    errors = [raised for raised in failure.worker_failures.values() if raised is not None]
     judged = [(classify_error(error), root_of(error)) for error in errors or [failure]]
     for verdict in (RetryPolicy.UNLIMITED, RetryPolicy.NEVER, RetryPolicy.LIMITED):
-        for found, error in judged:
-            if found is verdict:
+        for policy, error in judged:
+            if policy is verdict:
                 return verdict, error
     raise AssertionError("every error has one of the verdicts")

@@ -40,13 +40,15 @@ class SaveOnPreemption(TrainerCallback):
             return  # or this update is the last, of a snapshot too: it comes to its end
         self._saved = True
         if self._workers.ends_when_preempted:
-            raise PreemptedError(f"told to end; saved after update {state.global_step}")
+            raise PreemptedError(f"stopped by a termination request; saved after update {state.global_step}")
 
 
 @contextmanager
 def handle_sigterm(trainer: Trainer) -> Iterator[None]:
     """Pass SIGTERM to the trainer's `SaveOnPreemption` while it trains; only a process's main thread can."""
-    callback = next(each for each in trainer.callback_handler.callbacks if isinstance(each, SaveOnPreemption))
+    callback = next(
+        candidate for candidate in trainer.callback_handler.callbacks if isinstance(candidate, SaveOnPreemption)
+    )
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -25,4 +25,4 @@ def remove_run(ledger: Ledger, step: Finetune | Snapshot) -> None:
         try:
             ledger.remove_run(step.key)
         except (UserError, OSError) as error:
-            log.warning("%s: what it kept for being resumed could not be removed: %s", step.label, error)
+            log.warning("%s: its resume files could not be removed: %s", step.label, error)

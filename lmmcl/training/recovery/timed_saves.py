@@ -31,7 +31,7 @@ class SaveByTime(TrainerCallback):
         self._last = self._asked = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trained = sum(each.numel() for each in kwargs["model"].parameters() if each.requires_grad)
+        trained = sum(parameter.numel() for parameter in kwargs["model"].parameters() if parameter.requires_grad)
         self._interval = interval_for(trained * BYTES_PER_PARAMETER / BYTES_PER_SECOND)
         self._last = self._clock()
 

@@ -29,11 +29,11 @@ def saved_name(name: str) -> str:
 def earlier_adapters(checkpoint: Checkpoint, ledger: Ledger) -> list[dict[str, Tensor]]:
     """The LoRA adapters of the stages on the way to `checkpoint`, oldest first: lora_A and lora_B by the names that they have
     while they train. Stages without one are left out."""
-    found: list[dict[str, Tensor]] = []
+    adapters: list[dict[str, Tensor]] = []
     for stage in stages_of(checkpoint):
         with suppress(FileNotFoundError), ledger.opened(f"{stage.path}/{FOLDER}", ADAPTER_WEIGHTS) as path:
-            found.append({_trained_name(name): tensor for name, tensor in load_file(path).items()})
-    return found
+            adapters.append({_trained_name(name): tensor for name, tensor in load_file(path).items()})
+    return adapters
 
 
 def _trained_name(name: str) -> str:

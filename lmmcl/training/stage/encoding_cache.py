@@ -63,7 +63,7 @@ class DiskCache:
             part.replace(path)  # at once: another process may be about to read it
         except (OSError, SafetensorError) as error:  # a disk that is full, most often: a stage needs none of this
             self._room = 0
-            log.warning("encoded examples are not kept any more below %s: %s", self.folder, error)
+            log.warning("encoded examples are no longer cached in %s: %s", self.folder, error)
             if part is not None:
                 part.unlink(missing_ok=True)
             return

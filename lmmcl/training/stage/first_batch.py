@@ -34,9 +34,9 @@ def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports th
 
     def forward(batch: Mapping[str, Tensor]) -> Tensor:
         first = int((batch["labels"] != IGNORED).any(dim=0).int().argmax())
-        given = trainer.model_inputs(batch, batch["labels"].shape[1] - first + 1)
+        inputs = trainer.model_inputs(batch, batch["labels"].shape[1] - first + 1)
         with torch.no_grad(), trainer.accelerator.autocast():
-            return model(**trainer.prepare_batch(given)).logits
+            return model(**trainer.prepare_batch(inputs)).logits
 
     check = SelfCheck(model, data.processor, forward, half=trainer.step.training.precision != "fp32")
     model.eval()  # until the Trainer's own `train`, which comes next

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
+from lmmcl.training.attaching.attach import attach
 from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.job import Job
@@ -28,7 +29,7 @@ from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready
 from lmmcl.training.stage.proof import verify_updates
-from lmmcl.training.stage.trainable import TrainableModel, attach
+from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
@@ -136,9 +137,7 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     """Gather a divided model, and let the mitigation end; returns the strategy that was in force."""
     updates = trainer.state.global_step
     if job.snapshot and updates != job.snapshot.update:
-        raise StageError.of(
-            job.step, f"was trained for {updates} updates to make its snapshot of update {job.snapshot.update}"
-        )
+        raise StageError.of(job.step, f"trained {updates} updates, but its snapshot is of update {job.snapshot.update}")
     strategy = describe(trainer, job.placement)
     if job.placement.micro_batch_size == "auto":
         strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}

@@ -39,18 +39,18 @@ def _train(model: nn.Module, mode: bool = True) -> nn.Module:
 
 def learning_modules(model: nn.Module) -> list[nn.Module]:
     """The modules that are in training mode while `model` learns."""
-    found: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
 
     def visit(module: nn.Module, holder_learns: bool) -> None:
         parameters = list(module.parameters())
         learns = any(parameter.requires_grad for parameter in parameters) if parameters else holder_learns
         if learns:
-            found[id(module)] = module
+            modules[id(module)] = module
         for child in module.children():
             visit(child, learns)
 
     visit(model, False)
-    return list(found.values())
+    return list(modules.values())
 
 
 def describe_modes(model: nn.Module) -> dict[str, Any]:

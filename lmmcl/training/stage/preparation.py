@@ -134,9 +134,9 @@ def _context(
     """What the mitigation is shown of a stage that is about to train."""
     pad_batch = Collator(data.processor)
 
-    def collate(some: Sequence[Example]) -> dict[str, Tensor]:
-        rows = range(len(some))
-        return pad_batch([encode_row(data.processor, data.skill, some, row, data.max_tokens) for row in rows])
+    def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+        rows = range(len(examples))
+        return pad_batch([encode_row(data.processor, data.skill, examples, row, data.max_tokens) for row in rows])
 
     def forward(batch: Mapping[str, Tensor]) -> Any:
         inputs = trainer.prepare_batch({key: batch[key] for key in batch if key not in ("labels", ROWS)})

@@ -52,7 +52,7 @@ def verify_updates(
         if not any(selects(resolved, roles[name]) for name in changed):
             raise StageError.of(
                 step,
-                f"nothing that {selector!r} names moved: it got no gradient, or learning rate "
+                f"no parameter that {selector!r} selects changed: it got no gradient, or learning rate "
                 f"{step.training.learning_rate:g} is too small for {step.training.precision}",
             )
     still = set(trained) - changed

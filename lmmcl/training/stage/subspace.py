@@ -100,8 +100,8 @@ def _basis(layer: Any, factor: str) -> tuple[Tensor, bool]:
     """Orthonormal columns, and whether they span what is preserved (else all that may train)."""
     preserved = layer._osf_U_high if factor == "U" else layer._osf_V_high
     if ADAPTER_NAME in preserved:
-        found = preserved[ADAPTER_NAME]
-        return (found if factor == "U" else found.T), True
+        basis = preserved[ADAPTER_NAME]
+        return (basis if factor == "U" else basis.T), True
     start = layer._osf_U_low_init[ADAPTER_NAME] if factor == "U" else layer._osf_V_low_init[ADAPTER_NAME].T
     return start, False
 

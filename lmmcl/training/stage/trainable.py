@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA, MoE
-from lmmcl.models.experts import grow, mlp_modules, roles_in
+from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA
+from lmmcl.models.experts import roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.partition.fused import Slice, select_slices
 from lmmcl.models.roles import select
@@ -109,7 +109,7 @@ class Adapted(TrainableModel):
         self.targets = {name: module for name, module in linear_modules(model).items() if name in chosen}
         if isinstance(adapter, KappaTune):
             self.targets = best_conditioned(self.targets, adapter.chosen(len(self.targets)))
-        self.config = _peft_config(adapter, [_module(name) for name in self.targets])
+        self.config = _peft_config(adapter, [module_of(name) for name in self.targets])
         self.tuner = self._inject()
         self.subspaces = Subspaces(layers_of(model, self.targets)) if isinstance(adapter, OSF) else None
         self.after_update = self.subspaces.project if self.subspaces else None
@@ -126,9 +126,9 @@ class Adapted(TrainableModel):
         from peft.tuners.osf import OSFModel
 
         kind = LoraModel if isinstance(self.adapter, LoRA) else OSFModel
-        seed = np.random.SeedSequence([self.step.seed, self.step.depth]).generate_state(1)[0]
+        seed = stage_seed(self.step)
         with torch.random.fork_rng(devices=[]), _in_fp32(self.targets.values()):
-            torch.manual_seed(int(seed))
+            torch.manual_seed(seed)
             return kind(self.model, self.config, ADAPTER_NAME)
 
     def _check(self, wrapped: set[str]) -> None:
@@ -136,7 +136,7 @@ class Adapted(TrainableModel):
         if adapted != set(self.targets):
             wrong = sorted(adapted ^ set(self.targets))
             raise StageError.of(
-                self.step, f"{len(self.targets)} layers were to be adapted, {len(adapted)} are; {wrong[:3]}"
+                self.step, f"expected adapters on {len(self.targets)} layers, found {len(adapted)}; {wrong[:3]}"
             )
 
     def _role(self, name: str) -> str:
@@ -144,7 +144,7 @@ class Adapted(TrainableModel):
         own = _own_name(name)
         if own in self.roles:
             return self.roles[own]
-        return next(self.roles[target] for target in self.targets if name.startswith(f"{_module(target)}."))
+        return next(self.roles[target] for target in self.targets if name.startswith(f"{module_of(target)}."))
 
     def merge_adapters(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
         own = named_tensors(self.model)
@@ -191,7 +191,7 @@ class Adapted(TrainableModel):
         scale = scale_of(self.config.to_dict())
         with torch.no_grad():
             for target in self.targets:
-                module = _module(target)
+                module = module_of(target)
                 layer: Any = self.model.get_submodule(module)
                 of_a, of_b, of_norms = trained_names(module)
                 a, b, norms = own[of_a].detach(), own[of_b].detach(), own.get(of_norms)
@@ -213,18 +213,9 @@ class Adapted(TrainableModel):
         return leaks.fields()
 
 
-class MoEModel(TrainableModel):
-    """A model with two experts in some MLPs: those that its parent gave it, or fresh ones."""
-
-    def __init__(self, step: Finetune, model: PreTrainedModel, adapter: MoE) -> None:
-        had = set(named_tensors(model))
-        chosen = select(roles_in(step.model, model), adapter.targets, model=step.model.name)
-        grow(model, mlp_modules(roles_in(step.model, model), chosen))
-        super().__init__(step, model)
-        own = adapter.trained_roles({self.roles[name] for name in chosen})
-        self.trained = sorted([*self.trained, *(name for name, role in self.roles.items() if role in own)])
-        self.saved_names = list(self.trained)
-        self.added_names = [name for name in named_tensors(model) if name not in had]
+def stage_seed(step: Finetune) -> int:
+    """What a fresh adapter starts from depends on the seed and the number of the stage alone."""
+    return int(np.random.SeedSequence([step.seed, step.depth]).generate_state(1)[0])
 
 
 @contextmanager
@@ -246,17 +237,6 @@ def _without(gradient: Tensor, *, frozen: Slice) -> Tensor:
     return gradient.index_fill(frozen.dim, frozen.index(gradient), 0)
 
 
-def attach(step: Finetune, model: PreTrainedModel) -> TrainableModel:
-    """`model` with what the recipe of `step` adds to it (in place). Raises UserError when a selector matches nothing."""
-    match step.recipe.adapter:
-        case None:
-            return TrainableModel(step, model)
-        case MoE() as experts:
-            return MoEModel(step, model, experts)
-        case adapter:
-            return Adapted(step, model, adapter)
-
-
 def _peft_config(adapter: Adapter, modules: list[str]) -> Any:
     """Our settings in PEFT's words; `modules` are whole names, so that no other module ends like one."""
     from peft import LoraConfig, OSFConfig
@@ -276,7 +256,8 @@ def _peft_config(adapter: Adapter, modules: list[str]) -> Any:
     raise TypeError(f"{type(adapter).__name__} is not an adapter of PEFT")
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
+    """The module that a parameter belongs to."""
     return name.rpartition(".")[0]
 
 

@@ -76,9 +76,9 @@ class StageTrainer(TrainerWithPrivateParts):
         its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         labels = inputs["labels"]
-        given = self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None)
+        model_inputs = self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None)
         with self._hidden_states() as hidden:
-            outputs = model(**given)
+            outputs = model(**model_inputs)
         shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
         loss = answer_loss(outputs.logits, labels, num_items_in_batch)
@@ -112,11 +112,11 @@ class StageTrainer(TrainerWithPrivateParts):
 
     def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
         """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
-        given = {name: value for name, value in batch.items() if name not in ("labels", LABELS, ROWS, COMPANION)}
-        return given | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", LABELS, ROWS, COMPANION)}
+        return inputs | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """As the Trainer's, once the first batch of the stage was looked at."""
+        """As the Trainer's (the loss, a scalar), once the first batch of the stage was checked."""
         if not self._is_checked:
             self._is_checked = True
             check_first_batch(self)
@@ -243,7 +243,7 @@ def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], ra
         by_rate: dict[float, list[Tensor]] = {}
         for parameter in group["params"]:
             by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
-        groups += [{**group, "params": some, "lr": rate} for rate, some in by_rate.items()]
+        groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
     usual = optimizer.defaults["lr"]
     optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)
 

@@ -137,26 +137,3 @@ def test_the_page_advises_as_the_terminal_does(small: SweepResults) -> None:
         assert shown["lines"] == choice_lines(small, choice) and set(shown["lines"]) <= set(
             recommendation(small, shown["leastBudget"])
         )
-
-
-def test_flipped_questions_are_shown_with_their_images(small: SweepResults, tmp_path: Path) -> None:
-    flip = {
-        "question": "what ? </script>",
-        "references": ["a"],
-        "before": "a",
-        "after": "b",
-        "image": "data:image/png;base64,iVBO",
-    }
-    flips = [
-        {
-            "name": "t",
-            "benchmark": "birds",
-            "questions": 9,
-            "lost_count": 1,
-            "gained_count": 0,
-            "lost": [flip],
-            "gained": [],
-        }
-    ]
-    write_page(small, tmp_path / "page.html", flips)
-    assert embedded((tmp_path / "page.html").read_text(encoding="utf-8"))["flips"] == flips

@@ -172,7 +172,8 @@ def test_cells_probes_bars_and_costs_are_shown_where_a_sweep_has_them(tab: Brows
     assert tab.run(count.format("cells")) == 12 * 3, "three cells with benchmarks, for each trial"
     assert tab.run(count.format("probes")) == 12 * 5, "five stages after the first, for each trial"
     assert "Spearman" in tab.run("document.querySelector('#probe-note').textContent")
-    assert tab.run("document.querySelector('#first').data.length") == 4, "two rates, in learning and in forgetting"
+    assert tab.run(count.format("first")) == 12 * 2, "each trial with its interval, in learning and in forgetting"
+    assert tab.run("document.querySelectorAll('#first .errorbar').length") == 12 * 2
     texts = tab.run("[...document.querySelectorAll('#cells-table td')].map((each) => each.textContent)")
     assert (
         texts[0].startswith("+20.0")

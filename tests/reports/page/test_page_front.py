@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import subprocess
 from dataclasses import replace
-from importlib import resources
 
 import pytest
+from page_script import NODE, evaluate
 from synthetic_results import make_sweep
 
 from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.pareto import beaten_by, fronts
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables.table import ranked
-
-NODE = shutil.which("node")
-STAND_INS = """
-const said = {textContent: TEXT};
-globalThis.document = {getElementById: () => said}; globalThis.location = {hash: ""}; globalThis.window = {matchMedia: () => ({matches: false})};
-"""
 
 
 @pytest.fixture
@@ -42,18 +34,12 @@ def test_a_trial_is_on_the_front_of_a_selection_where_none_of_it_beats_it(many: 
 @pytest.mark.skipif(NODE is None, reason="no node on the path")
 def test_the_page_draws_the_front_of_what_it_shows(many: SweepResults) -> None:
     data = page_data(many)
-    files = resources.files("lmmcl.reports.page") / "page_files"
-    scripts = "\n".join((files / name).read_text(encoding="utf-8") for name in ("data.js", "plots.js"))
     chosen, shown = random.Random(1), []
     for _ in range(10):
         shown.append([place for place in range(len(data["trials"])) if chosen.random() < 0.6])
-    code = STAND_INS.replace("TEXT", json.dumps(json.dumps(data))) + scripts
-    ask = (
-        f"\nconsole.log(JSON.stringify({json.dumps(shown)}.map((some) => fronts(some.map((at) => data.trials[at])).map("
-    )
-    ask += "(front) => front.map((trial) => trial.name)))));"
-    done = subprocess.run([str(NODE), "-"], input=code + ask, capture_output=True, text=True, check=True, timeout=60)
+    ask = f"{json.dumps(shown)}.map((some) => fronts(some.map((at) => data.trials[at])).map((front) => front.map((trial) => trial.name)))"
+    found = evaluate(data, ("data.js", "labels.js", "plots.js"), ask)
     trials = ranked(many.trials)
-    for drawn, places in zip(json.loads(done.stdout), shown, strict=True):
+    for drawn, places in zip(found, shown, strict=True):
         expected = fronts(replace(many, trials=[trials[place] for place in places]))
         assert drawn == [[trial.name for trial in front] for front in expected]

@@ -79,6 +79,38 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
         assert f"{trial.measure('held_out_forgetting'):+.1f} ±1.3" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("mitigation", [None, "wise_ft", "model_tailor granularity=block128 layers=4"])
+def test_a_narrow_terminal_goes_without_costs_and_never_without_overall(width: int, mitigation: str | None) -> None:
+    results = make_sweep(
+        recipes=["sa_proj", "full"], mitigations=[None, mitigation] if mitigation else [None], rates=[1e-5]
+    )
+    text = drawn(results, width)
+    assert max(map(len, text.splitlines())) <= width
+    table, _, left_out = text.partition("Left out for width:")
+    assert "overall" in table.split("Percentage")[0] and "overall" not in left_out and (left_out or width == 100)
+    for trial in results.trials:
+        for name in ("learning", "held_out_forgetting", "overall"):
+            assert f"{trial.measure(name):+.1f}" in text
+        low, high = trial.interval("overall")
+        assert f"±{(high - low) / 2:.1f}" in text
+    if mitigation == "wise_ft" and width >= 60:
+        assert "wise_ft" in text, "a name that has room is not broken"
+
+
+def test_a_long_name_is_folded_at_its_words_where_there_is_room_for_one() -> None:
+    text = drawn(
+        make_sweep(
+            recipes=["sa_proj", "full"],
+            mitigations=[None, "model_tailor granularity=block128 layers=4"],
+            rates=[1e-5, 3e-5],
+        ),
+        80,
+    )
+    assert all(f" {word} " in text for word in ("model_tailor", "granularity=block128", "layers=4"))
+    assert "±" in text and max(map(len, text.splitlines())) <= 80
+
+
 def test_markdown_has_one_line_a_trial_and_both_ends_of_an_interval() -> None:
     results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5])
     rows = [line for line in markdown_table(results).splitlines() if line.startswith("|")]

@@ -77,8 +77,8 @@ def test_a_strategy_that_the_trainer_would_silently_drop_is_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (TrainingPlacement(workers=1), "ddp over 1 was asked for, single over 1 applied"),
-        (zero(3, workers=2), "zero3 over 2 was asked for, single over 1 applied"),
+        (TrainingPlacement(workers=1), "requested ddp over 1 workers, but the Trainer applied single over 1"),
+        (zero(3, workers=2), "requested zero3 over 2 workers, but the Trainer applied single over 1"),
     ],
 )
 def test_a_strategy_that_was_not_applied_ends_the_stage(asked: TrainingPlacement, said: str) -> None:

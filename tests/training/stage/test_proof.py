@@ -35,7 +35,7 @@ def test_a_frozen_parameter_or_buffer_that_changed_fails_the_stage(name: str) ->
 
 
 def test_each_selector_must_have_moved_something() -> None:
-    with pytest.raises(StageError, match=r"nothing that 'llm\.blocks\.\*\.mlp\.up' names moved"):
+    with pytest.raises(StageError, match=r"no parameter that 'llm\.blocks\.\*\.mlp\.up' selects changed"):
         verify_updates(
             stage("llm.blocks.*.mlp.gate", "llm.blocks.*.mlp.up"), ROLES, TRAINED, BEFORE, {**BEFORE, "gate": "2"}
         )

@@ -14,9 +14,10 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.methods.recipes.recipe import get_recipe
+from lmmcl.training.attaching.attach import attach
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.subspace import Subspaces
-from lmmcl.training.stage.trainable import Adapted, attach
+from lmmcl.training.stage.trainable import Adapted
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import digest_tensors, named_tensors
 

@@ -19,9 +19,10 @@ from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Pretrained
 from lmmcl.steps.count_trained import count_trained
+from lmmcl.training.attaching.attach import attach
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.adapter_names import earlier_adapters
-from lmmcl.training.stage.trainable import Adapted, attach
+from lmmcl.training.stage.trainable import Adapted
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
@@ -243,7 +244,7 @@ def test_more_layers_adapted_than_selected_is_an_error(monkeypatch: pytest.Monke
         return LoraConfig(r=4, target_modules=["gate_proj", "q_proj"])
 
     monkeypatch.setattr(trainable, "_peft_config", careless)
-    with pytest.raises(StageError, match="9 layers were to be adapted"):
+    with pytest.raises(StageError, match="expected adapters on 9 layers"):
         adapted(LORA8)
 
 

@@ -17,27 +17,24 @@ function drawProbes() {
           size: 9,
           color: colourOf(group[0]),
           symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : ""),
-          opacity: 0.8,
         },
       };
+      const around = [];
       for (const trial of group)
         for (const stage of trial.stages) {
           if (!stage.number || stage.probes[place] === null || stage.measures[HELD_OUT] === null) continue;
           trace.x.push(stage.probes[place]);
           trace.y.push(stage.measures[HELD_OUT]);
+          around.push(ends(stage, HELD_OUT));
           trace.customdata.push(trial.place);
           trace.text.push(`<b>${plain(trial.name)}</b><br>after ${plain(stage.skill || "")}`);
         }
+      trace.error_y = { ...armsOf(trace.y, around), color: colourOf(group[0]), visible: visible().length <= MANY / 4 };
       return trace;
     },
   );
   by("probe-note").textContent = data.correlations[by("probe").value] || "";
-  Plotly.react(
-    "probes",
-    traces,
-    layout(plain(by("probe").value), "held-out forgetting (points, below 0: forgot)"),
-    config,
-  );
+  Plotly.react("probes", traces, layout(plain(by("probe").value), LOST()), config);
   drawInside();
 }
 // A probe inside stages: its value against the updates of a trial, one stage after the other.
@@ -48,7 +45,7 @@ function drawInside() {
   const trials = visible().filter((trial) => trial.stages.some(has));
   by("inside-figure").hidden = !trials.length;
   if (!trials.length) return;
-  const traces = trials.map((trial) => {
+  const traces = byImportance(trials).map((trial) => {
     const trace = {
       x: [],
       y: [],
@@ -56,7 +53,7 @@ function drawInside() {
       customdata: [],
       mode: "lines+markers",
       hovertemplate: "%{text}: %{y:.4~g}<extra></extra>",
-      line: { color: colourOf(trial), width: 1.5 },
+      line: { color: colourOf(trial), width: 1.5, dash: dashOf(trial) },
       marker: { size: 6, color: colourOf(trial), symbol: symbolOf(trial) + (hollow(trial) ? "-open" : "") },
     };
     let before = 0; // updates of the stages before
@@ -73,7 +70,22 @@ function drawInside() {
     }
     return trace;
   });
-  Plotly.react("inside", traces, layout("updates, over all stages", plain(by("probe").value)), config);
+  const shape = layout("updates, over all stages", plain(by("probe").value));
+  drawWithEnds("inside", traces, byImportance(trials), shape, config);
+}
+// A chart of a line for each of `trials` (a trace each), with their names at its right.
+function drawWithEnds(chart, traces, trials, shape, settings) {
+  const room = endRoom(
+    chart,
+    trials.map((trial) => trial.short),
+  );
+  shape.margin.r = room.margin;
+  Plotly.react(chart, traces, shape, settings);
+  const lines = traces.flatMap((trace, at) => {
+    const end = trace.x.length - 1;
+    return end < 0 ? [] : { x: trace.x[end], y: trace.y[end], text: trials[at].short, colour: trace.line.color };
+  });
+  labelEnds(chart, lines, room.letters);
 }
 // Images × texts like what was taught (id) or not (ood): where the models changed.
 
@@ -135,6 +147,7 @@ function drawCells() {
     return trace;
   });
   const shape = layout("", "change (points)");
+  shape.margin.t = 12;
   Object.assign(shape.xaxis, {
     range: [-0.5, 3.5],
     tickvals: [0, 1, 2, 3],
@@ -142,16 +155,8 @@ function drawCells() {
     showgrid: false,
     zeroline: false,
   });
-  shape.shapes = [0.5, 1.5, 2.5].map((x) => ({
-    type: "line",
-    x0: x,
-    x1: x,
-    y0: 0,
-    y1: 1,
-    yref: "paper",
-    line: { color: LINE, width: 1 },
-  }));
-  Plotly.react("cells", traces, shape, config);
+  shape.shapes = [0.5, 1.5, 2.5].map((x) => upright(x, look().line));
+  Plotly.react("cells", traces, shape, still);
 }
 
 // The four cells of the trial that is selected, as rows of texts and columns of images.
@@ -180,9 +185,9 @@ function drawCellTable() {
       const cell = found[GRID.findIndex((each) => each[0] === image && each[1] === text)],
         box = make("td", points(cell.change));
       if (cell.change !== null) {
-        const look = shade(cell.change, scale);
-        box.style.background = look.background;
-        box.style.color = look.ink;
+        const { background, ink } = shade(cell.change, scale);
+        box.style.background = background;
+        box.style.color = ink;
         box.append(
           make("small", `${points(cell.low)} … ${points(cell.high)}`),
           make("small", cell.benchmarks.map((place) => data.benchmarks[place]).join(", "), { class: "names" }),
@@ -228,7 +233,8 @@ function drawAlong() {
   const any = data.trials.some((trial) => along(trial).length);
   by("along-section").hidden = !any;
   if (!any) return;
-  const trials = visible().filter(alongOf);
+  const trials = byImportance(visible().filter(alongOf)),
+    { ink } = look();
   const traces = trials.map((trial) => {
     const stage = alongOf(trial),
       best = bestMoment(stage),
@@ -245,12 +251,13 @@ function drawAlong() {
       ),
       mode: "lines+markers",
       hovertemplate: "%{text}<extra></extra>",
-      line: { color: chosen ? INK : colourOf(trial), width: chosen ? 3 : 1.4 },
+      line: { color: chosen ? ink : colourOf(trial), width: chosen ? 3 : 1.4, dash: dashOf(trial) },
       marker: {
         size: stage.along.updates.map((_, at) => (at === best ? 13 : 6)),
-        color: chosen ? INK : colourOf(trial),
+        color: chosen ? ink : colourOf(trial),
         symbol: symbolOf(trial) + (hollow(trial) ? "-open" : ""),
       },
+      ...(trials.length <= MANY ? endArms(stage, chosen ? ink : colourOf(trial)) : {}),
     };
   });
   const told = alongOf(data.trials[state.trial] || { stages: [] }),
@@ -260,8 +267,21 @@ function drawAlong() {
     : at === null
       ? `${data.trials[state.trial].name}: no moment keeps within the budget.`
       : `${data.trials[state.trial].name}: best after ${told.along.updates[at]} updates, learning ${points(told.along.learning[at])}, held-out forgetting ${points(told.along.heldOut[at])}.`;
-  const shape = layout("learning (points)", "held-out forgetting (points, below 0: forgot)");
-  Plotly.react("along", traces, shape, config);
+  const shape = layout("learning (points)", LOST());
+  drawWithEnds("along", traces, trials, shape, config);
+}
+
+// The intervals of the end of a stage; of moments inside it none are computed.
+function endArms(stage, color) {
+  const end = stage.along.updates.length - 1;
+  const at = (values, place) => ({
+    ...armsOf(
+      values,
+      values.map((_, moment) => (moment === end ? ends(stage, place) : null)),
+    ),
+    color,
+  });
+  return { error_x: at(stage.along.learning, LEARNING), error_y: at(stage.along.heldOut, HELD_OUT) };
 }
 
 function startAlong() {

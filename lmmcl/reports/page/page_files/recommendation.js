@@ -5,6 +5,18 @@ function choiceUnder(group, allowed) {
   return group.choices.filter((choice) => choice.leastBudget <= allowed).pop();
 }
 
+// What is within noise of a choice, and how the others of its front compare with it.
+function noiseList(choice) {
+  const list = make("ul");
+  list.append(...choice.lines.slice(1).map((line) => make("li", line)));
+  const own = whole.pairs.trials.findIndex((trial) => trial.key === choice.key);
+  whole.pairs.trials.forEach((trial, other) => {
+    const pair = own < 0 || own === other || !trial.front ? null : pairOf(own, other);
+    if (pair) list.append(make("li", `Compared with it, ${pair.text.replace(/^The second/, trial.short)}`));
+  });
+  return list;
+}
+
 function drawAdvice() {
   const box = by("advice-text"),
     groups = whole.advice.groups,
@@ -22,9 +34,11 @@ function drawAdvice() {
     };
     box.append(pick);
     if (choice) {
-      pick.append("Take ", name(choice), ".");
-      box.append(...choice.lines.map((line) => make("p", line)));
+      const why =
+        allowed === Infinity ? "it learns most" : `of those that lose at most ${allowed} points it learns most`;
+      pick.append("Take ", name(choice), `: ${why}. ${choice.lines[0]}`);
       if (choice.sureBudget !== null && allowed < choice.sureBudget) box.append(make("p", choice.risk));
+      box.append(make("h3", "What differs, and what is noise"), noiseList(choice));
     } else {
       pick.append(`No finished trial keeps within this budget; the least is lost by ${group.least}.`);
     }
@@ -37,47 +51,60 @@ function drawAdvice() {
   }
   by("advice").hidden = !groups.length;
 }
-// After one skill: bars of learning and of held-out forgetting.
+// After one skill: each trial with its interval, in learning and in held-out forgetting; recipes (say) side by side.
 
-// Bars of the first stage: markers' axis along x, colours' axis side by side.
 function drawFirst() {
-  const trials = visible().filter((trial) => trial.stages.some((stage) => stage.number === 1));
-  const names = markerAxis.values.map(plain),
-    mean = (list) => (list.length ? list.reduce((sum, value) => sum + value, 0) / list.length : null);
+  const of = (trial) => trial.stages.find((stage) => stage.number === 1);
+  const trials = visible().filter((trial) => of(trial)),
+    axis = axisIndex[data.marker];
+  const names = markerAxis.values.map((_, at) => at).filter((at) => trials.some((trial) => trial.axes[axis] === at));
+  const seat = new Map();
+  names.forEach((value, group) => {
+    const members = trials
+      .filter((trial) => trial.axes[axis] === value)
+      .sort((a, b) => a.axes[axisIndex[data.colour]] - b.axes[axisIndex[data.colour]]);
+    members.forEach((trial, rank) => {
+      seat.set(trial.place, group + ((rank + 0.5) / members.length - 0.5) * 0.8);
+    });
+  });
   const traces = [];
-  colourAxis.values.forEach((value, at) => {
-    const of = (name, place) =>
-      mean(
-        trials
-          .filter((trial) => trial.axes[axisIndex[data.colour]] === at && trial.axes[axisIndex[data.marker]] === name)
-          .map((trial) => trial.stages.find((stage) => stage.number === 1).measures[place])
-          .filter((found) => found !== null),
-      );
+  for (const group of grouped(trials, (trial) => [colourOf(trial), symbolOf(trial), hollow(trial)].join()))
     for (const [place, yaxis] of [
       [LEARNING, "y"],
       [HELD_OUT, "y2"],
     ]) {
-      const y = names.map((_, name) => of(name, place));
-      if (y.some((found) => found !== null))
-        traces.push({
-          type: "bar",
-          x: names,
-          y,
-          yaxis,
-          marker: { color: colourAxis.colours[at], line: { color: "#fff", width: 0.5 } },
-          hovertemplate: `%{x}<br>${plain(colourAxis.label)}: ${plain(value)}<br>%{y:+.1f}<extra></extra>`,
-        });
+      const y = group.map((trial) => of(trial).measures[place]);
+      const found = group.map((trial) => ends(of(trial), place));
+      traces.push({
+        x: group.map((trial) => seat.get(trial.place)),
+        y,
+        yaxis,
+        mode: "markers",
+        customdata: group.map((trial) => trial.place),
+        text: group.map((trial, at) => `<b>${plain(trial.name)}</b><br>${range(y[at], found[at])}`),
+        hovertemplate: "%{text}<extra></extra>",
+        marker: { size: 9, color: colourOf(group[0]), symbol: symbolOf(group[0]) + (hollow(group[0]) ? "-open" : "") },
+        error_y: { ...armsOf(y, found), color: colourOf(group[0]), visible: trials.length <= MANY },
+      });
     }
-  });
   const shape = layout("", "learning");
-  Object.assign(shape, { barmode: "group", bargap: 0.25 });
-  Object.assign(shape.xaxis, { type: "category", anchor: "y2" });
+  Object.assign(shape.xaxis, {
+    range: [-0.55, names.length - 0.45],
+    tickvals: names.map((_, at) => at),
+    ticktext: names.map((at) => plain(cut(markerAxis.values[at], compact() ? 12 : 40))),
+    anchor: "y2",
+    showgrid: false,
+    zeroline: false,
+  });
+  shape.margin.t = 12;
   shape.yaxis.domain = [0.54, 1];
+  shape.yaxis.title.font = { size: 12 };
   shape.yaxis2 = {
     ...shape.yaxis,
     domain: [0, 0.46],
-    title: { text: "held-out forg. (below 0: forgot)", standoff: 8 },
+    title: { text: "held-out forg.", standoff: 8, font: { size: 12 } },
   };
+  shape.shapes = names.slice(1).map((_, at) => upright(at + 0.5, look().line));
   by("first").closest("section").hidden = !traces.length;
-  if (traces.length) Plotly.react("first", traces, shape, config);
+  if (traces.length) Plotly.react("first", traces, shape, still);
 }

@@ -64,6 +64,8 @@ function sorted(trials) {
   });
 }
 
+let tableFrom = 0; // of a long table, the first row that is shown
+
 function drawTable() {
   const table = by("trials"),
     head = make("tr"),
@@ -78,12 +80,19 @@ function drawTable() {
     button.onclick = () => {
       state.down = state.sort === place ? !state.down : !column.up;
       state.sort = place;
+      tableFrom = 0;
       drawTable();
     };
     cell.append(button);
     head.append(cell);
   });
-  for (const trial of sorted(visible())) {
+  const trials = sorted(visible());
+  if (tableFrom >= trials.length) tableFrom = 0;
+  pager(by("trials-pager"), tableFrom, MANY, trials.length, (to) => {
+    tableFrom = to;
+    drawTable();
+  });
+  for (const trial of trials.slice(tableFrom, tableFrom + MANY)) {
     const row = make("tr", null, {
       class: `${trial.state} ${trial === data.trials[state.trial] ? "chosen" : ""}`,
       title: trial.error || trial.stopped ? `${trial.name}: ${trial.error || trial.stopped}` : trial.name,
@@ -137,6 +146,7 @@ function icon(symbol, colour) {
 }
 
 function drawFilters() {
+  by("filters").replaceChildren();
   for (const axis of varying) {
     const row = make("div", null, { class: "filter", role: "group", "aria-label": axis.label }),
       place = axisIndex[axis.name];
@@ -145,23 +155,19 @@ function drawFilters() {
       const chip = make("button", null, {
         type: "button",
         class: "chip",
-        "aria-pressed": "true",
+        "aria-pressed": String(!off[place].has(index)),
         title: "show or hide; double-click, or Shift and Enter, shows this one alone",
       });
-      if (axis === markerAxis) chip.append(icon(axis.symbols[index], SOFT));
-      if (axis === colourAxis) chip.append(icon("circle", axis.colours[index]));
+      if (axis === markerAxis) chip.append(icon(axis.symbols[index], look().soft));
+      if (axis === colourAxis) chip.append(icon("circle", axis.colours[night() ? 1 : 0][index]));
       chip.append(value);
       const apply = () => {
         [...row.querySelectorAll(".chip")].forEach((other, at) => {
           other.setAttribute("aria-pressed", String(!off[place].has(at)));
         });
-        drawScatter();
-        drawCurves();
-        drawFirst();
-        drawProbes();
-        drawAlong();
-        drawCells();
+        tableFrom = 0;
         drawTable();
+        drawSoon(FILTERED);
       };
       const alone = () => {
         off[place] = new Set(axis.values.map((_, at) => at).filter((at) => at !== index));

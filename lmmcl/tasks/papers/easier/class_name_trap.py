@@ -63,7 +63,11 @@ class TrapRows(Rows):
     @cached_property
     def _classes(self) -> list[str]:
         rows = self._questions
-        named = rows.values("class_name") if isinstance(rows, Rows) else [each.metadata["class_name"] for each in rows]
+        named = (
+            rows.values("class_name")
+            if isinstance(rows, Rows)
+            else [example.metadata["class_name"] for example in rows]
+        )
         return sorted(set(named))
 
 

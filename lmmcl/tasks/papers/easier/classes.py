@@ -69,8 +69,8 @@ def class_rows(hub: Hub, source: HubSource, *, names: ClassNames, key: str) -> I
     alike = SimilarClasses(hub.encoder(), classes, hub.downloads / "similar")
     rows = labelled_rows(hub, source, classes, key)
     while batch := list(islice(rows, AT_ONCE)):
-        found = alike.of([picture(image_of(row)).data for row in batch])
-        for row, similar in zip(batch, found, strict=True):
+        similar_names = alike.of([picture(image_of(row)).data for row in batch])
+        for row, similar in zip(batch, similar_names, strict=True):
             if isinstance(similar, TooManyPixels):
                 yield {**row, "left_out": TOO_LARGE}
             elif isinstance(similar, UserError):

@@ -35,10 +35,10 @@ class Encoder(Protocol):
         """What decides the vectors: what was computed by another encoder is computed again."""
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text."""
+        """One row for each text: (texts, width), of length 1."""
 
     def images(self, images: Sequence[Image]) -> Vectors:
-        """One row for each RGB image."""
+        """One row for each RGB image: (images, width), of length 1."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,21 @@ class Clip:
         """Unit vectors of texts: (texts, width)."""
         model, tokenizer, _ = self._parts
 
-        def encode(some: Sequence[str]) -> Tensor:
-            tokens = tokenizer(list(some), padding=True, truncation=True, return_tensors="pt").to(model.device)
+        def encode(batch: Sequence[str]) -> Tensor:
+            tokens = tokenizer(list(batch), padding=True, truncation=True, return_tensors="pt").to(model.device)
             return model.text_projection(model.text_model(**tokens).pooler_output)
 
-        return _unit([encode(some) for some in _batches(texts)])
+        return _unit([encode(batch) for batch in _batches(texts)])
 
     def images(self, images: Sequence[Image]) -> Vectors:
         """Unit vectors of images: (images, width)."""
         model, _, processor = self._parts
 
-        def encode(some: Sequence[Image]) -> Tensor:
-            pixels = processor(list(some), return_tensors="pt")["pixel_values"].to(model.device)
+        def encode(batch: Sequence[Image]) -> Tensor:
+            pixels = processor(list(batch), return_tensors="pt")["pixel_values"].to(model.device)
             return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
 
-        return _unit([encode(some) for some in _batches(images)])
+        return _unit([encode(batch) for batch in _batches(images)])
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -65,7 +65,7 @@ def read_mmmu(row: Row) -> Example:
 def accepted(answer: str) -> list[str]:
     """The answers that count: open questions write several as a list."""
     if answer.startswith("["):
-        return [str(each) for each in ast.literal_eval(answer)]
+        return [str(item) for item in ast.literal_eval(answer)]
     return [answer]
 
 

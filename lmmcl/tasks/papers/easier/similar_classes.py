@@ -43,16 +43,16 @@ class SimilarClasses:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._file, timeout=60)) as store, store:
             store.execute("CREATE TABLE IF NOT EXISTS similar (image BLOB PRIMARY KEY, classes TEXT)")
-            found: dict[bytes, tuple[str, ...] | UserError] = dict(self._recall(store, digests))
-            new = {digest: image for digest, image in zip(digests, images, strict=True) if digest not in found}
+            by_digest: dict[bytes, tuple[str, ...] | UserError] = dict(self._recall(store, digests))
+            new = {digest: image for digest, image in zip(digests, images, strict=True) if digest not in by_digest}
             ranked = self._rank(new)
             rows = [(digest, json.dumps(places)) for digest, places in ranked.items() if isinstance(places, list)]
             store.executemany("INSERT OR REPLACE INTO similar VALUES (?, ?)", rows)
-        found |= {
+        by_digest |= {
             digest: places if isinstance(places, UserError) else self._named(places)
             for digest, places in ranked.items()
         }
-        return [found[digest] for digest in digests]
+        return [by_digest[digest] for digest in digests]
 
     def _recall(self, store: sqlite3.Connection, digests: Iterable[bytes]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
         for digest in dict.fromkeys(digests):
@@ -85,8 +85,8 @@ def nearest(encoder: Encoder, names: Sequence[str], count: int) -> Mapping[str, 
     """For each name the `count` most alike others, nearest first, equals by name; the same name twice counts once."""
     vectors = encoder.texts([NAME_PROMPT.format(name) for name in names])
     alike = vectors @ vectors.T
-    found = {}
+    by_name = {}
     for index, name in enumerate(names):
         others = {other: float(alike[index, at]) for at, other in enumerate(names) if other != name}
-        found[name] = tuple(sorted(others, key=lambda other: (-others[other], other))[:count])
-    return found
+        by_name[name] = tuple(sorted(others, key=lambda other: (-others[other], other))[:count])
+    return by_name

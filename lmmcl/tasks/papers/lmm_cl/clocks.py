@@ -33,17 +33,17 @@ def read_test(row: Row) -> Example:
 
 def read_training(row: Row) -> Example:
     """An image with the time that its folder is named after."""
-    found = _TIME.fullmatch(row["time"])
-    if found is None:
+    match = _TIME.fullmatch(row["time"])
+    if match is None:
         raise ValueError(f"{row['time']!r} is not a time such as 3-45")
-    answer = f"{int(found[1]):02d}:{found[2]}"
+    answer = f"{int(match[1]):02d}:{match[2]}"
     return make_example(row["id"], f"{QUESTION}\n{FORMAT}", answer, row["image"])
 
 
 def folder_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
     """The images of a split that has one folder for each time."""
     folder = hub.folder(source.hub, f"kaggle datasets download --unzip {source.hub}")
-    times = sorted(each for each in (folder / source.split).iterdir() if each.is_dir())
+    times = sorted(entry for entry in (folder / source.split).iterdir() if entry.is_dir())
     for time in times:
         for image in sorted(time.iterdir()):
             yield with_image({"id": f"{time.name}/{image.stem}", "time": time.name}, image.read_bytes())

@@ -39,10 +39,10 @@ def domain_rows(hub: Hub, source: HubSource) -> Iterator[Row]:
 
 def found_below(folder: Path, name: str) -> Path:
     """The one file of this name; raises UserError when there is none."""
-    found = sorted(folder.rglob(name))
-    if not found:
+    matches = sorted(folder.rglob(name))
+    if not matches:
         raise UserError(f"holds no {name}", file=str(folder))
-    return found[0]
+    return matches[0]
 
 
 def read_test(row: Row) -> Example:

@@ -10,30 +10,29 @@ from __future__ import annotations
 
 import copy
 import posixpath
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.lmm import LMM
+from lmmcl.models.experts.expert_roles import ROUTER, expert_role, router_role
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TUNED, ROUTER = "tuned", "router"
+TUNED = "tuned"
 
 
-def grow(model: Any, modules: Iterable[str]) -> None:
-    """Give each MLP in `modules` (names, whole) a second expert, in place; those that have one are left as they are."""
-    for name in modules:
-        mlp = model.get_submodule(name)
-        if not isinstance(mlp, _two_experts()):
-            above, _, last = name.rpartition(".")
-            setattr(model.get_submodule(above), last, _two_experts()(mlp))
+def add_expert(model: Any, name: str) -> None:
+    """Give the MLP called `name` a second expert, in place; one that has it is left as it is."""
+    mlp = model.get_submodule(name)
+    if not isinstance(mlp, _two_experts()):
+        above, _, last = name.rpartition(".")
+        setattr(model.get_submodule(above), last, _two_experts()(mlp))
 
 
-def grown(model: Any) -> list[str]:
-    """Names of the MLPs that have two experts."""
-    return [name for name, module in model.named_modules() if isinstance(module, _two_experts())]
+def is_grown(module: Any) -> bool:
+    """Whether it is an MLP of two experts."""
+    return isinstance(module, _two_experts())
 
 
 def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
@@ -41,36 +40,19 @@ def mlp_modules(roles: Mapping[str, str], chosen: Collection[str]) -> list[str]:
     names: dict[int, list[str]] = {}
     for name in chosen:
         names.setdefault(int(roles[name].split(".")[2]), []).append(name.replace(".", "/"))
-    return [posixpath.commonpath(some).replace("/", ".") for _, some in sorted(names.items())]
+    return [posixpath.commonpath(paths).replace("/", ".") for _, paths in sorted(names.items())]
 
 
-def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
-    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role."""
-    names = [name for name, _ in model.named_parameters()]
-    added = {name: module for module in grown(model) for name in names if _is_added(name, module)}
-    roles = lmm.roles_of(name for name in names if name not in added)
-    for name, module in added.items():
+def added_roles(module: str, names: Collection[str], roles: Mapping[str, str]) -> dict[str, str]:
+    """Roles of those of `names` that were added to the MLP `module`; `roles` are those of what it had."""
+    added = {}
+    for name in names:
         rest = name.removeprefix(f"{module}.")
-        if rest.startswith(f"{TUNED}."):
-            roles[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
-        else:
-            some = next(roles[other] for other in roles if other.startswith(f"{module}.") and other not in added)
-            roles[name] = router_role(some)
-    return roles
-
-
-def expert_role(role: str) -> str:
-    """`llm.blocks.3.mlp.gate` → `llm.blocks.3.expert.gate`; selectors likewise."""
-    return ".".join(["expert" if at == 3 else part for at, part in enumerate(role.split("."))])
-
-
-def router_role(role: str) -> str:
-    """`llm.blocks.3.mlp.gate` → `llm.blocks.3.router`."""
-    return ".".join([*role.split(".")[:3], ROUTER])
-
-
-def _is_added(name: str, module: str) -> bool:
-    return name.startswith((f"{module}.{TUNED}.", f"{module}.{ROUTER}."))
+        if name.startswith(f"{module}.{TUNED}."):
+            added[name] = expert_role(roles[f"{module}.{rest.removeprefix(f'{TUNED}.')}"])
+        elif name.startswith(f"{module}.{ROUTER}."):
+            added[name] = router_role(next(role for other, role in roles.items() if other.startswith(f"{module}.")))
+    return added
 
 
 @cache

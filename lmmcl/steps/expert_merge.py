@@ -1,0 +1,28 @@
+"""The checkpoint after a stage whose mitigation keeps an expert for each skill: the experts so far, and the router among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmmcl.methods.merging.mr_lora import MRLoRA
+from lmmcl.methods.merging.task_arithmetic import TaskArithmetic
+from lmmcl.methods.mitigation import MergeMitigation
+from lmmcl.steps.checkpoints import Checkpoint, Finetune, Merge
+from lmmcl.tasks.routing import pool_of, router_skill
+
+
+def merge_of(anchor: Checkpoint, finetunes: Sequence[Finetune], rule: MergeMitigation[Any]) -> Merge:
+    """The merge of `finetunes` by `rule`; with a router where the rule routes and there are experts to choose among."""
+    router = _router(anchor, finetunes, rule) if isinstance(rule, MRLoRA) and len(finetunes) > 1 else None
+    return Merge(anchor, tuple(finetunes), rule, router=router)
+
+
+def _router(anchor: Checkpoint, finetunes: Sequence[Finetune], rule: MRLoRA) -> Finetune:
+    """It starts from the mean of the experts, and is trained as the last of them but for what the rule says."""
+    last = finetunes[-1]
+    mean = Merge(anchor, tuple(finetunes), TaskArithmetic(scale=1 / len(finetunes)))
+    own = {"learning_rate": rule.learning_rate, "epochs": rule.epochs, "max_steps": None, "examples": None}
+    skills = [finetune.skill for finetune in finetunes]
+    skill = router_skill(skills, pool_of(skills, dict(rule.descriptions)), rule.examples)
+    return Finetune(mean, last.recipe, None, skill, last.training.model_copy(update=own), last.seed)

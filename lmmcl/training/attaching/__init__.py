@@ -1,0 +1,1 @@
+"""A recipe's additions to a model: whichever it has, and experts."""

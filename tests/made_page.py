@@ -1,0 +1,49 @@
+"""A page of a made-up sweep that has everything a page can show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from synthetic_results import make_sweep
+
+from lmmcl.reports.page.page import write_page
+from lmmcl.reports.results import Cell, StageResult, SweepResults, TrialResult
+
+CELLS = (
+    Cell("id", "id", 20.0, 18.0, 22.0, ("birds",)),
+    Cell("ood", "id", -3.0, -4.5, -1.5, ("shape", "relation")),
+    Cell("id", "ood", 1.0, -0.5, 2.5, ("colour",)),
+    Cell("ood", "ood", None, None, None, ()),
+)
+MOMENTS = ((0, 0.1, 0.0), (10, 0.5, 0.1), (20, 0.8, 0.4), (40, 1.0, 1.0))
+"""Updates, and the parts of learning and forgetting that are reached by then."""
+
+
+def with_everything(trial: TrialResult) -> TrialResult:
+    """Cells and probes after each stage, and what was asked inside them."""
+
+    def more(stage: StageResult) -> StageResult:
+        if not stage.number:
+            return replace(stage, probes={"bias": 0.0})
+        lost = stage.measures["held_out_forgetting"]
+        inside = [{"update": at, "bias": 0.1 * at / 40 - lost * at / 400} for at in (0, 10, 20, 40)]
+        learnt = stage.measures["learning"]
+        along = [
+            {"update": at, "learning": up * learnt, "held_out_forgetting": down * lost} for at, up, down in MOMENTS
+        ]
+        return replace(stage, cells=CELLS, probes={"bias": 0.1 - lost / 10}, probe_curve=inside, score_curve=along)
+
+    return replace(trial, stages=[more(stage) for stage in trial.stages])
+
+
+def made_results() -> SweepResults:
+    """Three recipes at two rates, with and without a mitigation."""
+    made = make_sweep(recipes=["sa_proj", "gate_up", "full"], rates=[1e-5, 1e-4], mitigations=[None, "wise_ft"])
+    return replace(made, trials=[with_everything(trial) for trial in made.trials])
+
+
+def write_made_page(folder: Path) -> Path:
+    """Write the page of `made_results` into `folder`."""
+    write_page(made_results(), folder / "page.html")
+    return folder / "page.html"
