@@ -39,9 +39,7 @@ INTERACTIONS = {
     "sort the matrix": "document.querySelectorAll('#heat thead th button')[{n}].click()",
     "sort the table": "document.querySelectorAll('#trials thead th button')[{n} + 3].click()",
     "two trials": PICK.format("pair-second", "{n} + 1"),
-    "along an axis": "const canvas = document.querySelector('#parallel'); "
-    + DRAG
-    + "; at('pointermove', 100 + 20 * {n})",
+    "along an axis": DRAG,
     "benchmark": PICK.format("answers-benchmark", "{n} + 1"),
     "filter answers": PICK.format("answers-filter", "{n} + 1"),
     "search answers": "const search = document.querySelector('#answers-search'); search.value = 'question {n}'; search.oninput()",

@@ -62,15 +62,16 @@ def test_a_thousand_trials_are_painted_within_three_seconds_and_stay_fluid(
     write_page(large[0], tmp_path / "page.html")
     with browser(tmp_path / "profile") as tab:
         tab.open((tmp_path / "page.html").as_uri())
-        assert tab.run("document.querySelectorAll('#trials tbody tr').length") == TRIALS
+        tab.wait("document.documentElement.dataset.drawn === 'yes'", 120)
+        assert tab.run("document.querySelector('#trials-pager span').textContent") == f"1–60 of {TRIALS}"
         painted = tab.run("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         loaded = tab.run("performance.getEntriesByType('navigation')[0].loadEventEnd")
         chosen = tab.run(
-            "(() => { const at = performance.now(); document.querySelectorAll('#trials tbody tr')[500].click(); return performance.now() - at; })()"
+            "(() => { const at = performance.now(); document.querySelectorAll('#trials tbody tr')[50].click(); return performance.now() - at; })()"
         )
         filtered = tab.run(
             "(() => { const at = performance.now(); document.querySelector('.chip').click(); return performance.now() - at; })()"
         )
         assert tab.faults == []
     print(f"first paint {painted:.0f} ms, loaded {loaded:.0f} ms, a choice {chosen:.0f} ms, a filter {filtered:.0f} ms")
-    assert painted < 3000 and chosen < 1000 and filtered < 5000
+    assert painted < 3000 and chosen < 1000 and filtered < 1000

@@ -210,7 +210,7 @@ def test_a_probe_that_looked_inside_stages_is_drawn_over_their_updates(tab: Brow
 
 def test_what_a_sweep_has_not_is_not_shown(tab: Browser, tmp_path: Path) -> None:
     show(tab, make_sweep(recipes=["full"], rates=[1e-5]), tmp_path)
-    for id in ("cells-section", "probe-section", "flips-section", "seeds-control"):
+    for id in ("cells-section", "probe-section", "answers-section", "pair-section", "spread-section", "seeds-control"):
         assert tab.run(f"document.querySelector('#{id}').hidden")
     show(tab, SweepResults("empty", []), tmp_path)
     assert tab.run("document.querySelector('#advice').hidden")

@@ -60,7 +60,7 @@ function parallelPlaces() {
   const canvas = by("parallel"),
     wide = canvas.clientWidth,
     high = canvas.clientHeight,
-    side = compact() ? 34 : 60;
+    side = 60;
   const step = (wide - 2 * side) / Math.max(1, parallel().length - 1);
   return { wide, high, x: (column) => side + column * step, y: (part) => high - 34 - part * (high - 96), step };
 }
@@ -162,7 +162,7 @@ function drawColumns(pen, { x, y, step, ink, soft, ground, band }) {
       pen.fillStyle = colour;
       pen.fillText(shown, x(place), top);
     };
-    write(column.label, place % 2 && compact() ? 34 : 16, 12, ink); // on a phone every second heading stands lower
+    write(column.label, place % 2 && step < 80 ? 34 : 16, 12, ink); // where it is narrow every second heading stands lower
     for (const [at, text] of column.ticks) write(text, y(at) + (at === 0 ? 18 : at === 1 ? -8 : 4), 11, soft);
   });
 }
