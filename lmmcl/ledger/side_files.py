@@ -1,6 +1,6 @@
 """Small files beside the records, sealed like them: decisions of searches, why trials failed, sweeps as they were understood.
 
-    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json
+    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json, origin.txt
 
 None of them is a result. One that was cut or changed counts as missing, which is said once; a run writes it again.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from lmmcl.ledger.record import DamagedError, seal_json, unseal_json
 from lmmcl.ledger.store import Store
 
-PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json")
+PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "reports/*/origin.txt")
 ASIDE = ".damaged"
 _TEXT_SEAL = re.compile(r"\n--- sha256 ([0-9a-f]{64}) ---\n?\Z")
 

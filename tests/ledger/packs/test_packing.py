@@ -60,7 +60,7 @@ def local(tmp_path: Path) -> Ledger:
 
 
 def read_all(ledger: Ledger) -> dict[str, Any]:
-    """Everything that can be asked of the steps, through each way of reading."""
+    """All that the store says about the steps, through each way of reading."""
     fresh = Ledger(ledger.store)
     view = RecordView(fresh)
     view.prefetch(STEPS)
