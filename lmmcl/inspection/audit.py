@@ -96,7 +96,8 @@ def _check_records(ledger: Ledger, audit: Audit, *, repair: bool) -> None:
             damaged_packs.add(pack.name)
     folders |= {step.path for step in found}
     started = {name.rsplit("/", 1)[0] for name in files if name.endswith("/step.json")}
-    inside = {folder for folder in started if folder.rsplit("/", 1)[0] in folders | aside}  # uploads of a step
+    known = folders | aside
+    inside = {folder for folder in started if folder.rsplit("/", 1)[0] in known}  # uploads of a step
     audit.unfinished = sorted((started | aside) - folders - inside)
     for step in sorted(found, key=lambda step: (KINDS.index(step.path.split("/")[0]), step.path)):
         audit.damages += [Damage(step.path, why) for why in step.damages]
