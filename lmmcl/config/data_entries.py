@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from lmmcl.config.settings import Settings
+from lmmcl.config.settings import Precision, Settings
+from lmmcl.masking import has_secrets, mask
 from lmmcl.tasks.files.local_files import ANSWER_TOKENS
 
+JUDGED = ("{references}", "{answer}")
+"""What a judge's prompt holds; it may do without the question."""
 LONGEST_NAME = 100
 """A file system takes 255 bytes for a folder's name, and a step's holds several names."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
@@ -102,13 +105,82 @@ SourcesOrSplit = Annotated[
 ]
 
 
+class JudgeEntry(Settings):
+    """A model that judges open answers: it reads question, references and answer, and says whether the answer is right."""
+
+    model: Text = Field(
+        description="the judge: a directory of a language model or an LMM, a short name or an id of the hub; with `address` the "
+        "name by which that server knows it"
+    )
+    address: Text | None = Field(
+        default=None,
+        description="of a server that speaks OpenAI's chat completions, such as http://127.0.0.1:8000/v1; enters no key",
+    )
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        default=None,
+        description="the environment variable that holds the server's key, such as OPENAI_API_KEY; enters no key",
+    )
+    prompt: Text | None = Field(
+        default=None,
+        description="with {question}, {references} and {answer}; the reply is to hold `VERDICT: yes` or `VERDICT: no`, or be one "
+        "of these words. Default: a prompt in English",
+    )
+    max_new_tokens: int = Field(default=32, gt=0, le=4096, description="tokens that a reply may have")
+    precision: Precision = Field(default="bf16", description="of a local judge's weights and arithmetic")
+    ask_twice: int = Field(
+        default=20,
+        ge=0,
+        description="answers that are judged a second time, to report how often the verdict is the same",
+    )
+    most_unreadable: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="share of replies without a verdict (they score 0) beyond which the step fails",
+    )
+    at_once: int = Field(default=8, ge=1, le=256, description="requests to a server at a time")
+    timeout_s: float = Field(default=120, gt=0, description="seconds that a server may take for a reply")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> JudgeEntry:
+        if self.prompt is not None and (lacking := [place for place in JUDGED if place not in self.prompt]):
+            raise ValueError(f"prompt lacks {' and '.join(lacking)}")
+        if self.address is None and self.key_variable is not None:
+            raise ValueError("key_variable is of a server; a local judge has no address and needs none")
+        if self.address is not None:
+            if not self.address.startswith(("http://", "https://")):
+                raise ValueError(f"address is a URL such as http://127.0.0.1:8000/v1, not {mask(self.address)!r}")
+            if has_secrets(self.address):
+                raise ValueError(
+                    f"address {mask(self.address)} holds a password or key; name an environment variable with it as key_variable"
+                )
+        return self
+
+
+class _JudgeMetric(Settings):
+    """A judge in the place of a metric."""
+
+    judge: JudgeEntry
+
+
+def _metric_kind(value: Any) -> str:
+    return "<judge>" if isinstance(value, Mapping | _JudgeMetric) else "<name>"
+
+
+MetricEntry = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[_JudgeMetric, Tag("<judge>")], Discriminator(_metric_kind)
+]
+
+
 class _OwnData(Settings):
     images: Text | None = Field(
         default=None, description="folder that image names are relative to; default that of the file"
     )
     columns: ColumnsEntry = Field(default=None, description=COLUMNS)
     question: Text | None = Field(default=None, description=QUESTION)
-    metric: str = Field(description="how answers are scored: `lmmcl list metrics`")
+    metric: MetricEntry = Field(
+        description="how answers are scored: a name (`lmmcl list metrics`), or `{judge: {model: …}}` for open answers"
+    )
     max_new_tokens: int = Field(default=ANSWER_TOKENS, gt=0, description="tokens that an answer may have")
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from lmmcl.config.data_entries import LocalBenchmarkEntry, LocalSkillEntry, SourceEntry, SplitEntry
+from lmmcl.config.data_entries import JudgeEntry, LocalBenchmarkEntry, LocalSkillEntry, SourceEntry, SplitEntry
 from lmmcl.config.sweep_file import SweepFile
 from lmmcl.config.validation import join, read_yaml, validate
 from lmmcl.errors import UserError
+from lmmcl.models.sources.text_model import judge_model
 from lmmcl.tasks.files.local_files import LocalBenchmark, LocalSkill, own_benchmark, own_skill
 from lmmcl.tasks.hub.own_data_set import HubPiece, hub_piece
 from lmmcl.tasks.layouts.columns import Columns, columns_of
+from lmmcl.tasks.metrics.judge import PROMPT, Judge, LocalJudge
 from lmmcl.tasks.sources.collection import Collection
 from lmmcl.tasks.sources.pieces import Piece, file_piece
 from lmmcl.tasks.sources.split import Split
@@ -50,7 +53,26 @@ class OwnData:
         self, name: str, data: Collection, entry: LocalBenchmarkEntry | LocalSkillEntry, place: str
     ) -> LocalBenchmark:
         with self._at(place):
-            return own_benchmark(name, data, metric=entry.metric, max_new_tokens=entry.max_new_tokens)
+            metric = entry.metric if isinstance(entry.metric, str) else self._judge(entry.metric.judge)
+            return own_benchmark(name, data, metric=metric, max_new_tokens=entry.max_new_tokens)
+
+    def _judge(self, entry: JudgeEntry) -> Judge:
+        """A judge behind an address is known by its name, a local one by its content."""
+        local = None if entry.address else LocalJudge(judge_model(entry.model, self._folder), entry.precision)
+        model_id = {**local.model.identity(), "precision": entry.precision} if local else entry.model
+        return Judge(
+            label=local.model.name if local else entry.model,
+            model_id=json.dumps(model_id, sort_keys=True),
+            prompt=entry.prompt or PROMPT,
+            max_new_tokens=entry.max_new_tokens,
+            address=entry.address or "",
+            key_variable=entry.key_variable or "",
+            local=local,
+            ask_twice=entry.ask_twice,
+            most_unreadable=entry.most_unreadable,
+            at_once=entry.at_once,
+            timeout_s=entry.timeout_s,
+        )
 
     def _pieces(
         self, sources: Sequence[SourceEntry], entry: LocalBenchmarkEntry | LocalSkillEntry, place: str, part: Part

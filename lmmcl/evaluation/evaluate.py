@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.engines import Engine
 from lmmcl.evaluation.engines.transformers import Transformers
-from lmmcl.evaluation.generate import answer, said, scored
+from lmmcl.evaluation.generate import answer, said, scored, unscored
 from lmmcl.evaluation.partial_answers import PartialAnswers
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
@@ -64,7 +64,9 @@ def record_scores(
     answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
     if answered is not None:
         answers = _counted(answers, answered, len(step.benchmark.take(limit)))
-    record = _record(step, ledger, partial.keep(answers), Transformers.name, image_backend(processor))
+    record = _record(
+        step, ledger, partial.keep(answers), Transformers.name, image_backend(processor), device=str(model.device)
+    )
     partial.remove()
     return record
 
@@ -89,10 +91,16 @@ def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
 
 
 def _record(
-    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], engine: str, image_backend: str | None
+    step: Evaluate,
+    ledger: Ledger,
+    answers: Iterable[tuple[Example, str]],
+    engine: str,
+    image_backend: str | None,
+    *,
+    device: str = "cpu",
 ) -> Record:
     begun = time.time()
-    return record_texts(step, ledger, answers, engine=engine, image_backend=image_backend, started=begun)
+    return record_texts(step, ledger, answers, engine=engine, image_backend=image_backend, started=begun, device=device)
 
 
 def record_texts(
@@ -104,9 +112,10 @@ def record_texts(
     image_backend: str | None,
     started: float,
     more: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> Record:
     """Score `answers`, in the benchmark's order, and commit them with `more` fields; `started` is when the first was asked for."""
-    samples = scored(step.benchmark, answers)
+    samples, judging = _score(step, ledger, answers, device)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
         scores = balanced(samples, step.benchmark.balance)
@@ -117,10 +126,24 @@ def record_texts(
                 "engine": engine,
                 "image_backend": image_backend,
                 **(more or {}),
+                **judging,
                 "seconds": time.time() - started,
                 "provenance": provenance(started),
             }
         )
+
+
+def _score(
+    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], device: str
+) -> tuple[list[Sample], dict[str, Any]]:
+    """(scored answers, what the record holds of their judge). A local judge runs on `device`."""
+    judge = step.benchmark.judge
+    if judge is None:
+        return scored(step.benchmark, answers), {}
+    from lmmcl.evaluation.judging.judging import judge_samples
+
+    samples, facts = judge_samples(step.benchmark.name, judge, unscored(answers), ledger, device)
+    return samples, {"judge": facts}
 
 
 def balanced(samples: Sequence[Sample], field: str | None) -> list[float]:

@@ -90,7 +90,14 @@ def _check_length(benchmark: Benchmark, example: Example, encoded: dict[str, Ten
 
 
 def scored(benchmark: Benchmark, answers: Iterable[tuple[Example, str]]) -> list[Sample]:
-    """Answers with their scores, whoever gave them; raises UserError for a reference that the metric cannot read."""
+    """Answers with their scores, whoever gave them; raises UserError for a reference that the metric cannot read.
+
+    A judge's benchmark is scored by `lmmcl.evaluation.judging`, which remembers verdicts in a store.
+    """
+    if benchmark.judge is not None:
+        raise UserError(
+            "is scored by a judge, which is asked where a step is recorded", file=f"benchmark {benchmark.name}"
+        )
     metric = benchmark.scoring()
     answered = [(text, example) for example, text in answers]
     try:
@@ -101,6 +108,11 @@ def scored(benchmark: Benchmark, answers: Iterable[tuple[Example, str]]) -> list
     except UserError as error:
         raise error.at(file=f"benchmark {benchmark.name}") from error
     return [_sample(example, text, score) for (text, example), score in zip(answered, scores, strict=True)]
+
+
+def unscored(answers: Iterable[tuple[Example, str]]) -> list[Sample]:
+    """Answers for a judge; their scores are 0 until it has read them."""
+    return [_sample(example, text, 0.0) for example, text in answers]
 
 
 def answer_window(

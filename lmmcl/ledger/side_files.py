@@ -1,6 +1,7 @@
-"""Small files beside the records, sealed like them: decisions of searches, why trials failed, sweeps as they were understood.
+"""Small files beside the records, sealed like them: decisions of searches, verdicts, why trials failed, sweeps as understood.
 
-    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json, origin.txt
+    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json, origin.txt ·
+    <store>/judgements/…/*.json
 
 None of them is a result. One that was cut or changed counts as missing, which is said once; a run writes it again.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from lmmcl.ledger.record import DamagedError, seal_json, unseal_json
 from lmmcl.ledger.store import Store
 
-PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "reports/*/origin.txt")
+PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "reports/*/origin.txt", "judgements/*/*.json")
 ASIDE = ".damaged"
 _TEXT_SEAL = re.compile(r"\n--- sha256 ([0-9a-f]{64}) ---\n?\Z")
 _DAMAGED_SEAL = re.compile(r"---[^\n]*[0-9a-f]{30}|sha256[^\n]*[0-9a-f]{30}|[0-9a-f]{30}[^\n]*---")

@@ -13,7 +13,7 @@ from lmmcl.errors import UserError
 from lmmcl.methods.divided import check_divided
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
-from lmmcl.steps import Evaluate, Finetune, ProbeStep, ScoringStep, Snapshot, Step
+from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import trains_head
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
@@ -108,7 +108,8 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
         return step.model.name, step.recipe.label, mitigation, str(training.global_batch_size), training.precision
     grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
-    return step.checkpoint.model.name, grown, step.kind, asked, step.evaluation.precision
+    routes = str(isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes)
+    return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
@@ -152,6 +153,12 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
 def check_asked(step: ScoringStep, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
     place = cluster.evaluation
+    if place.engine != "transformers" and isinstance(step, Evaluate) and (why := _no_plain_model(step)):
+        raise UserError(
+            f"Evaluating {step.checkpoint.label!r}: the engine {place.engine} loads a plain model, and this checkpoint {why}; "
+            "allowed: engine: transformers",
+            place="evaluation.engine",
+        )
     if cluster.gpu_memory_gb is None or not place.gpus:
         return
     need, have = asked_memory(step, place), _have(cluster.gpu_memory_gb, place.gpus)
@@ -163,6 +170,13 @@ def check_asked(step: ScoringStep, cluster: Cluster) -> None:
             f"{_told(need)} per GPU, but only {_gb(have)} is available. {_smaller_batch(step, place, have)}, or {ANYWAY}.",
             place="evaluation",
         )
+
+
+def _no_plain_model(step: Evaluate) -> str | None:
+    """Why a checkpoint cannot be exported for another engine; None where it can."""
+    if isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes:
+        return f"answers with several experts ({step.checkpoint.rule.name})"
+    return "has experts that its recipe added" if grown_by(step.checkpoint) else None
 
 
 def _told(need: StageMemory | AskedMemory) -> str:

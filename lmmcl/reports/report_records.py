@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
 
@@ -20,6 +21,46 @@ MOST_RECORDS = 2048
 """Records that are kept: those of some trials, and of the pre-trained model, which all trials share."""
 
 
+@dataclass
+class _Count:
+    twice: int = 0
+    equal: float = 0.0
+    unreadable: int = 0
+    questions: int = 0
+
+
+class JudgeCounts:
+    """Counts over records, added one by one."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], _Count] = {}
+
+    def add(self, record: Record) -> None:
+        """Count one more record; nothing of one that no judge scored."""
+        facts = record.fields.get("judge")
+        if not isinstance(facts, Mapping):
+            return
+        count = self._counts.setdefault((record["label"], str(facts["model"])), _Count())
+        count.twice += facts["asked_twice"]
+        count.equal += (facts["agreement"] or 0.0) * facts["asked_twice"]
+        count.unreadable += facts["unreadable"]
+        count.questions += len(record["sample_scores"])
+
+    def notes(self) -> list[str]:
+        """A line for each benchmark and judge."""
+        return [
+            f"{benchmark} is judged by {judge}: {_agreement(count)}; "
+            f"{count.unreadable} of {count.questions} replies held no verdict"
+            for (benchmark, judge), count in sorted(self._counts.items())
+        ]
+
+
+def _agreement(count: _Count) -> str:
+    if not count.twice:
+        return "no answer was judged twice"
+    return f"{count.equal / count.twice:.1%} of {count.twice} answers that were judged twice got the same verdict"
+
+
 class Reading:
     """The records of one moment. Scores of thousands of trials are not kept: a record is decoded again where it is needed."""
 
@@ -27,7 +68,7 @@ class Reading:
         self._ledger, self._view = ledger, view or RecordView(ledger)
         self._kept: OrderedDict[str, Record | None] = OrderedDict()
         self._seen: set[str] = set()
-        self._versions = VersionCounts()
+        self._versions, self._judged = VersionCounts(), JudgeCounts()
 
     def prefetch(self, steps: Iterable[Step]) -> None:
         """Read what will be asked for in few requests (see `RecordView.prefetch`)."""
@@ -46,13 +87,14 @@ class Reading:
         if record is not None and path not in self._seen:
             self._seen.add(path)
             self._versions.add(record)
+            self._judged.add(record)
         return record
 
     def recorded(self, steps: Iterable[Step]) -> tuple[int, list[str]]:
-        """How many of `steps` are recorded, and in what the versions differ that made these and what was read before."""
+        """How many of `steps` are recorded, and notes on these and on what was read before: versions that differ, and judges."""
         number = sum(step.path in self._seen or self.find(step) is not None for step in steps)
         self._view.keep()
-        return number, self._versions.differing()
+        return number, [*self._versions.differing(), *self._judged.notes()]
 
     def curve(self, step: Step) -> Sequence[Mapping[str, Any]]:
         """The rows of a fine-tune's curve, read when they are looked at; empty when it has none."""

@@ -44,6 +44,7 @@ def report_rows(notes: Sequence[str], refused: Sequence[UserError], say: Callabl
 def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError]]:
     """What is to be said of these rows, and what keeps them from being taught or asked. Loads processors, and so the libraries."""
     from lmmcl.evaluation.attainable import attainable
+    from lmmcl.evaluation.judging.server import check_judge
 
     notes: list[str] = []
     refused: list[UserError] = []
@@ -54,6 +55,7 @@ def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError
             continue
         for step in todo.asked.values():
             try:
+                check_judge(step.benchmark.judge)
                 result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
                 result.check()
             except UserError as error:

@@ -15,6 +15,7 @@ from lmmcl.tasks.sampling import SAMPLING, Chosen, sample_rows, spread_rows
 
 if TYPE_CHECKING:
     from lmmcl.tasks.files.fingerprints import Fingerprints
+    from lmmcl.tasks.metrics.judge import Judge
 
 
 class Data:
@@ -83,6 +84,11 @@ class Benchmark(Data):
     random_order: bool = field(default=False, compare=False, kw_only=True)
     """Whether each example is drawn independently of the others, so that the first N are a sample; files may be sorted."""
 
+    @property
+    def judge(self) -> Judge | None:
+        """The model that scores open answers; None where a metric does."""
+        return None
+
     def scoring(self) -> Metric:
         """How answers are scored; another than the metric of that name where the questions bring their own."""
         return get_metric(self.metric)
@@ -93,7 +99,11 @@ class Benchmark(Data):
         return {
             "name": self.name,
             "version": self.version,
-            "metric": {"name": metric.name, "version": metric.version},
+            "metric": {
+                "name": metric.name,
+                "version": metric.version,
+                **({"judge": self.judge.identity()} if self.judge else {}),
+            },
             "max_new_tokens": self.max_new_tokens,
             **({"balance": self.balance} if self.balance else {}),
         }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, Rows
+from lmmcl.tasks.metrics.judge import Judge
 from lmmcl.tasks.metrics.metric import Metric
 from lmmcl.tasks.skills import Benchmark
 
@@ -108,6 +109,10 @@ class WordedBenchmark(Benchmark):
 
     of: Benchmark = field(kw_only=True)
     wording: Wording = field(kw_only=True)
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.of.judge
 
     def scoring(self) -> Metric:
         return self.of.scoring()

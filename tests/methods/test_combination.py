@@ -292,7 +292,12 @@ def test_a_combination_trains_the_same_however_its_batches_are_cut(tmp_path: Pat
     assert difference(weights(step, whole), weights(step, cut)) < 1e-4
 
 
-SETTINGS = {"replay": {"examples": 2}, "model_tailor": {"samples": 8}, "token_masking": {"threshold": 50.0}}
+SETTINGS = {
+    "replay": {"examples": 2},
+    "model_tailor": {"samples": 8},
+    "token_masking": {"threshold": 50.0},
+    "mr_lora": {"examples": 2, "epochs": 2},  # two updates for the router, too
+}
 
 
 @pytest.mark.slow
@@ -306,7 +311,7 @@ def test_every_pair_that_is_not_refused_runs_two_stages(pair: tuple[str, str], t
         except UserError as refused:
             assert "allowed: " in str(refused)
             return
-    recipe = get_recipe({"lora": {"rank": 4}} if "o_lora" in pair else "mlp")
+    recipe = get_recipe({"lora": {"rank": 4}} if {"o_lora", "mr_lora"} & set(pair) else "mlp")
     mitigation.check_recipe(recipe)
     skills = (made_skill("one", shades(8, 40)), made_skill("two", shades(8, 150)))
     trial = made_trial(mitigation=None, max_steps=2, global_batch_size=4, precision="fp32", learning_rate=1e-3)

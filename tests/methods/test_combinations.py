@@ -24,6 +24,7 @@ RECIPES: dict[str, Any] = {
     "norms": "norms",
     "embeddings": "embeddings",
     "moe": "moe",
+    "moelora": {"moelora": {"experts": 2, "rank": 4}},
     "osf": "osf",
     "lora": {"lora": {"rank": 4}},
     "dora": {"lora": {"rank": 4, "dora": True}},
@@ -54,6 +55,9 @@ def test_what_is_not_refused_runs(name: str, recipe: str, ledger: Ledger) -> Non
         if not ledger.has_usable(tuned(recipe)):
             finetune(tuned(recipe), ledger, PLACE)
         record = merge(Merge(BASE, (tuned(recipe),), mitigation), ledger)
+        if mitigation.routes:
+            assert record["routed"]["experts"] == [tuned(recipe).key]
+            return
         assert record["changed_entries"] > 0, "a merge that puts everything back is not a mitigation"
         return
     first = tuned(recipe, mitigation=mitigation)

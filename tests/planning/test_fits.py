@@ -53,6 +53,22 @@ def test_attention_of_a_7b_trains_on_one_gpu_and_so_does_its_lora(tmp_path: Path
     check_stage(step(tmp_path, recipe="lora"), cluster(gradient_checkpointing=True))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ("moe", "has experts that its recipe added"),
+        ("moelora", "has experts that its recipe added"),
+        ("lora], mitigation: [mr_lora", r"answers with several experts \(mr_lora\)"),
+    ],
+)
+def test_another_engine_is_refused_for_what_is_not_a_plain_model(recipe: str, why: str, tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path, BIG.replace("RECIPE", recipe)))
+    engine = Cluster.model_validate({"evaluation": {"engine": "vllm", "gpus": 1}})
+    reasons = find_infeasible(sweep, engine, sweep.steps.values(), lambda step: True)
+    assert len(reasons) == 1 and re.search(f"vllm loads a plain model, and this checkpoint {why}", reasons[0])
+    assert not find_infeasible(sweep, Cluster(), sweep.steps.values(), lambda step: True)
+
+
 def test_a_part_of_a_gpu_has_so_much_of_its_memory(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"only 40\.0 GB"):
         check_stage(step(tmp_path, recipe="sa_proj"), cluster(gpus_per_worker=0.5))

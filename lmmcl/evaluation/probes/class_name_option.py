@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from lmmcl.evaluation.generate import batches
 from lmmcl.evaluation.probes.questions import rows_of, say
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
-from lmmcl.tasks.metrics.metric import get_metric
 from lmmcl.tasks.metrics.parse_answer import stated_letter
 from lmmcl.tasks.probes import ClassNameOption
 from lmmcl.tasks.skills import Benchmark
@@ -29,7 +28,7 @@ def measure(probe: ClassNameOption, benchmarks: Sequence[Benchmark], subject: Su
 
 def shares(benchmark: Benchmark, count: int, subject: Subject) -> tuple[float, float, dict[str, str]]:
     """(share of the answers that state the trap's letter, share that is right, answers by id)."""
-    score = get_metric(benchmark.metric).score
+    score = benchmark.scoring().score
     picked, right, answers = [], [], {}
     for batch in batches(rows_of(subject.processor, benchmark, count), subject.model, subject.batch_size):
         for (example, _), text in zip(batch, say(batch, benchmark.max_new_tokens, subject), strict=True):

@@ -17,6 +17,9 @@ from lmmcl.errors import UserError
 from lmmcl.tasks.files.fingerprints import Fingerprints
 from lmmcl.tasks.files.formats import READER_VERSION
 from lmmcl.tasks.layouts.columns import Columns, columns_of
+from lmmcl.tasks.metrics.judge import NAME as JUDGE
+from lmmcl.tasks.metrics.judge import Judge
+from lmmcl.tasks.metrics.metric import Metric, get_metric
 from lmmcl.tasks.skills import Benchmark, Data, Skill
 from lmmcl.tasks.sources.collection import Collection
 from lmmcl.tasks.sources.pieces import file_piece
@@ -53,6 +56,15 @@ class OwnRows(Data):
 class LocalBenchmark(OwnRows, Benchmark):
     """A benchmark whose questions are data of your own."""
 
+    judged_by: Judge | None = field(default=None, kw_only=True)
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.judged_by
+
+    def scoring(self) -> Metric:
+        return self.judged_by.scoring() if self.judged_by else super().scoring()
+
 
 @dataclass(frozen=True)
 class LocalSkill(OwnRows, Skill):
@@ -60,12 +72,11 @@ class LocalSkill(OwnRows, Skill):
 
 
 def own_benchmark(
-    name: str, data: Collection, *, metric: str, max_new_tokens: int = ANSWER_TOKENS, description: str = ""
+    name: str, data: Collection, *, metric: str | Judge, max_new_tokens: int = ANSWER_TOKENS, description: str = ""
 ) -> LocalBenchmark:
-    """A benchmark of questions with answers. Raises UserError for an unknown metric."""
-    from lmmcl.tasks.metrics.metric import get_metric
-
-    get_metric(metric)
+    """A benchmark of questions with answers, scored by a metric or a judge. Raises UserError for an unknown metric."""
+    judge = metric if isinstance(metric, Judge) else None
+    metric = JUDGE if isinstance(metric, Judge) else get_metric(metric).name
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}; allowed: 1 and more", place=name)
     return LocalBenchmark(
@@ -74,8 +85,9 @@ def own_benchmark(
         metric=metric,
         load=data.load,
         max_new_tokens=max_new_tokens,
-        description=description or f"{_names(data)}, scored by {metric}",
+        description=description or f"{_names(data)}, scored by {f'the judge {judge.label}' if judge else metric}",
         data=data,
+        judged_by=judge,
     )
 
 

@@ -1,0 +1,64 @@
+"""A judge that is a local model: asked greedily, in this process, loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from lmmcl.evaluation.generate import said
+from lmmcl.models.sources.text_model import TextModel
+from lmmcl.tasks.examples import ask
+from lmmcl.tasks.metrics.judge import Judge
+from lmmcl.tasks.skills import Benchmark
+
+BATCH = 8
+
+
+def ask_local(judge: Judge, prompts: Sequence[str], on_reply: Callable[[str, str], None], device: str) -> None:
+    """Ask each prompt; `on_reply` gets prompt and reply as they come."""
+    assert judge.local is not None, "a judge without an address"
+    model, reader = _loaded(judge.local.model, judge.local.precision, device)
+    replies = _of_text if isinstance(judge.local.model, TextModel) else _of_lmm
+    for prompt, reply in zip(prompts, replies(judge, model, reader, prompts), strict=True):
+        on_reply(prompt, reply)
+
+
+@lru_cache(maxsize=1)  # a process judges the answers to many benchmarks and checkpoints
+def _loaded(model: Any, precision: str, device: str) -> tuple[Any, Any]:
+    if isinstance(model, TextModel):
+        return model.load(precision=precision, device=device)
+    return model.load_model(precision=precision, device=device), model.load_processor()
+
+
+def _of_lmm(judge: Judge, model: Any, processor: Any, prompts: Sequence[str]) -> Iterator[str]:
+    """As a benchmark without images is asked: chat template, stops and greedy decoding are the same."""
+    examples = [ask(str(number), prompt, "yes") for number, prompt in enumerate(prompts)]
+    # Encodings are remembered by the identity of a benchmark: other prompts are another one.
+    digest = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()
+    asked = Benchmark(f"judge-{digest}", 1, "exact_match", lambda: examples, max_new_tokens=judge.max_new_tokens)
+    return (reply for _, reply in said(model, processor, asked, limit=None, batch_size=BATCH))
+
+
+def _of_text(judge: Judge, model: Any, tokenizer: Any, prompts: Sequence[str]) -> Iterator[str]:
+    for start in range(0, len(prompts), BATCH):
+        texts = [_chat(tokenizer, prompt) for prompt in prompts[start : start + BATCH]]
+        plain = tokenizer.chat_template is None
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=plain).to(model.device)
+        batch.pop("token_type_ids", None)
+        settings = {"do_sample": False, "num_beams": 1, "max_new_tokens": judge.max_new_tokens}
+        with torch.inference_mode():
+            tokens = model.generate(**batch, **settings, pad_token_id=tokenizer.pad_token_id)
+        yield from tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _chat(tokenizer: Any, prompt: str) -> str:
+    """The prompt in the model's chat template; a model without one gets it as it is."""
+    if tokenizer.chat_template is None:
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
