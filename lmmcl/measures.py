@@ -13,7 +13,7 @@ transfer, which looks at the stage before it was taught for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -171,10 +171,12 @@ def better(name: str) -> Literal["max", "min"]:
     return "min" if name in ABOVE_0_FORGOT else "max"
 
 
-def all_measures(run: Run, t: int) -> dict[str, Value]:
-    """Every measure that is defined after stage t; none at stage 0."""
+def all_measures(run: Run, t: int, names: Collection[str] | None = None) -> dict[str, Value]:
+    """Every measure (or those of these `names`) that is defined after stage t; none at stage 0."""
     defined: dict[str, Value] = {}
     for name, measure in MEASURES.items() if t >= 1 else ():
+        if names is not None and name not in names:
+            continue
         try:
             defined[name] = measure(run, t)
         except Undefined:

@@ -1,15 +1,20 @@
-"""A store, kept small and whole, and the machine that it is used from: gc · ledger check · doctor."""
+"""A store, kept small and whole, and the machine that it is used from: gc · ledger check, pack, unpack · doctor."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmmcl.cli.completion import checkpoints, sweep_files
 from lmmcl.cli.options import AsJson, ClusterFile, Store, load_cluster, load_sweep, open_ledger, print_json
+from lmmcl.reports.formatting import plural
 from lmmcl.terminal import say, wide_console
+
+if TYPE_CHECKING:
+    from lmmcl.ledger.packs.packing import Packed
 
 app = typer.Typer()
 ledger_app = typer.Typer(no_args_is_help=True, help="What has been computed.")
@@ -62,6 +67,39 @@ def doctor(
     print_json(findings.to_dict()) if as_json else wide_console().print(findings.table())
     if findings.problems:
         raise typer.Exit(2)
+
+
+@ledger_app.command("pack")
+def ledger_pack(store: Store = None, cluster: ClusterFile = None, as_json: AsJson = False) -> None:
+    """Put the small files of all recorded steps into one file for each checkpoint; a run does so at its end."""
+    from lmmcl.ledger.packs.packing import pack
+
+    ledger = open_ledger(store, load_cluster(cluster))
+    ledger.check_exists()
+    _print_packed("packed {steps} ({files}) into {packs}", pack(ledger), as_json=as_json)
+
+
+@ledger_app.command("unpack")
+def ledger_unpack(store: Store = None, cluster: ClusterFile = None, as_json: AsJson = False) -> None:
+    """Write single files in place of packs, for an earlier version of lmmcl, which cannot read packs."""
+    from lmmcl.ledger.packs.packing import unpack
+
+    ledger = open_ledger(store, load_cluster(cluster))
+    ledger.check_exists()
+    _print_packed("unpacked {steps} ({files}) from {packs}", unpack(ledger), as_json=as_json)
+
+
+def _print_packed(text: str, done: Packed, *, as_json: bool) -> None:
+    """Print what was done; exit code 1 where something was left as it is."""
+    if as_json:
+        print_json(asdict(done))
+    else:
+        for path, why in done.left.items():
+            say(f"{path}: {why}")
+        counts = {"steps": plural(done.steps, "step"), "files": plural(done.files, "file")}
+        say(text.format(**counts, packs=plural(done.packs, "pack")))
+    if done.left:
+        raise typer.Exit(1)
 
 
 @ledger_app.command("check")

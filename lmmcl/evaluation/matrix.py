@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmmcl.evaluation.bootstrap import Resamples
 from lmmcl.measures import Run, all_measures, together
 
 Label = TypeVar("Label")
-SMALL_DRAW = 300_000
-"""Questions × resamples up to which counts are kept in fp64 too: 2.4 MB each."""
-PSEUDO = 2
-"""Questions that are added to those of a benchmark where intervals are made: at each stage right or wrong by chance.
-
-Pairs of stages then have half a question more in each of their four cells, as Agresti and Min 2005 add it (Statistics in
-Medicine 24:729), so that all right, all wrong or nothing changed has an interval, too.
-"""
 HIGHEST = 10.0
 """The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
 
@@ -47,8 +39,9 @@ class ScoreMatrix:
         self._means: dict[tuple[int, str], float] = {}
         self._checkpoints: dict[int, str] = {}
         self._resampled: dict[tuple[int, int], Run] = {}
+        self._summaries: dict[int, dict[str, float]] = {}
 
-    @property
+    @cached_property
     def benchmarks(self) -> tuple[str, ...]:
         """The columns: targets in the order first taught, then held-out benchmarks."""
         return tuple(dict.fromkeys(self.targets + self.held_out))
@@ -73,22 +66,26 @@ class ScoreMatrix:
         self._checkpoints[stage] = checkpoint or str(stage)
         for name, values in scores.items():
             array = np.asarray(values, dtype=np.float64)
-            self._check(stage, name, array)
+            mean = self._check(stage, name, array)
             self._samples[stage, name] = array
-            self._means[stage, name] = 100.0 * float(array.mean())
+            self._means[stage, name] = 100.0 * mean
         self._resampled.clear()
+        self._summaries.clear()
 
-    def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> None:
+    def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> float:
+        """The mean of what can be entered."""
         where = f"stage {stage}, benchmark {name}"
         if name not in self.benchmarks:
             raise ValueError(f"{where}: neither taught nor held out; the columns are {', '.join(self.benchmarks)}")
         is_usable = array.ndim == 1 and len(array) and array.min() >= 0 and array.max() < np.inf  # false for NaN
-        if not is_usable or array.mean() > HIGHEST:
+        mean = float(array.mean()) if is_usable else np.inf
+        if mean > HIGHEST:
             raise ValueError(f"{where}: scores must be a non-empty list of numbers, mostly from 0 to 1, never below 0")
         for other in range(len(self.order) + 1):
             held = self._samples.get((other, name)) if other != stage else None
             if held is not None and len(held) != len(array):
                 raise ValueError(f"{where}: {len(array)} questions, but {len(held)} at stage {other}")
+        return mean
 
     def has(self, stage: int, benchmark: str) -> bool:
         """Whether this cell was entered."""
@@ -118,8 +115,11 @@ class ScoreMatrix:
 
         See `lmmcl.measures` for what each means. Empty at stage 0.
         """
-        run = Run(self.order, self.held_out, dict(self._means))
-        return {name: float(value) for name, value in all_measures(run, self._stage(stage)).items()}
+        row = self._stage(stage)
+        if row not in self._summaries:
+            found = all_measures(Run(self.order, self.held_out, self._means), row)
+            self._summaries[row] = {name: float(value) for name, value in found.items()}
+        return dict(self._summaries[row])
 
     def measures_if(self, stage: int, scores: Mapping[str, float]) -> dict[str, float]:
         """Every measure that were defined after `stage` if these were its scores, in points: those of a moment inside it."""
@@ -127,23 +127,26 @@ class ScoreMatrix:
         run = Run(self.order, self.held_out, {**before, **{(stage, name): score for name, score in scores.items()}})
         return {name: float(value) for name, value in all_measures(run, stage).items()}
 
-    def draws(self, stage: int | None = None, samples: int = 1000, seed: int = 0) -> dict[str, NDArray[np.float64]]:
-        """The bootstrap distribution of every measure: (samples,) each, in percentage points.
+    def draws(
+        self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """The bootstrap distribution of every measure (or of those of these `names`): (samples,) each, in points.
 
         Each resample draws questions of each benchmark, the same ones at all stages, so differences between stages
         keep their pairing; among them PSEUDO ones, which draw everything a little towards the middle. The draw depends on the
         seed and the benchmark's name and size alone: two matrices over the same benchmarks are paired too, and the difference of
         their draws is that of the paired bootstrap.
         """
-        measures = all_measures(self._resample(samples, seed), self._stage(stage))
+        measures = all_measures(self._resample(samples, seed), self._stage(stage), names)
         return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
 
     def score_draws(
-        self, stage: int | None = None, samples: int = 1000, seed: int = 0
+        self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
     ) -> dict[str, NDArray[np.float64]]:
         """The bootstrap distribution of each benchmark's score in one row: (samples,) each, paired as `draws` are."""
         run, row = self._resample(samples, seed), self._stage(stage)
-        return {name: np.asarray(run.scores[row, name]) for name in self.benchmarks if self.has(row, name)}
+        asked = [name for name in self.benchmarks if self.has(row, name) and (names is None or name in names)]
+        return {name: np.asarray(run.scores[row, name]) for name in asked}
 
     def intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
@@ -157,10 +160,17 @@ class ScoreMatrix:
         return {name: (min(low, values[name]), max(high, values[name])) for name, (low, high) in ends.items()}
 
     def all_intervals(
-        self, stages: Sequence[int], samples: int = 1000, seed: int = 0, level: float = 0.95
+        self,
+        stages: Sequence[int],
+        samples: int = 1000,
+        seed: int = 0,
+        level: float = 0.95,
+        names: Collection[str] | None = None,
     ) -> dict[int, dict[str, tuple[float, float]]]:
-        """`intervals` of several stages at once, which takes less time."""
-        draws = {(stage, name): value for stage in stages for name, value in self.draws(stage, samples, seed).items()}
+        """`intervals` of several stages at once, which takes less time; with `names` of these measures alone."""
+        draws = {
+            (stage, name): value for stage in stages for name, value in self.draws(stage, samples, seed, names).items()
+        }
         intervals: dict[int, dict[str, tuple[float, float]]] = {stage: {} for stage in stages}
         values = {stage: self.summary(stage) for stage in stages}
         for (stage, name), (low, high) in _intervals(draws, level).items():
@@ -210,39 +220,9 @@ class ScoreMatrix:
 
     def _resample(self, samples: int, seed: int) -> Run:
         if (samples, seed) not in self._resampled:
-            scores: dict[tuple[int, str], Any] = {}
-            for name in self.benchmarks:
-                stages = [stage for stage in self.stages if self.has(stage, name)]
-                if stages:
-                    rows = np.stack([self._samples[stage, name] for stage in stages], axis=1)
-                    drawn, added = _wide_counts(name, len(rows), samples, seed)
-                    sums, top = drawn @ rows, max(1.0, float(rows.max()))
-                    for column, stage in enumerate(stages):
-                        right = _right_by_chance(name, self._checkpoints[stage], added, seed)
-                        scores[stage, name] = (sums[:, column] + top * right) * (100.0 / (len(rows) + PSEUDO))
+            scores = Resamples(self._samples, self._checkpoints, samples, seed)
             self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
         return self._resampled[samples, seed]
-
-
-@lru_cache(maxsize=32)  # every trial of a sweep asks the same benchmarks, so all of them share a draw
-def _draw_counts(name: str, questions: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """How often each question is drawn in each resample, [samples, questions], and how often one of PSEUDO, [samples].
-
-    A product with the former is all the means at once.
-    Counts are near 1; in a byte (256 of one question are beyond all chance) a draw of 5,000 questions is 5 MB.
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    total = questions + PSEUDO
-    drawn = rng.integers(total, size=(samples, total), dtype=np.int32)
-    drawn += np.arange(samples, dtype=np.int32)[:, None] * total
-    counts = np.bincount(drawn.ravel(), minlength=samples * total).reshape(samples, total)
-    return counts[:, :questions].astype(np.uint8), counts[:, questions:].sum(axis=1)
-
-
-def _right_by_chance(name: str, checkpoint: str, added: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Of the pseudo-questions of each resample, how many a checkpoint has right."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(checkpoint.encode())])
-    return rng.binomial(added, 0.5)
 
 
 def wilson(right: int, questions: int, level: float = 0.95) -> tuple[float, float]:
@@ -252,19 +232,6 @@ def wilson(right: int, questions: int, level: float = 0.95) -> tuple[float, floa
     centre = (share + spread / 2) / (1 + spread)
     reach = z / (1 + spread) * math.sqrt(share * (1 - share) / questions + spread / (4 * questions))
     return 100 * max(0.0, centre - reach), 100 * min(1.0, centre + reach)
-
-
-@lru_cache(maxsize=32)
-def _kept_wide(name: str, questions: int, samples: int, seed: int) -> NDArray[np.float64]:
-    return _draw_counts(name, questions, samples, seed)[0].astype(np.float64)
-
-
-def _wide_counts(name: str, questions: int, samples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The counts as a product takes them; kept where they are small, which saves a trial of a large sweep most of its time."""
-    counts, added = _draw_counts(name, questions, samples, seed)
-    if questions * samples <= SMALL_DRAW:
-        return _kept_wide(name, questions, samples, seed), added
-    return counts.astype(np.float64), added
 
 
 def _intervals(draws: Mapping[Label, NDArray[np.float64]], level: float) -> dict[Label, tuple[float, float]]:

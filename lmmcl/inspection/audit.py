@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lmmcl.inspection.store_check import check_packs, check_steps
 from lmmcl.ledger import ASIDE, Ledger
 from lmmcl.ledger.index.view import damaged_segments
-from lmmcl.ledger.record import KINDS, RECORD, DamagedError, Record, decode_record
+from lmmcl.ledger.packs.packed_files import FOLDER as PACKS
+from lmmcl.ledger.packs.packed_files import SUFFIX
+from lmmcl.ledger.packs.packing import maintenance, rewrite
+from lmmcl.ledger.record import KINDS, RECORD
 from lmmcl.ledger.side_files import find_damaged, quarantine
 
 
@@ -64,54 +67,45 @@ def check_store(ledger: Ledger, *, repair: bool = False) -> Audit:
     """
     ledger.check_exists()
     audit = Audit(repaired=repair)
-    for kind in KINDS:
-        files = ledger.sizes(kind)
-        names = {f"{kind}/{name}" for name in files}
-        audit.bytes += sum(files.values())
-        folders = {name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{RECORD}")}
-        started = {name.rsplit("/", 1)[0] for name in names if name.endswith("/step.json")}
-        aside = {name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{ASIDE}")}
-        inside = {folder for folder in started if folder.rsplit("/", 1)[0] in folders | aside}  # uploads of a step
-        audit.unfinished += sorted((started | aside) - folders - inside)
-        for path in sorted(folders):
-            reasons = list(_damages(ledger, path))
-            audit.damages += [Damage(path, why) for why in reasons]
-            record = ledger.read(path)
-            if record and kind == "checkpoints" and not folders.issuperset(record["parents"]):
-                audit.orphans.append(path)
-            audit.records[record["kind"] if record else "unreadable"] += 1
-            audit.dropped += bool(record and not record.has_weights)
-            if reasons and repair:
-                ledger.quarantine(path)
-    for name, why in damaged_segments(ledger.files):
-        audit.damages.append(Damage(name, why))
-        if repair:
-            ledger.files.remove(name)
-    for name, why in find_damaged(ledger.files):
-        audit.damages.append(Damage(name, why))
-        if repair:
-            quarantine(ledger.files, name)
+    with maintenance(ledger) if repair else nullcontext():
+        _check_records(ledger, audit, repair=repair)
+        for name, why in damaged_segments(ledger.files):
+            audit.damages.append(Damage(name, why))
+            if repair:
+                ledger.files.remove(name)
+        for name, why in find_damaged(ledger.files):
+            audit.damages.append(Damage(name, why))
+            if repair:
+                quarantine(ledger.files, name)
     return audit
 
 
-def _damages(ledger: Ledger, path: str) -> Iterator[str]:
-    try:
-        record = Record(path, decode_record(ledger.files.read(f"{path}/{RECORD}")))
-    except FileNotFoundError:  # quarantined a moment ago, by a run
-        return
-    except ValueError as error:
-        yield f"{RECORD} {error}"
-        return
-    if not path.endswith(f"-{record['key']}"):
-        yield f"its record is of {record['key']}"
-    yield from _file_damages(ledger, record)
-
-
-def _file_damages(ledger: Ledger, record: Record) -> Iterator[str]:
-    for name in record.files:
-        try:
-            with ledger.opened(record.path, name, quarantine=False) as file:
-                if name == "step.json" and json.loads(file.read_text(encoding="utf-8"))["key"] != record["key"]:
-                    yield "step.json is of another step"
-        except DamagedError as error:
-            yield f"{name} {error.message}"
+def _check_records(ledger: Ledger, audit: Audit, *, repair: bool) -> None:
+    files = {f"{kind}/{name}": size for kind in (*KINDS, PACKS) for name, size in ledger.sizes(kind).items()}
+    packs = sorted(name for name in files if name.startswith(f"{PACKS}/") and name.endswith(SUFFIX))
+    audit.bytes = sum(files.values())
+    folders = {name.rsplit("/", 1)[0] for name in files if name.endswith(f"/{RECORD}")}
+    aside = {name.rsplit("/", 1)[0] for name in files if name.endswith(f"/{ASIDE}")}
+    damaged_packs = set()
+    found = list(check_steps(ledger, sorted(folders)))
+    for pack in check_packs(ledger, packs, files):
+        found += pack.steps
+        if pack.damage:
+            audit.damages.append(Damage(pack.name, pack.damage))
+        if pack.damage or any(step.damages for step in pack.steps):
+            damaged_packs.add(pack.name)
+    folders |= {step.path for step in found}
+    started = {name.rsplit("/", 1)[0] for name in files if name.endswith("/step.json")}
+    known = folders | aside
+    inside = {folder for folder in started if folder.rsplit("/", 1)[0] in known}  # uploads of a step
+    audit.unfinished = sorted((started | aside) - folders - inside)
+    for step in sorted(found, key=lambda step: (KINDS.index(step.path.split("/")[0]), step.path)):
+        audit.damages += [Damage(step.path, why) for why in step.damages]
+        if step.path.startswith("checkpoints/") and not folders.issuperset(step.parents):
+            audit.orphans.append(step.path)
+        audit.records[step.kind] += 1
+        audit.dropped += not step.has_weights
+        if step.damages and repair:
+            ledger.quarantine(step.path)
+    for name in sorted(damaged_packs) if repair else ():
+        rewrite(ledger, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Lease, Leases
 from lmmcl.ledger.node import bytes_in
 from lmmcl.ledger.owners import STALE
+from lmmcl.ledger.packs.packing import maintenance
 from lmmcl.ledger.record import WEIGHTS
 from lmmcl.ledger.stale_files import stale_files
 from lmmcl.reports import formatting
@@ -83,7 +85,8 @@ def collect_garbage(
         path for name in keep for path in _with_parents(ledger.checkpoint(name))
     }
     mine = None if everything else {step.path for step in steps.values() if isinstance(step, CheckpointStep)}
-    _free_weights(ledger, freed, needed, mine, dry_run=dry_run)
+    with nullcontext() if dry_run else maintenance(ledger):  # a record that is being packed must not change
+        _free_weights(ledger, freed, needed, mine, dry_run=dry_run)
     _free_runs(ledger, freed, {*living, *ledger.being_written()}, walked, everything=everything, dry_run=dry_run)
     freed.abandoned |= {_name(ledger, folder): bytes_in(folder) for folder in stale_files(ledger)}
     if not dry_run:

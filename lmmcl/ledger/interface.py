@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lmmcl.ledger.node import Node
+from lmmcl.ledger.packs.packed_files import PackedFiles
 from lmmcl.ledger.record import Record
 from lmmcl.ledger.store import Store
 from lmmcl.steps import Step
@@ -24,6 +25,10 @@ class LedgerAccess(Protocol):
     @property
     def files(self) -> Store:
         """The files of the store."""
+
+    @property
+    def packs(self) -> PackedFiles:
+        """What is in packs."""
 
     @property
     def node(self) -> Node:

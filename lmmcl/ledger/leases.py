@@ -35,6 +35,8 @@ NOTE_SECONDS = 5.0
 """A claim is renewed this soon where its owner has something new to say."""
 
 FORGOTTEN = 24 * 3600.0
+MAINTENANCE = "maintenance"
+"""Claimed, like a step, by what packs, unpacks or repairs a store or drops weights of it: one at a time."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Leases:
         keys = [
             name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.matches(f"{FOLDER}/*.json")
         ]
-        leases = self._each(self.owner, keys)
+        leases = self._each(self.owner, [key for key in keys if key != MAINTENANCE])
         return {key: claim for key, claim in leases if claim is not None}
 
     def _each(self, do: Any, keys: list[str]) -> list[tuple[str, Any]]:

@@ -8,6 +8,8 @@ The store is a local folder, NFS, or any fsspec URI (`s3://bucket/folder`). A st
 system this is renamed into place whole, on an object store the record is uploaded last, after files in a folder of
 their own. So a half-written step is never taken for done, and of two that computed the same step one stays, whole.
 
+Steps of finished trials are packed by checkpoint (`lmmcl.ledger.packs`); what lies in a pack is read as if it lay in its folder.
+
 A record holds size and SHA-256 of each file, and ends with that of itself; one that was cut or changed is none. A file is
 held to its record when it is opened; one that differs is reported, and the record quarantined (`record.damaged.json`), so that
 the next run computes the step again.
@@ -29,16 +31,15 @@ from typing import Any
 from lmmcl.errors import UserError, unknown
 from lmmcl.ledger.node import Node
 from lmmcl.ledger.owners import is_written, key_of
+from lmmcl.ledger.packs.packed_files import PackedFiles
 from lmmcl.ledger.pending_record import PendingRecord, private_folder, private_folders, publish, staged_whole
-from lmmcl.ledger.reading import lines, opened
-from lmmcl.ledger.record import RECORD, WEIGHTS, Record, decode_record, encode_record
+from lmmcl.ledger.reading import lines, opened, recorded_paths
+from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, Record, decode_record, encode_record
 from lmmcl.ledger.side_files import encode
 from lmmcl.ledger.stale_files import tidy, tidy_node
 from lmmcl.ledger.store import Store, full, local_path, met_no_room
 from lmmcl.models import get_model
 from lmmcl.steps import Recorded, Step
-
-ASIDE = "record.damaged.json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Ledger:
     def files(self) -> Store:
         """The files of the store."""
         return Store(self.store)
+
+    @cached_property
+    def packs(self) -> PackedFiles:
+        """What is in packs."""
+        return PackedFiles(self.files)
 
     @cached_property
     def node(self) -> Node:
@@ -113,8 +119,15 @@ class Ledger:
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None; one that was cut or changed is none."""
         try:
+            record = self._single(path) or self.packs.record(path)
+            return self._single(path) if record is None and self.is_local else record  # perhaps unpacked a moment ago
+        except ValueError:
+            return None
+
+    def _single(self, path: str) -> Record | None:
+        try:
             return Record(path, decode_record(self.files.read(f"{path}/{RECORD}")))
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return None
 
     def has_usable(self, step: Step) -> bool:
@@ -178,8 +191,12 @@ class Ledger:
 
     def quarantine(self, path: str) -> None:
         """Take a record for none from now on; kept as `record.damaged.json` beside the files."""
-        with suppress(FileNotFoundError):  # another process has seen it too
+        with suppress(FileNotFoundError):  # packed, or another process has seen it too
             self.files.move(f"{path}/{RECORD}", f"{path}/{ASIDE}")
+        if self.packs.holds(path):
+            self.files.create(
+                f"{path}/{ASIDE}", b""
+            )  # the pack stays as it is; a record with this beside it counts as none
 
     def drop_weights(self, path: str) -> int:
         """Delete the weights of the step in `path`; its record stays, and says so. Returns bytes freed."""
@@ -219,7 +236,7 @@ class Ledger:
 
     def paths(self, kind: str = "checkpoints") -> list[str]:
         """Folders of all finished steps below `checkpoints`, `scores` or `probes`, sorted."""
-        return [name.removesuffix(f"/{RECORD}") for name in self.files.matches(f"{kind}/**/{RECORD}")]
+        return recorded_paths(self, kind)
 
     def checkpoint_paths(self, wanted: str) -> list[str]:
         """Folders of the checkpoints whose key (or a beginning of it), label or folder name is `wanted`."""

@@ -88,7 +88,8 @@ def private_folders(ledger: LedgerAccess) -> list[Path]:
 def publish(ledger: LedgerAccess, step: Step, folder: Path) -> Record:
     """Move a private folder that holds a record into its place; when another was first, keep that one."""
     if ledger.is_local:
-        _rename(ledger, step, folder)
+        if not (ledger.packs.holds(step.path) and ledger.has_usable(step)):
+            _rename(ledger, step, folder)
     elif not ledger.has_usable(step):
         _upload(ledger, step, folder)
     record = ledger.find(step)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.ledger.interface import LedgerAccess
-from lmmcl.ledger.record import WEIGHTS, DamagedError, DroppedError, Record, find_mismatch, home_of
+from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, DamagedError, DroppedError, Record, find_mismatch, home_of
 from lmmcl.ledger.store import full, is_full
 
 
@@ -32,9 +32,44 @@ def opened(ledger: LedgerAccess, path: str, name: str, *, quarantine: bool) -> I
         return
     # In a copy of an object store the files lie in a folder of their own, as they do there.
     local = ledger.files.at(f"{record.folder if record else home}/{inner}")
-    if record and inner in record.files:
-        _verify(ledger, home, inner, local, record.files[inner], quarantine)
+    checksum = record.files.get(inner) if record else None
+    why = find_mismatch(local, checksum) if checksum else None
+    content = None if record is None or local.exists() else _packed(ledger, record, inner, quarantine)
+    if content is not None:
+        with _extracted(ledger, local.name, content) as extracted:
+            if checksum:
+                _verify(ledger, home, inner, extracted, checksum, quarantine)
+            yield extracted
+        return
+    if why is not None:
+        raise _damaged(ledger, home, inner, why, quarantine)
     yield local
+
+
+def _packed(ledger: LedgerAccess, record: Record, name: str, quarantine: bool) -> bytes | None:
+    """A file of a pack, or None where there is none; raises DamagedError, as `_verify` does."""
+    if name.endswith(WEIGHTS):
+        return None
+    try:
+        return ledger.packs.read(f"{record.folder}/{name}")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _damaged(ledger, record.path, name, str(error), quarantine) from error
+
+
+@contextmanager
+def _extracted(ledger: LedgerAccess, name: str, content: bytes) -> Iterator[Path]:
+    room = ledger.node.make_temp_dir("lmmcl-read-")
+    try:
+        (room / name).write_bytes(content)
+        yield room / name
+    except OSError as error:
+        if is_full(error):
+            raise full(room, ledger.store) from error
+        raise
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 @contextmanager
@@ -47,8 +82,7 @@ def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, 
         # Weights are read by every stage and evaluation after; a check wants what the store holds.
         at = record.fields.get("at") if record and checksum and name.endswith(WEIGHTS) and quarantine else None
         if not (at and checksum and _copied(ledger, at, name, local, checksum)):
-            with suppress(FileNotFoundError):
-                ledger.files.get(f"{record.folder if record else home}/{name}", local)
+            _download(ledger, record, home, name, local, quarantine)
             if checksum:
                 _verify(ledger, home, name, local, checksum, quarantine)
             if at:
@@ -60,6 +94,16 @@ def _fetched(ledger: LedgerAccess, record: Record | None, home: str, name: str, 
         raise
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _download(ledger: LedgerAccess, record: Record | None, home: str, name: str, local: Path, quarantine: bool) -> None:
+    """Fetch a file, or take it from its pack; where there is neither, none is written."""
+    try:
+        ledger.files.get(f"{record.folder if record else home}/{name}", local)
+    except FileNotFoundError:
+        content = _packed(ledger, record, name, quarantine) if record else None
+        if content is not None:
+            local.write_bytes(content)
 
 
 def _copied(ledger: LedgerAccess, at: str, name: str, local: Path, checksum: Mapping[str, Any]) -> bool:
@@ -81,13 +125,17 @@ def _verify(
 ) -> None:
     """Hold a file to what its record says of it."""
     why = find_mismatch(local, checksum)
-    if why is None:
-        return
+    if why is not None:
+        raise _damaged(ledger, path, name, why, quarantine)
+
+
+def _damaged(ledger: LedgerAccess, path: str, name: str, why: str, quarantine: bool) -> DamagedError:
+    """The error of a file that is not what its record says, whose record is put aside where that is asked for."""
     remedy = ""
     if quarantine:
         ledger.quarantine(path)
         remedy = "; its record was quarantined, and the next run of its sweep recomputes the step"
-    raise DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
+    return DamagedError(f"{why}{remedy}", file=f"{ledger.store}/{path}/{name}")
 
 
 def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
@@ -95,9 +143,10 @@ def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
     record = ledger.read(path)
     if record is None:
         return []
-    content = b""
-    with suppress(FileNotFoundError):
+    try:
         content = ledger.files.read(f"{record.folder}/{name}")
+    except FileNotFoundError:
+        content = _packed(ledger, record, name, quarantine=False) or b""
     checksum = record.files.get(name)
     if checksum and checksum["sha256"] != hashlib.sha256(content).hexdigest():
         raise DamagedError(
@@ -106,3 +155,13 @@ def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
             file=f"{ledger.store}/{record.folder}/{name}",
         )
     return [json.loads(line) for line in content.decode().splitlines() if line]
+
+
+def recorded_paths(ledger: LedgerAccess, kind: str) -> list[str]:
+    """See `Ledger.paths`."""
+    names = ledger.files.matches(f"{kind}/**/{RECORD}")
+    single = {name.removesuffix(f"/{RECORD}") for name in names}
+    packed = set(ledger.packs.paths(kind)) - single
+    if packed:
+        packed -= {name.removesuffix(f"/{ASIDE}") for name in ledger.files.matches(f"{kind}/**/{ASIDE}")}
+    return sorted(single | packed)

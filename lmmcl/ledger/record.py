@@ -12,6 +12,8 @@ from typing import Any
 from lmmcl.errors import UserError
 
 RECORD = "record.json"
+ASIDE = "record.damaged.json"
+"""A record that was quarantined."""
 WEIGHTS = ".safetensors"
 KINDS = ("checkpoints", "scores", "probes")
 """The folders of a store that hold steps."""

@@ -1,6 +1,7 @@
 """Small files beside the records, sealed like them: decisions of searches, verdicts, why trials failed, sweeps as understood.
 
-    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json · <store>/judgements/…/*.json
+    <store>/searches/…/*.json · <store>/failures/*.txt · <store>/reports/<sweep>/sweep.json, origin.txt ·
+    <store>/judgements/…/*.json
 
 None of them is a result. One that was cut or changed counts as missing, which is said once; a run writes it again.
 """
@@ -17,9 +18,11 @@ from typing import Any
 from lmmcl.ledger.record import DamagedError, seal_json, unseal_json
 from lmmcl.ledger.store import Store
 
-PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "judgements/*/*.json")
+PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "reports/*/origin.txt", "judgements/*/*.json")
 ASIDE = ".damaged"
 _TEXT_SEAL = re.compile(r"\n--- sha256 ([0-9a-f]{64}) ---\n?\Z")
+_DAMAGED_SEAL = re.compile(r"---[^\n]*[0-9a-f]{30}|sha256[^\n]*[0-9a-f]{30}|[0-9a-f]{30}[^\n]*---")
+"""What is left of a checksum in which a few characters were changed."""
 
 log = logging.getLogger("lmmcl")
 
@@ -52,6 +55,8 @@ def read_text(files: Store, name: str) -> str | None:
         raise damaged(files, name, "is not valid text") from error
     seal = _TEXT_SEAL.search(text)
     if seal is None:
+        if _DAMAGED_SEAL.search(text[-90:]):
+            raise damaged(files, name, "has a damaged checksum")
         return text
     if hashlib.sha256(text[: seal.start()].encode()).hexdigest() != seal[1]:
         raise damaged(files, name, "does not match its checksum")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
+from lmmcl.ledger.packs.listing import name_pattern, tag_of, walk_files
 from lmmcl.masking import mask
 
 PATIENCE = BackOff(longest=32.0, retries=6)
@@ -90,13 +90,18 @@ class Store:
         """The path of a file; of local stores alone."""
         return Path(self.root, name)
 
-    def exists(self) -> bool:
-        """Whether there is anything here, or at least a folder."""
-        return bool(self._patiently(self.fs.exists, self.root))
+    def exists(self, name: str = "") -> bool:
+        """Whether there is a file or folder of that name; without one, whether there is such a store."""
+        path = f"{self.root}/{name}" if name else self.root
+        return Path(path).exists() if self.is_local else bool(self._patiently(self.fs.exists, path))
 
-    def read(self, name: str) -> bytes:
-        """All of a file; raises FileNotFoundError."""
-        content: bytes = self._patiently(self.fs.cat_file, f"{self.root}/{name}")
+    def read(self, name: str, *, size: int | None = None) -> bytes:
+        """A file, or at most its first `size` bytes; raises FileNotFoundError."""
+        if self.is_local:
+            with self.at(name).open("rb") as file:
+                return file.read(-1 if size is None else size)
+        part = {} if size is None else {"start": 0, "end": size}
+        content: bytes = self._patiently(lambda: self.fs.cat_file(f"{self.root}/{name}", **part))
         return content
 
     def write(self, name: str, content: bytes) -> None:
@@ -185,17 +190,19 @@ class Store:
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
         root = f"{self.root}/{folder}".rstrip("/")
-        files = self._patiently(lambda: self.fs.find(root, detail=True))
-        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in files.items()}
+        if self.is_local:
+            return {entry.path[len(root) + 1 :]: entry.stat().st_size for entry in walk_files(root)}
+        found = self._patiently(lambda: self.fs.find(root, detail=True))
+        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
 
-    def stamps(self, folder: str, ending: str) -> dict[str, str]:
+    def stamps(self, folder: str, ending: str | tuple[str, ...]) -> dict[str, str]:
         """Of the files below `folder` whose names end like this: size and tag (or time of change), by their whole names.
 
         Of a store that is elsewhere: one listing. A file that is written again has another stamp.
         """
         files = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
         return {
-            str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{_tag(about)}"
+            str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{tag_of(about)}"
             for name, about in files.items()
             if str(name).endswith(ending)
         }
@@ -213,9 +220,14 @@ class Store:
         fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
         depth = None if "**" in parts else len(parts) - fixed
         folder = "/".join([self.root, *parts[:fixed]])
-        paths = self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
-        names = (str(path).removeprefix(f"{self.root}/") for path in paths)
-        return sorted(name for name in names if _pattern(pattern).fullmatch(name))
+        found = (
+            [entry.path for entry in walk_files(folder, depth=depth)]
+            if self.is_local
+            else self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
+        )
+        names = (str(path).removeprefix(f"{self.root}/") for path in found)
+        fits = name_pattern(pattern).fullmatch
+        return sorted(name for name in names if fits(name))
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call; an object store that is away is waited for, then StoreError is raised."""
@@ -244,17 +256,6 @@ def local_path(store: str) -> Path | None:
     if store.startswith("file://"):
         return Path(unquote(store.removeprefix("file://").removeprefix("localhost")))
     return None if "://" in store else Path(store)
-
-
-def _tag(about: Mapping[str, Any]) -> Any:
-    """What an object store says of a file that is other when it was written again."""
-    names = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "mtime", "created")
-    return next((about[name] for name in names if about.get(name)), None)
-
-
-def _pattern(pattern: str) -> re.Pattern[str]:
-    text = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
-    return re.compile(text, re.DOTALL)
 
 
 def _is_away(error: Exception) -> bool:

@@ -13,6 +13,8 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.named_store import STORE_VARIABLE
+from lmmcl.ledger.packs.packed_files import FOLDER as PACKS
+from lmmcl.ledger.record import KINDS
 from lmmcl.ledger.store import local_path
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -46,7 +48,7 @@ def store_state(sweep: Sweep, ledger: Ledger, view: RecordView | None = None) ->
 
     `view` is of the same ledger, where somebody has looked into it already, or will.
     """
-    is_new = ledger.is_local and not ledger.files.at("checkpoints").is_dir()
+    is_new = ledger.is_local and not _is_store(ledger.files.at(""))
     # The first missing step decides, so that a look into a store costs little.
     finished = () if not is_new and _is_finished(sweep, ledger, view) else tuple(_finished(sweep, ledger))
     return StoreState(ledger.store, is_new, finished)
@@ -75,8 +77,13 @@ def _neighbours(sweep: Sweep, ledger: Ledger) -> list[Path]:
     folders = [named.expanduser()] if named else []
     for root in dict.fromkeys(folder.resolve() for folder in roots):
         folders += _folders(root)
-    stores = dict.fromkeys(folder.resolve() for folder in folders if (folder / "checkpoints").is_dir())
+    stores = dict.fromkeys(folder.resolve() for folder in folders if _is_store(folder))
     return [folder for folder in stores if own is None or folder != own.resolve()]
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether something is recorded in a folder."""
+    return any((folder / name).is_dir() for name in (KINDS[0], PACKS))
 
 
 def _folders(root: Path) -> list[Path]:

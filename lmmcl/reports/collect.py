@@ -50,11 +50,13 @@ def collect_results(
     failures: Mapping[str, str] | None = None,
     *,
     last_only: bool = False,
+    shown_only: bool = False,
     view: RecordView | None = None,
 ) -> SweepResults:
     """`collect`, of a sweep that is resolved already.
 
-    With `last_only` a stage before the last has no intervals and cells: a table does not show them, and they take the most time.
+    With `last_only` a stage before the last has no intervals and cells: a table does not show them, and they take the most time;
+    with `shown_only` other measures than those of tables and pages have none.
     `view` is of the same ledger, where somebody has looked into it already.
     """
     sweep, ledger, read = context.sweep, context.ledger, Reading(context.ledger, view)
@@ -65,7 +67,8 @@ def collect_results(
     read.prefetch(wanted.values())
     walks = context.progress
     trials = [
-        trial_result(trial, read, walks, error=failures.get(trial.key), last_only=last_only) for trial in sweep.trials
+        trial_result(trial, read, walks, error=failures.get(trial.key), last_only=last_only, shown_only=shown_only)
+        for trial in sweep.trials
     ]
     recorded, notes = read.recorded(wanted.values())
     return SweepResults(
@@ -105,16 +108,18 @@ def trial_result(
     *,
     error: str | None = None,
     last_only: bool = False,
+    shown_only: bool = False,
 ) -> TrialResult:
     """One trial: its stages up to the first that lacks a score, or that ended it; `walks` are those of its sweep.
 
-    With `last_only` the last stage alone has intervals and cells.
+    With `last_only` the last stage alone has intervals and cells, with `shown_only` the measures of tables and pages alone.
     """
     read = ledger if isinstance(ledger, Reading) else Reading(ledger, SingleReads(ledger))
     walk = (walks or SweepProgress(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
     last = matrix.stages[-1:]
-    intervals = matrix.all_intervals(last if last_only else matrix.stages)
+    names = MEASURES if shown_only else None
+    intervals = matrix.all_intervals(last if last_only else matrix.stages, names=names)
     stages = [_stage_result(walk, number, matrix, read, intervals.get(number)) for number in matrix.stages]
     finished = len(stages) == len(walk.stages) and not (error and _lacks_probes(walk, read))
     state: State = ("stopped" if walk.stopped else "done") if finished else "failed" if error else "partial"
@@ -127,7 +132,7 @@ def trial_result(
         stages=stages,
         state=state,
         error=error if state == "failed" else None,
-        draws={name: draw for name, draw in matrix.draws().items() if name in RESAMPLED} if stages else {},
+        draws=matrix.draws(names=RESAMPLED) if stages else {},
         stopped=walk.stopped,
         bound=trial.bound,
     )

@@ -60,7 +60,7 @@ def _cell(place: tuple[str, str], benchmarks: Sequence[str], number: int, matrix
     asked = [name for name in benchmarks if matrix.has(number, name) and matrix.has(0, name)]
     if not asked:
         return Cell(*place, None, None, None, ())
-    now, base = matrix.score_draws(number), matrix.score_draws(0)
+    now, base = matrix.score_draws(number, names=asked), matrix.score_draws(0, names=asked)
     change = float(np.mean([matrix.score(number, name) - matrix.score(0, name) for name in asked]))
     low, high = np.quantile(np.mean([now[name] - base[name] for name in asked], axis=0), (0.025, 0.975))
     return Cell(*place, change, float(low), float(high), tuple(asked))

@@ -105,7 +105,7 @@ def _show_again(
     started: float,
 ) -> None:
     """The table of a sweep that is recorded whole, and whose page and MLflow show it as it is."""
-    results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, view=view)
+    results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, shown_only=True, view=view)
     print_table(results, console)
     lines = [
         f"0 steps computed, {results.recorded} recorded before; {time.monotonic() - started:.0f} s",

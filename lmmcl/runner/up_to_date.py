@@ -15,7 +15,8 @@ from typing import Any
 from lmmcl.atomic_files import write_text
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
-from lmmcl.ledger.index.view import RecordView, local_stamp
+from lmmcl.ledger.index.view import RecordView
+from lmmcl.ledger.packs.listing import local_stamp
 from lmmcl.reports.failures import kept_failures
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states

@@ -13,6 +13,8 @@ from made import write_sweep
 
 import lmmcl
 from lmmcl.errors import UserError
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.packs.packing import unpack
 
 SWEEP = """
 name: small
@@ -121,6 +123,7 @@ def test_a_damaged_file_of_answers_is_an_error(finished: tuple[Path, Path], tmp_
     file, store = finished
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
+    unpack(Ledger(str(copy)))
     damaged = next(copy.glob("scores/*/*/colour-*/samples.jsonl"))
     damaged.write_text(damaged.read_text().replace("a", "b"))
     with pytest.raises(UserError, match=r"samples\.jsonl"):

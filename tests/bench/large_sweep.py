@@ -2,7 +2,7 @@
 
     python tests/bench/large_sweep.py [--trials 1000] [--repeats 3] [--baseline WORKTREE] [--keep FOLDER]
 
-Each build fills a store of its own (5 stages, 13 benchmarks of 200 questions), since their keys may differ; commands are
+Each build fills (and packs) a store of its own (5 stages, 13 benchmarks of 200 questions), since their keys may differ; commands are
 alternated. `first` is the first command on a store without an index, which it writes. Prints a table and one JSON object.
 """
 
@@ -63,6 +63,8 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
         if not (place / "store").exists():
             place.mkdir(parents=True, exist_ok=True)
             python(["-c", FILL, str(trials), str(place)], root, folder=place)
+            if (root / "lmmcl" / "ledger" / "packs").exists():  # as a run leaves it
+                lmmcl(["ledger", "pack", "--store", "store"], root, folder=place)
         found[side]["first"].append(run("plan", root, place))
     for name in COMMANDS:
         for _ in range(repeats):

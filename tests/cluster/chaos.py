@@ -175,9 +175,7 @@ class Victim:
 
     def is_done(self) -> bool:
         """Whether there is nothing left to disturb."""
-        return self.ledger.is_local and all(
-            (self.store / step.path / "record.json").exists() for step in self.sweep.steps.values()
-        )
+        return self.ledger.is_local and all(self.ledger.has(step) for step in self.sweep.steps.values())
 
     def strike(
         self,

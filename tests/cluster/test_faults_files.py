@@ -13,6 +13,7 @@ import pytest
 from chaos import EVERY, PATIENCE, UPDATES, Table, Victim, chance
 from s3 import damage
 
+from lmmcl.ledger.packs.packing import unpack
 from lmmcl.steps import Finetune
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -24,6 +25,7 @@ def test_files_that_were_damaged_are_found_and_computed_again_in_the_same_run(
     victim = Victim(tmp_path)
     first = victim.start("--inline")
     assert first.wait(PATIENCE) == 0, first.output
+    unpack(victim.ledger)
     steps = list(victim.sweep.steps.values())
     hit = chance("files").sample([step for step in steps if isinstance(step, Finetune)], 4)
     asked = [step for step in steps if step.kind == "evaluate" and step.parents[0] in hit]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -22,13 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 NODE = "ray: {address: auto}\ndriver: {resources: {head: 0.001}}\n"
 
 
-def recorded(ledger: Ledger) -> dict[str, int]:
-    """When each finished step was recorded, in nanoseconds, by its folder."""
+def recorded(ledger: Ledger) -> dict[str, str]:
+    """The record of each finished step, by its folder; of one that is computed again the seconds are others."""
     folders = [folder for kind in ("checkpoints", "scores") for folder in ledger.paths(kind)]
-    return {folder: (Path(ledger.store) / folder / "record.json").stat().st_mtime_ns for folder in folders}
+    return {folder: json.dumps(record.fields) for folder in folders if (record := ledger.read(folder))}
 
 
-def stopped_midway(head: Head, job: Begun, store: Path, named: str) -> dict[str, int]:
+def stopped_midway(head: Head, job: Begun, store: Path, named: str) -> dict[str, str]:
     """Stop a job by `ray job stop` after its third checkpoint; returns what was recorded by then."""
     job.wait_until(lambda: len(Ledger(str(store)).paths()) >= 3, 900)
     [name] = re.findall(named, job.output)
@@ -39,7 +40,7 @@ def stopped_midway(head: Head, job: Begun, store: Path, named: str) -> dict[str,
     return recorded(Ledger(str(store)))
 
 
-def all_done(steps: dict[str, Step], store: Path, before: dict[str, int]) -> bool:
+def all_done(steps: dict[str, Step], store: Path, before: dict[str, str]) -> bool:
     """Whether every step is recorded, the ones of `before` untouched, and `before` was not all of them."""
     now = recorded(Ledger(str(store)))
     assert {folder: now[folder] for folder in before} == before, "a finished step is not computed again"

@@ -13,6 +13,8 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, run, told  # noqa: F401
 
 from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.packs.packed_files import pack_of
+from lmmcl.ledger.packs.packing import unpack
 from lmmcl.steps import Finetune
 
 SWEEP = SEARCH.replace("[counting, clock, birds]", "[counting, clock]").replace("[colour, shape]", "[colour]").replace(
@@ -21,8 +23,8 @@ SWEEP = SEARCH.replace("[counting, clock, birds]", "[counting, clock]").replace(
 MADE_ANEW = ("reports/small/index.html", "reports/small/tradeoff.png", "reports/small/shown.json")
 
 
-@pytest.fixture
-def store(tmp_path: Path, pretence: Pretence) -> Path:  # noqa: F811
+@pytest.fixture(params=["single files", "packs"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, pretence: Pretence) -> Path:  # noqa: F811
     """A finished sweep with one stopped and one failed trial."""
 
     def breaks(step: Any) -> None:
@@ -35,8 +37,11 @@ def store(tmp_path: Path, pretence: Pretence) -> Path:  # noqa: F811
     folder = tmp_path / "store"
     for name in MADE_ANEW:
         (folder / name).write_bytes(b"<html>")
+    records = {"packs"} if request.param == "packs" else {"checkpoints", "scores"}
+    if request.param == "single files":
+        unpack(Ledger(str(folder)))
     kinds = {path.relative_to(folder).parts[0] for path in files(folder)}
-    assert kinds >= {"checkpoints", "scores", "searches", "failures", "reports"}
+    assert kinds >= {"searches", "failures", "reports"} | records
     return folder
 
 
@@ -75,7 +80,8 @@ def test_a_flipped_byte_anywhere_gives_no_traceback_and_no_wrong_number(store: P
         lmmcl("status", sweep, "--store", store)
         audit = check_store(Ledger(str(store)))
         if name not in MADE_ANEW:
-            assert [each.path for each in audit.damages if name.startswith(each.path)], f"{name}: {damaged!r}"
+            found = [each.path for each in audit.damages if name.startswith(each.path) or name == pack_of(each.path)]
+            assert found, f"{name}: {damaged!r}"
         file.write_bytes(content)
     assert not check_store(Ledger(str(store))).damages
 

@@ -20,6 +20,8 @@ from hub_server.server import HubServer
 from models.walk_table import walking
 from models.walk_type import checkpoint
 
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.packs.packing import unpack
 from lmmcl.models import get_model, model_names
 from lmmcl.models.hub import HubModel
 
@@ -110,6 +112,7 @@ def test_a_sweep_names_a_model_by_its_id(hub: HubServer, command: Command, folde
     assert "0 steps computed, 4 recorded before" in second["output"]
     assert hub.requests == []
 
+    unpack(Ledger(store))
     step = json.loads(next(Path(store).glob("checkpoints/*/0-base-*/step.json")).read_text())
     dialogues = {"dialogues": 2} if family in READ_OTHERWISE else {}
     assert step["model"] == {"hub": name, "revision": commit, **dialogues}
@@ -161,6 +164,7 @@ def test_a_short_name_without_a_revision_walks_from_the_hub(
     hub.requests.clear()
     assert "0 steps computed, 4 recorded before" in command({"run": words})["output"]
     assert hub.requests == []
+    unpack(Ledger(store))
     step = json.loads(next(Path(store).glob("checkpoints/*/0-base-*/step.json")).read_text())
     assert (step["model"]["name"], step["model"]["revision"]) == (name, commit_of(name))
     exported = str(folder / "exported" / name)

@@ -55,11 +55,27 @@ def test_every_wanted_step_is_recorded_and_nothing_else_is_left(sweep: Path, sto
     assert not list((store / "runs").iterdir())
 
 
+def written(store: Path) -> dict[Path, int]:
+    """When the files of checkpoints and of packs were written."""
+    files = [file for folder in ("checkpoints", "packs") for file in (store / folder).rglob("*") if file.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_a_finished_trial_is_few_files(sweep: Path, store: Path) -> None:
+    trials = load_sweep(sweep).trials
+    folders = ("checkpoints", "scores", "probes", "packs")
+    files = [file for folder in folders for file in (store / folder).rglob("*") if file.is_file()]
+    assert (
+        len(files)
+        == len({step for trial in trials for step in trial.steps().values() if step.kind == "finetune"}) * 2 + 1
+    )
+
+
 def test_the_same_command_again_computes_nothing(sweep: Path, store: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")}
+    before = written(store)
     again = run(sweep, store)
     assert "0 steps computed" in again.output
-    assert {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")} == before
+    assert written(store) == before and {file.suffix for file in before} == {".safetensors", ".zip"}
 
 
 def test_one_more_learning_rate_computes_only_its_own_trials(sweep: Path, store: Path) -> None:
@@ -88,7 +104,7 @@ def test_the_report_holds_every_trial_with_its_stages_measures_and_intervals(swe
 def test_the_report_agrees_with_the_sample_files(sweep: Path, store: Path) -> None:
     trial = load_sweep(sweep).trials[0]
     step = next(each for each in trial.stages[2].evaluations if each.benchmark.name == "colour")
-    rows = [json.loads(line) for line in (store / step.path / "samples.jsonl").read_text().splitlines()]
+    rows = Ledger(str(store)).read_lines(step.path, "samples.jsonl")
     shown = next(each for each in report(sweep, store)["trials"] if each["name"] == trial.name)
     assert shown["stages"][2]["scores"]["colour"] == pytest.approx(100 * sum(row["score"] for row in rows) / len(rows))
     assert {"question", "references", "prediction", "score"} <= set(rows[0])
@@ -120,9 +136,7 @@ def test_an_exported_checkpoint_answers_as_the_evaluated_one_did(sweep: Path, st
     benchmarks = [step.benchmark for step in stage.evaluations]
     answered = score_benchmarks(model, processor, benchmarks, limit=8, batch_size=4)
     for step in stage.evaluations:
-        recorded = [
-            json.loads(line)["prediction"] for line in (store / step.path / "samples.jsonl").read_text().splitlines()
-        ]
+        recorded = [row["prediction"] for row in Ledger(str(store)).read_lines(step.path, "samples.jsonl")]
         assert [sample.prediction for sample in answered[step.benchmark.name]] == recorded
 
 

@@ -8,6 +8,8 @@ from made import write_sweep
 from pretended import Pretence, pretence, run  # noqa: F401 - a fixture
 
 from lmmcl.config.sweep import load_sweep
+from lmmcl.ledger import Ledger
+from lmmcl.ledger.packs.packed_files import pack_of
 
 SAID = "(up to date)"
 
@@ -39,10 +41,11 @@ def test_what_was_changed_or_lost_is_made_good(tmp_path: Path, pretence: Pretenc
     (folder / "shown.json").write_text("{")
     assert SAID not in run(sweep).stdout
     step = list(load_sweep(sweep).steps.values())[-1]
-    record = tmp_path / "store" / step.path / "record.json"
-    record.write_bytes(record.read_bytes())
+    ledger = Ledger(str(tmp_path / "store"))
+    pack = ledger.files.at(pack_of(step.path) or "")
+    pack.write_bytes(pack.read_bytes())
     assert SAID not in run(sweep).stdout, "a record was written again: what the page shows may be other"
-    record.unlink()
-    assert SAID not in run(sweep).stdout and record.is_file()
+    ledger.quarantine(step.path)
+    assert not ledger.has(step) and SAID not in run(sweep).stdout and ledger.has(step)
     assert SAID not in run(sweep, "--set", "description=other").stdout, "the sweep says something else of itself"
     assert SAID in run(sweep, "--set", "description=other").stdout

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,11 @@ from functools import cached_property
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.index.segment import FOLDER, SUFFIX, Segment, compact, decode_segment, encode_segment
+from lmmcl.ledger.index.stamps import Stamps, is_packed
 from lmmcl.ledger.interface import LedgerAccess
-from lmmcl.ledger.record import KINDS, RECORD, Record
+from lmmcl.ledger.packs.packed_files import Pack, pack_of
+from lmmcl.ledger.reading import recorded_paths
+from lmmcl.ledger.record import KINDS, Record
 from lmmcl.ledger.store import Store
 from lmmcl.steps import Step
 
@@ -40,8 +42,9 @@ class RecordView:
         self._ledger = ledger
         self._read: dict[str, tuple[str, Record] | None] = {}
         """What was read from the store itself, with its stamp; None for records that cannot be used."""
-        self._stamps: dict[str, str | None] = {}
+        self._stamps = Stamps(ledger)
         self._written: set[str] = set()
+        self._last_pack: tuple[str, Pack | None] | None = None
 
     def find(self, step: Step) -> Record | None:
         """The record of `step`, or None when it has not been computed."""
@@ -50,14 +53,14 @@ class RecordView:
     def has(self, step: Step) -> bool:
         """Whether `step` has been computed."""
         path = step.path
-        stamp = self._stamp(path)
+        stamp = self._stamps.of(path)
         if stamp is None:
             return False
         return self._segment(path, stamp) is not None or self._individual(path, stamp) is not None
 
     def read(self, path: str) -> Record | None:
         """The record in the folder `path` below the store, or None; one that was cut or changed is none."""
-        stamp = self._stamp(path)
+        stamp = self._stamps.of(path)
         if stamp is None:
             return None
         segment = self._segment(path, stamp)
@@ -66,38 +69,55 @@ class RecordView:
     def prefetch(self, steps: Iterable[Step]) -> None:
         """Read what is recorded of `steps` and not in the index, side by side; in a folder they are read when asked for."""
         if not self._ledger.is_local:
-            stamps = {path: self._stamp(path) for path in dict.fromkeys(step.path for step in steps)}
+            stamps = {path: self._stamps.of(path) for path in dict.fromkeys(step.path for step in steps)}
             self._fetch({path: stamp for path, stamp in stamps.items() if stamp is not None})
+
+    def is_packed(self, step: Step) -> bool:
+        """Whether the record of `step`, if there is one, is in a pack."""
+        stamp = self._stamps.of(step.path)
+        return stamp is not None and is_packed(stamp)
 
     def fingerprint(self, steps: Iterable[Step]) -> str | None:
         """A hash of what is recorded of `steps`, other when any record was written again; None where one has no record."""
         digest = hashlib.sha256()
-        for path in sorted(step.path for step in steps):
-            if (stamp := self._stamp(path)) is None:
+        for step in sorted(steps, key=lambda step: step.path):
+            path = step.path
+            if (stamp := self._stamps.of(path)) is None or not self.has(step):
                 return None
             digest.update(f"{path} {stamp}\n".encode())
         return digest.hexdigest()
 
     def paths(self) -> list[str]:
         """Folders of all finished steps, sorted."""
-        if not self._ledger.is_local:
-            return sorted(self._listed)
-        names = [name for kind in KINDS for name in self._ledger.files.matches(f"{kind}/**/{RECORD}")]
-        return [name.removesuffix(f"/{RECORD}") for name in names]
+        return [path for kind in KINDS for path in recorded_paths(self._ledger, kind)]
 
     def _fetch(self, stamps: dict[str, str]) -> None:
         wanted = [
             path for path, stamp in stamps.items() if path not in self._read and self._segment(path, stamp) is None
         ]
-        if wanted:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                for path, record in zip(wanted, pool.map(self._ledger.read, wanted), strict=True):
-                    self._read[path] = None if record is None else (stamps[path], compact(record))
+        packs: dict[str, list[str]] = {}
+        for path in wanted:
+            if is_packed(stamps[path]) and (name := pack_of(path)):
+                packs.setdefault(name, []).append(path)
+        single = [path for path in wanted if not is_packed(stamps[path])]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for path, record in zip(single, pool.map(self._ledger.read, single), strict=True):
+                self._keep(path, stamps[path], record)
+            for (_, paths), pack in zip(packs.items(), pool.map(self._ledger.packs.open, packs), strict=True):
+                for path in paths:
+                    self._keep(path, stamps[path], pack.record(path) if pack else None)
+
+    def _keep(self, path: str, stamp: str, record: Record | None) -> None:
+        self._read[path] = None if record is None else (stamp, compact(record))
 
     def _individual(self, path: str, stamp: str) -> Record | None:
         if path not in self._read:
-            record = self._ledger.read(path)
-            self._read[path] = None if record is None else (stamp, compact(record))
+            if is_packed(stamp) and (name := pack_of(path)):
+                pack = self._pack(name)
+                record = pack.record(path) if pack else None
+            else:
+                record = self._ledger.read(path)
+            self._keep(path, stamp, record)
         entry = self._read[path]
         return None if entry is None else entry[1]
 
@@ -105,36 +125,29 @@ class RecordView:
         segment = self._newest.get(path)
         return segment if segment is not None and segment.stamps[path] == stamp else None
 
-    def _stamp(self, path: str) -> str | None:
-        if not self._ledger.is_local:
-            return self._listed.get(path)
-        if path not in self._stamps:
-            self._stamps[path] = local_stamp(f"{self._ledger.files.root}/{path}/{RECORD}")
-        return self._stamps[path]
-
-    @cached_property
-    def _listed(self) -> dict[str, str]:
-        """The stamps of all records of a store that is elsewhere, by their folders."""
-        with ThreadPoolExecutor(len(KINDS)) as pool:
-            listings = pool.map(lambda kind: self._ledger.files.stamps(kind, f"/{RECORD}"), KINDS)
-            return {name.removesuffix(f"/{RECORD}"): stamp for stamps in listings for name, stamp in stamps.items()}
+    def _pack(self, name: str) -> Pack | None:
+        """The pack that was read last is kept: the records of a checkpoint are asked for one after the other."""
+        if self._last_pack is None or self._last_pack[0] != name:
+            self._last_pack = name, self._ledger.packs.open(name)
+        return self._last_pack[1]
 
     @cached_property
     def _names(self) -> list[str]:
         return self._ledger.files.matches(f"{FOLDER}/*{SUFFIX}")
 
     @cached_property
-    def _segments(self) -> list[Segment]:
+    def _segments(self) -> dict[str, Segment]:
         with ThreadPoolExecutor(MOST_SEGMENTS) as pool:
-            return [segment for segment in pool.map(self._load, self._names) if segment is not None]
+            loaded = zip(self._names, pool.map(self._load, self._names), strict=True)
+            return {name: segment for name, segment in loaded if segment is not None}
 
     @cached_property
     def _newest(self) -> dict[str, Segment]:
         """The segment that speaks of a path; of several the one whose stamp is right."""
         newest: dict[str, Segment] = {}
-        for segment in self._segments:
+        for segment in self._segments.values():
             for path, stamp in segment.stamps.items():
-                if path not in newest or self._stamp(path) == stamp:
+                if path not in newest or self._stamps.of(path) == stamp:
                     newest[path] = segment
         return newest
 
@@ -155,10 +168,12 @@ class RecordView:
         new = [entry for entry in self._read.values() if entry is not None and entry[1].path not in self._written]
         if len(new) < least:
             return
-        old = self._names if len(self._names) >= MOST_SEGMENTS else []
+        old = self._names if len(self._names) >= MOST_SEGMENTS else self._outdated()
         if old:
             known = {record.path for _, record in new}
-            kept = [path for path, segment in self._newest.items() if segment.stamps[path] == self._stamp(path)]
+            read = [self._segments[name] for name in old if name in self._segments]
+            kept = [path for segment in read for path in segment.stamps if self._newest[path] is segment]
+            kept = [path for path in kept if self._newest[path].stamps[path] == self._stamps.of(path)]
             new += [(self._newest[p].stamps[p], self._newest[p].record(p)) for p in kept if p not in known]
         try:
             self._ledger.files.write(f"{FOLDER}/{uuid.uuid4().hex}{SUFFIX}", encode_segment(new))
@@ -169,6 +184,14 @@ class RecordView:
         for name in old:
             with suppress(FileNotFoundError, OSError, UserError):
                 self._ledger.files.remove(name)
+
+    def _outdated(self) -> list[str]:
+        """Segments of which less than half is as the store is: their records were packed, or written again."""
+        right = {
+            name: sum(self._stamps.of(path) == stamp for path, stamp in segment.stamps.items())
+            for name, segment in self._segments.items()
+        }
+        return [name for name, number in right.items() if 2 * number < len(self._segments[name].stamps)]
 
 
 def damaged_segments(files: Store) -> Iterator[tuple[str, str]]:
@@ -196,15 +219,6 @@ class SingleReads(RecordView):
 
     def prefetch(self, steps: Iterable[Step]) -> None:
         """Nothing: what is asked for is not known."""
-
-
-def local_stamp(file: str) -> str | None:
-    """When and how large a file of this machine was written; None where there is none."""
-    try:
-        state = os.stat(file)  # noqa: PTH116 - asked for every record of a store, and a Path costs as much as the question
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return f"{state.st_mtime_ns:x}-{state.st_size:x}"
 
 
 def index_records(ledger: LedgerAccess, steps: Sequence[Step]) -> None:

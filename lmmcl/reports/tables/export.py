@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +57,13 @@ def _about(results: SweepResults, budget: float) -> dict[str, Any]:
 
 
 def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
-    """The text of `as_dict`, refused by no JSON reader: a line for each trial, which are made one by one."""
+    """The text of `as_dict`, refused by no JSON reader: a line for each entry and each trial, which are made one by one."""
     front = on_front(results)
-    about = json.dumps(_about(results, budget), allow_nan=False, ensure_ascii=False, indent=2)
-    trials = (
-        json.dumps(_trial(trial, trial.key in front, curves, budget), allow_nan=False, ensure_ascii=False)
-        for trial in results.trials
-    )
+    encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+    about = "".join(f"  {encode(name)}: {encode(value)},\n" for name, value in _about(results, budget).items())
+    trials = (encode(_trial(trial, trial.key in front, curves, budget)) for trial in results.trials)
     lines = ",\n".join(f"    {line}" for line in trials)
-    return about.removesuffix("\n}") + ',\n  "trials": ' + (f"[\n{lines}\n  ]" if lines else "[]") + "\n}\n"
+    return "{\n" + about + '  "trials": ' + (f"[\n{lines}\n  ]" if lines else "[]") + "\n}\n"
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
@@ -156,7 +153,7 @@ def _stage(stage: StageResult, curves: bool, budget: float) -> dict[str, Any]:
         "score_curve": [_plain(row) for row in stage.score_curve],
         "wordings": _plain(stage.wordings),
         "best_moment": _plain(best.to_dict()) if best else None,
-        "cells": [_plain(asdict(cell)) for cell in stage.cells],
+        "cells": [_plain(dict(vars(cell))) for cell in stage.cells],
         **curve,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from lmmcl.reports.recommend import (
@@ -52,7 +51,7 @@ def _advice(points: SweepResults, advice: Recommendation, budget: float) -> dict
 
 def _choice(points: SweepResults, choice: Candidate) -> dict[str, Any]:
     ties = [
-        {**_named(points, tie.trial), "differences": {name: asdict(tie.differences[name]) for name in TESTED}}
+        {**_named(points, tie.trial), "differences": {name: dict(vars(tie.differences[name])) for name in TESTED}}
         for tie in choice.ties
     ]
     return {**_point(points, choice.trial), "compared_with": choice.rivals, "within_noise": ties}

@@ -46,8 +46,10 @@ def report_sweep(
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     context = RunContext.resolve(sweep, ledger)
-    is_table = format in ("table", "csv") and to is None and not (mlflow or tracking or pictures)
-    results = collect_results(context, last_only=is_table)
+    alone = not (mlflow or tracking or pictures)
+    is_table = format in ("table", "csv") and to is None and alone
+    is_shown = (format == "html" or (format == "table" and to is None)) and alone
+    results = collect_results(context, last_only=is_table, shown_only=is_shown)
     if mlflow:
         fill_mlflow(results, mlflow, context, console, lambda: report_files(context, results))
     for name in destinations(Cluster(), OFF, tracking).beside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from processes import Command
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.record import KINDS
 
 ONE_CORE_EACH = "ray: {cpus: 2}\n"
 
@@ -34,8 +36,11 @@ def scores(folder: Path, store: str) -> dict[str, list[float]]:
     }
 
 
-def when_recorded(folder: Path, store: str) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in (folder / store).rglob("record.json")}
+def recorded(folder: Path, store: str) -> dict[str, str]:
+    """The record of each finished step, by its folder; of one that is computed again the seconds are others."""
+    ledger = Ledger(str(folder / store))
+    folders = [path for kind in KINDS for path in ledger.paths(kind)]
+    return {path: json.dumps(record.fields) for path in folders if (record := ledger.read(path))}
 
 
 def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_scores_of_one_process(tmp_path: Path) -> None:
@@ -49,13 +54,13 @@ def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_scores_of_one
     assert interrupted.wait(60) == 130, interrupted.output
     assert "to resume" in interrupted.output
     assert interrupted.gone_within(30), interrupted.left_behind()
-    finished = when_recorded(tmp_path, "store")
+    finished = recorded(tmp_path, "store")
     assert finished
 
     resumed = command(tmp_path, "store")
     assert resumed.wait() == 0, resumed.output
     assert resumed.gone_within(30), resumed.left_behind()
-    after = when_recorded(tmp_path, "store")
+    after = recorded(tmp_path, "store")
     assert {path: after[path] for path in finished} == finished, "a finished step was computed again"
     counts = f"{len(after) - len(finished)} steps computed, {len(finished)} recorded before"
     assert counts in resumed.output, "what tasks on Ray record is this run's"
@@ -91,7 +96,7 @@ def test_killed_at_five_random_moments_it_finishes_with_the_same_scores(tmp_path
             killed.wait(moments.uniform(5, 30))
         killed.process.kill()
         killed.wait()  # what it started dies within a minute or two; the next run does not wait for that
-        now = when_recorded(tmp_path, "store")
+        now = recorded(tmp_path, "store")
         assert {path: now[path] for path in finished} == finished, "a finished step was computed again"
         finished = now
     last = command(tmp_path, "store")

@@ -76,7 +76,8 @@ def recorded(sweep: Sweep, store: Path, name: str) -> list[tuple[float, list[Sam
     for step in steps:
         record = ledger.find(step)
         assert record is not None
-        found.append((record["score"], read_samples(store / step.path / "samples.jsonl")))
+        with ledger.opened(step.path, "samples.jsonl") as file:
+            found.append((record["score"], read_samples(file)))
     return found
 
 

@@ -1,0 +1,144 @@
+"""Bootstrap over questions: which questions each resample draws, and the scores of a trial in each resample, made when asked for.
+
+Everything that trials share is made once and kept: the draw of a benchmark, and what the pre-trained model has right by chance.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL_DRAW = 300_000
+"""Questions × resamples up to which counts are kept as floating-point numbers too: 2.4 MB each."""
+PSEUDO = 2
+"""Questions that are added to those of a benchmark where intervals are made: at each stage right or wrong by chance.
+
+Pairs of stages then have half a question more in each of their four cells, as Agresti and Min 2005 add it (Statistics in
+Medicine 24:729), so that all right, all wrong or nothing changed has an interval, too.
+"""
+EXACT = 2**24
+"""Whole numbers below this are exact in fp32, and so is every sum of them."""
+
+
+class Resamples(dict[tuple[int, str], NDArray[np.float64]]):
+    """The mean score in points of each (stage, benchmark) in each resample; a measure asks for a few of all these."""
+
+    def __init__(
+        self,
+        scores: Mapping[tuple[int, str], NDArray[np.float64]],
+        checkpoints: Mapping[int, str],
+        samples: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._scores, self._checkpoints, self._samples, self._seed = scores, checkpoints, samples, seed
+        self._sums: dict[str, tuple[dict[int, int], NDArray[np.float64], float, int]] = {}
+
+    def __missing__(self, cell: tuple[int, str]) -> NDArray[np.float64]:
+        stage, name = cell
+        if cell not in self._scores:
+            raise KeyError(cell)
+        if name not in self._sums:
+            self._sums[name] = self._add_up(name)
+        columns, sums, top, questions = self._sums[name]
+        right = right_by_chance(name, self._checkpoints[stage], questions, self._samples, self._seed)
+        self[cell] = found = (sums[:, columns[stage]] + top * right) * (100.0 / (questions + PSEUDO))
+        return found
+
+    def _add_up(self, name: str) -> tuple[dict[int, int], NDArray[np.float64], float, int]:
+        """Sums of the drawn scores of one benchmark at all stages, [samples, stages]; the highest score; the questions."""
+        stages = sorted(stage for stage, other in self._scores if other == name)
+        rows = np.stack([self._scores[stage, name] for stage in stages], axis=1)
+        questions, top = len(rows), max(1.0, float(rows.max()))
+        places = {stage: column for column, stage in enumerate(stages)}
+        if (questions + PSEUDO) * top < EXACT and bool((rows == np.rint(rows)).all()):
+            counts = _counts_as(name, questions, self._samples, self._seed, "float32")
+            return places, (counts @ rows.astype(np.float32)).astype(np.float64), top, questions
+        return places, _counts_as(name, questions, self._samples, self._seed, "float64") @ rows, top, questions
+
+
+@lru_cache(maxsize=32)  # every trial of a sweep asks the same benchmarks, so all of them share a draw
+def _draw_counts(name: str, questions: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """How often each question is drawn in each resample, [samples, questions], and how often one of PSEUDO, [samples].
+
+    A product with the former is all the means at once.
+    Counts are near 1; in a byte (256 of one question are beyond all chance) a draw of 5,000 questions is 5 MB.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    total = questions + PSEUDO
+    drawn = rng.integers(total, size=(samples, total), dtype=np.int32)
+    drawn += np.arange(samples, dtype=np.int32)[:, None] * total
+    counts = np.bincount(drawn.ravel(), minlength=samples * total).reshape(samples, total)
+    return counts[:, :questions].astype(np.uint8), counts[:, questions:].sum(axis=1)
+
+
+@lru_cache(maxsize=32)
+def _kept_counts(name: str, questions: int, samples: int, seed: int, dtype: str) -> NDArray[np.floating]:
+    return _draw_counts(name, questions, samples, seed)[0].astype(dtype)
+
+
+def _counts_as(name: str, questions: int, samples: int, seed: int, dtype: str) -> NDArray[np.floating]:
+    """The counts as a product takes them; kept where they are small, which saves a trial of a large sweep most of its time."""
+    if questions * samples <= SMALL_DRAW:
+        return _kept_counts(name, questions, samples, seed, dtype)
+    return _draw_counts(name, questions, samples, seed)[0].astype(dtype)
+
+
+@lru_cache(maxsize=256)
+def right_by_chance(name: str, checkpoint: str, questions: int, samples: int, seed: int) -> NDArray[np.int64]:
+    """Of the pseudo-questions of each resample, how many a checkpoint has right; those of the pre-trained model are kept.
+
+    What `Generator.binomial(added, 0.5)` gives, from the same random numbers: each is compared with the thresholds of its own
+    number of pseudo-questions, which are the same for all checkpoints.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(checkpoint.encode())])
+    places, thresholds = _thresholds_of_draw(name, questions, samples, seed)
+    right = np.zeros(samples, dtype=np.int64)
+    right[places] = (rng.random(len(places)) > thresholds).view(np.uint8).sum(axis=0, dtype=np.uint8)
+    return right
+
+
+@lru_cache(maxsize=32)
+def _thresholds_of_draw(
+    name: str, questions: int, samples: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The resamples with pseudo-questions, and of each of them the thresholds, [most pseudo-questions, resamples]."""
+    added = _draw_counts(name, questions, samples, seed)[1]
+    places = np.flatnonzero(added)
+    most = int(added.max(initial=0))
+    table = np.array([[*_thresholds(n), *[2.0] * (most - n)] for n in range(most + 1)]).reshape(most + 1, most)
+    return places, np.ascontiguousarray(table[added[places]].T)
+
+
+@lru_cache
+def _thresholds(tries: int) -> Sequence[float]:
+    """For 1 to `tries` the largest random number that gives fewer successes, by the inversion that NumPy uses."""
+    return [_threshold(tries, successes) for successes in range(1, tries + 1)]
+
+
+def _threshold(tries: int, successes: int) -> float:
+    low, high = 0, 2**53 - 1  # random numbers are multiples of 2⁻⁵³
+    if _successes(tries, high / 2**53) < successes:
+        return 2.0
+    while low < high:
+        middle = (low + high) // 2
+        if _successes(tries, middle / 2**53) >= successes:
+            high = middle
+        else:
+            low = middle + 1
+    return (low - 1) / 2**53
+
+
+def _successes(tries: int, random: float) -> int:
+    """Successes of `tries` of probability ½ by inversion, from one random number."""
+    found, chance = 0, math.exp(tries * math.log(0.5))
+    while random > chance and found < tries:
+        found += 1
+        random -= chance
+        chance = ((tries - found + 1) * 0.5 * chance) / (found * 0.5)
+    return found

@@ -1,0 +1,247 @@
+"""Packing the single files of finished steps, a pack for each checkpoint, and unpacking them again.
+
+Single files are the truth as long as something may still be computed. A pack is written whole and read back before the first single
+file goes, and of each step the record goes first: whatever is interrupted, each step can be read from one of the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lmmcl.config.cluster import ClaimSettings
+from lmmcl.errors import UserError
+from lmmcl.ledger.interface import LedgerAccess
+from lmmcl.ledger.leases import MAINTENANCE, Leases
+from lmmcl.ledger.packs.pack_file import encode_pack, is_whole
+from lmmcl.ledger.packs.packed_files import Pack, pack_of
+from lmmcl.ledger.packs.salvage import salvaged, step_of
+from lmmcl.ledger.record import ASIDE, KINDS, RECORD, WEIGHTS, Record, decode_record
+
+LARGEST = 64 * 2**20
+"""Bytes; a larger file, and weights of any size, stay single files."""
+AT_ONCE = {True: 4, False: 32}
+"""Checkpoints that are packed together, by whether the store is a folder here: elsewhere each request waits."""
+
+log = logging.getLogger("lmmcl")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Packed:
+    """What was packed or unpacked: packs, steps, single files removed (or written), and what was left as it is, with why."""
+
+    packs: int = 0
+    steps: int = 0
+    files: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Packed) -> None:
+        """Count what another one did."""
+        self.packs += other.packs
+        self.steps += other.steps
+        self.files += other.files
+        self.left |= other.left
+
+
+class Busy(UserError):
+    """Something is being computed in the store, or another process is packing it."""
+
+
+@contextmanager
+def maintenance(ledger: LedgerAccess) -> Iterator[None]:
+    """For the time of the `with` no other process packs, unpacks, repairs or drops weights; raises Busy where one does now."""
+    leases = Leases(ledger.files, ClaimSettings())
+    with leases.held([MAINTENANCE]) as held:
+        if not held.keys:
+            raise Busy(
+                f"{leases.owner(MAINTENANCE) or 'another process'} is packing, repairing or clearing this store; "
+                "try again when it has finished",
+                file=f"store {ledger.store}",
+            )
+        yield
+
+
+def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Packed:
+    """Pack what is recorded of these checkpoints (folders below the store; None: of all), with their scores and probes.
+
+    Raises Busy while anything is being computed in the store.
+    """
+    with maintenance(ledger):
+        for lease in Leases(ledger.files, ClaimSettings()).active().values():
+            raise Busy(f"{lease} is computing steps; pack when it has finished", file=f"store {ledger.store}")
+        by_checkpoint = _single_files(ledger, None if checkpoints is None else set(checkpoints))
+        done = Packed()
+        for each in _together(ledger, lambda item: _pack_one(ledger, *item), by_checkpoint.items()):
+            done.add(each)
+        return done
+
+
+def unpack(ledger: LedgerAccess) -> Packed:
+    """Write single files for all that is packed, and delete the packs. Raises Busy while anything is being computed."""
+    with maintenance(ledger):
+        for lease in Leases(ledger.files, ClaimSettings()).active().values():
+            raise Busy(f"{lease} is computing steps; unpack when it has finished", file=f"store {ledger.store}")
+        done = Packed()
+        for each in _together(ledger, lambda name: _unpack_one(ledger, name), ledger.packs.names()):
+            done.add(each)
+        return done
+
+
+def _together(ledger: LedgerAccess, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    with ThreadPoolExecutor(AT_ONCE[ledger.is_local]) as pool:
+        yield from pool.map(do, list(items))
+
+
+def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[str, dict[str, int]]:
+    """Sizes of the single files of steps by checkpoint, of those that have a record among them, by their names below the store."""
+    folders = list(KINDS)
+    if checkpoints is not None and ledger.is_local:  # elsewhere one listing of all costs less than one for each
+        folders = [f"{kind}{path.removeprefix(KINDS[0])}" for path in sorted(checkpoints) for kind in KINDS]
+    found: dict[str, dict[str, int]] = {}
+    for folder in folders:
+        for name, size in ledger.files.sizes(folder).items():
+            full = f"{folder}/{name}"
+            home = "/".join([KINDS[0], *full.split("/")[1:3]])
+            if checkpoints is None or home in checkpoints:
+                found.setdefault(home, {})[full] = size
+    return {home: files for home, files in found.items() if any(name.endswith(f"/{RECORD}") for name in files)}
+
+
+def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) -> Packed:
+    name = pack_of(checkpoint)
+    assert name is not None, checkpoint
+    done = Packed()
+    old = ledger.packs.open(name, whole=True)
+    if old and not is_whole(old.content):
+        return Packed(left={name: "does not match its checksum; run `lmmcl ledger check --repair` first"})
+    steps = {path: _packed_step(old, path) for path in old.paths()} if old else {}
+    new: set[str] = set()
+    for record_name in sorted(single):
+        path = record_name.removesuffix(f"/{RECORD}")
+        if path != record_name:
+            try:
+                steps[path] = _single_step(ledger, path, single, steps.get(path, {}))
+                new.add(path)
+            except (FileNotFoundError, ValueError) as error:
+                done.left[path] = f"{error}; `lmmcl ledger check` lists damaged files"
+    if not new or checkpoint not in steps:
+        return done
+    files = {file: content for step in steps.values() for file, content in step.items()}
+    _write(ledger, name, encode_pack(files))
+    for path in sorted(new):
+        done.files += _remove_step(ledger, path, single, steps[path])
+    return Packed(1, len(new), done.files, done.left)
+
+
+def rewrite(ledger: LedgerAccess, name: str) -> None:
+    """Write a damaged pack again, of the steps in it that can be read whole and are not quarantined."""
+    old = ledger.packs.open(name, whole=True)
+    files: dict[str, bytes] = {}
+    for path in sorted(salvaged(old)[0]) if old else ():
+        if old and not ledger.files.exists(f"{path}/{ASIDE}"):
+            with suppress(ValueError):  # it was computed again, and lies as single files beside the pack
+                files |= _packed_step(old, path)
+    if files:
+        _write(ledger, name, encode_pack(files))
+    else:
+        ledger.files.remove(name)
+
+
+def _packed_step(old: Pack, path: str) -> dict[str, bytes]:
+    return {name: old.read(name) for name in old.members if step_of(name) == path}
+
+
+def _single_step(
+    ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """All files of a step that go into its pack, held to its record; raises ValueError where one is not what was recorded."""
+    content = ledger.files.read(f"{path}/{RECORD}")
+    record = Record(path, decode_record(content))
+    files = {f"{path}/{RECORD}": content}
+    names = record.files or _unlisted(path, single)
+    for name in names:
+        full = f"{record.folder}/{name}"
+        if name.endswith(WEIGHTS) or single.get(full, 0) > LARGEST:
+            continue
+        files[full] = found = ledger.files.read(full) if full in single else packed.get(full, b"")
+        if record.files and hashlib.sha256(found).hexdigest() != record.files[name]["sha256"]:
+            raise ValueError(f"{name} is missing or fails its checksum")
+    return files
+
+
+def _unlisted(path: str, single: Mapping[str, int]) -> dict[str, Any]:
+    """The files of a step whose record, of an older version, lists none."""
+    names = [name.removeprefix(f"{path}/") for name in single if step_of(name) == path]
+    return {name: None for name in names if name not in (RECORD, ASIDE)}
+
+
+def _write(ledger: LedgerAccess, name: str, content: bytes) -> None:
+    """Write a pack so that it outlives a crash of the machine, and read it back."""
+    ledger.files.write(name, content)
+    if ledger.is_local:
+        for path in (ledger.files.at(name), ledger.files.at(name).parent):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    if ledger.files.read(name) != content:
+        raise UserError("holds other bytes than were just written", file=f"{ledger.store}/{name}")
+
+
+def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]) -> int:
+    """Delete the single files of a packed step, its record first; returns how many. One whose record changed meanwhile stays."""
+    with suppress(FileNotFoundError):
+        if ledger.files.read(f"{path}/{RECORD}") != packed[f"{path}/{RECORD}"]:
+            return 0
+    removed = 0
+    for name in [f"{path}/{ASIDE}", f"{path}/{RECORD}", *packed]:
+        if name in single:
+            with suppress(FileNotFoundError):
+                ledger.files.remove(name)
+                removed += 1
+    _remove_empty(ledger, [path, *{name.rpartition("/")[0] for name in packed}])
+    return removed
+
+
+def _remove_empty(ledger: LedgerAccess, folders: Iterable[str]) -> None:
+    """Delete folders that nothing is left in, with those above them; the folders of models stay."""
+    for folder in sorted(folders, key=len, reverse=True) if ledger.is_local else ():
+        while folder.count("/") >= 2:
+            try:
+                ledger.files.at(folder).rmdir()
+            except OSError:  # something else is in it
+                break
+            folder = folder.rpartition("/")[0]
+
+
+def _unpack_one(ledger: LedgerAccess, name: str) -> Packed:
+    old = ledger.packs.open(name, whole=True)
+    if old is None:
+        return Packed()
+    if not is_whole(old.content):
+        return Packed(left={name: "does not match its checksum; run `lmmcl ledger check --repair` first"})
+    done = Packed(1)
+    for path in old.paths():
+        files = _packed_step(old, path)
+        if ledger.files.exists(f"{path}/{ASIDE}"):
+            continue
+        superseded = ledger.files.exists(f"{path}/{RECORD}")
+        record = f"{path}/{RECORD}"
+        for file in sorted(
+            files, key=lambda file: file == record
+        ):  # the record last: its existence means that all is there
+            if not ((superseded and file == record) or ledger.files.exists(file)):
+                ledger.files.write(file, files[file])
+                done.files += 1
+        done.steps += 1
+    ledger.files.remove(name)
+    return done

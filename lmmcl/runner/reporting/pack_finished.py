@@ -1,0 +1,45 @@
+"""At the end of a run: pack what is recorded of the trials that are finished."""
+
+from __future__ import annotations
+
+import logging
+
+from lmmcl.errors import UserError
+from lmmcl.ledger.index.view import RecordView
+from lmmcl.ledger.packs.packed_files import pack_of
+from lmmcl.ledger.packs.packing import Busy, pack
+from lmmcl.search.proposer import is_finished
+from lmmcl.search.run_context import RunContext
+from lmmcl.steps import CheckpointStep
+
+log = logging.getLogger("lmmcl")
+
+
+def pack_finished(context: RunContext, view: RecordView) -> bool:
+    """Pack the checkpoints of finished trials, with their scores and probes; returns whether anything changed.
+
+    What cannot be packed stays single files, which is logged: it costs nothing that was computed. While another run computes in the
+    same store nothing is packed; that run, a later one or `lmmcl ledger pack` does.
+    """
+    seen = context.reading(view.find)
+    steps = seen.steps()
+    view.prefetch(steps.values())
+    if all(view.is_packed(step) for step in steps.values()):
+        return False
+    finished = [trial for trial in context.sweep.trials if is_finished(trial, view, seen.progress)]
+    single = {pack_of(step.path) for step in steps.values() if not view.is_packed(step)}
+    wanted = {step.path: step for trial in finished for step in seen.of(trial).steps().values()}
+    checkpoints = [
+        path for path, step in wanted.items() if isinstance(step, CheckpointStep) and pack_of(path) in single
+    ]
+    try:
+        done = pack(context.ledger, checkpoints)
+    except Busy as error:
+        log.info("records stay single files for now: %s", error)
+    except (UserError, OSError) as error:
+        log.warning("the records of finished trials were not packed and stay single files: %s", error)
+    else:
+        for path, why in done.left.items():
+            log.warning("%s was not packed: %s", path, why)
+        return done.packs > 0
+    return True
