@@ -200,7 +200,8 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
         step.model.save_processor(partial)
         with ledger.opened(step.path, "step.json") as file:
             identity = json.loads(file.read_text(encoding="utf-8"))
-        origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}
+        shown = {name: value for name, value in record["provenance"].items() if name != "host"}  # it goes to others
+        origin = {"key": step.key, "label": step.label, "step": identity, "provenance": shown}
         if step.model.settings:  # how it was asked: no other file of the directory holds that
             origin["model_settings"] = step.model.settings.identity()
         (partial / "lmmcl.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
