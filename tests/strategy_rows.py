@@ -54,7 +54,7 @@ SLICE = {"name": "gate", "train": ["llm.blocks.*.mlp.gate"]}
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what trains, what protects, and of which kind it is (`recipe`, `mitigation`, `combination`)."""
+    """One row: what trains, what protects, and its kind (`recipe`, `mitigation`, `combination`)."""
 
     kind: str
     name: str

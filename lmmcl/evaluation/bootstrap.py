@@ -47,8 +47,8 @@ class Resamples(dict[tuple[int, str], NDArray[np.float64]]):
             self._sums[name] = self._add_up(name)
         columns, sums, top, questions = self._sums[name]
         right = right_by_chance(name, self._checkpoints[stage], questions, self._samples, self._seed)
-        self[cell] = found = (sums[:, columns[stage]] + top * right) * (100.0 / (questions + PSEUDO))
-        return found
+        self[cell] = scores = (sums[:, columns[stage]] + top * right) * (100.0 / (questions + PSEUDO))
+        return scores
 
     def _add_up(self, name: str) -> tuple[dict[int, int], NDArray[np.float64], float, int]:
         """Sums of the drawn scores of one benchmark at all stages, [samples, stages]; the highest score; the questions."""
@@ -136,9 +136,9 @@ def _threshold(tries: int, successes: int) -> float:
 
 def _successes(tries: int, random: float) -> int:
     """Successes of `tries` of probability ½ by inversion, from one random number."""
-    found, chance = 0, math.exp(tries * math.log(0.5))
-    while random > chance and found < tries:
-        found += 1
+    successes, chance = 0, math.exp(tries * math.log(0.5))
+    while random > chance and successes < tries:
+        successes += 1
         random -= chance
-        chance = ((tries - found + 1) * 0.5 * chance) / (found * 0.5)
-    return found
+        chance = ((tries - successes + 1) * 0.5 * chance) / (successes * 0.5)
+    return successes

@@ -117,8 +117,8 @@ class ScoreMatrix:
         """
         row = self._stage(stage)
         if row not in self._summaries:
-            found = all_measures(Run(self.order, self.held_out, self._means), row)
-            self._summaries[row] = {name: float(value) for name, value in found.items()}
+            measures = all_measures(Run(self.order, self.held_out, self._means), row)
+            self._summaries[row] = {name: float(value) for name, value in measures.items()}
         return dict(self._summaries[row])
 
     def measures_if(self, stage: int, scores: Mapping[str, float]) -> dict[str, float]:

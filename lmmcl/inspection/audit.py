@@ -87,19 +87,19 @@ def _check_records(ledger: Ledger, audit: Audit, *, repair: bool) -> None:
     folders = {name.rsplit("/", 1)[0] for name in files if name.endswith(f"/{RECORD}")}
     aside = {name.rsplit("/", 1)[0] for name in files if name.endswith(f"/{ASIDE}")}
     damaged_packs = set()
-    found = list(check_steps(ledger, sorted(folders)))
+    checked = list(check_steps(ledger, sorted(folders)))
     for pack in check_packs(ledger, packs, files):
-        found += pack.steps
+        checked += pack.steps
         if pack.damage:
             audit.damages.append(Damage(pack.name, pack.damage))
         if pack.damage or any(step.damages for step in pack.steps):
             damaged_packs.add(pack.name)
-    folders |= {step.path for step in found}
+    folders |= {step.path for step in checked}
     started = {name.rsplit("/", 1)[0] for name in files if name.endswith("/step.json")}
     known = folders | aside
     inside = {folder for folder in started if folder.rsplit("/", 1)[0] in known}  # uploads of a step
     audit.unfinished = sorted((started | aside) - folders - inside)
-    for step in sorted(found, key=lambda step: (KINDS.index(step.path.split("/")[0]), step.path)):
+    for step in sorted(checked, key=lambda step: (KINDS.index(step.path.split("/")[0]), step.path)):
         audit.damages += [Damage(step.path, why) for why in step.damages]
         if step.path.startswith("checkpoints/") and not folders.issuperset(step.parents):
             audit.orphans.append(step.path)

@@ -43,17 +43,17 @@ class CheckedPack:
 def check_steps(ledger: Ledger, paths: Iterable[str]) -> Iterator[Checked]:
     """The steps whose record is a single file in one of these folders."""
     with ThreadPoolExecutor(AT_ONCE[ledger.is_local]) as pool:
-        for found in pool.map(lambda path: _single(ledger, path), paths):
-            if found is not None:
-                yield found
+        for checked in pool.map(lambda path: _single(ledger, path), paths):
+            if checked is not None:
+                yield checked
 
 
 def check_packs(ledger: Ledger, names: Iterable[str], files: Mapping[str, int]) -> Iterator[CheckedPack]:
-    """The packs of these names; `files` are the single files of the store, some of which come before packed ones."""
+    """The packs of these names; `files` are the single files of the store, which may come before packed ones."""
     with ThreadPoolExecutor(AT_ONCE[ledger.is_local]) as pool:
-        for found in pool.map(lambda name: _pack(ledger, name, files), names):
-            if found is not None:
-                yield found
+        for checked in pool.map(lambda name: _pack(ledger, name, files), names):
+            if checked is not None:
+                yield checked
 
 
 def _single(ledger: Ledger, path: str) -> Checked | None:
@@ -77,7 +77,7 @@ def _of_another(record: Record) -> Iterator[str]:
 
 def _file_damages(ledger: Ledger, record: Record, pack: Pack | None = None, *, is_known: bool = False) -> Iterator[str]:
     """What is wrong with the files of a step; `is_known`: the pack is as it was written, so its files are what was recorded."""
-    for name, said in record.files.items():
+    for name, checksum in record.files.items():
         full = f"{record.folder}/{name}"
         is_packed = pack is not None and full in pack.members
         if is_packed and is_known:
@@ -87,16 +87,18 @@ def _file_damages(ledger: Ledger, record: Record, pack: Pack | None = None, *, i
         except ValueError as error:
             yield f"{name} {error}"
             continue
-        why = _mismatch(ledger, record, name, said, content)
+        why = _mismatch(ledger, record, name, checksum, content)
         if why:
             yield f"{name} {why}"
 
 
-def _mismatch(ledger: Ledger, record: Record, name: str, said: Mapping[str, Any], content: bytes | None) -> str | None:
+def _mismatch(
+    ledger: Ledger, record: Record, name: str, checksum: Mapping[str, Any], content: bytes | None
+) -> str | None:
     """In what a file differs from what its record says, or None."""
     full = f"{record.folder}/{name}"
     if content is None and name.endswith(WEIGHTS):
-        return _weights_mismatch(ledger, record, name, said)
+        return _weights_mismatch(ledger, record, name, checksum)
     if content is None:
         try:
             content = ledger.files.read(full)
@@ -105,16 +107,16 @@ def _mismatch(ledger: Ledger, record: Record, name: str, said: Mapping[str, Any]
                 content = ledger.packs.read(full)  # of a step whose record alone was written again
             except (FileNotFoundError, ValueError):
                 return "is missing"
-    if len(content) != said["bytes"]:
-        return f"has {len(content)} bytes, not the {said['bytes']} that were written"
-    if hashlib.sha256(content).hexdigest() != said["sha256"]:
+    if len(content) != checksum["bytes"]:
+        return f"has {len(content)} bytes, not the {checksum['bytes']} that were written"
+    if hashlib.sha256(content).hexdigest() != checksum["sha256"]:
         return "checksum mismatch"
     if name == "step.json" and json.loads(content)["key"] != record["key"]:
         return "is of another step"
     return None
 
 
-def _weights_mismatch(ledger: Ledger, record: Record, name: str, said: Mapping[str, Any]) -> str | None:
+def _weights_mismatch(ledger: Ledger, record: Record, name: str, checksum: Mapping[str, Any]) -> str | None:
     """Of a file that may be larger than the memory."""
     if not ledger.is_local:
         try:
@@ -125,10 +127,10 @@ def _weights_mismatch(ledger: Ledger, record: Record, name: str, said: Mapping[s
     local = ledger.files.at(f"{record.folder}/{name}")
     if not local.is_file():
         return "is missing"
-    found = file_checksum(local)
-    if found["bytes"] != said["bytes"]:
-        return f"has {found['bytes']} bytes, not the {said['bytes']} that were written"
-    return None if found["sha256"] == said["sha256"] else "checksum mismatch"
+    actual = file_checksum(local)
+    if actual["bytes"] != checksum["bytes"]:
+        return f"has {actual['bytes']} bytes, not the {checksum['bytes']} that were written"
+    return None if actual["sha256"] == checksum["sha256"] else "checksum mismatch"
 
 
 def _pack(ledger: Ledger, name: str, files: Mapping[str, int]) -> CheckedPack | None:
@@ -136,16 +138,16 @@ def _pack(ledger: Ledger, name: str, files: Mapping[str, int]) -> CheckedPack | 
         pack = Pack(name, ledger.files.read(name), whole=True)
     except FileNotFoundError:  # unpacked a moment ago
         return None
-    found, intact = CheckedPack(name), is_whole(pack.content)
+    checked, intact = CheckedPack(name), is_whole(pack.content)
     paths, lost = (set(pack.paths()), set[str]()) if intact else salvaged(pack)
     for path in sorted(paths | {step_of(file) for file in lost}):
         if f"{path}/{RECORD}" in files or f"{path}/{ASIDE}" in files:
             continue  # computed again, or quarantined: what the pack says of it counts for nothing
-        found.steps.append(_packed(ledger, pack, path, sorted(lost), intact=intact))
-    if not intact and not any(step.damages for step in found.steps):
-        steps = f"{len(found.steps)} record{'' if len(found.steps) == 1 else 's'} of {checkpoint_of(name)}"
-        found.damage = f"does not match its checksum; the {steps} in it can be read"
-    return found
+        checked.steps.append(_packed(ledger, pack, path, sorted(lost), intact=intact))
+    if not intact and not any(step.damages for step in checked.steps):
+        steps = f"{len(checked.steps)} record{'' if len(checked.steps) == 1 else 's'} of {checkpoint_of(name)}"
+        checked.damage = f"does not match its checksum; the {steps} in it can be read"
+    return checked
 
 
 def _packed(ledger: Ledger, pack: Pack, path: str, lost: Iterable[str], *, intact: bool) -> Checked:

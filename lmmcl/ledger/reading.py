@@ -130,7 +130,7 @@ def _verify(
 
 
 def _damaged(ledger: LedgerAccess, path: str, name: str, why: str, quarantine: bool) -> DamagedError:
-    """The error of a file that is not what its record says, whose record is put aside where that is asked for."""
+    """The error of a file that is not what its record says, whose record is quarantined where that is asked for."""
     remedy = ""
     if quarantine:
         ledger.quarantine(path)

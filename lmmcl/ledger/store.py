@@ -192,8 +192,8 @@ class Store:
         root = f"{self.root}/{folder}".rstrip("/")
         if self.is_local:
             return {entry.path[len(root) + 1 :]: entry.stat().st_size for entry in walk_files(root)}
-        found = self._patiently(lambda: self.fs.find(root, detail=True))
-        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in found.items()}
+        files = self._patiently(lambda: self.fs.find(root, detail=True))
+        return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in files.items()}
 
     def stamps(self, folder: str, ending: str | tuple[str, ...]) -> dict[str, str]:
         """Of the files below `folder` whose names end like this: size and tag (or time of change), by their whole names.
@@ -220,12 +220,12 @@ class Store:
         fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
         depth = None if "**" in parts else len(parts) - fixed
         folder = "/".join([self.root, *parts[:fixed]])
-        found = (
+        paths = (
             [entry.path for entry in walk_files(folder, depth=depth)]
             if self.is_local
             else self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
         )
-        names = (str(path).removeprefix(f"{self.root}/") for path in found)
+        names = (str(path).removeprefix(f"{self.root}/") for path in paths)
         fits = name_pattern(pattern).fullmatch
         return sorted(name for name in names if fits(name))
 

@@ -41,8 +41,8 @@ def check_divided(
             )
         if part.uses("penalty") and strategy in ROUNDED and precision != "fp32":
             raise UserError(
-                f"{part.name} reads the trained weights, of which {strategy} in {precision} gives each worker rounded copies "
-                "alone; allowed with it: ddp, or precision: fp32",
+                f"{part.name} reads the trained weights, and {strategy} in {precision} gives each worker only rounded copies "
+                "of them; allowed with it: ddp, or precision: fp32",
                 place="training.strategy",
             )
         used = [hook for hook in hooks if part.uses(hook)]

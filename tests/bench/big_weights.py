@@ -61,7 +61,7 @@ def run(step: str, folder: Path, *given: Any) -> dict[str, float]:
 
 
 def wait_for_memory(size: float) -> None:
-    """Return when so many bytes are available on this machine, which others may use too; gives up after a while."""
+    """Return when this number of bytes is available on this machine, which others may use too; gives up after a while."""
     for _ in range(PATIENCE // 5):
         available = 1024 * int(Path("/proc/meminfo").read_text(encoding="ascii").split("MemAvailable:")[1].split()[0])
         if available > size:

@@ -15,7 +15,7 @@ NAME = "failures/one.txt"
 
 def test_any_changed_character_is_noticed(tmp_path: Path) -> None:
     files, content = Store(str(tmp_path)), encode(NAME, "it broke\nhere")
-    for place in range(len(content) - 1):  # the line break at the end is no part of what is said
+    for place in range(len(content) - 1):  # the line break at the end does not count
         files.write(NAME, content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(DamagedError):
             read_text(files, NAME)

@@ -1,6 +1,6 @@
 """By what is known, without reading it, whether a record is the one that was read before: size and time of change (or tag).
 
-A packed record has the stamp of its pack. That there is a pack does not say that the record is in it: who reads it finds out.
+A packed record has the stamp of its pack. That there is a pack does not say that the record is in it: the reader finds out.
 """
 
 from __future__ import annotations
@@ -71,5 +71,5 @@ class Stamps:
         """The stamps of all records and packs of a store that is elsewhere, by their names."""
         endings = (f"/{RECORD}", f"/{ASIDE}", SUFFIX)
         with ThreadPoolExecutor(len(KINDS) + 1) as pool:
-            found = pool.map(lambda folder: self._ledger.files.stamps(folder, endings), (*KINDS, FOLDER))
-            return {name: stamp for stamps in found for name, stamp in stamps.items()}
+            listings = pool.map(lambda folder: self._ledger.files.stamps(folder, endings), (*KINDS, FOLDER))
+            return {name: stamp for stamps in listings for name, stamp in stamps.items()}

@@ -186,7 +186,7 @@ class RecordView:
                 self._ledger.files.remove(name)
 
     def _outdated(self) -> list[str]:
-        """Segments of which less than half is as the store is: their records were packed, or written again."""
+        """Segments less than half of whose records are as in the store: their records were packed, or written again."""
         right = {
             name: sum(self._stamps.of(path) == stamp for path, stamp in segment.stamps.items())
             for name, segment in self._segments.items()

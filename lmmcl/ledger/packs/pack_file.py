@@ -40,12 +40,12 @@ class Member(NamedTuple):
         """The file; raises ValueError where it is damaged. `content` is the pack from its beginning."""
         packed = content[self.start : self.start + self.packed_bytes]
         try:
-            found = zlib.decompress(packed, -zlib.MAX_WBITS) if self.is_compressed else packed
+            data = zlib.decompress(packed, -zlib.MAX_WBITS) if self.is_compressed else packed
         except zlib.error as error:
             raise ValueError("checksum mismatch") from error
-        if zlib.crc32(found) != self.checksum:
+        if zlib.crc32(data) != self.checksum:
             raise ValueError("checksum mismatch")
-        return found
+        return data
 
 
 def encode_pack(files: Mapping[str, bytes]) -> bytes:

@@ -79,8 +79,8 @@ def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Pack
             raise Busy(f"{lease} is computing steps; pack when it has finished", file=f"store {ledger.store}")
         by_checkpoint = _single_files(ledger, None if checkpoints is None else set(checkpoints))
         done = Packed()
-        for each in _together(ledger, lambda item: _pack_one(ledger, *item), by_checkpoint.items()):
-            done.add(each)
+        for checkpoint in _together(ledger, lambda item: _pack_one(ledger, *item), by_checkpoint.items()):
+            done.add(checkpoint)
         return done
 
 
@@ -90,8 +90,8 @@ def unpack(ledger: LedgerAccess) -> Packed:
         for lease in Leases(ledger.files, ClaimSettings()).active().values():
             raise Busy(f"{lease} is computing steps; unpack when it has finished", file=f"store {ledger.store}")
         done = Packed()
-        for each in _together(ledger, lambda name: _unpack_one(ledger, name), ledger.packs.names()):
-            done.add(each)
+        for unpacked in _together(ledger, lambda name: _unpack_one(ledger, name), ledger.packs.names()):
+            done.add(unpacked)
         return done
 
 
@@ -105,14 +105,14 @@ def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[st
     folders = list(KINDS)
     if checkpoints is not None and ledger.is_local:  # elsewhere one listing of all costs less than one for each
         folders = [f"{kind}{path.removeprefix(KINDS[0])}" for path in sorted(checkpoints) for kind in KINDS]
-    found: dict[str, dict[str, int]] = {}
+    by_home: dict[str, dict[str, int]] = {}
     for folder in folders:
         for name, size in ledger.files.sizes(folder).items():
             full = f"{folder}/{name}"
             home = "/".join([KINDS[0], *full.split("/")[1:3]])
             if checkpoints is None or home in checkpoints:
-                found.setdefault(home, {})[full] = size
-    return {home: files for home, files in found.items() if any(name.endswith(f"/{RECORD}") for name in files)}
+                by_home.setdefault(home, {})[full] = size
+    return {home: files for home, files in by_home.items() if any(name.endswith(f"/{RECORD}") for name in files)}
 
 
 def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) -> Packed:
@@ -171,8 +171,8 @@ def _single_step(
         full = f"{record.folder}/{name}"
         if name.endswith(WEIGHTS) or single.get(full, 0) > LARGEST:
             continue
-        files[full] = found = ledger.files.read(full) if full in single else packed.get(full, b"")
-        if record.files and hashlib.sha256(found).hexdigest() != record.files[name]["sha256"]:
+        files[full] = data = ledger.files.read(full) if full in single else packed.get(full, b"")
+        if record.files and hashlib.sha256(data).hexdigest() != record.files[name]["sha256"]:
             raise ValueError(f"{name} is missing or fails its checksum")
     return files
 
@@ -194,7 +194,7 @@ def _write(ledger: LedgerAccess, name: str, content: bytes) -> None:
             finally:
                 os.close(handle)
     if ledger.files.read(name) != content:
-        raise UserError("holds other bytes than were just written", file=f"{ledger.store}/{name}")
+        raise UserError("checksum mismatch right after it was written", file=f"{ledger.store}/{name}")
 
 
 def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]) -> int:

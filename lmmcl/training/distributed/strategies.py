@@ -54,7 +54,7 @@ def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[s
 def _divided_layers(model: nn.Module) -> list[str]:
     """The classes of the layers that FSDP gathers one at a time: those that the model's classes name and that it has.
 
-    A vision tower without its pooling head names that head's class all the same, and accelerate refuses a name that is not there.
+    A vision tower without its pooling head names that head's class anyway, and accelerate refuses a name that is not there.
     """
     there = {type(module).__name__ for module in model.modules()}
     return sorted(there & set(getattr(model, "_no_split_modules", None) or ()))

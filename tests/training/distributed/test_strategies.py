@@ -63,7 +63,7 @@ def test_switches_reach_the_trainer() -> None:
 
 
 def test_fsdp_divides_by_the_layers_that_the_model_has() -> None:
-    """The tiny model's vision tower has no pooling head, whose class transformers names all the same."""
+    """The tiny model's vision tower has no pooling head, whose class transformers names anyway."""
     model = get_model("tiny-onevision").load_model()
     assert "SiglipMultiheadAttentionPoolingHead" in model._no_split_modules
     place = TrainingPlacement(workers=2, gpus_per_worker=1, strategy="fsdp")
