@@ -18,7 +18,13 @@ from typing import Any
 from lmmcl.ledger.record import DamagedError, seal_json, unseal_json
 from lmmcl.ledger.store import Store
 
-PATTERNS = ("searches/**/*.json", "failures/*.txt", "reports/*/sweep.json", "reports/*/origin.txt", "judgements/*/*.json")
+PATTERNS = (
+    "searches/**/*.json",
+    "failures/*.txt",
+    "reports/*/sweep.json",
+    "reports/*/origin.txt",
+    "judgements/*/*.json",
+)
 ASIDE = ".damaged"
 _TEXT_SEAL = re.compile(r"\n--- sha256 ([0-9a-f]{64}) ---\n?\Z")
 _DAMAGED_SEAL = re.compile(r"---[^\n]*[0-9a-f]{30}|sha256[^\n]*[0-9a-f]{30}|[0-9a-f]{30}[^\n]*---")
