@@ -42,7 +42,7 @@ def check_strategy_fit(step: Finetune, strategy: str) -> None:
 
 @cache
 def fused_in_part(recipe: Recipe, lmm: LMM) -> tuple[str, ...]:
-    """The fused tensors of which `recipe` trains some parts and leaves others, by name.
+    """The fused tensors that `recipe` trains in part, by name.
 
     Which tensors are fused, the model's modules say (they need torch); they are not looked at where the recipe divides no
     group of parts that could share a tensor, or the shipped inventory of a model knows of none.

@@ -153,7 +153,9 @@ def test_the_smallest_place_is_one_that_fits_and_the_one_before_it_does_not() ->
     assert {place.gpus for place in places.values() if place} >= {1, 2}
     assert all(place.memory.total <= 80e9 for place in places.values() if place)
     homeless = {step.mitigation.name for step in stages if places[step.key] is None and step.mitigation}
-    assert homeless == {"ewc", "mofo", "spider"}, "they hold whole copies of a language model, undivided"
+    assert homeless == {"ewc", "l2_sp", "mofo", "spider"}, (
+        "they need a language model undivided: copies of it, or its fp32 weights"
+    )
     large = next(step for step in stages if step.recipe.name.startswith("full"))
     assert smallest_place(large, gpus=1) is None
     assert smallest_place(large, gb=1000.0).gpus == 1  # type: ignore[union-attr]
