@@ -97,7 +97,7 @@ def test_a_penalty_on_weights_that_are_only_there_rounded_is_refused(number: int
     check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), PLACES["two"])
     check_strategy(stage(recipe="sa_proj", mitigation=get_mitigation("lwf"), precision="bf16"), zero(number))
     with pytest.raises(
-        UserError, match=rf"l2_sp .* zero{number} in bf16 gives each worker rounded copies.*precision: fp32"
+        UserError, match=rf"l2_sp .* zero{number} in bf16 gives each worker only rounded copies.*precision: fp32"
     ):
         check_strategy(stage(recipe="sa_proj", mitigation=l2_sp, precision="bf16"), zero(number))
 
