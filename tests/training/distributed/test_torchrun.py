@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,6 +32,21 @@ from lmmcl.training.finetune import finetune
 
 record = finetune(stage(), Ledger(sys.argv[1]), TrainingPlacement(**{placement}))
 print("workers", record["strategy"]["workers"], [name for name in ("ray",) if name in sys.modules])
+"""
+
+
+QUANTISED = """
+from lmmcl.models import get_model
+from lmmcl.models.inputs.model_settings import ModelSettings
+from lmmcl.models.quantized.base_settings import BaseSettings
+from lmmcl.steps import Pretrained
+
+RECIPE = {"lora_all": {"rank": 4, "dropout": 0}}
+
+
+def held():
+    settings = ModelSettings(base=BaseSettings(quantize="nf4"))
+    return Pretrained(get_model("tiny-onevision").with_settings(settings))
 """
 
 
@@ -101,6 +117,20 @@ def test_lwf_over_two_processes_is_that_of_one(recipe: str, tmp_path: Path) -> N
         Ledger(str(tmp_path / "one")),
         Ledger(str(tmp_path / "two")),
     )
+    finetune(step, one, TrainingPlacement())
+    assert losses(step, two) == pytest.approx(losses(step, one), abs=1e-4)
+    assert difference(step, one, two) < TOLERANCE
+
+
+def test_two_processes_train_over_a_quantised_base_to_the_adapters_of_one(tmp_path: Path) -> None:
+    code = QUANTISED + CODE.replace("finetune(stage()", "finetune(stage(recipe=RECIPE, parent=held())")
+    done = torchrun(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("workers 2") == 2
+    scope: dict[str, Any] = {}
+    exec(QUANTISED, scope)  # the same step as in the processes
+    step = stage(recipe=scope["RECIPE"], parent=scope["held"]())
+    one, two = Ledger(str(tmp_path / "one")), Ledger(str(tmp_path / "two"))
     finetune(step, one, TrainingPlacement())
     assert losses(step, two) == pytest.approx(losses(step, one), abs=1e-4)
     assert difference(step, one, two) < TOLERANCE
