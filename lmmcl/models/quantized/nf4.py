@@ -56,6 +56,8 @@ def _nf4_linear() -> Any:
         """A frozen linear layer in NF4 with the adapters of earlier stages beside it; computes in the precision that it had."""
 
         is_nf4 = True
+        earlier_a: Tensor
+        earlier_b: Tensor
 
         def __init__(self, linear: Any, double_quant: bool) -> None:
             dtype = linear.weight.dtype
