@@ -12,6 +12,8 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snapshot, Step
+from lmmcl.steps.optimizers import check_placed_optimizer
+from lmmcl.steps.quantized import check_quantized_engine
 from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
@@ -102,12 +104,22 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     """What decides whether a step fits."""
     if isinstance(step, Finetune):
         training = step.training
-        batch = str(training.global_batch_size)
-        return step.model.name, step.recipe.label, *_protection(step), batch, training.precision
+        held = step.model.settings.base.describe() if step.model.settings.base else ""
+        return (
+            step.model.name,
+            step.recipe.label,
+            *_protection(step),
+            str(training.global_batch_size),
+            training.precision,
+            training.optimizer,
+            held,
+        )
     grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
     routes = str(isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes)
-    return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision
+    settings = step.checkpoint.model.settings
+    held = settings.base.describe() if settings.base else ""
+    return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision, held
 
 
 def _protection(step: Finetune) -> tuple[str, ...]:
@@ -120,6 +132,7 @@ def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
     """Whether a stage needs nothing whole that the strategy divides."""
     try:
         check_strategy_fit(step, placement.strategy_name)
+        check_placed_optimizer(step.training, placement)
     except UserError:
         return False
     return True
@@ -138,6 +151,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a stage cannot be trained as the cluster file says."""
     place = cluster.training
     check_strategy_fit(step, place.strategy_name)
+    check_placed_optimizer(step.training, place)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return
@@ -153,6 +167,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
 def check_asked(step: ScoringStep, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
     place = cluster.evaluation
+    check_quantized_engine(step.checkpoint.model, place.engine)
     if place.engine != "transformers" and isinstance(step, Evaluate) and (why := _no_plain_model(step)):
         raise UserError(
             f"Evaluating {step.checkpoint.label!r}: the engine {place.engine} loads a plain model, and this checkpoint {why}; "

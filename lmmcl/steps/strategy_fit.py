@@ -18,6 +18,7 @@ from lmmcl.models.partition.fused import select_slices
 from lmmcl.models.roles import select
 from lmmcl.steps.checkpoints import Finetune
 from lmmcl.steps.count_trained import trains_head
+from lmmcl.steps.quantized import check_quantized_strategy
 
 _FUSABLE = re.compile(r"(?P<module>.*\.)(?P<part>gate|up|q|k|v)(?P<kind>\..*)?$")
 """Roles that models may hold in one tensor with others of their module."""
@@ -25,8 +26,8 @@ _GROUPS = ({"gate", "up"}, {"q", "k", "v"})
 
 
 def check_strategy_fit(step: Finetune, strategy: str) -> None:
-    """Raises UserError when the mitigation, the adapter or a slice that `step` trains cannot be had under `strategy`
-    (a word of `TrainingPlacement.strategy_name`)."""
+    """Raises UserError when the mitigation, the adapter, a slice that `step` trains or a quantised model cannot be had under
+    `strategy` (a word of `TrainingPlacement.strategy_name`)."""
     check_divided(
         step.mitigation,
         strategy,
@@ -34,6 +35,7 @@ def check_strategy_fit(step: Finetune, strategy: str) -> None:
         precision=step.training.precision,
     )
     check_whole_adapter(step.recipe.adapter, strategy)
+    check_quantized_strategy(step.model, strategy)
     if strategy in DIVIDED:
         check_slices(fused_in_part(step.recipe, step.model), strategy)
 

@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.steps import Finetune
+from lmmcl.steps.optimizers import check_placed_optimizer
 from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
@@ -81,6 +82,7 @@ def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:
 def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when `step` needs whole what the strategy divides, the strategy needs GPUs, or a kernel is not installed."""
     check_strategy_fit(step, placement.strategy_name)
+    check_placed_optimizer(step.training, placement)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:

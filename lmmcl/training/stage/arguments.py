@@ -12,6 +12,7 @@ from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.private_api.trainer_private import use_one_gpu
 from lmmcl.steps import Finetune
+from lmmcl.steps.optimizers import TRAINER_NAMES, check_optimizer_package, check_placed_optimizer
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import strategy_arguments
 
@@ -29,10 +30,12 @@ def training_arguments(
 ) -> TrainingArguments:
     """Our settings in the Trainer's words, for a model; `folder` takes its checkpoints.
 
-    Raises UserError for fp16 on a CPU, or for GPUs that are not there.
+    Raises UserError for fp16 on a CPU, for GPUs that are not there, and for an optimizer that cannot run so.
     """
     training, on_cpu = step.training, not placement.gpus_per_worker
-    _check_devices(training, placement)
+    check_optimizer_package(training)
+    check_placed_optimizer(training, placement)
+    _check_device(training, placement)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -47,7 +50,7 @@ def training_arguments(
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
-        optim="adamw_torch_fused",
+        optim=TRAINER_NAMES.get(training.optimizer, training.optimizer),
         bf16=training.precision == "bf16",
         fp16=training.precision == "fp16",
         seed=step.seed,
@@ -74,7 +77,8 @@ def training_arguments(
     return arguments
 
 
-def _check_devices(training: Training, placement: TrainingPlacement) -> None:
+def _check_device(training: Training, placement: TrainingPlacement) -> None:
+    """Raise UserError for fp16 on a CPU, and for GPUs that are not there."""
     on_cpu = not placement.gpus_per_worker
     if on_cpu and training.precision == "fp16":
         raise UserError(
