@@ -105,21 +105,9 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     if isinstance(step, Finetune):
         training = step.training
         held = step.model.settings.base.describe() if step.model.settings.base else ""
-<<<<<<< HEAD
         batch = str(training.global_batch_size)
         own = (step.model.name, step.recipe.label, *_protection(step))
         return *own, batch, training.precision, training.optimizer, held
-=======
-        return (
-            step.model.name,
-            step.recipe.label,
-            *_protection(step),
-            str(training.global_batch_size),
-            training.precision,
-            training.optimizer,
-            held,
-        )
->>>>>>> strat
     grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
     routes = str(isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes)

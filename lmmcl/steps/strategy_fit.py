@@ -26,14 +26,8 @@ _GROUPS = ({"gate", "up"}, {"q", "k", "v"})
 
 
 def check_strategy_fit(step: Finetune, strategy: str) -> None:
-<<<<<<< HEAD
-    """Raises UserError when the quantised base, the mitigation, the adapter or a slice that `step` trains cannot be had under
+    """Raises UserError when the mitigation, the adapter, a slice that `step` trains or its quantised base cannot be had under
     `strategy` (a word of `TrainingPlacement.strategy_name`)."""
-    check_quantized_strategy(step.model, strategy)
-=======
-    """Raises UserError when the mitigation, the adapter, a slice that `step` trains or a quantised model cannot be had under
-    `strategy` (a word of `TrainingPlacement.strategy_name`)."""
->>>>>>> strat
     check_divided(
         step.mitigation,
         strategy,

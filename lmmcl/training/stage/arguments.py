@@ -35,11 +35,7 @@ def training_arguments(
     training, on_cpu = step.training, not placement.gpus_per_worker
     check_optimizer_package(training)
     check_placed_optimizer(training, placement)
-<<<<<<< HEAD
     _check_devices(training, placement)
-=======
-    _check_device(training, placement)
->>>>>>> strat
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -81,11 +77,7 @@ def training_arguments(
     return arguments
 
 
-<<<<<<< HEAD
 def _check_devices(training: Training, placement: TrainingPlacement) -> None:
-=======
-def _check_device(training: Training, placement: TrainingPlacement) -> None:
->>>>>>> strat
     """Raise UserError for fp16 on a CPU, and for GPUs that are not there."""
     on_cpu = not placement.gpus_per_worker
     if on_cpu and training.precision == "fp16":
