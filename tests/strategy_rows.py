@@ -130,7 +130,7 @@ def fused_base(folder: Path) -> Pretrained:
 
 def _on_its_base(step: Finetune) -> Finetune:
     """The stage over a model that is held as its recipe wants it, as a trial has it: the first of its trial."""
-    from lmmcl.config.quantized_base import model_on_base, plain_recipe
+    from lmmcl.steps.trial_base import model_on_base, plain_recipe
 
     start = Pretrained(model_on_base(BASE.model, step.recipe))
     return replace(step, parent=start, recipe=plain_recipe(step.recipe))

@@ -174,10 +174,11 @@ def start_of(row: Row, store: Path) -> dict[str, Tensor]:
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The norm of the difference of all tensors together."""
+    """The norm of the difference of all tensors together; what a quantised model keeps of adapters begins empty."""
     assert one.keys() == other.keys()
     with torch.no_grad():
-        return float(sum(float((one[name].double() - other[name].double()).square().sum()) for name in one) ** 0.5)
+        begun = {name: value if value.numel() else torch.zeros_like(one[name]) for name, value in other.items()}
+        return float(sum(float((one[name].double() - begun[name].double()).square().sum()) for name in one) ** 0.5)
 
 
 def test_the_stage_before_each_row_leaves_an_adapter_to_be_orthogonal_to() -> None:
