@@ -15,6 +15,7 @@ Every name below is imported when it is first used: `import lmmcl` itself is ins
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.version import __version__
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from lmmcl.config.sweep import Sweep
     from lmmcl.errors import UserError
     from lmmcl.planning.plan import Plan
+
+# transformers imports bitsandbytes wherever it is installed; on some CPUs it then warns that it cannot fetch a kernel from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [
     "Plan",

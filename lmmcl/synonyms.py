@@ -13,7 +13,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "": "name description orders bounds benchmarks probes skills models thinking training evaluation per_skill "
         "per_stage grids search",
         "training": "learning_rate epochs max_steps examples max_length global_batch_size warmup_ratio "
-        "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision",
+        "lr_scheduler_type weight_decay max_grad_norm adam_beta1 adam_beta2 adam_epsilon precision optimizer",
         "evaluation": "limit precision updates every",
         "benchmarks": "held_out own allow_overlap lmms_eval tags wordings",
         "grids[…]": "model recipe mitigation order seed",
@@ -63,6 +63,8 @@ _TARGETS: dict[str, str] = {
     "warmup_ratio": "warmup warmup_steps num_warmup_steps warmup_fraction",
     "lr_scheduler_type": "lr_scheduler lr_schedule schedule scheduler",
     "weight_decay": "wd decay",
+    "optimizer": "optim optimiser optimizer_type optimizer_name",
+    "base": "quantization quantisation quantization_bit quantization_config load_in_4bit",
     "max_grad_norm": "clip_grad_norm gradient_clipping grad_clip gradient_clip_val clip max_norm",
     "adam_beta1": "beta1 betas adam_betas",
     "adam_beta2": "beta2",
@@ -143,7 +145,8 @@ _TARGETS: dict[str, str] = {
     "relaxed_accuracy": "relaxed",
     "contains": "substring includes in",
     "full": "all everything full_finetuning full_finetune full_ft fft ft sft",
-    "lora": "qlora dora peft adalora",
+    "lora": "dora peft adalora",
+    "qlora": "4bit load_in_4bit bnb_4bit lora_4bit",
     "sa_proj": "attention attn self_attention sa self_attn qkvo",
     "mlp": "ffn feed_forward feedforward",
     "projector": "connector merger mm_projector aligner multi_modal_projector",
@@ -186,13 +189,10 @@ REMARKS = {
     "fp16": "write precision: fp16",
     "fp32": "write precision: fp32",
     "precision": "all stages of a trial have the same",
-    "optim": "the optimizer is always AdamW; remove this key",
-    "optimizer": "the optimizer is always AdamW; remove this key",
     "num_beams": "answers are always decoded greedily; remove this key",
     "do_sample": "answers are always decoded greedily; remove this key",
     **{f"zero{stage}": f"write strategy: deepspeed and zero_stage: {stage}" for stage in (1, 2, 3)},
     "dora": "write {lora: {dora: true}}",
-    "qlora": "weights are never quantised, so that frozen ones can be proved unchanged",
 }
 """What else is said of a word, where a name alone would mislead."""
 

@@ -113,9 +113,15 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
-    def picture(self, file: Path, *, whole: bool = False) -> Path:
-        """A PNG of what is seen, or of the `whole` page."""
-        made = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, file: Path, *, whole: bool = False, part: str = "", most: int = 900) -> Path:
+        """A PNG of what is seen, of the `whole` page, or of the first element of the selector `part` (at most `most` pixels high)."""
+        clip: dict[str, Any] = {}
+        if part:
+            x, y, wide, high = self.run(
+                f"(({{ x, y, width, height }}) => [x + scrollX, y + scrollY, width, height])(document.querySelector({part!r}).getBoundingClientRect())"
+            )
+            clip = {"clip": {"x": x - 12, "y": y, "width": wide + 24, "height": min(high, most), "scale": 1}}
+        made = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole or bool(part), **clip)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(made["data"]))
         return file

@@ -34,4 +34,5 @@ def _no_store_of_the_person_who_runs_the_tests(
 ) -> None:
     monkeypatch.delenv("LMMCL_STORE", raising=False)
     monkeypatch.delenv("LMMCL_MLFLOW", raising=False)
+    monkeypatch.setenv("LMMCL_QUESTION_CACHE_MB", "0")  # tests give several benchmarks one name
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -26,7 +26,7 @@ from lmmcl.measures import MEASURES
 from lmmcl.methods import Mitigation, get_mitigation, mitigation_names
 from lmmcl.methods.combination import HOOKS
 from lmmcl.methods.divided import DIVIDED, check_divided
-from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES
+from lmmcl.methods.recipes.recipe import NOT_OFFERED, RECIPES, Recipe
 from lmmcl.models import roles as roles_module
 from lmmcl.registry import members
 from lmmcl.tasks import benchmark_names, skill_names
@@ -209,11 +209,16 @@ def recipes(_: str) -> str:
     """The recipes that ship: those that train parts of the model, then those that add an adapter."""
     plain = [(f"`{name}`", _listed(recipe.train)) for name, recipe in RECIPES.items() if recipe.adapter is None]
     adapted = [
-        (f"`{name}`", f"`{recipe.adapter.kind}`", _listed(recipe.adapter.targets))
+        (f"`{name}`", _adapter(recipe), _listed(recipe.adapter.targets))
         for name, recipe in RECIPES.items()
         if recipe.adapter
     ]
     return f"{table(('recipe', 'trains'), plain)}\n\n{table(('recipe', 'adapter', 'of the layers under'), adapted)}"
+
+
+def _adapter(recipe: Recipe) -> str:
+    assert recipe.adapter
+    return f"`{recipe.adapter.kind}`" + (f" over `{recipe.base.describe()}`" if recipe.base else "")
 
 
 def roles(_: str) -> str:

@@ -15,10 +15,12 @@ Reply = Callable[[str, int], Any]
 
 
 def fair(prompt: str, number: int) -> str:
-    """Right where the answer holds a word of the references."""
+    """Right where the answer holds one of the references; what else it is asked, it is ready."""
+    if "Reference answers" not in prompt:
+        return "ready"
     lines = dict(line.split(": ", 1) for line in prompt.splitlines() if ": " in line)
     references = lines["Reference answers"].split(" | ")
-    return "VERDICT: " + ("yes" if any(each in lines["Answer"] for each in references) else "no")
+    return "VERDICT: " + ("yes" if any(text in lines["Answer"] for text in references) else "no")
 
 
 @dataclass

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from answered_store import answered_sweep
 from synthetic_results import make_sweep
 
+from lmmcl.ledger import Ledger
+from lmmcl.reports.collect import collect_results
 from lmmcl.reports.page.page import write_page
+from lmmcl.reports.page.page_extras import page_extras
 from lmmcl.reports.results import Cell, StageResult, SweepResults, TrialResult
+from lmmcl.search.run_context import RunContext
 
 CELLS = (
     Cell("id", "id", 20.0, 18.0, 22.0, ("birds",)),
@@ -47,3 +52,11 @@ def write_made_page(folder: Path) -> Path:
     """Write the page of `made_results` into `folder`."""
     write_page(made_results(), folder / "page.html")
     return folder / "page.html"
+
+
+def write_answered_page(folder: Path) -> Path:
+    """Write the page of `answered_sweep` at three seeds into `folder`, with its answers, pictures and pairs."""
+    context = RunContext.resolve(answered_sweep(folder, seeds=(0, 1, 2)), Ledger(str(folder / "store")))
+    results = collect_results(context)
+    write_page(results, folder / "answers.html", page_extras(context, results))
+    return folder / "answers.html"

@@ -72,30 +72,26 @@ def eval_(
 @app.command()
 def export(
     step: Checkpoint,
-    to: Annotated[Path, typer.Option("--to", help="an empty folder")],
+    to: Annotated[Path, typer.Option("--to", help="an empty folder; with --push, one with this very export continues")],
     adapter: Annotated[
         bool, typer.Option("--adapter", help="one PEFT adapter for the pre-trained model (LoRA)")
     ] = False,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="send it to the Hugging Face hub (private)")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --push: a new repository is public")] = False,
     store: Store = None,
     cluster: ClusterFile = None,
 ) -> None:
-    """Write a checkpoint as a plain `save_pretrained` folder that transformers and vLLM load, or as a PEFT adapter."""
+    """Write a checkpoint as a plain `save_pretrained` folder (transformers, vLLM) or a PEFT adapter, with its model card."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed tells on standard output when it has to find out
+    from lmmcl.inspection.publishing.export_command import export_checkpoint
     from lmmcl.inspection.stored_trials import find_checkpoint
 
     ledger = read_ledger(store, cluster)
     recorded = find_checkpoint(ledger, step)
-    if adapter:
-        from lmmcl.training.adapter_export import export_adapter, vllm_command
-
-        export_adapter(recorded, ledger, to)
-        more = f"\nserve   {vllm_command(recorded, to)}"
-    else:
-        from lmmcl.weights import checkpoint
-
-        checkpoint.export(recorded, ledger, to)
-        more = ""
-    say(f"exported {recorded.path.rsplit('/', 1)[1]} to {to}{more}")
+    for line in export_checkpoint(recorded, ledger, to, adapter=adapter, repository=push, public=public):
+        say(line)
 
 
 @tiny_app.command("train")

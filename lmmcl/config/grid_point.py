@@ -18,11 +18,15 @@ from lmmcl.config.stage_overrides import StageOverrides
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.config.validation import join, refusal
 from lmmcl.errors import UserError, shown
+from lmmcl.models.lmm import LMM
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.steps.keys import key_of
+from lmmcl.steps.optimizers import check_optimizer
+from lmmcl.steps.quantized import check_stage_quantized
 from lmmcl.steps.stage_settings import StageSettings, check_stages
 from lmmcl.steps.trial import Trial
+from lmmcl.steps.trial_base import model_on_base, plain_recipe, stage_on_base
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.wordings import WordedBenchmark
@@ -73,10 +77,12 @@ class Points:
         bound = "" if point["order"] not in self.bounds else "joint" if len(skills[0].parts) > 1 else "alone"
         if bound == "joint":
             training = _all_at_once(training, len(skills[0].parts))
-        shared = StageSettings(point["recipe"], mitigation, training)
+        recipe, model = plain_recipe(point["recipe"]), self._on_base(point, place, listed or {})
+        shared = StageSettings(recipe, mitigation, training)
+        by_stage = self.overrides.settings(shared, skills, self.file)
         trial = Trial(
-            model=point["model"],
-            recipe=point["recipe"],
+            model=model,
+            recipe=recipe,
             mitigation=mitigation,
             order=point["order"],
             skills=skills,
@@ -90,14 +96,30 @@ class Points:
             name=self._name(axes),
             stop=self.stop,
             bound=bound,
-            by_stage=self.overrides.settings(shared, skills, self.file),
+            by_stage={number: self._stage_on_base(stage, model) for number, stage in by_stage.items()},
         )
         self._check(trial, place, listed or {})
         return trial
 
+    def _on_base(self, point: Mapping[str, Any], place: str, listed: Mapping[str, Sequence[Any]]) -> LMM:
+        try:
+            return model_on_base(point["model"], point["recipe"])
+        except UserError as error:
+            where = _place_of("recipe", point["recipe"], place, listed)
+            raise UserError(f"recipe {shown(point['recipe'].name)}: {error}", file=self.file, place=where) from error
+
+    def _stage_on_base(self, settings: StageSettings, model: LMM) -> StageSettings:
+        try:
+            return stage_on_base(settings, model)
+        except UserError as error:
+            raise error.at(file=self.file) from error
+
     def _check(self, trial: Trial, place: str, listed: Mapping[str, Sequence[Any]]) -> None:
         try:
             check_stages(trial.settings, place)
+            for settings in trial.settings.values():
+                check_stage_quantized(settings, trial.model, trial.evaluation.precision, place)
+                check_optimizer(settings.training, settings.mitigation)
         except UserError as error:
             raise error.at(file=self.file) from error
         for settings in trial.settings.values():
@@ -126,7 +148,8 @@ class Points:
 
 def _place_of(axis: str, value: Any, place: str, listed: Mapping[str, Sequence[Any]]) -> str:
     """Where a value of an axis stands in the file; the axis where it is drawn."""
-    values = listed.get(axis, ())
+    values = list(listed.get(axis, ()))
+    values = [plain_recipe(recipe) for recipe in values] if axis == "recipe" and value not in values else values
     return join(place, axis, *([values.index(value)] if value in values else ()))
 
 

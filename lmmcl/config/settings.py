@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from lmmcl.errors import TRUTH, shown, unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
+ADAMW: Literal["adamw"] = "adamw"
+"""The optimizer where none is set."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Of a number, by precision."""
 
@@ -109,10 +111,16 @@ class Training(Settings):
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="β₂ of AdamW")
     adam_epsilon: float = Field(default=1e-8, gt=0, description="ε of AdamW")
     precision: Precision = Field(default="bf16", description="of weights and arithmetic")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = Field(
+        default=ADAMW,
+        description="AdamW of torch, or of bitsandbytes: with states of 8 bits, paged to host memory (GPUs), or both",
+    )
 
     def identity(self) -> dict[str, Any]:
         """What enters a key. A setting that came later is in it only where it is set."""
-        identity = self.model_dump(mode="json", exclude={"max_length"} if self.max_length is None else None)
+        later = {"max_length": None, "optimizer": ADAMW}
+        unset = {name for name, default in later.items() if getattr(self, name) == default}
+        identity = self.model_dump(mode="json", exclude=unset)
         return {**identity, "weight_decay_version": WEIGHT_DECAY} if self.weight_decay else identity
 
     def updates(self, examples: int) -> int:

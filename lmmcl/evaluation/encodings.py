@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from lmmcl.errors import UserError
+from lmmcl.evaluation.question_cache import QuestionCache
 from lmmcl.models.inputs.shown_images import settings_of
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.rendering import thinking
@@ -99,17 +100,21 @@ def windows(
     *,
     with_answer: bool = False,
     skip: int = 0,
+    disk: QuestionCache | None = None,
 ) -> Iterator[list[Row]]:
     """The questions of a benchmark that `limit` takes (None: all), in order, encoded, in lists of at most `size`.
 
-    `with_answer` encodes the reference answers too, with `labels`, for teacher forcing; the first `skip` are left out.
+    `with_answer` encodes the reference answers too, with `labels`, for teacher forcing; the first `skip` are left out. What `cache`
+    lacks is read from `disk`, and left there for other processes.
 
     Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
     question that cannot be read, and for a benchmark without questions.
     """
     key = json.dumps([processor_token(processor), benchmark.identity(), limit, with_answer], sort_keys=True)
     known = cache.get(key)
-    rows = iter(known[skip:] if known else _encode(processor, benchmark, limit, key, cache, with_answer, skip))
+    if known is None and disk is not None and (known := disk.get(key)) is not None:
+        cache.put(key, known, _size(known))
+    rows = iter(known[skip:] if known else _encode(processor, benchmark, limit, key, cache, with_answer, skip, disk))
     while window := list(islice(rows, size)):
         yield window
 
@@ -122,6 +127,7 @@ def _encode(
     cache: EncodingCache,
     with_answer: bool,
     skip: int,
+    disk: QuestionCache | None,
 ) -> Iterator[Row]:
     examples = benchmark.take(limit)
     if not len(examples):
@@ -138,6 +144,12 @@ def _encode(
             kept = None
     if kept is not None:
         cache.put(key, kept, size)
+        if disk is not None:
+            disk.put(key, kept, size)
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return sum(tensor.nbytes for _, encoded in rows for tensor in encoded.values())
 
 
 def _row(processor: ProcessorMixin, benchmark: Benchmark, example: Example, with_answer: bool) -> Row:

@@ -18,6 +18,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, question, windows
 from lmmcl.evaluation.prompt_check import check_questions
+from lmmcl.evaluation.question_cache import question_cache
 from lmmcl.evaluation.samples import Sample
 from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import end_of_turn
@@ -66,7 +67,9 @@ def said(
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
         limits = position_limits(model)
-        for number, window in enumerate(windows(processor, benchmark, limit, size, skip=len(answered))):
+        for number, window in enumerate(
+            windows(processor, benchmark, limit, size, skip=len(answered), disk=question_cache())
+        ):
             for example, encoded in window:
                 _check_length(benchmark, example, encoded, limits)
             if not number:

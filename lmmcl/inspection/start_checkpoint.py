@@ -67,8 +67,22 @@ class StoredModel(DerivedLMM):
     def with_thinking(self) -> LMM:
         return replace(self, base=self.base.with_thinking(), thinking=True)
 
+    @property
+    def settings(self) -> ModelSettings:  # type: ignore[override]
+        """How it is asked; quantised as its own sweep had it, or else as this one wants it."""
+        own = self.base.settings
+        return own if own.base else own.model_copy(update={"base": self.asked.base})
+
     def with_settings(self, settings: ModelSettings) -> LMM:
-        return replace(self, base=self.base.with_settings(settings), asked=settings)
+        own = self.base.settings.base
+        if own and settings.base not in (None, own):
+            raise UserError(
+                f"base: its weights are quantised already ({own.describe()}); leave it out", file=self.place
+            )
+        # What this sweep quantises are the weights of the checkpoint, not those that it lies over.
+        under = settings.model_copy(update={"base": own})
+        asked = settings.model_copy(update={"base": None}) if own else settings
+        return replace(self, base=self.base.with_settings(under), asked=asked)
 
     def about(self) -> dict[str, str]:
         return {"checkpoint": self.step.path, "store": self.store, "base": self.base.name, **self.base.about()}

@@ -38,13 +38,13 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         return asdict(path) | {"store": ledger.store}
     record = ledger.read(path)
     assert record is not None, "found a moment ago"
-    identity = _identity(ledger, path)
+    identity = identity_of(ledger, path)
     is_checkpoint = path.startswith("checkpoints/")
     chain = _chain(ledger, path)
     kind, key = str(record["kind"]), str(record["key"])
     of = {"path": path, "key": key, "kind": kind} if is_checkpoint else chain[0]
     # A snapshot is needed by the trials that need its stage: sweeps tell the keys of fine-tunes and of what is evaluated.
-    sweeps = _wanted_by(ledger, _identity(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
+    sweeps = _wanted_by(ledger, identity_of(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
     store = shlex.quote(ledger.store)
     return {
         "step": path,
@@ -54,15 +54,15 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         "chain": chain,
         "record": dict(record.fields),
         "identity": identity,
-        "scores": _scores(ledger, path),
-        "scores_before": _scores(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
+        "scores": scores_of(ledger, path),
+        "scores_before": scores_of(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
         "failed": asdict(failure) if (failure := find_failure(ledger, key)) else None,
         "reproduce": f"lmmcl run {shlex.join(_words(sweeps[0]))} --store {store}" if sweeps else None,
         "export": f"lmmcl export {key} --to DIR --store {store}" if is_checkpoint else None,
     }
 
 
-def _identity(ledger: Ledger, path: str) -> dict[str, Any]:
+def identity_of(ledger: Ledger, path: str) -> dict[str, Any]:
     """What the key of the step in `path` is computed from."""
     with ledger.opened(path, "step.json", quarantine=False) as file:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -113,7 +113,8 @@ def _chain(ledger: Ledger, path: str) -> list[dict[str, Any]]:
     return chain
 
 
-def _scores(ledger: Ledger, path: str) -> dict[str, float]:
+def scores_of(ledger: Ledger, path: str) -> dict[str, float]:
+    """What the checkpoint in `path` scored, in points by benchmark."""
     asked = ledger.paths(f"scores/{path.removeprefix('checkpoints/')}") if path.startswith("checkpoints/") else []
     return {record["label"]: record["score"] for step_path in asked if (record := ledger.read(step_path)) is not None}
 

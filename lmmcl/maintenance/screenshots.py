@@ -28,7 +28,7 @@ from lmmcl.tracking.tracker import Tracker
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-PAGE_SIZE, MLFLOW_SIZE = (1200, 1240), (1500, 1000)
+PAGE_SIZE, MLFLOW_SIZE = (1200, 1480), (1500, 1000)
 PAGE_MILLISECONDS, MLFLOW_MILLISECONDS = 5_000, 40_000
 """Time (of the browser's clock, which runs ahead where nothing is to do) that a page is given to draw itself."""
 COLOURS = 128
@@ -74,7 +74,9 @@ def _photograph(browser: str, address: str, file: Path, size: tuple[int, int], m
         if not taken.is_file():
             raise UserError(f"{browser} produced no screenshot of {address}: {done.stderr[-500:].strip()}")
         with Image.open(taken) as picture, replacing(file) as partial:
-            picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(partial, optimize=True)
+            picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                partial, optimize=True
+            )
     return file
 
 

@@ -15,6 +15,8 @@ from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_memory, grown_by, stage_memory
 from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.count_trained import trains_head
+from lmmcl.steps.optimizers import check_placed_optimizer
+from lmmcl.steps.quantized import check_quantized_engine, check_quantized_strategy
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -105,11 +107,22 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
     if isinstance(step, Finetune):
         mitigation = step.mitigation.name if step.mitigation else ""
         training = step.training
-        return step.model.name, step.recipe.label, mitigation, str(training.global_batch_size), training.precision
+        held = step.model.settings.base.describe() if step.model.settings.base else ""
+        return (
+            step.model.name,
+            step.recipe.label,
+            mitigation,
+            str(training.global_batch_size),
+            training.precision,
+            training.optimizer,
+            held,
+        )
     grown = str(grown_by(step.checkpoint))
     asked = str(step.benchmark.max_new_tokens) if isinstance(step, Evaluate) else step.label
     routes = str(isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes)
-    return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision
+    settings = step.checkpoint.model.settings
+    held = settings.base.describe() if settings.base else ""
+    return step.checkpoint.model.name, grown, routes, step.kind, asked, step.evaluation.precision, held
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
@@ -119,6 +132,8 @@ def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:
             step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model)
         )
         check_whole_adapter(step.recipe.adapter, placement.strategy_name)
+        check_quantized_strategy(step.model, placement.strategy_name)
+        check_placed_optimizer(step.training, placement)
     except UserError:
         return False
     return True
@@ -138,6 +153,8 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     place = cluster.training
     check_divided(step.mitigation, place.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
     check_whole_adapter(step.recipe.adapter, place.strategy_name)
+    check_quantized_strategy(step.model, place.strategy_name)
+    check_placed_optimizer(step.training, place)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return
@@ -153,6 +170,7 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
 def check_asked(step: ScoringStep, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
     place = cluster.evaluation
+    check_quantized_engine(step.checkpoint.model, place.engine)
     if place.engine != "transformers" and isinstance(step, Evaluate) and (why := _no_plain_model(step)):
         raise UserError(
             f"Evaluating {step.checkpoint.label!r}: the engine {place.engine} loads a plain model, and this checkpoint {why}; "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.models.quantized.base_settings import check_package
+from lmmcl.steps.optimizers import check_optimizer_package
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.hub.hub_data import check_prepared
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -21,9 +24,10 @@ def check_inputs(trials: Iterable[Trial]) -> None:
 
 
 def missing_inputs(trials: Iterable[Trial]) -> list[UserError]:
-    """An error for each model that these trials need and this machine lacks, and one for all data sets."""
+    """An error for each model and package that these trials need and this machine lacks, and one for all data sets."""
     trials = list(trials)
     checks: list[Any] = [model.check for model in {trial.model.name: trial.model for trial in trials}.values()]
+    checks += _packages(trials)
     checks.append(lambda: check_prepared(task for trial in trials for task in tasks_of(trial)))
     problems = []
     for check in checks:
@@ -32,6 +36,17 @@ def missing_inputs(trials: Iterable[Trial]) -> list[UserError]:
         except UserError as error:
             problems.append(error)
     return problems
+
+
+def _packages(trials: Iterable[Trial]) -> list[Callable[[], None]]:
+    """A check for each setting of these trials that needs an optional package."""
+    checks: dict[str, Callable[[], None]] = {}
+    for trial in trials:
+        if trial.model.settings.base:
+            checks["base"] = lambda: check_package("base: {quantize: nf4}")
+        for settings in trial.settings.values():
+            checks[settings.training.optimizer] = partial(check_optimizer_package, settings.training)
+    return list(checks.values())
 
 
 def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:

@@ -2,9 +2,10 @@
 
 As the trainer holds them (`training/stage/loop.py`): a trained parameter is in fp32 (4 bytes) with its gradient (4) and AdamW's two
 states (8), and in half precision a copy that arithmetic is done with (2); a frozen one has its own precision and nothing else. DDP
-copies the gradients once more for their way to the other workers. DeepSpeed holds all in half precision, and of what trains
-divides the fp32 weights and the two states (ZeRO, arXiv 1910.02054, section 3.1: 2 + 2 + 12 bytes), and the fp32 gradients of
-an update. FSDP divides all, and holds all in fp32.
+copies the gradients once more for their way to the other workers. Quantised weights take 4 bits and their scales, and one layer
+at a time is dequantised; the adapters of earlier stages lie beside them in fp32. DeepSpeed holds all in half precision, and of what
+trains divides the fp32 weights and the two states (ZeRO, arXiv 1910.02054, section 3.1: 2 + 2 + 12 bytes), and the fp32
+gradients of an update. FSDP divides all, and holds all in fp32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from lmmcl.models.roles import select
 from lmmcl.planning.activations import cache_bytes, peak_activation_bytes, training_activations
 from lmmcl.steps import Checkpoint, Evaluate, Finetune, ProbeStep, ScoringStep, stages_of
 from lmmcl.steps.count_trained import count_trained, trains_head
+from lmmcl.steps.optimizers import STATE_BYTES
+from lmmcl.steps.quantized import dequantized_bytes, weight_bytes
 
 """Of a parameter, by precision."""
 GB = 10**9
@@ -80,13 +83,14 @@ def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
     total = sum(step.model.role_counts().values()) + _added(step)
     share = {"deepspeed": _zero, "fsdp": _fsdp}.get(placement.strategy, _whole)
     weights, gradients, optimizer, exchange = share(step, placement, precision, total, trained)
+    activations = training_activations(
+        step, micro_batch(step, placement), checkpointing=placement.gradient_checkpointing, precision=precision
+    )
     return StageMemory(
         weights,
         gradients,
         optimizer,
-        training_activations(
-            step, micro_batch(step, placement), checkpointing=placement.gradient_checkpointing, precision=precision
-        ),
+        activations + dequantized_bytes(step.model, step.training.precision),
         _kept_by_mitigation(step, placement, trained),
         exchange,
     )
@@ -109,7 +113,18 @@ def _whole(
     """Weights, gradients, optimizer and exchange of one worker alone, or of DDP, which has buckets for one worker too."""
     copies = precision if precision < 4 else 0
     weights = precision * (total - trained) + (4 + copies) * trained
-    return weights, 4 * trained, 8 * trained, 4 * trained if placement.workers else 0
+    weights += _held_otherwise(step.model, step.training.precision, step.parent)
+    optimizer = int(STATE_BYTES[step.training.optimizer] * trained)
+    return weights, 4 * trained, optimizer, 4 * trained if placement.workers else 0
+
+
+def _held_otherwise(lmm: LMM, precision: str, checkpoint: Checkpoint) -> int:
+    """What quantised weights, with the adapters of the stages up to `checkpoint` beside them, take more (less) than plain ones."""
+    if lmm.settings.base is None:
+        return 0
+    recipes = [stage.recipe for stage in stages_of(checkpoint) if isinstance(stage, Finetune)]
+    beside = sum(count_trained(recipe, lmm).adapter for recipe in recipes)
+    return weight_bytes(lmm, precision) - BYTES[precision] * sum(lmm.role_counts().values()) + BYTES["fp32"] * beside
 
 
 def _zero(
@@ -177,11 +192,15 @@ def asked_memory(step: ScoringStep, placement: EvaluationPlacement) -> AskedMemo
     precision = BYTES[step.evaluation.precision]
     lmm = step.checkpoint.model
     weights = precision * (sum(lmm.role_counts().values()) + grown_by(step.checkpoint))
+    weights += _held_otherwise(lmm, step.evaluation.precision, step.checkpoint)
     if isinstance(step, ProbeStep) and step.probe.needs_base:
         weights *= 2
     if placement.engine != "transformers":
         return AskedMemory(weights, 0, 0)
     cache = cache_bytes(lmm, step.benchmark.max_new_tokens, precision) if isinstance(step, Evaluate) else 0
     return AskedMemory(
-        weights, placement.batch_size * cache, placement.batch_size * peak_activation_bytes(lmm, precision)
+        weights,
+        placement.batch_size * cache,
+        placement.batch_size * peak_activation_bytes(lmm, precision)
+        + dequantized_bytes(lmm, step.evaluation.precision),
     )

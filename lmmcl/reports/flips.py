@@ -180,3 +180,16 @@ def front_keys(results: SweepResults) -> list[str]:
     chosen = [choice.trial for advice in recommend(points) for choice in advice.choices]
     chosen = chosen or [trial for trial in points.trials if trial.state == "done"]
     return [trial.seeds[0].key if trial.seeds else trial.key for trial in chosen][-PAGE_TRIALS:]
+
+
+def notable_keys(results: SweepResults) -> list[str]:
+    """Keys of the trials that the page of a large sweep shows in detail, at most as many as it has room for, one seed of each.
+
+    These are the fronts, what is within noise of the trial there that learns most, and others that learn most.
+    """
+    points = grid_points(results)
+    ties = [tie.trial for advice in recommend(points) for choice in advice.choices[-1:] for tie in choice.ties]
+    ended = [trial for trial in points.trials if trial.state == "done" and trial.measure("learning") is not None]
+    ended.sort(key=lambda trial: -(trial.measure("learning") or 0.0))
+    keys = [trial.seeds[0].key if trial.seeds else trial.key for trial in (*ties, *ended)]
+    return list(dict.fromkeys([*reversed(front_keys(results)), *keys]))[:PAGE_TRIALS]

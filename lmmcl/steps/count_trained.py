@@ -11,6 +11,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.linears import linear_shapes
 from lmmcl.models.lmm import LMM
 from lmmcl.models.roles import check_whole, select
+from lmmcl.steps.quantized import check_quantized
 from lmmcl.steps.reach import by_first_part, check_adapted, check_reach
 
 
@@ -42,6 +43,7 @@ def count_trained(recipe: Recipe, lmm: LMM) -> Trained:
     Raises UserError when a selector matches no role of the model, an adapter fits no layer or one that trains itself, or a
     learning rate is for something that does not train.
     """
+    check_quantized(recipe, lmm)
     counts = lmm.role_counts()
     roles = {role: role for role in counts}
     own = select(roles, recipe.train, model=lmm.name)

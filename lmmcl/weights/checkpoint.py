@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
@@ -18,10 +18,18 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.models.experts import describe, grow
 from lmmcl.models.lmm import LMM
 from lmmcl.models.partition.fused import parse_key
+from lmmcl.models.quantized.nf4 import add_beside, copy_beside, count_parameters, nf4_layers, scale_tensors
 from lmmcl.steps import Checkpoint, Pretrained
 from lmmcl.steps.keys import canonical_json
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, digest_tensor, tensor_of
+from lmmcl.weights.quantized_base import (
+    all_tensors,
+    dequantize_model,
+    describe_quantized,
+    quantize_base,
+    quantized_digest,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,11 +61,25 @@ def _assemble(lmm: LMM, chain: Chain, precision: str, device: str, attention: st
         _copy(_assemble(lmm, earlier, earlier.deltas[0].precision, "cpu", attention), model, earlier)
     for experts, span in rest.spans(earlier.experts):
         grow(model, experts)
-        own = named_tensors(model)
+        own, quantized = named_tensors(model), nf4_layers(model)
         for tensor in sorted(span.tensors):
             for key, delta in span.laid(tensor):
-                _put(own, key, delta)
+                if tensor in delta.beside and key.endswith(ADAPTED):
+                    _put_beside(quantized, tensor, delta)
+                else:
+                    _put(own, key, delta)
     return model
+
+
+def _put_beside(layers: Mapping[str, Any], name: str, delta: Delta) -> None:
+    """Put a delta's adapter beside a quantised weight."""
+    if name not in layers:
+        raise CheckpointError(
+            f"holds an adapter for {name} in 4 bits; the model has no such layer", file=str(delta.path)
+        )
+    layer = layers[name]
+    adapter = delta.layer(name, (layer.out_features, layer.in_features))
+    add_beside(layer, adapter.a, adapter.b, adapter.scale)
 
 
 def _copy(source: PreTrainedModel, model: PreTrainedModel, chain: Chain) -> None:
@@ -65,16 +87,30 @@ def _copy(source: PreTrainedModel, model: PreTrainedModel, chain: Chain) -> None
     had = set(named_tensors(model))
     grow(model, chain.experts)
     values, own = named_tensors(source), named_tensors(model)
+    layers, theirs = nf4_layers(model), nf4_layers(source)
     for name in chain.tensors | (own.keys() - had):
-        own[name].data.copy_(values[name])
+        if name in layers:
+            copy_beside(theirs[name], layers[name])
+        else:
+            own[name].data.copy_(values[name])
 
 
 def check_base(delta: Delta, digest: str) -> None:
-    """Raise CheckpointError unless `delta` belongs to the base of this digest (of one precision: else they cannot be compared)."""
-    theirs = delta.header["base_digest"]
-    same_precision = theirs.split(":")[0] == digest.split(":")[0]
-    if same_precision and theirs != digest:
+    """Raise CheckpointError unless `delta` belongs to the base of this digest.
+
+    Bases in two precisions can be compared in what is quantised alone, which is the same in all.
+    """
+    theirs = str(delta.header["base_digest"])
+    (precision, _, quantized), (own_precision, _, own_quantized) = _parts(theirs), _parts(digest)
+    if theirs != digest if precision == own_precision else quantized != own_quantized:
         raise CheckpointError(f"belongs to the base {theirs}, but the one loaded is {digest}", file=str(delta.path))
+
+
+def _parts(digest: str) -> tuple[str, str, str]:
+    """Precision, hash of all parameters, and hash of what is quantised (empty if nothing is)."""
+    precision, _, rest = digest.partition(":")
+    whole, _, quantized = rest.partition(":")
+    return precision, whole, quantized
 
 
 def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
@@ -97,8 +133,8 @@ def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
 
 
 def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """All parameters and buffers by name; tied ones once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """All parameters and buffers by name, tied ones once; of quantised weights the scales too."""
+    return all_tensors(model)
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -108,9 +144,11 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def digest_model(model: PreTrainedModel, precision: str) -> str:
-    """`<precision>:<hash of all parameters>` of a loaded model; buffers follow from the configuration."""
+    """`<precision>:<hash of all parameters>` of a loaded model, and a hash of what is quantised in it; buffers follow from the
+    configuration."""
     digests = digest_tensors(dict(model.named_parameters()))
-    return f"{precision}:{hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:32]}"
+    whole = hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:32]
+    return f"{precision}:{whole}{quantized_digest(model)}"
 
 
 def base_digest(lmm: LMM, precision: str) -> str:
@@ -139,7 +177,11 @@ def load_base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[Pr
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the tiny models load by themselves
-    model = lmm.load_model(precision=precision, device=device, attention=attention)
+    is_plain = lmm.settings.base is None
+    model = lmm.load_model(precision=precision, device=device if is_plain else "cpu", attention=attention)
+    if not is_plain:
+        quantize_base(lmm, model)
+        model.to(device)  # type: ignore[arg-type]  # transformers narrows what torch takes
     digest = _DIGESTS.setdefault((place[0], precision), digest_model(model, precision))
     if sum(tensor.nbytes for tensor in named_tensors(model).values()) <= KEPT_BASE_BYTES:
         _KEPT.clear()
@@ -154,8 +196,9 @@ def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
     fields = {
         "precision": "fp32",
         "base_digest": digest,
-        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "bytes": sum(parameter.nbytes for parameter in model.parameters()),
+        "total_parameters": count_parameters(model),
+        "bytes": sum(tensor.nbytes for tensor in {**dict(model.named_parameters()), **scale_tensors(model)}.values()),
+        **describe_quantized(model),
         "checkpoint_bytes": 0,
         "seconds": time.time() - started,
         "provenance": provenance(started),
@@ -187,7 +230,8 @@ def check_exportable(step: Checkpoint, chain: Chain) -> None:
 def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     """Write a plain `save_pretrained` directory of `step` (weights, configurations, processor, chat template).
 
-    `AutoModelForImageTextToText.from_pretrained(directory)` loads it; `lmmcl.json` says where it comes from.
+    `AutoModelForImageTextToText.from_pretrained(directory)` loads it; `lmmcl.json` says where it comes from. Quantised weights are
+    written in the precision of the stage, with their adapters merged in.
     Raises UserError when `directory` holds files already, the step has not been computed, or no class of transformers can hold
     the model, as one with experts that a recipe added.
     """
@@ -196,12 +240,17 @@ def export(step: Checkpoint, ledger: Ledger, directory: str | Path) -> Path:
     with tensors_of(step, ledger) as chain:
         check_exportable(step, chain)
     with replacing(directory) as partial:
-        load_checkpoint(step, ledger, precision=record["precision"]).save_pretrained(partial)
+        model = load_checkpoint(step, ledger, precision=record["precision"])
+        dequantize_model(model, model.dtype)
+        model.save_pretrained(partial)
         step.model.save_processor(partial)
         with ledger.opened(step.path, "step.json") as file:
             identity = json.loads(file.read_text(encoding="utf-8"))
-        origin = {"key": step.key, "label": step.label, "step": identity, "provenance": record["provenance"]}
+        shown = {name: value for name, value in record["provenance"].items() if name != "host"}  # it goes to others
+        origin = {"key": step.key, "label": step.label, "step": identity, "provenance": shown}
         if step.model.settings:  # how it was asked: no other file of the directory holds that
             origin["model_settings"] = step.model.settings.identity()
+        if step.model.settings.base:
+            origin["dequantized"] = record["precision"]
         (partial / "lmmcl.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
     return directory

@@ -2,14 +2,15 @@
 
 A delta (`delta.safetensors`) names tensors as they are named in memory (`named_parameters()`), never by the keys of a
 saved model, and says in its header whose child it is and which base it belongs to. What a stage of LoRA changed lies beside it
-as the adapter (`adapter/`); the header says which tensors it is merged into, and the digest of each when it is.
+as the adapter (`adapter/`); the header says which tensors it is merged into, and the digest of each when it is. Quantised
+weights stay as they are: the header says beside which of them the adapter is put.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,11 @@ ADAPTER_FORMAT = "lmmcl-delta-2"
 """Of deltas with an adapter beside them, which earlier builds would take for unchanged weights."""
 ROUTED_FORMAT = "lmmcl-delta-3"
 """Of checkpoints that are several fine-tunes with a router, which earlier builds would take for unchanged weights."""
-FORMATS = (FORMAT, ADAPTER_FORMAT, ROUTED_FORMAT)
+QUANTIZED_FORMAT = "lmmcl-delta-4"
+"""Of deltas whose adapter is put beside quantised weights, which earlier builds would leave out."""
+FORMATS = (FORMAT, ADAPTER_FORMAT, ROUTED_FORMAT, QUANTIZED_FORMAT)
 ADAPTED = " + adapter"
-"""Ends the key of a tensor into which an adapter is merged."""
+"""Ends the key of a tensor into which an adapter is merged, or beside which it is put."""
 DIGEST_LENGTH = 32
 """Hex digits of a merged tensor's digest."""
 
@@ -74,15 +77,17 @@ def delta_metadata(
     if experts:
         header["experts"] = list(experts)
     if adapter:
-        header |= {"format": ADAPTER_FORMAT, "adapter": dict(adapter)}
+        header |= {"format": QUANTIZED_FORMAT if adapter.get("beside") else ADAPTER_FORMAT, "adapter": dict(adapter)}
     if routed:
         header |= {"format": ROUTED_FORMAT, "routed": routed}
     return {HEADER: json.dumps(header)}
 
 
-def adapter_header(scale: float, digests: Mapping[str, str]) -> dict[str, Any]:
-    """What a delta says of the adapter beside it: the s of s·B·A, and the digest of each tensor that it is merged into."""
-    return {"scale": scale, "merged": {name: digest[:DIGEST_LENGTH] for name, digest in sorted(digests.items())}}
+def adapter_header(scale: float, digests: Mapping[str, str], beside: Iterable[str] = ()) -> dict[str, Any]:
+    """What a delta says of the adapter beside it: the s of s·B·A, the digest of each tensor that it is merged into, and the
+    quantised tensors `beside` which it is put."""
+    header = {"scale": scale, "merged": {name: digest[:DIGEST_LENGTH] for name, digest in sorted(digests.items())}}
+    return header | ({"beside": names} if (names := sorted(beside)) else {})
 
 
 def digest_tensor(tensor: Tensor) -> str:
@@ -121,9 +126,14 @@ class Delta:
         return self.header.get("adapter", {}).get("merged", {})
 
     @property
+    def beside(self) -> frozenset[str]:
+        """The quantised tensors beside which its adapter is put."""
+        return frozenset(self.header.get("adapter", {}).get("beside", ()))
+
+    @property
     def keys(self) -> list[str]:
-        """All that it lays over its parent: tensors and slices by their keys, merged tensors by theirs with `ADAPTED`."""
-        return [*self.names, *(name + ADAPTED for name in self.merged)]
+        """All that it lays over its parent: tensors and slices by their keys, tensors with its adapter by theirs with `ADAPTED`."""
+        return [*self.names, *(name + ADAPTED for name in (*self.merged, *sorted(self.beside)))]
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called `name`; raises CheckpointError when it cannot be read."""
@@ -132,8 +142,21 @@ class Delta:
     def merge(self, name: str, weight: Tensor) -> Tensor:
         """The tensor `name`, which is `weight` (outputs, inputs) in the parent, with the adapter merged in.
 
-        Raises CheckpointError when that is not, to the bit, what the stage ended with.
+        Raises CheckpointError when that is not, to the bit, what the stage ended with, and for weights that are quantised.
         """
+        if name in self.beside:
+            raise CheckpointError(f"its adapter lies beside {name}, which is quantised", file=str(self.path))
+        value = self.layer(name, tuple(weight.shape)).merge(weight)
+        if digest_tensor(value)[:DIGEST_LENGTH] != self.merged[name]:
+            raise CheckpointError(
+                f"merging its adapter into {name} does not give the weights that its stage ended with: the weights that it "
+                "is merged into are not those that the stage started from, or torch computes fp64 inexactly here",
+                file=str(self.path),
+            )
+        return value
+
+    def layer(self, name: str, shape: tuple[int, ...]) -> LayerAdapter:
+        """Its adapter for the tensor `name`; raises CheckpointError when that is of another `shape`."""
         module = PEFT_PREFIX + name.removesuffix(".weight")
         magnitude = module + MAGNITUDE
         layer = LayerAdapter(
@@ -142,19 +165,12 @@ class Delta:
             scale=self.header["adapter"]["scale"],
             magnitude=self._read(self.adapter_file, magnitude) if magnitude in self.adapter_file.keys() else None,  # noqa: SIM118
         )
-        if weight.shape != (layer.b.shape[0], layer.a.shape[1]):
-            shape = (layer.b.shape[0], layer.a.shape[1])
+        adapted = (layer.b.shape[0], layer.a.shape[1])
+        if shape != adapted:
             raise CheckpointError(
-                f"its adapter is for {name} of shape {shape}; the model has {tuple(weight.shape)}", file=str(self.path)
+                f"its adapter is for {name} of shape {adapted}; the model has {shape}", file=str(self.path)
             )
-        value = layer.merge(weight)
-        if digest_tensor(value)[:DIGEST_LENGTH] != self.merged[name]:
-            raise CheckpointError(
-                f"merging its adapter into {name} does not give the weights that its stage ended with: the weights that it "
-                "is merged into are not those that the stage started from, or torch computes fp64 inexactly here",
-                file=str(self.path),
-            )
-        return value
+        return layer
 
     def _read(self, file: Any, name: str) -> Tensor:
         from safetensors import SafetensorError

@@ -24,7 +24,7 @@ from lmmcl.config.trial_names import find_one
 from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
 from lmmcl.runner.reporting.report_command import FORMATS
-from lmmcl.runner.reporting.report_files import keep_sweep
+from lmmcl.runner.reporting.sweep_label import keep_sweep
 
 BASH = shutil.which("bash")
 needs_bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")

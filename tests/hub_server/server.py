@@ -8,6 +8,8 @@ parquet, JSON lines and CSV files of a `kind="dataset"` repository: put them bel
 
 - information on a repository at a revision, its tree, its references, paths-info, and the check of access
 - files by branch, tag, commit or the beginning of a commit, whole or from a byte on (`Range`), with the ETags that the hub gives
+- what `create_repo` and `upload_folder` send with the token `HubServer.token` (see `hub_server.writing`): new repositories, commits, large
+  files, and the check of a card's metadata; `hub.written` holds it, and `hub.refuse_large(times=1)` lets the next large files fail
 - refusals as the hub words them: a repository, revision or file that is not there; a gated one without the token `HubServer.token`
 
 What happens on the way is under the test's control: `hub.requests` lists every request that came (method, path, range);
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -30,6 +33,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_server.repositories import Entry, Repository
+from hub_server.writing import BATCH, STORE, WRITE, Conflict, Written, card_errors
 
 API = re.compile(
     r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs|auth-check|paths-info)(?:/([^/]+)(?:/(.*))?)?)?"
@@ -55,8 +59,12 @@ class HubServer:
     requests: list[Request] = field(default_factory=list)
     _broken: dict[str, list[int]] = field(default_factory=dict)
     _paused: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _refused: int = 0
 
     def __enter__(self) -> Self:
+        self.repositories = list(self.repositories)
+        self._folder = tempfile.TemporaryDirectory()
+        self.written = Written(Path(self._folder.name))
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -69,6 +77,7 @@ class HubServer:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._folder.cleanup()
 
     @property
     def url(self) -> str:
@@ -95,6 +104,10 @@ class HubServer:
     def pause(self, name: str, *, after: int, seconds: float) -> None:
         """Wait after `after` bytes of the file `name`, each time that it is sent."""
         self._paused[name] = (after, seconds)
+
+    def refuse_large(self, *, times: int = 1) -> None:
+        """Answer 507 to the next `times` that the content of a large file comes."""
+        self._refused = times
 
     def sent(self, name: str) -> list[Request]:
         """The requests in which the bytes of the file `name` were asked for."""
@@ -123,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are listed, not printed."""
 
@@ -130,13 +146,15 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         start = int(found[1]) if (found := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         self.hub.requests.append(Request(self.command, path, start))
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         raw = urlsplit(self.path).path  # quoted: a branch's name may hold a slash
         try:
             if match := FILE.fullmatch(raw):
                 self._file(*map(unquote, (match[1] or "", match[2], match[3], match[4])), start=start)
+            elif (answer := self._write(raw, body)) is not None:
+                self._json(*answer)
             elif match := API.fullmatch(raw):
-                self._json(self._api(*(unquote(part or "") for part in match.groups()), body=body))
+                self._json(self._api(*(unquote(part or "") for part in match.groups()), body=body.decode()))
             else:
                 raise _Refusal(404, "", f"nothing at {path}")
         except _Refusal as refusal:
@@ -144,6 +162,35 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": str(refusal)}, refusal.status, headers)
         except (BrokenPipeError, ConnectionResetError):  # a client that was killed
             self.close_connection = True
+
+    def _write(self, raw: str, body: bytes) -> tuple[Any, int] | None:
+        """Answer and status for what changes something; None for any other request."""
+        hub = self.hub
+        if raw == "/api/validate-yaml":
+            errors = [{"message": each} for each in card_errors(json.loads(body)["content"])]
+            return {"errors": errors, "warnings": []}, 400 if errors else 200
+        if raw != "/api/repos/create" and not any(each.fullmatch(raw) for each in (WRITE, BATCH, STORE)):
+            return None
+        if found := STORE.fullmatch(raw):  # as on the hub, this address is a secret of its own
+            if hub._refused:
+                hub._refused -= 1
+                raise _Refusal(507, "", "no room")
+            hub.written.store(found[1], body)
+            return {}, 200
+        if self.headers.get("Authorization") != f"Bearer {hub.token}":
+            raise _Refusal(401, "", "Invalid username or password.")
+        if found := BATCH.fullmatch(raw):
+            return hub.written.batch(hub.url, body), 200
+        if found := WRITE.fullmatch(raw):
+            repository = self._repository("model", found[1], files=False)
+            commit = self._commit(repository, unquote(found[3]))
+            if found[2] == "preupload":
+                return hub.written.announce(repository, commit, body), 200
+            return hub.written.commit(repository, commit, body, hub.url), 200
+        try:
+            return hub.written.create(body, hub.repositories, hub.url), 200
+        except Conflict as conflict:
+            return {"error": f"You already created this model repo: {conflict}", "url": f"{hub.url}/{conflict}"}, 409
 
     def _repository(self, kind: str, name: str, *, files: bool) -> Repository:
         found = self.hub.find(kind, name)
@@ -177,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
             fields = parse_qs(body)
             paths = fields.get("paths") or json.loads(body).get("paths", [])
             return [entry.describe() for path in paths if (entry := repository.entry(commit, path))]
-        return repository.info(commit)
+        return {**repository.info(commit), "private": name in self.hub.written.private}
 
     def _tree(self, repository: Repository, commit: str, inside: str) -> list[dict[str, Any]]:
         prefix = f"{inside.rstrip('/')}/" if inside else ""

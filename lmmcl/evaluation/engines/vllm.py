@@ -28,6 +28,7 @@ from lmmcl.models.inputs.shown_images import shown_images
 from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import prompt_ids
 from lmmcl.steps import Checkpoint
+from lmmcl.steps.quantized import check_quantized_engine
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
 
@@ -99,6 +100,7 @@ def _open(checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement
     from lmmcl.weights.checkpoint import export
 
     KIND.check()
+    check_quantized_engine(checkpoint.model, KIND.name)
     if checkpoint.model.settings.tiles:
         raise UserError("vLLM reads the tiles that a checkpoint came with; use `engine: transformers` for `tiles`")
     with tempfile.TemporaryDirectory(prefix="lmmcl-vllm-") as folder:

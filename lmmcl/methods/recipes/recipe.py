@@ -5,7 +5,8 @@
 
     recipe: [sa_proj, gate_up+projector, {lora: {rank: 8, alpha: 16}},
              {name: late, train: [llm.blocks.last-4.mlp, vision], learning_rates: {vision: 2.0e-6}},
-             {name: lora8, train: [projector], adapter: {kind: lora, rank: 8, targets: [llm.blocks.*.attention]}}]
+             {name: lora8, train: [projector], adapter: {kind: lora, rank: 8, targets: [llm.blocks.*.attention]}},
+             {lora: {rank: 8, base: {quantize: nf4}}}]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 from lmmcl.errors import UserError, shown, unknown, unknown_key
 from lmmcl.methods.recipes.adapters import ATTENTION, MLP, OSF, Adapter, KappaTune, LoRA, MoE
 from lmmcl.methods.recipes.moelora import MoELoRA
+from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
 
@@ -38,6 +40,8 @@ class Recipe(BaseModel):
     adapter: SerializeAsAny[Adapter] | None = None
     learning_rates: tuple[tuple[str, float], ...] = ()
     partial: bool = Field(default=False, description="train it even where it reaches under a tenth of what it names")
+    base: BaseSettings | None = None
+    """How the weights that it trains on are held. In a trial it is a setting of the model (see `lmmcl.steps.trial_base`)."""
 
     @field_validator("train")
     @classmethod
@@ -88,6 +92,8 @@ class Recipe(BaseModel):
             identity["adapter"] = self.adapter.identity()
         if self.learning_rates:
             identity["learning_rates"] = dict(self.learning_rates)
+        if self.base:
+            identity["base"] = self.base.identity()
         return identity
 
     @property
@@ -95,7 +101,7 @@ class Recipe(BaseModel):
         """What it trains, in a line."""
         parts = [", ".join(self.train)] if self.train else []
         parts += [f"{self.adapter.label} on {', '.join(self.adapter.targets)}"] if self.adapter else []
-        return "trains " + " and ".join(parts)
+        return "trains " + " and ".join(parts) + (f" over {self.base.describe()} weights" if self.base else "")
 
     @property
     def label(self) -> str:
@@ -175,6 +181,7 @@ _ADAPTERS: dict[str, Adapter] = {
 RECIPES: dict[str, Recipe] = {
     **{name: Recipe(name=name, train=selectors) for name, selectors in _TRAIN.items()},
     **{name: Recipe(name=name, adapter=adapter) for name, adapter in _ADAPTERS.items()},
+    "qlora": Recipe(name="qlora", adapter=_ADAPTERS["lora_all"], base=BaseSettings(quantize="nf4")),
 }
 
 NOT_OFFERED: Mapping[str, str] = {
@@ -184,7 +191,7 @@ NOT_OFFERED: Mapping[str, str] = {
 }
 """Names that people look for, and why there is no such recipe."""
 
-_SHIPPED = {(recipe.train, recipe.adapter): recipe.name for recipe in RECIPES.values()}
+_SHIPPED = {(recipe.train, recipe.adapter): recipe.name for recipe in RECIPES.values() if recipe.base is None}
 
 
 def get_recipe(spec: str | Mapping[str, Any]) -> Recipe:
@@ -220,16 +227,27 @@ def _union(name: str) -> Recipe:
     adapters = [part.adapter for part in parts if part.adapter]
     if len(adapters) > 1:
         raise UserError(f"{name!r} has {len(adapters)} adapters; allowed: one (its targets may be several)")
-    return Recipe(name=name, train=tuple(s for part in parts for s in part.train), adapter=next(iter(adapters), None))
+    return Recipe(
+        name=name,
+        train=tuple(s for part in parts for s in part.train),
+        adapter=next(iter(adapters), None),
+        base=next((part.base for part in parts if part.base), None),
+    )
+
+
+def _in_name(value: Any) -> Any:
+    """A setting in a recipe's name: of a base without quotes and braces."""
+    return " ".join(map(str, value.values())) if isinstance(value, Mapping) and "quantize" in value else value
 
 
 def _changed(name: str, settings: Any) -> Recipe:
-    """A recipe that ships with some settings changed: those of its adapter, or learning rates."""
+    """A recipe that ships with some settings changed: those of its adapter, learning rates, or what it trains on."""
     recipe = _union(name)
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
-    changed = check_settings(name, settings, {*own, "learning_rates", "partial"})
-    changes = ",".join(f"{key}={value}" for key, value in changed.items())
+    changed = check_settings(name, settings, {*own, "learning_rates", "partial", "base"})
+    changes = ",".join(f"{key}={_in_name(value)}" for key, value in changed.items())
     more = {"learning_rates": changed.pop("learning_rates", {}), "partial": changed.pop("partial", False)}
+    more["base"] = changed.pop("base", recipe.base)
     adapter = make_adapter({**recipe.adapter.model_dump(), **changed}) if recipe.adapter else None
     fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
     return _recipe({**fields, **more})

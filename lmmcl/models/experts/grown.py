@@ -12,6 +12,7 @@ from typing import Any
 from lmmcl.models.experts import lora_experts, two_experts
 from lmmcl.models.experts.lora_experts import MARK, parse_entry
 from lmmcl.models.lmm import LMM
+from lmmcl.models.quantized.nf4 import earlier_names, nf4_layers
 
 
 def grow(model: Any, entries: Iterable[str]) -> None:
@@ -42,15 +43,19 @@ def describe(entries: Sequence[str]) -> str:
 
 
 def roles_in(lmm: LMM, model: Any) -> dict[str, str]:
-    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role."""
+    """The role of every parameter of a loaded model, with those that `grow` added: each in exactly one role.
+
+    Adapters beside a quantised weight have the role of that weight.
+    """
     names = [name for name, _ in model.named_parameters()]
     modules = [(entry.partition(MARK)[0], lora_experts if MARK in entry else two_experts) for entry in grown(model)]
     heads = tuple(f"{module}.{part}" for module, kind in modules for part in _PARTS[kind])
     added = {name for name in names if heads and name.startswith(heads)}
-    roles = lmm.roles_of(name for name in names if name not in added)
+    beside = {name: weight for weight in nf4_layers(model) for name in earlier_names(weight)}
+    roles = lmm.roles_of(name for name in names if name not in added and name not in beside)
     for module, kind in modules:
         roles |= kind.added_roles(module, added, roles)
-    return roles
+    return roles | {name: roles[weight] for name, weight in beside.items()}
 
 
 _PARTS = {

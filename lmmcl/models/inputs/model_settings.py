@@ -1,4 +1,5 @@
-"""Settings of a model in a sweep: how its dialogues and images are given to it, in training, evaluation and probes alike.
+"""Settings of a model in a sweep: how its dialogues and images are given to it, in training, evaluation and probes alike,
+and whether its weights are quantised.
 
 A study's authors often leave a model's own ways: another system turn, a limit of pixels, images padded to a square. What is set
 enters the model's identity, and so every key; a model without settings is the model as it comes.
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmmcl.errors import UserError
 from lmmcl.models.architecture import Architecture
+from lmmcl.models.quantized.base_settings import BaseSettings
 
 MARK = "+"
 """Between a model's name and its settings in a reference: `llava-1.5-7b+{"square":true}`."""
@@ -52,6 +54,10 @@ class ModelSettings(BaseModel):
         description="LLaVA-NeXT and LLaVA-OneVision: the vector that ends a row of patches has the role `llm.image_newline`, so "
         "it trains with the language model; default `vision.other`",
     )
+    base: BaseSettings | None = Field(
+        default=None,
+        description="`{quantize: nf4}`: linear layers in 4 bits, on which LoRA trains, see [QLoRA](recipes.md#qlora)",
+    )
 
     def identity(self) -> dict[str, Any]:
         """What is set."""
@@ -59,7 +65,7 @@ class ModelSettings(BaseModel):
 
     def describe(self) -> str:
         """`max_pixels 262144 · square`."""
-        set_values = self.identity().items()
+        set_values = {**self.identity(), **({"base": self.base.describe()} if self.base else {})}.items()
         return " · ".join(name if value is True else f"{name} {value}" for name, value in set_values)
 
     def __bool__(self) -> bool:

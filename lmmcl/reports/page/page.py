@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.atomic_files import replacing, write_text
+from lmmcl.errors import UserError
 from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.page.page_extras import PageExtras
 from lmmcl.reports.results import SweepResults
@@ -45,7 +46,8 @@ def write_page(results: SweepResults, path: Path, extras: PageExtras | None = No
     """Write the page to `path` at once, making its folder; gives `path`, and where there is one the folder beside it.
 
     `extras` are what the results do not hold: answers with their pictures, and pairs of trials. The folder of `report.html` is
-    `report_files`. It is written first: until the page follows, the earlier one stays.
+    `report_files`. It is written first: until the page follows, the earlier one stays. Raises UserError where that folder holds
+    other files.
     """
     folder = path.with_name(f"{path.stem}_files")
     data, extras = _data(results, extras), extras or PageExtras()
@@ -56,6 +58,11 @@ def write_page(results: SweepResults, path: Path, extras: PageExtras | None = No
             if (folder / MARK).is_file():
                 shutil.rmtree(folder)
             return [path]
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise UserError(
+            f"{folder} holds files that do not belong to this page, which would keep its answers and pictures there. "
+            "Move them, or write the page under another name."
+        )
     with replacing(folder) as partial:
         files = _write_folder(partial, extras)
     data["answers"] |= {

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lmmcl.errors import UserError
-from lmmcl.reports.flips import AnswerRows, front_keys
+from lmmcl.reports.flips import AnswerRows, notable_keys
 from lmmcl.reports.page.question_pictures import Questions, encode_picture
 from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import SweepResults
@@ -19,7 +19,7 @@ from lmmcl.steps import Evaluate
 from lmmcl.tasks.skills import Benchmark
 
 ALL_OF = 8
-"""Trials up to which the page has the answers of all; of more, of those of the front."""
+"""Trials up to which the page has the answers of all; of more, of those that `notable_keys` names."""
 LONGEST = 4_000
 """Characters of a question or an answer; what is longer is cut, and ends in `…`."""
 MOST_PICTURES = 4
@@ -46,12 +46,12 @@ class PageAnswers:
 
 
 def page_answers(context: RunContext, results: SweepResults) -> PageAnswers:
-    """The answers of all trials of a small sweep, else of those of the front (one seed of each).
+    """The answers of all trials of a small sweep, else of the front and others that learn most (one seed of each).
 
     Pictures are those of benchmarks that draw themselves or lie in local files; nothing is fetched for a report.
     """
     started = {trial.key for trial in results.trials if len(trial.stages) > 1}
-    keys = started if len(results.trials) <= ALL_OF else started & set(front_keys(results))
+    keys = started if len(results.trials) <= ALL_OF else started & set(notable_keys(results))
     walks = [context.of(trial) for trial in context.sweep.trials if trial.key in keys]
     answers = PageAnswers([walk.trial.key for walk in walks])
     rows = AnswerRows(partial(rows_of, context.ledger))

@@ -10,8 +10,8 @@ from typing import Any
 from lmmcl.errors import UserError
 from lmmcl.ledger.index.view import SingleReads
 from lmmcl.reports import formatting
-from lmmcl.reports.flips import front_keys
-from lmmcl.reports.recommend import recommend, short_name
+from lmmcl.reports.flips import front_keys, notable_keys
+from lmmcl.reports.recommend import short_name
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import grid_points
@@ -19,9 +19,7 @@ from lmmcl.reports.tables.compare import Comparison, Difference, Pairing, senten
 from lmmcl.search.run_context import RunContext
 
 ALL_OF = 8
-"""Grid points up to which every pair is compared; of more, the pairs of those that matter: the fronts, and what is within
-noise of the trial that they recommend."""
-MOST = 6
+"""Grid points up to which every pair is compared; of more, the pairs of those that `notable_keys` names."""
 
 
 def page_pairs(context: RunContext, results: SweepResults) -> dict[str, Any]:
@@ -54,10 +52,7 @@ def points_that_matter(points: SweepResults, results: SweepResults) -> list[Tria
     """The grid points to compare, the one that learns most first."""
     ended = [trial for trial in points.trials if trial.state == "done" and trial.measure("learning") is not None]
     if len(ended) > ALL_OF:
-        keys = dict.fromkeys(reversed(front_keys(results)))
-        ties = [tie.trial for advice in recommend(points) for choice in advice.choices[-1:] for tie in choice.ties]
-        keys |= dict.fromkeys(_first_key(trial) for trial in ties)
-        wanted = list(keys)[:MOST]
+        wanted = set(notable_keys(results))
         ended = [trial for trial in ended if _first_key(trial) in wanted]
     return sorted(ended, key=lambda trial: -(trial.measure("learning") or 0.0))
 

@@ -21,6 +21,8 @@ from lmmcl.methods.divided import check_divided
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import trains_head
+from lmmcl.steps.optimizers import check_placed_optimizer
+from lmmcl.steps.quantized import check_quantized_strategy
 from lmmcl.training.stage_errors import StageError
 
 
@@ -74,6 +76,8 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when the mitigation of `step` reads what the strategy divides, or a kernel is not installed."""
     check_divided(step.mitigation, placement.strategy_name, trains_head=lambda: trains_head(step.recipe, step.model))
     check_whole_adapter(step.recipe.adapter, placement.strategy_name)
+    check_quantized_strategy(step.model, placement.strategy_name)
+    check_placed_optimizer(step.training, placement)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:

@@ -8,9 +8,11 @@ import torch
 from transformers import TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
 from lmmcl.private_api.trainer_private import use_one_gpu
 from lmmcl.steps import Finetune
+from lmmcl.steps.optimizers import TRAINER_NAMES, check_optimizer_package, check_placed_optimizer
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import strategy_arguments
 
@@ -22,20 +24,13 @@ def training_arguments(
 ) -> TrainingArguments:
     """Our settings in the Trainer's words; `folder` takes its checkpoints.
 
-    Raises UserError for fp16 on a CPU, or for GPUs that are not there.
+    Raises UserError for fp16 on a CPU, for GPUs that are not there, and for an optimizer that cannot run so.
     """
     training = step.training
+    check_optimizer_package(training)
+    check_placed_optimizer(training, placement)
+    _check_device(training, placement)
     on_cpu = not placement.gpus_per_worker
-    if on_cpu and training.precision == "fp16":
-        raise UserError(
-            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
-            place="training.precision",
-        )
-    if not on_cpu and not torch.cuda.is_available():
-        raise UserError(
-            f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
-            place="training.gpus_per_worker",
-        )
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=updates,
@@ -50,7 +45,7 @@ def training_arguments(
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
-        optim="adamw_torch_fused",
+        optim=TRAINER_NAMES.get(training.optimizer, training.optimizer),
         bf16=training.precision == "bf16",
         fp16=training.precision == "fp16",
         seed=step.seed,
@@ -75,3 +70,18 @@ def training_arguments(
     )
     use_one_gpu(arguments)
     return arguments
+
+
+def _check_device(training: Training, placement: TrainingPlacement) -> None:
+    """Raise UserError for fp16 on a CPU, and for GPUs that are not there."""
+    on_cpu = not placement.gpus_per_worker
+    if on_cpu and training.precision == "fp16":
+        raise UserError(
+            "fp16 trains on GPUs only; allowed on CPU: fp32, bf16 (or set training.gpus_per_worker in the cluster file)",
+            place="training.precision",
+        )
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(
+            f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
+            place="training.gpus_per_worker",
+        )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lmmcl.weights.quantized_base import effective_weight
+
 SMALLEST = 1e-8
 """Added to the smallest singular value, as PEFT's selector does: a layer of lower rank has a large κ, not an infinite one."""
 
@@ -19,6 +21,6 @@ def condition_number(weight: Tensor) -> float:
 
 def best_conditioned(layers: Mapping[str, nn.Module], number: int) -> dict[str, nn.Module]:
     """The `number` layers with the smallest κ of their weights, in the order given; of equal ones the first."""
-    kappas = {name: condition_number(module.weight) for name, module in layers.items()}  # type: ignore[arg-type]
+    kappas = {name: condition_number(effective_weight(module, torch.float32)) for name, module in layers.items()}
     best = set(sorted(layers, key=lambda name: kappas[name])[:number])
     return {name: module for name, module in layers.items() if name in best}

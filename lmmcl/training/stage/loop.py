@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from lmmcl.models.experts import grown
 from lmmcl.models.processing.resizing import image_backend
+from lmmcl.models.quantized.nf4 import count_parameters
 from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
 from lmmcl.training.attaching.attach import attach
 from lmmcl.training.distributed.strategies import check_slices, check_strategy, describe, gather_full_model
@@ -183,5 +184,4 @@ def _write_results(
         adapter=trainable_model.adapter_header(after),
     )
     size += fields.get("adapter", {}).get("bytes", 0)
-    total = sum(parameter.numel() for parameter in own.values())
-    return {**fields, "total_parameters": total, "checkpoint_bytes": size, "proof": proof.fields()}
+    return {**fields, "total_parameters": count_parameters(model), "checkpoint_bytes": size, "proof": proof.fields()}

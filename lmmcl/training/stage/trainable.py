@@ -22,6 +22,7 @@ from lmmcl.methods.recipes.adapters import OSF, Adapter, KappaTune, LoRA
 from lmmcl.models.experts import roles_in
 from lmmcl.models.linears import linear_modules
 from lmmcl.models.partition.fused import Slice, select_slices
+from lmmcl.models.quantized.nf4 import add_beside, earlier_names, nf4_layers
 from lmmcl.models.roles import select
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained_names
@@ -106,9 +107,12 @@ class Adapted(TrainableModel):
         super().__init__(step, model)
         self.adapter = adapter
         chosen = select(self.roles, adapter.targets, model=step.model.name)
-        self.targets = {name: module for name, module in linear_modules(model).items() if name in chosen}
+        layers = {**linear_modules(model), **nf4_layers(model)}
+        self.targets = {name: layers[name] for name, _ in model.named_parameters() if name in chosen & layers.keys()}
         if isinstance(adapter, KappaTune):
             self.targets = best_conditioned(self.targets, adapter.chosen(len(self.targets)))
+        self.quantized = {name: layer for name, layer in self.targets.items() if name in nf4_layers(model)}
+        """Targets whose weights are in 4 bits: their adapters stay beside them."""
         self.config = _peft_config(adapter, [module_of(name) for name in self.targets])
         self.tuner = self._inject()
         self.subspaces = Subspaces(layers_of(model, self.targets)) if isinstance(adapter, OSF) else None
@@ -118,7 +122,8 @@ class Adapted(TrainableModel):
         self.roles |= {name: self._role(name) for name, _ in model.named_parameters()}
         self.trained = sorted([*self.trained, *added])
         self.added = added
-        self.saved_names = sorted([*self.saved_names, *self.targets])
+        self._beside_names = [beside for name in self.quantized for beside in earlier_names(name)]
+        self.saved_names = sorted([*self.saved_names, *self._merged_names, *self._beside_names])
 
     def _inject(self) -> Any:
         """Put fresh adapters in; what they start from depends on the seed and the number of the stage alone."""
@@ -127,9 +132,13 @@ class Adapted(TrainableModel):
 
         kind = LoraModel if isinstance(self.adapter, LoRA) else OSFModel
         seed = stage_seed(self.step)
-        with torch.random.fork_rng(devices=[]), _in_fp32(self.targets.values()):
+        with torch.random.fork_rng(devices=[]), _in_fp32([self.targets[name] for name in self._merged_names]):
             torch.manual_seed(seed)
             return kind(self.model, self.config, ADAPTER_NAME)
+
+    @property
+    def _merged_names(self) -> list[str]:
+        return [name for name in self.targets if name not in self.quantized]
 
     def _check(self, wrapped: set[str]) -> None:
         adapted = {_own_name(name) for name in wrapped if name.endswith(".weight")}
@@ -152,6 +161,8 @@ class Adapted(TrainableModel):
         fields: dict[str, Any] = {"kind": self.adapter.kind, "layers": len(self.targets)}
         if isinstance(self.adapter, KappaTune):
             fields["chosen"] = sorted(self.targets)
+        if self.quantized:
+            fields["quantized_layers"] = len(self.quantized)
         fields["parameters"] = sum(own[name].numel() for name in self.added)
         if isinstance(self.adapter, LoRA):
             fields["bytes"] = self._save(output / FOLDER, own)
@@ -163,10 +174,11 @@ class Adapted(TrainableModel):
     def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
         if not isinstance(self.adapter, LoRA):
             return None
-        return adapter_header(scale_of(self.config.to_dict()), {name: after[name] for name in self.targets})
+        digests = {name: after[name] for name in self._merged_names}
+        return adapter_header(scale_of(self.config.to_dict()), digests, self.quantized)
 
     def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stored = self.targets if isinstance(self.adapter, LoRA) else ()
+        stored = {*self.targets, *self._beside_names} if isinstance(self.adapter, LoRA) else set()
         return super().saved_tensors([name for name in names if name not in stored], tensors)
 
     def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
@@ -187,7 +199,7 @@ class Adapted(TrainableModel):
         return write_adapter(folder, tensors, config)
 
     def _merge_lora(self, own: Mapping[str, Tensor]) -> None:
-        """Add the adapters to their weights as whoever loads the checkpoint does, and take them out of the model."""
+        """Add the adapters to their weights (beside quantised ones) as whoever loads the checkpoint does, and unload them."""
         scale = scale_of(self.config.to_dict())
         with torch.no_grad():
             for target in self.targets:
@@ -195,11 +207,14 @@ class Adapted(TrainableModel):
                 layer: Any = self.model.get_submodule(module)
                 of_a, of_b, of_norms = trained_names(module)
                 a, b, norms = own[of_a].detach(), own[of_b].detach(), own.get(of_norms)
-                weight = layer.get_base_layer().weight
-                merged = LayerAdapter(a, b, scale, norms).merge(weight.data)
-                if not bool(merged.isfinite().all()):
+                base = layer.get_base_layer()
+                if target in self.quantized:
+                    add_beside(base, a, b, scale)
+                    result = torch.stack([a.sum(), b.sum()])
+                else:
+                    result = base.weight.data = LayerAdapter(a, b, scale, norms).merge(base.weight.data)
+                if not bool(result.isfinite().all()):
                     raise StageError.of(self.step, f"{target}: merging its adapter makes it infinite or NaN")
-                weight.data = merged
         self.tuner.unload()
 
     def _merge_osf(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from answered_store import answered_sweep
 from test_page import EVIL, Scripts
 
 from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect_results
 from lmmcl.reports.page import page as page_module
@@ -97,6 +98,7 @@ def test_over_seeds_pairs_are_of_grid_points_and_distributions_have_every_seed(t
     sweep = answered_sweep(tmp_path, 8, seeds=(0, 1, 2))
     results, extras = gathered(sweep, tmp_path / "store")
     assert len(extras.pairs["trials"]) == 4 and {pair["seeds"] for pair in extras.pairs["pairs"]} == {3}
+    assert len(extras.answers.trials) == 4, "one seed of each grid point"
     groups = [group for group in page_module._data(results, extras)["spread"] if group["measure"] == "learning"]
     assert len(groups) == 4
     for group in groups:
@@ -139,11 +141,18 @@ def test_a_large_page_has_a_folder_beside_it_and_a_small_one_takes_it_away(
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(shown: tuple[SweepResults, PageExtras], tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(
+    shown: tuple[SweepResults, PageExtras], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "report_files").mkdir()
     (tmp_path / "report_files" / "mine.txt").write_text("mine")
-    write_page(*(shown[0], tmp_path / "report.html", shown[1]))
+    write_page(shown[0], tmp_path / "report.html", shown[1])
+    before = (tmp_path / "report.html").read_bytes()
+    monkeypatch.setattr(page_module, "LARGEST", 100_000)
+    with pytest.raises(UserError, match="report_files holds files that do not belong to this page"):
+        write_page(shown[0], tmp_path / "report.html", shown[1])
     assert (tmp_path / "report_files" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "report.html").read_bytes() == before
 
 
 def test_no_string_of_an_answer_can_become_markup(tmp_path: Path) -> None:

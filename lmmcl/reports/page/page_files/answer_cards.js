@@ -56,7 +56,7 @@ function answerTable(question, runs) {
   const top = make("thead");
   top.append(head);
   table.append(top, body);
-  const scroll = make("div", null, { class: "scroll" });
+  const scroll = make("div", null, { class: "scroll", tabindex: 0, role: "region", "aria-label": "answers" });
   scroll.append(table);
   return scroll;
 }

@@ -2,7 +2,12 @@
 
 const LETTER = 6.2,
   LINE_HIGH = 14;
-const cut = (text, most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
+// What is too long loses its middle: names of trials differ at both ends.
+function cut(text, most) {
+  if (text.length <= most) return text;
+  const end = Math.floor((most - 1) / 2);
+  return `${text.slice(0, Math.max(1, most - 1 - end))}…${end > 0 ? text.slice(-end) : ""}`;
+}
 
 // `spots` are {x, y, text, must, arms} in pixels of a `frame` {left, right, top, bottom}, the most important first; `arms` are the boxes
 // of their intervals. The answer has for each null or {dx, dy, from}: how far the label's nearest edge is from the point, and that edge.
