@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -148,13 +149,28 @@ class JudgeEntry(Settings):
         if self.address is None and self.key_variable is not None:
             raise ValueError("key_variable is of a server; a local judge has no address and needs none")
         if self.address is not None:
-            if not self.address.startswith(("http://", "https://")):
+            if not _is_http(self.address):
                 raise ValueError(f"address is a URL such as http://127.0.0.1:8000/v1, not {mask(self.address)!r}")
             if has_secrets(self.address):
                 raise ValueError(
                     f"address {mask(self.address)} holds a password or key; name an environment variable with it as key_variable"
                 )
         return self
+
+
+def _is_http(address: str) -> bool:
+    """Whether `address` is a URL of a server that HTTP can be spoken with: its port is a number, and nothing in it is a blank."""
+    try:
+        parts = urlsplit(address)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and address.isprintable()
+            and " " not in address
+        )
+    except ValueError:  # a port that is none
+        return False
 
 
 class _JudgeMetric(Settings):

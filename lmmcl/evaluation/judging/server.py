@@ -7,6 +7,7 @@ key must not follow it to another host.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -90,7 +91,13 @@ def _ask(judge: Judge, prompt: str, headers: dict[str, str], pauses: BackOff) ->
     try:
         content = pauses.call(send, is_transient=_may_pass, on_retry=_wait)
     except urllib.error.HTTPError as error:
-        raise UserError(f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}") from None
+        raise UserError(
+            f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}{_lacking(judge, error.code)}"
+        ) from None
+    except http.client.HTTPException as error:
+        raise UserError(
+            f"{_place(judge)} does not answer in HTTP: {mask(cut(str(error) or type(error).__name__))}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{_place(judge)} cannot be reached: {mask(str(reason))}") from None
@@ -98,7 +105,9 @@ def _ask(judge: Judge, prompt: str, headers: dict[str, str], pauses: BackOff) ->
 
 
 def _may_pass(error: Exception) -> bool:
-    return error.code in BUSY if isinstance(error, urllib.error.HTTPError) else isinstance(error, OSError)
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in BUSY
+    return isinstance(error, OSError | http.client.IncompleteRead)
 
 
 def _wait(error: Exception, pause: float) -> None:
@@ -107,6 +116,13 @@ def _wait(error: Exception, pause: float) -> None:
     log.info("the judge is asked again in %.0f s: %s", pause, type(error).__name__)
     if wanted.isdigit():
         time.sleep(max(0.0, min(float(wanted), LONGEST_PAUSE) - pause))
+
+
+def _lacking(judge: Judge, code: int) -> str:
+    """What to do where a server wants a key, and the sweep file names none."""
+    if code not in (401, 403) or judge.key_variable:
+        return ""
+    return ". If it wants a key, name the environment variable that holds it as `key_variable`"
 
 
 def _place(judge: Judge) -> str:

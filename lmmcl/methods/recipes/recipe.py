@@ -22,6 +22,7 @@ from lmmcl.methods.recipes.moelora import MoELoRA
 from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
+from lmmcl.registry import members
 
 KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE, "moelora": MoELoRA}
 
@@ -219,6 +220,8 @@ def _union(name: str) -> Recipe:
     for part in name.split("+"):
         if part in NOT_OFFERED:
             raise UserError(f"{shown(part)} is not a recipe: {NOT_OFFERED[part]}")
+        if part not in RECIPES and part in members("lmmcl.methods", "MITIGATIONS"):
+            raise UserError(f"{shown(part)} is a mitigation, not a recipe; allowed in `mitigation: [{part}]`")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])
@@ -236,8 +239,11 @@ def _union(name: str) -> Recipe:
 
 
 def _in_name(value: Any) -> Any:
-    """A setting in a recipe's name: of a base without quotes and braces."""
-    return " ".join(map(str, value.values())) if isinstance(value, Mapping) and "quantize" in value else value
+    """A setting in a recipe's name: of a base without quotes and braces, as `BaseSettings.describe` says it."""
+    if not isinstance(value, Mapping) or "quantize" not in value:
+        return value
+    own = {key: " + ".join(map(str, each)) if isinstance(each, list | tuple) else each for key, each in value.items()}
+    return " ".join([str(own.pop("quantize")), *(f"{key} {each}" for key, each in own.items())])
 
 
 def _changed(name: str, settings: Any) -> Recipe:

@@ -61,7 +61,8 @@ class BaseSettings(BaseModel):
     def describe(self) -> str:
         """`nf4`, or `nf4 double_quant False`."""
         own = self.identity()
-        return " ".join([own.pop("quantize"), *(f"{name} {value}" for name, value in own.items())])
+        words = {name: " + ".join(value) if isinstance(value, list) else value for name, value in own.items()}
+        return " ".join([words.pop("quantize"), *(f"{name} {value}" for name, value in words.items())])
 
     def layer_bytes(self, shape: tuple[int, int]) -> int:
         """What a quantised layer of `shape` takes: two weights a byte, and the scales."""
