@@ -76,10 +76,10 @@ def _is_single_model(identity: Mapping[str, Any], ledger: Ledger) -> bool:
     """Whether a checkpoint has the weights of one plain model, which can be exported: not where experts answer."""
     if identity["kind"] == "snapshot" and (paths := ledger.checkpoint_paths(identity["finetune"])):
         return _is_single_model(identity_of(ledger, paths[0]), ledger)
-    kind = ((identity.get("recipe") or {}).get("adapter") or {}).get("kind")
+    kind = str(((identity.get("recipe") or {}).get("adapter") or {}).get("kind"))
     if kind in ADAPTERS and ADAPTERS[kind].adds_experts:
         return False
-    rule = members("lmmcl.methods", "MITIGATIONS").get((identity.get("rule") or {}).get("name"))
+    rule = members("lmmcl.methods", "MITIGATIONS").get(str((identity.get("rule") or {}).get("name")))
     return not (rule and rule.routes)
 
 
