@@ -7,13 +7,14 @@ import pickle
 import pytest
 
 from lmmcl.errors import MOST_NAMES, UserError, unknown
+from lmmcl.ledger.packs.packing import Busy
 from lmmcl.ledger.record import DamagedError, DroppedError
 from lmmcl.ledger.store import FullError, StoreError
 from lmmcl.tasks.images import TooManyPixels
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.delta import CheckpointError
 
-KINDS = [UserError, DamagedError, DroppedError, StoreError, FullError, StageError, CheckpointError, TooManyPixels]
+KINDS = [UserError, DamagedError, DroppedError, StoreError, FullError, StageError, CheckpointError, TooManyPixels, Busy]
 
 
 def test_all_kinds_are_looked_at() -> None:

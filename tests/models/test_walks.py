@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from models.walk_table import PAGE, TABLE, markdown, refused, walking
+from packaging.version import Version
 
 FAST = (
     "gemma3",
@@ -69,9 +70,12 @@ def marked(names: list[str], fast: tuple[str, ...]) -> list[Any]:
 
 
 def test_the_table_holds_every_type_that_transformers_has_and_most_of_them_walk() -> None:
+    import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    assert set(TABLE) == set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    types = set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    assert types <= set(TABLE), "types that the table of walks lacks"
+    assert types == set(TABLE) or Version(transformers.__version__) < Version("5.24"), "earlier versions lack some"
     assert len(TABLE) >= 100
     assert len(walking()) >= 60
     assert set(FAST) <= set(walking()) and set(FAST_REFUSED) <= set(refused())
