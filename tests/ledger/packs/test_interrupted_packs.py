@@ -41,7 +41,7 @@ class Killed(BaseException):
 
 
 def killed_after(count: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[Ledger], Any], ledger: Ledger) -> bool:  # noqa: F811
-    """`do`, stopped before its write or removal of that number; whether there were so many."""
+    """`do`, stopped before its write or removal of that number; whether there was one."""
     done: list[str] = []
 
     def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
