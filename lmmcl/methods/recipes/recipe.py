@@ -242,8 +242,11 @@ def _in_name(value: Any) -> Any:
     """A setting in a recipe's name: of a base without quotes and braces, as `BaseSettings.describe` says it."""
     if not isinstance(value, Mapping) or "quantize" not in value:
         return value
-    own = {key: " + ".join(map(str, each)) if isinstance(each, list | tuple) else each for key, each in value.items()}
-    return " ".join([str(own.pop("quantize")), *(f"{key} {each}" for key, each in own.items())])
+    words = {
+        key: " + ".join(map(str, setting)) if isinstance(setting, list | tuple) else setting
+        for key, setting in value.items()
+    }
+    return " ".join([str(words.pop("quantize")), *(f"{key} {word}" for key, word in words.items())])
 
 
 def _changed(name: str, settings: Any) -> Recipe:
