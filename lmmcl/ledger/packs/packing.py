@@ -194,7 +194,11 @@ def _write(ledger: LedgerAccess, name: str, content: bytes) -> None:
             finally:
                 os.close(handle)
     if ledger.files.read(name) != content:
-        raise UserError("checksum mismatch right after it was written", file=f"{ledger.store}/{name}")
+        raise UserError(
+            "what was read back is not what was written; the single files were kept, so nothing is lost. "
+            "Check the disk, then run `lmmcl ledger pack` again",
+            file=f"{ledger.store}/{name}",
+        )
 
 
 def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]) -> int:

@@ -163,7 +163,7 @@ def test_the_key_is_sent_and_stands_nowhere(
     ):
         judging_server.check_judge(judge(server, key_variable="MADE_KEY"))
     monkeypatch.delenv("MADE_KEY")
-    with pytest.raises(UserError, match="the environment variable MADE_KEY is not set"):
+    with pytest.raises(UserError, match=r"the environment variable MADE_KEY, .* is not set: export MADE_KEY"):
         judging_server.check_judge(mine)
 
 
