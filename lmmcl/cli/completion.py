@@ -57,9 +57,9 @@ def trials(ctx: Any, param: Any, incomplete: str) -> list[str]:
 def checkpoints(ctx: Any, param: Any, incomplete: str) -> list[str]:
     """Recorded checkpoints by folder name or key, and trials for their last checkpoints."""
     folder = _store(ctx)
-    names = (
-        [path.name for path in folder.glob("checkpoints/*/*-*") if (path / "record.json").is_file()] if folder else []
-    )
+    single = folder.glob("checkpoints/*/*-*/record.json") if folder else ()
+    packed = folder.glob("packs/*/*-*.zip") if folder else ()
+    names = sorted({path.parent.name for path in single} | {path.stem for path in packed})
     keys = [name.rpartition("-")[2] for name in names] if incomplete else []
     of_trials = _trials(_sweeps(ctx), incomplete)
     return list(dict.fromkeys([*_fitting(names, incomplete), *of_trials, *_fitting(keys, incomplete)]))

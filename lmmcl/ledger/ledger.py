@@ -193,10 +193,15 @@ class Ledger:
         """Take a record for none from now on; kept as `record.damaged.json` beside the files."""
         with suppress(FileNotFoundError):  # packed, or another process has seen it too
             self.files.move(f"{path}/{RECORD}", f"{path}/{ASIDE}")
-        if self.packs.holds(path):
-            self.files.create(
-                f"{path}/{ASIDE}", b""
-            )  # the pack stays as it is; a record with this beside it counts as none
+        record = f"{path}/{RECORD}"
+        if (
+            pack := self.packs.open_for(record)
+        ) is not None:  # it stays as it is; what has this beside it counts as none
+            try:
+                content = pack.read(record)
+            except (FileNotFoundError, ValueError):
+                content = b""
+            self.files.create(f"{path}/{ASIDE}", content)
 
     def drop_weights(self, path: str) -> int:
         """Delete the weights of the step in `path`; its record stays, and says so. Returns bytes freed."""

@@ -114,15 +114,25 @@ def _upload(ledger: LedgerAccess, step: Step, folder: Path) -> None:
 
 def _rename(ledger: LedgerAccess, step: Step, folder: Path) -> None:
     target = ledger.files.at(step.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.rename(target)
+        _rename_into(target, folder)
     except OSError:  # the target is there and not empty
         if not ledger.has_usable(step):  # damaged, or its weights were dropped
             old = folder.with_name(f"{folder.name}-replaced")
             target.rename(old)
             folder.rename(target)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename_into(target: Path, folder: Path) -> None:
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(target)
+            return
+        except FileNotFoundError:
+            if not folder.exists():
+                raise  # else packing deleted the parent, which was empty, a moment ago
 
 
 def staged_whole(folder: Path, step: Step) -> bool:

@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
-from lmmcl.ledger.packs.listing import name_pattern, tag_of, walk_files
+from lmmcl.ledger.packs.listing import fetch, local_sizes, name_pattern, sync, tag_of, walk_files
 from lmmcl.masking import mask
 
 PATIENCE = BackOff(longest=32.0, retries=6)
@@ -100,17 +100,23 @@ class Store:
         if self.is_local:
             with self.at(name).open("rb") as file:
                 return file.read(-1 if size is None else size)
-        part = {} if size is None else {"start": 0, "end": size}
-        content: bytes = self._patiently(lambda: self.fs.cat_file(f"{self.root}/{name}", **part))
+        content: bytes = self._patiently(fetch, self.fs, f"{self.root}/{name}", size)
         return content
 
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file in the place of one, or of none, at once: an upload is atomic, and so is a rename."""
+    def write(self, name: str, content: bytes, *, synced: bool = False) -> None:
+        """Put a file in the place of one, or of none, at once: an upload is atomic, and so is a rename.
+
+        `synced`: a crash of the machine leaves the old file or the new one, whole, and once this returns the new one.
+        """
         if not self.is_local:
             self._patiently(self.fs.pipe_file, f"{self.root}/{name}", content)
             return
         partial = self._written(name, content)
+        if synced:
+            sync(partial)
         partial.replace(self.at(name))
+        if synced:
+            sync(self.at(name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; of several processes that try at once, one gets True.
@@ -191,7 +197,7 @@ class Store:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
         root = f"{self.root}/{folder}".rstrip("/")
         if self.is_local:
-            return {entry.path[len(root) + 1 :]: entry.stat().st_size for entry in walk_files(root)}
+            return local_sizes(root)
         files = self._patiently(lambda: self.fs.find(root, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in files.items()}
 

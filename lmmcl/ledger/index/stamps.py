@@ -43,6 +43,9 @@ class Stamps:
         if packed and not self._is_folder(path.rpartition("/")[0]):
             return packed  # the usual case of a large store: no folder of scores is left to look into
         single = local_stamp(f"{self._root}/{path}/{RECORD}")
+        if single is None and packed is None and pack:  # perhaps it was packed after the pack was looked for
+            del self._packs[pack]
+            packed = self._pack_stamp(pack)
         if single is not None or packed is None:
             return single
         return None if local_stamp(f"{self._root}/{path}/{ASIDE}") else packed
@@ -68,8 +71,12 @@ class Stamps:
 
     @cached_property
     def _listed(self) -> dict[str, str]:
-        """The stamps of all records and packs of a store that is elsewhere, by their names."""
+        """The stamps of all records and packs of a store that is elsewhere, by their names.
+
+        Packs are listed again at the end: what was packed while the single files were listed is in none of the first listings.
+        """
         endings = (f"/{RECORD}", f"/{ASIDE}", SUFFIX)
         with ThreadPoolExecutor(len(KINDS) + 1) as pool:
             listings = pool.map(lambda folder: self._ledger.files.stamps(folder, endings), (*KINDS, FOLDER))
-            return {name: stamp for stamps in listings for name, stamp in stamps.items()}
+            listed = {name: stamp for stamps in listings for name, stamp in stamps.items()}
+        return listed | self._ledger.files.stamps(FOLDER, endings)

@@ -105,7 +105,7 @@ class RecordView:
                 self._keep(path, stamps[path], record)
             for (_, paths), pack in zip(packs.items(), pool.map(self._ledger.packs.open, packs), strict=True):
                 for path in paths:
-                    self._keep(path, stamps[path], pack.record(path) if pack else None)
+                    self._keep(path, stamps[path], pack.record(path) if pack else self._ledger.read(path))
 
     def _keep(self, path: str, stamp: str, record: Record | None) -> None:
         self._read[path] = None if record is None else (stamp, compact(record))
@@ -114,7 +114,7 @@ class RecordView:
         if path not in self._read:
             if is_packed(stamp) and (name := pack_of(path)):
                 pack = self._pack(name)
-                record = pack.record(path) if pack else None
+                record = pack.record(path) if pack else self._ledger.read(path)  # it was unpacked a moment ago
             else:
                 record = self._ledger.read(path)
             self._keep(path, stamp, record)

@@ -1,10 +1,13 @@
-"""Listings of files: of a folder of this machine, quickly (a store has hundreds of thousands), and what names and stamps say."""
+"""Files here and on object stores: listings, made quickly (a store has hundreds of thousands), stamps, beginnings, syncing."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +31,36 @@ def walk_files(folder: str, *, depth: int | None = None) -> Iterator[os.DirEntry
             yield entry
         elif depth is None or depth > 1:
             yield from walk_files(entry.path, depth=None if depth is None else depth - 1)
+
+
+def local_sizes(root: str) -> dict[str, int]:
+    """Bytes of the files below a folder of this machine, by their names in it."""
+    sizes = {}
+    for entry in walk_files(root):
+        with suppress(FileNotFoundError):  # deleted a moment ago
+            sizes[entry.path[len(root) + 1 :]] = entry.stat().st_size
+    return sizes
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder of this machine is on its disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fetch(system: Any, path: str, size: int | None) -> Any:
+    """A file of another file system, or at most its first `size` bytes."""
+    if size is None:
+        return system.cat_file(path)
+    try:
+        return system.cat_file(path, start=0, end=size)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return system.cat_file(path)[:size]  # an empty file has no first bytes, which S3 calls an error
 
 
 def tag_of(about: Mapping[str, Any]) -> Any:

@@ -89,9 +89,15 @@ def unpack(ledger: LedgerAccess) -> Packed:
     with maintenance(ledger):
         for lease in Leases(ledger.files, ClaimSettings()).active().values():
             raise Busy(f"{lease} is computing steps; unpack when it has finished", file=f"store {ledger.store}")
-        done = Packed()
-        for unpacked in _together(ledger, lambda name: _unpack_one(ledger, name), ledger.packs.names()):
+        done, names = Packed(), ledger.packs.names()
+        for unpacked in _together(ledger, lambda name: _unpack_one(ledger, name), names):
             done.add(unpacked)
+        if ledger.is_local and done.packs:
+            os.sync()  # once, for all of them: the single files outlive a crash of the machine before a pack goes
+        for name in names:
+            if name not in done.left:
+                with suppress(FileNotFoundError):
+                    ledger.files.remove(name)
         return done
 
 
@@ -101,7 +107,7 @@ def _together(ledger: LedgerAccess, do: Callable[[Item], Result], items: Iterabl
 
 
 def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[str, dict[str, int]]:
-    """Sizes of the single files of steps by checkpoint, of those that have a record among them, by their names below the store."""
+    """Sizes of the single files of steps, by their names below the store, of each checkpoint that may have something to pack."""
     folders = list(KINDS)
     if checkpoints is not None and ledger.is_local:  # elsewhere one listing of all costs less than one for each
         folders = [f"{kind}{path.removeprefix(KINDS[0])}" for path in sorted(checkpoints) for kind in KINDS]
@@ -112,7 +118,11 @@ def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[st
             home = "/".join([KINDS[0], *full.split("/")[1:3]])
             if checkpoints is None or home in checkpoints:
                 by_home.setdefault(home, {})[full] = size
-    return {home: files for home, files in by_home.items() if any(name.endswith(f"/{RECORD}") for name in files)}
+    return {home: files for home, files in by_home.items() if any(_is_small(*file) for file in files.items())}
+
+
+def _is_small(name: str, size: int) -> bool:
+    return not name.endswith((WEIGHTS, f"/{ASIDE}")) and size <= LARGEST
 
 
 def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) -> Packed:
@@ -130,15 +140,23 @@ def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) 
             try:
                 steps[path] = _single_step(ledger, path, single, steps.get(path, {}))
                 new.add(path)
-            except (FileNotFoundError, ValueError) as error:
+            except FileNotFoundError as error:
+                if path not in steps:  # else it is packed, and the listing is older
+                    done.left[path] = f"{error}; it was deleted meanwhile"
+            except ValueError as error:
                 done.left[path] = f"{error}; `lmmcl ledger check` lists damaged files"
-    if not new or checkpoint not in steps:
+    if checkpoint not in steps:
         return done
-    files = {file: content for step in steps.values() for file, content in step.items()}
-    _write(ledger, name, encode_pack(files))
+    if new:
+        now = ledger.packs.open(name, whole=True)
+        if (now and now.content) != (old and old.content):  # this process was stopped until its claim was void
+            return Packed(left={name: "was written by another process meanwhile; run `lmmcl ledger pack` again"})
+        files = {file: content for step in steps.values() for file, content in step.items()}
+        _write(ledger, name, encode_pack(files), old)
     for path in sorted(new):
         done.files += _remove_step(ledger, path, single, steps[path])
-    return Packed(1, len(new), done.files, done.left)
+    done.files += _remove_leftovers(ledger, single, {path: steps[path] for path in steps.keys() - new})
+    return Packed(bool(new), len(new), done.files, done.left)
 
 
 def rewrite(ledger: LedgerAccess, name: str) -> None:
@@ -149,8 +167,13 @@ def rewrite(ledger: LedgerAccess, name: str) -> None:
         if old and not ledger.files.exists(f"{path}/{ASIDE}"):
             with suppress(ValueError):  # it was computed again, and lies as single files beside the pack
                 files |= _packed_step(old, path)
+    for file in old.members.keys() - files.keys() if old else ():
+        # A record that was written again when weights were dropped may have its other files here.
+        if old and pack_of(file) == name and ledger.files.exists(f"{step_of(file)}/{RECORD}"):
+            with suppress(ValueError):
+                files[file] = old.read(file)
     if files:
-        _write(ledger, name, encode_pack(files))
+        _write(ledger, name, encode_pack(files), old)
     else:
         ledger.files.remove(name)
 
@@ -183,19 +206,14 @@ def _unlisted(path: str, single: Mapping[str, int]) -> dict[str, Any]:
     return {name: None for name in names if name not in (RECORD, ASIDE)}
 
 
-def _write(ledger: LedgerAccess, name: str, content: bytes) -> None:
-    """Write a pack so that it outlives a crash of the machine, and read it back."""
-    ledger.files.write(name, content)
-    if ledger.is_local:
-        for path in (ledger.files.at(name), ledger.files.at(name).parent):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+def _write(ledger: LedgerAccess, name: str, content: bytes, old: Pack | None) -> None:
+    """Write a pack so that it outlives a crash of the machine, and read it back; `old` is the one in its place."""
+    ledger.files.write(name, content, synced=True)
     if ledger.files.read(name) != content:
+        # What was packed before is in no single file.
+        ledger.files.write(name, old.content, synced=True) if old else ledger.files.remove(name)
         raise UserError(
-            "what was read back is not what was written; the single files were kept, so nothing is lost. "
+            "what was read back is not what was written; the single files and the pack before were kept, so nothing is lost. "
             "Check the disk, then run `lmmcl ledger pack` again",
             file=f"{ledger.store}/{name}",
         )
@@ -216,6 +234,24 @@ def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], pac
     return removed
 
 
+def _remove_leftovers(
+    ledger: LedgerAccess, single: Mapping[str, int], packed: Mapping[str, Mapping[str, bytes]]
+) -> int:
+    """Delete single files of packed steps that an interrupted packing or unpacking left; returns how many."""
+    removed = 0
+    for name, size in single.items():
+        path = step_of(name)
+        content = packed.get(path, {}).get(name)
+        if content is None or len(content) != size or {f"{path}/{RECORD}", f"{path}/{ASIDE}"} & single.keys():
+            continue
+        with suppress(FileNotFoundError):
+            if ledger.files.read(name) == content:
+                ledger.files.remove(name)
+                removed += 1
+        _remove_empty(ledger, [path, name.rpartition("/")[0]])
+    return removed
+
+
 def _remove_empty(ledger: LedgerAccess, folders: Iterable[str]) -> None:
     """Delete folders that nothing is left in, with those above them; the folders of models stay."""
     for folder in sorted(folders, key=len, reverse=True) if ledger.is_local else ():
@@ -228,6 +264,7 @@ def _remove_empty(ledger: LedgerAccess, folders: Iterable[str]) -> None:
 
 
 def _unpack_one(ledger: LedgerAccess, name: str) -> Packed:
+    """Write the single files of a pack, which stays."""
     old = ledger.packs.open(name, whole=True)
     if old is None:
         return Packed()
@@ -235,17 +272,15 @@ def _unpack_one(ledger: LedgerAccess, name: str) -> Packed:
         return Packed(left={name: "does not match its checksum; run `lmmcl ledger check --repair` first"})
     done = Packed(1)
     for path in old.paths():
-        files = _packed_step(old, path)
-        if ledger.files.exists(f"{path}/{ASIDE}"):
+        files, record = _packed_step(old, path), f"{path}/{RECORD}"
+        superseded = ledger.files.exists(record)
+        quarantined = ledger.files.exists(f"{path}/{ASIDE}")
+        if superseded and quarantined:  # computed again
             continue
-        superseded = ledger.files.exists(f"{path}/{RECORD}")
-        record = f"{path}/{RECORD}"
-        for file in sorted(
-            files, key=lambda file: file == record
-        ):  # the record last: its existence means that all is there
-            if not ((superseded and file == record) or ledger.files.exists(file)):
+        # The record last: its existence means that all is there.
+        for file in sorted(files, key=lambda file: file == record):
+            if not (((superseded or quarantined) and file == record) or ledger.files.exists(file)):
                 ledger.files.write(file, files[file])
                 done.files += 1
-        done.steps += 1
-    ledger.files.remove(name)
+        done.steps += not quarantined
     return done
