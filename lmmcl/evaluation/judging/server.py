@@ -68,7 +68,8 @@ def _headers(judge: Judge) -> dict[str, str]:
     key = os.environ.get(judge.key_variable, "").strip()
     if not key:
         raise UserError(
-            f"the environment variable {judge.key_variable} is not set; it holds the key of the judge {judge.label}"
+            f"the environment variable {judge.key_variable}, which should hold the key of the judge {judge.label}, is not set: "
+            f"export {judge.key_variable}=…"
         )
     return {**headers, "Authorization": f"Bearer {key}"}
 
@@ -92,16 +93,35 @@ def _ask(judge: Judge, prompt: str, headers: dict[str, str], pauses: BackOff) ->
         content = pauses.call(send, is_transient=_may_pass, on_retry=_wait)
     except urllib.error.HTTPError as error:
         raise UserError(
-            f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}{_lacking(judge, error.code)}"
+            f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}{_remedy(error.code, judge)}"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"{_place(judge)} cannot be reached: {mask(str(reason))}; start the server, or correct judge.address"
         ) from None
     except http.client.HTTPException as error:
         raise UserError(
             f"{_place(judge)} does not answer in HTTP: {mask(cut(str(error) or type(error).__name__))}"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"{_place(judge)} cannot be reached: {mask(str(reason))}") from None
     return _content(content, judge)
+
+
+def _remedy(code: int, judge: Judge) -> str:
+    """What mends an answer of that status; nothing where only the server's own words help."""
+    if code in (401, 403):
+        what = (
+            f"check the key in {judge.key_variable}"
+            if judge.key_variable
+            else "name the variable with its key: key_variable"
+        )
+    elif code == 404:
+        what = "check judge.address (usually it ends in /v1) and judge.model"
+    elif 300 <= code < 400:
+        what = "redirects are not followed, so that the key goes to no other host: write the final address"
+    else:
+        return ""
+    return f"; {what}"
 
 
 def _may_pass(error: Exception) -> bool:
@@ -116,13 +136,6 @@ def _wait(error: Exception, pause: float) -> None:
     log.info("the judge is asked again in %.0f s: %s", pause, type(error).__name__)
     if wanted.isdigit():
         time.sleep(max(0.0, min(float(wanted), LONGEST_PAUSE) - pause))
-
-
-def _lacking(judge: Judge, code: int) -> str:
-    """What to do where a server wants a key, and the sweep file names none."""
-    if code not in (401, 403) or judge.key_variable:
-        return ""
-    return ". If it wants a key, name the environment variable that holds it as `key_variable`"
 
 
 def _place(judge: Judge) -> str:

@@ -57,7 +57,8 @@ class Recipe(BaseModel):
     @field_validator("learning_rates", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping | tuple | list):
+        pairs = isinstance(value, tuple | list) and all(isinstance(pair, tuple | list) for pair in value)
+        if not pairs and not isinstance(value, Mapping):
             raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {shown(value)}")
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
@@ -207,12 +208,12 @@ def get_recipe(spec: str | Mapping[str, Any]) -> Recipe:
         return _changed(str(name), spec[name])
     for key in spec:
         if key not in Recipe.model_fields:
-            raise UserError(unknown_key("key of a recipe", key, Recipe.model_fields))
+            raise UserError(f"recipe: {unknown_key('key', key, Recipe.model_fields)}")
     return _recipe(dict(spec))
 
 
-def _recipe(fields: dict[str, Any]) -> Recipe:
-    return validated(Recipe, f"recipe {fields.get('name', '')}".rstrip(), fields)
+def _recipe(fields: dict[str, Any], place: str = "") -> Recipe:
+    return validated(Recipe, place or f"recipe {fields.get('name', '')}".rstrip(), fields)
 
 
 def _union(name: str) -> Recipe:
@@ -259,4 +260,4 @@ def _changed(name: str, settings: Any) -> Recipe:
     more["base"] = changed.pop("base", recipe.base)
     adapter = make_adapter({**recipe.adapter.model_dump(), **changed}) if recipe.adapter else None
     fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
-    return _recipe({**fields, **more})
+    return _recipe({**fields, **more}, place=name)

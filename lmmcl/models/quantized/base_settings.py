@@ -44,9 +44,9 @@ class BaseSettings(BaseModel):
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown_key("key of base", key, cls.model_fields))
+                    raise ValueError(unknown_key("key", key, cls.model_fields))
             if data.get("quantize", "nf4") not in FORMATS:
-                raise ValueError(unknown("value of quantize", str(data["quantize"]), FORMATS))
+                raise ValueError(f"quantize: {unknown('value', str(data['quantize']), FORMATS)}")
         return data
 
     @field_validator("layers")

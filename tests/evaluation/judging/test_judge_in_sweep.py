@@ -77,7 +77,7 @@ def test_a_local_judge_is_known_by_its_model_and_precision(tmp_path: Path) -> No
         ({"judge": {**SERVER, "prompt": "is {answer} right?"}}, r"prompt lacks \{references\}"),
         (
             {"judge": {**SERVER, "address": "http://me:secret@host/v1"}},
-            r"http://\*\*\*@host/v1 holds a password or key",
+            r"address must not hold a password or key \(http://\*\*\*@host/v1\)",
         ),
         ({"judge": {**SERVER, "address": "host:8000"}}, "address is a URL"),
         ({"judge": {**SERVER, "address": "http://host:eight/v1"}}, "address is a URL .*not 'http://host:eight/v1'"),
@@ -85,7 +85,10 @@ def test_a_local_judge_is_known_by_its_model_and_precision(tmp_path: Path) -> No
         ({"judge": {**SERVER, "address": "http://my host/v1"}}, "address is a URL"),
         ({"judge": {**SERVER, "address": "http:///v1"}}, "address is a URL"),
         ({"judge": {**SERVER, "key_variable": "sk-12"}}, "key_variable"),
-        ({"judge": {"model": "tiny-onevision", "key_variable": "A_KEY"}}, "a local judge has no address"),
+        (
+            {"judge": {"model": "tiny-onevision", "key_variable": "A_KEY"}},
+            "key_variable has an effect only with address",
+        ),
         ({"judge": {"address": "http://127.0.0.1:9/v1"}}, "judge.model: is missing"),
         ({"jugde": SERVER}, "did you mean 'judge'"),
         ({"judge": {"model": "no-such-model"}}, "unknown model 'no-such-model'"),

@@ -150,7 +150,7 @@ def test_the_papers_lora_is_the_default() -> None:
         ({"lora": {"rank": 0}}, "lora.rank: must be greater than 0"),
         ({"lora": {"dropout": 1.0}}, "lora.dropout"),
         ({"lora": 8}, "are a mapping"),
-        ({"sa_proj": {"rank": 8}}, "unknown setting of sa_proj 'rank'"),
+        ({"sa_proj": {"rank": 8}}, "sa_proj: unknown setting 'rank'"),
         ({"name": "mine"}, "trains nothing"),
         ({"name": "mine", "train": []}, "trains nothing"),
         ({"name": "mine", "tarin": ["llm"]}, "did you mean 'train'"),
