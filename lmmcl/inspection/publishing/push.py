@@ -96,4 +96,4 @@ def _refusal(error: Exception) -> str:
 
 def _reason(error: BaseException) -> str:
     words = str(getattr(error, "server_message", None) or error).strip() or type(error).__name__
-    return mask(words.splitlines()[0])
+    return mask(words.splitlines()[0].rstrip("."))
