@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster.s3 import s3_server
-from test_packing import (  # noqa: F401 - the ledgers are fixtures
+from packed_steps import (
     ASKED,
     BASE,
     FIRST,
@@ -20,8 +20,6 @@ from test_packing import (  # noqa: F401 - the ledgers are fixtures
     compute,
     files,
     flip,
-    ledger,
-    local,
     read_all,
 )
 
@@ -40,7 +38,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def killed_after(count: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[Ledger], Any], ledger: Ledger) -> bool:  # noqa: F811
+def killed_after(count: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[Ledger], Any], ledger: Ledger) -> bool:
     """`do`, stopped before its write or removal of that number; whether there was one."""
     done: list[str] = []
 
@@ -67,7 +65,7 @@ def killed_after(count: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[Ledg
 
 @pytest.mark.parametrize("do", [pack, unpack])
 def test_a_kill_between_any_two_writes_loses_nothing_and_leaves_nothing_over(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
     do: Callable[[Ledger], Any],
 ) -> None:
@@ -89,7 +87,7 @@ def test_a_kill_between_any_two_writes_loses_nothing_and_leaves_nothing_over(
 
 
 def test_a_pack_is_on_disk_before_it_takes_the_place_of_an_older_one(
-    local: Ledger,  # noqa: F811
+    local: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local.files.remove_folder(ASKED.path)
@@ -114,7 +112,7 @@ def test_a_pack_is_on_disk_before_it_takes_the_place_of_an_older_one(
     assert events[place + 1] == f"sync {BASE.model.label[:1]}", "and the folder"
 
 
-def test_single_files_are_on_disk_before_a_pack_is_deleted(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_single_files_are_on_disk_before_a_pack_is_deleted(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(local)
     seen: list[int] = []
     monkeypatch.setattr(
@@ -125,7 +123,7 @@ def test_single_files_are_on_disk_before_a_pack_is_deleted(local: Ledger, monkey
 
 
 def test_a_pack_that_fails_to_be_written_again_keeps_what_was_packed_before(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = files(ledger)
@@ -146,7 +144,7 @@ def test_a_pack_that_fails_to_be_written_again_keeps_what_was_packed_before(
 
 
 def test_a_process_that_was_stopped_while_it_packed_overwrites_no_newer_pack(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger.files.remove_folder(ASKED.path)
@@ -180,7 +178,7 @@ def test_a_process_that_was_stopped_while_it_packed_overwrites_no_newer_pack(
 
 @pytest.mark.parametrize("do", [pack, unpack])
 def test_a_view_that_began_before_a_store_was_packed_or_unpacked_finds_all(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     do: Callable[[Ledger], Any],
 ) -> None:
     if do is unpack:
@@ -197,7 +195,7 @@ def test_a_view_that_began_before_a_store_was_packed_or_unpacked_finds_all(
 
 
 def test_an_object_store_that_is_packed_while_it_is_listed_shows_all(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real, packed = Store.stamps, threading.Event()
@@ -218,7 +216,7 @@ def test_an_object_store_that_is_packed_while_it_is_listed_shows_all(
     assert all(view.find(step) is not None for step in STEPS)
 
 
-def test_files_that_go_while_a_folder_is_listed_are_left_out(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_files_that_go_while_a_folder_is_listed_are_left_out(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmmcl.ledger.packs import listing
 
     real = listing.walk_files
@@ -235,7 +233,7 @@ def test_files_that_go_while_a_folder_is_listed_are_left_out(local: Ledger, monk
 
 
 def test_a_step_is_published_though_its_empty_parent_folder_goes_meanwhile(
-    local: Ledger,  # noqa: F811
+    local: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local.files.remove_folder(f"scores/{FIRST.path.removeprefix('checkpoints/')}")
@@ -252,7 +250,7 @@ def test_a_step_is_published_though_its_empty_parent_folder_goes_meanwhile(
     assert gone and local.find(ASKED) is not None
 
 
-def test_repairing_a_pack_keeps_the_files_of_a_step_whose_weights_were_dropped(ledger: Ledger) -> None:  # noqa: F811
+def test_repairing_a_pack_keeps_the_files_of_a_step_whose_weights_were_dropped(ledger: Ledger) -> None:
     pack(ledger)
     ledger.drop_weights(FIRST.path)
     before = read_all(ledger)
@@ -261,7 +259,7 @@ def test_repairing_a_pack_keeps_the_files_of_a_step_whose_weights_were_dropped(l
     assert check_store(ledger).damages == [] and read_all(ledger) == before
 
 
-def test_a_checkpoint_whose_name_is_damaged_in_its_pack_is_none_once_repaired(local: Ledger) -> None:  # noqa: F811
+def test_a_checkpoint_whose_name_is_damaged_in_its_pack_is_none_once_repaired(local: Ledger) -> None:
     pack(local)
     name = pack_of(FIRST.path)
     assert name is not None
@@ -271,7 +269,7 @@ def test_a_checkpoint_whose_name_is_damaged_in_its_pack_is_none_once_repaired(lo
     assert local.find(ASKED) is not None, "its scores stay"
 
 
-def test_a_quarantined_record_of_a_pack_is_kept_as_that_of_a_single_file_is(ledger: Ledger) -> None:  # noqa: F811
+def test_a_quarantined_record_of_a_pack_is_kept_as_that_of_a_single_file_is(ledger: Ledger) -> None:
     content = ledger.files.read(f"{ASKED.path}/{RECORD}")
     pack(ledger)
     flip(ledger, ASKED.path.encode() + b"/rows.jsonl") if ledger.is_local else ledger.quarantine(ASKED.path)
@@ -282,7 +280,7 @@ def test_a_quarantined_record_of_a_pack_is_kept_as_that_of_a_single_file_is(ledg
 
 
 def test_a_listing_that_is_older_than_the_last_packing_changes_nothing(
-    ledger: Ledger,  # noqa: F811
+    ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before, old = read_all(ledger), {kind: ledger.sizes(kind) for kind in KINDS}
@@ -308,10 +306,35 @@ def test_an_empty_pack_on_s3_is_reported_at_once_and_repaired() -> None:
         assert there.find(FIRST) is None and there.find(BASE) is not None
 
 
-def test_packed_checkpoints_are_completed(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_packed_checkpoints_are_completed(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMMCL_STORE", local.store)
     monkeypatch.setattr("lmmcl.cli.completion._sweeps", lambda _: [])
     monkeypatch.setattr("lmmcl.cli.completion._store", lambda _: Path(local.store))
     before = checkpoints(None, None, "1-")
     pack(local)
     assert checkpoints(None, None, "1-") == before == [FIRST.path.rpartition("/")[2]]
+
+
+def test_what_a_killed_write_left_under_another_name_goes_with_the_next_packing(local: Ledger) -> None:
+    pack(local)
+    name = pack_of(FIRST.path)
+    unfinished = [
+        f"packs/{BASE.model.label}/.{Path(str(name)).name}.{'0a' * 16}",
+        f"{ASKED.path}/.step.json.{'0b' * 16}",
+    ]
+    kept = f"{ASKED.path}/.notes.{'0c' * 16}"
+    for file in (*unfinished, kept):
+        local.files.write(file, b"half")
+    assert pack(local).left == {}
+    assert not any(local.files.exists(file) for file in unfinished) and local.files.exists(kept)
+
+
+@pytest.mark.parametrize("do", [pack, unpack])
+def test_an_opened_file_stays_while_the_store_is_packed_or_unpacked(
+    ledger: Ledger, do: Callable[[Ledger], Any]
+) -> None:
+    if do is unpack:
+        pack(ledger)
+    with ledger.opened(ASKED.path, "step.json") as file:
+        do(Ledger(ledger.store))
+        assert ASKED.key in file.read_text()
