@@ -32,7 +32,7 @@ FORMS = {
     **dict.fromkeys(("float_type", "float_parsing"), "a number is expected"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number is expected"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is expected"),
-    "string_pattern_mismatch": "letters, digits and _ . - are expected, a letter or digit first",
+    "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, _ . and - (such as my_sweep)",
 }
 """Pydantic's problems in the words of YAML, by their type."""
 BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")

@@ -29,7 +29,7 @@ def check_settings(name: str, settings: Any, allowed: Collection[str]) -> dict[s
         raise UserError(f"settings of {name} are a mapping such as {{setting: value}}, not {shown(settings)}")
     for setting in settings or {}:
         if setting not in allowed:
-            raise UserError(unknown_key(f"setting of {name}", setting, allowed))
+            raise UserError(f"{name}: {unknown_key('setting', setting, allowed)}")
     return dict(settings or {})
 
 

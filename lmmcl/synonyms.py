@@ -20,7 +20,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "search": "stop scheduler optuna",
     },
     CLUSTER: {
-        "": "ray training evaluation driver claims store tracking gpu_memory_gb max_open_trials",
+        "": "ray training evaluation driver claims store tracking pack gpu_memory_gb max_open_trials",
         "ray": "address cpus resources dashboard",
         "training": "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage "
         "offload micro_batch_size gradient_checkpointing attention liger compile loader_workers "

@@ -62,7 +62,9 @@ def report(
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option("--pictures", help="write PNGs of the trade-off, the page and MLflow to this folder instead"),
+        typer.Option(
+            "--pictures", help="write PNGs of the trade-off, the page and MLflow to this folder, and no table"
+        ),
     ] = None,
 ) -> None:
     """Show the trade-off of learning against forgetting, from what the ledger holds."""

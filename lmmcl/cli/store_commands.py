@@ -10,7 +10,6 @@ import typer
 
 from lmmcl.cli.completion import checkpoints, sweep_files
 from lmmcl.cli.options import AsJson, ClusterFile, Store, load_cluster, load_sweep, open_ledger, print_json
-from lmmcl.reports.formatting import plural
 from lmmcl.terminal import say, wide_console
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ def ledger_unpack(store: Store = None, cluster: ClusterFile = None, as_json: AsJ
 
 def _print_packed(text: str, done: Packed, *, as_json: bool) -> None:
     """Print what was done; exit code 1 where something was left as it is."""
+    from lmmcl.reports.formatting import plural
+
     if as_json:
         print_json(asdict(done))
     else:

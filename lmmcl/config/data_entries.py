@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -105,6 +107,10 @@ SourcesOrSplit = Annotated[
 ]
 
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""Names of environment variables."""
+
+
 class JudgeEntry(Settings):
     """A model that judges open answers: it reads question, references and answer, and says whether the answer is right."""
 
@@ -116,7 +122,7 @@ class JudgeEntry(Settings):
         default=None,
         description="of a server that speaks OpenAI's chat completions, such as http://127.0.0.1:8000/v1; enters no key",
     )
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+    key_variable: Text | None = Field(
         default=None,
         description="the environment variable that holds the server's key, such as OPENAI_API_KEY; enters no key",
     )
@@ -146,15 +152,37 @@ class JudgeEntry(Settings):
         if self.prompt is not None and (lacking := [place for place in JUDGED if place not in self.prompt]):
             raise ValueError(f"prompt lacks {' and '.join(lacking)}")
         if self.address is None and self.key_variable is not None:
-            raise ValueError("key_variable is of a server; a local judge has no address and needs none")
+            raise ValueError(
+                "key_variable has an effect only with address; add the server's address, or remove key_variable"
+            )
+        if self.key_variable is not None and not _VARIABLE.fullmatch(self.key_variable):
+            raise ValueError(
+                "key_variable is the name of an environment variable, such as OPENAI_API_KEY, and not the key itself"
+            )
         if self.address is not None:
-            if not self.address.startswith(("http://", "https://")):
+            if not _is_http(self.address):
                 raise ValueError(f"address is a URL such as http://127.0.0.1:8000/v1, not {mask(self.address)!r}")
             if has_secrets(self.address):
                 raise ValueError(
-                    f"address {mask(self.address)} holds a password or key; name an environment variable with it as key_variable"
+                    f"address must not hold a password or key ({mask(self.address)}); put it into an environment variable, and "
+                    "name that: key_variable: OPENAI_API_KEY"
                 )
         return self
+
+
+def _is_http(address: str) -> bool:
+    """Whether `address` is a URL of a server that HTTP can be spoken with: its port is a number, and nothing in it is a blank."""
+    try:
+        parts = urlsplit(address)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and address.isprintable()
+            and " " not in address
+        )
+    except ValueError:  # a port that is none
+        return False
 
 
 class _JudgeMetric(Settings):

@@ -92,13 +92,24 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     return data
 
 
+def _element(parts: list[str], index: str) -> str:
+    return f"{'.'.join(parts)}[{index}]"
+
+
+def _entries(count: int) -> str:
+    """How many entries a list has, and which may be named: the first is 0."""
+    names = "it is empty" if not count else "allowed: [0]" if count == 1 else f"allowed: [0] to [{count - 1}]"
+    return f"{count} entr{'y' if count == 1 else 'ies'}; {names}"
+
+
 def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
                 raise UserError(
-                    f"{shown(part)} is not an index into a list of length {len(data)}", place=_place_of_override(pair)
+                    f"{_element(parts[:depth], part)} does not exist: {'.'.join(parts[:depth])} has {_entries(len(data))}",
+                    place=_place_of_override(pair),
                 )
             index: Any = int(part)
         elif isinstance(data, dict):

@@ -21,6 +21,8 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.stored_trials import StoredTrial, find_checkpoint, find_stored_trial, stored_sweeps, unfinished
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import KINDS
+from lmmcl.methods.recipes.recipe import KINDS as ADAPTERS
+from lmmcl.registry import members
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
 
@@ -58,7 +60,9 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
         "scores_before": scores_of(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
         "failed": asdict(failure) if (failure := find_failure(ledger, key)) else None,
         "reproduce": f"lmmcl run {shlex.join(_words(sweeps[0]))} --store {store}" if sweeps else None,
-        "export": f"lmmcl export {key} --to DIR --store {store}" if is_checkpoint else None,
+        "export": f"lmmcl export {key} --to DIR --store {store}"
+        if is_checkpoint and _is_single_model(identity, ledger)
+        else None,
     }
 
 
@@ -66,6 +70,17 @@ def identity_of(ledger: Ledger, path: str) -> dict[str, Any]:
     """What the key of the step in `path` is computed from."""
     with ledger.opened(path, "step.json", quarantine=False) as file:
         return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _is_single_model(identity: Mapping[str, Any], ledger: Ledger) -> bool:
+    """Whether a checkpoint has the weights of one plain model, which can be exported: not where experts answer."""
+    if identity["kind"] == "snapshot" and (paths := ledger.checkpoint_paths(identity["finetune"])):
+        return _is_single_model(identity_of(ledger, paths[0]), ledger)
+    kind = str(((identity.get("recipe") or {}).get("adapter") or {}).get("kind"))
+    if kind in ADAPTERS and ADAPTERS[kind].adds_experts:
+        return False
+    rule = members("lmmcl.methods", "MITIGATIONS").get(str((identity.get("rule") or {}).get("name")))
+    return not (rule and rule.routes)
 
 
 def _find(ledger: Ledger, wanted: str) -> str | Failure:

@@ -79,7 +79,8 @@ def find_checkpoint(ledger: Ledger, wanted: str) -> Recorded:
 def _unknown(ledger: Ledger, kind: str, wanted: str, others: Iterable[str] = ()) -> str:
     """With the nearest names, and the nearest part of a trial's name."""
     names = [trial.name for trial in stored_trials(ledger)]
-    near = near_part(wanted, {part for name in names for part in name.split(SEPARATOR)})
+    parts = {part for name in names for part in name.split(SEPARATOR)}
+    near = near_part(wanted, parts | {part.partition("(")[0] for part in parts})
     return f"{unknown(kind, wanted, [*names, *others])}{near}"
 
 

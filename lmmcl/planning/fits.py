@@ -14,6 +14,7 @@ from lmmcl.planning.memory_estimate import GB, AskedMemory, StageMemory, asked_m
 from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snapshot, Step
 from lmmcl.steps.optimizers import check_placed_optimizer
 from lmmcl.steps.quantized import check_quantized_engine
+from lmmcl.steps.single_model import why_no_single_model
 from lmmcl.steps.strategy_fit import check_strategy_fit
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
@@ -162,7 +163,7 @@ def check_asked(step: ScoringStep, cluster: Cluster) -> None:
     """Raises UserError, with what would help, when a checkpoint cannot be asked as the cluster file says."""
     place = cluster.evaluation
     check_quantized_engine(step.checkpoint.model, place.engine)
-    if place.engine != "transformers" and isinstance(step, Evaluate) and (why := _no_plain_model(step)):
+    if place.engine != "transformers" and isinstance(step, Evaluate) and (why := why_no_single_model(step.checkpoint)):
         raise UserError(
             f"Evaluating {step.checkpoint.label!r}: the engine {place.engine} loads a plain model, and this checkpoint {why}; "
             "allowed: engine: transformers",
@@ -179,13 +180,6 @@ def check_asked(step: ScoringStep, cluster: Cluster) -> None:
             f"{_told(need)} per GPU, but only {_gb(have)} is available. {_smaller_batch(step, place, have)}, or {ANYWAY}.",
             place="evaluation",
         )
-
-
-def _no_plain_model(step: Evaluate) -> str | None:
-    """Why a checkpoint cannot be exported for another engine; None where it can."""
-    if isinstance(step.checkpoint, Merge) and step.checkpoint.rule.routes:
-        return f"answers with several experts ({step.checkpoint.rule.name})"
-    return "has experts that its recipe added" if grown_by(step.checkpoint) else None
 
 
 def _told(need: StageMemory | AskedMemory) -> str:

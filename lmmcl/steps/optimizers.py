@@ -24,7 +24,7 @@ def check_optimizer(training: Training, mitigation: Mitigation | None) -> None:
         in_training: Any = part.in_training
         if in_training is not None and in_training.uses("optimizer"):
             raise UserError(
-                f"{part.name} reads the optimizer's states, which {training.optimizer} keeps in another form; allowed with it: "
+                f"{part.name} reads AdamW's states, which {training.optimizer} keeps in another form; allowed with {part.name}: "
                 f"optimizer: {ADAMW}",
                 place="training.optimizer",
             )
@@ -43,8 +43,8 @@ def check_placed_optimizer(training: Training, placement: TrainingPlacement) -> 
         )
     if placement.strategy_name not in ("single", "ddp"):
         raise UserError(
-            f"{optimizer} needs whole tensors, and {placement.strategy_name} divides the states among the workers itself; allowed "
-            f"with {optimizer}: ddp; with {placement.strategy_name}: optimizer: {ADAMW}",
+            f"{optimizer} needs whole tensors, but {placement.strategy_name} divides the optimizer's states among the workers. Set "
+            f"strategy: ddp in the cluster file, or optimizer: {ADAMW} in the sweep file",
             place="training.optimizer",
         )
 

@@ -48,24 +48,27 @@ def check_quantized(recipe: Recipe, lmm: LMM) -> None:
     if base is None:
         return
     if not shapes:
-        raise UserError(f"base: {lmm.name} has no linear layer under {', '.join(base.layers)} that could be quantised")
+        raise UserError(
+            f"base.layers: {lmm.name} has no linear layer under {', '.join(base.layers)} that could be quantised; allowed: role "
+            f"selectors of linear layers, such as llm.blocks (`lmmcl show model {lmm.name}` lists the roles)"
+        )
     roles = {role: role for role in lmm.role_counts()}
     if both := shapes.keys() & select(roles, recipe.train, model=lmm.name):
         raise UserError(
-            f"trains {', '.join(summary(both))}, and these weights are quantised ({base.describe()}), so no gradient can change "
-            "them; allowed over them: LoRA (qlora, lora, lora_attention, lora_all, kappatune), or leave out `base`"
+            f"trains {', '.join(summary(both))}, but these weights are quantised ({base.describe()}) and cannot change. Use a LoRA "
+            "recipe on them (qlora, lora, lora_attention, lora_all, kappatune), or remove `base`"
         )
     if recipe.adapter is None or not shapes.keys() & select(roles, recipe.adapter.targets, model=lmm.name):
         return
     if not isinstance(recipe.adapter, LoRA):
         raise UserError(
-            f"{recipe.adapter.kind} computes with whole weights, and these are quantised ({base.describe()}); allowed over them: "
-            "LoRA (qlora, lora, lora_attention, lora_all, kappatune), or leave out `base`"
+            f"{recipe.adapter.kind} needs unquantised weights, but `base` holds them in 4 bits ({base.describe()}). Use a LoRA "
+            "recipe (qlora, lora, lora_attention, lora_all, kappatune), or remove `base`"
         )
     if recipe.adapter.dora:
         raise UserError(
-            f"dora rescales the rows of the weights, which are quantised ({base.describe()}) and stay as they are; allowed over "
-            "them: LoRA without dora (also with rslora), or leave out `base`"
+            f"dora rescales the rows of the weights, which cannot change while they are quantised ({base.describe()}). Remove dora "
+            "(rslora works), or remove `base`"
         )
 
 
@@ -83,14 +86,14 @@ def check_stage_quantized(settings: StageSettings, lmm: LMM, evaluated_in: str, 
     ):
         if precision == "fp16":
             raise UserError(
-                "nf4 weights are quantised from bf16, which fp16 cannot hold; allowed over them: bf16, fp32",
+                "fp16 cannot hold the range of nf4 weights, which are quantised from bf16; allowed with `base`: bf16, fp32",
                 place=where,
             )
     for merge in settings.mitigation.merges if settings.mitigation else ():
         raise UserError(
-            f"{merge.name} combines whole weights, and those of {lmm.name} are quantised ({base.describe()}): the result could "
-            "not be held in 4 bits. Leave out `base`, use a mitigation that acts during training, or `lmmcl export` the "
-            "checkpoint, which dequantises it",
+            f"{merge.name} merges weights, and those of {lmm.name} are quantised ({base.describe()}): the result could not be held "
+            "in 4 bits. Remove `base`, or use a mitigation that acts during training, such as lwf. To merge anyway, `lmmcl export` "
+            "the checkpoint, which dequantises it, and name its folder as the model of another sweep",
             place=settings.place("mitigation", f"{place}.mitigation"),
         )
 

@@ -72,7 +72,7 @@ def read_wording(value: Any) -> Wording:
         raise UserError(f"a wording is {FORM}, not {shown(value)}")
     for key in value:
         if key not in ("replace", "with"):
-            raise UserError(unknown("key of a wording", str(key), ("replace", "with")))
+            raise UserError(f"wording: {unknown('key', str(key), ('replace', 'with'))}")
     words, others = value.get("replace"), value.get("with")
     if not isinstance(words, str) or not words or not isinstance(others, str):
         raise UserError(f"a wording is {FORM}, not {shown(dict(value))}")

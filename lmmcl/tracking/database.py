@@ -91,12 +91,16 @@ def alone(uri: str) -> Iterator[None]:
         yield
 
 
+ADDRESS = "correct the address (--mlflow, LMMCL_MLFLOW, or tracking: in the cluster file)"
+"""Where a tracking URI comes from, for a person who has to correct it."""
+
+
 def _local(store: str | Path) -> Path:
     folder = local_path(str(store))
     if folder is None:
         raise UserError(
             f"the store {str(store)!r} is not a local folder, and MLflow's own database needs one; "
-            "name a tracking server: --mlflow http://HOST:5000"
+            "name a tracking server (--mlflow http://HOST:5000, or tracking: in the cluster file), or do without: --mlflow off"
         )
     return folder.expanduser().resolve()
 
@@ -114,14 +118,14 @@ def _check_sqlite(uri: str) -> None:
 
 
 def _check_server(uri: str, timeout: float) -> None:
-    remedy = "start it (mlflow server --host 0.0.0.0 --port 5000), correct the address, or omit --mlflow"
+    remedy = f"start it (mlflow server --host 0.0.0.0 --port 5000), {ADDRESS}, or run with --mlflow off"
     try:
         ask_server(uri, "/health", timeout)
     except urllib.error.HTTPError as error:
         if error.code == 401:  # it is there; MLflow's client brings the credentials
             return
         if error.code == 403:
-            remedy = "it refuses this Host header: start it with --allowed-hosts, or use an address that it knows"
+            remedy = "it refuses this Host header: restart it with --allowed-hosts, or use an address that it knows"
         raise UserError(f"the MLflow server at {uri} answered {error.code} {error.reason}; {remedy}") from error
     except (OSError, ValueError) as error:  # refused, unknown host, timed out, bad certificate; not a URL
         reason = getattr(error, "reason", None) or error

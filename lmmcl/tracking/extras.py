@@ -18,6 +18,7 @@ from lmmcl.reports.page.question_pictures import Pictures
 from lmmcl.reports.report_records import rows_of
 from lmmcl.reports.results import TrialResult
 from lmmcl.search.run_context import RunContext
+from lmmcl.steps.single_model import why_no_single_model
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.skills import Benchmark
 
@@ -28,7 +29,7 @@ SAMPLES = "samples.json"
 COLUMNS = ["benchmark", "id", "question", "wanted", "before", "after", "score"]
 
 
-def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
+def trial_tags(trial: TrialResult, store: str, *, exportable: bool = True) -> dict[str, str]:
     """Tags and the note (Markdown) of a trial's run: its steps' keys and the commands that continue from it."""
     if not trial.stages:
         return {}
@@ -36,8 +37,10 @@ def trial_tags(trial: TrialResult, store: str) -> dict[str, str]:
     at = shlex.quote(mask(store))
     export = f"lmmcl export {trial.stages[-1].checkpoint_key} --to DIR --store {at}"
     lines = [f"- stage {stage.number} {stage.skill or 'before'}: `{stage.checkpoint_key}`" for stage in trial.stages]
-    note = ["```", export, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
-    return {"lmmcl.steps": json.dumps(steps), "lmmcl.export": export, mlflow_private.NOTE_TAG: "\n".join(note)}
+    commands = [export] if exportable else []
+    note = ["```", *commands, f"lmmcl show {trial.stages[-1].checkpoint_key} --store {at}", "```", "", *lines]
+    tags = {"lmmcl.export": export} if exportable else {}
+    return {"lmmcl.steps": json.dumps(steps), **tags, mlflow_private.NOTE_TAG: "\n".join(note)}
 
 
 class Answers:
@@ -49,8 +52,9 @@ class Answers:
 
     def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
         """(tags, tables by artifact name) of a trial; no table before its last stage has been asked."""
-        tags = trial_tags(result, self._ledger.store)
         trial = self._trial(result.key)
+        plain = trial is None or why_no_single_model(trial.stages[-1].checkpoint) is None
+        tags = trial_tags(result, self._ledger.store, exportable=plain)
         tags |= self._made_by(trial, len(result.stages) - 1) if trial and result.stages else {}
         if trial is None or (len(result.stages) < len(trial.stages) and not result.stopped):
             return tags, {}

@@ -138,9 +138,11 @@ def tensors_of(step: Checkpoint, ledger: Ledger) -> Iterator[Chain]:
             delta = _delta(at, ledger, stack)
             if delta.header["format"] == ROUTED_FORMAT:
                 experts = at.parents[1 : 1 + delta.header["routed"]]
+                several = len(experts) > 1
                 raise UserError(
-                    f"{at.label} answers every question with one of {len(experts)} experts, and has no weights of a single "
-                    f"model; allowed: one of its experts, {', '.join(expert.key for expert in experts)}",
+                    f"{at.label} answers every question with {f'one of {len(experts)} experts' if several else 'its expert'}, and "
+                    f"has no weights of a single model; allowed: {'one of its experts' if several else 'that expert'}, "
+                    f"{', '.join(expert.key for expert in experts)}",
                     file=at.path,
                 )
             if delta.header.get("parent") != parent.key:

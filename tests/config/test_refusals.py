@@ -49,7 +49,7 @@ def refused(folder: Path, grid: str, command: str, *more: str) -> str:
         ("{wise_ft: {alpha: 1.5}}", "wise_ft.alpha: must be between 0 and 1, not 1.5"),
         ("{wise_ft: {alpha: -0.1}}", "wise_ft.alpha: must be between 0 and 1, not -0.1"),
         ("{wise_ft: {alpha: half}}", "wise_ft.alpha: a number is expected"),
-        ("{wise_ft: {alfa: 0.5}}", "unknown setting of wise_ft 'alfa'; did you mean 'alpha'?"),
+        ("{wise_ft: {alfa: 0.5}}", "wise_ft: unknown setting 'alfa'; did you mean 'alpha'?"),
         ("{wise_ft: {continues_from: base}}", "wise_ft.continues_from: unknown value 'base'; allowed: merged, tuned"),
         ("{model_tailor: {keep: 0}}", "model_tailor.keep: must be above 0 and at most 1, not 0"),
         ("{model_tailor: {granularity: rows}}", "unknown value 'rows'; did you mean 'row'? allowed: block128, layer, row"),

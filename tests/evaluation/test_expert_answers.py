@@ -16,6 +16,7 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation.generate import answer, said
 from lmmcl.evaluation.samples import read_samples
 from lmmcl.inspection.gc import needed_weights
+from lmmcl.inspection.step_details import step_facts
 from lmmcl.ledger import Ledger
 from lmmcl.steps import Evaluate, Finetune, Merge, Pretrained
 from lmmcl.tasks.routing import RouterSkill, choice, routing_questions
@@ -133,6 +134,10 @@ def test_it_is_no_single_model_to_export_or_to_continue_from(sweep: Sweep, ledge
             write(checkpoint, ledger, tmp_path / "out")
     with pytest.raises(UserError, match="no weights of a single model"):
         load_checkpoint(ledger.checkpoint(checkpoint.key), ledger, precision="fp32")
+    with pytest.raises(UserError, match=f"with its expert, .*allowed: that expert, {checkpoint.experts[0].key}"):
+        export(sweep.trials[0].stages[1].checkpoint, ledger, tmp_path / "out")
+    assert step_facts(ledger, checkpoint.key)["export"] is None, "a command that is refused"
+    assert step_facts(ledger, checkpoint.experts[0].key)["export"]
     export_adapter(checkpoint.experts[0], ledger, tmp_path / "expert")
     assert (tmp_path / "expert" / "adapter_model.safetensors").is_file()
 

@@ -49,6 +49,15 @@ def test_a_part_of_several_names_is_refused(sweep: Sweep, ledger: Ledger) -> Non
             find(ledger, "gate_pu")
 
 
+def test_a_misspelt_recipe_is_found_without_its_settings(tmp_path: Path) -> None:
+    text = SWEEP.replace("recipe: [sa_proj, gate_up]", "recipe: [{lora_attention: {rank: 8, alpha: 16}}]")
+    sweep, ledger = load_sweep(write_sweep(tmp_path, text)), Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    ledger.keep_text(f"reports/{sweep.name}/sweep.json", resolved(sweep))
+    with pytest.raises(UserError, match=r"did you mean the one with 'lora_attention"):
+        find_checkpoint(ledger, "lora_atention")
+
+
 def test_two_sweeps_with_a_trial_of_one_name_are_told_apart_by_the_sweeps_name(sweep: Sweep, ledger: Ledger) -> None:
     longer = load_sweep(sweep.file, ["training.epochs=2", "name=longer"])
     fill(longer, Path(ledger.store), questions=5)

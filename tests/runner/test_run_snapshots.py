@@ -79,7 +79,7 @@ def test_a_plan_counts_snapshots_and_says_what_is_left_out(tmp_path: Path) -> No
         ),
         ("[{number_bias: {updates: [0]}}]", "number_bias.updates.0: must be greater than 0"),
         ("[{number_bias: {updates: 3}}]", "number_bias.updates"),
-        ("[{number_bias: {update: [3]}}]", "unknown setting of number_bias 'update'; did you mean 'updates'"),
+        ("[{number_bias: {update: [3]}}]", "number_bias: unknown setting 'update'; did you mean 'updates'"),
     ],
 )
 def test_updates_that_no_stage_has_are_refused_at_the_door(tmp_path: Path, probes: str, said: str) -> None:

@@ -123,7 +123,7 @@ def test_a_sweep_names_its_probes_with_or_without_settings(tmp_path: Path) -> No
         ("[number_bais]", "probes[0]: unknown probe 'number_bais'; did you mean 'number_bias'"),
         (
             "[time_bias, {number_bias: {example: 3}}]",
-            "probes[1]: unknown setting of number_bias 'example'; did you mean 'examples'",
+            "probes[1]: number_bias: unknown setting 'example'; did you mean 'examples'",
         ),
         ("[{number_bias: {examples: 0}}]", "number_bias.examples: must be greater than 0"),
         ("[{constrained: {forbid: words}}]", "constrained.forbid"),

@@ -40,6 +40,16 @@ def test_a_trial_tells_its_steps_and_how_to_export_it(sweep: Sweep, ledger: Ledg
     assert all(stage.checkpoint.key in tags["mlflow.note.content"] for stage in trial.stages)
 
 
+def test_a_trial_of_experts_tells_no_command_that_would_be_refused(tmp_path: Path) -> None:
+    text = SWEEP.replace("recipe: [sa_proj, gate_up]", "recipe: [{moelora: {rank: 16}}]")
+    sweep = load_sweep(write_sweep(tmp_path, text))
+    fill(sweep, tmp_path / "store", questions=5)
+    ledger = Ledger(str(tmp_path / "store"))
+    tags, _ = Answers(RunContext.resolve(sweep, ledger)).extras(trial_result(sweep.trials[0], ledger))
+    assert "lmmcl.export" not in tags and "lmmcl export" not in tags["mlflow.note.content"]
+    assert "lmmcl show" in tags["mlflow.note.content"]
+
+
 def test_commands_hold_for_a_store_with_a_space_in_its_name(sweep: Sweep, ledger: Ledger) -> None:
     tags = trial_tags(trial_result(sweep.trials[0], ledger), "/my data/store")
     assert shlex.split(tags["lmmcl.export"])[-2:] == ["--store", "/my data/store"]

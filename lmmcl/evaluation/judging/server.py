@@ -7,6 +7,7 @@ key must not follow it to another host.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -67,7 +68,8 @@ def _headers(judge: Judge) -> dict[str, str]:
     key = os.environ.get(judge.key_variable, "").strip()
     if not key:
         raise UserError(
-            f"the environment variable {judge.key_variable} is not set; it holds the key of the judge {judge.label}"
+            f"the environment variable {judge.key_variable}, which should hold the key of the judge {judge.label}, is not set: "
+            f"export {judge.key_variable}=…"
         )
     return {**headers, "Authorization": f"Bearer {key}"}
 
@@ -90,15 +92,42 @@ def _ask(judge: Judge, prompt: str, headers: dict[str, str], pauses: BackOff) ->
     try:
         content = pauses.call(send, is_transient=_may_pass, on_retry=_wait)
     except urllib.error.HTTPError as error:
-        raise UserError(f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}") from None
+        raise UserError(
+            f"{_place(judge)} answers {error.code} {error.reason}{_detail(error, headers)}{_remedy(error.code, judge)}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise UserError(f"{_place(judge)} cannot be reached: {mask(str(reason))}") from None
+        raise UserError(
+            f"{_place(judge)} cannot be reached: {mask(str(reason))}; start the server, or correct judge.address"
+        ) from None
+    except http.client.HTTPException as error:
+        raise UserError(
+            f"{_place(judge)} does not answer in HTTP: {mask(cut(str(error) or type(error).__name__))}"
+        ) from None
     return _content(content, judge)
 
 
+def _remedy(code: int, judge: Judge) -> str:
+    """What mends an answer of that status; nothing where only the server's own words help."""
+    if code in (401, 403):
+        what = (
+            f"check the key in {judge.key_variable}"
+            if judge.key_variable
+            else "name the variable with its key: key_variable"
+        )
+    elif code == 404:
+        what = "check judge.address (usually it ends in /v1) and judge.model"
+    elif 300 <= code < 400:
+        what = "redirects are not followed, so that the key goes to no other host: write the final address"
+    else:
+        return ""
+    return f"; {what}"
+
+
 def _may_pass(error: Exception) -> bool:
-    return error.code in BUSY if isinstance(error, urllib.error.HTTPError) else isinstance(error, OSError)
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in BUSY
+    return isinstance(error, OSError | http.client.IncompleteRead)
 
 
 def _wait(error: Exception, pause: float) -> None:

@@ -14,6 +14,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.masking import mask
 from lmmcl.measures import MEASURES, Run, Undefined
 from lmmcl.models.hub import HubLMM
+from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.steps import Checkpoint
 
 
@@ -35,7 +36,8 @@ class Stage:
 class CardFacts:
     """`hub` and `revision` name the base on the hub, where it is one of the hub. `trial` is a name, `command` computes it again.
 
-    `updates` says after which of a stage's updates the weights were taken, where they are not those of its end.
+    `updates` says after which of a stage's updates the weights were taken, where they are not those of its end. `quantized` is how
+    the base was held while adapters trained on it, where that was in 4 bits.
     """
 
     key: str
@@ -56,6 +58,7 @@ class CardFacts:
     command: str | None
     adapter: str | None
     updates: int | None = None
+    quantized: BaseSettings | None = None
 
     def measure(self, name: str) -> float | None:
         """A measure after the last stage; None where a score that it needs was not measured."""
@@ -104,6 +107,7 @@ def card_facts(step: Checkpoint, ledger: Ledger) -> CardFacts:
         command=_command(wanted),
         adapter=(record.get("adapter") or {}).get("kind"),
         updates=facts["identity"].get("update"),
+        quantized=model.settings.base,
         **_asked(ledger, step.path),
     )
 
@@ -157,16 +161,19 @@ def _stage(number: int, tuned: str, end: str, ledger: Ledger) -> Stage:
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
-    trained = ", ".join(recipe.get("train", [])) or "not recorded"
     adapter = recipe.get("adapter")
-    return f"{trained} through {_settings(adapter)}" if adapter else trained
+    return ", ".join([*([_settings(adapter)] if adapter else []), *recipe.get("train", [])]) or "not recorded"
 
 
 def _settings(identity: Mapping[str, Any]) -> str:
     """`wise_ft (alpha 0.5)`: the name of a method, and its settings."""
     name = identity.get("name") or identity.get("kind") or "adapter"
-    rest = [f"{key} {value}" for key, value in identity.items() if key not in ("name", "kind", "version")]
+    rest = [f"{key} {_value(value)}" for key, value in identity.items() if key not in ("name", "kind", "version")]
     return f"{name} ({', '.join(rest)})" if rest else str(name)
+
+
+def _value(value: Any) -> str:
+    return (" + ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _data(skill: Mapping[str, Any]) -> str:

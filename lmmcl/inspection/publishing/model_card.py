@@ -15,6 +15,8 @@ from lmmcl.steps import Checkpoint
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
+    from lmmcl.models.quantized.base_settings import BaseSettings
+
 TRAINING = {
     "learning_rate": "learning rate",
     "epochs": "epochs",
@@ -24,6 +26,7 @@ TRAINING = {
     "lr_scheduler_type": "schedule",
     "warmup_ratio": "warm-up",
     "precision": "precision",
+    "optimizer": "optimizer",
 }
 FIRST = 8
 """Data sets and versions beyond which a line is no longer read."""
@@ -84,6 +87,8 @@ def card_text(facts: CardFacts, licence: Licence | None, *, adapter: bool, at: s
     what = f"{_base(facts)} fine-tuned on {_listed(skills)}" if skills else f"{_base(facts)}, unchanged"
     order = ", one after another in this order" if len(skills) > 1 else ""
     kind = "A PEFT adapter for it." if adapter else "Whole weights."
+    if facts.quantized:
+        kind += f" {_quantized(facts.quantized, adapter=adapter)}"
     parts = [
         f"# {facts.trial or facts.label}",
         f"{what}{order}. {kind} Checkpoint `{facts.key}` of the lmmcl sweep `{facts.sweep}`."
@@ -103,6 +108,11 @@ def _base(facts: CardFacts) -> str:
     if facts.hub:
         return f"[{facts.hub}](https://huggingface.co/{facts.hub}/tree/{facts.revision})"
     return f"`{facts.base}` ({facts.family})"
+
+
+def _quantized(base: BaseSettings, *, adapter: bool) -> str:
+    how = f"The weights under {', '.join(base.layers)} were held in 4 bits ({base.quantize}) while adapters trained on them."
+    return how if adapter else f"{how} Here they are dequantised, with all adapters merged in."
 
 
 def _licence(facts: CardFacts, licence: Licence | None) -> str:
@@ -130,7 +140,15 @@ def _usage(facts: CardFacts, at: str, *, adapter: bool) -> str:
     lines = f'base = AutoModelForImageTextToText.from_pretrained("{base}"{revision})\n'
     lines += f'model = PeftModel.from_pretrained(base, "{at}")\n'
     lines += f'processor = AutoProcessor.from_pretrained("{base}"{revision})'
-    return f"```python\nfrom peft import PeftModel\n{loader}\n{lines}\n```"
+    code = f"```python\nfrom peft import PeftModel\n{loader}\n{lines}\n```"
+    if facts.quantized is None:
+        return code
+    settings = f'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant={facts.quantized.double_quant}'
+    return (
+        f"{code}\n\nScores are those of the adapter on the base in 4 bits. To have it so, pass "
+        f"`quantization_config=BitsAndBytesConfig({settings}, llm_int8_skip_modules=[…])` with the base, where "
+        "`llm_int8_skip_modules` names what was not in 4 bits (vision tower, projector, head)."
+    )
 
 
 def _training(facts: CardFacts) -> str:
@@ -177,7 +195,8 @@ def _limitations(facts: CardFacts) -> str:
         )
         lost = (
             f"**Held-out forgetting**: over {len(facts.held_out)} benchmark{'s' * (len(facts.held_out) > 1)} that it was not "
-            f"trained for ({_listed(list(facts.held_out))}) it {moved} on average, compared with its base."
+            f"trained for ({_listed(list(facts.held_out))}) it {moved} on average, compared with its base"
+            f"{' in 4 bits' if facts.quantized else ''}."
         )
     few = min(facts.questions.values(), default=0)
     lines = [

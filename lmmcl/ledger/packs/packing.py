@@ -217,7 +217,11 @@ def _write(ledger: LedgerAccess, name: str, content: bytes, old: Pack | None) ->
     if ledger.files.read(name) != content:
         # What was packed before is in no single file.
         ledger.files.write(name, old.content, synced=True) if old else ledger.files.remove(name)
-        raise UserError("checksum mismatch right after it was written", file=f"{ledger.store}/{name}")
+        raise UserError(
+            "what was read back is not what was written; the single files and the pack before were kept, so nothing is lost. "
+            "Check the disk, then run `lmmcl ledger pack` again",
+            file=f"{ledger.store}/{name}",
+        )
 
 
 def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]) -> int:

@@ -22,6 +22,7 @@ from lmmcl.methods.recipes.moelora import MoELoRA
 from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.models.roles import resolve, selects
 from lmmcl.named_settings import build, check_settings, validated
+from lmmcl.registry import members
 
 KINDS: Mapping[str, type[Adapter]] = {"lora": LoRA, "kappatune": KappaTune, "osf": OSF, "moe": MoE, "moelora": MoELoRA}
 
@@ -56,7 +57,8 @@ class Recipe(BaseModel):
     @field_validator("learning_rates", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping | tuple | list):
+        pairs = isinstance(value, tuple | list) and all(isinstance(pair, tuple | list) for pair in value)
+        if not pairs and not isinstance(value, Mapping):
             raise ValueError(f"learning rates are a mapping such as {{vision: 2.0e-6}}, not {shown(value)}")
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
@@ -206,12 +208,12 @@ def get_recipe(spec: str | Mapping[str, Any]) -> Recipe:
         return _changed(str(name), spec[name])
     for key in spec:
         if key not in Recipe.model_fields:
-            raise UserError(unknown_key("key of a recipe", key, Recipe.model_fields))
+            raise UserError(f"recipe: {unknown_key('key', key, Recipe.model_fields)}")
     return _recipe(dict(spec))
 
 
-def _recipe(fields: dict[str, Any]) -> Recipe:
-    return validated(Recipe, f"recipe {fields.get('name', '')}".rstrip(), fields)
+def _recipe(fields: dict[str, Any], place: str = "") -> Recipe:
+    return validated(Recipe, place or f"recipe {fields.get('name', '')}".rstrip(), fields)
 
 
 def _union(name: str) -> Recipe:
@@ -219,6 +221,8 @@ def _union(name: str) -> Recipe:
     for part in name.split("+"):
         if part in NOT_OFFERED:
             raise UserError(f"{shown(part)} is not a recipe: {NOT_OFFERED[part]}")
+        if part not in RECIPES and part in members("lmmcl.methods", "MITIGATIONS"):
+            raise UserError(f"{shown(part)} is a mitigation, not a recipe; allowed in `mitigation: [{part}]`")
         if part not in RECIPES:
             raise UserError(unknown("recipe", part, RECIPES))
         parts.append(RECIPES[part])
@@ -236,8 +240,14 @@ def _union(name: str) -> Recipe:
 
 
 def _in_name(value: Any) -> Any:
-    """A setting in a recipe's name: of a base without quotes and braces."""
-    return " ".join(map(str, value.values())) if isinstance(value, Mapping) and "quantize" in value else value
+    """A setting in a recipe's name: of a base without quotes and braces, as `BaseSettings.describe` says it."""
+    if not isinstance(value, Mapping) or "quantize" not in value:
+        return value
+    words = {
+        key: " + ".join(map(str, setting)) if isinstance(setting, list | tuple) else setting
+        for key, setting in value.items()
+    }
+    return " ".join([str(words.pop("quantize")), *(f"{key} {word}" for key, word in words.items())])
 
 
 def _changed(name: str, settings: Any) -> Recipe:
@@ -250,4 +260,4 @@ def _changed(name: str, settings: Any) -> Recipe:
     more["base"] = changed.pop("base", recipe.base)
     adapter = make_adapter({**recipe.adapter.model_dump(), **changed}) if recipe.adapter else None
     fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
-    return _recipe({**fields, **more})
+    return _recipe({**fields, **more}, place=name)

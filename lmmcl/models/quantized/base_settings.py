@@ -44,9 +44,9 @@ class BaseSettings(BaseModel):
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown_key("key of base", key, cls.model_fields))
+                    raise ValueError(unknown_key("key", key, cls.model_fields))
             if data.get("quantize", "nf4") not in FORMATS:
-                raise ValueError(unknown("value of quantize", str(data["quantize"]), FORMATS))
+                raise ValueError(f"quantize: {unknown('value', str(data['quantize']), FORMATS)}")
         return data
 
     @field_validator("layers")
@@ -61,7 +61,8 @@ class BaseSettings(BaseModel):
     def describe(self) -> str:
         """`nf4`, or `nf4 double_quant False`."""
         own = self.identity()
-        return " ".join([own.pop("quantize"), *(f"{name} {value}" for name, value in own.items())])
+        words = {name: " + ".join(value) if isinstance(value, list) else value for name, value in own.items()}
+        return " ".join([words.pop("quantize"), *(f"{name} {value}" for name, value in words.items())])
 
     def layer_bytes(self, shape: tuple[int, int]) -> int:
         """What a quantised layer of `shape` takes: two weights a byte, and the scales."""

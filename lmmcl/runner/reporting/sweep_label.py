@@ -8,7 +8,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import DamagedError
 from lmmcl.ledger.side_files import read_object, read_text
-from lmmcl.search.search_state import with_proposals
+from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.extras import resolved
 from lmmcl.tracking.sweep_identity import SweepIdentity, numbered, origin_of
 
@@ -18,7 +18,7 @@ BESIDE = "lmmcl-reports"
 
 def identify(sweep: Sweep, ledger: Ledger) -> SweepIdentity:
     """The sweep with the name under which this store knows it, or will."""
-    trials = {trial.key: trial.name for trial in with_proposals(sweep, ledger).trials}
+    trials = {trial.key: trial.name for trial in RunContext.resolve(sweep, ledger).sweep.trials}
     identity = SweepIdentity(sweep.name, origin_of(sweep), trials)
     label = next(
         name for name in numbered(sweep.name) if all(_is_free(name, identity, store) for store in _all(ledger))

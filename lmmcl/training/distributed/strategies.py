@@ -6,6 +6,8 @@ DDP on a CPU). After training, a divided model is made whole again, so that proo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -170,12 +172,16 @@ def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> N
                 setattr(module, name, full_parameters[id(parameter)])
 
 
-def forget_deepspeed() -> None:
-    """Let this process load whole models again: after a ZeRO 3 stage transformers would divide whatever is loaded next.
+@contextmanager
+def deepspeed_forgotten() -> Iterator[None]:
+    """Let this process load whole models again at the end: after a ZeRO 3 stage transformers would divide whatever comes next.
 
     It keeps the last settings of DeepSpeed for the process. Without that, a merge, an evaluation or the next stage of a sweep
     under torchrun would find empty tensors.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()

@@ -21,8 +21,8 @@ from lmmcl.tasks.files.decode_ahead import images_decoded, shown_by
 from lmmcl.training.attaching.attach import attach
 from lmmcl.training.distributed.strategies import (
     check_strategy,
+    deepspeed_forgotten,
     describe,
-    forget_deepspeed,
     gather_full_model,
 )
 from lmmcl.training.distributed.workers import Workers
@@ -51,18 +51,12 @@ def _freeze_imports() -> None:
     gc.freeze()
 
 
+@deepspeed_forgotten()
 def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process, one of `workers`; returns the fields of its record.
 
     `output` takes the delta and the curve (the first worker's are kept), `runs` the Trainer's checkpoints.
     """
-    try:
-        return _train_stage(job, workers, output, runs)
-    finally:
-        forget_deepspeed()
-
-
-def _train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     started = time.perf_counter()
     step = job.step
     if not job.placement.gpus_per_worker:  # accelerate imports DeepSpeed, which else warns that it found no GPU

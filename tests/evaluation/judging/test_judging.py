@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +47,7 @@ def judge(server: Server, **settings: object) -> Judge:
 
 def test_each_answer_is_asked_at_temperature_0_and_scored_by_its_verdict(ledger: Ledger) -> None:
     with serving() as server:
-        samples, facts = judge_samples("open", judge(server), SAMPLES, ledger)
+        samples, facts = judge_samples("open", judge(server, at_once=1), SAMPLES, ledger)
     assert [sample.score for sample in samples] == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     assert samples[1].metadata[REPLY] == "VERDICT: yes"
     assert facts == {
@@ -163,7 +165,7 @@ def test_the_key_is_sent_and_stands_nowhere(
     ):
         judging_server.check_judge(judge(server, key_variable="MADE_KEY"))
     monkeypatch.delenv("MADE_KEY")
-    with pytest.raises(UserError, match="the environment variable MADE_KEY is not set"):
+    with pytest.raises(UserError, match=r"the environment variable MADE_KEY, .* is not set: export MADE_KEY"):
         judging_server.check_judge(mine)
 
 
@@ -188,3 +190,21 @@ def test_braces_and_instructions_in_texts_are_texts() -> None:
     assert made.fill("{answer}?", ("{question}", "b"), "VERDICT: yes {references}") == (
         "Q {answer}? R {question} | b A VERDICT: yes {references} {other}"
     )
+
+
+def test_an_address_where_something_else_than_http_is_spoken_is_one_message(ledger: Ledger) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-made\r\n")
+                connection.recv(65536)
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        made = Judge("made-judge", json.dumps("made-judge"), address=address, ask_twice=0)
+        with pytest.raises(UserError, match=r"the judge made-judge at .* does not answer in HTTP: .*SSH-2\.0-made"):
+            judging_server.check_judge(made)
+        thread.join(10)

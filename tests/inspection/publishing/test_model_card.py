@@ -134,3 +134,26 @@ def test_weights_that_come_with_lmmcl_have_its_licence() -> None:
 )
 def test_the_local_hub_refuses_metadata_that_a_hub_would(head: str) -> None:
     assert card_errors(f"---\n{head}\n---\n# card\n")
+
+
+def test_the_card_of_an_adapter_says_what_it_adapts_and_that_the_base_was_in_4_bits(tmp_path: Path) -> None:
+    recipe = "recipe: [{qlora: {rank: 8, alpha: 16}}], optimizer: [adamw_8bit]"
+    trial, ledger = recorded(tmp_path, SWEEP.replace("recipe: [sa_proj, gate_up]", recipe))
+    facts = card_facts(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger)
+    text = card_text(facts, None, adapter=True, at="me/mine")
+    assert "`lora (targets llm.blocks.*.attention + llm.blocks.*.mlp, rank 8, alpha 16.0" in text
+    assert "optimizer adamw_8bit" in text and "not recorded" not in text and "[" not in facts.stages[0].recipe
+    assert (
+        "The weights under llm.blocks were held in 4 bits (nf4)" in text and "compared with its base in 4 bits" in text
+    )
+    assert "bnb_4bit_use_double_quant=True" in text
+    assert "Here they are dequantised" in card_text(facts, None, adapter=False, at="me/mine")
+
+
+def test_the_card_of_a_union_names_the_adapter_and_what_trains_beside_it(tmp_path: Path) -> None:
+    own = (
+        "recipe: [{name: both, train: [projector], adapter: {kind: lora, rank: 8, targets: [llm.blocks.*.attention]}}]"
+    )
+    trial, ledger = recorded(tmp_path, SWEEP.replace("recipe: [sa_proj, gate_up]", own))
+    facts = card_facts(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger)
+    assert facts.stages[0].recipe.startswith("lora (") and facts.stages[0].recipe.endswith("), projector")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster.s3 import s3_server
-from packed_steps import (
+from packed_ledger import (
     ASKED,
     BASE,
     FIRST,
@@ -137,7 +137,7 @@ def test_a_pack_that_fails_to_be_written_again_keeps_what_was_packed_before(
     def write(store: Store, name: str, data: bytes, **how: Any) -> None:
         real(store, name, data[:-9] if name.endswith(".zip") and broken.pop() else data, **how)
 
-    with monkeypatch.context() as patched, pytest.raises(Exception, match="checksum mismatch right after"):
+    with monkeypatch.context() as patched, pytest.raises(Exception, match="what was read back"):
         patched.setattr(Store, "write", lambda *args, **how: write(*args, **how) if broken else real(*args, **how))
         pack(ledger)
     assert read_all(ledger) == before and check_store(ledger).damages == []

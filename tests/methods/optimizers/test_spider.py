@@ -103,5 +103,5 @@ def test_a_killed_stage_goes_on_with_the_gradients_it_had_added_up(tmp_path: Pat
 
 
 def test_it_has_no_settings() -> None:
-    with pytest.raises(UserError, match="unknown setting of spider 'alpha'"):
+    with pytest.raises(UserError, match="spider: unknown setting 'alpha'"):
         get_mitigation({"spider": {"alpha": 1}})

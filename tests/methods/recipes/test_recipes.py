@@ -150,7 +150,7 @@ def test_the_papers_lora_is_the_default() -> None:
         ({"lora": {"rank": 0}}, "lora.rank: must be greater than 0"),
         ({"lora": {"dropout": 1.0}}, "lora.dropout"),
         ({"lora": 8}, "are a mapping"),
-        ({"sa_proj": {"rank": 8}}, "unknown setting of sa_proj 'rank'"),
+        ({"sa_proj": {"rank": 8}}, "sa_proj: unknown setting 'rank'"),
         ({"name": "mine"}, "trains nothing"),
         ({"name": "mine", "train": []}, "trains nothing"),
         ({"name": "mine", "tarin": ["llm"]}, "did you mean 'train'"),
@@ -237,3 +237,19 @@ def test_a_recipe_named_as_a_mitigation_is_told_where_it_belongs() -> None:
 
     with pytest.raises(UserError, match=r"'moe' is a recipe, not a mitigation; allowed in `recipe: \[moe\]`"):
         get_mitigation("moe")
+
+
+def test_a_mitigation_named_as_a_recipe_is_told_where_it_belongs() -> None:
+    for spec in ("mr_lora", {"mr_lora": {"examples": 5}}, "sa_proj+lwf"):
+        with pytest.raises(
+            UserError, match=r"is a mitigation, not a recipe; allowed in `mitigation: \[(mr_lora|lwf)\]`"
+        ):
+            get_recipe(spec)
+
+
+def test_the_name_of_a_recipe_over_4_bits_says_which_setting_of_its_base_is_other() -> None:
+    single = get_recipe({"qlora": {"base": {"quantize": "nf4", "double_quant": False}}})
+    first = get_recipe({"qlora": {"base": {"quantize": "nf4", "layers": ["llm.blocks.0", "llm.blocks.1"]}}})
+    assert single.name == "qlora(base=nf4 double_quant False)"
+    assert first.name == "qlora(base=nf4 layers llm.blocks.0 + llm.blocks.1)"
+    assert first.base is not None and first.base.describe() == "nf4 layers llm.blocks.0 + llm.blocks.1"

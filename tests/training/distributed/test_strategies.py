@@ -22,8 +22,8 @@ from lmmcl.training.distributed.strategies import (
     CheckStrategy,
     check_strategy,
     deepspeed_config,
+    deepspeed_forgotten,
     describe,
-    forget_deepspeed,
     strategy_arguments,
 )
 from lmmcl.training.finetune import finetune
@@ -78,7 +78,8 @@ def test_after_a_stage_models_are_loaded_whole_again() -> None:
 
     kept = deepspeed.HfDeepSpeedConfig(deepspeed_config(zero(3)))
     assert deepspeed.is_deepspeed_zero3_enabled()
-    forget_deepspeed()
+    with deepspeed_forgotten():
+        pass
     assert not deepspeed.is_deepspeed_zero3_enabled() and kept.is_zero3()
 
 

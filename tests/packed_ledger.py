@@ -1,15 +1,11 @@
-"""A small recorded trial whose steps are packed: what the tests of packs share."""
+"""A small store for tests of packs: its steps, what is read of it in each way, its files, and damage."""
 
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from made import made_trial
 from typer.testing import CliRunner, Result
 
@@ -17,7 +13,7 @@ from lmmcl.cli import app
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.packs.packed_files import pack_of
-from lmmcl.ledger.record import KINDS
+from lmmcl.ledger.record import KINDS, RECORD
 from lmmcl.steps import Step
 
 STAGES = made_trial().stages
@@ -32,25 +28,6 @@ def compute(ledger: Ledger, step: Step, score: float = 50.0) -> None:
         if step in (FIRST, SECOND):
             (draft.folder / "delta.safetensors").write_text(f"weights {score}")
         draft.commit({"score": score})
-
-
-@pytest.fixture(params=["folder", "elsewhere"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    place = str(tmp_path / "store") if request.param == "folder" else f"memory://packs-{uuid.uuid4().hex}"
-    ledger = Ledger(place)
-    for step in STEPS:
-        compute(ledger, step)
-    yield ledger
-    if request.param == "elsewhere":
-        MemoryFileSystem().rm(place.removeprefix("memory:/"), recursive=True)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Ledger:
-    ledger = Ledger(str(tmp_path / "store"))
-    for step in STEPS:
-        compute(ledger, step)
-    return ledger
 
 
 def read_all(ledger: Ledger) -> dict[str, Any]:
@@ -89,3 +66,10 @@ def flip(ledger: Ledger, find: bytes) -> str:
 
 def check(ledger: Ledger, *more: str) -> Result:
     return CliRunner().invoke(app, ["ledger", "check", "--store", ledger.store, *more])
+
+
+DAMAGED: dict[str, Callable[[Ledger], str]] = {
+    "a record": lambda ledger: flip(ledger, f"{ASKED.path}/{RECORD}".encode()),
+    "a file": lambda ledger: flip(ledger, f"{ASKED.path}/rows.jsonl".encode()),
+    "a name": lambda ledger: flip(ledger, ASKED.path[:-8].encode()),
+}
