@@ -33,17 +33,30 @@ def opened(ledger: LedgerAccess, path: str, name: str, *, quarantine: bool) -> I
     # In a copy of an object store the files lie in a folder of their own, as they do there.
     local = ledger.files.at(f"{record.folder if record else home}/{inner}")
     checksum = record.files.get(inner) if record else None
-    why = find_mismatch(local, checksum) if checksum else None
-    content = None if record is None or local.exists() else _packed(ledger, record, inner, quarantine)
-    if content is not None:
+    content = None if record is None else _content(ledger, record, inner, local, quarantine)
+    if content is not None:  # a copy: the file may be packed or unpacked while it is read
         with _extracted(ledger, local.name, content) as extracted:
             if checksum:
                 _verify(ledger, home, inner, extracted, checksum, quarantine)
             yield extracted
         return
+    why = find_mismatch(local, checksum) if checksum else None
     if why is not None:
         raise _damaged(ledger, home, inner, why, quarantine)
     yield local
+
+
+def _content(ledger: LedgerAccess, record: Record, name: str, local: Path, quarantine: bool) -> bytes | None:
+    """A file that may be packed, from wherever it is; None for weights, and where there is none."""
+    if name.endswith(WEIGHTS):
+        return None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return local.read_bytes()
+    content = _packed(ledger, record, name, quarantine)
+    if content is None:
+        with suppress(FileNotFoundError, NotADirectoryError):  # unpacked a moment ago
+            return local.read_bytes()
+    return content
 
 
 def _packed(ledger: LedgerAccess, record: Record, name: str, quarantine: bool) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.leases import MAINTENANCE, Leases
 from lmmcl.ledger.packs.pack_file import encode_pack, is_whole
-from lmmcl.ledger.packs.packed_files import Pack, pack_of
+from lmmcl.ledger.packs.packed_files import FOLDER, Pack, pack_of
 from lmmcl.ledger.packs.salvage import salvaged, step_of
 from lmmcl.ledger.record import ASIDE, KINDS, RECORD, WEIGHTS, Record, decode_record
 
@@ -28,6 +29,9 @@ LARGEST = 64 * 2**20
 """Bytes; a larger file, and weights of any size, stay single files."""
 AT_ONCE = {True: 4, False: 32}
 """Checkpoints that are packed together, by whether the store is a folder here: elsewhere each request waits."""
+
+_UNFINISHED = re.compile(r"(.*/)\.([^/]+)\.[0-9a-f]{32}", re.DOTALL)
+"""A file that is being written, until it gets its name."""
 
 log = logging.getLogger("lmmcl")
 Item = TypeVar("Item")
@@ -77,6 +81,7 @@ def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Pack
     with maintenance(ledger):
         for lease in Leases(ledger.files, ClaimSettings()).active().values():
             raise Busy(f"{lease} is computing steps; pack when it has finished", file=f"store {ledger.store}")
+        _remove_unfinished(ledger)
         by_checkpoint = _single_files(ledger, None if checkpoints is None else set(checkpoints))
         done = Packed()
         for checkpoint in _together(ledger, lambda item: _pack_one(ledger, *item), by_checkpoint.items()):
@@ -234,6 +239,13 @@ def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], pac
     return removed
 
 
+def _remove_unfinished(ledger: LedgerAccess) -> None:
+    """Delete packs that killed processes were writing: who maintains the store is alone."""
+    for name in ledger.files.matches(f"{FOLDER}/*/.*") if ledger.is_local else ():
+        if _UNFINISHED.fullmatch(name):
+            ledger.files.remove(name)
+
+
 def _remove_leftovers(
     ledger: LedgerAccess, single: Mapping[str, int], packed: Mapping[str, Mapping[str, bytes]]
 ) -> int:
@@ -241,6 +253,9 @@ def _remove_leftovers(
     removed = 0
     for name, size in single.items():
         path = step_of(name)
+        if (of := _UNFINISHED.fullmatch(name)) and of[1] + of[2] in packed.get(path, {}):
+            ledger.files.remove(name)
+            continue
         content = packed.get(path, {}).get(name)
         if content is None or len(content) != size or {f"{path}/{RECORD}", f"{path}/{ASIDE}"} & single.keys():
             continue

@@ -313,3 +313,28 @@ def test_packed_checkpoints_are_completed(local: Ledger, monkeypatch: pytest.Mon
     before = checkpoints(None, None, "1-")
     pack(local)
     assert checkpoints(None, None, "1-") == before == [FIRST.path.rpartition("/")[2]]
+
+
+def test_what_a_killed_write_left_under_another_name_goes_with_the_next_packing(local: Ledger) -> None:
+    pack(local)
+    name = pack_of(FIRST.path)
+    unfinished = [
+        f"packs/{BASE.model.label}/.{Path(str(name)).name}.{'0a' * 16}",
+        f"{ASKED.path}/.step.json.{'0b' * 16}",
+    ]
+    kept = f"{ASKED.path}/.notes.{'0c' * 16}"
+    for file in (*unfinished, kept):
+        local.files.write(file, b"half")
+    assert pack(local).left == {}
+    assert not any(local.files.exists(file) for file in unfinished) and local.files.exists(kept)
+
+
+@pytest.mark.parametrize("do", [pack, unpack])
+def test_an_opened_file_stays_while_the_store_is_packed_or_unpacked(
+    ledger: Ledger, do: Callable[[Ledger], Any]
+) -> None:
+    if do is unpack:
+        pack(ledger)
+    with ledger.opened(ASKED.path, "step.json") as file:
+        do(Ledger(ledger.store))
+        assert ASKED.key in file.read_text()
