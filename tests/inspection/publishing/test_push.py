@@ -127,7 +127,10 @@ def test_a_push_needs_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_token_without_permission_is_answered_with_the_remedy(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     refused = pushed(hub, tmp_path, folder, "me/mine", token="hf_of_another")
-    assert "refused to take me/mine: Invalid username or password. The token needs" in refused and "hf auth login" in refused
+    assert (
+        "refused to take me/mine: Invalid username or password. The token needs" in refused
+        and "hf auth login" in refused
+    )
     assert hub.written.commits == []
 
 
