@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ TRAINING = {
     "precision": "precision",
     "optimizer": "optimizer",
 }
+MARK = "<!-- as lmmcl wrote it:"
+"""Begins the last line of a card: the digest of the text above it."""
 FIRST = 8
 """Data sets and versions beyond which a line is no longer read."""
 
@@ -44,10 +47,22 @@ def write_card(step: Checkpoint, ledger: Ledger, folder: Path, *, adapter: bool,
     name = repository.rpartition("/")[2] if repository else folder.resolve().name
     data = card_data(facts, licence, name=name, adapter=adapter)
     text = card_text(facts, licence, adapter=adapter, at=repository or "THIS FOLDER")
-    text = f"---\n{data.to_yaml()}\n---\n\n{text}"
+    text = _marked(f"---\n{data.to_yaml()}\n---\n\n{text}")
     ModelCard(text)  # raises where its own reader does not take the metadata
     write_text(folder / CARD, text)
     return folder / CARD
+
+
+def is_as_written(card: Path) -> bool:
+    """Whether nobody has edited a card since `write_card` wrote it."""
+    text = card.read_text(encoding="utf-8")
+    return text == _marked(text.partition(f"\n{MARK}")[0] + "\n")
+
+
+def _marked(text: str) -> str:
+    """A card with the digest of its text at its end, which pages do not show."""
+    text = text.rstrip("\n") + "\n"
+    return f"{text}\n{MARK} {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 
 def card_data(facts: CardFacts, licence: Licence | None, *, name: str, adapter: bool) -> ModelCardData:

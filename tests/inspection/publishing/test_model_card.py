@@ -14,7 +14,7 @@ from synthetic_ledger import fill
 from lmmcl.config.sweep import load_sweep
 from lmmcl.inspection.publishing.card_facts import CardFacts, card_facts
 from lmmcl.inspection.publishing.licence import Licence, licence_of
-from lmmcl.inspection.publishing.model_card import card_data, card_text, write_card
+from lmmcl.inspection.publishing.model_card import card_data, card_text, is_as_written, write_card
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.local_model import LocalModel
@@ -157,3 +157,14 @@ def test_the_card_of_a_union_names_the_adapter_and_what_trains_beside_it(tmp_pat
     trial, ledger = recorded(tmp_path, SWEEP.replace("recipe: [sa_proj, gate_up]", own))
     facts = card_facts(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger)
     assert facts.stages[0].recipe.startswith("lora (") and facts.stages[0].recipe.endswith("), projector")
+
+
+def test_a_card_knows_whether_somebody_edited_it(tmp_path: Path) -> None:
+    """One that nobody did is written again for another repository; `lmmcl export --push` keeps the others."""
+    trial, ledger = recorded(tmp_path)
+    card = write_card(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger, tmp_path, adapter=False)
+    assert is_as_written(card)
+    text = card.read_text()
+    for edited in (text.replace("THIS FOLDER", "me/mine"), text + "More.\n", text.rpartition("<!--")[0]):
+        card.write_text(edited)
+        assert not is_as_written(card)
