@@ -62,13 +62,12 @@ def written(store: Path) -> dict[Path, int]:
 
 
 def test_a_finished_trial_is_few_files(sweep: Path, store: Path) -> None:
-    trials = load_sweep(sweep).trials
     folders = ("checkpoints", "scores", "probes", "packs")
     files = [file for folder in folders for file in (store / folder).rglob("*") if file.is_file()]
-    assert (
-        len(files)
-        == len({step for trial in trials for step in trial.steps().values() if step.kind == "finetune"}) * 2 + 1
-    )
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    stages = {step for trial in load_sweep(sweep).trials for step in trial.steps().values() if step.kind == "finetune"}
+    assert len(weights) >= len(stages), "other tests may have trained more"
+    assert len(files) == 2 * len(weights) + 1, "weights and a pack for each stage, and the pack of the base"
 
 
 def test_the_same_command_again_computes_nothing(sweep: Path, store: Path) -> None:
