@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,15 @@ def test_each_stage_has_a_fresh_adapter_above_what_was_merged(ledger: Ledger) ->
             torch.testing.assert_close(merged[name].detach(), start.detach() + added, rtol=1e-4, atol=1e-5)
 
 
-def test_the_adapter_of_a_first_stage_loads_in_peft(ledger: Ledger) -> None:
+def test_the_adapter_of_a_first_stage_loads_in_peft(ledger: Ledger, tmp_path: Path) -> None:
     from peft import PeftModel
 
     step = stage(recipe={"lora": {"rank": 4, "dora": True}})
     finetune(step, ledger, TrainingPlacement())
-    with ledger.opened(f"{step.path}/adapter", "adapter_config.json") as config:
-        model = PeftModel.from_pretrained(BASE.model.load_model(), str(config.parent))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        with ledger.opened(f"{step.path}/adapter", name) as file:
+            shutil.copy(file, tmp_path / name)
+    model = PeftModel.from_pretrained(BASE.model.load_model(), str(tmp_path))
     expected = logits(load_checkpoint(step, ledger, precision="fp32"), BASE.model)
     torch.testing.assert_close(logits(model, BASE.model), expected, rtol=1e-3, atol=1e-3)
 
