@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def _no_store_of_the_person_who_runs_the_tests(
     monkeypatch.delenv("LMMCL_MLFLOW", raising=False)
     monkeypatch.setenv("LMMCL_QUESTION_CACHE_MB", "0")  # tests give several benchmarks one name
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def packed_runs() -> Iterator[None]:
+    """Runs of small sweeps pack their records, too."""
+    from lmmcl.runner.reporting import pack_finished
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pack_finished, "MANY", 1)
+        yield

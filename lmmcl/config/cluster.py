@@ -176,9 +176,10 @@ class Cluster(Settings):
         description="MLflow tracking URI; default a sqlite database in the store. Or a list of it, `mlflow` (the default "
         "database), `tensorboard`, `trackio` and `wandb`",
     )
-    pack: bool = Field(
-        default=True,
-        description="pack the records of finished trials at the end of a run; earlier versions of lmmcl cannot read packs",
+    pack: bool | None = Field(
+        default=None,
+        description="pack the records of finished trials at the end of a run (earlier versions of lmmcl cannot read packs); "
+        "default: in sweeps of 50 trials and more",
     )
     gpu_memory_gb: float | None = Field(
         default=None, gt=0, description="memory of one GPU in GB; with it `plan` refuses what cannot fit"

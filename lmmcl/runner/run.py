@@ -24,7 +24,7 @@ from lmmcl.runner.display import Display
 from lmmcl.runner.engines import check_engine
 from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.preflight import RowsToCheck, rows_to_check
-from lmmcl.runner.reporting.pack_finished import pack_finished
+from lmmcl.runner.reporting.pack_finished import pack_finished, packs
 from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -169,7 +169,7 @@ def run_sweep(
             following.begin()
     context.refresh()  # other runs may have proposed trials of the same search
     view = RecordView(ledger)
-    if cluster.pack:
+    if packs(cluster, context):
         with saying(console, "packing the records of finished trials"):
             view = RecordView(ledger) if pack_finished(context, view) else view
     results = collect_results(context, following.failures, view=view)

@@ -22,6 +22,8 @@ SWEEP = SEARCH.replace("[counting, clock, birds]", "[counting, clock]").replace(
 ) + "search: {scheduler: {asha: {metric: learning, reduction_factor: 2}}}\n"  # fmt: skip
 MADE_ANEW = ("reports/small/index.html", "reports/small/tradeoff.png", "reports/small/shown.json")
 
+pytestmark = pytest.mark.usefixtures("packed_runs")
+
 
 @pytest.fixture(params=["single files", "packs"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, pretence: Pretence) -> Path:  # noqa: F811

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from made import write_sweep
 from pretended import Pretence, pretence, run, told  # noqa: F401 - a fixture
 
-from lmmcl.config.cluster import ClaimSettings
+from lmmcl.config.cluster import ClaimSettings, Cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Leases
 from lmmcl.ledger.record import RECORD
 from lmmcl.runner.reporting import pack_finished
 from lmmcl.steps import Finetune
+
+pytestmark = pytest.mark.usefixtures("packed_runs")
 
 
 def single(folder: Path) -> list[str]:
@@ -76,3 +79,14 @@ def test_what_cannot_be_packed_fails_no_run(
             assert run(sweep).exit_code == 0
     assert single(tmp_path) and not (tmp_path / "store" / "packs").exists()
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("setting", "trials", "packed"), [(None, 49, False), (None, 50, True), (True, 1, True), (False, 99, False)]
+)
+def test_small_sweeps_keep_files_that_any_editor_reads(
+    setting: bool | None, trials: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_finished, "MANY", 50)
+    context: Any = SimpleNamespace(sweep=SimpleNamespace(trials=range(trials)))
+    assert pack_finished.packs(Cluster(pack=setting), context) is packed

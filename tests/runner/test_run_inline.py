@@ -19,6 +19,8 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.training.stage_errors import PreemptedError
 
+pytestmark = pytest.mark.usefixtures("packed_runs")
+
 
 def lmmcl(*arguments: str | Path) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])

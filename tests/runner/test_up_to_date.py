@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from made import write_sweep
 from pretended import Pretence, pretence, run  # noqa: F401 - a fixture
 
@@ -12,6 +13,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.packs.packed_files import pack_of
 
 SAID = "(up to date)"
+
+pytestmark = pytest.mark.usefixtures("packed_runs")
 
 
 def test_a_run_that_finds_nothing_to_do_shows_the_table_and_writes_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.packs.packed_files import pack_of
@@ -13,6 +14,13 @@ from lmmcl.search.run_context import RunContext
 from lmmcl.steps import CheckpointStep
 
 log = logging.getLogger("lmmcl")
+MANY = 50
+"""Trials of a sweep from which on files are worth packing; records of a smaller one can be read with any editor."""
+
+
+def packs(cluster: Cluster, context: RunContext) -> bool:
+    """Whether a run packs at its end: as the cluster file says, or else where the sweep has many trials."""
+    return len(context.sweep.trials) >= MANY if cluster.pack is None else cluster.pack
 
 
 def pack_finished(context: RunContext, view: RecordView) -> bool:
