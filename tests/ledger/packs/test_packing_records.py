@@ -137,7 +137,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
     monkeypatch.setattr(packing, "AT_ONCE", {True: 1, False: 1})
 
 
-@pytest.mark.parametrize(("part", "after"), [("_write", 0), ("_write", 2), ("remove_step", 0), ("_remove_step", 2)])
+@pytest.mark.parametrize(("part", "after"), [("_write", 0), ("_write", 2), ("remove_step", 0), ("remove_step", 2)])
 def test_a_kill_while_packing_loses_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, part: str, after: int
 ) -> None:
