@@ -57,8 +57,8 @@ class StageResult:
     in. `probe_curve` has one row for each moment inside the stage at which probes looked: `update` and their values, from
     update 0, the start of the stage, to its end. `score_curve` has one for each at which benchmarks were asked: `update`, the four
     measures as if the stage ended there, and `score/<benchmark>`; `moment_intervals` are those of these measures, by update.
-    `score_intervals` are those of scores that are no shares of right answers, in points: those of shares follow from the score and
-    the count (see `lmmcl.reports.score_intervals`). `wordings` are scores of held-out benchmarks in other wordings.
+    `score_intervals` are those of scores that are not shares of right answers, in points: those of shares follow from the score and
+    the count (see `lmmcl.reports.page.score_intervals`). `wordings` are scores of held-out benchmarks in other wordings.
     `trained_key` is of the stage's fine-tune, which several merges may share.
     Stage 0 is the pre-trained model and has no skill.
     """

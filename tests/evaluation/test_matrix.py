@@ -188,7 +188,7 @@ def test_benchmarks_of_fractional_scores_are_known_from_all_stages() -> None:
     matrix = ScoreMatrix(["a"], ["h", "g"])
     matrix.add(0, {"a": [0.0, 0.0], "h": [0.0, 1.0], "g": [0.5, 0.5]})
     matrix.add(1, {"a": [0.0, 2.0], "h": [1.0, 1.0], "g": [0.0, 1.0]})
-    assert matrix.fractional() == ["a", "g"], "a whole number above 1 is no share of right answers, either"
+    assert matrix.fractional() == ["a", "g"], "a whole number above 1 is not a share of right answers, either"
     assert set(matrix.score_intervals(1, names=matrix.fractional())) == {"a", "g"}
     assert matrix.score_intervals(1, names=["g"])["g"] == matrix.score_intervals(1)["g"]
 

@@ -8,10 +8,10 @@ from typing import Any
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.page.distributions import distributions
+from lmmcl.reports.page.score_intervals import is_share, score_interval
 from lmmcl.reports.pareto import beaten_by, comparable, on_front
 from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
-from lmmcl.reports.score_intervals import is_share, score_interval
 from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.moments import front_of
 from lmmcl.reports.tables.table import ranked, state_of

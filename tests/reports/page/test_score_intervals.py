@@ -17,8 +17,8 @@ from lmmcl.evaluation.matrix import wilson
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.page.page_data import page_data
+from lmmcl.reports.page.score_intervals import score_interval, stage_interval
 from lmmcl.reports.results import SweepResults
-from lmmcl.reports.score_intervals import score_interval, stage_interval
 from lmmcl.reports.seeds import averaged
 from lmmcl.reports.tables.export import as_dict
 from lmmcl.reports.tables.long_rows import score_rows
