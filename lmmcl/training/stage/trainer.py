@@ -37,6 +37,8 @@ from lmmcl.training.stage_errors import StageError
 TRAINED = "trained.safetensors"
 
 Progress = Callable[[dict[str, Any]], None]
+TokenWeights = Callable[[Tensor, Tensor], Tensor | None]
+"""From the logits of answer tokens and these tokens to a factor for each."""
 
 
 class StageTrainer(TrainerWithPrivateParts):
@@ -81,7 +83,7 @@ class StageTrainer(TrainerWithPrivateParts):
             outputs = model(**model_inputs)
         shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
-        loss = answer_loss(outputs.logits, labels, num_items_in_batch)
+        loss = answer_loss(outputs.logits, labels, num_items_in_batch, self._token_weights())
         if self.mitigation is not None:
             total = self.mitigation.token_penalty(self.mitigation_state, self.taught, outputs, shown)
             loss = loss if total is None else loss + total / num_items_in_batch
@@ -104,6 +106,12 @@ class StageTrainer(TrainerWithPrivateParts):
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _token_weights(self) -> TokenWeights | None:
+        """The mitigation's factors of the cross entropy of each answer token, where it has some."""
+        if self.mitigation is None or not self.mitigation.uses("token_weights"):
+            return None
+        return partial(self.mitigation.token_weights, self.mitigation_state)
 
     def _hidden_states(self) -> AbstractContextManager[list[Tensor]]:
         """What the head is given inside the `with`, where the mitigation runs it itself."""
@@ -223,14 +231,21 @@ def answer_span(labels: Tensor) -> int:
     return labels.shape[1] - int((labels != IGNORED).any(dim=0).int().argmax())
 
 
-def answer_loss(logits: Tensor, labels: Tensor, tokens: Tensor | int) -> Tensor:
-    """Sum of the cross entropies of the answer tokens, divided by `tokens`, those of the global batch.
+def answer_loss(
+    logits: Tensor, labels: Tensor, tokens: Tensor | int, token_weights: TokenWeights | None = None
+) -> Tensor:
+    """Sum of the cross entropies of the answer tokens, each times its factor, divided by `tokens`, those of the global batch.
 
     `logits` (batch, kept, vocabulary) are those of the last `kept` columns of `labels` (batch, all tokens).
     """
     targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
     taught = targets != IGNORED
-    return cross_entropy(logits[:, :-1][taught].float(), targets[taught], reduction="sum") / tokens
+    answers, targets = logits[:, :-1][taught], targets[taught]
+    answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
+    factors = token_weights(answers.detach(), targets) if token_weights else None
+    if factors is None:
+        return cross_entropy(answers, targets, reduction="sum") / tokens
+    return (factors * cross_entropy(answers, targets, reduction="none")).sum() / tokens
 
 
 def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
