@@ -91,7 +91,7 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
 
     `StateT` is the type of that state, for the type checker: `class LwF(TrainingMitigation["dict[str, Tensor]"])`.
 
-    Called in this order: data, start, optimizer; then batch, token_weights, penalty and token_penalty for every batch; then end.
+    Called in this order: data, start, optimizer; for every batch batch, token_weights, penalty and token_penalty; then end.
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
 
@@ -154,7 +154,7 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
     def token_weights(self, state: StateT, logits: Tensor, tokens: Tensor) -> Tensor | None:
         """A factor of the cross entropy of each answer token of the batch, (tokens,); None leaves all at 1.
 
-        `logits` (tokens, vocabulary), in fp32 and without gradient, predict `tokens` (tokens,). The mean is over their number still.
+        `logits` (tokens, vocabulary), in fp32 and without gradient, predict `tokens` (tokens,), which are all counted.
         """
         return None
 
