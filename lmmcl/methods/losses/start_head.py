@@ -65,7 +65,10 @@ def divergence_from_start(
     temperature: float = 1.0,
     reverse: bool = False,
 ) -> Tensor:
-    """KL(start ‖ model) of the answer tokens of a batch, summed; `reverse` gives KL(model ‖ start). `taught` is what was kept of them."""
+    """KL(start ‖ model) of the answer tokens of a batch, summed; `reverse` gives KL(model ‖ start).
+
+    `taught` is what was kept of them.
+    """
     hidden, _, _ = answer_positions(batch[HIDDEN], batch["labels"])
     own = head_weights(model)
     frozen = {name: weight.to(hidden) for name, weight in state.get("head", {}).items()}
