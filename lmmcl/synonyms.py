@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 SWEEP, CLUSTER = "sweep file", "cluster file"
 
@@ -31,11 +31,11 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """The keys of each section of the two files; a test compares them with the classes of settings."""
 OF_MEMBERS = {
-    "rank": "a setting of a LoRA recipe: recipe: [{lora: {rank: 8}}]",
+    "rank": "the setting rank of a LoRA recipe, under grids: recipe: [{lora: {rank: 8}}]",
     "alpha": "a setting of a member: recipe: [{lora: {alpha: 16}}], mitigation: [{wise_ft: {alpha: 0.5}}]",
-    "dropout": "a setting of a LoRA recipe: recipe: [{lora: {dropout: 0.0}}]",
-    "dora": "a setting of a LoRA recipe: recipe: [{lora: {dora: true}}]",
-    "targets": "a setting of a LoRA recipe: recipe: [{lora: {targets: [llm.blocks.*.attention]}}]",
+    "dropout": "the setting dropout of a LoRA recipe, under grids: recipe: [{lora: {dropout: 0.0}}]",
+    "dora": "the setting dora of a LoRA recipe, under grids: recipe: [{lora: {dora: true}}]",
+    "targets": "the setting targets of a LoRA recipe, under grids: recipe: [{lora: {targets: [llm.blocks.*.attention]}}]",
     "max_pixels": "a setting of a model, for training and evaluation alike: models: {NAME: {max_pixels: 262144}} in the sweep file",
     "system": "a setting of a model: models: {NAME: {system: You are a helpful assistant.}} in the sweep file",
     "square": "a setting of a model: models: {NAME: {square: true}} in the sweep file",
@@ -183,7 +183,7 @@ REMARKS = {
         "it counts the examples of a forward pass; training.global_batch_size in the sweep file counts those of an update, over "
         "all workers",
     ),
-    "num_workers": "training.workers are processes that train, training.loader_workers processes that load data",
+    "num_workers": "workers are processes that train, loader_workers processes that load data",
     "gradient_accumulation_steps": "accumulation follows from global_batch_size and the cluster file's micro_batch_size",
     "warmup_steps": "a share of a stage's updates",
     "bf16": "write precision: bf16",
@@ -237,12 +237,34 @@ def place_of(word: str) -> str:
     `this is training.workers in the cluster file`
     """
     near = difflib.get_close_matches(word, _KEYS, n=1, cutoff=0.8)
-    for name in (word, *_MEANT.get(plain(word), ()), *near):
-        if name in NOWHERE:
-            return NOWHERE[name]
-        if places := list(_places(name)):
-            return f"this is {' or '.join(places)}"
+    for names in ([word], _MEANT.get(plain(word), []), near):
+        for name in names:
+            if name in NOWHERE:
+                return NOWHERE[name]
+        if places := [place for name in names for place in _places(name)]:
+            return f"this is {_joined(places)}"
     return ""
+
+
+def override_of(word: str) -> str:
+    """The path that `--set` takes for a key of the sweep file; empty where a word means none, or several."""
+    sections = SECTIONS[SWEEP]
+    paths = [
+        f"{section}.{name}" if section else name
+        for name in ([word] if word in _KEYS else _MEANT.get(plain(word), []))
+        for section, keys in sections.items()
+        if name in keys.split() and "…" not in section
+    ]
+    return paths[0] if len(paths) == 1 else ""
+
+
+def _joined(places: Sequence[str]) -> str:
+    """`a in the cluster file`, `b in the cluster file` → `a or b in the cluster file`."""
+    ends = {file: f" in the {file}" for file in SECTIONS}
+    for end in ends.values():
+        if all(place.endswith(end) for place in places):
+            return f"{' or '.join(place.removesuffix(end) for place in places)}{end}"
+    return " or ".join(places)
 
 
 def _places(name: str) -> Iterable[str]:

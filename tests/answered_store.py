@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,11 +27,23 @@ grids:
 """
 
 
-def answered_sweep(folder: Path, questions: int = 24, *, seeds: Sequence[int] = (0,), hostile: str = "") -> Sweep:
-    """The sweep, finished in `folder`/store; `hostile` stands at the end of every question and answer."""
-    text = SWEEP.replace("QUESTIONS", str(questions)).replace("SEEDS", ", ".join(map(str, seeds)))
+def answered_sweep(
+    folder: Path,
+    questions: int = 24,
+    *,
+    seeds: Sequence[int] = (0,),
+    hostile: str = "",
+    partial: Collection[str] = (),
+    moments: str = "",
+) -> Sweep:
+    """The sweep, finished in `folder`/store; `hostile` stands at the end of every question and answer.
+
+    Of `partial` benchmarks an answer is right in part, and `moments` are settings of `evaluation` that ask inside stages.
+    """
+    text = SWEEP.replace("QUESTIONS", f"{questions}{moments and f', {moments}'}")
+    text = text.replace("SEEDS", ", ".join(map(str, seeds)))
     sweep = load_sweep(write_sweep(folder, text))
-    fill(sweep, folder / "store", questions=questions, samples=True)
+    fill(sweep, folder / "store", questions=questions, samples=True, partial=partial)
     for step in sweep.steps.values():
         if isinstance(step, Evaluate):
             file = folder / "store" / step.path / "samples.jsonl"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from answered_store import answered_sweep
-from synthetic_results import make_sweep
+from synthetic_results import HELD_OUT, make_sweep
 
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect_results
@@ -37,7 +37,14 @@ def with_everything(trial: TrialResult) -> TrialResult:
         along = [
             {"update": at, "learning": up * learnt, "held_out_forgetting": down * lost} for at, up, down in MOMENTS
         ]
-        return replace(stage, cells=CELLS, probes={"bias": 0.1 - lost / 10}, probe_curve=inside, score_curve=along)
+        ends = {
+            at: {name: (row[name] - 1.1 * far, row[name] + 0.9 * far) for name in ("learning", "held_out_forgetting")}
+            for (at, *_), row in zip(MOMENTS, along, strict=True)
+            for far in [min(1.0, at / 20)]
+        }
+        scores = {name: (stage.scores[name] - 3.0, stage.scores[name] + 2.5) for name in HELD_OUT}
+        stage = replace(stage, score_curve=along, moment_intervals=ends, score_intervals=scores)
+        return replace(stage, cells=CELLS, probes={"bias": 0.1 - lost / 10}, probe_curve=inside)
 
     return replace(trial, stages=[more(stage) for stage in trial.stages])
 
@@ -55,8 +62,9 @@ def write_made_page(folder: Path) -> Path:
 
 
 def write_answered_page(folder: Path) -> Path:
-    """Write the page of `answered_sweep` at three seeds into `folder`, with its answers, pictures and pairs."""
-    context = RunContext.resolve(answered_sweep(folder, seeds=(0, 1, 2)), Ledger(str(folder / "store")))
+    """Write the page of `answered_sweep` at three seeds into `folder`: answers, pictures, pairs, moments and fractional scores."""
+    sweep = answered_sweep(folder, seeds=(0, 1, 2), partial=("shape", "birds"), moments="updates: [5, 10, 15]")
+    context = RunContext.resolve(sweep, Ledger(str(folder / "store")))
     results = collect_results(context)
     write_page(results, folder / "answers.html", page_extras(context, results))
     return folder / "answers.html"

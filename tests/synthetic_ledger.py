@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,12 @@ def fill(
     updates: int = 20,
     chance: Chance | None = None,
     samples: bool = False,
+    partial: Collection[str] = (),
 ) -> None:
-    """Write the records of all steps of `sweep` below `store`; the same scores each time. Up to 20 questions with answers."""
+    """Write the records of all steps of `sweep` below `store`; the same scores each time. Up to 20 questions with answers.
+
+    What is right in `partial` benchmarks scores between a half and one, as ANLS has it.
+    """
     wanted = chance or plausible
     for step in sweep.steps.values():
         folder = store / step.path
@@ -48,7 +52,7 @@ def fill(
             "parents": [each.path for each in step.parents],
         }
         if isinstance(step, Evaluate):
-            record |= _answers(step, folder, questions, wanted(step), samples)
+            record |= _answers(step, folder, questions, wanted(step), samples, step.benchmark.name in partial)
         elif isinstance(step, CheckpointStep):
             record |= {"model": step.model.name, "model_reference": step.model.reference, "depth": step.depth}
             record["provenance"] = {"lmmcl": "0.1.0", "torch": "2.13.0", "commit": "0123abc", "host": "there"}
@@ -83,11 +87,14 @@ def plausible(step: Evaluate) -> float:
     return 0.6 + 0.3 * strength if step.benchmark.name in taught else 0.6 - 0.05 * strength**2 * stages
 
 
-def _answers(step: Evaluate, folder: Path, questions: int, chance: float, samples: bool) -> dict[str, object]:
+def _answers(
+    step: Evaluate, folder: Path, questions: int, chance: float, samples: bool, partial: bool
+) -> dict[str, object]:
     # A question is as hard for every checkpoint: that is what pairing is for.
     hardness = np.random.default_rng(zlib.crc32(step.benchmark.name.encode())).random(questions)
     luck = np.random.default_rng(int(step.key[:8], 16))
-    scores = ((hardness + 0.2 * luck.standard_normal(questions)) < chance).astype(float).tolist()
+    right = ((hardness + 0.2 * luck.standard_normal(questions)) < chance).astype(float)
+    scores = (right * (1 - 0.5 * luck.random(questions).round(2) if partial else 1)).tolist()
     rows = [
         {"id": f"{step.benchmark.name}-{n}", "question": f"question {n}", "references": ["yes"], "metadata": {},
          "prediction": "yes" if score else "no", "score": score}

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from lmmcl.errors import TRUTH, shown, unknown_key
+from lmmcl.errors import TRUTH, TRUTH_TYPE, shown, unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
 ADAMW: Literal["adamw"] = "adamw"
@@ -43,17 +44,24 @@ class Settings(BaseModel):
     def _refuse_truth(cls, entered: Any, info: ValidationInfo) -> Any:
         """Pydantic would read `true` as the number 1; where no number is allowed, it refuses by itself."""
         kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        truths = [value for value in (entered if isinstance(entered, list) else [entered]) if isinstance(value, bool)]
+        items = list(enumerate(entered)) if isinstance(entered, list) else [(None, entered)]
+        truths = [(place, value) for place, value in items if isinstance(value, bool)]
         if truths and bool not in kinds:
-            value = f"{str(truths[0]).lower()} {TRUTH}"
+            place, truth = truths[0]
+            value = f"{str(truth).lower()} {TRUTH}"
             numbers = sorted(kind for kind in kinds if isinstance(kind, int))
             if float in kinds or int in kinds:
-                raise ValueError(f"a {'' if float in kinds else 'whole '}number is expected, not {value}")
+                raise _truth_error(f"a {'' if float in kinds else 'whole '}number is expected, not {value}", place)
             if numbers:
-                raise ValueError(f"one of {', '.join(map(str, numbers))} is expected, not {value}")
+                raise _truth_error(f"one of {', '.join(map(str, numbers))} is expected, not {value}", place)
             if Any in kinds:
-                raise ValueError(f"not an allowed value: {value}")
+                raise _truth_error(f"not an allowed value: {value}", place)
         return entered
+
+
+def _truth_error(message: str, place: int | None) -> PydanticCustomError:
+    """An error about an item of a list where `place` is its index; it becomes a part of the error's place."""
+    return PydanticCustomError(TRUTH_TYPE, "{why}", {"why": message, "index": place})
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lmmcl.errors import UserError, cut, no_such_file, sentence, shown
+from lmmcl import synonyms
+from lmmcl.errors import TRUTH_TYPE, UserError, cut, no_such_file, sentence, shown
 from lmmcl.yaml_text import parse_yaml
 
 MOST_PROBLEMS = 20
@@ -48,12 +49,18 @@ def validate(model: type[ModelT], data: Any, *, file: str, place: str = "") -> M
 def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
     """A pydantic error as one message: a line for each problem, at most `MOST_PROBLEMS`."""
     errors = error.errors()
-    problems = [(_place(place, problem["loc"]), sentence(problem)) for problem in errors[:MOST_PROBLEMS]]
+    problems = [(_place(place, _parts(problem)), sentence(problem)) for problem in errors[:MOST_PROBLEMS]]
     if len(errors) == 1:
         return UserError(problems[0][1], file=file, place=problems[0][0] or None)
     lines = [f"  {where}: {what}" for where, what in problems]
     lines += [f"  and {len(errors) - len(problems)} more problems"] if len(errors) > len(problems) else []
     return UserError("\n" + "\n".join(lines), file=file)
+
+
+def _parts(problem: Any) -> tuple[str | int, ...]:
+    """Pydantic's place of a problem, with the item of a list that is meant."""
+    index = problem["ctx"]["index"] if problem["type"] == TRUTH_TYPE else None
+    return problem["loc"] if index is None else (*problem["loc"], index)
 
 
 def _place(place: str, parts: Iterable[str | int]) -> str:
@@ -92,14 +99,11 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     return data
 
 
-def _element(parts: list[str], index: str) -> str:
-    return f"{'.'.join(parts)}[{index}]"
-
-
-def _entries(count: int) -> str:
+def _entries(name: str, count: int) -> str:
     """How many entries a list has, and which may be named: the first is 0."""
-    names = "it is empty" if not count else "allowed: [0]" if count == 1 else f"allowed: [0] to [{count - 1}]"
-    return f"{count} entr{'y' if count == 1 else 'ies'}; {names}"
+    if not count:
+        return "no entries"
+    return f"1 entry, {name}[0]" if count == 1 else f"{count} entries, {name}[0] to {name}[{count - 1}]"
 
 
 def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
@@ -107,10 +111,9 @@ def _set(data: Any, parts: list[str], value: Any, pair: str) -> None:
         last = depth == len(parts) - 1
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
-                raise UserError(
-                    f"{_element(parts[:depth], part)} does not exist: {'.'.join(parts[:depth])} has {_entries(len(data))}",
-                    place=_place_of_override(pair),
-                )
+                name = ".".join(parts[:depth])
+                why = f"{name}[{part}] does not exist: {name} has {_entries(name, len(data))}"
+                raise UserError(why, place=_place_of_override(pair))
             index: Any = int(part)
         elif isinstance(data, dict):
             index = part
@@ -137,7 +140,14 @@ def from_override(error: UserError, overrides: Iterable[str]) -> UserError:
         return error
     is_place = _dotted(error.place or "") == _dotted(pair.partition("=")[0])
     inner = f"{error.place}: " if error.place and not is_place else ""
-    return type(error)(f"{inner}{error.message}", place=_place_of_override(pair))
+    return type(error)(f"{inner}{error.message}{_as_override(pair, error.message)}", place=_place_of_override(pair))
+
+
+def _as_override(pair: str, message: str) -> str:
+    """For an unknown key at the top that has its place elsewhere in the sweep file: the override that sets it."""
+    key, _, value = pair.partition("=")
+    path = synonyms.override_of(key) if message.startswith("unknown key") and "." not in key else ""
+    return f"; write --set {path}={cut(value)}" if path else ""
 
 
 def _with_override(line: str, pairs: Iterable[str]) -> str:

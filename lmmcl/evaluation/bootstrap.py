@@ -38,6 +38,13 @@ class Resamples(dict[tuple[int, str], NDArray[np.float64]]):
         super().__init__()
         self._scores, self._checkpoints, self._samples, self._seed = scores, checkpoints, samples, seed
         self._sums: dict[str, tuple[dict[int, int], NDArray[np.float64], float, int]] = {}
+        self._binary: dict[str, bool] = {}
+
+    def is_binary(self, name: str) -> bool:
+        """Whether a benchmark has nothing but right and wrong answers, at all stages."""
+        if name not in self._sums:
+            self._sums[name] = self._add_up(name)
+        return self._binary[name]
 
     def __missing__(self, cell: tuple[int, str]) -> NDArray[np.float64]:
         stage, name = cell
@@ -56,7 +63,9 @@ class Resamples(dict[tuple[int, str], NDArray[np.float64]]):
         rows = np.stack([self._scores[stage, name] for stage in stages], axis=1)
         questions, top = len(rows), max(1.0, float(rows.max()))
         places = {stage: column for column, stage in enumerate(stages)}
-        if (questions + PSEUDO) * top < EXACT and bool((rows == np.rint(rows)).all()):
+        is_whole = bool((rows == np.rint(rows)).all())
+        self._binary[name] = is_whole and top == 1.0
+        if (questions + PSEUDO) * top < EXACT and is_whole:
             counts = _counts_as(name, questions, self._samples, self._seed, "float32")
             return places, (counts @ rows.astype(np.float32)).astype(np.float64), top, questions
         return places, _counts_as(name, questions, self._samples, self._seed, "float64") @ rows, top, questions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 from typing import Any, TypeVar
@@ -12,11 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmmcl.evaluation.bootstrap import Resamples
-from lmmcl.measures import Run, all_measures, together
+from lmmcl.measures import Run, Value, all_measures, together
 
 Label = TypeVar("Label")
 HIGHEST = 10.0
 """The most that a mean can be, by CIDEr's definition; what exceeds it was entered in points."""
+
+
+@dataclass(frozen=True)
+class MomentScores:
+    """What a checkpoint inside a stage scored: (questions,) by benchmark, as `ScoreMatrix.add` takes them."""
+
+    checkpoint: str
+    scores: Mapping[str, Sequence[float] | NDArray[np.float64]]
+
+    def means(self) -> dict[str, float]:
+        """The score of each benchmark, in points."""
+        return {name: 100.0 * float(np.mean(values)) for name, values in self.scores.items()}
 
 
 class ScoreMatrix:
@@ -38,7 +52,7 @@ class ScoreMatrix:
         self._samples: dict[tuple[int, str], NDArray[np.float64]] = {}
         self._means: dict[tuple[int, str], float] = {}
         self._checkpoints: dict[int, str] = {}
-        self._resampled: dict[tuple[int, int], Run] = {}
+        self._resampled: dict[tuple[int, int], Resamples] = {}
         self._summaries: dict[int, dict[str, float]] = {}
 
     @cached_property
@@ -117,15 +131,38 @@ class ScoreMatrix:
         """
         row = self._stage(stage)
         if row not in self._summaries:
-            measures = all_measures(Run(self.order, self.held_out, self._means), row)
+            measures = all_measures(self._run(self._means), row)
             self._summaries[row] = {name: float(value) for name, value in measures.items()}
         return dict(self._summaries[row])
 
     def measures_if(self, stage: int, scores: Mapping[str, float]) -> dict[str, float]:
         """Every measure that were defined after `stage` if these were its scores, in points: those of a moment inside it."""
         before = {cell: mean for cell, mean in self._means.items() if cell[0] < stage}
-        run = Run(self.order, self.held_out, {**before, **{(stage, name): score for name, score in scores.items()}})
+        run = self._run({**before, **{(stage, name): score for name, score in scores.items()}})
         return {name: float(value) for name, value in all_measures(run, stage).items()}
+
+    def intervals_if(
+        self, stage: int, moments: Sequence[MomentScores], samples: int = 1000, seed: int = 0, level: float = 0.95
+    ) -> list[dict[str, tuple[float, float]]]:
+        """The interval of each measure of `measures_if` at each moment inside a stage, paired with the stages before it as `draws`
+        are; a checkpoint of the matrix, such as the end of the stage, has the interval that it has there."""
+        cells = {
+            (place, name): np.asarray(values, dtype=np.float64)
+            for place, moment in enumerate(moments)
+            for name, values in moment.scores.items()
+        }
+        checkpoints = {place: moment.checkpoint for place, moment in enumerate(moments)}
+        resampled, before = Resamples(cells, checkpoints, samples, seed), self._resample(samples, seed)
+        intervals = []
+        for place, moment in enumerate(moments):
+            values = self.measures_if(stage, moment.means())  # defined by cells before the stage and these alone
+            own: dict[tuple[int, str], Value] = {(stage, name): resampled[place, name] for name in moment.scores}
+            draws = all_measures(self._run(ChainMap(own, before)), stage, values)  # type: ignore[arg-type]
+            ends = _intervals({name: np.asarray(value) for name, value in draws.items()}, level)
+            intervals.append(
+                {name: (min(low, values[name]), max(high, values[name])) for name, (low, high) in ends.items()}
+            )
+        return intervals
 
     def draws(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
@@ -137,16 +174,16 @@ class ScoreMatrix:
         seed and the benchmark's name and size alone: two matrices over the same benchmarks are paired too, and the difference of
         their draws is that of the paired bootstrap.
         """
-        measures = all_measures(self._resample(samples, seed), self._stage(stage), names)
+        measures = all_measures(self._run(self._resample(samples, seed)), self._stage(stage), names)
         return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
 
     def score_draws(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, names: Collection[str] | None = None
     ) -> dict[str, NDArray[np.float64]]:
         """The bootstrap distribution of each benchmark's score in one row: (samples,) each, paired as `draws` are."""
-        run, row = self._resample(samples, seed), self._stage(stage)
+        scores, row = self._resample(samples, seed), self._stage(stage)
         asked = [name for name in self.benchmarks if self.has(row, name) and (names is None or name in names)]
-        return {name: np.asarray(run.scores[row, name]) for name in asked}
+        return {name: scores[row, name] for name in asked}
 
     def intervals(
         self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
@@ -177,14 +214,25 @@ class ScoreMatrix:
             intervals[stage][name] = (min(low, values[stage][name]), max(high, values[stage][name]))
         return intervals
 
+    def fractional(self, samples: int = 1000, seed: int = 0) -> list[str]:
+        """The benchmarks whose scores are not all 0 or 1, so that no number of right answers follows from their mean."""
+        entered = {name for _, name in self._samples}
+        resampled = self._resample(samples, seed)
+        return [name for name in self.benchmarks if name in entered and not resampled.is_binary(name)]
+
     def score_intervals(
-        self, stage: int | None = None, samples: int = 1000, seed: int = 0, level: float = 0.95
+        self,
+        stage: int | None = None,
+        samples: int = 1000,
+        seed: int = 0,
+        level: float = 0.95,
+        names: Collection[str] | None = None,
     ) -> dict[str, tuple[float, float]]:
-        """The interval of each benchmark's score in one row, in percentage points.
+        """The interval of each benchmark's score in one row (or of those of these `names`), in percentage points.
 
         Of right and wrong answers Wilson's (1927); of other scores the percentile interval of `score_draws`, which holds the mean.
         """
-        row, intervals = self._stage(stage), _intervals(self.score_draws(stage, samples, seed), level)
+        row, intervals = self._stage(stage), _intervals(self.score_draws(stage, samples, seed, names), level)
         for name, (low, high) in intervals.items():
             scores, mean = self._samples[row, name], self._means[row, name]
             binary = bool(((scores == 0) | (scores == 1)).all())
@@ -218,11 +266,13 @@ class ScoreMatrix:
     def _stage(self, stage: int | None) -> int:
         return max(self.stages, default=0) if stage is None else stage
 
-    def _resample(self, samples: int, seed: int) -> Run:
+    def _resample(self, samples: int, seed: int) -> Resamples:
         if (samples, seed) not in self._resampled:
-            scores = Resamples(self._samples, self._checkpoints, samples, seed)
-            self._resampled[samples, seed] = Run(self.order, self.held_out, scores)
+            self._resampled[samples, seed] = Resamples(self._samples, self._checkpoints, samples, seed)
         return self._resampled[samples, seed]
+
+    def _run(self, scores: Mapping[tuple[int, str], Value]) -> Run:
+        return Run(self.order, self.held_out, scores)
 
 
 def wilson(right: int, questions: int, level: float = 0.95) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
-from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
 from lmmcl.ledger.provenance import PACKAGES
@@ -144,6 +144,8 @@ def _stage_result(
     stage = walk.stages[number]
     trained = stage.tuned
     asked = [step.benchmark.name for step in stage.evaluations]
+    moments = _moment_scores(walk, number, read)
+    fractional = [] if intervals is None else matrix.fractional()
     return StageResult(
         number=stage.number,
         skill=stage.skill.name if stage.skill else None,
@@ -157,7 +159,9 @@ def _stage_result(
         probes=_probes(stage.probes, read),
         cells=() if intervals is None else measure_cells(walk.trial, number, matrix),
         probe_curve=_probe_curve(walk, number, read),
-        score_curve=_score_curve(walk, number, matrix, read),
+        score_curve=_score_curve(number, matrix, moments),
+        score_intervals=matrix.score_intervals(number, names=fractional) if fractional else {},
+        moment_intervals=_moment_intervals(number, matrix, moments) if moments and intervals is not None else {},
         wordings=_wordings(stage, read),
         trained_key=trained.key if trained else None,
     )
@@ -184,20 +188,36 @@ def _probe_curve(walk: TrialProgress, number: int, read: Reading) -> list[dict[s
     return [{"update": update, **measured} for update, measured in values.items() if measured]
 
 
-def _score_curve(walk: TrialProgress, number: int, matrix: ScoreMatrix, read: Reading) -> list[dict[str, float]]:
-    """Measures and scores at the moments inside a stage at which benchmarks were asked, at its start and at its end."""
+def _moment_scores(walk: TrialProgress, number: int, read: Reading) -> dict[int, MomentScores]:
+    """What was answered at the moments inside a stage at which benchmarks were asked, at its start and at its end, by update."""
     stage = walk.stages[number]
     if not any(moment.evaluations for moment in stage.moments):
-        return []
-    curve = []
+        return {}
+    answered = {}
     for update, steps in sorted(_at_moments(walk, number, read, lambda at: at.evaluations).items()):
         records = [record for step in steps if (record := read.find(step)) is not None]
         if steps and len(records) == len(steps):
-            scores = {record["label"]: 100 * float(np.mean(record["sample_scores"])) for record in records}
-            measures = matrix.measures_if(number, scores)
-            shown = {name: measures[name] for name in MEASURES if name in measures}
-            curve.append({"update": update, **shown, **{f"score/{name}": score for name, score in scores.items()}})
+            scores = {record["label"]: record["sample_scores"] for record in records}
+            answered[update] = MomentScores(steps[0].checkpoint.key, scores)
+    return answered
+
+
+def _score_curve(number: int, matrix: ScoreMatrix, moments: Mapping[int, MomentScores]) -> list[dict[str, float]]:
+    """The measures and scores at each moment."""
+    curve = []
+    for update, moment in moments.items():
+        scores = moment.means()
+        measures = matrix.measures_if(number, scores)
+        shown = {name: measures[name] for name in MEASURES if name in measures}
+        curve.append({"update": update, **shown, **{f"score/{name}": score for name, score in scores.items()}})
     return curve
+
+
+def _moment_intervals(
+    number: int, matrix: ScoreMatrix, moments: Mapping[int, MomentScores]
+) -> dict[int, dict[str, Interval]]:
+    intervals = zip(moments, matrix.intervals_if(number, list(moments.values())), strict=True)
+    return {update: {name: ends[name] for name in MEASURES if name in ends} for update, ends in intervals}
 
 
 def _wordings(stage: Stage, read: Reading) -> dict[str, dict[str, float]]:

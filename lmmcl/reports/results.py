@@ -56,7 +56,9 @@ class StageResult:
     `peak_memory_bytes`; `probes` are by `<probe>/<what>`; `cells` is empty where no benchmark says which cell it is
     in. `probe_curve` has one row for each moment inside the stage at which probes looked: `update` and their values, from
     update 0, the start of the stage, to its end. `score_curve` has one for each at which benchmarks were asked: `update`, the four
-    measures as if the stage ended there, and `score/<benchmark>`. `wordings` are scores of held-out benchmarks in other wordings.
+    measures as if the stage ended there, and `score/<benchmark>`; `moment_intervals` are those of these measures, by update.
+    `score_intervals` are those of scores that are not shares of right answers, in points: those of shares follow from the score and
+    the count (see `lmmcl.reports.page.score_intervals`). `wordings` are scores of held-out benchmarks in other wordings.
     `trained_key` is of the stage's fine-tune, which several merges may share.
     Stage 0 is the pre-trained model and has no skill.
     """
@@ -74,6 +76,8 @@ class StageResult:
     cells: Sequence[Cell] = ()
     probe_curve: Sequence[Mapping[str, float]] = ()
     score_curve: Sequence[Mapping[str, float]] = ()
+    score_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    moment_intervals: Mapping[int, Mapping[str, Interval]] = field(default_factory=dict)
     wordings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     trained_key: str | None = None
 

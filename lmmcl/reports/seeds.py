@@ -85,12 +85,14 @@ def mean_stage(stages: Sequence[StageResult]) -> StageResult:
         trained_key=_key(stages, lambda stage: stage.trained_key or "") if stages[0].trained_key else None,
         scores=_means(stage.scores for stage in stages),
         measures=_means(stage.measures for stage in stages),
-        intervals=_intervals(stages),
+        intervals=_intervals([(stage.measures, stage.intervals) for stage in stages]),
         cost=_means(stage.cost for stage in stages),
         probes=_means(stage.probes for stage in stages),
         probe_curve=_mean_curve([stage.probe_curve for stage in stages]),
         wordings={name: _means(run.wordings[name] for run in stages) for name in _shared(s.wordings for s in stages)},
         score_curve=_mean_curve([stage.score_curve for stage in stages]),
+        score_intervals={},  # those of a mean over seeds are made of the seeds' own
+        moment_intervals=_moment_intervals(stages),
         cells=[_mean_cell(cells) for cells in zip(*(stage.cells for stage in stages), strict=False)],
     )
 
@@ -102,17 +104,29 @@ def spread(trial: TrialResult, name: str) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _intervals(stages: Sequence[StageResult]) -> dict[str, Interval]:
+def _intervals(seeds: Sequence[tuple[Mapping[str, float], Mapping[str, Interval]]]) -> dict[str, Interval]:
+    """Of the mean over seeds of each measure, from its value and interval of each seed."""
     intervals = {}
-    for name in _shared(stage.intervals for stage in stages):
-        pairs = [pair for stage in stages if (pair := finite_pair(stage.intervals[name])) is not None]
-        values = [value for stage in stages if (value := finite(stage.measures.get(name))) is not None]
-        if len(pairs) == len(values) == len(stages):
+    for name in _shared(ends for _, ends in seeds):
+        pairs = [pair for _, ends in seeds if (pair := finite_pair(ends[name])) is not None]
+        values = [value for measures, _ in seeds if (value := finite(measures.get(name))) is not None]
+        if len(pairs) == len(values) == len(seeds):
             # all seeds answer the same questions: their mean is about as uncertain in that respect as each of them
             deviation = float(np.mean([(high - low) / TO_DEVIATION for low, high in pairs]))
             interval = from_variances(values, deviation**2)
             intervals[name] = (interval.low, interval.high)
     return intervals
+
+
+def _moment_intervals(stages: Sequence[StageResult]) -> dict[int, dict[str, Interval]]:
+    """By update, where all seeds have them."""
+    values = [{int(row["update"]): row for row in stage.score_curve} for stage in stages]
+    known = [stage.moment_intervals for stage in stages]
+    return {
+        update: _intervals([(rows[update], ends[update]) for rows, ends in zip(values, known, strict=True)])
+        for update in known[0]
+        if all(update in ends for ends in known)
+    }
 
 
 def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

@@ -56,7 +56,7 @@ def check_packed(mitigation: TrainingMitigation[Any] | None) -> None:
 
 def why_loss_apart(mitigation: TrainingMitigation[Any] | None, placement: TrainingPlacement) -> str | None:
     """Why head and loss of a stage are computed one after the other under `liger`, as far as a plan knows; None if in one."""
-    if mitigation is not None and (mitigation.uses("penalty") or mitigation.uses("token_penalty")):
+    if mitigation is not None and any(mitigation.uses(hook) for hook in ("token_weights", "penalty", "token_penalty")):
         return f"mitigation {mitigation.name} is shown the logits"
     if placement.compile or placement.strategy_name in ("zero3", "fsdp"):
         return f"with {'compile' if placement.compile else placement.strategy_name} the head runs as it is"

@@ -202,7 +202,7 @@ def test_columns_and_question_are_part_of_the_key(tmp_path: Path) -> None:
         ),
         ({"train": {"file": "rows.csv", "revision": "main"}, "test": 0.1}, "revision is of data sets of the hub"),
         ({"train": {"fil": "rows.csv"}, "test": 0.1}, "unknown key 'fil'; did you mean 'file'"),
-        ({"train": [], "test": 0.1}, "skills.bills.train: at least 1 value expected"),
+        ({"train": [], "test": 0.1}, "skills.bills.train: must list at least one value"),
         ({"train": "rows.csv", "test": 0.1, "columns": {"picture": "photo"}}, "unknown column 'picture'"),
         ({"train": {"file": "rows.csv", "weight": 0}, "test": 0.1}, "weight"),
         ({"train": "rows.csv", "test": {"share": 0.1, "seeds": 1}}, "unknown key 'seeds'; did you mean 'seed'"),

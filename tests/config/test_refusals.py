@@ -104,9 +104,9 @@ def test_recipes_that_do_not_fit(tmp_path: Path, recipe: str, said: str) -> None
         ("recipe: [llm], mitigation: [null, none]", "mitigation[1]", "'none' is already listed"),
         ("recipe: [llm], mitigation: [{wise_ft: {alpha: 0.5}}, {wise_ft: {alpha: 0.50}}]", "mitigation[1]", "already listed, at mitigation[0]"),
         ("recipe: [llm], order: [main, main]", "order[1]", "'main' is already listed"),
-        ("recipe: [llm], learning_rate: [true]", "learning_rate", "a number is expected, not true (YAML reads an unquoted yes or on as true"),
-        ("recipe: [llm], seed: [0, off]", "seed", "a whole number is expected, not false"),
-        ("recipe: [llm], max_steps: [yes]", "max_steps", "a whole number is expected, not true"),
+        ("recipe: [llm], learning_rate: [true]", "learning_rate[0]", "a number is expected, not true (YAML reads an unquoted yes or on as true"),
+        ("recipe: [llm], seed: [0, off]", "seed[1]", "a whole number is expected, not false"),
+        ("recipe: [llm], max_steps: [yes]", "max_steps[0]", "a whole number is expected, not true"),
     ],
 )  # fmt: skip
 def test_values_that_would_be_merged_or_read_as_numbers(tmp_path: Path, grid: str, place: str, said: str) -> None:

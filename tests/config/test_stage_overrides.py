@@ -95,7 +95,7 @@ def test_mllm_cl_teaches_its_domains_for_one_three_one_two_and_one_epochs() -> N
         ("per_skill: {clock: {epochs: 0}}\n", "per_skill.clock.epochs: "),
         (
             "per_skill: {clock: {precision: bf16}}\n",
-            "this is training.precision (or an axis of a grid) in the sweep file",
+            "this is training.precision (or an axis of a grid) or evaluation.precision in the sweep file",
         ),
         ("per_skill: {clock: {}}\n", "per_skill.clock: sets nothing; allowed: recipe, mitigation, "),
         (

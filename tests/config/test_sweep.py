@@ -69,7 +69,7 @@ def test_an_exponent_without_a_dot_is_still_a_number(tmp_path: Path) -> None:
         ("[colour, shape]", "[color, shape]", ["benchmarks.held_out[0]", "did you mean 'colour'"]),
         ("[colour, shape]", "[colour, colour]", ["benchmarks.held_out[1]", "listed twice"]),
         ("[colour, shape]", "[colour, counting]", ["benchmarks.held_out[1]", "counting"]),
-        ("recipe: [sa_proj, gate_up]", "recipe: []", ["grids[0].recipe", "at least 1 value expected"]),
+        ("recipe: [sa_proj, gate_up]", "recipe: []", ["grids[0].recipe", "must list at least one value"]),
         ("recipe: [sa_proj, gate_up]", "recip: [sa_proj]", ["grids[0]", "recip", "did you mean 'recipe'"]),
         ("[1.0e-3, 3.0e-4]", "[fast]", ["grids[0].learning_rate[0]", "fast"]),
         ("[1.0e-3, 3.0e-4]", "[-1]", ["grids[0].learning_rate[0]", "greater than 0"]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmmcl.evaluation.matrix import ScoreMatrix
+from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix
 from lmmcl.measures import MEASURES
 
 # score in points:       a   b   c   h1   h2
@@ -182,6 +182,45 @@ def test_scores_between_right_and_wrong_have_an_interval_that_holds_their_mean(v
     low, high = matrix.score_intervals(0)["h"]
     assert low <= matrix.score(0, "h") <= high
     assert high - low > 1
+
+
+def test_benchmarks_of_fractional_scores_are_known_from_all_stages() -> None:
+    matrix = ScoreMatrix(["a"], ["h", "g"])
+    matrix.add(0, {"a": [0.0, 0.0], "h": [0.0, 1.0], "g": [0.5, 0.5]})
+    matrix.add(1, {"a": [0.0, 2.0], "h": [1.0, 1.0], "g": [0.0, 1.0]})
+    assert matrix.fractional() == ["a", "g"], "a whole number above 1 is not a share of right answers, either"
+    assert set(matrix.score_intervals(1, names=matrix.fractional())) == {"a", "g"}
+    assert matrix.score_intervals(1, names=["g"])["g"] == matrix.score_intervals(1)["g"]
+
+
+def test_a_moment_inside_a_stage_has_the_interval_that_the_stage_would_have_had_there() -> None:
+    rng = np.random.default_rng(1)
+    rows = {name: {h: rng.random(40) for h in ("a", "b", "h")} for name in ("base", "first", "middle", "last")}
+
+    def matrix(*stages: str) -> ScoreMatrix:
+        scored = ScoreMatrix(["a", "b"], ["h"])
+        for stage, name in enumerate(stages):
+            scored.add(stage, rows[name], checkpoint=name)
+        return scored
+
+    whole = matrix("base", "first", "last")
+    moments = [MomentScores(name, rows[name]) for name in ("first", "middle", "last")]
+    ends = whole.intervals_if(2, moments)
+    for found, expected in ((ends[1], matrix("base", "first", "middle")), (ends[2], whole)):
+        assert set(found) == set(expected.intervals(2))
+        for name, pair in expected.intervals(2).items():
+            assert found[name] == pytest.approx(pair), name
+    value = whole.measures_if(2, moments[1].means())["learning"]
+    assert ends[1]["learning"][0] < value < ends[1]["learning"][1]
+    at_first = whole.intervals_if(1, [MomentScores("base", rows["base"])])[0]
+    for name in ("learning", "held_out_forgetting"):
+        assert at_first[name] == pytest.approx((0.0, 0.0), abs=1e-9), "the start of training changed nothing"
+
+
+def test_a_moment_that_was_asked_less_has_no_interval_of_what_it_lacks() -> None:
+    matrix = worked(1)
+    (ends,) = matrix.intervals_if(1, [MomentScores("inside", {"a": right(40)})])
+    assert "learning" in ends and "held_out_forgetting" not in ends, "never from the scores of the end of the stage"
 
 
 def test_all_right_before_and_all_wrong_after_is_no_certainty() -> None:

@@ -61,7 +61,10 @@ def test_a_directory_of_that_name_comes_before_the_hub(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("qwen2.5-vl-4b", r"did you mean 'qwen2\.5-vl-7b' or 'qwen2\.5-vl-3b'.*or an id of the hub"),
+        (
+            "qwen2.5-vl-4b",
+            r"did you mean 'qwen2\.5-vl-7b' or 'qwen2\.5-vl-3b'.*or the id of a model of the Hugging Face hub",
+        ),
         ("models/mine", r"models/mine: not in the local cache and HF_HUB_OFFLINE is set.*models/mine does not exist"),
         ("models/mine/deeper", r"model .*models/mine/deeper: No such directory"),
         ("./mine", r"model .*/mine: No such directory"),

@@ -7,9 +7,7 @@ file goes, and of each step the record goes first: whatever is interrupted, each
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,19 +19,14 @@ from lmmcl.errors import UserError
 from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.leases import MAINTENANCE, Leases
 from lmmcl.ledger.packs.pack_file import encode_pack, is_whole
-from lmmcl.ledger.packs.packed_files import FOLDER, Pack, pack_of
+from lmmcl.ledger.packs.packed_files import Pack, pack_of
 from lmmcl.ledger.packs.salvage import salvaged, step_of
-from lmmcl.ledger.record import ASIDE, KINDS, RECORD, WEIGHTS, Record, decode_record
+from lmmcl.ledger.packs.single_files import is_small, remove_leftovers, remove_step, remove_unfinished, single_files
+from lmmcl.ledger.record import ASIDE, RECORD, Record, decode_record
 
-LARGEST = 64 * 2**20
-"""Bytes; a larger file, and weights of any size, stay single files."""
 AT_ONCE = {True: 4, False: 32}
 """Checkpoints that are packed together, by whether the store is a folder here: elsewhere each request waits."""
 
-_UNFINISHED = re.compile(r"(.*/)\.([^/]+)\.[0-9a-f]{32}", re.DOTALL)
-"""A file that is being written, until it gets its name."""
-
-log = logging.getLogger("lmmcl")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -73,16 +66,20 @@ def maintenance(ledger: LedgerAccess) -> Iterator[None]:
         yield
 
 
+def _check_idle(ledger: LedgerAccess) -> None:
+    for lease in Leases(ledger.files, ClaimSettings()).active().values():
+        raise Busy(f"{lease} is computing steps; try again when it has finished", file=f"store {ledger.store}")
+
+
 def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Packed:
     """Pack what is recorded of these checkpoints (folders below the store; None: of all), with their scores and probes.
 
     Raises Busy while anything is being computed in the store.
     """
     with maintenance(ledger):
-        for lease in Leases(ledger.files, ClaimSettings()).active().values():
-            raise Busy(f"{lease} is computing steps; pack when it has finished", file=f"store {ledger.store}")
-        _remove_unfinished(ledger)
-        by_checkpoint = _single_files(ledger, None if checkpoints is None else set(checkpoints))
+        _check_idle(ledger)
+        remove_unfinished(ledger)
+        by_checkpoint = single_files(ledger, None if checkpoints is None else set(checkpoints))
         done = Packed()
         for checkpoint in _together(ledger, lambda item: _pack_one(ledger, *item), by_checkpoint.items()):
             done.add(checkpoint)
@@ -92,8 +89,7 @@ def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Pack
 def unpack(ledger: LedgerAccess) -> Packed:
     """Write single files for all that is packed, and delete the packs. Raises Busy while anything is being computed."""
     with maintenance(ledger):
-        for lease in Leases(ledger.files, ClaimSettings()).active().values():
-            raise Busy(f"{lease} is computing steps; unpack when it has finished", file=f"store {ledger.store}")
+        _check_idle(ledger)
         done, names = Packed(), ledger.packs.names()
         for unpacked in _together(ledger, lambda name: _unpack_one(ledger, name), names):
             done.add(unpacked)
@@ -109,25 +105,6 @@ def unpack(ledger: LedgerAccess) -> Packed:
 def _together(ledger: LedgerAccess, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     with ThreadPoolExecutor(AT_ONCE[ledger.is_local]) as pool:
         yield from pool.map(do, list(items))
-
-
-def _single_files(ledger: LedgerAccess, checkpoints: set[str] | None) -> dict[str, dict[str, int]]:
-    """Sizes of the single files of steps, by their names below the store, of each checkpoint that may have something to pack."""
-    folders = list(KINDS)
-    if checkpoints is not None and ledger.is_local:  # elsewhere one listing of all costs less than one for each
-        folders = [f"{kind}{path.removeprefix(KINDS[0])}" for path in sorted(checkpoints) for kind in KINDS]
-    by_home: dict[str, dict[str, int]] = {}
-    for folder in folders:
-        for name, size in ledger.files.sizes(folder).items():
-            full = f"{folder}/{name}"
-            home = "/".join([KINDS[0], *full.split("/")[1:3]])
-            if checkpoints is None or home in checkpoints:
-                by_home.setdefault(home, {})[full] = size
-    return {home: files for home, files in by_home.items() if any(_is_small(*file) for file in files.items())}
-
-
-def _is_small(name: str, size: int) -> bool:
-    return not name.endswith((WEIGHTS, f"/{ASIDE}")) and size <= LARGEST
 
 
 def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) -> Packed:
@@ -159,8 +136,8 @@ def _pack_one(ledger: LedgerAccess, checkpoint: str, single: Mapping[str, int]) 
         files = {file: content for step in steps.values() for file, content in step.items()}
         _write(ledger, name, encode_pack(files), old)
     for path in sorted(new):
-        done.files += _remove_step(ledger, path, single, steps[path])
-    done.files += _remove_leftovers(ledger, single, {path: steps[path] for path in steps.keys() - new})
+        done.files += remove_step(ledger, path, single, steps[path])
+    done.files += remove_leftovers(ledger, single, {path: steps[path] for path in steps.keys() - new})
     return Packed(bool(new), len(new), done.files, done.left)
 
 
@@ -197,7 +174,7 @@ def _single_step(
     names = record.files or _unlisted(path, single)
     for name in names:
         full = f"{record.folder}/{name}"
-        if name.endswith(WEIGHTS) or single.get(full, 0) > LARGEST:
+        if not is_small(name, single.get(full, 0)):
             continue
         files[full] = data = ledger.files.read(full) if full in single else packed.get(full, b"")
         if record.files and hashlib.sha256(data).hexdigest() != record.files[name]["sha256"]:
@@ -219,63 +196,9 @@ def _write(ledger: LedgerAccess, name: str, content: bytes, old: Pack | None) ->
         ledger.files.write(name, old.content, synced=True) if old else ledger.files.remove(name)
         raise UserError(
             "what was read back is not what was written; the single files and the pack before were kept, so nothing is lost. "
-            "Check the disk, then run `lmmcl ledger pack` again",
+            "Check the disk, then run the same command again",
             file=f"{ledger.store}/{name}",
         )
-
-
-def _remove_step(ledger: LedgerAccess, path: str, single: Mapping[str, int], packed: Mapping[str, bytes]) -> int:
-    """Delete the single files of a packed step, its record first; returns how many. One whose record changed meanwhile stays."""
-    with suppress(FileNotFoundError):
-        if ledger.files.read(f"{path}/{RECORD}") != packed[f"{path}/{RECORD}"]:
-            return 0
-    removed = 0
-    for name in [f"{path}/{ASIDE}", f"{path}/{RECORD}", *packed]:
-        if name in single:
-            with suppress(FileNotFoundError):
-                ledger.files.remove(name)
-                removed += 1
-    _remove_empty(ledger, [path, *{name.rpartition("/")[0] for name in packed}])
-    return removed
-
-
-def _remove_unfinished(ledger: LedgerAccess) -> None:
-    """Delete packs that killed processes were writing: who maintains the store is alone."""
-    for name in ledger.files.matches(f"{FOLDER}/*/.*") if ledger.is_local else ():
-        if _UNFINISHED.fullmatch(name):
-            ledger.files.remove(name)
-
-
-def _remove_leftovers(
-    ledger: LedgerAccess, single: Mapping[str, int], packed: Mapping[str, Mapping[str, bytes]]
-) -> int:
-    """Delete single files of packed steps that an interrupted packing or unpacking left; returns how many."""
-    removed = 0
-    for name, size in single.items():
-        path = step_of(name)
-        if (of := _UNFINISHED.fullmatch(name)) and of[1] + of[2] in packed.get(path, {}):
-            ledger.files.remove(name)
-            continue
-        content = packed.get(path, {}).get(name)
-        if content is None or len(content) != size or {f"{path}/{RECORD}", f"{path}/{ASIDE}"} & single.keys():
-            continue
-        with suppress(FileNotFoundError):
-            if ledger.files.read(name) == content:
-                ledger.files.remove(name)
-                removed += 1
-        _remove_empty(ledger, [path, name.rpartition("/")[0]])
-    return removed
-
-
-def _remove_empty(ledger: LedgerAccess, folders: Iterable[str]) -> None:
-    """Delete folders that nothing is left in, with those above them; the folders of models stay."""
-    for folder in sorted(folders, key=len, reverse=True) if ledger.is_local else ():
-        while folder.count("/") >= 2:
-            try:
-                ledger.files.at(folder).rmdir()
-            except OSError:  # something else is in it
-                break
-            folder = folder.rpartition("/")[0]
 
 
 def _unpack_one(ledger: LedgerAccess, name: str) -> Packed:

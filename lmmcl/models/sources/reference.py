@@ -140,7 +140,9 @@ def _of_place(name: str, folder: Path) -> LMM:
             )
         return local_model(directory)
     message = unknown("model", name, members("lmmcl.models", "MODELS"))
-    raise UserError(f"{message} (or the path of a save_pretrained directory, or an id of the hub{near_ids(name)})")
+    raise UserError(
+        f"{message}, the path of a save_pretrained directory, or the id of a model of the Hugging Face hub{near_ids(name)}"
+    )
 
 
 def _of_mapping(entry: Mapping[str, Any], folder: Path) -> LMM:

@@ -8,6 +8,7 @@ from typing import Any
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.page.distributions import distributions
+from lmmcl.reports.page.score_intervals import is_share, score_interval
 from lmmcl.reports.pareto import beaten_by, comparable, on_front
 from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
@@ -46,6 +47,8 @@ def _view(results: SweepResults) -> dict[str, Any]:
         groups.setdefault(comparable(trial), len(groups))
     places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
     front, beaten = on_front(results), _beaten_bits(results, trials)
+    shares = _shares(trials, benchmarks)
+    others = [(place, name) for place, name in enumerate(benchmarks) if not shares[place]]
     stages = sum(len(trial.stages) for trial in trials)
     points = max(8, min(MOST_POINTS_A_CURVE, CURVE_POINTS // max(1, stages)))
     return {
@@ -57,7 +60,7 @@ def _view(results: SweepResults) -> dict[str, Any]:
         "labels": {name: formatting.label(name) for name in (*MEASURES, *COSTS)},
         "costs": list(COSTS),
         "benchmarks": benchmarks,
-        "shares": _shares(trials, benchmarks),
+        "shares": shares,
         "dashes": plot_style.DASHES,
         "words": [plot_style.WORDS, plot_style.WORDS_AT_NIGHT],
         "probes": probes,
@@ -66,7 +69,7 @@ def _view(results: SweepResults) -> dict[str, Any]:
             for link in (probe_correlations(results) if probes else [])
         },
         "trials": [
-            _trial(trial, places, benchmarks, probes, points)
+            _trial(trial, places, benchmarks, probes, points, others)
             | {
                 "short": short_name(results, trial),
                 "front": trial.key in front,
@@ -79,21 +82,15 @@ def _view(results: SweepResults) -> dict[str, Any]:
 
 
 def _shares(trials: Sequence[TrialResult], benchmarks: Sequence[str]) -> list[bool]:
-    """Whether the scores of each benchmark are shares of right answers: of these the page draws Wilson's interval."""
+    """Whether the scores of each benchmark are shares of right answers, each of one seed; the page makes their intervals itself."""
     mixed = {
         name
         for trial in trials
-        for run in trial.seeds or (trial,)
-        for stage in run.stages
-        for name, score in stage.scores.items()
-        if not _is_count(score, stage.sample_counts.get(name))
+        for stage in trial.stages
+        for name in stage.scores
+        if len(trial.seeds) > 1 or not is_share(stage, name)
     }
     return [name not in mixed for name in benchmarks]
-
-
-def _is_count(score: float, questions: int | None) -> bool:
-    right = score * (questions or 0) / 100
-    return questions is not None and score <= 100 and abs(right - round(right)) < 1e-6
 
 
 def _beaten_bits(results: SweepResults, trials: Sequence[TrialResult]) -> dict[str, str]:
@@ -149,8 +146,9 @@ def _trial(
     benchmarks: Sequence[str],
     probes: Sequence[str],
     points: int,
+    others: Sequence[tuple[int, str]],
 ) -> dict[str, Any]:
-    """One trial; its axes are given by the place of its value in `places`."""
+    """One trial; its axes are given by the place of its value in `places`. `others` are benchmarks whose intervals the page has."""
     return {
         "name": trial.name,
         "state": trial.state,
@@ -163,7 +161,10 @@ def _trial(
         "heldOut": list(trial.held_out),
         "costs": [trial.cost(name) for name in COSTS],
         "costWords": [show(trial.cost(name)) for name, show in COSTS.items()],
-        "stages": [_stage(stage, benchmarks, probes, points) for stage in trial.stages],
+        "stages": [
+            _stage(stage, benchmarks, probes, points) | _score_ends(trial, at, others)
+            for at, stage in enumerate(trial.stages)
+        ],
     }
 
 
@@ -185,6 +186,12 @@ def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str],
     }
 
 
+def _score_ends(trial: TrialResult, at: int, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """Intervals of scores by the place of the benchmark, where the page cannot make them itself."""
+    known = {place: ends for place, name in others if (ends := score_interval(trial, at, name)) is not None}
+    return {"scoreIntervals": {place: [_short(end) for end in ends] for place, ends in known.items()}} if known else {}
+
+
 def _inside(stage: StageResult, probes: Sequence[str]) -> dict[str, Any]:
     """What probes saw inside a stage: updates, and the values of each probe (by its place) at them."""
     rows = stage.probe_curve
@@ -202,8 +209,15 @@ def _along(stage: StageResult) -> dict[str, Any]:
         "updates": [int(row["update"]) for row in rows],
         "learning": [_short(row.get("learning")) for row in rows],
         "heldOut": [_short(row.get("held_out_forgetting")) for row in rows],
+        "learningEnds": _moment_ends(stage, "learning"),
+        "heldOutEnds": _moment_ends(stage, "held_out_forgetting"),
         "front": [[budget, place] for budget, place in front_of(stage)],
     }
+
+
+def _moment_ends(stage: StageResult, name: str) -> list[list[float | None] | None]:
+    known = [stage.moment_intervals.get(int(row["update"]), {}).get(name) for row in stage.score_curve]
+    return [ends and [_short(end) for end in ends] for ends in known]
 
 
 def _cell(cell: Cell, benchmarks: Sequence[str]) -> dict[str, Any]:

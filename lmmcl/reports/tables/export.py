@@ -151,6 +151,7 @@ def _stage(stage: StageResult, curves: bool, budget: float) -> dict[str, Any]:
         "probes": _plain(stage.probes),
         "probe_curve": [_plain(row) for row in stage.probe_curve],
         "score_curve": [_plain(row) for row in stage.score_curve],
+        "moment_intervals": _plain(stage.moment_intervals),
         "wordings": _plain(stage.wordings),
         "best_moment": _plain(best.to_dict()) if best else None,
         "cells": [_plain(dict(vars(cell))) for cell in stage.cells],

@@ -104,7 +104,7 @@ def _table(results: SweepResults, budget: float) -> SmallTable:
 
 
 def moment_rows(results: SweepResults, budget: float = BUDGET) -> Iterator[dict[str, Any]]:
-    """A row for each moment inside a stage: measures, scores, and whether it is the best under the budget."""
+    """A row for each moment inside a stage: measures with their intervals, scores, and whether it is the best under the budget."""
     for trial in results.trials:
         for stage in trial.stages:
             best = best_moment(stage, budget)
@@ -114,8 +114,14 @@ def moment_rows(results: SweepResults, budget: float = BUDGET) -> Iterator[dict[
                     "stage": stage.number,
                     "skill": stage.skill,
                     **{**_whole(row), "best": best is not None and row["update"] == best.update},
+                    **_ends(stage, int(row["update"])),
                     "trial_key": trial.key,
                 }
+
+
+def _ends(stage: StageResult, update: int) -> dict[str, float]:
+    known = stage.moment_intervals.get(update, {}).items()
+    return {f"{name}_{side}": end for name, ends in known for side, end in zip(("low", "high"), ends, strict=True)}
 
 
 def _whole(row: Mapping[str, float]) -> dict[str, Any]:

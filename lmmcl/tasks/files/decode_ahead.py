@@ -85,8 +85,8 @@ def _decode(shown: Shown, cache: DigestCache, stop: threading.Event) -> None:
                 if verdict.problem:
                     at = examples.origin(row) + 1 if isinstance(examples, Rows) else row + 1
                     named = "" if isinstance(image, Path) else f"example {at}: "
-                    hint = "(`lmmcl data check FILE` lists every bad row)"
-                    raise UserError(f"{named}{verdict.problem} {hint}", file=shown.name)
+                    hint = "`lmmcl data check FILE` lists every bad row"
+                    raise UserError(f"{named}{verdict.problem}. {hint}", file=shown.name)
     cache.remember(memo, "")
 
 

@@ -80,7 +80,7 @@ def sound_rows(
             row.complain("id", repeated_id(row.example.id, seen[row.example.id]))
         if row.example is None or row.problems:
             place, message = row.problems[0]
-            hint = f" (`lmmcl data check {path}` lists every bad row)"
+            hint = f". `lmmcl data check {path}` lists every bad row"
             raise UserError(message + hint, file=str(path), place=place_in_row(row.number, place))
         seen[row.example.id] = row.number
         yield row, row.example

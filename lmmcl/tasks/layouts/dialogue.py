@@ -161,7 +161,9 @@ class Turns:
                 return False
         if messages[-1].role != "assistant":
             name = self.name_of("assistant")
-            self.complain(self.column, f"does not end with a turn of {name!r} (the answer to learn, or the reference)")
+            self.complain(
+                self.column, f"must end with a turn of {name!r}, which holds the answer to learn or the reference"
+            )
             return False
         return True
 

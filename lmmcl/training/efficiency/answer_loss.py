@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lmmcl.models.processing.padding import IGNORED
+
+TokenWeights = Callable[[Tensor, Tensor], Tensor | None]
+"""From the logits of answer tokens and these tokens to a factor for each."""
 
 
 def answer_span(labels: Tensor) -> int:
@@ -29,11 +35,22 @@ def answer_targets(labels: Tensor, kept: int, columns: Tensor | None = None) -> 
     return labels[:, labels.shape[1] - kept + 1 :]
 
 
-def answer_loss(logits: Tensor, labels: Tensor, tokens: Tensor | int, columns: Tensor | None = None) -> Tensor:
-    """Sum of the cross entropies of the answer tokens, divided by `tokens`, those of the global batch.
+def answer_loss(
+    logits: Tensor,
+    labels: Tensor,
+    tokens: Tensor | int,
+    columns: Tensor | None = None,
+    token_weights: TokenWeights | None = None,
+) -> Tensor:
+    """Sum of the cross entropies of the answer tokens, each times its factor, divided by `tokens`, those of the global batch.
 
     `logits` (batch, kept, vocabulary) are those of the positions that `answer_targets` speaks of.
     """
     targets = answer_targets(labels, logits.shape[1], columns)
     taught = targets != IGNORED
-    return cross_entropy(logits[:, : targets.shape[1]][taught].float(), targets[taught], reduction="sum") / tokens
+    answers, targets = logits[:, : targets.shape[1]][taught], targets[taught]
+    answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
+    factors = token_weights(answers.detach(), targets) if token_weights else None
+    if factors is None:
+        return cross_entropy(answers, targets, reduction="sum") / tokens
+    return (factors * cross_entropy(answers, targets, reduction="none")).sum() / tokens

@@ -28,7 +28,7 @@ from lmmcl.models.partition.modules import decayed_names
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
-from lmmcl.training.efficiency.answer_loss import answer_columns, answer_loss, answer_span, answer_targets
+from lmmcl.training.efficiency.answer_loss import TokenWeights, answer_columns, answer_loss, answer_span, answer_targets
 from lmmcl.training.efficiency.fused_loss import Kernel, fused_head
 from lmmcl.training.efficiency.packed_rows import LENGTHS, packed_positions
 from lmmcl.training.efficiency.padding_share import PaddingCount
@@ -96,7 +96,7 @@ class StageTrainer(TrainerWithPrivateParts):
             outputs = model(**self.model_inputs(inputs, self._kept(inputs, columns)))
         shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         if kernel is None:
-            loss = answer_loss(outputs.logits, labels, num_items_in_batch, columns)
+            loss = answer_loss(outputs.logits, labels, num_items_in_batch, columns, self._token_weights())
         else:
             loss = outputs.logits.sum() / num_items_in_batch
         if self.mitigation is not None:
@@ -121,6 +121,12 @@ class StageTrainer(TrainerWithPrivateParts):
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _token_weights(self) -> TokenWeights | None:
+        """The mitigation's factors of the cross entropy of each answer token, where it has some."""
+        if self.mitigation is None or not self.mitigation.uses("token_weights"):
+            return None
+        return partial(self.mitigation.token_weights, self.mitigation_state)
 
     def _hidden_states(self) -> AbstractContextManager[list[Tensor]]:
         """What the head is given inside the `with`, where the mitigation runs it itself."""

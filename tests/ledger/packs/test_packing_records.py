@@ -17,7 +17,7 @@ from lmmcl.inspection.audit import check_store
 from lmmcl.ledger import ASIDE, Ledger
 from lmmcl.ledger.index.view import RecordView, index_records
 from lmmcl.ledger.leases import MAINTENANCE, Leases
-from lmmcl.ledger.packs import packing
+from lmmcl.ledger.packs import packing, single_files
 from lmmcl.ledger.packs.packed_files import pack_of
 from lmmcl.ledger.packs.packing import Busy, Packed, pack, unpack
 from lmmcl.ledger.record import KINDS, RECORD, DamagedError
@@ -137,7 +137,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
     monkeypatch.setattr(packing, "AT_ONCE", {True: 1, False: 1})
 
 
-@pytest.mark.parametrize(("part", "after"), [("_write", 0), ("_write", 2), ("_remove_step", 0), ("_remove_step", 2)])
+@pytest.mark.parametrize(("part", "after"), [("_write", 0), ("_write", 2), ("remove_step", 0), ("remove_step", 2)])
 def test_a_kill_while_packing_loses_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, part: str, after: int
 ) -> None:
@@ -231,7 +231,7 @@ def test_records_of_older_versions_without_checksums_are_packed_as_they_are(loca
 
 def test_large_files_stay_single(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_all(local)
-    monkeypatch.setattr(packing, "LARGEST", 100)
+    monkeypatch.setattr(single_files, "LARGEST", 100)
     pack(local)
     assert local.files.exists(f"{ASKED.path}/step.json") and not local.files.exists(f"{ASKED.path}/rows.jsonl")
     assert read_all(local) == before and check_store(local).damages == []

@@ -262,15 +262,26 @@ def test_a_stage_is_drawn_along_its_training_with_its_best_moment(tab: Browser, 
     results = make_sweep(recipes=["sa_proj", "full"], rates=[1e-5], stages=1)
     points = ((0, 0.0, 0.0), (10, 6.0, 0.5), (20, 9.0, -1.0), (40, 12.0, -6.0))
     rows = [{"update": at, "learning": up, "held_out_forgetting": lost} for at, up, lost in points]
+    both = ("learning", "held_out_forgetting")
+    ends = {row["update"]: {name: (row[name] - 1.5, row[name] + 1.25) for name in both} for row in rows[1:]}
+    ends[0] = {"learning": (0.0, 0.0), "held_out_forgetting": (0.0, 0.0)}
     trials = [
-        replace(trial, stages=[replace(s, score_curve=rows if s.number else ()) for s in trial.stages])
+        replace(
+            trial,
+            stages=[replace(s, score_curve=rows, moment_intervals=ends) if s.number else s for s in trial.stages],
+        )
         for trial in results.trials
     ]
     show(tab, replace(results, trials=trials), tmp_path)
     assert not tab.run("document.querySelector('#along-section').hidden")
     assert tab.run("document.querySelector('#along').data.length") == 2, "a line a trial"
     assert tab.run("[...document.querySelector('#along').data[0].x]") == [0, 6, 9, 12]
-    assert "best after 20 updates" in tab.run("document.querySelector('#along-note').textContent")
+    note = tab.run("document.querySelector('#along-note').textContent")
+    assert "best after 20 updates, learning +9.0 [+7.5, +10.2], held-out forgetting -1.0 [-2.5, +0.2]" in note
+    for axis in ("error_x", "error_y"):
+        arms = f"document.querySelector('#along').data[0].{axis}"
+        assert tab.run(f"[...{arms}.array]") == [0, 1.25, 1.25, 1.25], "at every moment, not at the end alone"
+        assert tab.run(f"[...{arms}.arrayminus]") == [0, 1.5, 1.5, 1.5]
     tab.run("(() => { const budget = document.querySelector('#budget'); budget.value = '10'; budget.oninput(); })()")
     assert "best after 40 updates" in tab.run("document.querySelector('#along-note').textContent")
     assert tab.run("[...document.querySelector('#along').data[0].marker.size]") == [6, 6, 6, 13]

@@ -241,6 +241,24 @@ def test_the_page_is_dark_where_the_system_is_or_by_its_switch(tab: Browser, tmp
         tab.call("Emulation.setEmulatedMedia", features=[])
 
 
+def test_fractional_scores_are_drawn_with_their_intervals(tab: Browser, tmp_path: Path) -> None:
+    shown = gathered(answered_sweep(tmp_path, 20, partial=("shape",)), tmp_path / "store")
+    show(tab, shown, tmp_path)
+    for name in ("shape", "colour"):
+        pick(tab, "measure", f"score/{name}")
+        arms = "document.querySelector('#curves').data[0].error_y"
+        assert tab.run(f"{arms}.visible"), name
+        lengths = tab.run(f"[...{arms}.array].filter((_, at) => at < 3)")
+        assert all(length > 1 for length in lengths), "partly right answers have arms as right and wrong ones do"
+    trial = tab.run("document.querySelector('#trial').selectedOptions[0].textContent.replace('★ ', '')")
+    stage = next(each for each in shown[0].trials if each.name == trial).stages[-1]
+    low, high = stage.score_intervals["shape"]
+    titles = tab.run("[...document.querySelectorAll('#matrix tbody tr:last-child td')].map((cell) => cell.title)")
+    assert f"shape: 20 questions, 95 % interval {low:.1f} … {high:.1f}" in titles
+    cells = tab.run("[...document.querySelectorAll('#heat tbody tr.chosen td')].map((cell) => cell.title)")
+    assert any(f"after stage 2: {stage.scores['shape']:.1f} [{low:.1f}, {high:.1f}]" in title for title in cells)
+
+
 @pytest.mark.parametrize("width", [1400, 800, 420])
 def test_no_chart_loses_an_axis_and_nothing_lies_on_the_data(tab: Browser, tmp_path: Path, width: int) -> None:
     show(tab, (made_results(), PageExtras()), tmp_path, width=width, height=900, phone=width < 500)

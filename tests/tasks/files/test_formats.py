@@ -173,7 +173,7 @@ BAD_ROWS: list[tuple[Any, str, str]] = [
     ({"conversations": [{"from": "humann", "value": "?"}, gpt("a")]}, "conversations[0].from", "did you mean 'human'"),
     ({"conversations": [{"value": "?"}, gpt("a")]}, "conversations[0].from", "is null where one of human, user, gpt"),
     ({"conversations": [human("?"), gpt(" ")]}, "conversations[1].value", "is empty"),
-    ({"conversations": [human("?"), gpt("a"), human("?")]}, "conversations", "does not end with a turn of 'gpt'"),
+    ({"conversations": [human("?"), gpt("a"), human("?")]}, "conversations", "must end with a turn of 'gpt'"),
     ({"conversations": [gpt("a")]}, "conversations[0].from", "is 'gpt' where 'human' is expected"),
     (
         {"conversations": [human("?"), human("?"), gpt("a")]},

@@ -50,7 +50,10 @@ const visible = () => data.trials.filter((trial) => trial.axes.every((value, axi
 const varying = data.axes.filter((axis) => axis.values.length > 1);
 const compact = () => window.matchMedia("(max-width: 640px)").matches;
 
-// Wilson's interval of a score in points, as the report has it; null where scores are not shares of right answers.
+// The interval of a score in points, as the report has it: Wilson's of shares of right answers, else what the report has computed.
+const scoreEnds = (stage, place) => stage.scoreIntervals?.[place] ?? wilson(stage, place);
+const scoreRange = (score, around) => `${tenth(score)}${around ? ` [${around.map(tenth).join(", ")}]` : ""}`;
+
 function wilson(stage, place) {
   const questions = stage.counts[place],
     share = stage.scores[place] / 100;

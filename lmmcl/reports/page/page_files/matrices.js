@@ -114,7 +114,7 @@ function drawHeat() {
     name.append(button);
     row.dataset.place = trial.place;
     if (trial.place === state.trial) row.classList.add("chosen");
-    row.append(name, ...values[at].map((value) => heatCell(value, change, scale)));
+    row.append(name, ...values[at].map((value, column) => heatCell(value, change, scale, trial, columns[column])));
     body.append(row);
   }
   const top = make("thead");
@@ -126,9 +126,16 @@ function drawHeat() {
   });
 }
 
-function heatCell(value, change, scale) {
+function heatCell(value, change, scale, trial, place) {
   const cell = make("td", value === null ? "–" : change ? points(value) : tenth(value));
   if (value === null) return cell;
+  cell.title = [trial.stages.find((stage) => stage.number === 0), heatStage(trial)]
+    .filter((stage, at, both) => stage?.scores[place] != null && both.indexOf(stage) === at)
+    .map(
+      (stage) =>
+        `${stage.number ? `after stage ${stage.number}` : "before"}: ${scoreRange(stage.scores[place], scoreEnds(stage, place))}`,
+    )
+    .join("; ");
   const { background, ink } = change ? shade(value, scale) : scoreShade(value);
   cell.style.background = background;
   cell.style.color = ink;

@@ -217,6 +217,7 @@ function startCells() {
 }
 // Learning against held-out forgetting along a stage: a line for each trial, with its best moment under the reader's budget.
 
+const MOST_WITH_ARMS = 16; // lines up to which each has the intervals of its moments
 const along = (trial) => trial.stages.filter((stage) => stage.along);
 
 function alongOf(trial) {
@@ -234,6 +235,7 @@ function drawAlong() {
   by("along-section").hidden = !any;
   if (!any) return;
   const trials = byImportance(visible().filter(alongOf)),
+    few = trials.length <= MOST_WITH_ARMS,
     { ink } = look();
   const traces = trials.map((trial) => {
     const stage = alongOf(trial),
@@ -246,7 +248,7 @@ function drawAlong() {
       text: stage.along.updates.map(
         (update, at) =>
           `<b>${plain(trial.name)}</b><br>after ${update} updates of ${plain(stage.skill || "")}` +
-          `<br>learning ${points(stage.along.learning[at])}, held-out forgetting ${points(stage.along.heldOut[at])}` +
+          `<br>learning ${alongRange(stage, "learning", at)}<br>held-out forgetting ${alongRange(stage, "heldOut", at)}` +
           (at === best ? "<br>best within the budget" : ""),
       ),
       mode: "lines+markers",
@@ -257,7 +259,7 @@ function drawAlong() {
         color: chosen ? ink : colourOf(trial),
         symbol: symbolOf(trial) + (hollow(trial) ? "-open" : ""),
       },
-      ...(trials.length <= MANY ? endArms(stage, chosen ? ink : colourOf(trial)) : {}),
+      ...(few || chosen ? momentArms(stage, chosen ? ink : pale(colourOf(trial))) : {}),
     };
   });
   const told = alongOf(data.trials[state.trial] || { stages: [] }),
@@ -266,23 +268,24 @@ function drawAlong() {
     ? ""
     : at === null
       ? `${data.trials[state.trial].name}: no moment keeps within the budget.`
-      : `${data.trials[state.trial].name}: best after ${told.along.updates[at]} updates, learning ${points(told.along.learning[at])}, held-out forgetting ${points(told.along.heldOut[at])}.`;
+      : `${data.trials[state.trial].name}: best after ${told.along.updates[at]} updates, learning ${alongRange(told, "learning", at)}, held-out forgetting ${alongRange(told, "heldOut", at)}.`;
   const shape = layout("learning (points)", LOST());
   drawWithEnds("along", traces, trials, shape, config);
 }
 
-// The intervals of the end of a stage; of moments inside it none are computed.
-function endArms(stage, color) {
-  const end = stage.along.updates.length - 1;
-  const at = (values, place) => ({
-    ...armsOf(
-      values,
-      values.map((_, moment) => (moment === end ? ends(stage, place) : null)),
-    ),
-    color,
-  });
-  return { error_x: at(stage.along.learning, LEARNING), error_y: at(stage.along.heldOut, HELD_OUT) };
+// So that the points stay in sight where intervals cross.
+const pale = (colour) => `${colour}70`;
+
+// The intervals of every moment, on both axes.
+function momentArms(stage, color) {
+  const { learning, heldOut, learningEnds, heldOutEnds } = stage.along;
+  return {
+    error_x: { ...armsOf(learning, learningEnds), color },
+    error_y: { ...armsOf(heldOut, heldOutEnds), color },
+  };
 }
+
+const alongRange = (stage, name, at) => range(stage.along[name][at], stage.along[`${name}Ends`][at]);
 
 function startAlong() {
   const skills = new Map(data.trials.flatMap((trial) => along(trial).map((stage) => [stage.number, stage.skill])));

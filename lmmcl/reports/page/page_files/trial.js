@@ -10,7 +10,7 @@ function stageValue(stage) {
 function stageInterval(stage) {
   const place = data.measures.indexOf(state.value);
   if (place >= 0) return ends(stage, place);
-  return state.value.startsWith("score/") ? wilson(stage, data.benchmarks.indexOf(state.value.slice(6))) : null;
+  return state.value.startsWith("score/") ? scoreEnds(stage, data.benchmarks.indexOf(state.value.slice(6))) : null;
 }
 
 function curveOf(group, style = {}, bars = false, aside = () => 0) {
@@ -35,7 +35,7 @@ function curveOf(group, style = {}, bars = false, aside = () => 0) {
       const shown = state.value.startsWith("probe/")
         ? value?.toPrecision(4)
         : state.value.startsWith("score/") && value !== null
-          ? `${tenth(value)}${around ? ` [${around.map(tenth).join(", ")}]` : ""}`
+          ? scoreRange(value, around)
           : range(value, around);
       found.text.push(
         `<b>${plain(trial.name)}</b>${stage.skill ? `<br>after ${plain(stage.skill)}` : ""}<br>stage ${stage.number}: ${shown}`,
@@ -200,7 +200,7 @@ function drawMatrix() {
         cell.style.color = ink;
         cell.append(make("small", points(difference)));
       }
-      const around = wilson(stage, place);
+      const around = scoreEnds(stage, place);
       if (stage.counts[place])
         cell.title = `${data.benchmarks[place]}: ${stage.counts[place]} questions${around ? `, 95 % interval ${around.map(tenth).join(" … ")}` : ""}`;
       row.append(cell);
