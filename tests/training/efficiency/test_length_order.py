@@ -42,7 +42,9 @@ def mixed(count: int = 32) -> list[Example]:
 
 
 def mixed_stage(**more: Any) -> Finetune:
-    return stage(skill=made_skill("mixed_lengths", mixed()), recipe="llm", **{"global_batch_size": 16, "max_steps": 2, **more})
+    return stage(
+        skill=made_skill("mixed_lengths", mixed()), recipe="llm", **{"global_batch_size": 16, "max_steps": 2, **more}
+    )
 
 
 def test_each_update_has_its_own_rows_the_longest_first() -> None:
