@@ -23,7 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "": "ray training evaluation driver claims store tracking pack gpu_memory_gb max_open_trials",
         "ray": "address cpus resources dashboard",
         "training": "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage "
-        "offload micro_batch_size gradient_checkpointing attention liger compile loader_workers "
+        "offload micro_batch_size gradient_checkpointing attention packing liger compile loader_workers "
         "encodings encodings_gb save_every max_failures",
         "evaluation": "cpus gpus resources batch_size engine attention",
         "claims": "enabled expiry_s poll_s",
@@ -131,6 +131,7 @@ _TARGETS: dict[str, str] = {
     "offload": "offload_optimizer cpu_offload",
     "gradient_checkpointing": "activation_checkpointing grad_checkpointing",
     "attention": "attn_implementation attn _attn_implementation flash_attention use_flash_attn",
+    "packing": "pack_sequences sequence_packing sample_packing padding_free",
     "liger": "use_liger_kernel use_liger",
     "compile": "torch_compile use_compile",
     "loader_workers": "num_workers dataloader_num_workers data_workers preprocessing_num_workers",

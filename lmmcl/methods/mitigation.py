@@ -7,7 +7,6 @@ compute something else. It acts during training (TrainingMitigation) or afterwar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmmcl.errors import UserError
 from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.methods.stage_context import StageContext as StageContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,44 +86,12 @@ class Mitigation(BaseModel):
         return ()
 
 
-@dataclass
-class StageContext:
-    """What a training mitigation may see before the first update.
-
-    `model` is the one that will train, on the device it trains on, still with the weights its stage starts from (copy
-    what must be kept); `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught
-    before it, oldest first; `collate` makes a padded CPU batch with labels of any examples.
-
-    `rows` are the rows of `examples` in the order in which all workers train on them, and `batch_of` makes a padded CPU
-    batch of some of them; `batch_size` examples at a time fit the device. `forward` gives the model's outputs on such a
-    batch, on the model's device and in the arithmetic of the training. There is no loss, and `logits` are those of the last
-    columns of the labels, from the one that predicts the first answer token on.
-    """
-
-    model: PreTrainedModel
-    trained: Sequence[str]
-    examples: Sequence[Example]
-    earlier: Sequence[Skill]
-    collate: Callable[[Sequence[Example]], dict[str, Tensor]]
-    seed: int
-    rows: Sequence[int]
-    batch_of: Callable[[Sequence[int]], dict[str, Tensor]]
-    batch_size: int
-    forward: Callable[[Mapping[str, Tensor]], Any]
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """The arithmetic of the training, for what is computed beside `forward`."""
-    is_divided: bool = False
-    """Whether the strategy will divide the weights among the workers: then each has but parts of them while it trains."""
-    earlier_adapters: Callable[[], Sequence[Mapping[str, Tensor]]] = list
-    """The LoRA adapters of the stages before, oldest first: on the CPU, by the names that a fresh one has in `trained`."""
-
-
 class TrainingMitigation(Mitigation, Generic[StateT]):
     """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `state`.
 
     `StateT` is the type of that state, for the type checker: `class LwF(TrainingMitigation["dict[str, Tensor]"])`.
 
-    Called in this order: data, start, optimizer; then batch, penalty and token_penalty for every batch; then end.
+    Called in this order: data, start, optimizer; for every batch batch, token_weights, penalty and token_penalty; then end.
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
 
@@ -182,6 +150,13 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
     def batch(self, state: StateT, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The padded CPU batch ((batch, length) each), changed: labels of -100 are not taught and not counted in the mean."""
         return batch
+
+    def token_weights(self, state: StateT, logits: Tensor, tokens: Tensor) -> Tensor | None:
+        """A factor of the cross entropy of each answer token of the batch, (tokens,); None leaves all at 1.
+
+        `logits` (tokens, vocabulary), in fp32 and without gradient, predict `tokens` (tokens,), which are all counted.
+        """
+        return None
 
     def penalty(
         self, state: StateT, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
