@@ -1,4 +1,4 @@
-"""A run packs its records from so many trials on, or as its cluster file says."""
+"""A run packs its records where the sweep has many trials, or as its cluster file says."""
 
 from __future__ import annotations
 
