@@ -1,6 +1,6 @@
 """The checkpoint after a stage that merges, or whose mitigation keeps an expert for each skill and a router among them.
 
-Each skill counts once: of one that came again, the latest fine-tune takes the place of the earlier, of which it is no continuation.
+Each skill counts once: where one came again, its latest fine-tune replaces the earlier one.
 """
 
 from __future__ import annotations
