@@ -50,7 +50,7 @@ class MRLoRA(MergeMitigation[None]):
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
 
     def identity(self) -> dict[str, Any]:
-        """What enters a key: also how a router's answers are asked for and read, for they decide who answers."""
+        """What enters a key: also how a router's answers are asked for and read, for they decide which expert answers."""
         return {**super().identity(), "router_answer": answer_identity()}
 
     @property
