@@ -28,6 +28,7 @@ NEAR = 0.15
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    pytest.importorskip("ray", reason="needs Ray")
     with ray_with(1, tmp_path_factory.mktemp("ray")):
         yield
 
@@ -128,6 +129,8 @@ DIVIDED: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("cluster", "in_fp32")
 @pytest.mark.parametrize("name", DIVIDED)
 def test_a_strategy_is_applied_and_learns_the_same_weights(name: str, tmp_path: Path) -> None:
+    if DIVIDED[name]["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="needs DeepSpeed")
     step = small()
     record, divided = learnt(step, tmp_path / "divided", here(workers=1, save_every=2, **DIVIDED[name]))
     before, alone = learnt(step, tmp_path / "alone", here())
@@ -143,6 +146,8 @@ def test_a_strategy_is_applied_and_learns_the_same_weights(name: str, tmp_path: 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("name", ["zero2", "fsdp"])
 def test_divided_models_train_in_bf16_with_accumulation(name: str, tmp_path: Path) -> None:
+    if DIVIDED[name]["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="needs DeepSpeed")
     step = small(precision="bf16", global_batch_size=8)
     _, divided = learnt(step, tmp_path / "divided", here(workers=1, micro_batch_size=2, **DIVIDED[name]))
     _, alone = learnt(step, tmp_path / "alone", here())
