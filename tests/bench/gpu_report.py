@@ -293,7 +293,7 @@ class Report:
 def make_report(
     parts: tuple[tuple[str, str], ...], budget: Budget, *, with_tests: bool, tell: Callable[[str], None]
 ) -> Report:
-    """All parts that the time allows, in their order; a part that fails is noted, and the others go on."""
+    """All parts that the time allows, in their order; one that fails is noted, and the others are measured."""
     report = Report(
         torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, a rehearsal: its figures mean nothing"
     )

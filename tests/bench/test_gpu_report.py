@@ -68,7 +68,7 @@ def test_the_time_ends_what_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.rows[-1].note == "stopped: the time is over" and not report.failures
 
 
-def test_a_part_that_fails_is_shown_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_fails_is_shown_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(row: gpu_report.Row, ledger: Any) -> None:
         if row.recipe == "llm":
             raise ValueError("no such kernel")
