@@ -209,6 +209,8 @@ def _took(record: Mapping[str, Any]) -> str:
         parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
     if record.get("peak_memory_bytes"):
         parts.append(f"peak memory {formatting.size(record['peak_memory_bytes'])}")
+    if record.get("padding_share") is not None:
+        parts.append(f"padding {record['padding_share']:.1%}")
     return ", ".join(parts)
 
 
