@@ -163,12 +163,12 @@ def release(device: str | None = None) -> None:
 
 
 def stays(size: int, device: str) -> bool:
-    """Whether a model of so many bytes, which is loaded, is to stay."""
+    """Whether a loaded model of `size` bytes is to stay."""
     return size <= SMALL_BYTES or has_room(size, device)
 
 
 def has_room(size: int, device: str) -> bool:
-    """Whether so many bytes may be held for later: by the limit, or by what is available."""
+    """Whether `size` bytes may be held for later: by the limit, or by what is available."""
     limit = _limit()
     if limit is not None:
         return size + sum(kept.size for kept in _KEPT.values() if kept.place.device == device) <= limit
