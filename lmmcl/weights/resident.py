@@ -59,7 +59,7 @@ class Resident:
     def take(self, *, shared: bool) -> PreTrainedModel:
         """A model of the caller's own. If `shared`, its parameters must be replaced, never written into.
 
-        A model that does not stay is handed out as it is, and so is one of which memory allows no copy.
+        A model that does not stay is handed out as it is, and so is one that memory has no room to copy.
         """
         if _KEPT.get(self.place) is not self:
             return self.model
