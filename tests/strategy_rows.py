@@ -44,6 +44,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "ewc": {"weight": 300.0, "examples": 6},
     "l2_sp": {"weight": 300.0},
     "lwf": {"weight": 8.0},
+    "kl_to_start": {"weight": 8.0},
     "o_lora": {"weight": 30.0},
     "token_masking": {"threshold": 50.0},
     "model_tailor": {"samples": 8},
@@ -172,6 +173,7 @@ def mitigation_rows() -> Iterator[Row]:
         if name == "lwf":
             yield Row("mitigation", "lwf, head trains", "llm", ("lwf",))
             yield Row("mitigation", "lwf with top_k, head trains", "llm", ("lwf top_k",))
+    yield Row("mitigation", "kl_to_start, head trains", "llm", ("kl_to_start",))
     yield Row("mitigation", "l2_sp in bf16", "sa_proj", ("l2_sp",), precision="bf16")
 
 

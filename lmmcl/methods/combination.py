@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ORDER = ("replay", "data_hybrid")
 """Data mitigations in the order in which they act: earlier skills join the stage's own data, then a mix takes its share of all."""
-HOOKS = ("data", "batch", "token_penalty", "penalty", "optimizer", "end")
+HOOKS = ("data", "batch", "token_weights", "token_penalty", "penalty", "optimizer", "end")
 """What decides a training mitigation's place in a combination: the first of these that it has."""
 
 
@@ -91,6 +91,11 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
         for member, own in self._with(state):
             changed = member.batch(own, changed)
         return {**changed, LABELS: batch["labels"]}
+
+    def token_weights(self, state: list[Any], logits: Tensor, tokens: Tensor) -> Tensor | None:
+        """Those of the only member that gives any (see `combine`)."""
+        weights = (member.token_weights(own, logits, tokens) for member, own in self._with(state))
+        return next((factor for factor in weights if factor is not None), None)
 
     def penalty(
         self, state: list[Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
@@ -172,6 +177,7 @@ def combine(members: Sequence[Mitigation]) -> Mitigation:
             raise UserError(f"{name} is listed twice in one combination; allowed: each mitigation once")
     training = [member for member in members if isinstance(member, TrainingMitigation)]
     merges = [member for member in members if isinstance(member, MergeMitigation)]
+    _check_weights(training)
     _check_optimizers(training)
     _check_merges(merges)
     ordered = (*sorted(training, key=_place), *merges)
@@ -181,6 +187,14 @@ def combine(members: Sequence[Mitigation]) -> Mitigation:
 def _place(member: TrainingMitigation) -> tuple[int, int, str]:
     hook = next((number for number, hook in enumerate(HOOKS) if member.uses(hook)), len(HOOKS))
     return hook, ORDER.index(member.name) if member.name in ORDER else len(ORDER), member.name
+
+
+def _check_weights(training: Sequence[TrainingMitigation]) -> None:
+    names = [member.name for member in training if member.uses("token_weights")]
+    if len(names) > 1:
+        raise UserError(
+            f"{' and '.join(names)} both weight the cross entropy of each token, each as if it were whole; allowed: one of them"
+        )
 
 
 def _check_optimizers(training: Sequence[TrainingMitigation]) -> None:

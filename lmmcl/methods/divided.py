@@ -33,10 +33,11 @@ def check_divided(
         if not isinstance(part, TrainingMitigation):
             continue
         if part.runs_head and "penalty" in hooks and trains_head():
+            frozen = "a recipe that leaves the head (and embeddings that it shares) frozen"
+            others = f"{frozen}, or {part.name} with top_k" if "top_k" in type(part).model_fields else f"or {frozen}"
             raise UserError(
                 f"{part.name} runs the head, which trains and which {strategy} divides among the workers; allowed with it: ddp, "
-                "deepspeed with zero_stage 1 or 2, a recipe that leaves the head (and embeddings that it shares) frozen, or "
-                f"{part.name} with top_k",
+                f"deepspeed with zero_stage 1 or 2, {others}",
                 place="training.strategy",
             )
         if part.uses("penalty") and strategy in ROUNDED and precision != "fp32":

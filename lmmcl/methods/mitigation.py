@@ -7,7 +7,6 @@ compute something else. It acts during training (TrainingMitigation) or afterwar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmmcl.errors import UserError
 from lmmcl.methods.recipes.recipe import Recipe
+from lmmcl.methods.stage_context import StageContext as StageContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,44 +86,12 @@ class Mitigation(BaseModel):
         return ()
 
 
-@dataclass
-class StageContext:
-    """What a training mitigation may see before the first update.
-
-    `model` is the one that will train, on the device it trains on, still with the weights its stage starts from (copy
-    what must be kept); `trained` names its trained parameters; `examples` are this stage's, `earlier` the skills taught
-    before it, oldest first; `collate` makes a padded CPU batch with labels of any examples.
-
-    `rows` are the rows of `examples` in the order in which all workers train on them, and `batch_of` makes a padded CPU
-    batch of some of them; `batch_size` examples at a time fit the device. `forward` gives the model's outputs on such a
-    batch, on the model's device and in the arithmetic of the training. There is no loss, and `logits` are those of the last
-    columns of the labels, from the one that predicts the first answer token on.
-    """
-
-    model: PreTrainedModel
-    trained: Sequence[str]
-    examples: Sequence[Example]
-    earlier: Sequence[Skill]
-    collate: Callable[[Sequence[Example]], dict[str, Tensor]]
-    seed: int
-    rows: Sequence[int]
-    batch_of: Callable[[Sequence[int]], dict[str, Tensor]]
-    batch_size: int
-    forward: Callable[[Mapping[str, Tensor]], Any]
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """The arithmetic of the training, for what is computed beside `forward`."""
-    is_divided: bool = False
-    """Whether the strategy will divide the weights among the workers: then each has but parts of them while it trains."""
-    earlier_adapters: Callable[[], Sequence[Mapping[str, Tensor]]] = list
-    """The LoRA adapters of the stages before, oldest first: on the CPU, by the names that a fresh one has in `trained`."""
-
-
 class TrainingMitigation(Mitigation, Generic[StateT]):
     """Acts inside a `Finetune` step. Override only what is needed; what `start` returns comes to the others as `state`.
 
     `StateT` is the type of that state, for the type checker: `class LwF(TrainingMitigation["dict[str, Tensor]"])`.
 
-    Called in this order: data, start, optimizer; then batch, penalty and token_penalty for every batch; then end.
+    Called in this order: data, start, optimizer; for every batch batch, token_weights, penalty and token_penalty; then end.
     A batch holds ROWS, which tells a mitigation that keeps something for each example whose turn it is.
     """
 
@@ -183,6 +151,13 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
         """The padded CPU batch ((batch, length) each), changed: labels of -100 are not taught and not counted in the mean."""
         return batch
 
+    def token_weights(self, state: StateT, logits: Tensor, tokens: Tensor) -> Tensor | None:
+        """A factor of the cross entropy of each answer token of the batch, (tokens,); None leaves all at 1.
+
+        `logits` (tokens, vocabulary), in fp32 and without gradient, predict `tokens` (tokens,), which are all counted.
+        """
+        return None
+
     def penalty(
         self, state: StateT, model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor | None:
@@ -214,13 +189,15 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
 class MergeContext:
     """What a merge mitigation may see before the first tensor is merged.
 
-    `names` are the tensors in which any fine-tune differs from the anchor; `read(name)` gives the anchor's value and each
-    fine-tune's, on the CPU; `load(i)` a whole model of fine-tune i of the caller's own, on `device`; `skills[i]` what
-    fine-tune i was taught since the anchor, oldest first; `examples[i]` how many examples of each of them it saw (None: all).
+    `names` are the tensors in which any fine-tune differs from the anchor, `sizes` their numbers of entries; `read(name)` gives the
+    anchor's value and each fine-tune's, on the CPU, computed at each call; `load(i)` a whole model of fine-tune i of the caller's
+    own, on `device`; `skills[i]` what fine-tune i was taught since the anchor, oldest first; `examples[i]` how many examples of
+    each of them it saw (None: all).
     """
 
     lmm: LMM
     names: Sequence[str]
+    sizes: Mapping[str, int]
     skills: Sequence[Sequence[Skill]]
     examples: Sequence[Sequence[int | None]]
     read: Callable[[str], tuple[Tensor, list[Tensor]]]
@@ -236,7 +213,8 @@ class MergeMitigation(Mitigation, Generic[StateT]):
     - `merged`: from the merge of the stage before. Merged: that merge (the anchor) and the fine-tune from it.
     - `tuned`: from the fine-tune of the stage before, as if nothing were merged. Merged: the pre-trained model and the
       chain's latest fine-tune; all fine-tunes are those of a trial without mitigation.
-    - `base`: from the pre-trained model, every skill apart. Merged: the pre-trained model and the fine-tunes of all k skills.
+    - `base`: from the pre-trained model, every skill apart. Merged: the pre-trained model and the fine-tunes of all k skills;
+      of a skill that came again, the latest (see `lmmcl.steps.expert_merge`).
 
     It is left out of the identity: a step's parents say the same, and equal work has an equal name.
     """

@@ -25,7 +25,7 @@ EASY = {"token_masking": {"threshold": 50.0}, "ewc": {"examples": 6}}
 """Settings under which a handful of examples suffices."""
 
 
-COMBINED = ("replay+token_masking+lwf+l2_sp", "lwf+ewc+mofo")
+COMBINED = ("replay+token_masking+lwf+l2_sp", "lwf+ewc+mofo", "token_masking+eaft+kl_to_start")
 """Combinations that have every hook between them."""
 
 
@@ -43,7 +43,19 @@ def second_stage(name: str, ledger: Ledger, **more: Any) -> Finetune:
 
 
 def test_there_are_as_many_as_the_literature_compares() -> None:
-    assert set(KINDS) >= {"l2_sp", "lwf", "ewc", "mofo", "spider", "token_masking", "data_hybrid", "replay"}
+    assert set(KINDS) >= {
+        "l2_sp",
+        "lwf",
+        "ewc",
+        "mofo",
+        "spider",
+        "token_masking",
+        "data_hybrid",
+        "replay",
+        "eaft",
+        "dft",
+        "kl_to_start",
+    }
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -28,8 +28,9 @@ def head_divergence(
     student: Mapping[str, Tensor],
     teacher: Mapping[str, Tensor],
     temperature: float,
+    reverse: bool = False,
 ) -> Tensor:
-    """KL(softmax(teacher / T) ‖ softmax(student / T)), summed over tokens; differentiable.
+    """KL(softmax(teacher / T) ‖ softmax(student / T)), summed over tokens; differentiable. `reverse` exchanges the two.
 
     `hidden` are the student's hidden states and `taught` the teacher's, both (tokens, width); `student` and `teacher` are weights
     of their heads. Where the student's head trains, it has its part of the gradient.
@@ -44,7 +45,7 @@ def head_divergence(
         @staticmethod
         def forward(ctx: Any, hidden: Tensor, *weights: Tensor) -> Tensor:
             moving = {**student, **dict(zip(names, weights, strict=True))}
-            total, gradients = _by_chunks(head, hidden, taught, moving, teacher, temperature, list(weights))
+            total, gradients = _by_chunks(head, hidden, taught, moving, teacher, temperature, list(weights), reverse)
             ctx.save_for_backward(*gradients)
             return total
 
@@ -63,6 +64,7 @@ def _by_chunks(
     teacher: Mapping[str, Tensor],
     temperature: float,
     weights: list[Tensor],
+    reverse: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """The sum over all tokens, and its gradients of `hidden` and of the `weights`, which `student` holds."""
     import torch
@@ -76,13 +78,18 @@ def _by_chunks(
         with torch.enable_grad():
             chunk = hidden[part].detach().requires_grad_()
             log_probabilities = _log_probabilities(head, chunk, student, temperature)
-            divergence = (wise.exp() * (wise - log_probabilities)).sum()
+            divergence = kl(log_probabilities, wise) if reverse else kl(wise, log_probabilities)
             own, *others = torch.autograd.grad(divergence, [chunk, *weights])
         gradients[0][part] = own
         for gradient, other in zip(gradients[1:], others, strict=True):
             gradient += other
         total += divergence.detach()
     return total, gradients
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p ‖ q) in nats, summed over all tokens, of log-probabilities (tokens, vocabulary)."""
+    return (p.exp() * (p - q)).sum()
 
 
 def _log_probabilities(head: Head, hidden: Tensor, weights: Mapping[str, Tensor], temperature: float) -> Tensor:

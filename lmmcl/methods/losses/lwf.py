@@ -23,11 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from lmmcl.errors import UserError
-from lmmcl.methods.losses.divergence import head_divergence
-from lmmcl.methods.losses.start_model import answer_logits, answer_positions, kept_of, score_rows
-from lmmcl.methods.mitigation import HIDDEN, StageContext, TrainingMitigation
-from lmmcl.models.head import Head, head_inputs, head_weights
+from lmmcl.methods.losses.start_head import divergence_from_start, hidden_states
+from lmmcl.methods.losses.start_model import answer_logits, kept_of, score_rows
+from lmmcl.methods.mitigation import StageContext, TrainingMitigation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,39 +65,12 @@ class LwF(TrainingMitigation[dict[str, Any]]):
         return self.top_k is not None
 
     def start(self, context: StageContext) -> dict[str, Any]:
-        """What the teacher says about every row (see `_hidden` and `_spoken`), and what else is needed to read it."""
+        """What the teacher says about every row (see `hidden_states` and `_spoken`), and what else is needed to read it."""
         if self.top_k is not None:
             covered: list[Tensor] = []
             rows = score_rows(context, lambda outputs, labels: self._spoken(outputs, labels, covered))
             return {"rows": rows, "covered": _means(covered)}
-        model, paths = context.model, list[Head]()
-        try:
-            weights = head_weights(model)
-            with head_inputs(model) as seen:
-                rows = score_rows(context, lambda outputs, labels: self._hidden(context, seen, outputs, labels, paths))
-        except UserError as error:
-            raise UserError(f"{error.message}{REMEDY}", place="lwf") from error
-        state: dict[str, Any] = {"rows": rows, "factor": paths[0].factor, "cap": paths[0].cap}
-        if context.is_divided or any(weight.requires_grad for weight in weights.values()):
-            state["head"] = {name: weight.detach().clone() for name, weight in weights.items()}
-        return state
-
-    def _hidden(
-        self, context: StageContext, seen: list[Tensor], outputs: Any, labels: Tensor, paths: list[Head]
-    ) -> tuple[Tensor, list[int]]:
-        """The last hidden states (tokens, width) that predict the answers, and how many each row has.
-
-        On the first batch the path from them to the model's own logits is found and proved.
-        """
-        hidden = seen.pop() if seen else None
-        if hidden is None or hidden.shape[:-1] != outputs.logits.shape[:-1]:
-            raise UserError(f"{type(context.model).__name__} does not give its head one vector for each of its logits")
-        answers, _, counts = answer_positions(hidden, labels)
-        if not paths:
-            logits, _, _ = answer_positions(outputs.logits, labels)
-            with context.autocast():
-                paths.append(Head.of(context.model, answers, logits))
-        return answers, counts
+        return hidden_states(context, self.name, REMEDY)
 
     def _spoken(self, outputs: Any, labels: Tensor, covered: list[Tensor]) -> tuple[Tensor, list[int]]:
         """The k largest log-probabilities at temperature T, then the tail's, then the k ids, and how many tokens each row has.
@@ -122,19 +93,7 @@ class LwF(TrainingMitigation[dict[str, Any]]):
         taught = kept_of(state["rows"], batch)
         if self.top_k is not None:
             return self.weight * self.temperature**2 * self._kept_divergence(taught, outputs, batch)
-        hidden, _, _ = answer_positions(batch[HIDDEN], batch["labels"])
-        head, own = Head(state["factor"], state["cap"]), head_weights(model)
-        frozen = {name: weight.to(hidden) for name, weight in state.get("head", {}).items()}
-        state |= {"head": frozen} if frozen else {}
-        trains = any(weight.requires_grad for weight in own.values())
-        divergence = head_divergence(
-            head,
-            hidden,
-            taught.to(hidden),
-            student=own if trains or not frozen else frozen,
-            teacher=frozen or own,
-            temperature=self.temperature,
-        )
+        divergence = divergence_from_start(state, model, batch, taught, temperature=self.temperature)
         return self.weight * self.temperature**2 * divergence
 
     def _kept_divergence(self, taught: Tensor, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
