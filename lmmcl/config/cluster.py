@@ -145,6 +145,12 @@ class EvaluationPlacement(Settings):
         default="transformers",
         description="engine that generates answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)",
     )
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="engine vllm only: LoRA checkpoints up to this rank (the sum over their stages) answer as adapters beside the "
+        "base; 0 merges them into its weights",
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"
     )
