@@ -59,7 +59,7 @@ class Resident:
     def take(self, *, shared: bool) -> PreTrainedModel:
         """A model of the caller's own. If `shared`, its parameters must be replaced, never written into.
 
-        A model that does not stay is handed out as it is, and so is one of which memory allows no copy.
+        A model that does not stay is handed out as it is, and so is one that memory has no room to copy.
         """
         if _KEPT.get(self.place) is not self:
             return self.model
@@ -163,12 +163,12 @@ def release(device: str | None = None) -> None:
 
 
 def stays(size: int, device: str) -> bool:
-    """Whether a model of so many bytes, which is loaded, is to stay."""
+    """Whether a loaded model of `size` bytes is to stay."""
     return size <= SMALL_BYTES or has_room(size, device)
 
 
 def has_room(size: int, device: str) -> bool:
-    """Whether so many bytes may be held for later: by the limit, or by what is available."""
+    """Whether `size` bytes may be held for later: by the limit, or by what is available."""
     limit = _limit()
     if limit is not None:
         return size + sum(kept.size for kept in _KEPT.values() if kept.place.device == device) <= limit

@@ -77,30 +77,30 @@ def signatures(step: Checkpoint, ledger: Ledger) -> list[Signature | None]:
         whole = record is not None and record.has_weights and bool(weights)
         checksums.append(tuple(str(record.files[name]["sha256"]) for name in weights) if record and whole else None)
         at = at.parents[0]
-    found: list[Signature | None] = []
+    result: list[Signature | None] = []
     for index in range(len(checksums)):
         parts = checksums[index:]
         complete = [part for part in parts if part is not None]
-        found.append((at.key, *(one for part in complete for one in part)) if len(complete) == len(parts) else None)
-    return found
+        result.append((at.key, *(one for part in complete for one in part)) if len(complete) == len(parts) else None)
+    return result
 
 
 def nearest(step: Checkpoint, ledger: Ledger, precision: str) -> tuple[int, Difference | None]:
     """The nearest checkpoint on the way to `step` whose tensors are in memory, and how many deltas lie above it."""
-    for above, found in enumerate(signatures(step, ledger) if _STATES else ()):
-        if found is not None and (found, precision) in _STATES:
-            _STATES.move_to_end((found, precision))
-            return above, _STATES[found, precision]
+    for above, files in enumerate(signatures(step, ledger) if _STATES else ()):
+        if files is not None and (files, precision) in _STATES:
+            _STATES.move_to_end((files, precision))
+            return above, _STATES[files, precision]
     return 0, None
 
 
 def keep(step: Checkpoint, ledger: Ledger, precision: str, difference: Difference) -> None:
     """Let the tensors of a recorded checkpoint stay, where memory allows; the least recently used ones go."""
-    found = next(iter(signatures(step, ledger)), None)
-    if found is None or not (difference.size <= SMALL_BYTES or has_room(difference.size, "cpu")):
+    files = next(iter(signatures(step, ledger)), None)
+    if files is None or not (difference.size <= SMALL_BYTES or has_room(difference.size, "cpu")):
         return
-    _STATES[found, precision] = difference
-    _STATES.move_to_end((found, precision))
+    _STATES[files, precision] = difference
+    _STATES.move_to_end((files, precision))
     while len(_STATES) > MOST_STATES:
         _STATES.popitem(last=False)
 
