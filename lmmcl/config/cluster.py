@@ -85,6 +85,12 @@ class TrainingPlacement(Settings):
         description="folder on each node that keeps encoded examples for other trials and stages; default none",
     )
     encodings_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of encodings, in GB")
+    features: str | None = Field(
+        default=None,
+        description="folder on each node that keeps image features of a frozen vision tower and projector for other trials, stages "
+        "and evaluations; default none",
+    )
+    features_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of features, in GB")
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
@@ -145,6 +151,12 @@ class EvaluationPlacement(Settings):
         default="transformers",
         description="engine that generates answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)",
     )
+    features: str | None = Field(
+        default=None,
+        description="folder on each node that keeps image features of a frozen vision tower and projector for other trials, stages "
+        "and evaluations; default none",
+    )
+    features_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of features, in GB")
     lora_rank: int = Field(
         default=0,
         ge=0,

@@ -39,10 +39,11 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
+from lmmcl.weights.checkpoint import Loaded, base_digest, digest_tensors, load, named_tensors
 from lmmcl.weights.delta import save_delta
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
+from lmmcl.weights.vision_features import KeptFeatures, attach_features, feature_store
 
 CURVE = "curve.jsonl"
 SHARING = ("single", "ddp")
@@ -71,7 +72,8 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     start_peak()
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
-        trainable_model, before = _loaded(job, workers)
+        trainable_model, before, loaded = _loaded(job, workers)
+    features = _features(job, trainable_model, loaded)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
@@ -113,11 +115,22 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "modes": modes,
         "padding_share": padding,
         **({"mitigation": findings} if findings else {}),
+        **({"image_features": {"read": features.read, "encoded": features.encoded}} if features else {}),
         "image_backend": image_backend(trainer.data_collator.processor),  # type: ignore[union-attr]
     }
 
 
-def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]:
+def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
+    """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
+    placement = job.placement
+    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+        return None
+    writers = max(1, placement.workers)
+    store = feature_store(placement.features, placement.features_gb, writers)
+    return attach_features(job.step.model, loaded, store, trainable_model.roles, trainable_model.trained)
+
+
+def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str], Loaded]:
     """The parent's model, ready to train, and digests of all its tensors, which one process computes for all."""
     step, placement = job.step, job.placement
     if placement.gpus_per_worker:
@@ -135,7 +148,7 @@ def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
-    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices())
+    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices()), loaded
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
