@@ -15,7 +15,7 @@ from lmmcl.steps.keys import canonical_json
 def feature_notes(missing: Iterable[Any], cluster: Cluster) -> tuple[str, ...]:
     """A sentence for each of training and evaluation whose features the cluster file keeps; nothing where it keeps none."""
     steps = list(missing)
-    kept = {
+    kept: dict[str, tuple[str | None, list[Any]]] = {
         "stages": (cluster.training.features, [step for step in steps if isinstance(step, Finetune)]),
         "evaluations": (cluster.evaluation.features, [step for step in steps if isinstance(step, Evaluate)]),
     }
@@ -42,7 +42,7 @@ def _is_frozen(step: Finetune | Evaluate) -> bool:
 
 
 def _calls(step: Finetune | Evaluate) -> Hashable:
-    """Steps of which this is the same show the same batches of pictures to the same tower."""
+    """Equal for steps that show the same batches of pictures to the same tower."""
     model = canonical_json(_lmm(step).identity())
     if isinstance(step, Evaluate):
         return model, canonical_json(step.fields())

@@ -116,6 +116,10 @@ class KeptFeatures:
         self.read = self.encoded = 0
         self.__signature__ = inspect.signature(getattr(type(owner), METHOD).__get__(owner))  # `generate` looks at it
 
+    def fields(self) -> dict[str, dict[str, int]]:
+        """For the record of a stage."""
+        return {"image_features": {"read": self.read, "encoded": self.encoded}}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the model works out its own: whoever copies it may change it."""
         owner = memo[id(self.owner)]
@@ -131,7 +135,8 @@ class KeptFeatures:
         if (kept := self.store.read(key)) is not None:
             self.read += 1
             device = next(value.device for value in [*args, *more.values()] if hasattr(value, "device"))
-            return BaseModelOutputWithPooling(pooler_output=tuple(tensor.to(device) for tensor in kept))
+            features: Any = tuple(tensor.to(device) for tensor in kept)
+            return BaseModelOutputWithPooling(pooler_output=features)
         result = work(self.owner, *args, **more)
         self.encoded += 1
         features = result.pooler_output

@@ -72,8 +72,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     start_peak()
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
-        trainable_model, before, loaded = _loaded(job, workers)
-    features = _features(job, trainable_model, loaded)
+        trainable_model, before, features = _loaded(job, workers)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
@@ -115,7 +114,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "modes": modes,
         "padding_share": padding,
         **({"mitigation": findings} if findings else {}),
-        **({"image_features": {"read": features.read, "encoded": features.encoded}} if features else {}),
+        **(features.fields() if features else {}),
         "image_backend": image_backend(trainer.data_collator.processor),  # type: ignore[union-attr]
     }
 
@@ -130,8 +129,8 @@ def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> Kept
     return attach_features(job.step.model, loaded, store, trainable_model.roles, trainable_model.trained)
 
 
-def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str], Loaded]:
-    """The parent's model, ready to train, and digests of all its tensors, which one process computes for all."""
+def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str], KeptFeatures | None]:
+    """The parent's model, ready to train; digests of all its tensors, which one process computes for all; kept features."""
     step, placement = job.step, job.placement
     if placement.gpus_per_worker:
         release("cuda")  # training needs the memory of the GPU for more than a model
@@ -148,7 +147,8 @@ def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str],
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
-    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices()), loaded
+    before = before | digest_tensors(added | trainable_model.frozen_slices())
+    return trainable_model, before, _features(job, trainable_model, loaded)
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
