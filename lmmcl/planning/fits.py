@@ -15,7 +15,7 @@ from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snaps
 from lmmcl.steps.optimizers import check_placed_optimizer
 from lmmcl.steps.quantized import check_quantized_engine
 from lmmcl.steps.single_model import why_no_single_model
-from lmmcl.steps.strategy_fit import check_strategy_fit
+from lmmcl.steps.strategy_fit import check_packed, check_strategy_fit
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -58,7 +58,7 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
 
 
 def refuse(reasons: Sequence[str]) -> None:
-    """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
+    """Raises UserError with the `reasons` why steps do not fit, if there are any; of many, the first."""
     more = [f"{len(reasons) - TOLD} more (`lmmcl plan --json` has all)"] if len(reasons) > TOLD else []
     if reasons:
         listed = [*reasons[:TOLD], *more]
@@ -147,6 +147,8 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     place = cluster.training
     check_strategy_fit(step, place.strategy_name)
     check_placed_optimizer(step.training, place)
+    if place.packing:
+        check_packed(step.mitigation)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return

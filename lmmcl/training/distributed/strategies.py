@@ -20,7 +20,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.steps import Finetune
 from lmmcl.steps.optimizers import check_placed_optimizer
-from lmmcl.steps.strategy_fit import check_strategy_fit
+from lmmcl.steps.strategy_fit import check_packed, check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
 
@@ -40,8 +40,6 @@ def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[s
     arguments: dict[str, Any] = {}
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if placement.liger:
-        arguments["use_liger_kernel"] = True
     if placement.compile:
         arguments["torch_compile"] = True
     if placement.workers and placement.strategy == "deepspeed":
@@ -85,6 +83,8 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when `step` needs whole what the strategy divides, the strategy needs GPUs, or a kernel is not installed."""
     check_strategy_fit(step, placement.strategy_name)
     check_placed_optimizer(step.training, placement)
+    if placement.packing:
+        check_packed(step.mitigation)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:
@@ -137,12 +137,13 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         if not engine.zero_cpu_offload():
             raise StageError.of(trainer.step, f"requested offload of {placement.offload}, but the Trainer applied none")
         strategy["offload"] = placement.offload
-    if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
+    if placement.liger is True and not has_liger(model_type := trainer.taught.config.model_type):
         raise StageError.of(
-            trainer.step, f"training.liger is set, but liger-kernel has no kernels for {model_type} models"
+            trainer.step,
+            f"training.liger is true, but liger-kernel has no kernels for {model_type} models; set liger: loss",
         )
-    switches = ("gradient_checkpointing", "liger", "compile")
-    return strategy | {name: True for name in switches if getattr(placement, name)}
+    switches = ("gradient_checkpointing", "packing", "liger", "compile")
+    return strategy | {name: value for name in switches if (value := getattr(placement, name))}
 
 
 def has_liger(model_type: str) -> bool:
@@ -150,6 +151,23 @@ def has_liger(model_type: str) -> bool:
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def apply_liger(model: PreTrainedModel) -> None:
+    """Let Liger's norms, rotary positions and MLPs replace a model's; raises UserError where its release cannot.
+
+    Not its forward passes that compute a loss: some ignore `logits_to_keep` and so compute all logits.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    try:
+        apply_liger_kernel(model, {"fused_linear_cross_entropy": False})
+    except ImportError as error:
+        raise UserError(
+            f"this release of liger-kernel has no {model.config.model_type} kernels that go with this release of transformers "
+            f"({error}); set liger: loss, which needs none",
+            place="training.liger",
+        ) from error
 
 
 def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> None:
