@@ -71,7 +71,7 @@ def explore(body: Callable[[Any], bool], inputs: st.SearchStrategy[Any], example
 
 @contextmanager
 def time_limit(seconds: float = SECONDS) -> Iterator[None]:
-    """Raises Hang in what takes longer; the timer that pytest's own limit has set goes on."""
+    """Raises Hang in what takes longer; the timer that pytest's own limit has set continues."""
 
     def stop(*_: Any) -> None:
         raise Hang(f"took more than {seconds:g} s")
