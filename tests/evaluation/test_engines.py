@@ -23,10 +23,10 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation.engines import get_engine
 from lmmcl.evaluation.engines.parity import compare_engines
 from lmmcl.evaluation.engines.vllm import Vllm
-from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
+from lmmcl.models.generation.decoding import answering, greedy
 from lmmcl.models.processing.encode import encode, prompt_ids
 from lmmcl.models.processing.padding import pad
 from lmmcl.runner.run import run_sweep
