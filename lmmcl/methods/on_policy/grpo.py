@@ -79,7 +79,7 @@ class GRPO(OnPolicy):
         import torch
 
         samples = self.draw(state, policy)
-        rewards = torch.tensor([policy.reward(sample) for sample in samples]).view(-1, self.group)
+        rewards = torch.tensor([policy.reward(sample) for sample in samples], dtype=torch.float64).view(-1, self.group)
         self._count(state, policy, rewards)
         logits = policy.logits(samples)
         spoken = _of_tokens(logits / self.temperature, samples)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmmcl.models.generation.decoding import answering
+from lmmcl.models.generation.decoding import answering, stop_tokens
+from lmmcl.models.processing.answers import control_tokens
 from lmmcl.models.processing.padding import IGNORED, PER_TOKEN, pad
 
 if TYPE_CHECKING:
@@ -47,11 +48,13 @@ def sample_answers(
 ) -> list[list[int]]:
     """The tokens of an answer to each of the encoded `prompts`, with the one that ends it where it ends within its numbers.
 
+    Control tokens but those that end an answer are not drawn: a model that says an image's token could not read its own answer.
     `prepare` places a batch where the model is. The model comes back in the mode it was in.
     """
     import torch
     from transformers import LogitsProcessor, LogitsProcessorList
 
+    silent = sorted(control_tokens(processor) - stop_tokens(processor))
     decided = torch.tensor(numbers, dtype=torch.float64)
     batch = pad(processor, prompts)
     length = batch["input_ids"].shape[1]
@@ -61,7 +64,8 @@ def sample_answers(
 
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             at = input_ids.shape[1] - length
-            tokens = draw((scores.float() / temperature).softmax(-1), decided[:, at].to(scores.device))
+            spoken = scores.float().index_fill(-1, torch.tensor(silent, device=scores.device), float("-inf"))
+            tokens = draw((spoken / temperature).softmax(-1), decided[:, at].to(scores.device))
             return torch.full_like(scores, float("-inf")).scatter(-1, tokens[:, None], 0.0)
 
     with torch.no_grad(), answering(model, processor):
