@@ -22,7 +22,7 @@ from lmmcl.methods.on_policy.grpo import GRPO
 from lmmcl.methods.on_policy.kl_on_samples import KLOnSamples
 from lmmcl.methods.on_policy.policy import Sample
 from lmmcl.methods.on_policy.sdft import SDFT
-from lmmcl.models.generation.sampling import continued, draw, uniforms
+from lmmcl.models.generation.token_sampling import continued, draw, uniforms
 from lmmcl.models.processing.encode import encode
 from lmmcl.tasks.examples import Message, ask
 from lmmcl.training.finetune import finetune

@@ -1,4 +1,4 @@
-"""Greedy decoding: how a model is set to answer, and the one place beside `sampling.py` that calls `generate`."""
+"""Greedy decoding: how a model is set to answer, and the one place beside `token_sampling.py` that calls `generate`."""
 
 from __future__ import annotations
 

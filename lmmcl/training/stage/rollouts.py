@@ -17,7 +17,7 @@ from torch.func import functional_call
 from lmmcl.errors import UserError
 from lmmcl.methods.losses.start_model import answer_logits
 from lmmcl.methods.on_policy.policy import Sample
-from lmmcl.models.generation.sampling import continued, sample_answers, uniforms
+from lmmcl.models.generation.token_sampling import continued, sample_answers, uniforms
 from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.padding import IGNORED, pad
 from lmmcl.tasks.examples import Example
