@@ -195,11 +195,11 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
         return None
 
     def counts(self, state: StateT) -> Mapping[str, Tensor]:
-        """What is counted while a stage trains, by name, in place: each worker counts its own rows, and a resumed stage goes on."""
+        """What is counted while a stage trains, by name, in place: each worker counts its own rows; kept in checkpoints."""
         return {}
 
     def moving(self, state: StateT) -> Mapping[str, Tensor]:
-        """Tensors that change while a stage trains, by name, in place, the same in all workers: a resumed stage goes on."""
+        """Tensors that change while a stage trains, by name, in place, the same in all workers; kept in checkpoints."""
         return {}
 
     def end(self, state: StateT, model: PreTrainedModel) -> None:

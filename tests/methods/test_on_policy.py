@@ -11,8 +11,11 @@ import pytest
 import torch
 from stage_parts import Parts, difference, parts, shake, stage, weights
 from torch import Tensor
+from typer.testing import CliRunner
 
+from lmmcl.cli import app
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
@@ -24,6 +27,7 @@ from lmmcl.methods.on_policy.policy import Sample
 from lmmcl.methods.on_policy.sdft import SDFT
 from lmmcl.models.generation.token_sampling import continued, draw, uniforms
 from lmmcl.models.processing.encode import encode
+from lmmcl.reports.collect import collect
 from lmmcl.tasks.examples import Message, ask
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.rollouts import Rollouts
@@ -235,3 +239,20 @@ def test_sampling_from_a_model_that_is_divided_is_refused(strategy: str) -> None
         with pytest.raises(UserError, match=f"{name} samples answers .*needs all weights, and {strategy} divides"):
             check_divided(get_mitigation(name), strategy, trains_head=lambda: False)
         check_divided(get_mitigation(name), "zero2", trains_head=lambda: False)
+
+
+@pytest.mark.slow
+def test_the_preset_of_the_methods_of_2026_runs_and_shows_budgets_and_the_divergence(tmp_path: Path) -> None:
+    sweep = str(Path(__file__).parents[2] / "sweeps" / "2026_small.yaml")
+    done = CliRunner().invoke(app, ["run", sweep, "--store", str(tmp_path), "--inline", "--mlflow", "off"])
+    assert done.exit_code == 0, done.output
+    assert "Generated while training" in done.output
+    trials = {trial.axes["mitigation"]: trial for trial in collect(load_sweep(sweep), Ledger(str(tmp_path))).trials}
+    assert all(trial.state == "done" for trial in trials.values())
+    assert {name: trial.cost("samples") for name, trial in trials.items()} == {
+        **dict.fromkeys([None, "eaft", "dft", "kl_to_start"]),
+        **dict.fromkeys(["kl_on_samples", "sdft"], 960),
+        "grpo": 8 * 960,
+    }
+    assert trials["grpo"].stages[1].cost["last_reward"] > trials["grpo"].stages[1].cost["first_reward"]
+    assert (tmp_path / "reports" / "2026_small" / "divergence.png").stat().st_size > 10_000

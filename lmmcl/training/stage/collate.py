@@ -122,7 +122,7 @@ class StageData(Dataset):
         return encoded
 
     def prompt(self, row: int, change: Callable[[Example], Example] | None = None, change_name: str = "") -> Encoded:
-        """One row without its last answer, for sampling; `change` asks it otherwise, and is told from others by `change_name`."""
+        """One row without its last answer, for sampling; `change` asks it otherwise, under `change_name` in the cache."""
         key, at = self._cached_as(row)
 
         def make() -> Encoded:
