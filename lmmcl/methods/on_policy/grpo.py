@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LEAST_STD = 1e-4
 """Added to the standard deviation of a group's rewards."""
 PARTS = 10
-"""Of a stage, for each of which the record holds the mean reward."""
+"""Parts of a stage, whose mean rewards the record holds."""
 
 
 class GRPO(OnPolicy):
