@@ -65,7 +65,15 @@ class TrainingPlacement(Settings):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"
     )
-    liger: bool = Field(default=False, description="Liger kernels (package liger-kernel, GPUs only)")
+    packing: bool = Field(
+        default=False,
+        description="put the examples of a forward pass end to end in place of padding, kept apart by positions and attention; "
+        "for models that do so, and without mitigations that look at batches",
+    )
+    liger: bool = Field(
+        default=False,
+        description="Liger kernels, head and loss in one among them (`pip install lmmcl[liger]`, GPUs only)",
+    )
     compile: bool = Field(default=False, description="torch.compile: slower start, faster updates")
     loader_workers: int = Field(
         default=0,

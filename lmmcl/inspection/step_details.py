@@ -212,6 +212,8 @@ def _took(record: Mapping[str, Any]) -> str:
         parts.append(f"{budget['samples']:,.0f} answers of {budget['generated_tokens']:,.0f} tokens generated")
     if record.get("peak_memory_bytes"):
         parts.append(f"peak memory {formatting.size(record['peak_memory_bytes'])}")
+    if record.get("padding_share") is not None:
+        parts.append(f"padding {record['padding_share']:.1%}")
     return ", ".join(parts)
 
 

@@ -54,11 +54,13 @@ def example_patches(lmm: LMM) -> int:
     return (architecture.patches or architecture.tokens) if architecture else TOKENS
 
 
-def training_activations(step: Finetune, examples: int, *, checkpointing: bool, precision: int) -> int:
+def training_activations(
+    step: Finetune, examples: int, *, checkpointing: bool, precision: int, fused: bool = False
+) -> int:
     """Bytes that `examples` in one forward pass leave for the way back; 0 for a model that does not tell its layers.
 
     For blocks whose attention is not kept this is within a third of the per-layer count of arXiv 2205.05198 (section 4.1). What
-    lies below everything that trains keeps nothing.
+    lies below everything that trains keeps nothing. `fused`: head and loss are computed in one, a part of the vocabulary at a time.
     """
     if _shapes(step.model) is None:
         return 0
@@ -71,7 +73,7 @@ def training_activations(step: Finetune, examples: int, *, checkpointing: bool, 
     # Logits, the same in fp32 and their gradient; the terms of a mitigation that compares distributions keep four more of them.
     logits = ANSWER_TOKENS * _vocabulary(step.model, language.width) * (precision + 8 + 16 * _compares(step))
     rows = step.mitigation.rows_in_pass if step.mitigation else 1
-    return examples * rows * (kept * precision + logits)
+    return examples * rows * (kept * precision + (0 if fused else logits))
 
 
 def cache_bytes(lmm: LMM, new_tokens: int, precision: int) -> int:

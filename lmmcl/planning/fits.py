@@ -15,7 +15,7 @@ from lmmcl.steps import Evaluate, Finetune, Merge, ProbeStep, ScoringStep, Snaps
 from lmmcl.steps.optimizers import check_placed_optimizer
 from lmmcl.steps.quantized import check_quantized_engine
 from lmmcl.steps.single_model import why_no_single_model
-from lmmcl.steps.strategy_fit import check_strategy_fit
+from lmmcl.steps.strategy_fit import check_packed, check_strategy_fit
 from lmmcl.training.distributed.batches import cut_batches, worker_counts
 
 NODE_GPUS, NODE_GB = 8, 80.0
@@ -151,6 +151,8 @@ def check_stage(step: Finetune, cluster: Cluster) -> None:
     place = cluster.training
     check_strategy_fit(step, place.strategy_name)
     check_placed_optimizer(step.training, place)
+    if place.packing:
+        check_packed(step.mitigation)
     worker_counts(step.training, place)
     if cluster.gpu_memory_gb is None or not place.gpus_per_worker:
         return

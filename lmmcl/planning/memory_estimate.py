@@ -22,6 +22,7 @@ from lmmcl.steps import Checkpoint, Evaluate, Finetune, ProbeStep, ScoringStep, 
 from lmmcl.steps.count_trained import count_trained, trains_head
 from lmmcl.steps.optimizers import STATE_BYTES
 from lmmcl.steps.quantized import dequantized_bytes, weight_bytes
+from lmmcl.steps.strategy_fit import why_loss_apart
 
 """Of a parameter, by precision."""
 GB = 10**9
@@ -84,7 +85,11 @@ def stage_memory(step: Finetune, placement: TrainingPlacement) -> StageMemory:
     share = {"deepspeed": _zero, "fsdp": _fsdp}.get(placement.strategy, _whole)
     weights, gradients, optimizer, exchange = share(step, placement, precision, total, trained)
     activations = training_activations(
-        step, micro_batch(step, placement), checkpointing=placement.gradient_checkpointing, precision=precision
+        step,
+        micro_batch(step, placement),
+        checkpointing=placement.gradient_checkpointing,
+        precision=precision,
+        fused=placement.liger and why_loss_apart(step.mitigation, placement) is None,
     )
     return StageMemory(
         weights,

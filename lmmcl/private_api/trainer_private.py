@@ -1,4 +1,7 @@
-"""Private parts of the Hugging Face Trainer: how it writes and reads the model of a checkpoint, and moves a batch to its device."""
+"""Private parts of the Hugging Face Trainer: how it writes and reads the model of a checkpoint, and moves a batch to its device.
+
+And of its processors: how many tokens they make of an image of some size.
+"""
 
 from __future__ import annotations
 
@@ -38,3 +41,16 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
     """Of several visible GPUs one worker means one, not torch's DataParallel over all of them."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
+
+
+def count_image_tokens(processor: Any, width: int, height: int) -> int | None:
+    """Tokens that a processor makes of an image of a size, without one; None where it cannot tell.
+
+    For estimates: half of the processors count, each by settings that another may lack.
+    """
+    if not hasattr(processor, "_get_num_multimodal_tokens"):
+        return None
+    try:
+        return int(processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0])
+    except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError):
+        return None

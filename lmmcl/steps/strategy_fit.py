@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
 from lmmcl.methods.divided import DIVIDED, check_divided, check_slices
+from lmmcl.methods.mitigation import TrainingMitigation
 from lmmcl.methods.recipes.adapters import check_whole_adapter
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.inventory import ships
@@ -38,6 +42,27 @@ def check_strategy_fit(step: Finetune, strategy: str) -> None:
     check_quantized_strategy(step.model, strategy)
     if strategy in DIVIDED:
         check_slices(fused_in_part(step.recipe, step.model), strategy)
+
+
+def check_packed(mitigation: TrainingMitigation[Any] | None) -> None:
+    """Raises UserError for a mitigation that looks at the rows of a batch, which packing makes one."""
+    hooks = [
+        hook for hook in ("batch", "penalty", "token_penalty", "sample_loss") if mitigation and mitigation.uses(hook)
+    ]
+    if mitigation and hooks:
+        raise UserError(
+            f"mitigation {mitigation.name} looks at batches row by row, and packing makes one row of them; set packing: false",
+            place="training.packing",
+        )
+
+
+def why_loss_apart(mitigation: TrainingMitigation[Any] | None, placement: TrainingPlacement) -> str | None:
+    """Why head and loss of a stage are computed one after the other under `liger`, as far as a plan knows; None if in one."""
+    if mitigation is not None and any(mitigation.uses(hook) for hook in ("token_weights", "penalty", "token_penalty")):
+        return f"mitigation {mitigation.name} is shown the logits"
+    if placement.compile or placement.strategy_name in ("zero3", "fsdp"):
+        return f"with {'compile' if placement.compile else placement.strategy_name} the head runs as it is"
+    return None
 
 
 @cache

@@ -92,6 +92,14 @@ def test_all_of_a_7b_with_adamw_takes_18_bytes_a_parameter_and_ddp_four_more(tmp
     assert alone.total == sum(parts_of_it) + RESERVE
 
 
+def test_with_liger_no_logits_are_kept_unless_a_mitigation_is_shown_them(tmp_path: Path) -> None:
+    step, lwf = (stage(tmp_path, "sa_proj", mitigation=protection) for protection in ("null", "{lwf: {weight: 1.0}}"))
+    plain, fused = (stage_memory(step, one_gpu(liger=liger)).activations for liger in (False, True))
+    vocabulary = parameters(step, "llm.embeddings") // 3584
+    assert plain - fused == ANSWER_TOKENS * vocabulary * (2 + 8)
+    assert stage_memory(lwf, one_gpu(liger=True)) == stage_memory(lwf, one_gpu())
+
+
 def test_what_is_frozen_takes_its_weights_alone(tmp_path: Path) -> None:
     attention = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3584 + 2 * 512)  # of Qwen2-7B, with its biases
     step = stage(tmp_path, "sa_proj")

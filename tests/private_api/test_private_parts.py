@@ -20,7 +20,7 @@ PACKAGE = Path(lmmcl.__file__).parent
 LIBRARIES = {"ray": ray_private, "transformers": trainer_private, "mlflow": mlflow_private}
 PRIVATE = re.compile(
     r"ray\._private|ray\.\w+\.v2\.|ray\.\w+\._|mlflow\.shared|mlflow\.loggedArtifacts|_initial_global_step|\._n_gpu"
-    r"|trainer\._|def _(save|load_from_checkpoint|prepare_inputs|inner_training_loop)\(self, (output_dir|resume|inputs)"
+    r"|trainer\._|_get_num_multimodal|def _(save|load_from_checkpoint|prepare_inputs|inner_training_loop)\(self, (output_dir|resume|inputs)"
 )
 
 

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.training.distributed.batches import Batches
+from lmmcl.training.efficiency.padding_share import PaddingCount
 from lmmcl.training.stage.collate import StageData
 from lmmcl.training.stage_errors import StageError
 
@@ -68,7 +69,7 @@ def choose(
         trainer, context = build(tried)
         with _same_random_numbers():
             fits = _fits(trainer, placement, lambda trainer=trainer, context=context: start(trainer, context))  # type: ignore[misc]
-        trainer.mitigation_state, trainer.has_gradient = None, False
+        trainer.mitigation_state, trainer.has_gradient, trainer.padding = None, False, PaddingCount()
         _free()
         if not _anywhere(not fits, trainer):
             return tried, trainer, context
@@ -114,6 +115,7 @@ def _trial(trainer: StageTrainer, placement: TrainingPlacement) -> None:
     model = trainer.taught
     if placement.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.disable_input_require_grads()  # as in training, see `checkpointing.py`
     model.train()
     reserved = _reserved(trainer, placement, trainer.args.device)
     batch = trainer.prepare_batch(longest(trainer, trainer.args.per_device_train_batch_size))
@@ -142,9 +144,8 @@ def longest(trainer: Any, count: int) -> dict[str, Tensor]:
     data: StageData = trainer.train_dataset
     rows = list(dict.fromkeys(data.rows[:LOOKED_AT]))
     by_length = sorted(range(len(rows)), key=lambda at: -_length(data.encoded(rows[at])))
-    positions = [data.rows.index(rows[at]) for at in by_length[:count]]
-    positions = [positions[n % len(positions)] for n in range(count)]
-    return trainer.data_collator([data[position] for position in positions])
+    chosen = [rows[at] for at in by_length[:count]]
+    return trainer.data_collator([data.read(chosen[n % len(chosen)]) for n in range(count)])
 
 
 def _length(encoded: Mapping[str, Tensor]) -> int:

@@ -20,7 +20,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.steps import Finetune
 from lmmcl.steps.optimizers import check_placed_optimizer
-from lmmcl.steps.strategy_fit import check_strategy_fit
+from lmmcl.steps.strategy_fit import check_packed, check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
 
@@ -41,7 +41,8 @@ def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[s
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if placement.liger:
-        arguments["use_liger_kernel"] = True
+        # Its forward passes that compute a loss are not ours: some ignore `logits_to_keep` and so compute all logits.
+        arguments |= {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": False}}
     if placement.compile:
         arguments["torch_compile"] = True
     if placement.workers and placement.strategy == "deepspeed":
@@ -85,6 +86,8 @@ def check_strategy(step: Finetune, placement: TrainingPlacement) -> None:
     """Raise UserError when `step` needs whole what the strategy divides, the strategy needs GPUs, or a kernel is not installed."""
     check_strategy_fit(step, placement.strategy_name)
     check_placed_optimizer(step.training, placement)
+    if placement.packing:
+        check_packed(step.mitigation)
     if placement.strategy_name == "fsdp" and not placement.gpus_per_worker:
         raise UserError("fsdp needs GPUs (on a CPU the Trainer would use DDP instead)", place="training.strategy")
     if placement.liger:
@@ -141,7 +144,7 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         raise StageError.of(
             trainer.step, f"training.liger is set, but liger-kernel has no kernels for {model_type} models"
         )
-    switches = ("gradient_checkpointing", "liger", "compile")
+    switches = ("gradient_checkpointing", "packing", "liger", "compile")
     return strategy | {name: True for name in switches if getattr(placement, name)}
 
 

@@ -20,6 +20,8 @@ from lmmcl.models.processing.padding import IGNORED, is_text, pad
 from lmmcl.models.processing.position_limit import check_positions
 from lmmcl.tasks.examples import Example, Rows
 from lmmcl.tasks.skills import Skill
+from lmmcl.training.efficiency.length_order import LengthOrder
+from lmmcl.training.efficiency.packed_rows import pack
 from lmmcl.training.stage.encoding_cache import DiskCache, Encoded
 
 CACHE_BYTES = 512 * 2**20
@@ -85,7 +87,8 @@ class StageData(Dataset):
 
     `skill` is named in the error of a broken row; `cache_key` names the model and the examples in the cache of encodings. If
     `tells_rows`, each comes with its row under the key ROWS, as a tensor (1,). `mix_keys` name the sources of a Mix in the
-    cache: rows that come again, here or in another stage, are encoded once. `limits` are the model's positions by input.
+    cache: rows that come again, here or in another stage, are encoded once. `limits` are the model's positions by input. `order`
+    is that in which the rows of an update are read, where it is not that of `rows`.
     """
 
     skill: str
@@ -98,12 +101,16 @@ class StageData(Dataset):
     max_tokens: int | None = None
     disk: DiskCache | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    order: LengthOrder | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> Encoded:
-        row = self.rows[position]
+        return self.read(self.rows[position] if self.order is None else self.order[position])
+
+    def read(self, row: int) -> Encoded:
+        """One row of `examples` as it comes into a batch."""
         encoded = self.encoded(row)
         return {**encoded, ROWS: torch.tensor([row])} if self.tells_rows else encoded
 
@@ -192,16 +199,19 @@ class Collator:
     """Pads encodings to a batch and lets a mitigation change it (before its answer tokens are counted).
 
     Workers that share an update must run the same parts of the model, or they wait for each other's gradients and weights: a
-    batch without any image gets the `companion` as its last row, told by COMPANION. Nothing of it is taught.
+    batch without any image gets the `companion` as its last row, told by COMPANION. Nothing of it is taught. With `packs` the
+    rows are put end to end in the place of padding.
     """
 
     processor: ProcessorMixin
     change: Callable[[Encoded], Encoded] | None = None
     companion: Encoded | None = None
+    packs: bool = False
 
     def __call__(self, encoded: Sequence[Encoded]) -> Encoded:
         alone = self.companion is not None and not any(has_images(one) for one in encoded)
-        batch = pad(self.processor, [*encoded, self.companion] if alone and self.companion else encoded)
+        rows = [*encoded, self.companion] if alone and self.companion else encoded
+        batch = pack(self.processor, rows) if self.packs else pad(self.processor, rows)
         if alone:
             batch[COMPANION] = torch.tensor([True])
         return self.change(batch) if self.change else batch

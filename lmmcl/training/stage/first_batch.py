@@ -12,6 +12,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.models.self_check import ROWS_CONSIDERED, SelfCheck
+from lmmcl.training.efficiency.packed_rows import check_packing
 from lmmcl.training.stage.collate import StageData
 from lmmcl.training.stage_errors import StageError
 
@@ -42,6 +43,22 @@ def check_first_batch(trainer: Any) -> None:  # a StageTrainer, which imports th
     model.eval()  # until the Trainer's own `train`, which comes next
     if fault := check.check_training([data.encoded(row) for row in rows], [_name(data, row) for row in rows]):
         raise StageError.of(trainer.step, fault)
+
+
+def check_first_packed(trainer: Any) -> None:
+    """Hold a model to what packing needs, on the shortest and the longest of the first rows. Raises StageError where it fails."""
+    data: StageData = trainer.train_dataset
+    rows = list(dict.fromkeys(data.rows[: min(ROWS_CONSIDERED, trainer.step.training.global_batch_size)]))
+    encoded = sorted((data.encoded(row) for row in rows), key=lambda row: len(row["input_ids"]))
+
+    def forward(batch: Mapping[str, Tensor]) -> Tensor:
+        inputs = trainer.prepare_batch(trainer.model_inputs(trainer.prepare_batch(dict(batch)), None))
+        with torch.no_grad(), trainer.accelerator.autocast():
+            return trainer.taught(**inputs).logits
+
+    half = trainer.step.training.precision != "fp32"
+    if fault := check_packing(trainer.taught, data.processor, encoded, forward, half=half):
+        raise StageError.of(trainer.step, f"{fault}; set training.packing: false in the cluster file")
 
 
 class CheckGradient(TrainerCallback):

@@ -26,6 +26,7 @@ from lmmcl.training.distributed.strategies import (
     gather_full_model,
 )
 from lmmcl.training.distributed.workers import Workers
+from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -84,17 +85,17 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     stop = job.snapshot.update if job.snapshot else None
     with (
         handle_sigterm(trainer),
+        checkpoint_what_learns(trainable_model.model, job.placement),
         resume_point(workers, runs, job.placement, before=stop) as checkpoint,
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
-    modes = describe_modes(trainable_model.model)
+    modes, padding = describe_modes(trainable_model.model), trainer.padding_share()
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
     findings = _findings(job, trainer)
     fields = _write_results(job, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
-    collator: Any = trainer.data_collator
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -107,8 +108,9 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "loss": curve[-1]["loss"],
         "strategy": strategy,
         "modes": modes,
+        "padding_share": padding,
         **({"mitigation": findings} if findings else {}),
-        "image_backend": image_backend(collator.processor),
+        "image_backend": image_backend(trainer.data_collator.processor),  # type: ignore[union-attr]
     }
 
 
@@ -148,6 +150,8 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     strategy = describe(trainer, job.placement)
     if job.placement.micro_batch_size == "auto":
         strategy |= {"micro_batch_size": job.batches.micro, "accumulation": job.batches.accumulation}
+    if job.placement.liger:
+        strategy["fused_loss"] = trainer.kernel_note or True
     gather_full_model(trainer.taught, job.placement)
     if job.step.mitigation:
         with torch.no_grad():

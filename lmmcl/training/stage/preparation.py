@@ -24,6 +24,11 @@ from lmmcl.training.distributed.auto_batch import choose
 from lmmcl.training.distributed.batches import Batches
 from lmmcl.training.distributed.strategies import CheckStrategy
 from lmmcl.training.distributed.workers import Workers
+from lmmcl.training.efficiency.answer_loss import answer_span
+from lmmcl.training.efficiency.checkpointing import NoGradientOfInputs
+from lmmcl.training.efficiency.fused_loss import choose_kernel
+from lmmcl.training.efficiency.length_order import LengthOrder
+from lmmcl.training.efficiency.row_lengths import RowLengths
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.checksums import WriteChecksums
 from lmmcl.training.recovery.preemption import SaveOnPreemption
@@ -33,7 +38,7 @@ from lmmcl.training.stage.adapter_names import earlier_adapters
 from lmmcl.training.stage.arguments import training_arguments
 from lmmcl.training.stage.collate import Collator, StageData, companion_of, encode_row, limited, row_order
 from lmmcl.training.stage.encoding_cache import DiskCache
-from lmmcl.training.stage.trainer import StageTrainer, answer_span
+from lmmcl.training.stage.trainer import StageTrainer
 
 
 def ready(
@@ -69,13 +74,18 @@ def prepare(
         args=training_arguments(step, job.placement, job.batches, model, updates=updates, folder=runs),
         train_dataset=data,
     )
+    trainer.packs = job.placement.packing
+    trainer.kernel, trainer.kernel_note = choose_kernel(job.placement, mitigation, model)
     changes = mitigation is not None and mitigation.uses("batch")
     trainer.data_collator = Collator(
         data.processor,
         (lambda batch: mitigation.batch(trainer.mitigation_state, batch)) if mitigation and changes else None,
         companion_of(data) if job.batches.workers > 1 else None,
+        packs=job.placement.packing,
     )
     trainer.add_callback(CheckStrategy(trainer, job.placement))
+    if job.placement.gradient_checkpointing:
+        trainer.add_callback(NoGradientOfInputs(model))
     # Checksums come before what hands a checkpoint over, or ends the stage.
     timed = [SaveByTime()] if workers.saves_by_time else []
     for callback in (WriteChecksums(), *workers.callbacks(job.placement), *timed, SaveOnPreemption(workers)):
@@ -94,17 +104,24 @@ def _data(job: Job, earlier: Sequence[Skill], limits: Mapping[str, int]) -> tupl
     if mitigation is not None and mixes:
         examples = mitigation.data(examples, earlier, step.seed)
     own, *mixed = _cache_keys(step, examples, mixes)
+    rows = row_order(len(examples), updates * step.training.global_batch_size, step.seed)
+    processor = step.model.load_processor()
+    order = None
+    if job.batches.workers * job.batches.accumulation > 1:  # in one batch the order of rows changes no padding
+        lengths = RowLengths(processor, examples, step.training.max_length)
+        order = LengthOrder(rows, step.training.global_batch_size, lengths)
     data = StageData(
         step.skill.name,
         examples,
-        row_order(len(examples), updates * step.training.global_batch_size, step.seed),
-        step.model.load_processor(),
+        rows,
+        processor,
         own,
         tells_rows=bool(mitigation),
         mix_keys=mixed,
         max_tokens=step.training.max_length,
         disk=_disk_cache(job.placement),
         limits=limits,
+        order=order,
     )
     return data, updates
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
@@ -26,21 +25,23 @@ from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
 from lmmcl.models.head import head_inputs
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
-from lmmcl.models.processing.padding import IGNORED
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
 from lmmcl.steps import Finetune
 from lmmcl.training.distributed.workers import update_of
+from lmmcl.training.efficiency.answer_loss import TokenWeights, answer_columns, answer_loss, answer_span, answer_targets
+from lmmcl.training.efficiency.fused_loss import Kernel, fused_head
+from lmmcl.training.efficiency.packed_rows import LENGTHS, packed_positions
+from lmmcl.training.efficiency.padding_share import PaddingCount
 from lmmcl.training.recovery.moving_state import read_moving, write_moving
+from lmmcl.training.stage.arguments import split_by_rate
 from lmmcl.training.stage.collate import COMPANION, told_by_loader
-from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch
+from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch, check_first_packed
 from lmmcl.training.stage.rollouts import Rollouts
 from lmmcl.training.stage_errors import StageError
 
 TRAINED = "trained.safetensors"
 
 Progress = Callable[[dict[str, Any]], None]
-TokenWeights = Callable[[Tensor, Tensor], Tensor | None]
-"""From the logits of answer tokens and these tokens to a factor for each."""
 
 
 class StageTrainer(TrainerWithPrivateParts):
@@ -58,11 +59,21 @@ class StageTrainer(TrainerWithPrivateParts):
         self.has_gradient = False
         """Whether a batch of the update under way reached what trains."""
         self._is_checked = False
+        self.packs = False
+        """Whether batches are packed."""
+        self.kernel: Kernel | None = None
+        """What computes head and loss in one, if anything does; else `kernel_note` says why not, where it was asked for."""
+        self.kernel_note: str | None = None
+        self.padding = PaddingCount()
         self.progress = progress
         self.first_update = 0
         self._last_log = (0, time.perf_counter())
         # A mitigation may want all logits; for the loss those that predict answers are enough, and most of the memory.
-        self.can_cut_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        self.can_cut_logits = "logits_to_keep" in takes
+        # The Trainer tells the outer configuration alone to keep no keys and values: the language model of some families keeps
+        # them for every block, and with them lets packed rows see one another.
+        self._keeps_nothing = {"use_cache": False} if "use_cache" in takes else {}
         self._keeps_few_logits = self.can_cut_logits and not (self.mitigation and self.mitigation.reads_all_logits)
         # With a loss function of ours the Trainer counts the tokens of the global batch for every family; without one it
         # believes Qwen2.5-VL, which says that it does not take it, and averages the means of the parts.
@@ -80,6 +91,7 @@ class StageTrainer(TrainerWithPrivateParts):
         its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
         outputs, loss = None, inputs["labels"].new_zeros((), dtype=torch.float32)
+        self.padding.add(inputs)
         if not (self.mitigation and self.mitigation.replaces_cross_entropy):
             outputs, loss = self._answers_loss(model, inputs, num_items_in_batch)
         if self.mitigation and self.mitigation.uses("sample_loss"):
@@ -108,12 +120,16 @@ class StageTrainer(TrainerWithPrivateParts):
     def _answers_loss(self, model: Any, inputs: dict[str, Any], tokens: Tensor) -> tuple[Any, Tensor]:
         """The model's outputs, and the cross entropy of the answers with what a mitigation adds for each token."""
         labels = inputs["labels"]
-        model_inputs = self.model_inputs(inputs, answer_span(labels) + 1 if self._keeps_few_logits else None)
-        with self._hidden_states() as hidden:
-            outputs = model(**model_inputs)
-        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
+        columns = answer_columns(labels) if self.packs and self._keeps_few_logits else None
         tokens = tokens.clamp(min=1)  # a mitigation may leave no token of an update to teach
-        loss = answer_loss(outputs.logits, labels, tokens, self._token_weights())
+        kernel = None if COMPANION in inputs else self.kernel
+        with self._hidden_states() as hidden, self._fused(kernel, labels, columns):
+            outputs = model(**self.model_inputs(inputs, self._kept(inputs, columns)))
+        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
+        if kernel is None:
+            loss = answer_loss(outputs.logits, labels, tokens, columns, self._token_weights())
+        else:
+            loss = outputs.logits.sum() / tokens
         if self.mitigation is not None:
             total = self.mitigation.token_penalty(self.mitigation_state, self.taught, outputs, shown)
             loss = loss if total is None else loss + total / tokens
@@ -130,16 +146,38 @@ class StageTrainer(TrainerWithPrivateParts):
         runs_head = self.mitigation is not None and self.mitigation.runs_head
         return head_inputs(self.taught) if runs_head else nullcontext([])
 
-    def model_inputs(self, batch: Mapping[str, Any], keep: int | None) -> dict[str, Any]:
-        """Of a batch what the model takes; with the number of last positions whose logits are wanted, if it takes it."""
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", LABELS, ROWS, COMPANION)}
+    def _fused(self, kernel: Kernel | None, labels: Tensor, columns: Tensor | None) -> AbstractContextManager[None]:
+        """The model's head computes the loss inside the `with`, where there is a kernel for it."""
+        if kernel is None:
+            return nullcontext()
+        return fused_head(self.taught, kernel, lambda kept: answer_targets(labels, kept, columns))
+
+    def _kept(self, inputs: Mapping[str, Tensor], columns: Tensor | None) -> int | Tensor | None:
+        """The positions whose logits are needed: a number of last ones, or a list; None: all."""
+        if columns is not None:
+            last = torch.tensor([inputs["labels"].shape[1] - 1], device=columns.device)
+            return torch.cat([columns, last]) if COMPANION in inputs else columns
+        return answer_span(inputs["labels"]) + 1 if self._keeps_few_logits else None
+
+    def model_inputs(self, batch: Mapping[str, Any], keep: int | Tensor | None) -> dict[str, Any]:
+        """Of a batch what the model takes; with the positions whose logits are wanted, if it takes them."""
+        ours = ("labels", LABELS, ROWS, COMPANION, LENGTHS)
+        inputs = {name: value for name, value in batch.items() if name not in ours} | self._keeps_nothing
+        if LENGTHS in batch:
+            inputs["position_ids"] = packed_positions(self.taught, batch)
         return inputs | ({"logits_to_keep": keep} if keep is not None and self.can_cut_logits else {})
+
+    def padding_share(self) -> float:
+        """Padding as a share of what was computed on since the stage began or was resumed, over all workers."""
+        return self.padding.share(lambda counts: self.accelerator.reduce(counts, "sum"), self.args.device)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the Trainer's (the loss, a scalar), once the first batch of the stage was checked."""
         if not self._is_checked:
             self._is_checked = True
             check_first_batch(self)
+            if self.packs:
+                check_first_packed(self)
         return super().training_step(model, inputs, num_items_in_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -240,43 +278,6 @@ class StageTrainer(TrainerWithPrivateParts):
     def read_model(self, folder: Path) -> None:
         """Set the trained parameters to what `write_model` wrote."""
         restore(self.taught, load_file(folder / TRAINED))
-
-
-def answer_span(labels: Tensor) -> int:
-    """Columns from the first answer token of a left-padded batch, of shape (batch, tokens), to the end."""
-    return labels.shape[1] - int((labels != IGNORED).any(dim=0).int().argmax())
-
-
-def answer_loss(
-    logits: Tensor, labels: Tensor, tokens: Tensor | int, token_weights: TokenWeights | None = None
-) -> Tensor:
-    """Sum of the cross entropies of the answer tokens, each times its factor, divided by `tokens`, those of the global batch.
-
-    `logits` (batch, kept, vocabulary) are those of the last `kept` columns of `labels` (batch, all tokens).
-    """
-    targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
-    taught = targets != IGNORED
-    answers, targets = logits[:, :-1][taught], targets[taught]
-    answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
-    factors = token_weights(answers.detach(), targets) if token_weights else None
-    if factors is None:
-        return cross_entropy(answers, targets, reduction="sum") / tokens
-    return (factors * cross_entropy(answers, targets, reduction="none")).sum() / tokens
-
-
-def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
-    """Split a fresh optimizer's groups so that the parameters in `rates` have those; `names` are names by `id`.
-
-    The rates are peaks: the schedule scales each group's own. Groups with the trial's rate come first, for the curve shows theirs.
-    """
-    groups = []
-    for group in optimizer.param_groups:
-        by_rate: dict[float, list[Tensor]] = {}
-        for parameter in group["params"]:
-            by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
-        groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
-    usual = optimizer.defaults["lr"]
-    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)
 
 
 def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:

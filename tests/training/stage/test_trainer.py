@@ -8,7 +8,7 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.examples import ask
-from lmmcl.training.stage.trainer import answer_loss, answer_span
+from lmmcl.training.efficiency.answer_loss import answer_loss, answer_span
 
 
 def test_the_loss_of_the_kept_logits_is_the_models_own_loss() -> None:
