@@ -26,6 +26,7 @@ from lmmcl.ledger.record import KINDS
 from lmmcl.methods.recipes.recipe import KINDS as ADAPTERS
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
+from lmmcl.reports.tables.generation_budget import budget_of
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
@@ -222,6 +223,8 @@ def _took(record: Mapping[str, Any]) -> str:
         parts.append(f"until {when:%Y-%m-%d %H:%M} UTC")
     if record.get("updates"):
         parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
+    if budget := budget_of(record):
+        parts.append(f"{budget['samples']:,.0f} answers of {budget['generated_tokens']:,.0f} tokens generated")
     if record.get("peak_memory_bytes"):
         parts.append(f"peak memory {formatting.size(record['peak_memory_bytes'])}")
     if record.get("padding_share") is not None:

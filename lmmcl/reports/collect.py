@@ -24,6 +24,7 @@ from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.tables.generation_budget import budget_of
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -271,7 +272,8 @@ def _at_moments(
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
     record = read.find(trained) if trained else None
-    return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    costs = {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    return costs | (budget_of(record.fields) if record else {})
 
 
 def provenance() -> dict[str, Any]:
