@@ -127,7 +127,7 @@ class Asha(Settings):
             if at <= rung:  # a factor close to 1 has many powers before the next stage
                 power = math.log(rung / self.grace_stages) // math.log(self.reduction_factor) + 1
                 at = max(self.grace_stages * self.reduction_factor**power, math.nextafter(rung, math.inf))
-        return tuple(rung for rung in dict.fromkeys(rungs) if rung < stages)  # 4.9 is no stage before the fifth
+        return tuple(rung for rung in dict.fromkeys(rungs) if rung < stages)  # 4.9 stages are all five
 
 
 class Scheduler(Settings):

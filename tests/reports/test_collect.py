@@ -36,5 +36,5 @@ def test_scores_that_do_not_go_with_those_of_other_stages_are_refused_with_the_p
     tmp_path: Path, scores: list[float]
 ) -> None:
     trial, ledger = change(tmp_path, sample_scores=scores)
-    with pytest.raises(UserError, match="stage 1, benchmark .* to have it computed again"):
+    with pytest.raises(UserError, match=r"stage 1, benchmark .* to have it computed again"):
         score_matrix(trial, ledger)
