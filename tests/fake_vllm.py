@@ -22,8 +22,8 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 from lmmcl.evaluation.engines.vllm_pool import close_engines
-from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.models import get_model
+from lmmcl.models.generation.decoding import answering, greedy
 from lmmcl.models.processing.padding import pad
 
 
