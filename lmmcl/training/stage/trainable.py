@@ -37,7 +37,7 @@ from lmmcl.weights.lora import FOLDER, LayerAdapter, scale_of, write_adapter
 class TrainableModel:
     """The model of a stage.
 
-    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `stored` the names of the
+    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `saved_names` the names of the
     tensors that may differ when the stage is done.
     """
 
@@ -178,8 +178,9 @@ class Adapted(TrainableModel):
         return adapter_header(scale_of(self.config.to_dict()), digests, self.quantized)
 
     def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stored = {*self.targets, *self._beside_names} if isinstance(self.adapter, LoRA) else set()
-        return super().saved_tensors([name for name in names if name not in stored], tensors)
+        """Without the tensors that LoRA's adapter, which is saved in their place, gives again."""
+        in_adapter = {*self.targets, *self._beside_names} if isinstance(self.adapter, LoRA) else set()
+        return super().saved_tensors([name for name in names if name not in in_adapter], tensors)
 
     def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
         """Until the merge nothing but the adapter has moved: raises StageError otherwise."""
