@@ -40,11 +40,18 @@ OF_MEMBERS = {
     "system": "a setting of a model: models: {NAME: {system: You are a helpful assistant.}} in the sweep file",
     "square": "a setting of a model: models: {NAME: {square: true}} in the sweep file",
     "tiles": "a setting of a model: models: {NAME: {tiles: anyres_max_9}} in the sweep file",
+    "judge": "a metric of a skill or benchmark of your own: metric: {judge: {model: NAME}}",
     "metric": "a key of a skill or benchmark of your own: skills.NAME.metric or benchmarks.own.NAME.metric in the sweep file",
     "max_new_tokens": "a key of a skill or benchmark of your own: skills.NAME.max_new_tokens in the sweep file",
 }
 """Settings that have their place inside a value, with an example."""
 NOWHERE = {
+    **dict.fromkeys(
+        ("gradient_accumulation_steps", "gradient_accumulation"),
+        "accumulation follows from training.global_batch_size in the sweep file (examples of an update, over all workers) and "
+        "training.micro_batch_size in the cluster file (examples of a forward pass). Set global_batch_size to examples per "
+        "device × accumulation steps × devices, and remove this key",
+    ),
     "temperature": "answers are always decoded greedily, so there is no sampling temperature; remove it (the mitigation lwf has "
     "a temperature of its own: mitigation: [{lwf: {temperature: 2.0}}])",
 }
@@ -55,8 +62,7 @@ _TARGETS: dict[str, str] = {
     "learning_rate": "lr lrs peak_lr base_lr",
     "epochs": "num_train_epochs num_epochs n_epochs epoch nepochs train_epochs",
     "micro_batch_size": "per_device_train_batch_size train_micro_batch_size_per_gpu per_gpu_batch_size batch_size",
-    "global_batch_size": "train_batch_size batch_size bs "
-    "total_batch_size effective_batch_size gradient_accumulation_steps gradient_accumulation",
+    "global_batch_size": "train_batch_size batch_size bs total_batch_size effective_batch_size",
     "max_steps": "steps num_train_steps max_train_steps num_steps max_updates updates",
     "examples": "max_train_samples max_samples num_samples n_samples train_samples buffer_size memory_size buffer",
     "limit": "max_eval_samples max_samples num_samples n_samples num_questions questions examples",
@@ -121,6 +127,7 @@ _TARGETS: dict[str, str] = {
     "cpus": "num_cpus n_cpus",
     "strategy": "parallelism distributed backend deepspeed fsdp",
     "zero_stage": "stage zero zero_optimization",
+    "key_variable": "api_key key token",
     "offload": "offload_optimizer cpu_offload",
     "gradient_checkpointing": "activation_checkpointing grad_checkpointing",
     "attention": "attn_implementation attn _attn_implementation flash_attention use_flash_attn",
@@ -183,8 +190,9 @@ REMARKS = {
         "it counts the examples of a forward pass; training.global_batch_size in the sweep file counts those of an update, over "
         "all workers",
     ),
+    "api_key": "the name of the environment variable that holds it",
     "num_workers": "workers are processes that train, loader_workers processes that load data",
-    "gradient_accumulation_steps": "accumulation follows from global_batch_size and the cluster file's micro_batch_size",
+    "use_gpu": "write gpus_per_worker: 1; for evaluation, evaluation.gpus: 1",
     "warmup_steps": "a share of a stage's updates",
     "bf16": "write precision: bf16",
     "fp16": "write precision: fp16",
@@ -267,10 +275,14 @@ def _joined(places: Sequence[str]) -> str:
     return " or ".join(places)
 
 
+_AS_AXIS = {"training": " (or an axis of a grid)", "grids[…]": " (a list)"}
+"""What is to be known of the sections of a sweep file whose keys may be, or are, axes."""
+
+
 def _places(name: str) -> Iterable[str]:
     for file, sections in SECTIONS.items():
         for section in (section for section, keys in sections.items() if name in keys.split()):
-            axis = " (or an axis of a grid)" if (file, section) == (SWEEP, "training") else ""
+            axis = _AS_AXIS.get(section, "") if file == SWEEP else ""
             yield f"{section}.{name}{axis} in the {file}" if section else f"{name} at the top of the {file}"
     if name in OF_MEMBERS:
         yield OF_MEMBERS[name]

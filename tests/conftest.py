@@ -21,6 +21,7 @@ WORKERS_AT_MOST = 4  # each holds torch and transformers: about 1.5 GB
 DEFAULT_MARKERS = "not slow and not gpu and not bench"
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may not be there
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """The fast suite runs on all cores; what is timed, watched or small runs in one process, as `-n 0` would ask for."""
     whole_folders = all(Path(str(argument).split("::")[0]).is_dir() for argument in config.args)

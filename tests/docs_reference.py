@@ -292,7 +292,7 @@ def _command(command: Any, name: str) -> list[str]:
 
 def _usage(argument: Any) -> str:
     word = argument.metavar or argument.name.upper()
-    return word if argument.required else f"[{word}]"
+    return word if argument.required or word.startswith("[") else f"[{word}]"
 
 
 def _name(parameter: Any) -> str:

@@ -44,7 +44,14 @@ def test_the_places_of_keys_are_those_of_the_settings() -> None:
 def test_every_word_leads_to_a_name_that_exists() -> None:
     members_of = {"methods": "MITIGATIONS", "tasks": "PROBES"}
     kinds = [each for room, what in members_of.items() for each in members(f"lmmcl.{room}", what).values()]
-    kinds += [*CLASSES.values(), *KINDS.values(), Recipe, data_entries.LocalSkillEntry, sweep_file.Grid]
+    kinds += [
+        *CLASSES.values(),
+        *KINDS.values(),
+        Recipe,
+        data_entries.LocalSkillEntry,
+        data_entries.JudgeEntry,
+        sweep_file.Grid,
+    ]
     kinds += [ModelSettings, search_settings.Limit, search_settings.Asha, search_settings.Optuna]
     known = {name for kind in kinds for name in kind.model_fields}
     known |= {*RECIPES, *mitigation_names(), *benchmark_names(), *metric_names(), *MEASURES}

@@ -70,9 +70,10 @@ class TrainingPlacement(Settings):
         description="put the examples of a forward pass end to end in place of padding, kept apart by positions and attention; "
         "for models that do so, and without mitigations that look at batches",
     )
-    liger: bool = Field(
+    liger: bool | Literal["loss"] = Field(
         default=False,
-        description="Liger kernels, head and loss in one among them (`pip install lmmcl[liger]`, GPUs only)",
+        description="Liger kernels (`pip install lmmcl[liger]`, GPUs only); loss: head and loss in one, for every family; "
+        "true: also norms, rotary positions and MLPs, for the families that Liger knows",
     )
     compile: bool = Field(default=False, description="torch.compile: slower start, faster updates")
     loader_workers: int = Field(

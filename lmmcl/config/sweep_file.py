@@ -82,6 +82,10 @@ def _one_or_several(value: Any) -> Any:
     """A mitigation, or a list of those that a trial combines."""
     if value == []:
         raise ValueError("an empty list combines nothing; null stands for no mitigation")
+    if isinstance(value, list) and len(value) > 1 and None in value:
+        raise ValueError(
+            "null stands for no mitigation and cannot be combined with others; remove it from the inner list"
+        )
     for entry in value if isinstance(value, list) else [value]:
         _name_or_mapping(entry)
     return value

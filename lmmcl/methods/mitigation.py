@@ -189,13 +189,15 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
 class MergeContext:
     """What a merge mitigation may see before the first tensor is merged.
 
-    `names` are the tensors in which any fine-tune differs from the anchor; `read(name)` gives the anchor's value and each
-    fine-tune's, on the CPU; `load(i)` a whole model of fine-tune i of the caller's own, on `device`; `skills[i]` what
-    fine-tune i was taught since the anchor, oldest first; `examples[i]` how many examples of each of them it saw (None: all).
+    `names` are the tensors in which any fine-tune differs from the anchor, `sizes` their numbers of entries; `read(name)` gives the
+    anchor's value and each fine-tune's, on the CPU, computed at each call; `load(i)` a whole model of fine-tune i of the caller's
+    own, on `device`; `skills[i]` what fine-tune i was taught since the anchor, oldest first; `examples[i]` how many examples of
+    each of them it saw (None: all).
     """
 
     lmm: LMM
     names: Sequence[str]
+    sizes: Mapping[str, int]
     skills: Sequence[Sequence[Skill]]
     examples: Sequence[Sequence[int | None]]
     read: Callable[[str], tuple[Tensor, list[Tensor]]]
@@ -211,7 +213,8 @@ class MergeMitigation(Mitigation, Generic[StateT]):
     - `merged`: from the merge of the stage before. Merged: that merge (the anchor) and the fine-tune from it.
     - `tuned`: from the fine-tune of the stage before, as if nothing were merged. Merged: the pre-trained model and the
       chain's latest fine-tune; all fine-tunes are those of a trial without mitigation.
-    - `base`: from the pre-trained model, every skill apart. Merged: the pre-trained model and the fine-tunes of all k skills.
+    - `base`: from the pre-trained model, every skill apart. Merged: the pre-trained model and the fine-tunes of all k skills;
+      of a skill that came again, the latest (see `lmmcl.steps.expert_merge`).
 
     It is left out of the identity: a step's parents say the same, and equal work has an equal name.
     """

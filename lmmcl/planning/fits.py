@@ -58,7 +58,7 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
 
 
 def refuse(reasons: Sequence[str]) -> None:
-    """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
+    """Raises UserError with the `reasons` why steps do not fit, if there are any; of many, the first."""
     more = [f"{len(reasons) - TOLD} more (`lmmcl plan --json` has all)"] if len(reasons) > TOLD else []
     if reasons:
         listed = [*reasons[:TOLD], *more]

@@ -33,12 +33,19 @@ def check_engine(cluster: Cluster, *, here: bool) -> None:
 def engine_parity(steps: Sequence[Evaluate], ledger: Ledger, cluster: Cluster) -> list[Parity]:
     """The cluster's engine and transformers, asked the benchmarks of one recorded checkpoint; nothing is recorded.
 
-    Returns a `Parity` for each step. One engine is closed before the other is opened: a GPU has room for one.
+    Returns a `Parity` for each step. One engine is closed before the other is opened: a GPU has room for one. Raises UserError for
+    a benchmark that a judge scores, before anything is opened.
     """
+    from lmmcl.errors import UserError
     from lmmcl.evaluation.engines import get_engine
     from lmmcl.evaluation.engines.parity import compare_engines
     from lmmcl.evaluation.generate import scored
 
+    if judged := next((step.benchmark for step in steps if step.benchmark.judge), None):
+        raise UserError(
+            "is scored by a judge, and engines are compared without one; allowed: benchmarks that have a metric",
+            file=f"benchmark {judged.name}",
+        )
     first = steps[0]
     answers = []
     for name in (DEFAULT, cluster.evaluation.engine):

@@ -211,6 +211,7 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         precision=first.evaluation.precision,
         device=device,
         attention=cluster.evaluation.attention,
+        shared=True,
     )
 
 

@@ -218,7 +218,7 @@ class Merge(CheckpointStep):
 
     @property
     def depth(self) -> int:  # type: ignore[override]
-        """How many skills have been taught when this step is done."""
+        """How many different skills have been taught when this step is done."""
         return max(self.finetunes[-1].depth, len(self.finetunes))
 
     @property

@@ -1,4 +1,7 @@
-"""The checkpoint after a stage whose mitigation keeps an expert for each skill: the experts so far, and the router among them."""
+"""The checkpoint after a stage that merges, or whose mitigation keeps an expert for each skill and a router among them.
+
+Each skill counts once: where one came again, its latest fine-tune replaces the earlier one.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,25 @@ from lmmcl.methods.merging.mr_lora import MRLoRA
 from lmmcl.methods.merging.task_arithmetic import TaskArithmetic
 from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.steps.checkpoints import Checkpoint, Finetune, Merge
+from lmmcl.steps.keys import canonical_json
 from lmmcl.tasks.routing import pool_of, router_skill
 
 
 def merge_of(anchor: Checkpoint, finetunes: Sequence[Finetune], rule: MergeMitigation[Any]) -> Merge:
-    """The merge of `finetunes` by `rule`; with a router where the rule routes and there are experts to choose among."""
+    """The merge of the latest of `finetunes` for each skill; with a router where the rule routes and there are several experts."""
+    finetunes = _latest(finetunes)
     router = _router(anchor, finetunes, rule) if isinstance(rule, MRLoRA) and len(finetunes) > 1 else None
     return Merge(anchor, tuple(finetunes), rule, router=router)
+
+
+def _latest(finetunes: Sequence[Finetune]) -> list[Finetune]:
+    """The last fine-tune of every skill, oldest first."""
+    latest: dict[str, Finetune] = {}
+    for finetune in finetunes:
+        skill = canonical_json(finetune.skill.identity())
+        latest.pop(skill, None)  # so that it comes last
+        latest[skill] = finetune
+    return list(latest.values())
 
 
 def _router(anchor: Checkpoint, finetunes: Sequence[Finetune], rule: MRLoRA) -> Finetune:

@@ -1,7 +1,8 @@
 """Questions about questions: which of several experts, one for each skill, is to answer a question about an image.
 
 Used where a model chooses among experts (MR-LoRA of MLLM-CL, arXiv 2506.05453): the pool of experts is described in the prompt, one
-letter each, and the answer is a letter. `version` of `RouterSkill` is raised whenever the prompt changes.
+letter each, and the answer is a letter. PROMPT_VERSION is raised whenever the prompt changes (the router is trained again), and
+READING_VERSION whenever its answers are read otherwise (the questions are asked again).
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from lmmcl.tasks.skills import Benchmark, Skill
 
 NAME = "router"
 PROMPT_VERSION = 1
+READING_VERSION = 2
 MOST_EXPERTS = len(ascii_uppercase)
 ANSWER_TOKENS = 16
 """As in the authors' evaluation; a router that has learnt its task stops after a letter."""
+_FIRST = re.compile(r"\W*([A-Za-z])(?=[^\S\n]*(?:[^\w\s'’]|\n|$))")
+"""A letter alone, on a line or before a punctuation mark: `B`, `(b) because`, not the article of `A bird`."""
+_LAST = re.compile(r"(?:^|[^\w'’])([A-Z])[^\w\n]*$", re.MULTILINE)
+"""A capital letter at the end of a line: `Answer: B`, `the expert is (B).`"""
+
+
+def answer_identity() -> dict[str, int]:
+    """What enters the key of a checkpoint whose questions are routed: how the router's answers are asked for and read."""
+    return {"reading": READING_VERSION, "max_new_tokens": ANSWER_TOKENS}
 
 
 def pool_of(skills: Sequence[Skill], descriptions: Mapping[str, str]) -> tuple[str, ...]:
@@ -43,11 +54,14 @@ def routing_example(example: Example, pool: Sequence[str], answer: str = "") -> 
 
 
 def choice(text: str, experts: int, question: str) -> tuple[int, bool]:
-    """Which expert a router's answer names, and whether it names one; else an expert that `question` (an id) alone decides."""
-    named = re.match(r"\W*([A-Za-z])\b", text)
-    number = ascii_uppercase.index(named[1].upper()) if named else experts
-    if number < experts:
-        return number, True
+    """Which expert a router's answer names, and whether it names one; else an expert that `question` (an id) alone decides.
+
+    The answer begins with a letter of the pool that stands alone, or has one at the end of a line; of these the last counts.
+    """
+    first = _FIRST.match(text)
+    for letter in [*([first[1]] if first else []), *reversed(_LAST.findall(text))]:
+        if (number := ascii_uppercase.index(letter.upper())) < experts:
+            return number, True
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:7]) % experts, False
 
 

@@ -25,6 +25,7 @@ from lmmcl.training.job import Job
 from lmmcl.training.recovery.run_folder import remove_run, runs_folder
 from lmmcl.training.stage.loop import train_stage
 from lmmcl.training.stage_errors import PreemptedError
+from lmmcl.weights.swapping import stage_recorded
 
 
 def finetune(
@@ -54,6 +55,7 @@ def finetune(
         fields |= {"seconds": time.time() - started, "provenance": provenance(started)}
         record = workers.broadcast(pending.commit(fields) if workers.rank == 0 else None)
     assert record is not None, "the first worker recorded it"
+    stage_recorded(job.wanted, ledger)
     return record
 
 

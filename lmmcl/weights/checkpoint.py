@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,49 +16,105 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.models.experts import describe, grow
 from lmmcl.models.lmm import LMM
 from lmmcl.models.partition.fused import parse_key
-from lmmcl.models.quantized.nf4 import add_beside, copy_beside, count_parameters, nf4_layers, scale_tensors
-from lmmcl.steps import Checkpoint, Pretrained
-from lmmcl.steps.keys import canonical_json
-from lmmcl.weights.chain import Chain, tensors_of
-from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, digest_tensor, tensor_of
-from lmmcl.weights.quantized_base import (
-    all_tensors,
-    dequantize_model,
-    describe_quantized,
-    quantize_base,
-    quantized_digest,
+from lmmcl.models.quantized.nf4 import (
+    add_beside,
+    copy_beside,
+    count_parameters,
+    earlier_names,
+    nf4_layers,
+    scale_tensors,
 )
+from lmmcl.steps import Checkpoint, Pretrained
+from lmmcl.weights.chain import Chain, tensors_of
+from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, tensor_of
+from lmmcl.weights.quantized_base import all_tensors, dequantize_model, describe_quantized
+from lmmcl.weights.resident import Agree, Resident, alone, digest_tensors, known_digest, resident_base
+from lmmcl.weights.swapping import Difference, keep, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-KEPT_BASE_BYTES = 256 * 2**20
-"""A pre-trained model up to this size stays in memory between loads: a copy is made faster than a file is read."""
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory; `changed` are the names of the tensors in which it may differ from its base."""
+
+    model: PreTrainedModel
+    base: Resident
+    changed: frozenset[str]
+    known: Mapping[str, str]
+    """Digests of some that changed."""
+
+    def digests(self) -> dict[str, str]:
+        """Those of all tensors; the base's were computed when it was read."""
+        own = named_tensors(self.model)
+        new = {name: own[name] for name in self.changed if name not in self.known}
+        unchanged = {name: digest for name, digest in self.base.digests.items() if name in own}
+        return {**unchanged, **self.known, **digest_tensors(new)}
 
 
 def load_checkpoint(
-    step: Checkpoint, ledger: Ledger, *, precision: str, device: str = "cpu", attention: str = "sdpa"
+    step: Checkpoint,
+    ledger: Ledger,
+    *,
+    precision: str,
+    device: str = "cpu",
+    attention: str = "sdpa",
+    shared: bool = False,
 ) -> PreTrainedModel:
     """The model that `step` ended in, in evaluation mode: a fresh one, the caller may change it.
 
+    If `shared`, its parameters lie in the memory of what stays loaded (see `resident` and `swapping`): they may be replaced, not
+    written into. Else every delta is read from its file.
     The base is checked against the deltas' digest where both are of one `precision` (fp32, bf16 or fp16).
     Raises CheckpointError when it differs, or a delta is damaged or of another parent.
     """
+    return load(step, ledger, precision, device, attention, shared=shared).model
+
+
+def load(
+    step: Checkpoint,
+    ledger: Ledger,
+    precision: str,
+    device: str,
+    attention: str,
+    *,
+    shared: bool,
+    agree: Agree[Any] = alone,
+) -> Loaded:
+    """See `load_checkpoint`; with what is known of its tensors. `agree`: see `resident_base`."""
     with tensors_of(step, ledger) as chain:
-        return _assemble(step.model, chain, precision, device, attention)
+        above, start = nearest(step, ledger, precision) if shared else (0, None)
+        tail = Chain(chain.deltas[:above]) if start else chain
+        if (
+            start and tail.cut_at_other_precision(precision)[0].deltas
+        ):  # adapters are merged in the precision of their stage
+            start, tail = None, chain
+        base = resident_base(step.model, precision, device, attention, agree)
+        for delta in chain.deltas:
+            check_base(delta, base.digest)
+        loaded = _assemble(step.model, base, tail, shared=shared, start=start)
+    if shared and device == "cpu" and tail.deltas:
+        keep(step, ledger, precision, Difference.of(loaded.model, set(loaded.changed), loaded.known))
+    return loaded
 
 
-def _assemble(lmm: LMM, chain: Chain, precision: str, device: str, attention: str) -> PreTrainedModel:
-    """The pre-trained model with `chain` laid over it."""
-    model, digest = load_base(lmm, precision, device, attention)
-    for delta in chain.deltas:
-        check_base(delta, digest)
+def _assemble(lmm: LMM, base: Resident, chain: Chain, *, shared: bool, start: Difference | None = None) -> Loaded:
+    """The pre-trained model with `chain` laid over it, or over what `start` makes of it."""
+    model, precision, experts = base.take(shared=shared), base.place.precision, list[str]()
+    if start:
+        start.lay(model)
+        experts += start.experts
     earlier, rest = chain.cut_at_other_precision(precision)
     if earlier.deltas:
-        _copy(_assemble(lmm, earlier, earlier.deltas[0].precision, "cpu", attention), model, earlier)
-    for experts, span in rest.spans(earlier.experts):
-        grow(model, experts)
+        other = resident_base(lmm, earlier.deltas[0].precision, "cpu", base.place.attention)
+        for delta in earlier.deltas:
+            check_base(delta, other.digest)
+        _copy(_assemble(lmm, other, earlier, shared=shared).model, model, earlier)
+        experts += earlier.experts
+    for added, span in rest.spans(experts):
+        grow(model, added)
         own, quantized = named_tensors(model), nf4_layers(model)
         for tensor in sorted(span.tensors):
             for key, delta in span.laid(tensor):
@@ -68,7 +122,16 @@ def _assemble(lmm: LMM, chain: Chain, precision: str, device: str, attention: st
                     _put_beside(quantized, tensor, delta)
                 else:
                     _put(own, key, delta)
-    return model
+    laid = _changed(chain) | (named_tensors(model).keys() - base.digests.keys())
+    before = start.tensors.keys() if start else set()
+    known = {name: digest for name, digest in (start.digests if start else {}).items() if name not in _changed(chain)}
+    return Loaded(model, base, frozenset(laid | before), known)
+
+
+def _changed(chain: Chain) -> set[str]:
+    """The names of the tensors that a chain sets; beside a quantised one those of its adapters."""
+    beside = {name for delta in chain.deltas for name in delta.beside}
+    return (chain.tensors - beside) | {name for weight in beside for name in earlier_names(weight)}
 
 
 def _put_beside(layers: Mapping[str, Any], name: str, delta: Delta) -> None:
@@ -92,7 +155,7 @@ def _copy(source: PreTrainedModel, model: PreTrainedModel, chain: Chain) -> None
         if name in layers:
             copy_beside(theirs[name], layers[name])
         else:
-            own[name].data.copy_(values[name])
+            _set(own[name], values[name])
 
 
 def check_base(delta: Delta, digest: str) -> None:
@@ -114,11 +177,11 @@ def _parts(digest: str) -> tuple[str, str, str]:
 
 
 def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
-    """Lay one thing of a delta over a model's own tensor, in place."""
+    """Lay one thing of a delta over a model's own tensor, which gets memory of its own."""
     name, part = tensor_of(key), parse_key(key)[1]
     there = own[name].data if name in own else None
     if there is not None and key.endswith(ADAPTED):
-        there.copy_(delta.merge(name, there))
+        own[name].data = delta.merge(name, there)
         return
     value = None if key.endswith(ADAPTED) else delta.tensor(key)
     have = there if part is None or there is None else part.take(there)
@@ -127,9 +190,16 @@ def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
         of = f" of shape {tuple(value.shape)}" if value is not None else ""
         raise CheckpointError(f"holds {key}{of}; the model has {shape}", file=str(delta.path))
     if part is None:
-        there.copy_(value)
+        _set(own[name], value)
     else:
-        part.put(there, value)
+        whole = there.clone()
+        part.put(whole, value)
+        own[name].data = whole
+
+
+def _set(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor of a model another value, on its device and in its precision, in memory of its own."""
+    tensor.data = value.detach().to(tensor.device, tensor.dtype, copy=True)
 
 
 def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -137,62 +207,23 @@ def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     return all_tensors(model)
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """SHA-256 of each tensor's dtype, shape and bytes, in hex."""
-    with ThreadPoolExecutor(4) as pool:  # hashing releases the interpreter lock
-        return dict(zip(tensors, pool.map(digest_tensor, tensors.values()), strict=True))
-
-
-def digest_model(model: PreTrainedModel, precision: str) -> str:
-    """`<precision>:<hash of all parameters>` of a loaded model, and a hash of what is quantised in it; buffers follow from the
-    configuration."""
-    digests = digest_tensors(dict(model.named_parameters()))
-    whole = hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:32]
-    return f"{precision}:{whole}{quantized_digest(model)}"
-
-
 def base_digest(lmm: LMM, precision: str) -> str:
     """The digest of a pre-trained model in `precision`, as deltas carry it."""
-    return _kept_digest(_identity(lmm), precision) or load_base(lmm, precision, "cpu", "sdpa")[1]
+    return known_digest(lmm, precision) or resident_base(lmm, precision, "cpu", "sdpa").digest
 
 
-_KEPT: dict[tuple[str, ...], tuple[PreTrainedModel, str]] = {}
-_DIGESTS: dict[tuple[str, str], str] = {}
-
-
-def _identity(lmm: LMM) -> str:
-    return canonical_json(lmm.identity())
-
-
-def _kept_digest(identity: str, precision: str) -> str | None:
-    return _DIGESTS.get((identity, precision))
-
-
-def load_base(lmm: LMM, precision: str, device: str, attention: str) -> tuple[PreTrainedModel, str]:
-    """A pre-trained model of the caller's own, and its digest (computed once a process)."""
-    place = (_identity(lmm), precision, device, attention)
-    if place in _KEPT:
-        model, digest = _KEPT[place]
-        return copy.deepcopy(model), digest
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # the tiny models load by themselves
-    is_plain = lmm.settings.base is None
-    model = lmm.load_model(precision=precision, device=device if is_plain else "cpu", attention=attention)
-    if not is_plain:
-        quantize_base(lmm, model)
-        model.to(device)  # type: ignore[arg-type]  # transformers narrows what torch takes
-    digest = _DIGESTS.setdefault((place[0], precision), digest_model(model, precision))
-    if sum(tensor.nbytes for tensor in named_tensors(model).values()) <= KEPT_BASE_BYTES:
-        _KEPT.clear()
-        _KEPT[place] = copy.deepcopy(model), digest
-    return model, digest
+def load_base(
+    lmm: LMM, precision: str, device: str, attention: str, *, shared: bool = False
+) -> tuple[PreTrainedModel, str]:
+    """A pre-trained model of the caller's own (its parameters, if `shared`, as in `load_checkpoint`), and its digest."""
+    base = resident_base(lmm, precision, device, attention)
+    return base.take(shared=shared), base.digest
 
 
 def ensure_pretrained(step: Pretrained, ledger: Ledger) -> Record:
     """Record the pre-trained model: digest (fp32), number of parameters, bytes. Nothing is copied into the store."""
     started = time.time()
-    model, digest = load_base(step.model, "fp32", "cpu", "sdpa")
+    model, digest = load_base(step.model, "fp32", "cpu", "sdpa", shared=True)
     fields = {
         "precision": "fp32",
         "base_digest": digest,

@@ -46,6 +46,7 @@ def merge(step: Merge, ledger: Ledger, *, device: str = "cpu") -> Record:
         context = MergeContext(
             lmm=step.model,
             names=parents.names,
+            sizes={name: parents.base[name].numel() for name in parents.names},
             skills=[skills_of(finetune, since=step.anchor) for finetune in step.finetunes],
             examples=[examples_of(finetune, since=step.anchor) for finetune in step.finetunes],
             read=parents.read,

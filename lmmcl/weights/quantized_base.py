@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,7 @@ from lmmcl.models.quantized.nf4 import (
     scale_tensors,
 )
 from lmmcl.models.roles import select
-from lmmcl.steps.keys import canonical_json
 from lmmcl.steps.quantized import HEAD
-from lmmcl.weights.delta import digest_tensor
 from lmmcl.weights.lora import LayerAdapter
 
 if TYPE_CHECKING:
@@ -38,13 +35,9 @@ def quantize_base(lmm: LMM, model: PreTrainedModel) -> None:
     quantize_layers(model, {name: layer for name, layer in linear_modules(model).items() if name in chosen}, base)
 
 
-def quantized_digest(model: PreTrainedModel) -> str:
-    """`:nf4-<hash of codes and scales>` of a model with quantised layers, else nothing. The same in every precision."""
-    storage = quantized_storage(model)
-    if not storage:
-        return ""
-    digests = {name: digest_tensor(tensor) for name, tensor in storage.items()}
-    return f":nf4-{hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:32]}"
+def quantized_names(model: PreTrainedModel) -> list[str]:
+    """The names of codes and scales of all quantised layers, as `all_tensors` has them."""
+    return list(quantized_storage(model))
 
 
 def describe_quantized(model: PreTrainedModel) -> dict[str, Any]:

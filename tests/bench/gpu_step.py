@@ -6,6 +6,7 @@
 Both ways train the same tensors of the same model on the same rows in one process, one after the other: `lmmcl` through a
 `Finetune` step, the plain way as its documentation shows it (`bf16=True`, weights loaded in bf16, no other setting).
 Utilisation counts the arithmetic that the update needs, not what either way spends; recomputation is not counted.
+`gpu_report.py` measures several sizes and recipes within minutes.
 """
 
 from __future__ import annotations
@@ -24,19 +25,18 @@ from typing import Any
 
 import torch
 from PIL import Image
+from sized_qwen import SizedQwen, meta, sized
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.settings import Training
-from lmmcl.ledger import Ledger
-from lmmcl.methods.recipes.recipe import get_recipe
-from lmmcl.models.families import qwen2_5_vl
+from lmmcl.ledger import Ledger, Record
+from lmmcl.methods.recipes.adapters import LoRA
+from lmmcl.methods.recipes.recipe import Recipe, get_recipe
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select
-from lmmcl.models.tiny.tiny import TinyLMM
-from lmmcl.models.tiny.tiny_config import configuration
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
@@ -49,74 +49,21 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 WARM_UP = 3
 """Updates that are not timed: kernels are chosen, memory is taken."""
 
-TEXT_3B = {
-    "vocab_size": 151936,
-    "hidden_size": 2048,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32768,
-}
-VISION_3B = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-    "out_hidden_size": 2048,
-}
-MROPE_3B = [16, 24, 24]
-
-
-@dataclass(frozen=True)
-class SizedQwen(TinyLMM):
-    """Qwen2.5-VL with random weights, tiny or of the 3 B model's size (3.75 B with its vision), behind the tiny processor."""
-
-    big: bool = True
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "big": self.big}
-
-    def values(self) -> dict[str, Any]:
-        """The configuration; patches stay those of the tiny processor, which changes one small convolution."""
-        values = configuration("qwen")
-        if self.big:
-            rope = {**values["text_config"]["rope_parameters"], "mrope_section": MROPE_3B, "rope_theta": 1e6}
-            values["text_config"] = {**values["text_config"], **TEXT_3B, "rope_parameters": rope}
-            values["vision_config"] = {**values["vision_config"], **VISION_3B}
-        return values
-
-    def load_model(self, *, precision: str = "fp32", device: str = "cpu", attention: str = "sdpa") -> Any:
-        from transformers import AutoConfig, AutoModelForImageTextToText
-
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        config = AutoConfig.for_model(**self.values())
-        on = "cuda" if self.big and torch.cuda.is_available() else "cpu"  # a CPU takes minutes to draw the weights
-        torch.manual_seed(0)
-        with torch.device(on):
-            model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
-        return model.to(device).eval()
-
-    def load_processor(self) -> Any:
-        """The tiny one, which leaves pictures of up to 1024 × 1024 pixels as large as they are."""
-        processor: Any = super().load_processor()
-        processor.image_processor.size["longest_edge"] = 1024 * 1024
-        return processor
-
 
 @dataclass(frozen=True)
 class Setting:
     """What is measured: both ways alike."""
 
-    big: bool
+    size: str
+    """Of the model: tiny, 3b or 7b."""
     updates: int
     batch: int
     micro: int
     side: int
-    """Pixels of the square images: (side / 8)² tokens each."""
+    """Pixels of the largest images, which are square: (side / 8)² tokens each."""
     checkpointing: bool
+    mixed: bool = False
+    """Whether images and answers are of several sizes, and some rows have no image."""
 
     @property
     def on_gpu(self) -> bool:
@@ -128,16 +75,27 @@ class Setting:
         """bf16 on GPUs; a CPU is only here to run the code."""
         return "bf16" if self.on_gpu else "fp32"
 
+    @property
+    def placement(self) -> TrainingPlacement:
+        """Where the stage is trained."""
+        return TrainingPlacement(
+            gpus_per_worker=int(self.on_gpu), micro_batch_size=self.micro, gradient_checkpointing=self.checkpointing
+        )
+
     def model(self) -> SizedQwen:
-        return SizedQwen("sized-qwen", family="qwen2_5_vl", style="qwen", rules=qwen2_5_vl.RULES, big=self.big)
+        return sized(self.size)
 
     def examples(self) -> list[Example]:
         """Rows as in instruction data: an image, a question, an answer of some length."""
-        answer = " ".join(["a small red circle is left of a large blue square"] * 6)
-        return [
-            ask(str(n), "What is shown in the picture?", answer, Image.new("RGB", (self.side, self.side), (n, 90, 9)))
-            for n in range(self.batch)
-        ]
+        return [self._example(n) for n in range(self.batch)]
+
+    def _example(self, n: int) -> Example:
+        words = ["a small red circle is left of a large blue square"]
+        side = (self.side, self.side * 3 // 4, self.side // 2, 0)[n % 4] if self.mixed else self.side
+        picture = Image.new("RGB", (side, side), (n, 90, 9)) if side else None
+        return ask(
+            str(n), "What is shown in the picture?", " ".join(words * (1 + 5 * n % 11 if self.mixed else 6)), picture
+        )
 
 
 @dataclass(frozen=True)
@@ -151,6 +109,11 @@ class Measured:
     utilisation: float | None
 
 
+def recipe_of(setting: Setting, name: str) -> Recipe:
+    """The recipe of that name; LoRA's rank of 256 is more than a tiny layer can hold."""
+    return get_recipe({"lora": {"rank": 16}} if (setting.size, name) == ("tiny", "lora") else name)
+
+
 def step_of(setting: Setting, recipe: str) -> Finetune:
     """The stage that both ways train."""
     rows = setting.examples()
@@ -158,22 +121,21 @@ def step_of(setting: Setting, recipe: str) -> Finetune:
     training = Training(
         learning_rate=1e-5, global_batch_size=setting.batch, max_steps=setting.updates, precision=setting.precision
     )
-    return Finetune(Pretrained(setting.model()), get_recipe(recipe), None, skill, training, seed=0)
+    return Finetune(Pretrained(setting.model()), recipe_of(setting, recipe), None, skill, training, seed=0)
 
 
 def ours(setting: Setting, recipe: str) -> tuple[float, float]:
     """Seconds of an update, and bytes at the peak."""
-    placement = TrainingPlacement(
-        gpus_per_worker=int(setting.on_gpu),
-        micro_batch_size=setting.micro,
-        gradient_checkpointing=setting.checkpointing,
-    )
-    step = step_of(setting, recipe)
     with tempfile.TemporaryDirectory() as store:
-        ledger = Ledger(store)
-        record = finetune(step, ledger, placement)
-        rates = [row["updates_per_second"] for row in ledger.read_lines(step.path, "curve.jsonl")]
-    return statistics.median(1 / rate for rate in rates[WARM_UP:]), record["peak_memory_bytes"]
+        seconds, record = trained(step_of(setting, recipe), Ledger(store), setting.placement)
+    return seconds, record["peak_memory_bytes"]
+
+
+def trained(step: Finetune, ledger: Ledger, placement: TrainingPlacement) -> tuple[float, Record]:
+    """Seconds of an update of a stage, and its record."""
+    record = finetune(step, ledger, placement)
+    rates = [row["updates_per_second"] for row in ledger.read_lines(step.path, "curve.jsonl")]
+    return statistics.median(1 / rate for rate in rates[WARM_UP:]), record
 
 
 class Clock(TrainerCallback):
@@ -193,10 +155,7 @@ def plain(setting: Setting, recipe: str) -> tuple[float, float]:
     step, lmm = step_of(setting, recipe), setting.model()
     if setting.on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    model = lmm.load_model(precision=setting.precision)
-    chosen = select(lmm.roles_of(name for name, _ in model.named_parameters()), step.recipe.train, model=lmm.name)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
+    model = _teachable(lmm.load_model(precision=setting.precision), lmm, step.recipe)
     processor, examples = lmm.load_processor(), step.skill.load()
     rows = row_order(len(examples), setting.updates * setting.batch, seed=0)
     encoded = [encode(processor, example, with_answer=True) for example in examples]
@@ -231,13 +190,47 @@ def plain(setting: Setting, recipe: str) -> tuple[float, float]:
     return seconds, torch.cuda.max_memory_allocated() if setting.on_gpu else 0
 
 
-def tokens_of(setting: Setting) -> tuple[int, int, int]:
-    """Of one update: tokens in all, those of answers, and patches of images."""
+def _teachable(model: Any, lmm: SizedQwen, recipe: Recipe) -> Any:
+    """The model in which what the recipe names learns; with LoRA, PEFT's around it."""
+    roles = lmm.roles_of(name for name, _ in model.named_parameters())
+    if isinstance(recipe.adapter, LoRA):
+        from peft import LoraConfig, get_peft_model
+
+        adapter = recipe.adapter
+        targets = [name.removesuffix(".weight") for name in select(roles, adapter.targets, model=lmm.name)]
+        config = LoraConfig(
+            r=adapter.rank, lora_alpha=int(adapter.alpha), lora_dropout=adapter.dropout, target_modules=targets
+        )
+        return get_peft_model(model, config)
+    chosen = select(roles, recipe.train, model=lmm.name)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    return model
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of one update: tokens of each row, those of answers, and patches of images."""
+
+    lengths: tuple[int, ...]
+    answers: int
+    patches: int
+
+    @property
+    def total(self) -> int:
+        """Tokens in all, padding not counted."""
+        return sum(self.lengths)
+
+
+def tokens_of(setting: Setting) -> Tokens:
+    """What an update reads."""
     processor = setting.model().load_processor()
     encoded = [encode(processor, example, with_answer=True) for example in setting.examples()]
-    tokens = sum(one["input_ids"].numel() for one in encoded)
-    answers = sum(int((one["labels"] != -100).sum()) for one in encoded)
-    return tokens, answers, sum(one["pixel_values"].shape[0] for one in encoded)
+    return Tokens(
+        tuple(one["input_ids"].numel() for one in encoded),
+        sum(int((one["labels"] != -100).sum()) for one in encoded),
+        sum(one["pixel_values"].shape[0] for one in encoded if "pixel_values" in one),
+    )
 
 
 def update_flops(setting: Setting, recipe: str) -> float:
@@ -247,28 +240,28 @@ def update_flops(setting: Setting, recipe: str) -> float:
     for its own (Kaplan et al. 2020, section 2.1); attention 4 s h a token and layer forward and twice that back, s tokens
     a sequence. The vision tower is frozen: forward alone. The head is needed at answers only.
     """
-    lmm = setting.model()
+    lmm, own = setting.model(), recipe_of(setting, recipe)
     text = lmm.values()["text_config"]
-    with torch.device("meta"):
-        from transformers import AutoConfig, AutoModelForImageTextToText
-
-        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**lmm.values()))
-    roles = lmm.roles_of(name for name, _ in model.named_parameters())
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    trained = select(roles, get_recipe(recipe).train, model=lmm.name)
+    shapes = {name: tuple(parameter.shape) for name, parameter in meta(lmm).named_parameters()}
+    roles = lmm.roles_of(shapes)
+    sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+    trained_names = select(roles, own.train, model=lmm.name)
     blocks = sum(size for name, size in sizes.items() if roles[name].startswith("llm.blocks"))
     vision = sum(size for name, size in sizes.items() if roles[name].startswith(("vision.blocks", "projector")))
-    learning = sum(sizes[name] for name in trained if roles[name].startswith("llm.blocks"))
+    learning = sum(sizes[name] for name in trained_names if roles[name].startswith("llm.blocks"))
+    beside = 0
+    if isinstance(own.adapter, LoRA):  # its matrices are passed forward too, and all of them learn
+        targets = select(roles, own.adapter.targets, model=lmm.name)
+        beside = own.adapter.rank * sum(sum(shapes[name]) for name in targets if len(shapes[name]) == 2)
     head = text["vocab_size"] * text["hidden_size"]
-    tokens, answers, patches = tokens_of(setting)
-    length = tokens / setting.batch
-    attention = 3 * 4 * length * text["hidden_size"] * text["num_hidden_layers"] * tokens
-    head_trains = any(roles[name] in ("llm.head", "llm.embeddings") for name in trained)
+    tokens = tokens_of(setting)
+    attention = 3 * 4 * text["hidden_size"] * text["num_hidden_layers"] * sum(n * n for n in tokens.lengths)
+    head_trains = any(roles[name] in ("llm.head", "llm.embeddings") for name in trained_names)
     return (
-        (4 * blocks + 2 * learning) * tokens
+        (4 * blocks + 2 * learning + 6 * beside) * tokens.total
         + attention
-        + 2 * vision * patches
-        + (6 if head_trains else 4) * head * answers
+        + 2 * vision * tokens.patches
+        + (6 if head_trains else 4) * head * tokens.answers
     )
 
 
@@ -280,27 +273,32 @@ def peak_flops() -> float | None:
     return next((flops for part, flops in PEAKS.items() if part in name), None)
 
 
+def free_memory() -> None:
+    """Give back what the part before held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def measure(setting: Setting, recipes: Sequence[str] = RECIPES) -> list[Measured]:
     """Both ways for each recipe."""
-    tokens, _, _ = tokens_of(setting)
+    tokens = tokens_of(setting).total
     peak = peak_flops()
-    found = []
+    results = []
     for recipe in recipes:
         flops = update_flops(setting, recipe)
         for way, train in (("lmmcl", ours), ("plain Trainer", plain)):
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             seconds, peak_bytes = train(setting, recipe)
             used = flops / seconds / peak if peak else None
-            found.append(Measured(recipe, way, tokens / seconds, peak_bytes / 1e9, used))
-    return found
+            results.append(Measured(recipe, way, tokens / seconds, peak_bytes / 1e9, used))
+    return results
 
 
-def table(found: Sequence[Measured]) -> str:
+def table(results: Sequence[Measured]) -> str:
     """For the terminal."""
     lines = [f"{'recipe':10}{'way':16}{'tokens/s':>12}{'peak GB':>10}{'MFU':>8}"]
-    for row in found:
+    for row in results:
         used = f"{100 * row.utilisation:.1f} %" if row.utilisation is not None else "–"
         peak = f"{row.peak_gb:.2f}" if torch.cuda.is_available() else "–"
         lines.append(f"{row.recipe:10}{row.way:16}{row.tokens_per_second:12,.0f}{peak:>10}{used:>8}")
@@ -310,9 +308,9 @@ def table(found: Sequence[Measured]) -> str:
 def settings(arguments: argparse.Namespace) -> Setting:
     """Those of the command line."""
     if arguments.tiny:
-        return Setting(False, updates=WARM_UP + 3, batch=4, micro=2, side=32, checkpointing=False)
+        return Setting("tiny", updates=WARM_UP + 3, batch=4, micro=2, side=32, checkpointing=False)
     return Setting(
-        True,
+        "3b",
         updates=arguments.updates,
         batch=arguments.batch,
         micro=arguments.micro,
@@ -334,11 +332,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
         parser.exit(2, "needs a CUDA device: torch sees none (--tiny runs on a CPU)\n")
-    found = measure(settings(arguments), arguments.recipes)
+    results = measure(settings(arguments), arguments.recipes)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"{device}, torch {torch.__version__}\n{table(found)}")
+    print(f"{device}, torch {torch.__version__}\n{table(results)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps([vars(row) for row in found], indent=1), encoding="utf-8")
+        arguments.json.write_text(json.dumps([vars(row) for row in results], indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

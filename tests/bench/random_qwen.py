@@ -28,8 +28,8 @@ class Size:
     def values(self) -> tuple[dict[str, Any], Any]:
         """Configuration and a processor that knows a few words."""
         sys.path.insert(0, str(Path(__file__).parents[1]))
-        from gpu_step import MROPE_3B, TEXT_3B, VISION_3B
         from models.small_families import qwen2_5_vl
+        from sized_qwen import MROPE_3B, TEXT_3B, VISION_3B
 
         config, processor = qwen2_5_vl()
         text, vision = config["text_config"], config["vision_config"]

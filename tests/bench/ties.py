@@ -55,6 +55,7 @@ def ours(scope: str, anchor: Tensors, tuned: list[Tensors]) -> Tensors:
     context = MergeContext(
         lmm=None,  # type: ignore[arg-type]
         names=list(anchor),
+        sizes={name: value.numel() for name, value in anchor.items()},
         skills=empty,
         examples=empty,
         read=read,

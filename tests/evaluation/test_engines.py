@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from lmmcl.cli import app
 from lmmcl.config.cluster import Cluster
+from lmmcl.config.settings import Evaluation
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.evaluation import engines
 from lmmcl.evaluation.engines import get_engine
 from lmmcl.evaluation.engines.parity import compare_engines
 from lmmcl.evaluation.engines.vllm import Vllm
@@ -29,10 +31,13 @@ from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode, prompt_ids
 from lmmcl.models.processing.padding import pad
+from lmmcl.runner.engines import engine_parity
 from lmmcl.runner.run import run_sweep
 from lmmcl.search.run_context import RunContext
+from lmmcl.steps import Evaluate, Pretrained
 from lmmcl.tasks import get_benchmark
 from lmmcl.tasks.examples import ask
+from lmmcl.tasks.metrics.judge import Judge
 from lmmcl.tasks.skills import Benchmark
 
 SWEEP = """
@@ -196,6 +201,25 @@ def test_parity_is_told_on_the_command_line(tmp_path: Path, vllm: None, monkeypa
     [found] = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).stdout)
     assert found["asked"] == 5 and found["same"] < 5 and len(found["differing"]) == 5 - found["same"]
     assert not list(tmp_path.glob("scores/**/record.json")), "a comparison records no score"
+
+
+class JudgedBenchmark(Benchmark):
+    """A benchmark that a judge scores."""
+
+    @property
+    def judge(self) -> Judge:
+        return Judge("made-judge", '"made-judge"', address="http://127.0.0.1:9/v1")
+
+
+def test_engines_are_not_compared_on_what_a_judge_scores_and_none_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "get_engine", lambda name: pytest.fail(f"{name} was opened"))
+    judged = JudgedBenchmark("colour", 1, "exact_match", load=lambda: [])
+    steps = [
+        Evaluate(Pretrained(get_model("tiny-onevision")), benchmark, Evaluation(limit=2))
+        for benchmark in (get_benchmark("shape"), judged)
+    ]
+    with pytest.raises(UserError, match=r"colour.*scored by a judge.*allowed: benchmarks .* metric"):
+        engine_parity(steps, Ledger("unused"), Cluster.model_validate(VLLM))
 
 
 def test_engines_that_were_asked_other_questions_are_not_compared() -> None:

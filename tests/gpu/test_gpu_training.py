@@ -12,6 +12,7 @@ import torch
 from same_stage import apart, here, learnt, losses, ray_with, small
 
 from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.training.finetune import finetune
@@ -27,6 +28,7 @@ NEAR = 0.15
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    pytest.importorskip("ray", reason="needs Ray")
     with ray_with(1, tmp_path_factory.mktemp("ray")):
         yield
 
@@ -69,17 +71,34 @@ def test_attention_kernels_agree(attention: str, tmp_path: Path) -> None:
     assert losses(step, other) == pytest.approx(losses(step, sdpa), rel=0.05)
 
 
-def test_liger_kernels_agree_with_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("liger", ["loss", True])
+def test_liger_kernels_agree_with_transformers(liger: Any, tmp_path: Path) -> None:
     if find_spec("liger_kernel") is None:
         pytest.skip("needs the package liger-kernel")
     from lmmcl.models import get_model
     from lmmcl.steps import Pretrained
 
     step = small(precision="bf16", parent=Pretrained(get_model("tiny-qwen")))  # a family that Liger has kernels for
-    record, liger = learnt(step, tmp_path / "liger", here(liger=True))
+    try:
+        record, fused = learnt(step, tmp_path / "liger", here(liger=liger))
+    except UserError as error:
+        pytest.skip(str(error))
     _, plain = learnt(step, tmp_path / "plain", here())
-    assert record["strategy"]["liger"]
-    assert losses(step, liger) == pytest.approx(losses(step, plain), rel=0.05)
+    assert record["strategy"]["liger"] == liger and record["strategy"]["fused_loss"] is True
+    assert losses(step, fused) == pytest.approx(losses(step, plain), rel=0.05)
+
+
+@pytest.mark.usefixtures("in_fp32")
+@pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
+def test_packed_rows_teach_what_padded_ones_teach(attention: str, tmp_path: Path) -> None:
+    if attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        pytest.skip("needs the package flash-attn")
+    precision = "bf16" if attention == "flash_attention_2" else "fp32"
+    step = small(precision=precision)
+    record, packed = learnt(step, tmp_path / "packed", here(packing=True, attention=attention))
+    _, padded = learnt(step, tmp_path / "padded", here(attention=attention))
+    assert record["padding_share"] == 0
+    assert losses(step, packed) == pytest.approx(losses(step, padded), rel=0.05 if precision == "bf16" else 1e-3)
 
 
 def test_checkpointing_changes_memory_and_nothing_else(tmp_path: Path) -> None:
@@ -110,6 +129,8 @@ DIVIDED: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("cluster", "in_fp32")
 @pytest.mark.parametrize("name", DIVIDED)
 def test_a_strategy_is_applied_and_learns_the_same_weights(name: str, tmp_path: Path) -> None:
+    if DIVIDED[name]["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="needs DeepSpeed")
     step = small()
     record, divided = learnt(step, tmp_path / "divided", here(workers=1, save_every=2, **DIVIDED[name]))
     before, alone = learnt(step, tmp_path / "alone", here())
@@ -125,6 +146,8 @@ def test_a_strategy_is_applied_and_learns_the_same_weights(name: str, tmp_path: 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("name", ["zero2", "fsdp"])
 def test_divided_models_train_in_bf16_with_accumulation(name: str, tmp_path: Path) -> None:
+    if DIVIDED[name]["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="needs DeepSpeed")
     step = small(precision="bf16", global_batch_size=8)
     _, divided = learnt(step, tmp_path / "divided", here(workers=1, micro_batch_size=2, **DIVIDED[name]))
     _, alone = learnt(step, tmp_path / "alone", here())

@@ -44,13 +44,36 @@ def test_the_question_its_images_and_all_experts_are_in_the_prompt_and_the_answe
 
 @pytest.mark.parametrize(
     ("text", "expert"),
-    [("A", 0), ("B.", 1), (" (c) because", 2), ("b", 1), ('"C"', 2)],
+    [
+        ("A", 0),
+        ("B.", 1),
+        (" (c) because", 2),
+        ("b", 1),
+        ('"C"', 2),
+        ("**B**", 1),
+        ("B: counting", 1),
+        ("A - birds", 0),
+        ("B\nIt asks how many there are.", 1),
+        ("Answer: B", 1),
+        ("The expert is B", 1),
+        ("the best expert is (B).", 1),
+        ("A bird expert: B", 1),
+        ("I think it is C.", 2),
+        ("I'd say: C", 2),
+        ("Answer: B\nA question like this asks for a count.", 1),
+    ],
 )
 def test_a_letter_of_the_pool_names_its_expert(text: str, expert: int) -> None:
     assert choice(text, 3, "any") == (expert, True)
 
 
-@pytest.mark.parametrize("text", ["", "D", "birds", "42", "Because of A"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "D", "birds", "42", "A bird expert", "a photo of birds", "I would ask the first", "Expert D", "A's"),
+        "This is a",
+    ],
+)
 def test_any_other_answer_names_none_and_the_question_decides_the_same_each_time(text: str) -> None:
     chosen = [choice(text, 3, f"question-{n}") for n in range(60)]
     assert chosen == [choice(text, 3, f"question-{n}") for n in range(60)]

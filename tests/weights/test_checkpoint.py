@@ -22,7 +22,6 @@ from lmmcl.models.roles import select
 from lmmcl.steps import Checkpoint, Finetune, Merge, Pretrained
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.skills import Benchmark, Skill
-from lmmcl.weights import checkpoint
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import base_digest, ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, CheckpointError, save_delta
@@ -219,10 +218,3 @@ def test_an_export_overwrites_nothing(ledger: Ledger, tmp_path: Path) -> None:
 def test_what_has_not_been_computed_is_not_exported(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has not been computed"):
         export(stage(BASE, "one"), ledger, tmp_path / "exported")
-
-
-def test_a_large_base_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
-    monkeypatch.setattr(checkpoint, "KEPT_BASE_BYTES", 1000)
-    monkeypatch.setattr(checkpoint, "_KEPT", {})
-    load_checkpoint(BASE, ledger, precision="fp32")
-    assert not checkpoint._KEPT

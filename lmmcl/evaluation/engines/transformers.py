@@ -37,7 +37,9 @@ def _open(
     from lmmcl.weights.checkpoint import load_checkpoint
 
     device = "cuda" if placement.gpus else "cpu"
-    model = load_checkpoint(checkpoint, ledger, precision=precision, device=device, attention=placement.attention)
+    model = load_checkpoint(
+        checkpoint, ledger, precision=precision, device=device, attention=placement.attention, shared=True
+    )
     yield Transformers(model, checkpoint.model.load_processor(), placement.batch_size)
 
 

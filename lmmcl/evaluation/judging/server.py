@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.message import Message
 from typing import IO, Any
 
@@ -44,15 +44,29 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def ask_server(judge: Judge, prompts: Sequence[str], on_reply: Callable[[str, str], None]) -> None:
-    """Ask each prompt; `on_reply` gets prompt and reply as they come. Raises UserError with what the server says or lacks."""
+    """Ask each prompt; `on_reply` gets prompt and reply as they come. Raises UserError with what the server says or lacks.
+
+    After the first failure no more requests are sent; the replies to those under way, which are paid for, still come to `on_reply`.
+    """
     headers = _headers(judge)
+    failure: BaseException | None = None
     with ThreadPoolExecutor(judge.at_once) as pool:
-        tasks = [(prompt, pool.submit(_ask, judge, prompt, headers, PAUSES)) for prompt in prompts]
+        prompt_of = {pool.submit(_ask, judge, prompt, headers, PAUSES): prompt for prompt in prompts}
         try:
-            for prompt, task in tasks:
-                on_reply(prompt, task.result())
+            for task in as_completed(prompt_of):
+                if task.cancelled():
+                    continue
+                error = task.exception()
+                if error is None:
+                    on_reply(prompt_of[task], task.result())
+                elif failure is None:
+                    failure = error
+                    for other in prompt_of:
+                        other.cancel()
         finally:
             pool.shutdown(cancel_futures=True)
+    if failure is not None:
+        raise failure
 
 
 def check_judge(judge: Judge | None) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from lmmcl.errors import UserError, shown, unknown
 from lmmcl.methods.mitigation import MergeMitigation
-from lmmcl.tasks.routing import MOST_EXPERTS
+from lmmcl.tasks.routing import MOST_EXPERTS, answer_identity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +24,13 @@ class MRLoRA(MergeMitigation[None]):
 
     From the second skill on, a router is trained at every stage: the same recipe, on the mean of the experts, on a few examples of
     every skill, whose answer is the letter of the skill's expert. It reads each question first, held-out ones too, and the
-    expert that it names answers; an answer that names no expert leaves the choice to the question's id. Numbers of examples and
-    epochs and the learning rate are those of the authors' scripts, which write the experts' descriptions by hand: here they are the
-    skills' own, or `descriptions`.
+    expert that it names answers; an answer that names no expert leaves the choice to the question's id. A skill that comes again
+    has one expert, its latest. Numbers of examples and epochs and the learning rate are those of the authors' scripts, which write
+    the experts' descriptions by hand: here they are the skills' own, or `descriptions`.
     """
 
     name = "mr_lora"
-    version = 1
+    version = 2
     routes: ClassVar[bool] = True
 
     examples: int = Field(default=20, gt=0, description="of each skill, that the router learns from")
@@ -48,6 +48,10 @@ class MRLoRA(MergeMitigation[None]):
         if not isinstance(value, Mapping | tuple):
             raise ValueError(f"descriptions are a mapping such as {{birds: which bird is shown}}, not {shown(value)}")
         return tuple(sorted(value.items(), key=lambda pair: str(pair[0]))) if isinstance(value, Mapping) else value
+
+    def identity(self) -> dict[str, Any]:
+        """What enters a key: also how a router's answers are asked for and read, for they decide which expert answers."""
+        return {**super().identity(), "router_answer": answer_identity()}
 
     @property
     def label(self) -> str:

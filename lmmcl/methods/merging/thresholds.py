@@ -1,13 +1,13 @@
-"""The magnitude that a share of a whole model's entries exceeds, exact to the entry, in one pass over the tensors.
+"""The magnitude that a share of a whole model's entries exceeds, exact to the entry, in two passes over the tensors.
 
-A sample of each tensor brackets it; the pass counts what lies above the bracket and keeps what lies in it, a few per cent. Where
-the bracket misses, or too much lies in it (many equal entries), three passes of counting find it.
+The first draws a sample of each tensor, which brackets it; the second counts what lies above the bracket and keeps what lies in it,
+a few per cent. Where the bracket misses, or too much lies in it (many equal entries), three more passes of counting find it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def top_thresholds(context: MergeContext, share: float) -> list[Threshold]:
         start = anchor.reshape(-1)[at]
         return [magnitudes_of(start, value.reshape(-1)[at]) for value in tuned]
 
-    return find_thresholds(context.names, lambda name: context.read(name)[0].numel(), magnitudes, share)
+    return find_thresholds({name: context.sizes[name] for name in context.names}, magnitudes, share)
 
 
 def top_masks(
@@ -72,15 +72,12 @@ def top_masks(
     ]
 
 
-def find_thresholds(
-    names: Iterable[str], count: Callable[[str], int], magnitudes: Magnitudes, share: float
-) -> list[Threshold]:
+def find_thresholds(counts: Mapping[str, int], magnitudes: Magnitudes, share: float) -> list[Threshold]:
     """For each fine-tune what keeps exactly ⌊share·n⌋ of its n entries in all tensors; equal ones by name, then by position.
 
-    `count` gives the number of entries of a tensor.
+    `counts` holds the number of entries of each tensor.
     """
-    ordered = sorted(names)
-    counts = {name: count(name) for name in ordered}
+    ordered = sorted(counts)
     wanted = how_many(share, sum(counts.values()))
     if not wanted:
         several = len(magnitudes(ordered[0], None)) if ordered else 0
@@ -100,7 +97,7 @@ def _one(magnitudes: Magnitudes, which: int) -> Callable[[str], Tensor]:
 
 
 def _brackets(
-    ordered: Sequence[str], counts: dict[str, int], magnitudes: Magnitudes, wanted: int
+    ordered: Sequence[str], counts: Mapping[str, int], magnitudes: Magnitudes, wanted: int
 ) -> list[tuple[float, float]]:
     """For each fine-tune two magnitudes between which the `wanted`-th highest almost certainly lies."""
     import numpy as np

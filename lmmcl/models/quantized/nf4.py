@@ -185,6 +185,18 @@ def add_beside(layer: Any, a: Tensor, b: Tensor, scale: float) -> None:
     layer.earlier_b = nn.Parameter(beside.contiguous(), requires_grad=False)
 
 
+def set_beside(layers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Give NF4 layers (by the names of their weights) the earlier adapters that are among `tensors`; returns those names."""
+    from torch import nn
+
+    names = [name for weight in layers for name in earlier_names(weight) if name in tensors]
+    for name in names:
+        module, _, parameter = name.rpartition(".")
+        layer = layers[f"{module}.weight"]
+        setattr(layer, parameter, nn.Parameter(tensors[name], requires_grad=False))
+    return names
+
+
 def copy_beside(source: Any, layer: Any) -> None:
     """Give an NF4 layer the earlier adapters of another one of the same shape."""
     from torch import nn

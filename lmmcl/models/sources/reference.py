@@ -154,6 +154,11 @@ def _of_mapping(entry: Mapping[str, Any], folder: Path) -> LMM:
             f"not {shown(dict(entry))}"
         )
     for key, value in entry.items():
+        if key == "adapter" and isinstance(value, Mapping):
+            raise UserError(
+                f"adapter: the directory of a trained adapter is expected, not {shown(value)}; one that is to be trained is a "
+                "recipe: [{lora: {rank: 8}}]"
+            )
         if key not in form:
             raise UserError(unknown("key", str(key), form))
         kind = int if key == "stage" else str

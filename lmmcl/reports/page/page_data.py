@@ -291,5 +291,4 @@ def _short(value: Any) -> float | None:
     number = finite(value)
     if number is None:
         return None
-    tenth = round(number, 1)
-    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)
+    return formatting.short_number(number)

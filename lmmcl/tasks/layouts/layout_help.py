@@ -33,6 +33,11 @@ QUESTION, ANSWER = (
 
 def unrecognised(row: Mapping[str, Any]) -> str:
     """Of a row that has none of the known layouts."""
+    if len(row) == 1 and not _near(row) and isinstance(next(iter(row.values())), str):
+        return (
+            f"unknown layout: {_columns_of(row)}, but a row needs a question and an answer, or an image with a caption. Add a "
+            f"column with what is missing. Known layouts: {NEEDED}"
+        )
     return (
         f"unknown layout: {_columns_of(row)}, but a row needs a question and an answer.{_near(row)} Known layouts: {NEEDED}. "
         f"If your columns have other names, map them in the skill's entry of the sweep file: {_example(row)}"

@@ -40,9 +40,6 @@ def strategy_arguments(placement: TrainingPlacement, model: nn.Module) -> dict[s
     arguments: dict[str, Any] = {}
     if placement.gradient_checkpointing:
         arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if placement.liger:
-        # Its forward passes that compute a loss are not ours: some ignore `logits_to_keep` and so compute all logits.
-        arguments |= {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": False}}
     if placement.compile:
         arguments["torch_compile"] = True
     if placement.workers and placement.strategy == "deepspeed":
@@ -149,12 +146,13 @@ def describe(trainer: Any, placement: TrainingPlacement) -> dict[str, Any]:
         if not engine.zero_cpu_offload():
             raise StageError.of(trainer.step, f"requested offload of {placement.offload}, but the Trainer applied none")
         strategy["offload"] = placement.offload
-    if placement.liger and not has_liger(model_type := trainer.taught.config.model_type):
+    if placement.liger is True and not has_liger(model_type := trainer.taught.config.model_type):
         raise StageError.of(
-            trainer.step, f"training.liger is set, but liger-kernel has no kernels for {model_type} models"
+            trainer.step,
+            f"training.liger is true, but liger-kernel has no kernels for {model_type} models; set liger: loss",
         )
     switches = ("gradient_checkpointing", "packing", "liger", "compile")
-    return strategy | {name: True for name in switches if getattr(placement, name)}
+    return strategy | {name: value for name in switches if (value := getattr(placement, name))}
 
 
 def has_liger(model_type: str) -> bool:
@@ -162,6 +160,23 @@ def has_liger(model_type: str) -> bool:
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     return model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def apply_liger(model: PreTrainedModel) -> None:
+    """Let Liger's norms, rotary positions and MLPs replace a model's; raises UserError where its release cannot.
+
+    Not its forward passes that compute a loss: some ignore `logits_to_keep` and so compute all logits.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    try:
+        apply_liger_kernel(model, {"fused_linear_cross_entropy": False})
+    except ImportError as error:
+        raise UserError(
+            f"this release of liger-kernel has no {model.config.model_type} kernels that go with this release of transformers "
+            f"({error}); set liger: loss, which needs none",
+            place="training.liger",
+        ) from error
 
 
 def gather_full_model(model: PreTrainedModel, placement: TrainingPlacement) -> None:

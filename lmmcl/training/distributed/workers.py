@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed
@@ -46,6 +46,10 @@ class Workers:
         """What the first worker has."""
         return value
 
+    def agree(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the first worker, which alone does it."""
+        return cast(T, self.broadcast(work() if self.rank == 0 else None))
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any worker."""
         return flag
@@ -79,6 +83,10 @@ class TorchrunWorkers(Workers):
         box = [value]
         distributed.broadcast_object_list(box, src=0, device=_device())
         return box[0]
+
+    def agree(self, work: Callable[[], T]) -> T:
+        """See `Workers.agree`. Before the processes have joined, each does it for itself."""
+        return super().agree(work) if distributed.is_initialized() else work()
 
     def any(self, flag: bool) -> bool:
         """See `Workers.any`."""

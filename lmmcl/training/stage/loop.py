@@ -39,10 +39,14 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load_checkpoint, named_tensors
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.resident import pretrained_digests, release
+from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
 
 CURVE = "curve.jsonl"
+SHARING = ("single", "ddp")
+"""Strategies under which no frozen parameter is written into: they start from the memory of the resident model."""
 
 
 @cache
@@ -67,7 +71,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     start_peak()
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
-        trainable_model, before = _loaded(job)
+        trainable_model, before = _loaded(job, workers)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
@@ -92,7 +96,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     modes, padding = describe_modes(trainable_model.model), trainer.padding_share()
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
-    fields = _write_results(job, trainable_model, before, dtypes, output)
+    fields = _write_results(job, workers, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
     findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
@@ -113,11 +117,21 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     }
 
 
-def _loaded(job: Job) -> tuple[TrainableModel, dict[str, str]]:
-    """The parent's model, ready to train, and digests of all its tensors."""
-    step, precision = job.step, job.step.training.precision
-    model = load_checkpoint(step.parent, job.ledger, precision=precision, attention=job.placement.attention)
-    before = digest_tensors(named_tensors(model))
+def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]:
+    """The parent's model, ready to train, and digests of all its tensors, which one process computes for all."""
+    step, placement = job.step, job.placement
+    if placement.gpus_per_worker:
+        release("cuda")  # training needs the memory of the GPU for more than a model
+    loaded = load(
+        step.parent,
+        job.ledger,
+        step.training.precision,
+        "cpu",
+        placement.attention,
+        shared=placement.strategy_name in SHARING,
+        agree=workers.agree,
+    )
+    model, before = loaded.model, workers.agree(loaded.digests)
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
@@ -136,7 +150,7 @@ def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) 
         parameter.requires_grad_(name in names)
         if name in names or uniform:
             dtypes[name] = parameter.dtype
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(torch.float32, copy=True)  # what it was may stay loaded
     keep_frozen_in_evaluation(model)
     return dtypes
 
@@ -160,6 +174,7 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
 
 def _write_results(
     job: Job,
+    workers: Workers,
     trainable_model: TrainableModel,
     before: Mapping[str, str],
     dtypes: Mapping[str, torch.dtype],
@@ -179,11 +194,16 @@ def _write_results(
     }
     fields |= trainable_model.merge_adapters(before, output)
     own = dict(model.named_parameters())
-    after = digest_tensors(named_tensors(model) | trainable_model.frozen_slices())
+    after = workers.agree(lambda: digest_tensors(named_tensors(model) | trainable_model.frozen_slices()))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
-    proof = verify_updates(
-        step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
-    )
+    try:
+        proof = verify_updates(
+            step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
+        )
+    except StageError:  # what changed may be in memory that the resident model shares
+        forget_loaded()
+        raise
+    _remember(job, model, after)
     size = save_delta(
         output,
         trainable_model.saved_tensors(proof.moved, own),
@@ -194,3 +214,14 @@ def _write_results(
     )
     size += fields.get("adapter", {}).get("bytes", 0)
     return {**fields, "total_parameters": count_parameters(model), "checkpoint_bytes": size, "proof": proof.fields()}
+
+
+def _remember(job: Job, model: PreTrainedModel, after: Mapping[str, str]) -> None:
+    """Let what the stage ended with be where the next one starts, once it is recorded."""
+    if job.placement.strategy_name not in SHARING:
+        return
+    lmm, precision = job.step.model, job.step.training.precision
+    if (pretrained := pretrained_digests(lmm, precision, job.placement.attention)) is None:
+        return
+    names = {name for name in named_tensors(model) if after[name] != pretrained.get(name)}
+    stage_ended(job.key, precision, Difference.of(model, names, after))

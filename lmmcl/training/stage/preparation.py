@@ -22,7 +22,7 @@ from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Skill
 from lmmcl.training.distributed.auto_batch import choose
 from lmmcl.training.distributed.batches import Batches
-from lmmcl.training.distributed.strategies import CheckStrategy
+from lmmcl.training.distributed.strategies import CheckStrategy, apply_liger
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.answer_loss import answer_span
 from lmmcl.training.efficiency.checkpointing import NoGradientOfInputs
@@ -74,6 +74,8 @@ def prepare(
         args=training_arguments(step, job.placement, job.batches, model, updates=updates, folder=runs),
         train_dataset=data,
     )
+    if job.placement.liger is True:
+        apply_liger(model)
     trainer.packs = job.placement.packing
     trainer.kernel, trainer.kernel_note = choose_kernel(job.placement, mitigation, model)
     changes = mitigation is not None and mitigation.uses("batch")

@@ -132,7 +132,10 @@ class Adapted(TrainableModel):
 
         kind = LoraModel if isinstance(self.adapter, LoRA) else OSFModel
         seed = stage_seed(self.step)
-        with torch.random.fork_rng(devices=[]), _in_fp32([self.targets[name] for name in self._merged_names]):
+        with (
+            torch.random.fork_rng(devices=[]),
+            _in_fp32([self.targets[name] for name in self._merged_names], unchanged=isinstance(self.adapter, LoRA)),
+        ):
             torch.manual_seed(seed)
             return kind(self.model, self.config, ADAPTER_NAME)
 
@@ -185,7 +188,9 @@ class Adapted(TrainableModel):
     def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
         """Until the merge nothing but the adapter has moved: raises StageError otherwise."""
         frozen = {_own_name(name): tensor for name, tensor in own.items() if name not in self.trained}
-        digests = digest_tensors({name: tensor for name, tensor in frozen.items() if name in before})
+        # Weights that are adapted, and their scales; whatever else is frozen is looked at after the merge.
+        adapted = {name for name in frozen if {name, name.rpartition(".")[0]} & self.targets.keys()}
+        digests = digest_tensors({name: frozen[name] for name in sorted(adapted & before.keys())})
         wrong = sorted(name for name, digest in digests.items() if digest != before[name])
         if wrong:
             raise StageError.of(self.step, f"{len(wrong)} tensors changed under their adapters: {', '.join(wrong[:3])}")
@@ -235,17 +240,18 @@ def stage_seed(step: Finetune) -> int:
 
 
 @contextmanager
-def _in_fp32(layers: Iterable[Any]) -> Iterator[None]:
-    """Inside the `with`, the weights of some layers are fp32; afterwards they have the dtypes that they had."""
+def _in_fp32(layers: Iterable[Any], *, unchanged: bool) -> Iterator[None]:
+    """Inside the `with`, the weights of some layers are fp32; afterwards they have the dtypes that they had. What the `with`
+    leaves `unchanged` is the same memory again."""
     layers = list(layers)
-    dtypes = [layer.weight.dtype for layer in layers]
+    weights = [layer.weight.data for layer in layers]
     for layer in layers:
         layer.weight.data = layer.weight.data.float()
     try:
         yield
     finally:
-        for layer, dtype in zip(layers, dtypes, strict=True):
-            layer.weight.data = layer.weight.data.to(dtype)
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight.data = weight if unchanged else layer.weight.data.to(weight.dtype)
 
 
 def _without(gradient: Tensor, *, frozen: Slice) -> Tensor:

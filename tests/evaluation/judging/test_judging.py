@@ -75,6 +75,38 @@ def test_what_was_judged_is_not_asked_again_and_equal_answers_once(ledger: Ledge
         assert len(server.requests) == 12, "another prompt is another judge"
 
 
+def test_replies_that_were_paid_for_are_kept_when_another_request_fails(ledger: Ledger) -> None:
+    """The first request is slow and fails; all others are answered before it."""
+
+    def slow_to_fail(prompt: str, number: int) -> object:
+        if "picture 0?" not in prompt:
+            return "VERDICT: yes"
+        time.sleep(0.5)
+        return 404, {}, "gone"
+
+    with serving(slow_to_fail) as server, pytest.raises(UserError, match="answers 404"):
+        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger)
+    with serving() as server:
+        _, facts = judge_samples("open", judge(server), SAMPLES, ledger)
+    assert (facts["recalled"], facts["asked"], len(server.requests)) == (5, 1, 1)
+
+
+def test_after_a_failure_nothing_more_is_asked_and_what_is_under_way_is_kept(ledger: Ledger) -> None:
+    def fails_first(prompt: str, number: int) -> object:
+        if "picture 0?" in prompt:
+            return 404, {}, "gone"
+        time.sleep(0.5)
+        return "VERDICT: yes"
+
+    with serving(fails_first) as server, pytest.raises(UserError, match="answers 404"):
+        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger)
+    paid = len(server.requests) - 1
+    assert 1 <= paid <= 2, "those that were sent before the failure was known"
+    with serving() as server:
+        _, facts = judge_samples("open", judge(server), SAMPLES, ledger)
+    assert facts["recalled"] == paid
+
+
 def test_a_damaged_verdict_is_named_and_asked_again(ledger: Ledger) -> None:
     with serving() as server:
         judge_samples("open", judge(server), SAMPLES, ledger)

@@ -40,6 +40,7 @@ def merged(spec: str | Mapping, anchor: Arrays, tuned: Sequence[Arrays], names: 
     context = MergeContext(
         lmm=None,
         names=order,
+        sizes={name: anchor[name].size for name in order},
         skills=[[]] * len(tuned),
         examples=[[]] * len(tuned),
         read=read,

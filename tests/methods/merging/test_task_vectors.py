@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from merged import made_arrays
 
 from lmmcl.methods.merging import thresholds
 from lmmcl.methods.merging.task_vectors import (
@@ -17,7 +20,7 @@ from lmmcl.methods.merging.task_vectors import (
     task_vector,
     top_mask,
 )
-from lmmcl.methods.merging.thresholds import Threshold, find_thresholds
+from lmmcl.methods.merging.thresholds import Threshold, find_thresholds, top_thresholds
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -28,7 +31,8 @@ def find_threshold(names: Iterable[str], tensors: Mapping[str, torch.Tensor], sh
     def magnitudes(name: str, at: torch.Tensor | None) -> list[torch.Tensor]:
         return [tensors[name] if at is None else tensors[name].reshape(-1)[at]]
 
-    return find_thresholds(names, lambda name: tensors[name].numel(), magnitudes, share)[0]
+    sizes = {name: tensors[name].numel() for name in names}
+    return find_thresholds(sizes, magnitudes, share)[0]
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -111,3 +115,18 @@ def test_values_kept_by_several_are_averaged_and_kept_by_one_are_its_own(dtype: 
     assert torch.equal(result[[3, 5]], anchor[[3, 5]])
     mean = (one.double() + two.double())[[0, 4]] / 2
     torch.testing.assert_close(result[[0, 4]].double(), mean, rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_the_threshold_of_a_merge_reads_each_tensor_twice() -> None:
+    """Once for a sample, once to count: their sizes are known without."""
+    anchor, tuned = made_arrays(2)
+    read: list[str] = []
+
+    def values(name: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        read.append(name)
+        return torch.from_numpy(anchor[name]), [torch.from_numpy(arrays[name]) for arrays in tuned]
+
+    sizes = {name: value.size for name, value in anchor.items()}
+    context: Any = SimpleNamespace(names=list(anchor), sizes=sizes, read=values)
+    assert len(top_thresholds(context, 0.4)) == 2
+    assert sorted(read) == sorted(2 * list(anchor))

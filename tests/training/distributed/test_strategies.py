@@ -20,6 +20,7 @@ from lmmcl.methods import get_mitigation
 from lmmcl.models import get_model
 from lmmcl.training.distributed.strategies import (
     CheckStrategy,
+    apply_liger,
     check_strategy,
     deepspeed_config,
     deepspeed_forgotten,
@@ -156,9 +157,22 @@ def test_kernels_that_would_replace_nothing_are_refused(monkeypatch: pytest.Monk
             args=types.SimpleNamespace(world_size=1, device="cuda:0"),
         )
 
-    assert describe(trainer("qwen2_5_vl"), asked)["liger"]
-    with pytest.raises(StageError, match="no kernels for llava_onevision"):
+    assert describe(trainer("qwen2_5_vl"), asked)["liger"] is True
+    loss = asked.model_copy(update={"liger": "loss"})
+    assert describe(trainer("llava_onevision"), loss)["liger"] == "loss", "head and loss in one need no such kernels"
+    with pytest.raises(StageError, match=r"no kernels for llava_onevision models; set liger: loss"):
         describe(trainer("llava_onevision"), asked)
+
+
+def test_kernels_that_do_not_go_with_transformers_are_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(model: Any, settings: dict[str, bool]) -> None:
+        assert settings == {"fused_linear_cross_entropy": False}, "its forward passes compute all logits"
+        raise ImportError("cannot import name 'X' from 'liger_kernel'")
+
+    monkeypatch.setattr("transformers.integrations.liger.apply_liger_kernel", missing)
+    model: Any = types.SimpleNamespace(config=types.SimpleNamespace(model_type="qwen2_5_vl"))
+    with pytest.raises(UserError, match=r"no qwen2_5_vl kernels that go .*'X'.*; set liger: loss"):
+        apply_liger(model)
 
 
 @pytest.fixture(scope="module")

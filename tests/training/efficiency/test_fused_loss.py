@@ -131,21 +131,40 @@ for mine, theirs in zip(one, two):
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 print("equal")
 """
+LIGER_IN_A_STAGE = """
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.ledger import Ledger
+from lmmcl.training.finetune import finetune
+from stage_parts import made_skill, shades, stage
+
+step = stage(skill=made_skill("shades", shades(8)), recipe="full", max_steps=2)
+curves = []
+for liger in ("loss", False):
+    ledger = Ledger(f"{FOLDER}/{liger}")
+    # a placement that the cluster file refuses on a CPU
+    place = TrainingPlacement.model_construct(**{**TrainingPlacement().model_dump(), "liger": liger, "micro_batch_size": 2})
+    record = finetune(step, ledger, place)
+    assert record["strategy"].get("fused_loss", False) is bool(liger), record["strategy"]
+    curves.append([row["loss"] for row in ledger.read_lines(step.path, "curve.jsonl")])
+assert all(abs(one - two) < 1e-4 * two for one, two in zip(*curves, strict=True)), curves
+print("equal")
+"""
 
 
 @pytest.mark.slow
-def test_ligers_kernel_is_the_cross_entropy_of_the_heads_outputs() -> None:
+@pytest.mark.parametrize("code", [LIGER_ITSELF, LIGER_IN_A_STAGE], ids=["kernel", "stage"])
+def test_ligers_kernel_is_the_cross_entropy_of_the_heads_outputs(code: str, tmp_path: Path) -> None:
     """On a CPU in Triton's interpreter."""
     if find_spec("liger_kernel") is None:
         pytest.skip("needs the package liger-kernel")
     done = subprocess.run(
-        [sys.executable, "-c", LIGER_ITSELF],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        [sys.executable, "-c", f"FOLDER = {str(tmp_path)!r}\n{code}"],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=200,
     )
-    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
 
 
 def test_the_tiny_families_have_heads_that_can_be_fused() -> None:
