@@ -39,8 +39,9 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
 

@@ -29,9 +29,10 @@ from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained
 from lmmcl.training.stage.condition import best_conditioned
 from lmmcl.training.stage.subspace import Subspaces, layers_of
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import digest_tensors, named_tensors
+from lmmcl.weights.checkpoint import digest_tensors
 from lmmcl.weights.delta import adapter_header
 from lmmcl.weights.lora import FOLDER, LayerAdapter, scale_of, write_adapter
+from lmmcl.weights.quantized_base import named_tensors
 
 
 class TrainableModel:
