@@ -61,7 +61,7 @@ def _freeze_imports() -> None:
 
 @contextmanager
 def _forget_loaded_on_failure() -> Iterator[None]:
-    """Drop what stays loaded when a stage fails, wherever it does: it may have written into memory that the resident model shares."""
+    """Drop what stays loaded when a stage fails, wherever it does: it may have written into the memory of the resident model."""
     try:
         yield
     except BaseException:
