@@ -24,7 +24,7 @@ from lmmcl.models.experts import roles_in
 from lmmcl.models.lmm import LMM
 from lmmcl.steps.frozen_vision import FAMILIES, can_cache, is_vision
 from lmmcl.weights.delta import digest_tensor
-from lmmcl.weights.quantized_base import all_tensors
+from lmmcl.weights.quantized_base import named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,7 +190,7 @@ def attach_features(
         log.info("features of images are not kept for %s: its family is not one of %s", lmm.name, ", ".join(FAMILIES))
         return None
     vision = {name for name, role in (roles or roles_in(lmm, model)).items() if is_vision(role)}
-    tensors = all_tensors(model)
+    tensors = named_tensors(model)
     holders = {name.rpartition(".")[0] for name in vision}
     buffers = {name for name in tensors if name not in vision and name.rpartition(".")[0] in holders}
     names = sorted(vision | buffers)
