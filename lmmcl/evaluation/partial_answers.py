@@ -18,7 +18,7 @@ from lmmcl.tasks.examples import Example
 
 NAME = "answers"
 LEAST_SECONDS = 2.0
-"""Between two writes, each of which takes milliseconds; answers that took less are not kept."""
+"""Between two writes: one takes milliseconds. Answers that took less are not kept."""
 
 log = logging.getLogger(__name__)
 
