@@ -70,7 +70,7 @@ def doctor(
 
 @ledger_app.command("pack")
 def ledger_pack(store: Store = None, cluster: ClusterFile = None, as_json: AsJson = False) -> None:
-    """Put the small files of all recorded steps into one file for each checkpoint; a run does so at its end."""
+    """Put the small files of all recorded steps into one file for each checkpoint; a run of 50 trials or more does so itself."""
     from lmmcl.ledger.packs.packing import pack
 
     ledger = open_ledger(store, load_cluster(cluster))

@@ -14,7 +14,7 @@ from rich.text import Text
 from lmmcl.config.cluster import ClaimSettings
 from lmmcl.config.search_settings import Stopped
 from lmmcl.config.sweep import Sweep
-from lmmcl.inspection.live_view import StepNames, TrialLine, Work, live_view, stage_name
+from lmmcl.inspection.live_view import StepNames, TrialLine, Work, live_view, stage_name, stage_steps
 from lmmcl.inspection.remaining_time import rough
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
@@ -25,7 +25,6 @@ from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import SearchState, search_states
 from lmmcl.steps import Step
-from lmmcl.steps.trial import Stage
 
 MEASURED = 100
 """With more trials than this, their measures are left to the report: each asks for many records to be read."""
@@ -123,7 +122,7 @@ def _status(
     if len(trials) <= MEASURED:
         trials = [_measured(trial, walk, measures) for trial, (walk, _) in zip(trials, walks, strict=True)]
     working = _working([walk for walk, _ in walks], active)
-    left = _seconds_left(steps, taken, max(len(working), sum(trial.running for trial in trials)))
+    left = _seconds_left(steps, taken, len(working) or sum(trial.running for trial in trials))
     done = len(recorded & steps.keys())
     return SweepStatus(sweep.name, len(steps), done, trials, left, search_states(sweep, ledger), working)
 
@@ -178,7 +177,7 @@ def _trial(walk: TrialProgress, recorded: set[str], now: set[str], failed: Failu
             break
         done += 1
     following = walk.stages[done] if done < len(walk.stages) else None
-    running = following is not None and bool(_keys(following) & now)
+    running = following is not None and any(step.key in now for step in stage_steps(following))
     return TrialStatus(
         name=trial.name,
         key=trial.key,
@@ -189,12 +188,6 @@ def _trial(walk: TrialProgress, recorded: set[str], now: set[str], failed: Failu
         failed=failed.why if failed and following is not None and not running else None,
         stopped=walk.stopped.to_dict() if walk.stopped else None,
     )
-
-
-def _keys(stage: Stage) -> set[str]:
-    parents = {parent.key for parent in stage.checkpoint.parents}
-    inside = {moment.checkpoint.key for moment in stage.moments}
-    return parents | inside | {stage.checkpoint.key} | {step.key for step in (*stage.asked, *stage.examined)}
 
 
 def status_view(status: SweepStatus, most: int | None = None, more: str = "") -> Group:

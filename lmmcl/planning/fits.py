@@ -58,7 +58,7 @@ def smallest_place(step: Finetune, gpus: int = NODE_GPUS, gb: float = NODE_GB) -
 
 
 def refuse(reasons: Sequence[str]) -> None:
-    """Raises UserError with what was `found` not to fit, if anything; of much, the first of it."""
+    """Raises UserError with the `reasons` why steps do not fit, if there are any; of many, the first."""
     more = [f"{len(reasons) - TOLD} more (`lmmcl plan --json` has all)"] if len(reasons) > TOLD else []
     if reasons:
         listed = [*reasons[:TOLD], *more]
@@ -120,7 +120,11 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
 def _protection(step: Finetune) -> tuple[str, ...]:
     """What of a mitigation decides it: settings may decide what it holds (LwF with `top_k` runs no head)."""
     own = step.mitigation
-    return (own.name, str(own.copies), str(own.runs_head), str(own.compares_logits)) if own else ("",)
+    return (
+        (own.name, str(own.copies), str(own.runs_head), str(own.compares_logits), str(own.rows_in_pass))
+        if own
+        else ("",)
+    )
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
-from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix
+from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix, resample_together
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
 from lmmcl.ledger.provenance import PACKAGES
@@ -23,6 +23,7 @@ from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.tables.generation_budget import budget_of
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -33,6 +34,8 @@ from lmmcl.terminal import escape_controls
 from lmmcl.version import git, source_commit
 
 T = TypeVar("T")
+AT_ONCE = 8
+"""Trials whose draws are made together."""
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
@@ -66,10 +69,15 @@ def collect_results(
     wanted = context.steps()
     read.prefetch(wanted.values())
     walks = context.progress
-    trials = [
-        trial_result(trial, read, walks, error=failures.get(trial.key), last_only=last_only, shown_only=shown_only)
-        for trial in sweep.trials
-    ]
+    trials: list[TrialResult] = []
+    for start in range(0, len(sweep.trials), AT_ONCE):
+        asked = [walks.of(trial) for trial in sweep.trials[start : start + AT_ONCE]]
+        scored = [(walk, score_matrix(walk.trial, read, walk.stages)) for walk in asked]
+        resample_together([matrix for _, matrix in scored])
+        while scored:  # the draws of a trial are large, and not needed after it
+            walk, matrix = scored.pop(0)
+            error = failures.get(walk.trial.key)
+            trials.append(_result(walk, matrix, read, error, last_only=last_only, shown_only=shown_only))
     recorded, notes = read.recorded(wanted.values())
     return SweepResults(
         name=sweep.name,
@@ -117,7 +125,13 @@ def trial_result(
     read = ledger if isinstance(ledger, Reading) else Reading(ledger, SingleReads(ledger))
     walk = (walks or SweepProgress(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
-    last = matrix.stages[-1:]
+    return _result(walk, matrix, read, error, last_only=last_only, shown_only=shown_only)
+
+
+def _result(
+    walk: TrialProgress, matrix: ScoreMatrix, read: Reading, error: str | None, *, last_only: bool, shown_only: bool
+) -> TrialResult:
+    trial, last = walk.trial, matrix.stages[-1:]
     names = MEASURES if shown_only else None
     intervals = matrix.all_intervals(last if last_only else matrix.stages, names=names)
     stages = [_stage_result(walk, number, matrix, read, intervals.get(number)) for number in matrix.stages]
@@ -249,7 +263,8 @@ def _at_moments(
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
     record = read.find(trained) if trained else None
-    return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    costs = {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    return costs | (budget_of(record.fields) if record else {})
 
 
 def provenance() -> dict[str, Any]:

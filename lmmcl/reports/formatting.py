@@ -113,3 +113,9 @@ def escape_markdown(text: str) -> str:
     """Text that Markdown and the HTML within it show as it is; a cell is one line."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", text)
+
+
+def short_number(number: float) -> float:
+    """A number with few digits for a file, but as many as it takes to be rounded to a tenth as the number itself is."""
+    tenth = round(number, 1)
+    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)

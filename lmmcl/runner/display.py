@@ -92,10 +92,10 @@ class Display:
             if self._names is not None:
                 self._names.add(trial)
 
-    def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
-        """A stage of `trial` has all its scores."""
+    def stage_done(self, trial: Trial, report: Mapping[str, Any], *, computed: bool = True) -> None:
+        """A stage of `trial` has all its scores; one that was recorded before this run says nothing of how long others take."""
         self._reports[trial.key] = dict(report)
-        if report["stage"]:
+        if report["stage"] and computed:
             self._pace.completed(self._clock())
         else:
             self._pace.restart(self._clock())

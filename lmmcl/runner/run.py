@@ -12,6 +12,7 @@ from rich.console import Console
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.overlaps import check_overlaps
 from lmmcl.errors import UserError
+from lmmcl.inspection.live_view import stage_steps
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.provenance import computed_by
 from lmmcl.planning.fits import find_infeasible, refuse
@@ -93,7 +94,8 @@ class ProgressReporter:
     def stage_done(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A stage of `trial` has all its scores."""
         self.runs.add(computed_by())  # what this run is called on Ray is known as long as Ray is there
-        self._display.stage_done(trial, report)
+        computed = any(step.key not in self.before for step in stage_steps(trial.stages[report["stage"]]))
+        self._display.stage_done(trial, report, computed=computed)
         self._track(trial)
 
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:

@@ -221,7 +221,10 @@ class Trial:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
             ProbeStep(
-                checkpoint, probe, probe.benchmarks(self.held_out, drawn=self.model.knows_drawings), self.evaluation
+                checkpoint,
+                probe,
+                probe.benchmarks(self.held_out, drawn=self.model.knows_drawings, taught=self.benchmarks),
+                self.evaluation,
             )
             for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))

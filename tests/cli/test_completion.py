@@ -105,10 +105,14 @@ def test_bash_completes_checkpoints_and_benchmarks(place: tuple[Path, Sweep]) ->
     assert set(completed(folder, "samples", "small.yaml", "-b", "")) == known
 
 
+@pytest.mark.bench
 @needs_bash
-def test_an_answer_costs_little_and_opens_no_heavy_library(place: tuple[Path, Sweep]) -> None:
+def test_an_answer_costs_little(place: tuple[Path, Sweep]) -> None:
     folder, _ = place
     assert min(_seconds(folder) for _ in range(3)) < 0.5, "0.2 s of a processor, and room for a slow one"
+
+
+def test_an_answer_opens_no_heavy_library() -> None:
     heavy = "{'torch', 'ray', 'pydantic', 'numpy', 'fsspec', 'transformers'}"
     code = f"import sys, lmmcl.cli; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

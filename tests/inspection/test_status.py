@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from made import SWEEP, write_sweep
 from rich.console import Console
 from synthetic_ledger import fill, finished_sweep, forget
 
 from lmmcl.config.cluster import ClaimSettings
-from lmmcl.config.sweep import Sweep
+from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.inspection.status import headline, status_view, sweep_status
 from lmmcl.inspection.watching import watch
 from lmmcl.ledger import Ledger, leases
@@ -101,7 +104,11 @@ def test_a_watching_log_says_within_half_a_minute_what_is_done_though_nothing_ch
     with Leases(ledger.files, ClaimSettings()).held([stage.checkpoint.key]):
         watch(sweep, ledger, console, sleep=sleep, now=lambda: now[0])
     lines = console.file.getvalue().splitlines()
-    assert len(lines) == 4 and all("clock: working (for 0:0" in line for line in lines[:3]) and "45 of 45" in lines[3]
+    assert (
+        len(lines) == 4
+        and all(re.search(r"clock: working \(for \d+:\d\d", line) for line in lines[:3])
+        and "45 of 45" in lines[3]
+    )
 
 
 def test_status_tells_what_a_worker_does_and_since_when_from_its_lease(
@@ -131,3 +138,24 @@ def test_a_status_is_as_wide_as_the_terminal(sweep: Sweep, ledger: Ledger, width
     lines = console.file.getvalue().splitlines()
     assert all(len(line) <= width for line in lines)
     assert all(told in "".join(lines) for told in ("●●○", "learning", "held-out", "next:", "done", "left"))
+
+
+MERGED = SWEEP.replace(
+    "recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]",
+    "recipe: [sa_proj], mitigation: [[wise_ft, grafting], {wise_ft: {alpha: 0.2}}, {wise_ft: {alpha: 0.4}}, {wise_ft: {alpha: 0.6}}]",
+)
+
+
+def test_trials_that_wait_for_one_step_do_not_divide_the_time_left_and_all_run(tmp_path: Path) -> None:
+    sweep, ledger = load_sweep(write_sweep(tmp_path, MERGED)), Ledger(str(tmp_path / "store"))
+    fill(sweep, tmp_path / "store", questions=4)
+    for trial in sweep.trials:
+        forget(ledger, trial.stages[1])
+    tuned = sweep.trials[0].stages[1].tuned
+    assert tuned is not None and all(tuned.key in trial.steps() for trial in sweep.trials)
+    shutil.rmtree(ledger.files.at(tuned.path))
+    idle = sweep_status(sweep, ledger).seconds_left
+    with Leases(ledger.files, ClaimSettings()).held([tuned.key]):
+        status = sweep_status(sweep, ledger)
+    assert len(status.working) == 1 and idle and status.seconds_left == idle
+    assert [trial.running for trial in status.trials] == [True] * 4, "two merges in a row start from the same fine-tune"

@@ -14,7 +14,7 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.step_details import step_facts, step_table
 from lmmcl.ledger import Ledger
 from lmmcl.reports.failures import keep_failure
-from lmmcl.steps import ProbeStep, Snapshot
+from lmmcl.steps import Merge, ProbeStep, Snapshot
 from lmmcl.tracking.extras import resolved
 
 
@@ -142,6 +142,24 @@ def test_a_fine_tune_under_a_merge_is_wanted_by_every_trial_that_merges_it(tmp_p
     assert first.name in text and "lmmcl run" in text and "changed since" not in text
     alone = step_facts(ledger, first.stages[2].checkpoint.key)["wanted_by"]
     assert [(each["trial"], each["stage"]) for each in alone] == [(first.name, 2)]
+
+
+@pytest.mark.parametrize(("rule", "recipe"), [("ties", "sa_proj"), ("mr_lora", "{name: low, adapter: {rank: 8}}")])
+def test_what_a_merge_combines_or_chooses_among_is_shown(tmp_path: Path, rule: str, recipe: str) -> None:
+    grid = f"recipe: [{recipe}], mitigation: [{rule}], learning_rate: [1.0e-3]"
+    text = SWEEP.replace("recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]", grid)
+    sweep, ledger = load_sweep(write_sweep(tmp_path, text)), Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    merge = sweep.trials[0].stages[2].checkpoint
+    assert isinstance(merge, Merge)
+    facts = step_facts(ledger, merge.key)
+    first, second = merge.finetunes
+    assert facts["merges"] == [first.path, second.path]
+    assert facts["router"] == (merge.router.path if merge.router else None)
+    assert [step["key"] for step in facts["chain"]] == [second.key, merge.anchor.key], "not by way of a router"
+    named = f"{first.path.rsplit('/', 1)[1]}, {second.path.rsplit('/', 1)[1]}"
+    line = next(line for line in shown(ledger, merge.key).splitlines() if line.startswith(("merges", "experts")))
+    assert line.startswith("experts" if merge.router else "merges") and named[:80] in line
 
 
 def test_a_sweep_that_an_earlier_version_wrote_down_tells_what_it_holds(sweep: Sweep, tmp_path: Path) -> None:

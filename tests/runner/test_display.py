@@ -110,3 +110,15 @@ def test_the_end_of_a_log_that_failed_several_trials_is_told_once() -> None:
     text = shown(terminal=False, story=story)
     assert text.count("Killed") == 1
     assert "failed: llm · s1: its process died (see above)" in text
+
+
+def test_stages_that_were_recorded_before_say_nothing_of_the_time_left() -> None:
+    trials, now = [made_trial(seed=seed) for seed in (0, 1)], [0.0]
+    console = Console(file=io.StringIO(), force_terminal=False, width=140)
+    with Display(trials, console, now=lambda: now[0]) as display:
+        for stage in (0, 1):
+            display.stage_done(trials[0], {"stage": stage}, computed=False)
+        now[0] = 300.0
+        assert "left" not in display._left(), "nothing has been computed yet"
+        display.stage_done(trials[0], {"stage": 2})
+        assert display._left() == "about 10m left", "two stages more at five minutes each"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from made import write_sweep
 from pretended import Pretence, pretence, run, told  # noqa: F401 - a fixture
 
-from lmmcl.config.cluster import ClaimSettings, Cluster
+from lmmcl.config.cluster import ClaimSettings
 from lmmcl.config.sweep import load_sweep
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Leases
@@ -35,9 +34,9 @@ def test_finished_trials_are_packed_and_failed_ones_stay_single_files(tmp_path: 
     assert run(sweep).exit_code == 1
     ledger = Ledger(str(tmp_path / "store"))
     finished = [trial for trial in load_sweep(sweep).trials if trial.recipe.name == "sa_proj"]
-    for step in finished[0].steps().values():
+    for step in (step for trial in finished for step in trial.steps().values()):
         assert ledger.has(step) and not ledger.files.exists(f"{step.path}/{RECORD}")
-    assert single(tmp_path) and all("gate_up" in name or "0-base" not in name for name in single(tmp_path))
+    assert single(tmp_path), "the trials that failed are not packed"
     before = told("report", sweep)["trials"]
     pretence.breaks = lambda step: None
     assert run(sweep).exit_code == 0
@@ -79,14 +78,3 @@ def test_what_cannot_be_packed_fails_no_run(
             assert run(sweep).exit_code == 0
     assert single(tmp_path) and not (tmp_path / "store" / "packs").exists()
     monkeypatch.undo()
-
-
-@pytest.mark.parametrize(
-    ("setting", "trials", "packed"), [(None, 49, False), (None, 50, True), (True, 1, True), (False, 99, False)]
-)
-def test_small_sweeps_keep_files_that_any_editor_reads(
-    setting: bool | None, trials: int, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack_finished, "MANY", 50)
-    context: Any = SimpleNamespace(sweep=SimpleNamespace(trials=range(trials)))
-    assert pack_finished.packs(Cluster(pack=setting), context) is packed

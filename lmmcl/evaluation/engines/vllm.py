@@ -22,8 +22,9 @@ from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
-from lmmcl.evaluation.generate import known_answers, stop_tokens
+from lmmcl.evaluation.generate import known_answers
 from lmmcl.ledger import Ledger
+from lmmcl.models.generation.decoding import stop_tokens
 from lmmcl.models.inputs.shown_images import shown_images
 from lmmcl.models.processing.answers import answer_text
 from lmmcl.models.processing.encode import prompt_ids

@@ -19,6 +19,7 @@ FOLDER = "packs"
 SUFFIX = ".zip"
 BEGINNING = 2**18
 """Bytes that are read of a pack for its records; one with more of them is read whole."""
+_RECORD = f"/{RECORD}"
 MOST_OPEN = 8
 """Packs of a local store that are kept in memory."""
 
@@ -42,17 +43,19 @@ class Pack:
     content: bytes
     whole: bool
     members: dict[str, Member] = field(init=False)
+    _paths: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.members = members(self.content, whole=self.whole)
+        self._paths = [name.removesuffix(_RECORD) for name in self.members if name.endswith(_RECORD)]
 
     def has_all_records(self) -> bool:
         """Whether what was read reaches behind the last record: other files follow the records."""
-        return self.whole or not all(name.endswith(f"/{RECORD}") for name in self.members)
+        return self.whole or len(self._paths) < len(self.members)
 
     def paths(self) -> list[str]:
         """The folders of the steps that are recorded in the pack."""
-        return [name.removesuffix(f"/{RECORD}") for name in self.members if name.endswith(f"/{RECORD}")]
+        return list(self._paths)
 
     def has(self, name: str) -> bool:
         """Whether the file is in what was read, with all its bytes."""

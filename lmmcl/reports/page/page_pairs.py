@@ -78,16 +78,10 @@ def _row(row: Difference) -> list[Any]:
     return [
         row.name,
         formatting.label(row.name),
-        *(short_number(number) for number in numbers),
+        *(formatting.short_number(number) for number in numbers),
         *words,
         row.significant,
     ]
-
-
-def short_number(number: float) -> float:
-    """Few digits, rounded to a tenth as the number itself is."""
-    tenth = round(number, 1)
-    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)
 
 
 def _turned(comparison: Comparison) -> Comparison:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.reports.formatting import first_line
 from lmmcl.runner.execute import load_libraries
 from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
 from lmmcl.runner.ray_backend.start import ray_address, ray_cluster, tune_storage
@@ -70,6 +72,11 @@ def _examine(rows: Sequence[RowsToCheck], cluster: Cluster) -> tuple[list[str], 
         )
     except RayTaskError as error:
         raise root_of(error) from error
+    except RayError as error:  # the process died: checking again in this one might end it too
+        raise UserError(
+            f"the process that checks the rows of the data died: {first_line(str(error))}. `lmmcl data check FILE` checks one "
+            "file at a time"
+        ) from error
     return result
 
 

@@ -29,25 +29,31 @@ def pack_finished(context: RunContext, view: RecordView) -> bool:
     What cannot be packed stays single files, which is logged: it costs nothing that was computed. While another run computes in the
     same store nothing is packed; that run, a later one or `lmmcl ledger pack` does.
     """
-    seen = context.reading(view.find)
-    steps = seen.steps()
-    view.prefetch(steps.values())
-    if all(view.is_packed(step) for step in steps.values()):
+    checkpoints = _to_pack(context, view)
+    if not checkpoints:
         return False
-    finished = [trial for trial in context.sweep.trials if is_finished(trial, view, seen.progress)]
-    single = {pack_of(step.path) for step in steps.values() if not view.is_packed(step)}
-    wanted = {step.path: step for trial in finished for step in seen.of(trial).steps().values()}
-    checkpoints = [
-        path for path, step in wanted.items() if isinstance(step, CheckpointStep) and pack_of(path) in single
-    ]
     try:
         done = pack(context.ledger, checkpoints)
     except Busy as error:
         log.info("records stay single files for now: %s", error)
+        return False
     except (UserError, OSError) as error:
         log.warning("the records of finished trials were not packed and stay single files: %s", error)
     else:
         for path, why in done.left.items():
             log.warning("%s was not packed: %s", path, why)
         return done.packs > 0
-    return True
+    return True  # what was packed before the fault
+
+
+def _to_pack(context: RunContext, view: RecordView) -> list[str]:
+    """Paths of the checkpoints of finished trials that have a step (their own, of their scores or probes) in single files."""
+    seen = context.reading(view.find)
+    steps = seen.steps()
+    view.prefetch(steps.values())
+    single = {pack_of(step.path) for step in steps.values() if not view.is_packed(step)}
+    if not single:
+        return []
+    finished = [trial for trial in context.sweep.trials if is_finished(trial, view, seen.progress)]
+    wanted = {step.path: step for trial in finished for step in seen.of(trial).steps().values()}
+    return [path for path, step in wanted.items() if isinstance(step, CheckpointStep) and pack_of(path) in single]

@@ -16,6 +16,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables.bound_table import bounds_table
+from lmmcl.reports.tables.generation_budget import generation_table
 from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.order_spread import orders_table
 from lmmcl.reports.tables.pairs import pairs_table
@@ -27,13 +28,15 @@ from lmmcl.tracking.extras import write_answers
 
 
 def write_report(results: SweepResults, folder: Path, extras: PageExtras | None = None) -> list[Path]:
-    """The page (with a folder beside it where it is large) and the picture of the trade-off."""
+    """The page (with a folder beside it where it is large), the picture of the trade-off, and that of KL where it was measured."""
     from lmmcl.reports.page.page import write_page
+    from lmmcl.reports.pictures.divergence_plot import FILE, write_divergence
     from lmmcl.reports.plots import write_scatter
 
     files, picture = write_page(results, folder / "index.html", extras), folder / "tradeoff.png"
     write_scatter(results, picture)
-    return [*files, picture]
+    law = write_divergence(results, folder / FILE)
+    return [*files, picture, *([law] if law else [])]
 
 
 def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
@@ -54,6 +57,7 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         pairs_table(results),
         orders_table(results),
         bounds_table(results),
+        generation_table(results),
     ):
         if table is not None:
             console.print(table, soft_wrap=soft)

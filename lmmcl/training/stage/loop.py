@@ -28,6 +28,7 @@ from lmmcl.training.distributed.strategies import (
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
 from lmmcl.training.job import Job
+from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.recovery.start_state import start_state
@@ -96,9 +97,9 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     modes, padding = describe_modes(trainable_model.model), trainer.padding_share()
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
+    findings = _findings(job, trainer)
     fields = _write_results(job, workers, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
-    findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -170,6 +171,14 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
         with torch.no_grad():
             job.step.mitigation.end(trainer.mitigation_state, trainer.taught)
     return strategy
+
+
+def _findings(job: Job, trainer: StageTrainer) -> dict[str, Any]:
+    """What the mitigation has for the record."""
+    if not job.step.mitigation:
+        return {}
+    settle_counts(trainer)
+    return job.step.mitigation.findings(trainer.mitigation_state)
 
 
 def _write_results(

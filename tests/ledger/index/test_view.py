@@ -128,6 +128,12 @@ def test_a_damaged_index_is_said_and_the_records_are_read(tmp_path: Path, caplog
     assert not file.exists() and check_store(ledger).damages == []
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"no line ends here", b"a line\nand no more"])
+def test_what_is_not_an_index_is_refused_as_damaged(content: bytes) -> None:
+    with pytest.raises(ValueError, match="checksum mismatch"):
+        decode_segment(content)
+
+
 def test_an_object_store_is_looked_at_in_few_requests_once_there_is_an_index(counted: Ledger, tmp_path: Path) -> None:
     sweep = load_sweep(tmp_path / "small.yaml")
     records = len(sweep.steps)

@@ -2,7 +2,7 @@
 
 const RIGHT = 0.5; // a score from which an answer counts as right: metrics may give a part of a point
 const A_PAGE = 10;
-const browsing = { block: null, trials: new Set(), kept: [], page: 0, wanted: null };
+const browsing = { block: null, trials: new Set(), kept: [], page: 0 };
 
 // Blocks and pictures lie in the page itself, or in a folder beside it, whose scripts call this.
 const waiting = new Map();
@@ -204,7 +204,10 @@ function fillFilters() {
 }
 
 function drawAnswers() {
-  withBlock(Number(by("answers-benchmark").value), (block) => {
+  const chosen = by("answers-benchmark").value;
+  by("answers-note").textContent = "";
+  withBlock(Number(chosen), (block) => {
+    if (by("answers-benchmark").value !== chosen) return; // another benchmark was chosen while this one was loading
     browsing.block = block;
     fillFilters();
     drawFlipCounts();

@@ -13,7 +13,7 @@ const colourAxis = data.axes[axisIndex[data.colour]],
 const LEARNING = data.measures.indexOf("learning"),
   HELD_OUT = data.measures.indexOf("held_out_forgetting");
 const off = data.axes.map(() => new Set()); // for each axis, the values that are filtered out
-const state = { trial: 0, value: "held_out_forgetting", sort: null, down: true, compared: [], brushed: null };
+const state = { trial: 0, value: "held_out_forgetting", sort: null, down: true, compared: [] };
 const MANY = 60; // trials above which charts show intervals of chosen trials alone, and are drawn one after the other
 
 const make = (tag, text, attributes = {}) => {
