@@ -77,12 +77,12 @@ class SweepProgress:
         scores, measures = self._scores.setdefault(trial.key, {}), self._measures.setdefault(trial.key, [])
         targets, held_out = trial.targets, tuple(b.name for b in trial.held_out)
         for stage in trial.stages[len(measures) :]:
-            records = [self._find(step) for step in stage.evaluations]
-            if any(record is None for record in records):
+            records = {step.benchmark.name: self._find(step) for step in stage.evaluations}
+            if any(record is None for record in records.values()):
                 break
-            for record in records:
+            for name, record in records.items():
                 assert record is not None
-                scores[stage.number, record["label"]] = 100.0 * float(np.asarray(record["sample_scores"], float).mean())
+                scores[stage.number, name] = 100.0 * float(np.asarray(record["sample_scores"], float).mean())
             measured = all_measures(Run(targets, held_out, scores), stage.number)
             measures.append({name: float(value) for name, value in measured.items()})
         return measures
