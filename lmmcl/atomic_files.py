@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,10 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put `text` (UTF-8) in the place of `path` at once."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name of bytes that are not UTF-8
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Put `text` (UTF-8), or its parts as they are made, in the place of `path` at once."""
+    parts = [text] if isinstance(text, str) else text
+    with (
+        replacing(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,  # a name of bytes that are not UTF-8
+    ):
+        file.writelines(parts)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -47,11 +48,16 @@ class Run:
 
     def own_stages(self, t: int) -> dict[str, int]:
         """The skills learnt up to stage t, each with the latest stage that taught it."""
-        return {name: stage for stage, taught in enumerate(self.order[:t], start=1) for name in together(taught)}
+        return _own_stages(self.order, t)
 
     def earlier(self, t: int) -> dict[str, int]:
         """As own_stages, without the skill that stage t itself taught."""
         return {name: stage for name, stage in self.own_stages(t).items() if stage < t}
+
+
+@lru_cache(maxsize=256)  # every measure of every trial asks
+def _own_stages(order: tuple[str | tuple[str, ...], ...], t: int) -> dict[str, int]:
+    return {name: stage for stage, taught in enumerate(order[:t], start=1) for name in together(taught)}
 
 
 def together(taught: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -176,6 +182,9 @@ def all_measures(run: Run, t: int, names: Collection[str] | None = None) -> dict
     defined: dict[str, Value] = {}
     for name, measure in MEASURES.items() if t >= 1 else ():
         if names is not None and name not in names:
+            continue
+        if EQUAL_TO.get(name) in defined:
+            defined[name] = defined[EQUAL_TO[name]]
             continue
         try:
             defined[name] = measure(run, t)

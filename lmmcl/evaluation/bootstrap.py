@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -37,38 +38,74 @@ class Resamples(dict[tuple[int, str], NDArray[np.float64]]):
     ) -> None:
         super().__init__()
         self._scores, self._checkpoints, self._samples, self._seed = scores, checkpoints, samples, seed
-        self._sums: dict[str, tuple[dict[int, int], NDArray[np.float64], float, int]] = {}
-        self._binary: dict[str, bool] = {}
+        self._sums: dict[str, _Sums] = {}
+        self._stages: dict[str, list[int]] = {}
+        for stage, name in sorted(scores):
+            self._stages.setdefault(name, []).append(stage)
 
     def is_binary(self, name: str) -> bool:
         """Whether a benchmark has nothing but right and wrong answers, at all stages."""
-        if name not in self._sums:
-            self._sums[name] = self._add_up(name)
-        return self._binary[name]
+        return self._of(name).binary
 
     def __missing__(self, cell: tuple[int, str]) -> NDArray[np.float64]:
         stage, name = cell
         if cell not in self._scores:
             raise KeyError(cell)
-        if name not in self._sums:
-            self._sums[name] = self._add_up(name)
-        columns, sums, top, questions = self._sums[name]
-        right = right_by_chance(name, self._checkpoints[stage], questions, self._samples, self._seed)
-        self[cell] = scores = (sums[:, columns[stage]] + top * right) * (100.0 / (questions + PSEUDO))
+        sums = self._of(name)
+        right = right_by_chance(name, self._checkpoints[stage], sums.questions, self._samples, self._seed)
+        scores = right * np.float64(sums.top)
+        scores += sums.by_stage[stage]
+        scores *= 100.0 / (sums.questions + PSEUDO)
+        self[cell] = scores
         return scores
 
-    def _add_up(self, name: str) -> tuple[dict[int, int], NDArray[np.float64], float, int]:
-        """Sums of the drawn scores of one benchmark at all stages, [samples, stages]; the highest score; the questions."""
-        stages = sorted(stage for stage, other in self._scores if other == name)
-        rows = np.stack([self._scores[stage, name] for stage in stages], axis=1)
-        questions, top = len(rows), max(1.0, float(rows.max()))
-        places = {stage: column for column, stage in enumerate(stages)}
-        is_whole = bool((rows == np.rint(rows)).all())
-        self._binary[name] = is_whole and top == 1.0
+    def _of(self, name: str) -> _Sums:
+        if name not in self._sums:
+            _add_up([self], name)
+        return self._sums[name]
+
+    def _rows(self, name: str) -> NDArray[np.float64]:
+        """The scores of one benchmark, [stages, questions]."""
+        return np.stack([self._scores[stage, name] for stage in self._stages[name]])
+
+    def _keep(self, name: str, sums: NDArray[np.floating], top: float, questions: int, *, binary: bool) -> None:
+        self._sums[name] = _Sums(dict(zip(self._stages[name], sums, strict=True)), top, questions, binary)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Of one benchmark: the sum of the drawn scores in each resample, (samples,) by stage; the highest score."""
+
+    by_stage: Mapping[int, NDArray[np.floating]]
+    top: float
+    questions: int
+    binary: bool
+
+
+def add_up_together(trials: Sequence[Resamples]) -> None:
+    """Make what each of `trials` would make when it is asked, in one product for all: that takes a third of the time."""
+    for name in dict.fromkeys(name for resamples in trials for name in resamples._stages):
+        _add_up([resamples for resamples in trials if name in resamples._stages], name)
+
+
+def _add_up(trials: Sequence[Resamples], name: str) -> None:
+    """Sums of the drawn scores of one benchmark; whole numbers are added in fp32, which is exact, in whatever order."""
+    groups: dict[tuple[int, int, int], list[tuple[Resamples, NDArray[np.float64], float]]] = {}
+    for resamples in trials:
+        rows = resamples._rows(name)
+        draw = questions, samples, seed = rows.shape[1], resamples._samples, resamples._seed
+        top, is_whole = max(1.0, float(rows.max())), bool((rows == np.rint(rows)).all())
         if (questions + PSEUDO) * top < EXACT and is_whole:
-            counts = _counts_as(name, questions, self._samples, self._seed, "float32")
-            return places, (counts @ rows.astype(np.float32)).astype(np.float64), top, questions
-        return places, _counts_as(name, questions, self._samples, self._seed, "float64") @ rows, top, questions
+            groups.setdefault(draw, []).append((resamples, rows, top))
+        else:
+            sums = _counts_as(name, questions, samples, seed, "float64") @ np.ascontiguousarray(rows.T)
+            resamples._keep(name, np.ascontiguousarray(sums.T), top, questions, binary=is_whole and top == 1.0)
+    for (questions, samples, seed), members in groups.items():
+        every = np.concatenate([rows for _, rows, _ in members]).astype(np.float32)
+        sums, start = every @ _counts_as(name, questions, samples, seed, "float32").T, 0
+        for resamples, rows, top in members:
+            resamples._keep(name, sums[start : start + len(rows)], top, questions, binary=top == 1.0)
+            start += len(rows)
 
 
 @lru_cache(maxsize=32)  # every trial of a sweep asks the same benchmarks, so all of them share a draw
@@ -105,7 +142,8 @@ def right_by_chance(name: str, checkpoint: str, questions: int, samples: int, se
     What `Generator.binomial(added, 0.5)` gives, from the same random numbers: each is compared with the thresholds of its own
     number of pseudo-questions, which are the same for all checkpoints.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(checkpoint.encode())])
+    words = np.array([seed, zlib.crc32(name.encode()), zlib.crc32(checkpoint.encode())], dtype=np.uint32)
+    rng = np.random.default_rng(words)  # as from a list, in less time
     places, thresholds = _thresholds_of_draw(name, questions, samples, seed)
     right = np.zeros(samples, dtype=np.int64)
     right[places] = (rng.random(len(places)) > thresholds).view(np.uint8).sum(axis=0, dtype=np.uint8)

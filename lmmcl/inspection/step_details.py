@@ -6,7 +6,7 @@ import datetime
 import difflib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,35 @@ from rich.table import Table
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.stored_lineage import identity_of, merged_paths, routes
+from lmmcl.inspection.stored_scores import comparable_scores, stored_scores
 from lmmcl.inspection.stored_trials import StoredTrial, find_checkpoint, find_stored_trial, stored_sweeps, unfinished
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.record import KINDS
 from lmmcl.methods.recipes.recipe import KINDS as ADAPTERS
-from lmmcl.registry import members
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
+from lmmcl.reports.tables.generation_budget import budget_of
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     """A recorded step by its key (or a beginning of it) or, for a checkpoint, by its label or folder name, or by the name
     of a trial (or a part of it) whose last checkpoint it is.
 
-    `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model, `commands`
-    continue from it; `reproduce` is null where no sweep of the store is known to want it; `failed` says why the trial that ends
-    with it failed. One that failed before is found by its key or name too: `trial`, `why` and `details`. Raises UserError.
+    `wanted_by` are the trials of the store's sweeps that need it, `chain` its parents up to the pre-trained model (of a merge by
+    way of the last that it merges), `merges` all that a merge combines or, with a `router`, chooses among. `export` is null where
+    no plain model has its weights, `reproduce` where no sweep of the store is known to want it; `failed` says why the trial that
+    ends with it failed. One that failed before is found by its key or name too: `trial`, `why` and `details`. Raises UserError.
     """
     path = _find(ledger, wanted)
     if isinstance(path, Failure):
         return asdict(path) | {"store": ledger.store}
     record = ledger.read(path)
-    assert record is not None, "found a moment ago"
+    if record is None:
+        raise UserError(
+            "its record is damaged; `lmmcl ledger check --repair` quarantines it, so that the next run computes the step again",
+            file=f"{ledger.store}/{path}",
+        )
     identity = identity_of(ledger, path)
     is_checkpoint = path.startswith("checkpoints/")
     chain = _chain(ledger, path)
@@ -48,28 +55,26 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     # A snapshot is needed by the trials that need its stage: sweeps tell the keys of fine-tunes and of what is evaluated.
     sweeps = _wanted_by(ledger, identity_of(ledger, of["path"])["finetune"] if of["kind"] == "snapshot" else of["key"])
     store = shlex.quote(ledger.store)
+    scores_before, scores = _scores(ledger, path, chain)
+    merges, router = merged_paths(ledger, path) if kind == "merge" else ([], None)
     return {
         "step": path,
         "kind": kind,
         "store": ledger.store,
         "wanted_by": sweeps,
         "chain": chain,
+        "merges": merges,
+        "router": router,
         "record": dict(record.fields),
         "identity": identity,
-        "scores": scores_of(ledger, path),
-        "scores_before": scores_of(ledger, chain[0]["path"]) if is_checkpoint and chain else {},
+        "scores": scores,
+        "scores_before": scores_before,
         "failed": asdict(failure) if (failure := find_failure(ledger, key)) else None,
         "reproduce": f"lmmcl run {shlex.join(_words(sweeps[0]))} --store {store}" if sweeps else None,
         "export": f"lmmcl export {key} --to DIR --store {store}"
         if is_checkpoint and _is_single_model(identity, ledger)
         else None,
     }
-
-
-def identity_of(ledger: Ledger, path: str) -> dict[str, Any]:
-    """What the key of the step in `path` is computed from."""
-    with ledger.opened(path, "step.json", quarantine=False) as file:
-        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _is_single_model(identity: Mapping[str, Any], ledger: Ledger) -> bool:
@@ -79,8 +84,7 @@ def _is_single_model(identity: Mapping[str, Any], ledger: Ledger) -> bool:
     kind = str(((identity.get("recipe") or {}).get("adapter") or {}).get("kind"))
     if kind in ADAPTERS and ADAPTERS[kind].adds_experts:
         return False
-    rule = members("lmmcl.methods", "MITIGATIONS").get(str((identity.get("rule") or {}).get("name")))
-    return not (rule and rule.routes)
+    return not routes(identity.get("rule"))
 
 
 def _find(ledger: Ledger, wanted: str) -> str | Failure:
@@ -118,20 +122,23 @@ def _is_key(wanted: str) -> bool:
 
 
 def _chain(ledger: Ledger, path: str) -> list[dict[str, Any]]:
-    """The parents, nearest first, up to the pre-trained model; of a merge that of what it merges, of a probe what it looks into."""
+    """The parents, nearest first, up to the pre-trained model; of a merge the last of what it merges, of a probe what it looks
+    into."""
     chain = []
     record = ledger.read(path)
     while record is not None and record["parents"]:
-        path = record["parents"][-1 if record["kind"] == "merge" else 0]
+        path = merged_paths(ledger, path)[0][-1] if record["kind"] == "merge" else record["parents"][0]
         record = ledger.read(path)
         chain.append({"path": path, "key": path.rsplit("-", 1)[1], "kind": record["kind"] if record else None})
     return chain
 
 
-def scores_of(ledger: Ledger, path: str) -> dict[str, float]:
-    """What the checkpoint in `path` scored, in points by benchmark."""
-    asked = ledger.paths(f"scores/{path.removeprefix('checkpoints/')}") if path.startswith("checkpoints/") else []
-    return {record["label"]: record["score"] for step_path in asked if (record := ledger.read(step_path)) is not None}
+def _scores(ledger: Ledger, path: str, chain: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """What the checkpoint before that in `path` scored, and what this one did, in points by benchmark: asked alike."""
+    if not path.startswith("checkpoints/"):
+        return [{}, {}]
+    rows = [stored_scores(ledger, chain[0]["path"]) if chain else [], stored_scores(ledger, path)]
+    return [{name: score.score for name, score in row.items()} for row in comparable_scores(rows)]
 
 
 def _wanted_by(ledger: Ledger, key: str) -> list[dict[str, Any]]:
@@ -170,9 +177,10 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted = [f"{place['sweep']}: {place['trial']}, stage {place['stage']}" for place in facts["wanted_by"]]
     more = [f"and {formatting.plural(len(wanted) - 3, 'more trial')}"] if len(wanted) > 3 else []
     lines = [
-        ("what", f"{facts['kind']} {record['label']}"),
+        ("what", f"{facts['kind']} {record.get('label', '')}".rstrip()),
         ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),
         ("from", " ← ".join(step["path"].rsplit("/", 1)[1] for step in facts["chain"]) or "nothing before it"),
+        _merged(facts),
         ("where", f"{facts['store']}/{facts['step']}"),
         ("result", _result(record)),
         ("took", _took(record)),
@@ -182,6 +190,14 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("export", facts["export"] or ""),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _merged(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """The fine-tunes of a merge of several, the earliest first; of experts also what chooses among them."""
+    merged = [path.rsplit("/", 1)[1] for path in facts["merges"]]
+    if router := facts["router"]:
+        return "experts", f"{', '.join(merged)}; {router.rsplit('/', 1)[1]} chooses among them"
+    return "merges", ", ".join(merged) if len(merged) > 1 else ""
 
 
 def _result(record: Mapping[str, Any]) -> str:
@@ -207,6 +223,8 @@ def _took(record: Mapping[str, Any]) -> str:
         parts.append(f"until {when:%Y-%m-%d %H:%M} UTC")
     if record.get("updates"):
         parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
+    if budget := budget_of(record):
+        parts.append(f"{budget['samples']:,.0f} answers of {budget['generated_tokens']:,.0f} tokens generated")
     if record.get("peak_memory_bytes"):
         parts.append(f"peak memory {formatting.size(record['peak_memory_bytes'])}")
     if record.get("padding_share") is not None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
-from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix
+from lmmcl.errors import UserError
+from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix, resample_together
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
 from lmmcl.ledger.provenance import PACKAGES
@@ -23,6 +24,7 @@ from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.tables.generation_budget import budget_of
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -33,6 +35,8 @@ from lmmcl.terminal import escape_controls
 from lmmcl.version import git, source_commit
 
 T = TypeVar("T")
+AT_ONCE = 8
+"""Trials whose draws are made together."""
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
@@ -66,10 +70,15 @@ def collect_results(
     wanted = context.steps()
     read.prefetch(wanted.values())
     walks = context.progress
-    trials = [
-        trial_result(trial, read, walks, error=failures.get(trial.key), last_only=last_only, shown_only=shown_only)
-        for trial in sweep.trials
-    ]
+    trials: list[TrialResult] = []
+    for start in range(0, len(sweep.trials), AT_ONCE):
+        asked = [walks.of(trial) for trial in sweep.trials[start : start + AT_ONCE]]
+        scored = [(walk, score_matrix(walk.trial, read, walk.stages)) for walk in asked]
+        resample_together([matrix for _, matrix in scored])
+        while scored:  # the draws of a trial are large, and not needed after it
+            walk, matrix = scored.pop(0)
+            error = failures.get(walk.trial.key)
+            trials.append(_result(walk, matrix, read, error, last_only=last_only, shown_only=shown_only))
     recorded, notes = read.recorded(wanted.values())
     return SweepResults(
         name=sweep.name,
@@ -93,11 +102,18 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
     """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
     matrix = ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
     for stage in trial.stages if stages is None else stages:
-        records = [ledger.find(step) for step in stage.evaluations]
-        present = [record for record in records if record is not None]
-        if len(present) < len(records):
+        scores = {
+            step.benchmark.name: record["sample_scores"]
+            for step in stage.evaluations
+            if (record := ledger.find(step)) is not None
+        }
+        if len(scores) < len(stage.evaluations):
             break
-        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in present}, stage.checkpoint.key)
+        try:
+            matrix.add(stage.number, scores, stage.checkpoint.key)
+        except ValueError as error:  # such as another number of questions than before
+            why = f"{error}; delete the record of that evaluation ({stage.checkpoint.path}) to have it computed again"
+            raise UserError(why, place=trial.name) from error
     return matrix
 
 
@@ -117,7 +133,13 @@ def trial_result(
     read = ledger if isinstance(ledger, Reading) else Reading(ledger, SingleReads(ledger))
     walk = (walks or SweepProgress(read.find)).of(trial)
     matrix = score_matrix(trial, read, walk.stages)
-    last = matrix.stages[-1:]
+    return _result(walk, matrix, read, error, last_only=last_only, shown_only=shown_only)
+
+
+def _result(
+    walk: TrialProgress, matrix: ScoreMatrix, read: Reading, error: str | None, *, last_only: bool, shown_only: bool
+) -> TrialResult:
+    trial, last = walk.trial, matrix.stages[-1:]
     names = MEASURES if shown_only else None
     intervals = matrix.all_intervals(last if last_only else matrix.stages, names=names)
     stages = [_stage_result(walk, number, matrix, read, intervals.get(number)) for number in matrix.stages]
@@ -195,9 +217,10 @@ def _moment_scores(walk: TrialProgress, number: int, read: Reading) -> dict[int,
         return {}
     answered = {}
     for update, steps in sorted(_at_moments(walk, number, read, lambda at: at.evaluations).items()):
-        records = [record for step in steps if (record := read.find(step)) is not None]
-        if steps and len(records) == len(steps):
-            scores = {record["label"]: record["sample_scores"] for record in records}
+        scores = {
+            step.benchmark.name: record["sample_scores"] for step in steps if (record := read.find(step)) is not None
+        }
+        if steps and len(scores) == len(steps):
             answered[update] = MomentScores(steps[0].checkpoint.key, scores)
     return answered
 
@@ -249,7 +272,8 @@ def _at_moments(
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
     record = read.find(trained) if trained else None
-    return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    costs = {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    return costs | (budget_of(record.fields) if record else {})
 
 
 def provenance() -> dict[str, Any]:

@@ -8,12 +8,12 @@ them; a benchmark that does not say so of both sides is in no cell. A taught ski
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lmmcl.evaluation.matrix import ScoreMatrix
-from lmmcl.reports.results import Cell, StageResult, TrialResult
+from lmmcl.reports.results import Cell, Interval, StageResult, TrialResult
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.skills import Benchmark
 
@@ -52,15 +52,26 @@ def measure_cells(trial: Trial, number: int, matrix: ScoreMatrix) -> tuple[Cell,
     if not number or not places:
         return ()
     places = dict.fromkeys((benchmark.name for skill in taught for benchmark in skill.benchmarks), GRID[0]) | places
-    return tuple(_cell(place, [name for name in places if places[name] == place], number, matrix) for place in GRID)
+    known = [name for name in places if matrix.has(number, name) and matrix.has(0, name)]
+    by_place = {place: [name for name in known if places[name] == place] for place in GRID}
+    intervals = _intervals([asked for asked in by_place.values() if asked], number, matrix)
+    return tuple(_cell(place, asked, number, matrix, intervals) for place, asked in by_place.items())
 
 
-def _cell(place: tuple[str, str], benchmarks: Sequence[str], number: int, matrix: ScoreMatrix) -> Cell:
-    """The mean change of `benchmarks`, each counting the same; the interval is over questions, paired with those at stage 0."""
-    asked = [name for name in benchmarks if matrix.has(number, name) and matrix.has(0, name)]
+def _cell(
+    place: tuple[str, str], asked: Sequence[str], number: int, matrix: ScoreMatrix, intervals: Iterator[Interval]
+) -> Cell:
+    """The mean change of the benchmarks `asked`, each counting the same."""
     if not asked:
         return Cell(*place, None, None, None, ())
-    now, base = matrix.score_draws(number, names=asked), matrix.score_draws(0, names=asked)
     change = float(np.mean([matrix.score(number, name) - matrix.score(0, name) for name in asked]))
-    low, high = np.quantile(np.mean([now[name] - base[name] for name in asked], axis=0), (0.025, 0.975))
-    return Cell(*place, change, float(low), float(high), tuple(asked))
+    return Cell(*place, change, *next(intervals), tuple(asked))
+
+
+def _intervals(groups: Sequence[Sequence[str]], number: int, matrix: ScoreMatrix) -> Iterator[Interval]:
+    """Of the mean change of each group, over questions, paired with those at stage 0."""
+    names = [name for asked in groups for name in asked]
+    now, base = matrix.score_draws(number, names=names), matrix.score_draws(0, names=names)
+    changes = [np.mean([now[name] - base[name] for name in asked], axis=0) for asked in groups]
+    ends = np.quantile(np.stack(changes), (0.025, 0.975), axis=1) if changes else ((), ())
+    return ((float(low), float(high)) for low, high in zip(*ends, strict=True))

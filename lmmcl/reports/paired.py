@@ -23,7 +23,7 @@ ENUMERATED = 14
 """Differing questions up to which all sign flips are counted (2¹⁴); above, FLIPS of them are drawn."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean in percentage points with its interval and the two-sided p-value of its being 0."""
 

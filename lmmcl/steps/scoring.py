@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmmcl.config.settings import Evaluation
@@ -20,6 +19,8 @@ class Evaluate(StepBase):
     checkpoint: Checkpoint
     benchmark: Benchmark
     evaluation: Evaluation
+    _key: str = field(default_factory=str, init=False, repr=False, compare=False)
+    _path: str = field(default_factory=str, init=False, repr=False, compare=False)
     kind = "evaluate"
 
     @property
@@ -29,19 +30,24 @@ class Evaluate(StepBase):
     def fields(self) -> dict[str, Any]:
         return _asked(self.benchmark, self.evaluation)
 
-    @cached_property
-    def key(self) -> str:
-        return _child_keys(self.benchmark, self.evaluation).of(self.checkpoint.key)
+    @property
+    def key(self) -> str:  # a large sweep has 100,000: what is cached in a field takes a third of the memory
+        if not self._key:
+            key = _child_keys(self.benchmark, self.evaluation).of(self.checkpoint.key)
+            object.__setattr__(self, "_key", key)
+        return self._key
 
     @property
     def label(self) -> str:
         return self.benchmark.name
 
-    @cached_property
+    @property
     def path(self) -> str:
-        under = self.checkpoint.path.removeprefix("checkpoints/")
-        name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
-        return f"scores/{under}/{name}-{self.key}"
+        if not self._path:
+            under = self.checkpoint.path.removeprefix("checkpoints/")
+            name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
+            object.__setattr__(self, "_path", f"scores/{under}/{name}-{self.key}")
+        return self._path
 
 
 @dataclass(frozen=True)

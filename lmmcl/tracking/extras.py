@@ -158,6 +158,7 @@ def resolved(sweep: Sweep) -> str:
             "key": trial.key,
             "axes": dict(trial.axes),
             "skills": [skill.name for skill in trial.skills],
+            "targets": [[benchmark.name for benchmark in skill.benchmarks] for skill in trial.skills],
             "held_out": [benchmark.name for benchmark in trial.held_out],
             "training": trial.training.model_dump(mode="json"),
             "evaluation": trial.evaluation.model_dump(mode="json"),

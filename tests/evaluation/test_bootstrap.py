@@ -43,3 +43,25 @@ def test_counts_of_many_questions_are_not_kept_and_give_the_same(monkeypatch: py
     kept = Resamples(scores, {0: "base"}, 100, 0)[0, "colour"]
     monkeypatch.setattr(bootstrap, "SMALL_DRAW", 10)
     assert (Resamples(scores, {0: "base"}, 100, 0)[0, "colour"] == kept).all()
+
+
+@pytest.mark.parametrize("kind", ["right or wrong", "in parts", "of several kinds"])
+def test_draws_of_trials_made_together_are_those_that_each_makes_alone(kind: str) -> None:
+    def of(trial: int) -> Resamples:
+        dice = np.random.default_rng(trial)
+        scores = {}
+        for stage in range(3 - trial % 2):  # a trial that has come less far has fewer stages
+            for name, questions in (("h", 30), ("a", 40)):
+                parts = kind == "in parts" or (kind == "of several kinds" and (trial + (name == "a")) % 2)
+                drawn = dice.random(questions) if parts else dice.integers(2, size=questions)
+                scores[stage, name] = np.asarray(drawn, dtype=np.float64)
+        checkpoints = {stage: f"{trial}-{stage}" if stage else "base" for stage in range(3)}
+        return Resamples(scores, checkpoints, 100, 1)
+
+    together, alone = [of(trial) for trial in range(5)], [of(trial) for trial in range(5)]
+    bootstrap.add_up_together(together)
+    for one, other in zip(together, alone, strict=True):
+        assert one._sums.keys() == {"h", "a"}, "nothing is left to be made"
+        for cell in one._scores:
+            assert (one[cell] == other[cell]).all()
+        assert [one.is_binary(name) for name in ("h", "a")] == [other.is_binary(name) for name in ("h", "a")]

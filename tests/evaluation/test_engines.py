@@ -25,10 +25,10 @@ from lmmcl.evaluation import engines
 from lmmcl.evaluation.engines import get_engine
 from lmmcl.evaluation.engines.parity import compare_engines
 from lmmcl.evaluation.engines.vllm import Vllm
-from lmmcl.evaluation.generate import answering, greedy
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
+from lmmcl.models.generation.decoding import answering, greedy
 from lmmcl.models.processing.encode import encode, prompt_ids
 from lmmcl.models.processing.padding import pad
 from lmmcl.runner.engines import engine_parity

@@ -14,7 +14,7 @@ from lmmcl.errors import UserError
 from lmmcl.inspection.step_details import step_facts, step_table
 from lmmcl.ledger import Ledger
 from lmmcl.reports.failures import keep_failure
-from lmmcl.steps import ProbeStep, Snapshot
+from lmmcl.steps import Merge, ProbeStep, Snapshot
 from lmmcl.tracking.extras import resolved
 
 
@@ -144,6 +144,24 @@ def test_a_fine_tune_under_a_merge_is_wanted_by_every_trial_that_merges_it(tmp_p
     assert [(each["trial"], each["stage"]) for each in alone] == [(first.name, 2)]
 
 
+@pytest.mark.parametrize(("rule", "recipe"), [("ties", "sa_proj"), ("mr_lora", "{name: low, adapter: {rank: 8}}")])
+def test_what_a_merge_combines_or_chooses_among_is_shown(tmp_path: Path, rule: str, recipe: str) -> None:
+    grid = f"recipe: [{recipe}], mitigation: [{rule}], learning_rate: [1.0e-3]"
+    text = SWEEP.replace("recipe: [sa_proj, gate_up], learning_rate: [1.0e-3, 3.0e-4]", grid)
+    sweep, ledger = load_sweep(write_sweep(tmp_path, text)), Ledger(str(tmp_path / "store"))
+    fill(sweep, Path(ledger.store), questions=5)
+    merge = sweep.trials[0].stages[2].checkpoint
+    assert isinstance(merge, Merge)
+    facts = step_facts(ledger, merge.key)
+    first, second = merge.finetunes
+    assert facts["merges"] == [first.path, second.path]
+    assert facts["router"] == (merge.router.path if merge.router else None)
+    assert [step["key"] for step in facts["chain"]] == [second.key, merge.anchor.key], "not by way of a router"
+    named = f"{first.path.rsplit('/', 1)[1]}, {second.path.rsplit('/', 1)[1]}"
+    line = next(line for line in shown(ledger, merge.key).splitlines() if line.startswith(("merges", "experts")))
+    assert line.startswith("experts" if merge.router else "merges") and named[:80] in line
+
+
 def test_a_sweep_that_an_earlier_version_wrote_down_tells_what_it_holds(sweep: Sweep, tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
     fill(sweep, tmp_path, questions=5)
@@ -168,3 +186,22 @@ def test_a_trial_that_failed_is_told_with_the_end_of_its_log_by_key_or_name(swee
         text = shown(ledger, wanted)
         assert trial.name in text and "Killed [9]" in text and "Traceback (most recent call last)" in text
     assert step_facts(Ledger(str(tmp_path)), trial.stages[1].checkpoint.key)["kind"] == "finetune"
+
+
+def test_a_step_whose_record_is_damaged_is_refused_with_the_remedy(sweep: Sweep, tmp_path: Path) -> None:
+    fill(sweep, tmp_path, questions=5)
+    step = sweep.trials[0].stages[1].evaluations[0]
+    record = tmp_path / step.path / "record.json"
+    record.write_bytes(record.read_bytes()[:-9])
+    with pytest.raises(UserError, match="its record is damaged; `lmmcl ledger check --repair`"):
+        step_facts(Ledger(str(tmp_path)), step.key)
+
+
+def test_a_record_without_a_label_is_shown_all_the_same(sweep: Sweep, tmp_path: Path) -> None:
+    fill(sweep, tmp_path, questions=5)
+    step = sweep.trials[0].stages[1].checkpoint
+    record = tmp_path / step.path / "record.json"
+    fields = json.loads(record.read_text())
+    del fields["label"]
+    record.write_text(json.dumps(fields))
+    assert step.path in shown(Ledger(str(tmp_path)), step.key)

@@ -45,6 +45,18 @@ def test_a_step_is_found_once_it_is_committed(ledger: Ledger) -> None:
     assert ledger.paths() == [STEP.path]
 
 
+def test_each_line_of_a_file_is_a_row(ledger: Ledger) -> None:
+    with ledger.writing(STEP) as draft:
+        (draft.folder / "rows.jsonl").write_text('{"a": 1}\n\n{"a": [2, 3]}\n')
+        (draft.folder / "joined.jsonl").write_text('{"a": 1\n"b": 2}\n')
+        (draft.folder / "two.jsonl").write_text('{"a": 1}, {"a": 2}\n{"a": 3}\n')
+        draft.commit({})
+    assert ledger.read_lines(STEP.path, "rows.jsonl") == [{"a": 1}, {"a": [2, 3]}]
+    for name in ("joined.jsonl", "two.jsonl"):  # what is a list of rows only when its lines are joined by commas
+        with pytest.raises(ValueError, match=r"Expecting|Extra data"):
+            ledger.read_lines(STEP.path, name)
+
+
 def test_a_step_that_broke_leaves_nothing(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), ledger.writing(STEP) as draft:
         (draft.folder / "curve.jsonl").write_text("half")

@@ -25,7 +25,8 @@ class Licence:
 
 
 def licence_of(model: LMM, *, online: bool) -> Licence | None:
-    """The licence in the card of `model`: beside its weights, in the hub's cache, or (`online`) on the hub; None if unknown.
+    """The licence in the card of `model`: beside its weights, in the hub's cache, or (`online`) on the hub; None if unknown, as
+    where the hub does not show the card.
 
     Weights that come with lmmcl have its licence.
     """
@@ -41,11 +42,11 @@ def licence_of(model: LMM, *, online: bool) -> Licence | None:
 
 def _of_hub(model: HubLMM, *, online: bool) -> Licence | None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HTTPError  # the second: httpx's, or httpx2's from 2.0 on
 
-    try:
+    try:  # the cache is asked before the hub: the revision is a commit
         card = hf_hub_download(model.hub, CARD, revision=model.commit, local_files_only=not online)
-    except (LocalEntryNotFoundError, EntryNotFoundError):
+    except (EntryNotFoundError, HTTPError):  # without a card, or offline; gated, renamed, deleted
         return None
     return _of_card(Path(card), f"the card of {model.hub}")
 

@@ -33,7 +33,7 @@ class Segment:
 
     stamps: Mapping[str, str]
     places: Mapping[str, int]
-    blocks: Sequence[bytes]
+    blocks: Sequence[bytes | memoryview]
     _open: dict[int, tuple[list[list[int]], memoryview]] = field(default_factory=dict)
     """The blocks that were asked last, decompressed."""
 
@@ -112,16 +112,17 @@ def _pack(scores: Any) -> tuple[bytes, str]:
 
 def decode_segment(content: bytes) -> Segment:
     """The segment; raises ValueError where it was cut or changed, or is of another format."""
-    seal, _, rest = content.partition(b"\n")
-    if seal != hashlib.sha256(rest).hexdigest().encode():
+    start = content.find(b"\n") + 1
+    view = memoryview(content)  # copied nowhere: the index of a large store is large
+    if content[: start - 1] != hashlib.sha256(view[start:]).hexdigest().encode():
         raise ValueError("checksum mismatch")
-    head, _, body = rest.partition(b"\n")
-    header = json.loads(head)
+    at = content.find(b"\n", start) + 1
+    header = json.loads(content[start:at])
     if header.get("format") != FORMAT:
         raise ValueError(f"is not an index of a supported version ({header.get('format')}, not {FORMAT})")
-    view, blocks, at = memoryview(body), [], 0
+    blocks = []
     for length in header["blocks"]:
-        blocks.append(bytes(view[at : at + length]))
+        blocks.append(view[at : at + length])
         at += length
     stamps: dict[str, str] = header["stamps"]
     return Segment(stamps, {path: place for place, path in enumerate(stamps)}, blocks)

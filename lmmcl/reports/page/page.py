@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def write_page(results: SweepResults, path: Path, extras: PageExtras | None = No
     folder = path.with_name(f"{path.stem}_files")
     data, extras = _data(results, extras), extras or PageExtras()
     if extras.size() <= LARGEST:
-        text = _compose(results.name, data, _inline(extras))
-        if len(text.encode("utf-8", "backslashreplace")) <= LARGEST or not extras.answers.blocks:
-            write_text(path, text)
+        parts = _parts(results.name, data, _inline(extras))
+        if sum(len(part.encode("utf-8", "backslashreplace")) for part in parts) <= LARGEST or not extras.answers.blocks:
+            write_text(path, parts)
             if (folder / MARK).is_file():
                 shutil.rmtree(folder)
             return [path]
@@ -72,20 +73,21 @@ def write_page(results: SweepResults, path: Path, extras: PageExtras | None = No
         ],
         "pictures": {digest: f"{folder.name}/{digest}.{kind}" for digest, (_, kind) in extras.answers.pictures.items()},
     }
-    write_text(path, _compose(results.name, data, "", beside=True))
+    write_text(path, _parts(results.name, data, "", beside=True))
     return [path, folder]
 
 
 def page(results: SweepResults, extras: PageExtras | None = None) -> str:
     """The page as one text, however large. Strings of the sweep are JSON in it, which the scripts set as text, never as markup."""
-    return _compose(results.name, _data(results, extras), _inline(extras or PageExtras()))
+    return "".join(_parts(results.name, _data(results, extras), _inline(extras or PageExtras())))
 
 
 def _data(results: SweepResults, extras: PageExtras | None) -> dict[str, Any]:
-    return page_data(results) | (extras or PageExtras()).summary(results)
+    return page_data(results, _for_script) | (extras or PageExtras()).summary(results)
 
 
-def _compose(name: str, data: dict[str, Any], answers: str, *, beside: bool = False) -> str:
+def _parts(name: str, data: dict[str, Any], answers: str, *, beside: bool = False) -> list[str]:
+    """The text of the page in parts: whole, it is several times as large in memory as in its file."""
     from plotly.offline import get_plotlyjs
 
     parts = {
@@ -93,12 +95,35 @@ def _compose(name: str, data: dict[str, Any], answers: str, *, beside: bool = Fa
         "css": _template("page.css"),
         "js": script(),
         "plotly": get_plotlyjs(),
-        "data": _for_script(data),
         "answers": answers,
     }
     parts["policy"] = _policy([parts["plotly"], parts["js"]], beside=beside)
-    # One pass, so that nothing which is filled in can hold a place of its own.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("page.html"))
+    filled: list[str] = []
+    for place, text in enumerate(re.split(r"\{\{(\w+)\}\}", _template("page.html"))):
+        # texts and names take turns; what is filled in is not looked at, so that nothing in it can hold a place of its own
+        if place % 2 == 0:
+            filled.append(text)
+        elif text == "data":
+            filled += _data_parts(data)
+        else:
+            filled.append(parts[text])
+    return filled
+
+
+def _data_parts(data: dict[str, Any]) -> Iterator[str]:
+    """The JSON of the page's data, in which trials are text already."""
+    for place, (name, value) in enumerate(data.items()):
+        yield f"{',' if place else '{'}{_for_script(name)}:"
+        if name == "trials":
+            yield "["
+            for at, trial in enumerate(value):
+                yield f"{',' if at else ''}{trial}"
+            yield "]"
+        elif name == "single" and value is not None:
+            yield from _data_parts(value)
+        else:
+            yield _for_script(value)
+    yield "}"
 
 
 def _policy(scripts: list[str], *, beside: bool) -> str:

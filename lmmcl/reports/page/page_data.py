@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lmmcl.reports import formatting, plot_style
@@ -27,18 +27,19 @@ COSTS = {
 }
 
 
-def page_data(results: SweepResults) -> dict[str, Any]:
+def page_data(results: SweepResults, encode: Callable[[dict[str, Any]], Any] = dict) -> dict[str, Any]:
     """What the scripts draw from; numbers rounded, lists instead of names where trials are many.
 
-    Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed.
+    Where grid points have several seeds, the page shows their means, and `single` holds what it shows of each seed. `encode` is
+    applied to each trial as it is made: as text, those of a large sweep take a fifth of the memory.
     """
     points = grid_points(results)
-    data = _view(points) | {"facts": _facts(results), "advice": _advice(points), "single": None}
+    data = _view(points, encode) | {"facts": _facts(results), "advice": _advice(points), "single": None}
     data |= {"costTable": cost_table(points), "spread": distributions(results), "file": results.file}
-    return data if points is results else data | {"single": _view(results)}
+    return data if points is results else data | {"single": _view(results, encode)}
 
 
-def _view(results: SweepResults) -> dict[str, Any]:
+def _view(results: SweepResults, encode: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     trials = ranked(results.trials)
     benchmarks = list(dict.fromkeys(name for trial in trials for name in trial.benchmarks()))
     probes = list(dict.fromkeys(name for trial in trials for stage in trial.stages for name in stage.probes))
@@ -69,13 +70,15 @@ def _view(results: SweepResults) -> dict[str, Any]:
             for link in (probe_correlations(results) if probes else [])
         },
         "trials": [
-            _trial(trial, places, benchmarks, probes, points, others)
-            | {
-                "short": short_name(results, trial),
-                "front": trial.key in front,
-                "group": groups[comparable(trial)],
-                "beatenBy": beaten.get(trial.key),
-            }
+            encode(
+                _trial(trial, places, benchmarks, probes, points, others)
+                | {
+                    "short": short_name(results, trial),
+                    "front": trial.key in front,
+                    "group": groups[comparable(trial)],
+                    "beatenBy": beaten.get(trial.key),
+                }
+            )
             for trial in trials
         ],
     }
@@ -169,7 +172,7 @@ def _trial(
 
 
 def _stage(stage: StageResult, benchmarks: Sequence[str], probes: Sequence[str], points: int) -> dict[str, Any]:
-    curve = thinned(stage.curve, points)
+    curve = thinned(list(stage.curve), points)  # which reads it: once
     return {
         "number": stage.number,
         "skill": stage.skill,

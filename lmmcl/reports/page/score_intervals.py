@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmcl.evaluation.matrix import wilson
+from lmmcl.evaluation.intervals import wilson
 from lmmcl.reports.paired import from_variances
 from lmmcl.reports.results import Interval, StageResult, TrialResult
 from lmmcl.reports.seeds import TO_DEVIATION

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from lmmcl.terminal import escape_controls
 FORMULA = ("=", "+", "-", "@", "\t")
 """What a cell begins with that a spreadsheet computes."""
 FORMATS = ("json", "csv", "md", "parquet")
+_AS_THEY_ARE = frozenset({str, bool, int})
 COSTS = ("trained_parameters", "trained_bytes", "checkpoint_bytes", "seconds", "peak_memory_bytes")
 
 
@@ -37,33 +40,39 @@ def as_dict(results: SweepResults, budget: float = BUDGET, *, curves: bool = Fal
     """
     front = on_front(results)
     trials = [_trial(trial, trial.key in front, curves, budget) for trial in results.trials]
-    return {**_about(results, budget), "trials": trials}
+    return {**dict(_about(results, budget)), "trials": trials}
 
 
-def _about(results: SweepResults, budget: float) -> dict[str, Any]:
-    return {
-        "sweep": results.name,
-        "file": results.file,
-        "wanted": results.wanted,
-        "recorded": results.recorded,
-        "provenance": _plain(results.provenance),
-        "notes": list(results.notes),
-        "searches": [_plain(entry.to_dict()) for entry in results.searches],
-        "recommendation": _plain(recommendation_dict(results, budget)),
-        "orders": [_plain(entry.to_dict()) for entry in order_spreads(results)],
-        "bounds": [_plain(entry.to_dict()) for entry in between_bounds(results)],
-        "pairs": [_plain(pair.to_dict()) for pair in pairs(results)],
-    }
+def _about(results: SweepResults, budget: float) -> Iterator[tuple[str, Any]]:
+    yield "sweep", results.name
+    yield "file", results.file
+    yield "wanted", results.wanted
+    yield "recorded", results.recorded
+    yield "provenance", _plain(results.provenance)
+    yield "notes", list(results.notes)
+    yield "searches", [_plain(entry.to_dict()) for entry in results.searches]
+    yield "recommendation", recommendation_dict(results, budget)
+    yield "orders", [_plain(entry.to_dict()) for entry in order_spreads(results)]
+    yield "bounds", [_plain(entry.to_dict()) for entry in between_bounds(results)]
+    yield "pairs", [_plain(pair.to_dict()) for pair in pairs(results)]
 
 
 def as_json(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> str:
-    """The text of `as_dict`, refused by no JSON reader: a line for each entry and each trial, which are made one by one."""
+    """The text of `as_dict`, refused by no JSON reader: a line for each entry and each trial."""
+    return "".join(json_parts(results, budget, curves=curves))
+
+
+def json_parts(results: SweepResults, budget: float = BUDGET, *, curves: bool = False) -> Iterator[str]:
+    """`as_json` in parts that are made one by one: the whole of a large sweep is many times as large as each of them."""
     front = on_front(results)
     encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
-    about = "".join(f"  {encode(name)}: {encode(value)},\n" for name, value in _about(results, budget).items())
-    trials = (encode(_trial(trial, trial.key in front, curves, budget)) for trial in results.trials)
-    lines = ",\n".join(f"    {line}" for line in trials)
-    return "{\n" + about + '  "trials": ' + (f"[\n{lines}\n  ]" if lines else "[]") + "\n}\n"
+    yield "{\n"
+    for name, value in _about(results, budget):
+        yield f"  {encode(name)}: {encode(value)},\n"
+    yield '  "trials": ['
+    for place, trial in enumerate(results.trials):
+        yield f"{',' if place else ''}\n    {encode(_trial(trial, trial.key in front, curves, budget))}"
+    yield "\n  ]\n}\n" if results.trials else "]\n}\n"
 
 
 def flat_rows(results: SweepResults) -> list[dict[str, Any]]:
@@ -112,6 +121,8 @@ def write(results: SweepResults, path: Path, kind: str, budget: float = BUDGET) 
 
         with replacing(path) as partial:
             pq.write_table(pa.Table.from_pylist(flat_rows(results)), partial)
+    elif kind == "json":
+        write_text(path, json_parts(results, budget))
     else:
         write_text(path, as_text(results, kind, budget))
 
@@ -197,7 +208,10 @@ def _all(results: SweepResults, what: str) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """The value with JSON types only: no NaN, no tuple, no foreign number, no object."""
-    if value is None or isinstance(value, str | bool | int):
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if value is None or kind in _AS_THEY_ARE or isinstance(value, str | bool | int):
         return value
     if isinstance(value, dict) or hasattr(value, "items"):
         return {str(key): _plain(item) for key, item in value.items()}

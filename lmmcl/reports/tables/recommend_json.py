@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmmcl.reports.paired import Estimate
 from lmmcl.reports.recommend import (
     BUDGET,
     TESTED,
@@ -14,7 +15,7 @@ from lmmcl.reports.recommend import (
     recommendation,
     short_name,
 )
-from lmmcl.reports.results import SweepResults, TrialResult
+from lmmcl.reports.results import SweepResults, TrialResult, finite
 from lmmcl.reports.seeds import averaged, has_seeds
 
 
@@ -51,10 +52,14 @@ def _advice(points: SweepResults, advice: Recommendation, budget: float) -> dict
 
 def _choice(points: SweepResults, choice: Candidate) -> dict[str, Any]:
     ties = [
-        {**_named(points, tie.trial), "differences": {name: dict(vars(tie.differences[name])) for name in TESTED}}
+        {**_named(points, tie.trial), "differences": {name: _numbers(tie.differences[name]) for name in TESTED}}
         for tie in choice.ties
     ]
     return {**_point(points, choice.trial), "compared_with": choice.rivals, "within_noise": ties}
+
+
+def _numbers(difference: Estimate) -> dict[str, float | None]:
+    return {name: finite(getattr(difference, name)) for name in ("value", "low", "high", "p")}
 
 
 def _point(points: SweepResults, trial: TrialResult) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lmmcl.training.distributed.strategies import (
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
 from lmmcl.training.job import Job
+from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.recovery.start_state import start_state
@@ -39,8 +41,9 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
 
@@ -56,7 +59,18 @@ def _freeze_imports() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _forget_loaded_on_failure() -> Iterator[None]:
+    """Drop what stays loaded when a stage fails, wherever it does: it may have written into the memory of the resident model."""
+    try:
+        yield
+    except BaseException:
+        forget_loaded()
+        raise
+
+
 @deepspeed_forgotten()
+@_forget_loaded_on_failure()
 def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process, one of `workers`; returns the fields of its record.
 
@@ -96,9 +110,9 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     modes, padding = describe_modes(trainable_model.model), trainer.padding_share()
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
+    findings = _findings(job, trainer)
     fields = _write_results(job, workers, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
-    findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -172,6 +186,14 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     return strategy
 
 
+def _findings(job: Job, trainer: StageTrainer) -> dict[str, Any]:
+    """What the mitigation has for the record."""
+    if not job.step.mitigation:
+        return {}
+    settle_counts(trainer)
+    return job.step.mitigation.findings(trainer.mitigation_state)
+
+
 def _write_results(
     job: Job,
     workers: Workers,
@@ -196,13 +218,9 @@ def _write_results(
     own = dict(model.named_parameters())
     after = workers.agree(lambda: digest_tensors(named_tensors(model) | trainable_model.frozen_slices()))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
-    try:
-        proof = verify_updates(
-            step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
-        )
-    except StageError:  # what changed may be in memory that the resident model shares
-        forget_loaded()
-        raise
+    proof = verify_updates(
+        step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
+    )
     _remember(job, model, after)
     size = save_delta(
         output,

@@ -14,11 +14,11 @@ from synthetic_ledger import fill
 from lmmcl.config.sweep import load_sweep
 from lmmcl.inspection.publishing.card_facts import CardFacts, card_facts
 from lmmcl.inspection.publishing.licence import Licence, licence_of
-from lmmcl.inspection.publishing.model_card import card_data, card_text, is_as_written, write_card
+from lmmcl.inspection.publishing.model_card import card_data, card_text, is_as_written, make_card
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.local_model import LocalModel
-from lmmcl.runner.reporting.sweep_label import keep_sweep
+from lmmcl.runner.reporting.sweep_label import find_label
 from lmmcl.steps.trial import Trial
 
 MERGING = SWEEP.replace("recipe: [sa_proj, gate_up]", "recipe: [sa_proj], mitigation: [{wise_ft: {alpha: 0.5}}]")
@@ -29,7 +29,7 @@ def recorded(folder: Path, text: str = SWEEP) -> tuple[Trial, Ledger]:
     sweep = load_sweep(write_sweep(folder, text))
     fill(sweep, folder / "store", questions=20)
     ledger = Ledger(str(folder / "store"))
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     return sweep.trials[0], ledger
 
 
@@ -42,8 +42,7 @@ def facts(tmp_path: Path) -> CardFacts:
 def test_the_hub_reads_scores_licence_and_tags_of_a_card(tmp_path: Path) -> None:
     trial, ledger = recorded(tmp_path)
     checkpoint = ledger.checkpoint(trial.stages[-1].checkpoint.key)
-    (tmp_path / "mine").mkdir()
-    text = write_card(checkpoint, ledger, tmp_path / "mine", adapter=False).read_text()
+    text = make_card(checkpoint, ledger, name="mine", adapter=False)
     assert card_errors(text) == []
     data = ModelCard(text).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "transformers", "image-text-to-text")
@@ -162,9 +161,10 @@ def test_the_card_of_a_union_names_the_adapter_and_what_trains_beside_it(tmp_pat
 def test_a_card_knows_whether_somebody_edited_it(tmp_path: Path) -> None:
     """One that nobody did is written again for another repository; `lmmcl export --push` keeps the others."""
     trial, ledger = recorded(tmp_path)
-    card = write_card(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger, tmp_path, adapter=False)
+    text = make_card(ledger.checkpoint(trial.stages[-1].checkpoint.key), ledger, name="mine", adapter=False)
+    card = tmp_path / "README.md"
+    card.write_text(text)
     assert is_as_written(card)
-    text = card.read_text()
     for edited in (text.replace("THIS FOLDER", "me/mine"), text + "More.\n", text.rpartition("<!--")[0]):
         card.write_text(edited)
         assert not is_as_written(card)

@@ -18,6 +18,7 @@ from synthetic_ledger import fill
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.inspection.publishing.export_command import export_checkpoint
 from lmmcl.inspection.publishing.push import check_push
 from lmmcl.ledger import Ledger
 from lmmcl.steps import Pretrained
@@ -38,8 +39,10 @@ LICENCE = """
 import sys
 from types import SimpleNamespace
 from lmmcl.inspection.publishing.licence import _of_hub
-base = SimpleNamespace(hub="o/base", commit=sys.argv[1])
-print([_of_hub(base, online=online) and _of_hub(base, online=online).id for online in (False, True, False)])
+for online in (False, True, False):
+    for name, commit in [pair.split("@") for pair in sys.argv[1:]]:
+        licence = _of_hub(SimpleNamespace(hub=name, commit=commit), online=online)
+        print(name, licence and licence.id)
 """
 
 
@@ -144,11 +147,32 @@ def test_a_card_that_was_edited_wrongly_is_refused_before_weights_are_sent(
 
 
 def test_the_licence_of_a_base_is_read_from_its_card_on_the_hub_and_then_from_the_cache(tmp_path: Path) -> None:
+    """Where the hub does not show the card (the base is gated, renamed or deleted, the commit gone) it is unknown."""
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "README.md").write_text("---\nlicense: llama3.2\n---\n")
-    commit = commit_of("base")
-    with HubServer([Repository("o/base", {commit: tmp_path / "base"})]) as hub:
-        assert call(LICENCE, hub.environment(tmp_path), commit).strip() == "[None, 'llama3.2', 'llama3.2']"
+    commits = {commit_of("base"): tmp_path / "base"}
+    closed = [f"o/gated@{commit_of('base')}", f"o/deleted@{commit_of('base')}", f"o/base@{commit_of('gone')}"]
+    with HubServer([Repository("o/base", commits), Repository("o/gated", commits, gated=True)]) as hub:
+        lines = call(LICENCE, hub.environment(tmp_path), f"o/base@{commit_of('base')}", *closed).splitlines()
+    unknown = ["o/gated None", "o/deleted None", "o/base None"]
+    assert lines == ["o/base None", *unknown, *2 * ["o/base llama3.2", *unknown]]
+
+
+def test_a_card_that_cannot_be_made_is_known_before_weights_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_sweep(write_sweep(tmp_path, SWEEP))
+    fill(sweep, tmp_path / "store", questions=4)
+    ledger = Ledger(str(tmp_path / "store"))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError("no card")
+
+    monkeypatch.setattr("lmmcl.inspection.publishing.model_card.licence_of", refuse)
+    monkeypatch.setattr("lmmcl.weights.checkpoint.export", lambda *_: pytest.fail("weights were written"))
+    step = ledger.checkpoint(sweep.trials[0].key)
+    with pytest.raises(UserError, match="no card"):
+        list(export_checkpoint(step, ledger, tmp_path / "out", adapter=False, repository=None, public=False))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from page_script import NODE, evaluate
 from synthetic_results import make_sweep
 
-from lmmcl.evaluation.matrix import wilson
+from lmmcl.evaluation.intervals import wilson
 from lmmcl.reports import formatting
 from lmmcl.reports.page.page_data import _short, page_data
 

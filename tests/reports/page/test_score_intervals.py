@@ -13,7 +13,7 @@ from page_script import NODE, evaluate
 from synthetic_results import make_trial
 
 from lmmcl.config.sweep import Sweep
-from lmmcl.evaluation.matrix import wilson
+from lmmcl.evaluation.intervals import wilson
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.reports.page.page_data import page_data
