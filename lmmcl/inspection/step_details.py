@@ -42,7 +42,11 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     if isinstance(path, Failure):
         return asdict(path) | {"store": ledger.store}
     record = ledger.read(path)
-    assert record is not None, "found a moment ago"
+    if record is None:
+        raise UserError(
+            "its record is damaged; `lmmcl ledger check --repair` quarantines it, so that the next run computes the step again",
+            file=f"{ledger.store}/{path}",
+        )
     identity = identity_of(ledger, path)
     is_checkpoint = path.startswith("checkpoints/")
     chain = _chain(ledger, path)
@@ -173,7 +177,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted = [f"{place['sweep']}: {place['trial']}, stage {place['stage']}" for place in facts["wanted_by"]]
     more = [f"and {formatting.plural(len(wanted) - 3, 'more trial')}"] if len(wanted) > 3 else []
     lines = [
-        ("what", f"{facts['kind']} {record['label']}"),
+        ("what", f"{facts['kind']} {record.get('label', '')}".rstrip()),
         ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),
         ("from", " ← ".join(step["path"].rsplit("/", 1)[1] for step in facts["chain"]) or "nothing before it"),
         _merged(facts),

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix, resample_together
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
@@ -101,11 +102,18 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
     """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
     matrix = ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
     for stage in trial.stages if stages is None else stages:
-        records = [ledger.find(step) for step in stage.evaluations]
-        present = [record for record in records if record is not None]
-        if len(present) < len(records):
+        scores = {
+            step.benchmark.name: record["sample_scores"]
+            for step in stage.evaluations
+            if (record := ledger.find(step)) is not None
+        }
+        if len(scores) < len(stage.evaluations):
             break
-        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in present}, stage.checkpoint.key)
+        try:
+            matrix.add(stage.number, scores, stage.checkpoint.key)
+        except ValueError as error:  # such as another number of questions than before
+            why = f"{error}; delete the record of that evaluation ({stage.checkpoint.path}) to have it computed again"
+            raise UserError(why, place=trial.name) from error
     return matrix
 
 
@@ -209,9 +217,10 @@ def _moment_scores(walk: TrialProgress, number: int, read: Reading) -> dict[int,
         return {}
     answered = {}
     for update, steps in sorted(_at_moments(walk, number, read, lambda at: at.evaluations).items()):
-        records = [record for step in steps if (record := read.find(step)) is not None]
-        if steps and len(records) == len(steps):
-            scores = {record["label"]: record["sample_scores"] for record in records}
+        scores = {
+            step.benchmark.name: record["sample_scores"] for step in steps if (record := read.find(step)) is not None
+        }
+        if steps and len(scores) == len(steps):
             answered[update] = MomentScores(steps[0].checkpoint.key, scores)
     return answered
 

@@ -110,7 +110,7 @@ def test_every_question_is_answered_by_the_expert_that_the_router_names(sweep: S
     pool = routing_of(checkpoint, ledger).pool  # type: ignore[union-attr]
     used = set()
     for step in sweep.trials[0].stages[-1].evaluations:
-        chosen = said(router, processor, routing_questions(step.benchmark, 12, pool), limit=None, batch_size=4)
+        chosen = said(router, processor, routing_questions(step.benchmark, pool), limit=12, batch_size=4)
         each = [answer(model, processor, step.benchmark, limit=12, batch_size=4) for model in experts]
         numbers = [choice(text, 2, example.id)[0] for example, text in chosen]
         recorded = ledger.find(step)

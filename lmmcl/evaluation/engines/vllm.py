@@ -22,6 +22,7 @@ from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
+from lmmcl.evaluation.generate import known_answers
 from lmmcl.ledger import Ledger
 from lmmcl.models.generation.decoding import stop_tokens
 from lmmcl.models.inputs.shown_images import shown_images
@@ -65,7 +66,9 @@ class Vllm(Engine):
             seed=0,
         )
 
-    def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
+    def answers(
+        self, benchmark: Benchmark, limit: int | None, *, answered: Sequence[str] = ()
+    ) -> Iterator[tuple[Example, str]]:
         from vllm import SamplingParams
 
         settings = SamplingParams(temperature=0.0, max_tokens=benchmark.max_new_tokens, stop_token_ids=self.stops)
@@ -73,8 +76,9 @@ class Vllm(Engine):
         count = len(examples)
         if not count:
             raise UserError("has no questions", file=f"benchmark {benchmark.name}")
+        yield from known_answers(benchmark, limit, answered)
         size = self.batch_size * WINDOWS
-        for start in range(0, count, size):
+        for start in range(len(answered), count, size):
             window = [question(benchmark, examples, row) for row in range(start, min(start + size, count))]
             yield from self._say(window, benchmark, settings)
 

@@ -6,7 +6,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
+from lmmcl.weights.checkpoint import base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
 
@@ -57,7 +59,18 @@ def _freeze_imports() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _forget_loaded_on_failure() -> Iterator[None]:
+    """Drop what stays loaded when a stage fails, wherever it does: it may have written into the memory of the resident model."""
+    try:
+        yield
+    except BaseException:
+        forget_loaded()
+        raise
+
+
 @deepspeed_forgotten()
+@_forget_loaded_on_failure()
 def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process, one of `workers`; returns the fields of its record.
 
@@ -205,13 +218,9 @@ def _write_results(
     own = dict(model.named_parameters())
     after = workers.agree(lambda: digest_tensors(named_tensors(model) | trainable_model.frozen_slices()))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
-    try:
-        proof = verify_updates(
-            step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
-        )
-    except StageError:  # what changed may be in memory that the resident model shares
-        forget_loaded()
-        raise
+    proof = verify_updates(
+        step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
+    )
     _remember(job, model, after)
     size = save_delta(
         output,
