@@ -70,7 +70,7 @@ class SweepProgress:
             candidates.append(
                 next((hit for stage, values in measured if (hit := budget_broken(trial.stop, stage, values))), None)
             )
-        return min((values for values in candidates if values), key=lambda stopped: stopped.stage, default=None)
+        return min((stopped for stopped in candidates if stopped), key=lambda stopped: stopped.stage, default=None)
 
     def measures(self, trial: Trial) -> list[Mapping[str, float]]:
         """The measures after each stage, up to the first that lacks a score."""
