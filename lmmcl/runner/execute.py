@@ -234,17 +234,19 @@ def _ask_engine(
 
 def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
-    from lmmcl.weights.checkpoint import load_checkpoint
+    from lmmcl.weights.checkpoint import load
+    from lmmcl.weights.vision_features import attach_features, feature_store
 
-    device = pick_device(cluster.evaluation.gpus)
-    return lambda checkpoint: load_checkpoint(
-        checkpoint,
-        ledger,
-        precision=first.evaluation.precision,
-        device=device,
-        attention=cluster.evaluation.attention,
-        shared=True,
-    )
+    device, placement = pick_device(cluster.evaluation.gpus), cluster.evaluation
+
+    def load_shared(checkpoint: Checkpoint) -> Any:
+        precision = first.evaluation.precision
+        loaded = load(checkpoint, ledger, precision, device, placement.attention, shared=True)
+        if placement.features is not None:
+            attach_features(checkpoint.model, loaded, feature_store(placement.features, placement.features_gb))
+        return loaded.model
+
+    return load_shared
 
 
 def load_libraries() -> None:

@@ -20,7 +20,7 @@ from lmmcl.inspection.step_details import step_facts
 from lmmcl.ledger import Ledger
 from lmmcl.steps import Evaluate, Finetune, Merge, Pretrained
 from lmmcl.tasks.routing import RouterSkill, choice, routing_questions
-from lmmcl.training.adapter_export import export_adapter
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.checkpoint import export, load_checkpoint, named_tensors
 from lmmcl.weights.expert_routing import routing_of
 
