@@ -49,28 +49,47 @@ def said(
     limit: int | None,
     batch_size: int,
     answered: Sequence[str] = (),
+    rows: Sequence[int] | None = None,
+    remember: bool = True,
 ) -> Iterator[tuple[Example, str]]:
-    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order.
+    """The questions that `limit` takes, or those `rows` of them, with the model's answers, in the benchmark's order.
 
-    `answered` are the answers to the first questions, where an earlier try has given them.
+    `answered` are the answers to the first questions, where an earlier try has given them. `remember` keeps the encoded questions
+    for others who ask them: not those that are asked once.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     if answered:
-        examples = benchmark.take(limit)
-        yield from ((question(benchmark, examples, index), text) for index, text in enumerate(answered))
+        yield from known_answers(benchmark, limit, answered, rows)
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
         limits = position_limits(model)
-        for number, window in enumerate(
-            windows(processor, benchmark, limit, size, skip=len(answered), disk=question_cache())
-        ):
+        encoded_windows = windows(
+            processor,
+            benchmark,
+            limit,
+            size,
+            rows=rows,
+            skip=len(answered),
+            remember=remember,
+            disk=question_cache(),
+        )
+        for number, window in enumerate(encoded_windows):
             for example, encoded in window:
                 _check_length(benchmark, example, encoded, limits)
             if not number:
                 check_questions(model, processor, benchmark, window, lambda batch: _first_logits(model, batch))
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
+
+
+def known_answers(
+    benchmark: Benchmark, limit: int | None, answers: Sequence[str], rows: Sequence[int] | None = None
+) -> Iterator[tuple[Example, str]]:
+    """The first questions that `limit` takes, or the first of those `rows`, with answers that an earlier try has given them."""
+    examples = benchmark.take(limit)
+    places = range(len(answers)) if rows is None else rows
+    return ((question(benchmark, examples, place), text) for place, text in zip(places, answers, strict=False))
 
 
 def _first_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:

@@ -41,11 +41,12 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load
+from lmmcl.weights.checkpoint import Loaded, base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
 from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
+from lmmcl.weights.vision_features import KeptFeatures, attach_features, feature_store
 
 CURVE = "curve.jsonl"
 SHARING = ("single", "ddp")
@@ -85,7 +86,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     start_peak()
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
-        trainable_model, before = _loaded(job, workers)
+        trainable_model, before, features = _loaded(job, workers)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
@@ -127,12 +128,23 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "modes": modes,
         "padding_share": padding,
         **({"mitigation": findings} if findings else {}),
+        **(features.fields() if features else {}),
         "image_backend": image_backend(trainer.data_collator.processor),  # type: ignore[union-attr]
     }
 
 
-def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]:
-    """The parent's model, ready to train, and digests of all its tensors, which one process computes for all."""
+def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
+    """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
+    placement = job.placement
+    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+        return None
+    writers = max(1, placement.workers)
+    store = feature_store(placement.features, placement.features_gb, writers)
+    return attach_features(job.step.model, loaded, store, trainable_model.roles, trainable_model.trained)
+
+
+def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str], KeptFeatures | None]:
+    """The parent's model, ready to train; digests of all its tensors, which one process computes for all; kept features."""
     step, placement = job.step, job.placement
     if placement.gpus_per_worker:
         release("cuda")  # training needs the memory of the GPU for more than a model
@@ -149,7 +161,8 @@ def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
-    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices())
+    before = before | digest_tensors(added | trainable_model.frozen_slices())
+    return trainable_model, before, _features(job, trainable_model, loaded)
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
