@@ -24,8 +24,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ray": "address cpus resources dashboard",
         "training": "workers min_workers cpus_per_worker gpus_per_worker resources_per_worker strategy zero_stage "
         "offload micro_batch_size gradient_checkpointing attention packing liger compile loader_workers "
-        "encodings encodings_gb save_every max_failures",
-        "evaluation": "cpus gpus resources batch_size engine attention",
+        "encodings encodings_gb features features_gb save_every max_failures",
+        "evaluation": "cpus gpus resources batch_size engine features features_gb lora_rank attention",
         "claims": "enabled expiry_s poll_s",
     },
 }

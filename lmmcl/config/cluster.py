@@ -86,6 +86,12 @@ class TrainingPlacement(Settings):
         description="folder on each node that keeps encoded examples for other trials and stages; default none",
     )
     encodings_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of encodings, in GB")
+    features: str | None = Field(
+        default=None,
+        description="folder on each node that keeps image features of a frozen vision tower and projector for other trials, stages "
+        "and evaluations; default none",
+    )
+    features_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of features, in GB")
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints inside a stage; default none"
     )
@@ -145,6 +151,18 @@ class EvaluationPlacement(Settings):
     engine: str = Field(
         default="transformers",
         description="engine that generates answers: transformers, or vllm (`pip install lmmcl[vllm]`, GPUs)",
+    )
+    features: str | None = Field(
+        default=None,
+        description="folder on each node that keeps image features of a frozen vision tower and projector for other trials, stages "
+        "and evaluations; default none",
+    )
+    features_gb: float = Field(default=50.0, gt=0, description="size limit of the folder of features, in GB")
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="engine vllm only: LoRA checkpoints up to this rank (the sum over their stages) answer as adapters beside the "
+        "base; 0 merges them into its weights",
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         default="sdpa", description="implementation of attention in transformers"

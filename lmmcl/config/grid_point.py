@@ -116,6 +116,7 @@ class Points:
 
     def _check(self, trial: Trial, place: str, listed: Mapping[str, Sequence[Any]]) -> None:
         try:
+            assert trial.stages, "making them checks how often they are looked into"
             check_stages(trial.settings, place)
             for settings in trial.settings.values():
                 check_stage_quantized(settings, trial.model, trial.evaluation.precision, place)
@@ -193,17 +194,17 @@ class Space:
         assert isinstance(draw, Draw)
         return int(draw.high - draw.low) + 1 if draw.kind == "int_uniform" else None
 
-    def enumerate_points(self) -> Iterator[dict[str, Any]]:
-        """All points of a space of choices and whole numbers; none where a range is not countable."""
-        values = []
+    def enumerate_points(self, most: int) -> Iterator[dict[str, Any]]:
+        """The first `most` points of a space of choices and whole numbers; none where a range is not countable."""
+        values: list[Sequence[Any]] = []
         for name, draw in self.draws.items():
             if name in self.choices:
                 values.append(list(self.choices[name]))
             elif isinstance(draw, Draw) and draw.kind == "int_uniform":
-                values.append(list(range(int(draw.low), int(draw.high) + 1)))
+                values.append(range(int(draw.low), int(draw.high) + 1)[:most])  # `product` lists each of them
             else:
                 return
-        for point in itertools.product(*values):
+        for point in itertools.islice(itertools.product(*values), most):
             yield dict(zip(self.draws, point, strict=True))
 
     @cached_property

@@ -204,7 +204,8 @@ class Names:
             probe = self._named(get_probe, place, entry)
             if probe.name in by_name:
                 raise UserError(f"{shown(probe.name)} is listed twice", file=self._file, place=place)
-            self._named(probe.benchmarks, place, self.held_out)
+            taught = [one for skills in self.orders.values() for skill in skills for one in skill.benchmarks]
+            self._named(partial(probe.benchmarks, taught=taught), place, self.held_out)
             by_name[probe.name] = probe
         return tuple(by_name.values())
 

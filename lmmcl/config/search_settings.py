@@ -5,6 +5,7 @@ None of it is identity: it decides which trials are walked and how far, never wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -121,9 +122,12 @@ class Asha(Settings):
         """The stages before the last of `stages` at which trials are compared."""
         rungs, at = [], float(self.grace_stages)
         while at < stages:
-            rungs.append(-int(-at // 1))
+            rungs.append(rung := -int(-at // 1))
             at *= self.reduction_factor
-        return tuple(dict.fromkeys(rungs))
+            if at <= rung:  # a factor close to 1 has many powers before the next stage
+                power = math.log(rung / self.grace_stages) // math.log(self.reduction_factor) + 1
+                at = max(self.grace_stages * self.reduction_factor**power, math.nextafter(rung, math.inf))
+        return tuple(rung for rung in dict.fromkeys(rungs) if rung < stages)  # 4.9 stages are all five
 
 
 class Scheduler(Settings):

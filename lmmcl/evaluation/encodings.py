@@ -99,13 +99,15 @@ def windows(
     cache: EncodingCache = CACHE,
     *,
     with_answer: bool = False,
+    rows: Sequence[int] | None = None,
     skip: int = 0,
+    remember: bool = True,
     disk: QuestionCache | None = None,
 ) -> Iterator[list[Row]]:
-    """The questions of a benchmark that `limit` takes (None: all), in order, encoded, in lists of at most `size`.
+    """The questions of a benchmark that `limit` takes (None: all), or those `rows` of them, in order, in lists of at most `size`.
 
     `with_answer` encodes the reference answers too, with `labels`, for teacher forcing; the first `skip` are left out. What `cache`
-    lacks is read from `disk`, and left there for other processes.
+    lacks is read from `disk`. What neither has is encoded, and left in both for others where all are, unless `remember` is false.
 
     Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
     question that cannot be read, and for a benchmark without questions.
@@ -114,8 +116,13 @@ def windows(
     known = cache.get(key)
     if known is None and disk is not None and (known := disk.get(key)) is not None:
         cache.put(key, known, _size(known))
-    rows = iter(known[skip:] if known else _encode(processor, benchmark, limit, key, cache, with_answer, skip, disk))
-    while window := list(islice(rows, size)):
+    if known:
+        encoded = iter((known if rows is None else [known[row] for row in rows])[skip:])
+    else:
+        encoded = _encode(processor, benchmark, limit, rows, skip, with_answer)
+        if remember and rows is None and not skip:
+            encoded = _remembered(encoded, key, cache, disk)
+    while window := list(islice(encoded, size)):
         yield window
 
 
@@ -123,19 +130,22 @@ def _encode(
     processor: ProcessorMixin,
     benchmark: Benchmark,
     limit: int | None,
-    key: str,
-    cache: EncodingCache,
-    with_answer: bool,
+    rows: Sequence[int] | None,
     skip: int,
-    disk: QuestionCache | None,
+    with_answer: bool,
 ) -> Iterator[Row]:
     examples = benchmark.take(limit)
     if not len(examples):
         raise UserError("has no questions", file=f"benchmark {benchmark.name}")
-    kept: list[Row] | None = None if skip else []
+    for index in (range(len(examples)) if rows is None else rows)[skip:]:
+        yield _row(processor, benchmark, question(benchmark, examples, index), with_answer)
+
+
+def _remembered(rows: Iterator[Row], key: str, cache: EncodingCache, disk: QuestionCache | None) -> Iterator[Row]:
+    """Pass on all rows of a benchmark, and remember them at the end unless they are too large."""
+    kept: list[Row] | None = []
     size = 0
-    for index in range(skip, len(examples)):
-        row = _row(processor, benchmark, question(benchmark, examples, index), with_answer)
+    for row in rows:
         yield row
         size += sum(tensor.nbytes for tensor in row[1].values())
         if kept is not None and size <= cache.limit_bytes:

@@ -1,25 +1,45 @@
-"""Benchmarks evaluated on one loaded model: what an Evaluate step computes."""
+"""Benchmarks evaluated on a loaded checkpoint: what an Evaluate step computes, whoever answers and whoever scores."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.evaluation.engines import Engine
-from lmmcl.evaluation.engines.transformers import Transformers
-from lmmcl.evaluation.generate import answer, said, scored, unscored
-from lmmcl.evaluation.partial_answers import PartialAnswers
+from lmmcl.evaluation.generate import answer, scored, unscored
+from lmmcl.evaluation.judging.local_judge import LocalJudges
+from lmmcl.evaluation.partial_answers import PartialAnswers, forget_answers
 from lmmcl.evaluation.samples import Sample, write_samples
 from lmmcl.ledger import Ledger, Record
 from lmmcl.ledger.provenance import provenance
-from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import Evaluate
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
+
+OnAnswer = Callable[[int, int], None]
+"""Called now and then with the number of questions that are answered and that there are."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All answers to a benchmark, in its order, with what its record says of how they came.
+
+    `started` is when this try began (seconds since 1970), `seconds` how long all tries took to answer; `more` are further fields.
+    """
+
+    step: Evaluate
+    pairs: Sequence[tuple[Example, str]]
+    engine: str
+    image_backend: str | None
+    started: float
+    seconds: float
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def score_benchmarks(
@@ -46,103 +66,68 @@ def score_benchmarks(
 
 
 def record_scores(
-    step: Evaluate,
-    ledger: Ledger,
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    *,
-    batch_size: int,
-    answered: Callable[[int, int], None] | None = None,
+    step: Evaluate, ledger: Ledger, engine: Engine, *, judges: LocalJudges, on_answer: OnAnswer
 ) -> Record:
     """Ask the benchmark of `step` and commit its record: score in points, every question's score, `samples.jsonl`.
 
-    What an earlier try, which was killed, had answered is not asked again. `answered` is called now and then with the number of
-    questions that are answered and that there are.
+    What an earlier try, which was killed, had answered is not asked again.
     """
-    partial = PartialAnswers(step, ledger)
-    known, limit = partial.read(), step.evaluation.limit
-    answers = said(model, processor, step.benchmark, limit=limit, batch_size=batch_size, answered=known)
-    if answered is not None:
-        answers = _counted(answers, answered, len(step.benchmark.take(limit)))
-    record = _record(
-        step, ledger, partial.keep(answers), Transformers.name, image_backend(processor), device=str(model.device)
-    )
-    partial.remove()
-    return record
+    return record_answers(ask_benchmark(step, ledger, engine, on_answer), ledger, judges)
 
 
-def _counted(
-    answers: Iterator[tuple[Example, str]], answered: Callable[[int, int], None], questions: int
+def ask_benchmark(step: Evaluate, ledger: Ledger, engine: Engine, on_answer: OnAnswer) -> Answers:
+    """The answers of `engine`, after what an earlier try of the same engine has kept."""
+    started = time.time()
+    partial, limit = PartialAnswers(step, ledger, {"by": engine.name}), step.evaluation.limit
+    answers = partial.keep(engine.answers(step.benchmark, limit, answered=partial.read()))
+    counted = reported(answers, on_answer, len(step.benchmark.take(limit)))
+    pairs = [(dataclasses.replace(example, images=()), text) for example, text in counted]
+    return Answers(step, pairs, engine.name, engine.image_backend, started, partial.seconds)
+
+
+def reported(
+    answers: Iterator[tuple[Example, str]], on_answer: OnAnswer, questions: int
 ) -> Iterator[tuple[Example, str]]:
     """Pass on `answers`, and tell how many there are about once a second."""
     last = time.monotonic()
-    for number, one in enumerate(answers, start=1):
+    for number, pair in enumerate(answers, start=1):
         if time.monotonic() - last >= 1:
             last = time.monotonic()
-            answered(number, questions)
-        yield one
+            on_answer(number, questions)
+        yield pair
 
 
-def record_answers(step: Evaluate, ledger: Ledger, engine: Engine) -> Record:
-    """As `record_scores`, whoever answers; the record names the engine."""
-    return _record(
-        step, ledger, engine.answers(step.benchmark, step.evaluation.limit), engine.name, engine.image_backend
-    )
-
-
-def _record(
-    step: Evaluate,
-    ledger: Ledger,
-    answers: Iterable[tuple[Example, str]],
-    engine: str,
-    image_backend: str | None,
-    *,
-    device: str = "cpu",
-) -> Record:
-    begun = time.time()
-    return record_texts(step, ledger, answers, engine=engine, image_backend=image_backend, started=begun, device=device)
-
-
-def record_texts(
-    step: Evaluate,
-    ledger: Ledger,
-    answers: Iterable[tuple[Example, str]],
-    *,
-    engine: str,
-    image_backend: str | None,
-    started: float,
-    more: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-) -> Record:
-    """Score `answers`, in the benchmark's order, and commit them with `more` fields; `started` is when the first was asked for."""
-    samples, judging = _score(step, ledger, answers, device)
+def record_answers(answers: Answers, ledger: Ledger, judges: LocalJudges) -> Record:
+    """Score answers, ask a judge where the benchmark has one, and commit them; what was kept of them is removed."""
+    step, begun = answers.step, time.monotonic()
+    samples, judging = _score(answers, ledger, judges)
     with ledger.writing(step) as draft:
         write_samples(draft.folder / "samples.jsonl", samples)
         scores = balanced(samples, step.benchmark.balance)
-        return draft.commit(
+        record = draft.commit(
             {
                 "score": 100.0 * sum(scores) / len(scores),
                 "sample_scores": scores,
-                "engine": engine,
-                "image_backend": image_backend,
-                **(more or {}),
+                "engine": answers.engine,
+                "image_backend": answers.image_backend,
+                **answers.more,
                 **judging,
-                "seconds": time.time() - started,
-                "provenance": provenance(started),
+                "seconds": answers.seconds + time.monotonic() - begun,
+                "provenance": provenance(answers.started),
             }
         )
+    forget_answers(step, ledger)
+    return record
 
 
-def _score(
-    step: Evaluate, ledger: Ledger, answers: Iterable[tuple[Example, str]], device: str
-) -> tuple[list[Sample], dict[str, Any]]:
-    """(scored answers, what the record holds of their judge). A local judge runs on `device`."""
-    judge = step.benchmark.judge
-    if judge is None:
-        return scored(step.benchmark, answers), {}
+def _score(answers: Answers, ledger: Ledger, judges: LocalJudges) -> tuple[list[Sample], dict[str, Any]]:
+    """(scored answers, what the record holds of their judge)."""
+    benchmark = answers.step.benchmark
+    if benchmark.judge is None:
+        return scored(benchmark, answers.pairs), {}
     from lmmcl.evaluation.judging.judging import judge_samples
 
-    samples, facts = judge_samples(step.benchmark.name, judge, unscored(answers), ledger, device)
+    samples, facts = judge_samples(benchmark.name, benchmark.judge, unscored(answers.pairs), ledger, judges)
     return samples, {"judge": facts}
 
 

@@ -1,27 +1,22 @@
 """A model's answers to a benchmark: greedy, in batches padded on the left, the same whatever the batch size.
 
-`greedy` is the one place that calls `generate`; whoever needs more than the words (logits at each position, say) asks it
-for them with transformers' own switches.
+Whoever needs more than the words (logits at each position, say) asks `greedy` for them with transformers' own switches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateDecoderOnlyOutput
+from transformers import PreTrainedModel, ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, question, windows
 from lmmcl.evaluation.prompt_check import check_questions
 from lmmcl.evaluation.question_cache import question_cache
 from lmmcl.evaluation.samples import Sample
+from lmmcl.models.generation.decoding import answering, greedy, new_tokens
 from lmmcl.models.processing.answers import answer_text
-from lmmcl.models.processing.encode import end_of_turn
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.processing.position_limit import check_positions, position_limits
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example
@@ -54,28 +49,47 @@ def said(
     limit: int | None,
     batch_size: int,
     answered: Sequence[str] = (),
+    rows: Sequence[int] | None = None,
+    remember: bool = True,
 ) -> Iterator[tuple[Example, str]]:
-    """The questions that `limit` takes (without their images) with the model's answers, in the benchmark's order.
+    """The questions that `limit` takes, or those `rows` of them, with the model's answers, in the benchmark's order.
 
-    `answered` are the answers to the first questions, where an earlier try has given them.
+    `answered` are the answers to the first questions, where an earlier try has given them. `remember` keeps the encoded questions
+    for others who ask them: not those that are asked once.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     if answered:
-        examples = benchmark.take(limit)
-        yield from ((question(benchmark, examples, index), text) for index, text in enumerate(answered))
+        yield from known_answers(benchmark, limit, answered, rows)
     with answering(model, processor):
         size = max(batch_size, min(batch_size * BATCHES_PER_WINDOW, WINDOW))
         limits = position_limits(model)
-        for number, window in enumerate(
-            windows(processor, benchmark, limit, size, skip=len(answered), disk=question_cache())
-        ):
+        encoded_windows = windows(
+            processor,
+            benchmark,
+            limit,
+            size,
+            rows=rows,
+            skip=len(answered),
+            remember=remember,
+            disk=question_cache(),
+        )
+        for number, window in enumerate(encoded_windows):
             for example, encoded in window:
                 _check_length(benchmark, example, encoded, limits)
             if not number:
                 check_questions(model, processor, benchmark, window, lambda batch: _first_logits(model, batch))
             texts = answer_window(model, processor, window, benchmark.max_new_tokens, batch_size)
             yield from ((example, text) for (example, _), text in zip(window, texts, strict=True))
+
+
+def known_answers(
+    benchmark: Benchmark, limit: int | None, answers: Sequence[str], rows: Sequence[int] | None = None
+) -> Iterator[tuple[Example, str]]:
+    """The first questions that `limit` takes, or the first of those `rows`, with answers that an earlier try has given them."""
+    examples = benchmark.take(limit)
+    places = range(len(answers)) if rows is None else rows
+    return ((question(benchmark, examples, place), text) for place, text in zip(places, answers, strict=False))
 
 
 def _first_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
@@ -147,68 +161,6 @@ def batches(rows: Iterable[Row], model: PreTrainedModel, batch_size: int) -> Ite
 
 def _length(row: Row) -> int:
     return len(row[1]["input_ids"])
-
-
-@contextmanager
-def answering(model: PreTrainedModel, processor: ProcessorMixin) -> Iterator[None]:
-    """A model set to answer greedily: no dropout, and nothing of the sampling settings that it was shipped with.
-
-    Many checkpoints come with a temperature or a repetition penalty (Qwen2.5-VL: 1.05), which `generate` would
-    silently apply. An answer ends where the checkpoint says, or the template's turn does. Everything is put back at the end.
-    """
-    shipped, training = model.generation_config, model.training
-    ends = shipped.eos_token_id if shipped is not None else None
-    stops = stop_tokens(processor) | set(ends if isinstance(ends, list) else [ends]) - {None}
-    greedily = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        eos_token_id=sorted(stops),
-    )
-    # InstructBLIP generates with the language model inside it, which has settings of its own.
-    inner: list[Any] = [
-        module for module in model.modules() if isinstance(getattr(module, "generation_config", None), GenerationConfig)
-    ]
-    kept = [(module, module.generation_config) for module in inner]
-    model.generation_config = greedily
-    for module in inner:
-        module.generation_config = greedily
-    model.eval()
-    try:
-        yield
-    finally:
-        model.generation_config = shipped
-        for module, settings in kept:
-            module.generation_config = settings
-        model.train(training)
-
-
-def stop_tokens(processor: ProcessorMixin) -> set[int]:
-    """The tokens that end an answer: the end of the text, and of the template's turn."""
-    return {processor.tokenizer.eos_token_id, end_of_turn(processor)} - {None}
-
-
-@torch.inference_mode()
-def greedy(
-    model: PreTrainedModel, batch: dict[str, Tensor], max_new_tokens: int, **more: Any
-) -> GenerateDecoderOnlyOutput:
-    """Continue a padded batch (`input_ids`: (batch, length)) by the most probable token, up to `max_new_tokens`; use inside
-    `answering`.
-
-    `more` are switches of `generate` such as `output_logits=True`. Float tensors are given the model's own type.
-    """
-    placed = {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in batch.items()
-    }
-    generate: Any = model.generate  # typed as a Tensor or Module by torch's __getattr__
-    return generate(**placed, max_new_tokens=max_new_tokens, return_dict_in_generate=True, **more)
-
-
-def new_tokens(output: GenerateDecoderOnlyOutput, batch: dict[str, Tensor]) -> Tensor:
-    """The generated tokens alone, (batch, new); a row that ended early is filled up with the pad token."""
-    return output.sequences[:, batch["input_ids"].shape[1] :]
 
 
 def decode(processor: ProcessorMixin, tokens: Tensor) -> list[str]:

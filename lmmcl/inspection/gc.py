@@ -17,6 +17,7 @@ from lmmcl.config.cluster import ClaimSettings
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.ledger.leases import Lease, Leases
 from lmmcl.ledger.node import bytes_in
 from lmmcl.ledger.owners import STALE
@@ -112,9 +113,10 @@ def _free_weights(
 
 def needed_weights(steps: Iterable[Step], ledger: Ledger, *, running: Collection[str] = ()) -> set[str]:
     """Folders of the checkpoints whose weights the steps that are not recorded yet, or are `running` (keys), will read."""
-    needed: set[str] = set()
+    needed, steps, view = set[str](), list(steps), RecordView(ledger)
+    view.prefetch(steps)
     for step in steps:
-        if step.key in running or ledger.find(step) is None:
+        if step.key in running or not view.has(step):
             for parent in step.parents:
                 needed |= _with_parents(parent)
     return needed

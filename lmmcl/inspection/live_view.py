@@ -147,7 +147,7 @@ def describe(note: Mapping[str, Any]) -> str:
         return f"update {note['update']}/{note['updates']}, {note['updates_per_second']:.1f}/s"
     if "benchmark" in note:
         answered = f" {note['answered']}/{note['questions']}" if "answered" in note else ""
-        return f"evaluating {note['benchmark']}{answered} ({note['asked']}/{note['benchmarks']})"
+        return f"{note.get('doing', 'evaluating')} {note['benchmark']}{answered} ({note['asked']}/{note['benchmarks']})"
     return str(note.get("doing", "working"))
 
 

@@ -134,7 +134,7 @@ def _working(walks: Iterable[TrialProgress], active: Mapping[str, Lease]) -> lis
     names = StepNames()
     for walk in walks:
         names.add(walk.trial)
-    by_worker = {lease.token: (key, lease) for key, lease in active.items()}
+    by_worker = {lease.token: (key, lease) for key, lease in sorted(active.items(), key=lambda held: held[1].beat)}
     now, works = time.time(), []
     for key, lease in sorted(by_worker.values(), key=lambda held: held[1].since):
         seconds = max(0.0, now - lease.since) if lease.since else None

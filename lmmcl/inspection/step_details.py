@@ -26,6 +26,7 @@ from lmmcl.ledger.record import KINDS
 from lmmcl.methods.recipes.recipe import KINDS as ADAPTERS
 from lmmcl.reports import formatting
 from lmmcl.reports.failures import Failure, find_failure
+from lmmcl.reports.tables.generation_budget import budget_of
 
 
 def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
@@ -41,7 +42,11 @@ def step_facts(ledger: Ledger, wanted: str) -> dict[str, Any]:
     if isinstance(path, Failure):
         return asdict(path) | {"store": ledger.store}
     record = ledger.read(path)
-    assert record is not None, "found a moment ago"
+    if record is None:
+        raise UserError(
+            "its record is damaged; `lmmcl ledger check --repair` quarantines it, so that the next run computes the step again",
+            file=f"{ledger.store}/{path}",
+        )
     identity = identity_of(ledger, path)
     is_checkpoint = path.startswith("checkpoints/")
     chain = _chain(ledger, path)
@@ -172,7 +177,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted = [f"{place['sweep']}: {place['trial']}, stage {place['stage']}" for place in facts["wanted_by"]]
     more = [f"and {formatting.plural(len(wanted) - 3, 'more trial')}"] if len(wanted) > 3 else []
     lines = [
-        ("what", f"{facts['kind']} {record['label']}"),
+        ("what", f"{facts['kind']} {record.get('label', '')}".rstrip()),
         ("wanted by", "\n".join([*wanted[:3], *more]) or "no sweep that was run or reported with this store"),
         ("from", " ← ".join(step["path"].rsplit("/", 1)[1] for step in facts["chain"]) or "nothing before it"),
         _merged(facts),
@@ -218,6 +223,8 @@ def _took(record: Mapping[str, Any]) -> str:
         parts.append(f"until {when:%Y-%m-%d %H:%M} UTC")
     if record.get("updates"):
         parts.append(f"{record['updates']} updates, {record.get('updates_per_second') or 0:.1f} a second")
+    if budget := budget_of(record):
+        parts.append(f"{budget['samples']:,.0f} answers of {budget['generated_tokens']:,.0f} tokens generated")
     if record.get("peak_memory_bytes"):
         parts.append(f"peak memory {formatting.size(record['peak_memory_bytes'])}")
     if record.get("padding_share") is not None:

@@ -13,7 +13,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.packs.pack_file import is_whole
 from lmmcl.ledger.packs.packed_files import Pack, checkpoint_of
 from lmmcl.ledger.packs.salvage import salvaged, step_of
-from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, DamagedError, Record, decode_record, file_checksum
+from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, DamagedError, Record, decode_record, file_checksum, valid_fields
 
 AT_ONCE = {True: 4, False: 32}
 """Steps (or packs) that are read together, by whether the store is a folder here: elsewhere each read waits."""
@@ -111,9 +111,18 @@ def _mismatch(
         return f"has {len(content)} bytes, not the {checksum['bytes']} that were written"
     if hashlib.sha256(content).hexdigest() != checksum["sha256"]:
         return "checksum mismatch"
-    if name == "step.json" and json.loads(content)["key"] != record["key"]:
+    if name == "step.json" and not _is_identity(content, record["key"]):
         return "is of another step"
     return None
+
+
+def _is_identity(content: bytes, key: str) -> bool:
+    """Whether a `step.json` is that of the step with this key."""
+    try:
+        identity = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(identity, dict) and identity.get("key") == key
 
 
 def _weights_mismatch(ledger: Ledger, record: Record, name: str, checksum: Mapping[str, Any]) -> str | None:
@@ -156,7 +165,7 @@ def _packed(ledger: Ledger, pack: Pack, path: str, lost: Iterable[str], *, intac
     try:
         content = pack.read(f"{path}/{RECORD}")
         # The seal of each record was checked when it was packed, and the digest of the whole pack just now.
-        record = Record(path, json.loads(content) if intact else decode_record(content))
+        record = Record(path, valid_fields(json.loads(content)) if intact else decode_record(content))
     except FileNotFoundError:
         return Checked(path, damages=(f"{RECORD} is missing{where}",), pack=pack.name)
     except ValueError as error:

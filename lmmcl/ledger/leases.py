@@ -32,7 +32,7 @@ FOLDER = "claims"
 RENEWALS = 3
 """How often a claim is renewed before it would expire."""
 NOTE_SECONDS = 5.0
-"""A claim is renewed this soon where its owner has something new to say."""
+"""The first of a worker's claims is renewed this soon where its owner has something new to say; the others when they are due."""
 
 FORGOTTEN = 24 * 3600.0
 MAINTENANCE = "maintenance"
@@ -41,7 +41,11 @@ MAINTENANCE = "maintenance"
 
 @dataclass(frozen=True)
 class Lease:
-    """The owner of a step: `token` is of one attempt, `place` a machine since its start, `until` in seconds since 1970."""
+    """The owner of a step: `token` is of one attempt, `place` a machine since its start; times are in seconds since 1970.
+
+    `since` is when the step was claimed, and `beat` counts renewals. `note` is what the owner said last of its work, for whoever
+    looks at the store meanwhile. Of several claims with one token the one that was renewed last has the newest note.
+    """
 
     token: str
     host: str
@@ -54,7 +58,6 @@ class Lease:
     beat: int = 0
     since: float = 0.0
     note: dict[str, Any] = field(default_factory=dict)
-    """When it was taken, in seconds since 1970, and what its owner said last of the work: for who looks at the store meanwhile."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -67,7 +70,7 @@ class Held:
     keys: set[str]
     kept: bool = False
     note: dict[str, Any] = field(default_factory=dict)
-    """What is being done now; it is written with the next renewal, or some seconds after it changed."""
+    """What is being done now; it is written to the first claim some seconds after it changed, to all with their next renewal."""
 
     def keep(self) -> None:
         """Do not remove the claims at the end: they go over to another process of this run, or expire."""
@@ -196,15 +199,16 @@ class Leases:
         return now - since > claim.expiry or (not here and time.time() - claim.until > claim.expiry)
 
     def _renew(self, mine: Lease, held: Held, done: threading.Event) -> None:
+        """Renew all claims when they are due; in between, the first one alone whenever the note has changed."""
         beat, left = 0, set(held.keys)
         pause, written = self.settings.expiry_s / RENEWALS, dict(held.note)
         last = time.monotonic()
         while left and not done.wait(min(pause, NOTE_SECONDS)):
-            note = dict(held.note)
-            if note == written and time.monotonic() - last < pause:
+            note, due = dict(held.note), time.monotonic() - last >= pause
+            if note == written and not due:
                 continue
-            beat, written, last = beat + 1, note, time.monotonic()
-            for key in sorted(left):
+            beat, written, last = beat + 1, note, time.monotonic() if due else last
+            for key in sorted(left)[: None if due else 1]:
                 with suppress(UserError, OSError):  # the store is away: the next beat may reach it
                     now = self._read(key)
                     if now is None or now.token != mine.token:  # taken over while this process was stopped, say

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.ledger.interface import LedgerAccess
+from lmmcl.ledger.packs.packed_files import Pack
 from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, DamagedError, DroppedError, Record, find_mismatch, home_of
 from lmmcl.ledger.store import full, is_full
 
@@ -154,12 +155,17 @@ def _damaged(ledger: LedgerAccess, path: str, name: str, why: str, quarantine: b
 def lines(ledger: LedgerAccess, path: str, name: str) -> list[dict[str, Any]]:
     """See `Ledger.read_lines`."""
     record = ledger.read(path)
-    if record is None:
-        return []
-    try:
-        content = ledger.files.read(f"{record.folder}/{name}")
-    except FileNotFoundError:
-        content = _packed(ledger, record, name, quarantine=False) or b""
+    return [] if record is None else recorded_lines(ledger, record, name)
+
+
+def recorded_lines(ledger: LedgerAccess, record: Record, name: str, pack: Pack | None = None) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file that `record` lists, from `pack` where it is in that; raises DamagedError."""
+    content = None
+    if pack is not None:
+        with suppress(FileNotFoundError, ValueError):  # elsewhere now, or damaged, which is said below
+            content = pack.read(f"{record.folder}/{name}")
+    if content is None:
+        content = _single_or_packed(ledger, record, name)
     checksum = record.files.get(name)
     if checksum and checksum["sha256"] != hashlib.sha256(content).hexdigest():
         raise DamagedError(
@@ -177,6 +183,13 @@ def _rows(texts: Sequence[str]) -> list[dict[str, Any]]:
         if len(rows) == len(texts):
             return rows
     return [json.loads(text) for text in texts]
+
+
+def _single_or_packed(ledger: LedgerAccess, record: Record, name: str) -> bytes:
+    try:
+        return ledger.files.read(f"{record.folder}/{name}")
+    except FileNotFoundError:
+        return _packed(ledger, record, name, quarantine=False) or b""
 
 
 def recorded_paths(ledger: LedgerAccess, kind: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.record_form import find_wrong_field
 
 RECORD = "record.json"
 ASIDE = "record.damaged.json"
@@ -41,6 +42,10 @@ class Record:
     fields: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self.fields:
+            raise DamagedError(
+                f"the record has no {name!r}; delete it to have the step recomputed", file=f"{self.path}/{RECORD}"
+            )
         return self.fields[name]
 
     @property
@@ -73,9 +78,15 @@ def encode_record(fields: Mapping[str, Any]) -> bytes:
 
 def decode_record(content: bytes) -> dict[str, Any]:
     """What a record says; raises ValueError when it was cut or changed. One without a seal is taken at its word."""
-    fields = unseal_json(content)
-    if not {"key", "kind", "parents"} <= fields.keys():
+    return valid_fields(unseal_json(content))
+
+
+def valid_fields(fields: Any) -> dict[str, Any]:
+    """The fields of a record; raises ValueError where they are not those of one, or hold what readers could not use."""
+    if not isinstance(fields, dict) or not {"key", "kind", "parents"} <= fields.keys():
         raise ValueError("is not a valid record")
+    if wrong := find_wrong_field(fields):
+        raise ValueError(f"is not a valid record: {wrong}")
     return fields
 
 

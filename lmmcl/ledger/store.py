@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
-from lmmcl.ledger.packs.listing import fetch, local_sizes, name_pattern, sync, tag_of, walk_files
+from lmmcl.ledger.packs.listing import fetch, file_stamp, local_sizes, name_pattern, stamp_of, sync, walk_files
 from lmmcl.masking import mask
 
 PATIENCE = BackOff(longest=32.0, retries=6)
@@ -128,10 +128,9 @@ class Store:
         path = f"{self.root}/{name}"
         with suppress(FileExistsError):  # perhaps ours, where the answer to a first try was lost
             self._patiently(lambda: self.fs.pipe_file(path, content, mode="create"))
-        try:
+        with suppress(FileNotFoundError):
             return self.read(name) == content
-        except FileNotFoundError:
-            return False
+        return False
 
     def _written(self, name: str, content: bytes) -> Path:
         path = self.at(name)
@@ -207,11 +206,13 @@ class Store:
         Of a store that is elsewhere: one listing. A file that is written again has another stamp.
         """
         files = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
-        return {
-            str(name).removeprefix(f"{self.root}/"): f"{about.get('size')}-{tag_of(about)}"
-            for name, about in files.items()
-            if str(name).endswith(ending)
-        }
+        stamped = {str(name).removeprefix(f"{self.root}/"): stamp_of(about) for name, about in files.items()}
+        return {name: stamp for name, stamp in stamped.items() if name.endswith(ending)}
+
+    def stamp(self, name: str) -> str | None:
+        """Size and tag (or time of change) of a file; None where there is none, or the store has neither tags nor times."""
+        stamp: str | None = self._patiently(file_stamp, self.fs, f"{self.root}/{name}")
+        return stamp
 
     def changed(self, name: str) -> float:
         """When a file was written, in seconds since 1970."""
@@ -232,8 +233,7 @@ class Store:
             else self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
         )
         names = (str(path).removeprefix(f"{self.root}/") for path in paths)
-        fits = name_pattern(pattern).fullmatch
-        return sorted(name for name in names if fits(name))
+        return sorted(filter(name_pattern(pattern).fullmatch, names))
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call; an object store that is away is waited for, then StoreError is raised."""

@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
+    from lmmcl.methods.on_policy.policy import Policy
+
 ORDER = ("replay", "data_hybrid")
 """Data mitigations in the order in which they act: earlier skills join the stage's own data, then a mix takes its share of all."""
-HOOKS = ("data", "batch", "token_weights", "token_penalty", "penalty", "optimizer", "end")
+HOOKS = ("data", "batch", "token_weights", "token_penalty", "sample_loss", "penalty", "optimizer", "end")
 """What decides a training mitigation's place in a combination: the first of these that it has."""
+
+
+_OF_ANSWERS = ("batch", "token_weights", "token_penalty")
+"""Hooks that act on the answers that are taught."""
 
 
 class CombinedTraining(TrainingMitigation[list[Any]]):
@@ -51,6 +57,14 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
     @property
     def parts(self) -> tuple[Mitigation, ...]:
         return self.members
+
+    @property
+    def replaces_cross_entropy(self) -> bool:  # type: ignore[override]
+        return any(member.replaces_cross_entropy for member in self.members)
+
+    @property
+    def rows_in_pass(self) -> int:
+        return max(member.rows_in_pass for member in self.members)
 
     def identity(self) -> dict[str, Any]:
         """What enters a key: the members in the order in which they act."""
@@ -106,6 +120,15 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
         self, state: list[Any], model: PreTrainedModel, outputs: Any, batch: Mapping[str, Tensor]
     ) -> Tensor | None:
         return _sum(member.token_penalty(own, model, outputs, batch) for member, own in self._with(state))
+
+    def sample_loss(self, state: list[Any], policy: Policy) -> Tensor | None:
+        return _sum(member.sample_loss(own, policy) for member, own in self._with(state))
+
+    def counts(self, state: list[Any]) -> Mapping[str, Tensor]:
+        return {f"{m.name}.{name}": value for m, own in self._with(state) for name, value in m.counts(own).items()}
+
+    def moving(self, state: list[Any]) -> Mapping[str, Tensor]:
+        return {f"{m.name}.{name}": value for m, own in self._with(state) for name, value in m.moving(own).items()}
 
     def end(self, state: list[Any], model: PreTrainedModel) -> None:
         for member, own in self._with(state):
@@ -178,6 +201,7 @@ def combine(members: Sequence[Mitigation]) -> Mitigation:
     training = [member for member in members if isinstance(member, TrainingMitigation)]
     merges = [member for member in members if isinstance(member, MergeMitigation)]
     _check_weights(training)
+    _check_samples(training)
     _check_optimizers(training)
     _check_merges(merges)
     ordered = (*sorted(training, key=_place), *merges)
@@ -195,6 +219,29 @@ def _check_weights(training: Sequence[TrainingMitigation]) -> None:
         raise UserError(
             f"{' and '.join(names)} both weight the cross entropy of each token, each as if it were whole; allowed: one of them"
         )
+
+
+def _check_samples(training: Sequence[TrainingMitigation]) -> None:
+    """What learns from the model's own answers alone has no cross entropy that others could change."""
+    for member in training:
+        others = [other for other in training if other is not member]
+        if member.replaces_cross_entropy:
+            for other in others:
+                if hook := next((hook for hook in ("sample_loss", *_OF_ANSWERS) if other.uses(hook)), None):
+                    what = (
+                        "learns from samples as well"
+                        if hook == "sample_loss"
+                        else "acts on the answers that are taught"
+                    )
+                    raise UserError(
+                        f"{member.name} teaches no answer, only what the model samples, and {other.name} {what}; allowed with it: "
+                        "data mixes, penalties on weights, optimizers, merges"
+                    )
+        if member.scores_rows and (mixed := next((other.name for other in others if other.uses("data")), None)):
+            raise UserError(
+                f"{member.name} scores all answers by the metric of the stage's skill, and {mixed} mixes in questions of others; "
+                "allowed: one of them"
+            )
 
 
 def _check_optimizers(training: Sequence[TrainingMitigation]) -> None:

@@ -10,8 +10,8 @@ from lmmcl.methods.mitigation import Mitigation, TrainingMitigation
 DIVIDED = {
     "zero1": ("optimizer",),
     "zero2": ("optimizer",),
-    "zero3": ("optimizer", "penalty", "end"),
-    "fsdp": ("optimizer", "penalty", "end"),
+    "zero3": ("optimizer", "penalty", "sample_loss", "end"),
+    "fsdp": ("optimizer", "penalty", "sample_loss", "end"),
 }
 """By strategy, the hooks of a mitigation that would read or change what it has divided among the workers."""
 
@@ -44,6 +44,12 @@ def check_divided(
             raise UserError(
                 f"{part.name} reads the trained weights, and {strategy} in {precision} gives each worker only rounded copies "
                 "of them; allowed with it: ddp, or precision: fp32",
+                place="training.strategy",
+            )
+        if part.uses("sample_loss") and "sample_loss" in hooks:
+            raise UserError(
+                f"{part.name} samples answers of the model while it trains, for which each worker needs all weights, and "
+                f"{strategy} divides them among the workers; allowed with it: ddp, deepspeed with zero_stage 1 or 2",
                 place="training.strategy",
             )
         used = [hook for hook in hooks if part.uses(hook)]

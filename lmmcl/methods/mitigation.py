@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
+    from lmmcl.methods.on_policy.policy import Policy
     from lmmcl.models.lmm import LMM
     from lmmcl.tasks.examples import Example
     from lmmcl.tasks.probes import Probe
@@ -107,6 +108,10 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
     needs_all_logits: ClassVar[bool] = True
     """Whether `penalty` or `token_penalty` reads the logits before the one that predicts the first answer token of a batch;
     if not, those need not be computed: with a large vocabulary they are most of the memory."""
+    replaces_cross_entropy: ClassVar[bool] = False
+    """Whether the stage's answers are not taught: what is learnt comes from `sample_loss` alone."""
+    scores_rows: ClassVar[bool] = False
+    """Whether answers to the rows are scored by the metric of the stage's skill, and rows of other skills cannot be among them."""
     copies: ClassVar[int] = 0
     """Copies of all trained parameters, in fp32, that it holds on the GPU: what a plan tells of its memory."""
 
@@ -127,6 +132,11 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
     def runs_head(self) -> bool:
         """Whether batches are to hold HIDDEN, since it runs the model's head itself."""
         return False
+
+    @property
+    def rows_in_pass(self) -> int:
+        """Dialogues that go through the model for each row of a batch."""
+        return 1
 
     @property
     def compares_logits(self) -> bool:
@@ -176,6 +186,21 @@ class TrainingMitigation(Mitigation, Generic[StateT]):
         however the update is cut by accumulation or workers.
         """
         return None
+
+    def sample_loss(self, state: StateT, policy: Policy) -> Tensor | None:
+        """A sum (scalar tensor) over the rows of a batch, of what the model samples to them; None adds nothing.
+
+        Divided by the rows of the whole update, so that it is the same however the update is cut by accumulation or workers.
+        """
+        return None
+
+    def counts(self, state: StateT) -> Mapping[str, Tensor]:
+        """What is counted while a stage trains, by name, in place: each worker counts its own rows; kept in checkpoints."""
+        return {}
+
+    def moving(self, state: StateT) -> Mapping[str, Tensor]:
+        """Tensors that change while a stage trains, by name, in place, the same in all workers; kept in checkpoints."""
+        return {}
 
     def end(self, state: StateT, model: PreTrainedModel) -> None:
         """Called once after the last update; may change the trained parameters in place (under `torch.no_grad`)."""

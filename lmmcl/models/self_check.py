@@ -166,13 +166,16 @@ def _counted_features(model: Any) -> Iterator[list[int]]:
     counts: list[int] = []
     several: tuple[Any, ...] = (model, getattr(model, "model", None))
     holders = [module for module in several if hasattr(module, "get_image_features")]
+    before = [vars(holder).get("get_image_features") for holder in holders]
     for holder in holders:
         holder.get_image_features = _counting(holder.get_image_features, counts)
     try:
         yield counts
     finally:
-        for holder in holders:
+        for holder, own in zip(holders, before, strict=True):
             del holder.get_image_features  # the class's own is back
+            if own is not None:
+                holder.get_image_features = own
 
 
 def _counting(original: Callable[..., Any], counts: list[int]) -> Callable[..., Any]:

@@ -72,7 +72,8 @@ def training_activations(
         kept += example_patches(step.model) * vision.saved_activation_bytes(0, checkpointing)
     # Logits, the same in fp32 and their gradient; the terms of a mitigation that compares distributions keep four more of them.
     logits = ANSWER_TOKENS * _vocabulary(step.model, language.width) * (precision + 8 + 16 * _compares(step))
-    return examples * (kept * precision + (0 if fused else logits))
+    rows = step.mitigation.rows_in_pass if step.mitigation else 1
+    return examples * rows * (kept * precision + (0 if fused else logits))
 
 
 def cache_bytes(lmm: LMM, new_tokens: int, precision: int) -> int:

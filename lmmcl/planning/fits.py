@@ -120,7 +120,11 @@ def _memory_signature(step: Finetune | ScoringStep) -> tuple[str, ...]:
 def _protection(step: Finetune) -> tuple[str, ...]:
     """What of a mitigation decides it: settings may decide what it holds (LwF with `top_k` runs no head)."""
     own = step.mitigation
-    return (own.name, str(own.copies), str(own.runs_head), str(own.compares_logits)) if own else ("",)
+    return (
+        (own.name, str(own.copies), str(own.runs_head), str(own.compares_logits), str(own.rows_in_pass))
+        if own
+        else ("",)
+    )
 
 
 def _goes_with(step: Finetune, placement: TrainingPlacement) -> bool:

@@ -56,7 +56,7 @@ def tasks_of(trial: Trial) -> Iterator[Skill | Benchmark]:
         yield from skill.benchmarks
     yield from trial.held_out
     for probe in trial.probes:
-        yield from probe.benchmarks(trial.held_out, drawn=trial.model.knows_drawings)
+        yield from probe.benchmarks(trial.held_out, drawn=trial.model.knows_drawings, taught=trial.benchmarks)
     for value in (value for mitigation in trial.mitigations for value in vars(mitigation).values()):
         several = value if isinstance(value, tuple) else (value,)
         yield from (task for task in several if isinstance(task, Skill))

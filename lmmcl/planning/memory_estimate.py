@@ -61,11 +61,15 @@ class StageMemory:
 
 @dataclass(frozen=True)
 class AskedMemory:
-    """Bytes on a GPU while a checkpoint is asked: `cache` are keys and values of a batch, `activations` its way through a block."""
+    """Bytes on a GPU while a checkpoint is asked: `cache` are keys and values of a batch, `activations` its way through a block.
+
+    `judge` are the weights of a local judge beside it; what these compute comes after the batches, in the memory of theirs.
+    """
 
     weights: int
     cache: int
     activations: int
+    judge: int = 0
 
     @property
     def total(self) -> int:
@@ -200,12 +204,24 @@ def asked_memory(step: ScoringStep, placement: EvaluationPlacement) -> AskedMemo
     weights += _held_otherwise(lmm, step.evaluation.precision, step.checkpoint)
     if isinstance(step, ProbeStep) and step.probe.needs_base:
         weights *= 2
-    if placement.engine != "transformers":
-        return AskedMemory(weights, 0, 0)
+    judge = _judge_bytes(step)
+    if placement.engine != "transformers":  # it is closed before a judge is loaded
+        return AskedMemory(weights, 0, 0, max(0, judge - weights))
     cache = cache_bytes(lmm, step.benchmark.max_new_tokens, precision) if isinstance(step, Evaluate) else 0
     return AskedMemory(
         weights,
         placement.batch_size * cache,
         placement.batch_size * peak_activation_bytes(lmm, precision)
         + dequantized_bytes(lmm, step.evaluation.precision),
+        judge,
     )
+
+
+def _judge_bytes(step: ScoringStep) -> int:
+    """The weights of a judge that runs in the process that asks."""
+    judge = step.benchmark.judge if isinstance(step, Evaluate) else None
+    if judge is None or judge.local is None:
+        return 0
+    model = judge.local.model
+    entries = sum(model.role_counts().values()) if isinstance(model, LMM) else model.parameters
+    return BYTES[judge.local.precision] * entries

@@ -19,6 +19,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView
 from lmmcl.models.hub import HubLMM
 from lmmcl.planning.data_notes import overlap_notes
+from lmmcl.planning.feature_notes import feature_notes
 from lmmcl.planning.fits import NODE_GB, NODE_GPUS, Placement, find_infeasible, refuse, smallest_place
 from lmmcl.planning.flops import Hours, estimate_hours
 from lmmcl.planning.memory_estimate import asked_memory, stage_memory
@@ -141,6 +142,7 @@ def make_plan(sweep: Sweep, ledger: Ledger, cluster: Cluster | None = None, *, v
         *differing,
         *(note for trial in sweep.trials for note in trial_notes(trial)),
         *overlap_notes(overlaps),
+        *(feature_notes(missing, cluster) if cluster else ()),
     )
     return Plan(
         sweep=sweep.name,

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmmcl.config.overlaps import describe_overlaps
 from lmmcl.config.sweep import Sweep
+from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix, resample_together
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
@@ -23,6 +24,7 @@ from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import MEASURES, RESAMPLED, Interval, StageResult, State, SweepResults, TrialResult
+from lmmcl.reports.tables.generation_budget import budget_of
 from lmmcl.search.progress import SweepProgress, TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.search.search_state import search_states
@@ -100,11 +102,18 @@ def score_matrix(trial: Trial, ledger: Ledger | Reading, stages: Sequence[Stage]
     """The scores of a trial (or of some `stages` of it), question by question, up to the first stage that lacks one."""
     matrix = ScoreMatrix(trial.targets, [benchmark.name for benchmark in trial.held_out])
     for stage in trial.stages if stages is None else stages:
-        records = [ledger.find(step) for step in stage.evaluations]
-        present = [record for record in records if record is not None]
-        if len(present) < len(records):
+        scores = {
+            step.benchmark.name: record["sample_scores"]
+            for step in stage.evaluations
+            if (record := ledger.find(step)) is not None
+        }
+        if len(scores) < len(stage.evaluations):
             break
-        matrix.add(stage.number, {record["label"]: record["sample_scores"] for record in present}, stage.checkpoint.key)
+        try:
+            matrix.add(stage.number, scores, stage.checkpoint.key)
+        except ValueError as error:  # such as another number of questions than before
+            why = f"{error}; delete the record of that evaluation ({stage.checkpoint.path}) to have it computed again"
+            raise UserError(why, place=trial.name) from error
     return matrix
 
 
@@ -208,9 +217,10 @@ def _moment_scores(walk: TrialProgress, number: int, read: Reading) -> dict[int,
         return {}
     answered = {}
     for update, steps in sorted(_at_moments(walk, number, read, lambda at: at.evaluations).items()):
-        records = [record for step in steps if (record := read.find(step)) is not None]
-        if steps and len(records) == len(steps):
-            scores = {record["label"]: record["sample_scores"] for record in records}
+        scores = {
+            step.benchmark.name: record["sample_scores"] for step in steps if (record := read.find(step)) is not None
+        }
+        if steps and len(scores) == len(steps):
             answered[update] = MomentScores(steps[0].checkpoint.key, scores)
     return answered
 
@@ -262,7 +272,8 @@ def _at_moments(
 
 def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
     record = read.find(trained) if trained else None
-    return {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    costs = {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
+    return costs | (budget_of(record.fields) if record else {})
 
 
 def provenance() -> dict[str, Any]:

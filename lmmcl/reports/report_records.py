@@ -101,7 +101,7 @@ class Reading:
         return Curve(self._ledger, step.path)
 
 
-def rows_of(ledger: Ledger, path: str, name: str) -> list[dict[str, Any]]:
+def rows_of(ledger: Ledger | RecordView, path: str, name: str) -> list[dict[str, Any]]:
     """The rows of a .jsonl file of the step in `path`; none, with a warning, where the file is damaged.
 
     Curves and answers are beside the scores, which records hold themselves: no sweep ends for want of them.

@@ -26,7 +26,7 @@ from lmmcl.reports.collect import collect_results
 from lmmcl.reports.page.page_extras import page_extras
 from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.reporting.report_files import print_table, write_report, write_tables
-from lmmcl.runner.reporting.sweep_label import keep_sweep, name_note, report_folder
+from lmmcl.runner.reporting.sweep_label import SweepLabel, claim_label
 from lmmcl.runner.run import Outcome, run_sweep
 from lmmcl.runner.trackers import recorded_lines, start_trackers, tracked_lines
 from lmmcl.runner.up_to_date import note_shown, page_of
@@ -49,16 +49,16 @@ def run_and_report(
     started = time.monotonic()
     ledger.check_writable()
     view = RecordView(ledger)
-    for line in [*store_state(sweep, ledger, view).lines(), *filter(None, [name_note(sweep, ledger)])]:
+    label = claim_label(sweep, ledger)
+    for line in [*store_state(sweep, ledger, view).lines(), *filter(None, [label.note])]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     places = destinations(cluster, mlflow or os.environ.get(MLFLOW_VARIABLE), tracking)
-    folder = report_folder(ledger, sweep)
-    if (page := page_of(folder, sweep, ledger, view, places)) is not None:
-        _show_again(sweep, ledger, view, places, page, console, started)
+    if (page := page_of(label.folder, sweep, ledger, view, places)) is not None:
+        _show_again(sweep, label, view, places, page, console, started)
         return False
     context = RunContext.resolve(sweep, ledger)
-    keep_sweep(context.sweep, ledger)
-    trackers = start_trackers(places, context)
+    label.keep(context.sweep)
+    trackers = start_trackers(places, context, label)
     notes = (note for trial in sweep.trials for note in (*few_examples(trial), *data_notes(trial)))
     for note in dict.fromkeys([*notes, *overlap_notes(find_overlaps(sweep))]):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def run_and_report(
     try:
         outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
         with saying(console, "writing the report"):
-            files, logged, unwritten = _write(context, outcome, tables=trackers.with_mlflow)
+            files, logged, unwritten = _write(context, outcome, label, tables=trackers.with_mlflow)
         for trial in outcome.results.trials:
             trackers.put(trial)
     finally:
@@ -85,19 +85,19 @@ def run_and_report(
             f"tracebacks in {ledger.store}/failures"
         )
     # MLflow's is last in the list of trackers' lines, and its last line is what a person copies
-    lines += [line for delivery in reversed(deliveries) for line in tracked_lines(delivery, context)]
+    lines += [line for delivery in reversed(deliveries) for line in tracked_lines(delivery, context, label)]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not (unwritten or outcome.failures or any(delivery.message("") for delivery in deliveries)):
-        note_shown(folder, sweep, ledger, RecordView(ledger), places)
+        note_shown(label.folder, sweep, ledger, RecordView(ledger), places)
     if unwritten and not outcome.failures:
-        raise _report_missing(unwritten, sweep, ledger)
+        raise _report_missing(unwritten, sweep, label)
     return bool(outcome.failures)
 
 
 def _show_again(
     sweep: Sweep,
-    ledger: Ledger,
+    label: SweepLabel,
     view: RecordView,
     places: Destinations,
     page: Path,
@@ -105,6 +105,7 @@ def _show_again(
     started: float,
 ) -> None:
     """The table of a sweep that is recorded whole, and whose page and MLflow show it as it is."""
+    ledger = label.ledger
     results = collect_results(RunContext.resolve(sweep, ledger), last_only=True, shown_only=True, view=view)
     print_table(results, console)
     lines = [
@@ -113,31 +114,30 @@ def _show_again(
         f"store   {ledger.store}",
     ]
     if places.mlflow != OFF:
-        lines += recorded_lines(places.mlflow or default_tracking_uri(ledger.store), sweep, ledger)
+        lines += recorded_lines(places.mlflow or default_tracking_uri(ledger.store), label)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write(
-    context: RunContext, outcome: Outcome, *, tables: bool
+    context: RunContext, outcome: Outcome, label: SweepLabel, *, tables: bool
 ) -> tuple[list[Path], list[Path], UserError | OSError | None]:
     """The files of the report, those for MLflow, and what kept them from being written (a full disk, say).
 
     It is reported after everything that was computed, and hides no result and no failure.
     """
     try:
-        keep_sweep(context.sweep, context.ledger)
-        folder = report_folder(context.ledger, context.sweep)
-        files = write_report(outcome.results, folder, page_extras(context, outcome.results))
-        return files, [*files, *write_tables(context, outcome.results)] if tables else [], None
+        label.keep(context.sweep)
+        files = write_report(outcome.results, label.folder, page_extras(context, outcome.results))
+        return files, [*files, *write_tables(context, outcome.results, label)] if tables else [], None
     except (UserError, OSError) as error:
         return [], [], error
 
 
-def _report_missing(error: UserError | OSError, sweep: Sweep, ledger: Ledger) -> UserError:
+def _report_missing(error: UserError | OSError, sweep: Sweep, label: SweepLabel) -> UserError:
     """The message where all is computed and the report could not be written; the page of an earlier run is still there."""
-    why = str(full(report_folder(ledger, sweep), ledger.store)) if is_full(error) else explain(error)
-    again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(ledger.store))} --format html"
+    why = str(full(label.folder, label.ledger.store)) if is_full(error) else explain(error)
+    again = f"lmmcl report {sweep.words} --store {shlex.quote(mask(label.ledger.store))} --format html"
     return UserError(
         f"the report could not be written (an earlier one is unchanged): {why}. All steps are recorded; to write it later: {again}"
     )

@@ -28,12 +28,13 @@ from lmmcl.steps import (
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
 
 if TYPE_CHECKING:
+    from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import Routing
 
 LOADING = "loading the model"
 Progress = Callable[[str, dict[str, Any]], None]
-"""Called with a step's key and what is to be shown of it: `doing`; update, updates, updates_per_second, loss; or benchmark, asked,
-benchmarks, answered, questions."""
+"""Called with a step's key and what is to be shown of it: `doing`; update, updates, updates_per_second, loss; or doing, benchmark,
+asked, benchmarks, answered, questions."""
 
 
 def compute(
@@ -106,20 +107,29 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     first, name = steps[0], cluster.evaluation.engine
     progress(first.key, {"doing": LOADING})
-    from lmmcl.evaluation.evaluate import record_scores
-    from lmmcl.evaluation.probes import Subject, record_probe
+    from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import routing_of
 
-    if routing := routing_of(first.checkpoint, ledger):
-        _ask_experts(routing, steps, ledger, cluster, progress)
-        return
-    if name != "transformers":
-        steps = _ask_engine(name, steps, ledger, cluster, progress)
-        if not steps:
+    with LocalJudges(pick_device(cluster.evaluation.gpus)) as judges:
+        if routing := routing_of(first.checkpoint, ledger):
+            _ask_experts(routing, steps, ledger, cluster, judges, progress)
             return
-    load = _loader(first, ledger, cluster)
-    batch_size = cluster.evaluation.batch_size
-    lmm = first.checkpoint.model
+        if name != "transformers":
+            steps = _ask_engine(name, steps, ledger, cluster, judges, progress)
+        if steps:
+            _ask_model(steps, ledger, cluster, judges, progress)
+
+
+def _ask_model(
+    steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, judges: LocalJudges, progress: Progress
+) -> None:
+    """Ask a checkpoint that transformers loads."""
+    from lmmcl.evaluation.engines.transformers import Transformers
+    from lmmcl.evaluation.evaluate import record_scores
+    from lmmcl.evaluation.probes import Subject, record_probe
+
+    first, batch_size = steps[0], cluster.evaluation.batch_size
+    load, lmm = _loader(first, ledger, cluster), first.checkpoint.model
     with images_decoded(_shown(steps)):
         model = load(first.checkpoint)
     subject = Subject(
@@ -129,28 +139,32 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
         load_base=lambda: load(Pretrained(lmm)),
         batch_size=batch_size,
     )
+    engine = Transformers(subject.model, subject.processor, batch_size)
     for number, step in enumerate(steps, start=1):
-        note = {"benchmark": step.label, "asked": number, "benchmarks": len(steps)}
-        progress(first.key, note)
+        tell = _answer_progress(progress, steps, number)
         if isinstance(step, Evaluate):
-            model, processor = subject.model, subject.processor
-            on_answer = partial(_tell_answered, progress, first.key, note)
-            record_scores(step, ledger, model, processor, batch_size=batch_size, answered=on_answer)
+            record_scores(step, ledger, engine, judges=judges, on_answer=tell)
         else:
             record_probe(step, ledger, subject)
 
 
 def _ask_experts(
-    routing: Routing, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+    routing: Routing,
+    steps: Sequence[ScoringStep],
+    ledger: Ledger,
+    cluster: Cluster,
+    judges: LocalJudges,
+    progress: Progress,
 ) -> None:
     """Ask several benchmarks of a checkpoint with experts; raises UserError for what needs a single model."""
     from lmmcl.evaluation.expert_answers import record_routed
 
     asked = [step for step in steps if isinstance(step, Evaluate)]
-    first, what = steps[0].checkpoint, f"{steps[0].checkpoint.label} answers with several experts"
+    checkpoint = steps[0].checkpoint
+    what = f"{checkpoint.label} answers with several experts"
     if len(asked) < len(steps):
         raise UserError(
-            f"{what}, and a probe looks into a single model; remove the probes, or name an expert", file=first.path
+            f"{what}, and a probe looks into a single model; remove the probes, or name an expert", file=checkpoint.path
         )
     if (engine := cluster.evaluation.engine) != "transformers":
         raise UserError(
@@ -162,16 +176,21 @@ def _ask_experts(
             ledger,
             routing,
             _loader(steps[0], ledger, cluster),
-            first.model.load_processor(),
+            checkpoint.model.load_processor(),
             batch_size=cluster.evaluation.batch_size,
-            tell=lambda number, step: progress(
-                first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)}
-            ),
+            judges=judges,
+            progress_of=lambda number, doing: _answer_progress(progress, steps, number, doing),
         )
 
 
-def _tell_answered(progress: Progress, key: str, note: dict[str, Any], answered: int, questions: int) -> None:
-    progress(key, {**note, "answered": answered, "questions": questions})
+def _answer_progress(
+    progress: Progress, steps: Sequence[ScoringStep], number: int, doing: str = "evaluating"
+) -> Callable[[int, int], None]:
+    """Show that the `number`-th of `steps` is begun; what is returned shows how many questions of it are answered."""
+    step = steps[number - 1]
+    note = {"doing": doing, "benchmark": step.label, "asked": number, "benchmarks": len(steps)}
+    progress(steps[0].key, note)
+    return lambda answered, questions: progress(steps[0].key, {**note, "answered": answered, "questions": questions})
 
 
 def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
@@ -181,38 +200,53 @@ def _shown(steps: Sequence[ScoringStep]) -> list[Shown]:
 
 
 def _ask_engine(
-    name: str, steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
+    name: str,
+    steps: Sequence[ScoringStep],
+    ledger: Ledger,
+    cluster: Cluster,
+    judges: LocalJudges,
+    progress: Progress,
 ) -> list[ScoringStep]:
-    """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers."""
+    """Ask the benchmarks among `steps` of another engine; returns the probes, which look inside and need transformers.
+
+    What a local judge scores is scored when the engine is closed: an engine may take a whole GPU.
+    """
     from lmmcl.evaluation.engines import get_engine
-    from lmmcl.evaluation.evaluate import record_answers
+    from lmmcl.evaluation.evaluate import ask_benchmark, record_answers
 
     asked = [step for step in steps if isinstance(step, Evaluate)]
     if asked:
-        first = asked[0]
+        first, later = asked[0], []
         opened = get_engine(name).open(first.checkpoint, ledger, cluster.evaluation, first.evaluation.precision)
         with ExitStack() as stack:
             with images_decoded(_shown(asked)):
                 engine = stack.enter_context(opened)
             for number, step in enumerate(asked, start=1):
-                progress(first.key, {"benchmark": step.label, "asked": number, "benchmarks": len(asked)})
-                record_answers(step, ledger, engine)
+                answers = ask_benchmark(step, ledger, engine, _answer_progress(progress, asked, number))
+                if step.benchmark.judge and step.benchmark.judge.local:
+                    later.append(answers)
+                else:
+                    record_answers(answers, ledger, judges)
+        for answers in later:
+            record_answers(answers, ledger, judges)
     return [step for step in steps if not isinstance(step, Evaluate)]
 
 
 def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
-    from lmmcl.weights.checkpoint import load_checkpoint
+    from lmmcl.weights.checkpoint import load
+    from lmmcl.weights.vision_features import attach_features, feature_store
 
-    device = pick_device(cluster.evaluation.gpus)
-    return lambda checkpoint: load_checkpoint(
-        checkpoint,
-        ledger,
-        precision=first.evaluation.precision,
-        device=device,
-        attention=cluster.evaluation.attention,
-        shared=True,
-    )
+    device, placement = pick_device(cluster.evaluation.gpus), cluster.evaluation
+
+    def load_shared(checkpoint: Checkpoint) -> Any:
+        precision = first.evaluation.precision
+        loaded = load(checkpoint, ledger, precision, device, placement.attention, shared=True)
+        if placement.features is not None:
+            attach_features(checkpoint.model, loaded, feature_store(placement.features, placement.features_gb))
+        return loaded.model
+
+    return load_shared
 
 
 def load_libraries() -> None:

@@ -30,7 +30,7 @@ def check_rows(steps: Iterable[Step], ledger: Ledger, say: Callable[[str], None]
     Raises UserError for each benchmark where that is true of most questions, and for the first row of each skill and benchmark
     that spells a control token which the tokenizer cannot read as plain text.
     """
-    report_rows(*examine_rows(rows_to_check(steps, ledger)), say)
+    report_rows(*examine_rows(rows_to_check(steps, ledger.has)), say)
 
 
 def report_rows(notes: Sequence[str], refused: Sequence[UserError], say: Callable[[str], None]) -> None:
@@ -65,8 +65,8 @@ def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError
     return notes, refused
 
 
-def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
-    """What of the steps that are not recorded yet is to be checked, by model."""
+def rows_to_check(steps: Iterable[Step], has: Callable[[Step], bool]) -> list[RowsToCheck]:
+    """What of the steps that are not recorded yet is to be checked, by model; `has` says which are."""
     by_model: dict[str, RowsToCheck] = {}
     for step in steps:
         if not isinstance(step, Finetune | Evaluate):
@@ -75,11 +75,11 @@ def rows_to_check(steps: Iterable[Step], ledger: Ledger) -> list[RowsToCheck]:
         todo = by_model.setdefault(json.dumps([model.label, model.identity()], sort_keys=True), RowsToCheck(model))
         if isinstance(step, Finetune):
             name = json.dumps([step.skill.identity(), step.training.examples], sort_keys=True)
-            if name not in todo.taught and ledger.find(step) is None:
+            if name not in todo.taught and not has(step):
                 todo.taught[name] = step
         else:
             name = json.dumps([step.benchmark.identity(), step.evaluation.limit], sort_keys=True)
-            if name not in todo.asked and ledger.find(step) is None:
+            if name not in todo.asked and not has(step):
                 todo.asked[name] = step
     return [todo for todo in by_model.values() if todo.taught or todo.asked]
 

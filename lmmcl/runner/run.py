@@ -194,9 +194,9 @@ def _prepare(
     searching = make_searching(context)
     check_engine(cluster, here=inline or cluster.ray.address == "local")
     steps = (step for trial in unfinished for step in context.of(trial).steps().values())
-    refuse(find_infeasible(sweep, cluster, steps, lambda step: ledger.find(step) is None, of_all=False))
+    refuse(find_infeasible(sweep, cluster, steps, lambda step: not view.has(step), of_all=False))
     proposed = [trial for proposer in searching.proposers for trial in proposer.space.extremes]
     check_inputs([*unfinished, *proposed])
     check_overlaps(sweep, [*unfinished, *proposed])
     steps = (step for trial in [*unfinished, *proposed] for step in context.of(trial).steps().values())
-    return unfinished, searching, rows_to_check(steps, ledger)
+    return unfinished, searching, rows_to_check(steps, view.has)

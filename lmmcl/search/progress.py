@@ -70,19 +70,19 @@ class SweepProgress:
             candidates.append(
                 next((hit for stage, values in measured if (hit := budget_broken(trial.stop, stage, values))), None)
             )
-        return min((values for values in candidates if values), key=lambda stopped: stopped.stage, default=None)
+        return min((stopped for stopped in candidates if stopped), key=lambda stopped: stopped.stage, default=None)
 
     def measures(self, trial: Trial) -> list[Mapping[str, float]]:
         """The measures after each stage, up to the first that lacks a score."""
         scores, measures = self._scores.setdefault(trial.key, {}), self._measures.setdefault(trial.key, [])
         targets, held_out = trial.targets, tuple(b.name for b in trial.held_out)
         for stage in trial.stages[len(measures) :]:
-            records = [self._find(step) for step in stage.evaluations]
-            if any(record is None for record in records):
+            records = {step.benchmark.name: self._find(step) for step in stage.evaluations}
+            if any(record is None for record in records.values()):
                 break
-            for record in records:
+            for name, record in records.items():
                 assert record is not None
-                scores[stage.number, record["label"]] = 100.0 * float(np.asarray(record["sample_scores"], float).mean())
+                scores[stage.number, name] = 100.0 * float(np.asarray(record["sample_scores"], float).mean())
             measured = all_measures(Run(targets, held_out, scores), stage.number)
             measures.append({name: float(value) for name, value in measured.items()})
         return measures

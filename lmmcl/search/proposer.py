@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -162,7 +161,7 @@ class Proposer:
                 self._attempts[number] = attempt
                 return self._take(point, expected=True)
             self._seeker.drop(number, attempt)
-        left = [point for point in itertools.islice(self.space.enumerate_points(), MOST_LISTED) if point not in seen]
+        left = [point for point in self.space.enumerate_points(MOST_LISTED) if point not in seen]
         return self._take(random.Random(number).choice(left), expected=False) if left else None
 
     def _take(self, point: Mapping[str, Any], *, expected: bool) -> tuple[int, Trial]:

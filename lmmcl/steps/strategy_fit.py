@@ -46,7 +46,9 @@ def check_strategy_fit(step: Finetune, strategy: str) -> None:
 
 def check_packed(mitigation: TrainingMitigation[Any] | None) -> None:
     """Raises UserError for a mitigation that looks at the rows of a batch, which packing makes one."""
-    hooks = [hook for hook in ("batch", "penalty", "token_penalty") if mitigation and mitigation.uses(hook)]
+    hooks = [
+        hook for hook in ("batch", "penalty", "token_penalty", "sample_loss") if mitigation and mitigation.uses(hook)
+    ]
     if mitigation and hooks:
         raise UserError(
             f"mitigation {mitigation.name} looks at batches row by row, and packing makes one row of them; set packing: false",

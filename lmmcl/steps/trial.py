@@ -9,6 +9,7 @@ from typing import Any
 
 from lmmcl.config.search_settings import Limit
 from lmmcl.config.settings import Evaluation, Training
+from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import Mitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
@@ -19,6 +20,9 @@ from lmmcl.steps.stage_settings import StageSettings
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.tasks.wordings import WordedBenchmark
+
+MOST_MOMENTS = 1000
+"""Of one stage: beyond, `every` was probably meant for shorter stages. Each moment is a snapshot and all benchmarks."""
 
 
 @dataclass(frozen=True)
@@ -178,21 +182,33 @@ class Trial:
         """The updates inside a stage after which something is asked; what lies beyond its end is left out."""
         if not self._looks_inside:  # the training data need not be read, to be counted, by every command
             return []
+        if last is None:
+            self._check_moments(tuned.updates or 0)
         last = last or tuned.updates
         probed = {update for probe in self.probes for update in probe.updates if last is None or update <= last}
         return sorted(probed | self.evaluation.moments(last))
+
+    def _check_moments(self, updates: int) -> None:
+        """Refuse more moments than anybody meant, before a step is made for each benchmark at each of them."""
+        every = self.evaluation.every
+        if every and updates // every > MOST_MOMENTS:
+            raise UserError(
+                f"{every} evaluates {updates // every:,} times inside a stage of {updates:,} updates; allowed: {MOST_MOMENTS:,}, "
+                f"so at least every {-(-updates // MOST_MOMENTS)} updates",
+                place="evaluation.every",
+            )
 
     @property
     def _looks_inside(self) -> bool:
         return self.evaluation.looks_inside or any(probe.updates for probe in self.probes)
 
     def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[SnapshotPoint, ...]:
-        moments = []
+        moments, end = [], last or tuned.updates
+        asked_after = self.evaluation.moments(end)
         for update in self._updates(tuned, last):
-            end = last or tuned.updates
             checkpoint = tuned if update == end else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
-            asked = self._evaluations(checkpoint) if update in self.evaluation.moments(end) else ()
+            asked = self._evaluations(checkpoint) if update in asked_after else ()
             moments.append(SnapshotPoint(update, checkpoint, self._probes(checkpoint, probes), asked))
         return tuple(moments)
 
@@ -221,7 +237,10 @@ class Trial:
         """The probes of a checkpoint; the pre-trained model is not compared with itself."""
         return tuple(
             ProbeStep(
-                checkpoint, probe, probe.benchmarks(self.held_out, drawn=self.model.knows_drawings), self.evaluation
+                checkpoint,
+                probe,
+                probe.benchmarks(self.held_out, drawn=self.model.knows_drawings, taught=self.benchmarks),
+                self.evaluation,
             )
             for probe in probes
             if not (probe.needs_base and isinstance(checkpoint, Pretrained))

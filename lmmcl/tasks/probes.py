@@ -37,7 +37,8 @@ class Probe(BaseModel):
     )
 
     questions: tuple[str, ...] = Field(
-        default=(), description="names of benchmarks whose questions are used; default all held-out ones"
+        default=(),
+        description="names of benchmarks, or of skills taught, whose questions are used; default all held-out ones",
     )
 
     @field_validator("updates")
@@ -45,21 +46,24 @@ class Probe(BaseModel):
     def _ascending(cls, updates: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(updates)))
 
-    def benchmarks(self, held_out: Sequence[Benchmark], *, drawn: bool = True) -> tuple[Benchmark, ...]:
+    def benchmarks(
+        self, held_out: Sequence[Benchmark], *, drawn: bool = True, taught: Sequence[Benchmark] = ()
+    ) -> tuple[Benchmark, ...]:
         """The benchmarks whose questions are used; raises UserError when there is none, or one is not known.
 
-        `drawn`: the model was taught with drawn pictures, as the embedded ones are.
+        `drawn`: the model was taught with drawn pictures, as the embedded ones are. `taught` are benchmarks of skills, whose
+        questions are used where `questions` names them.
         """
         if self.questions:
-            return tuple(self._named(name, held_out) for name in self.questions)
+            return tuple(self._named(name, [*held_out, *taught]) for name in self.questions)
         if not held_out:
             raise UserError(f"{self.name} looks at held-out benchmarks, and the sweep lists none")
         return tuple(held_out)
 
-    def _named(self, name: str, held_out: Sequence[Benchmark]) -> Benchmark:
+    def _named(self, name: str, at_hand: Sequence[Benchmark]) -> Benchmark:
         from lmmcl.tasks import benchmark_names, get_benchmark  # which looks through all of this package
 
-        own = {benchmark.name: benchmark for benchmark in held_out}
+        own = {benchmark.name: benchmark for benchmark in at_hand}
         if name not in own and name not in benchmark_names():
             raise UserError(f"questions: {unknown('benchmark', name, [*own, *benchmark_names()])}")
         return own[name] if name in own else get_benchmark(name)
@@ -177,7 +181,9 @@ class ClassNameOption(Probe):
 
     examples: int = Field(default=200, gt=0, description="questions")
 
-    def benchmarks(self, held_out: Sequence[Benchmark], *, drawn: bool = True) -> tuple[Benchmark, ...]:
+    def benchmarks(
+        self, held_out: Sequence[Benchmark], *, drawn: bool = True, taught: Sequence[Benchmark] = ()
+    ) -> tuple[Benchmark, ...]:
         """Its own questions and their control; no held-out benchmark is used."""
         if self.questions:
             raise UserError(f"{self.name} has questions of its own; leave out `questions`")

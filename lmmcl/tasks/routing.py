@@ -15,7 +15,6 @@ from string import ascii_uppercase
 from typing import Any
 
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, Rows
-from lmmcl.tasks.sampling import Chosen
 from lmmcl.tasks.skills import Benchmark, Skill
 
 NAME = "router"
@@ -133,49 +132,32 @@ def router_skill(skills: Sequence[Skill], pool: tuple[str, ...], examples: int) 
 
 
 @dataclass(frozen=True)
-class RoutedQuestions(Benchmark):
-    """Some `rows` of the questions of another benchmark, or (with a `pool`) all of them as questions about its experts."""
+class RoutingQuestions(Benchmark):
+    """The questions of another benchmark as questions about the experts of a `pool`; they have no answers."""
 
     asked: Benchmark = field(kw_only=True)
-    limit: int | None = field(kw_only=True)
     pool: tuple[str, ...] = field(kw_only=True)
-    rows: tuple[int, ...] = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
         """What tells its questions from others, for what is remembered of them."""
-        own = {"limit": self.limit, "pool": list(self.pool), "rows": list(self.rows), "prompt": PROMPT_VERSION}
-        return {**self.asked.identity(), "routed": own}
+        return {**self.asked.identity(), "routed": {"pool": list(self.pool), "prompt": PROMPT_VERSION}}
 
     def missing(self) -> str | None:
         return self.asked.missing()
 
     def take(self, count: int | None) -> Sequence[Example]:
-        """All of its questions."""
-        examples = self.asked.take(self.limit)
-        return _Rows(examples, self.pool) if self.pool else Chosen(examples, self.rows)
+        """Of those that the benchmark would take."""
+        return _Rows(self.asked.take(count), self.pool)
 
 
-def routing_questions(benchmark: Benchmark, limit: int | None, pool: Sequence[str]) -> RoutedQuestions:
-    """The questions of `benchmark` that `limit` takes, as questions about the experts of `pool`."""
-    return _questions(benchmark, limit, tuple(pool), (), ANSWER_TOKENS)
-
-
-def expert_questions(benchmark: Benchmark, limit: int | None, rows: Sequence[int]) -> RoutedQuestions:
-    """Those of the questions that `limit` takes which one expert answers."""
-    return _questions(benchmark, limit, (), tuple(rows), benchmark.max_new_tokens)
-
-
-def _questions(
-    benchmark: Benchmark, limit: int | None, pool: tuple[str, ...], rows: tuple[int, ...], new_tokens: int
-) -> RoutedQuestions:
-    return RoutedQuestions(
+def routing_questions(benchmark: Benchmark, pool: Sequence[str]) -> RoutingQuestions:
+    """The questions of `benchmark` as questions about the experts of `pool`."""
+    return RoutingQuestions(
         name=benchmark.name,
         version=benchmark.version,
         metric=benchmark.metric,
         load=benchmark.load,
-        max_new_tokens=new_tokens,
+        max_new_tokens=ANSWER_TOKENS,
         asked=benchmark,
-        limit=limit,
-        pool=pool,
-        rows=rows,
+        pool=tuple(pool),
     )

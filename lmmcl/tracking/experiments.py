@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lmmcl.errors import UserError
-from lmmcl.tracking.sweep_identity import SweepIdentity, numbered
+from lmmcl.tracking.sweep_identity import ORIGIN_TAG, SweepIdentity, numbered
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +17,6 @@ SWEEP_TAGS = {"lmmcl.kind": "sweep", **_MACHINE_LEARNING}
 REPORT_TAGS = {"lmmcl.kind": "reports", **_MACHINE_LEARNING}
 REPORTS = "lmmcl reports"
 """The experiment with one run for each sweep: among the trials, reports would be in every table and chart."""
-ORIGIN_TAG = "lmmcl.origin"
 PAGE = 1000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 VIEW, VIEW_NAME = "lmmcl", "learning against forgetting"
 VIEW_TAG = mlflow_private.view_tag(VIEW)
 OUR_NOTE = "lmmcl.note"
-EARLIER_NOTE = "Each run is a trial. Chart:"
+EARLIER_NOTE = (
+    r"Each run is a trial\. Chart: \[held-out forgetting against learning\]\(#/experiments/{id}/runs\?[\w=&]+\)"
+    r"(\. Signs: `\w+`(, `\w+`)* below 0 and `\w+`(, `\w+`)* above 0 mean that something was forgotten\.)?"
+)
+"""All of a note as earlier versions wrote it, without a digest that says so; one with anything more is a person's."""
 TRIALS = "tags.`lmmcl.kind` = 'trial'"
 MOST_COMPARED = 60
 """Runs in a link: a note may have 5000 characters."""
@@ -66,17 +71,21 @@ def describe(client: MlflowClient, experiment: Experiment, *, view: bool) -> Non
     if view and experiment.tags.get(VIEW_TAG) != shared_view():
         client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, shared_view())
     note = experiment.tags.get(NOTE_TAG)
-    if note is None or note.startswith(EARLIER_NOTE):
+    if note is None or _is_earlier(note, experiment):
         write_note(client, experiment, experiment_note(experiment.experiment_id, view=view))
 
 
 def write_note(client: MlflowClient, experiment: Experiment, note: str) -> None:
     """Replace the note, unless it is a person's."""
     there = experiment.tags.get(NOTE_TAG)
-    ours = there is None or there.startswith(EARLIER_NOTE) or _digest(there) == experiment.tags.get(OUR_NOTE)
+    ours = there is None or _is_earlier(there, experiment) or _digest(there) == experiment.tags.get(OUR_NOTE)
     if ours and there != note:
         client.set_experiment_tag(experiment.experiment_id, NOTE_TAG, note)
         client.set_experiment_tag(experiment.experiment_id, OUR_NOTE, _digest(note))
+
+
+def _is_earlier(note: str, experiment: Experiment) -> bool:
+    return re.fullmatch(EARLIER_NOTE.replace("{id}", re.escape(experiment.experiment_id)), note) is not None
 
 
 def _digest(note: str) -> str:

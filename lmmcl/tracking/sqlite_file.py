@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -21,12 +22,18 @@ from urllib.parse import quote
 from lmmcl.errors import UserError
 from lmmcl.ledger.owners import is_written, private_name
 from lmmcl.tracking.database import sqlite_uri
+from lmmcl.tracking.sweep_identity import ORIGIN_TAG, SweepIdentity
 
 log = logging.getLogger(__name__)
 
 PRIVATE = "lmmcl-mlflow"
 ARTIFACTS = "/mlflow-artifacts"
 _OURS = "experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = 'lmmcl.kind' AND value IN ('sweep', 'reports'))"
+
+_OF_ORIGIN = (
+    "SELECT e.experiment_id, e.name FROM experiments e JOIN experiment_tags t ON t.experiment_id = e.experiment_id "
+    f"WHERE e.lifecycle_stage = 'active' AND t.key = '{ORIGIN_TAG}' AND t.value = ?"
+)
 
 
 def prepare_database(file: Path, artifact_location: str | None) -> None:
@@ -52,14 +59,19 @@ def prepare_database(file: Path, artifact_location: str | None) -> None:
         _move_artifacts(file, artifact_location)
 
 
-def experiment_id(file: Path, name: str) -> str | None:
-    """The id of an experiment in a database, read without MLflow; None where it is not there."""
+def find_experiment(file: Path, sweep: SweepIdentity) -> tuple[str, str] | None:
+    """Id and name of the experiment that a database has of a sweep, read without MLflow; None where it is not there.
+
+    It is the first of the sweep's names (numbered where another sweep's has it) whose origin is the sweep's.
+    """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)) as database:
-            row = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+            rows = database.execute(_OF_ORIGIN, (sweep.origin,)).fetchall()
     except sqlite3.Error:
         return None
-    return str(row[0]) if row else None
+    numbers = re.compile(rf"{re.escape(sweep.name)}(-\d+)?")
+    named = [(str(id), name) for id, name in rows if numbers.fullmatch(name)]
+    return min(named, key=lambda row: (len(row[1]), row[1]), default=None)
 
 
 @contextmanager

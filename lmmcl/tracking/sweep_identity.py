@@ -12,6 +12,8 @@ from pathlib import Path
 from lmmcl.config.sweep import Sweep
 from lmmcl.config.trial_names import SEPARATOR, shared_parts
 
+ORIGIN_TAG = "lmmcl.origin"
+"""The tag of an experiment that keeps the origin of its sweep."""
 _JOB_PACKAGE = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")
 
 

@@ -27,7 +27,7 @@ from lmmcl.models.quantized.nf4 import (
 from lmmcl.steps import Checkpoint, Pretrained
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, tensor_of
-from lmmcl.weights.quantized_base import all_tensors, dequantize_model, describe_quantized
+from lmmcl.weights.quantized_base import dequantize_model, describe_quantized, named_tensors
 from lmmcl.weights.resident import Agree, Resident, alone, digest_tensors, known_digest, resident_base
 from lmmcl.weights.swapping import Difference, keep, nearest
 
@@ -165,7 +165,8 @@ def check_base(delta: Delta, digest: str) -> None:
     """
     theirs = str(delta.header["base_digest"])
     (precision, _, quantized), (own_precision, _, own_quantized) = _parts(theirs), _parts(digest)
-    if theirs != digest if precision == own_precision else quantized != own_quantized:
+    differs = theirs != digest if precision == own_precision else quantized != own_quantized
+    if differs:
         raise CheckpointError(f"belongs to the base {theirs}, but the one loaded is {digest}", file=str(delta.path))
 
 
@@ -200,11 +201,6 @@ def _put(own: Mapping[str, Tensor], key: str, delta: Delta) -> None:
 def _set(tensor: Tensor, value: Tensor) -> None:
     """Give a tensor of a model another value, on its device and in its precision, in memory of its own."""
     tensor.data = value.detach().to(tensor.device, tensor.dtype, copy=True)
-
-
-def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """All parameters and buffers by name, tied ones once; of quantised weights the scales too."""
-    return all_tensors(model)
 
 
 def base_digest(lmm: LMM, precision: str) -> str:

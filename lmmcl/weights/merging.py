@@ -22,9 +22,10 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.methods.mitigation import MergeContext
 from lmmcl.steps import Merge, examples_of, skills_of
 from lmmcl.weights.chain import Chain, tensors_of
-from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint, named_tensors
+from lmmcl.weights.checkpoint import check_base, load_base, load_checkpoint
 from lmmcl.weights.delta import DELTA, delta_metadata
 from lmmcl.weights.expert_routing import record_routing
+from lmmcl.weights.quantized_base import named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

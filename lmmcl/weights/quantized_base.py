@@ -36,7 +36,7 @@ def quantize_base(lmm: LMM, model: PreTrainedModel) -> None:
 
 
 def quantized_names(model: PreTrainedModel) -> list[str]:
-    """The names of codes and scales of all quantised layers, as `all_tensors` has them."""
+    """The names of codes and scales of all quantised layers, as `named_tensors` has them."""
     return list(quantized_storage(model))
 
 
@@ -57,7 +57,7 @@ def describe_quantized(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def all_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def named_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """Parameters and buffers by name, tied ones once; and the scales of quantised weights, which are neither."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers()), **scale_tensors(model)}
 

@@ -23,7 +23,7 @@ from lmmcl.errors import UserError
 from lmmcl.models.lmm import LMM
 from lmmcl.steps.keys import canonical_json
 from lmmcl.weights.delta import digest_tensor
-from lmmcl.weights.quantized_base import all_tensors, quantize_base, quantized_names
+from lmmcl.weights.quantized_base import named_tensors, quantize_base, quantized_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class Resident:
 
     def __init__(self, place: Place, model: PreTrainedModel, digests: Mapping[str, str]) -> None:
         self.place, self.model, self.digests = place, model, digests
-        self.size = sum(tensor.nbytes for tensor in all_tensors(model).values())
+        self.size = sum(tensor.nbytes for tensor in named_tensors(model).values())
         self.digest = base_digest_of(model, place.precision, digests)
 
     def take(self, *, shared: bool) -> PreTrainedModel:
@@ -115,7 +115,7 @@ def resident_base(lmm: LMM, precision: str, device: str, attention: str, agree: 
         return kept
     _make_room(sum(lmm.role_counts().values()) * BYTES[precision], device)
     model = _read(lmm, place)
-    resident = Resident(place, model, agree(lambda: digest_tensors(all_tensors(model))))
+    resident = Resident(place, model, agree(lambda: digest_tensors(named_tensors(model))))
     _DIGESTS[place.identity, precision] = resident.digest
     if stays(resident.size, device):
         _KEPT[place] = resident

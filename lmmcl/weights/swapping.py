@@ -17,7 +17,7 @@ from lmmcl.ledger.record import WEIGHTS
 from lmmcl.models.experts import grow, grown
 from lmmcl.models.quantized.nf4 import nf4_layers, set_beside
 from lmmcl.steps import Checkpoint
-from lmmcl.weights.quantized_base import all_tensors
+from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import SMALL_BYTES, has_room, release
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Difference:
     @classmethod
     def of(cls, model: PreTrainedModel, names: set[str], digests: Mapping[str, str]) -> Difference:
         """What `names` are in a model now. Nobody may write into them afterwards."""
-        own = all_tensors(model)
+        own = named_tensors(model)
         tensors = {name: own[name].detach().cpu() for name in names}
         return cls(tensors, tuple(grown(model)), {name: digests[name] for name in names if name in digests})
 
@@ -53,7 +53,7 @@ class Difference:
     def lay(self, model: PreTrainedModel) -> None:
         """Turn the base into the checkpoint; on the CPU in the memory of this."""
         grow(model, self.experts)
-        own = all_tensors(model)
+        own = named_tensors(model)
         values = {name: value.to(own[name].device) for name, value in self.tensors.items()}
         beside = set(set_beside(nf4_layers(model), values))
         for name in values.keys() - beside:

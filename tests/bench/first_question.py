@@ -49,7 +49,7 @@ def ours(folder: Path, root: Path, sweep: Path, caches: Path) -> Spent:
     with tempfile.TemporaryDirectory(dir=folder, prefix="store-") as store, tempfile.TemporaryDirectory() as hook:
         environment = python_of(root)
         os.environ["PYTHONPATH"] = environment["PYTHONPATH"]
-        environment |= marking(Path(hook), "lmmcl.evaluation.generate", "greedy")
+        environment |= marking(Path(hook), "lmmcl.models.generation.decoding", "greedy")
         environment |= {"XDG_CACHE_HOME": str(caches), "LMMCL_CACHE": str(caches)}
         command = [PYTHON, "-m", "lmmcl", "run", str(sweep), "--store", store, "--cluster", str(cluster)]
         return until_mark(command, folder, environment)

@@ -15,9 +15,10 @@ import torch
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
 from lmmcl.config.sweep import load_sweep
-from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
+from lmmcl.evaluation.generate import decode
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
+from lmmcl.models.generation.decoding import answering, greedy, new_tokens
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select

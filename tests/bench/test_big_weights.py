@@ -29,6 +29,8 @@ def test_a_rehearsal_measures_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     assert "what a plan tells is more than 15 % off" in big_weights.misses(found), (
         "a tiny model is smaller than its process"
     )
+    limits = {name: big_weights.ceiling(found, name) for name in beside_plain}
+    assert limits.pop("of it: delta") is None and all(limit is not None and 0 < limit < 1 for limit in limits.values())
     assert not list((tmp_path / "export").glob("*")), "what was written is removed"
 
 

@@ -24,7 +24,7 @@ from lmmcl.config.trial_names import find_one
 from lmmcl.inspection.catalog import catalogue
 from lmmcl.ledger import Ledger
 from lmmcl.runner.reporting.report_command import FORMATS
-from lmmcl.runner.reporting.sweep_label import keep_sweep
+from lmmcl.runner.reporting.sweep_label import find_label
 
 BASH = shutil.which("bash")
 needs_bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")
@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sweep]:
     """A folder with a finished sweep, its store, a cluster file, and `lmmcl` on the path."""
     folder = tmp_path_factory.mktemp("place")
     sweep = finished_sweep(folder)
-    keep_sweep(sweep, Ledger(str(folder / "store")))
+    find_label(sweep, Ledger(str(folder / "store"))).keep(sweep)
     (folder / "below").mkdir()
     (folder / "below" / "other.yaml").write_text("name: other\ngrids: []\n")
     (folder / "gpu.yaml").write_text("evaluation: {gpus: 1}\n")

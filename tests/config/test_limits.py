@@ -55,6 +55,20 @@ def test_as_many_trials_as_are_allowed_are_counted_and_no_more(tmp_path: Path, m
     assert "5 trials" in refused(tmp_path, SWEEP.replace("AXES", axis("seed", 4)))
 
 
+def test_more_moments_in_a_stage_than_anybody_meant_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    text = SWEEP.replace("AXES", "max_steps: [80000]") + "evaluation: {every: 4}\n"
+    told = refused(tmp_path, text)
+    assert "evaluation.every: 4 evaluates 20,000 times inside a stage of 80,000 updates; allowed: 1,000" in told
+    assert "at least every 80 updates" in told
+
+
+def test_the_points_of_a_wide_range_are_listed_up_to_a_limit(tmp_path: Path) -> None:
+    text = SWEEP.replace("AXES", "max_steps: {int_uniform: [1, 1000000000000]}")
+    text += "search: {optuna: {trials: 3, objectives: {learning: max}}}\n"
+    (space,) = load_sweep(write_sweep(tmp_path, text)).spaces
+    assert [point["max_steps"] for point in space.enumerate_points(3)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import EncodingCache, processor_token, windows
+from lmmcl.evaluation.question_cache import QuestionCache
 from lmmcl.models import get_model
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark
@@ -134,3 +136,20 @@ def test_a_question_that_is_decoded_late_and_cannot_be_is_told_with_its_benchmar
     with pytest.raises(UserError, match="benchmark lazy: example at row 2: cannot be read: cannot identify image"):
         list(windows(processor, lazy, None, 2, EncodingCache(1 << 20)))
     assert ids(windows(processor, lazy, 2, 2, EncodingCache(1 << 20))) == [["q1", "q3"]]
+
+
+def test_questions_that_are_asked_once_displace_none_that_are_remembered(processor, tmp_path: Path) -> None:
+    counted, cache = Counted("once"), EncodingCache(1 << 20)
+    disk = QuestionCache(tmp_path, 1 << 20)
+    assert len(list(windows(processor, counted.benchmark, None, 9, cache, remember=False, disk=disk))) == 1
+    assert cache.size == 0 and not list(tmp_path.iterdir())
+
+
+def test_some_rows_are_taken_from_what_is_remembered_of_all_and_else_encoded_alone(processor) -> None:
+    counted, cache = Counted("some"), EncodingCache(1 << 20)
+    assert ids(windows(processor, counted.benchmark, None, 9, cache, rows=[1, 4])) == [["q1", "q4"]]
+    assert cache.size == 0
+    list(windows(processor, counted.benchmark, None, 9, cache))
+    loads = counted.loads
+    assert ids(windows(processor, counted.benchmark, None, 9, cache, rows=[4, 0, 2], skip=1)) == [["q0", "q2"]]
+    assert counted.loads == loads

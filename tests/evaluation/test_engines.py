@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import fake_vllm
 import pytest
-import torch
+from fake_vllm import FakeLLM
 from made import write_sweep
 from rich.console import Console
 from typer.testing import CliRunner
@@ -24,13 +24,11 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation import engines
 from lmmcl.evaluation.engines import get_engine
 from lmmcl.evaluation.engines.parity import compare_engines
-from lmmcl.evaluation.engines.vllm import Vllm
-from lmmcl.evaluation.generate import answering, greedy
+from lmmcl.evaluation.engines.vllm_prompts import Vllm
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode, prompt_ids
-from lmmcl.models.processing.padding import pad
 from lmmcl.runner.engines import engine_parity
 from lmmcl.runner.run import run_sweep
 from lmmcl.search.run_context import RunContext
@@ -52,47 +50,10 @@ grids:
 VLLM = {"evaluation": {"engine": "vllm", "batch_size": 4}}
 
 
-class FakeLLM:
-    """What vLLM documents of its offline interface, answered by transformers: expands placeholders, stops at the given tokens."""
-
-    asked: list[dict[str, Any]] = []  # noqa: RUF012
-    made: list[dict[str, Any]] = []  # noqa: RUF012
-
-    def __init__(self, *, model: str, **settings: Any) -> None:
-        FakeLLM.made.append(settings)
-        self.lmm = get_model(model)
-        self.model, self.processor = self.lmm.load_model(precision="fp32"), self.lmm.load_processor()
-
-    def generate(self, prompts: list[dict[str, Any]], settings: Any, use_tqdm: bool) -> list[Any]:
-        FakeLLM.asked += prompts
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=self._say(each, settings))]) for each in prompts]
-
-    def _say(self, prompt: dict[str, Any], settings: Any) -> list[int]:
-        images = prompt.get("multi_modal_data", {"image": []})["image"]
-        options = self.processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
-        tensors, texts = self.processor._process_images([images], **options) if images else ({}, [])
-        mark = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        expansions = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        ids: list[int] = []
-        for token in prompt["prompt_token_ids"]:
-            ids += expansions.pop(0) if token == mark else [token]
-        known = {name: tensor for name, tensor in tensors.items() if name in ("pixel_values", "image_sizes")}
-        row = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long), **known}
-        with answering(self.model, self.processor):
-            output = greedy(self.model, pad(self.processor, [row]), settings.max_tokens)
-        new = output.sequences[0, len(ids) :].tolist()
-        ends = [at for at, token in enumerate(new) if token in settings.stop_token_ids]
-        return new[: ends[0] + 1] if ends else new
-
-
 @pytest.fixture
-def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("vllm")
-    module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
-    module.LLM, module.SamplingParams = FakeLLM, lambda **settings: SimpleNamespace(**settings)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setattr(FakeLLM, "asked", [])
-    monkeypatch.setattr(FakeLLM, "made", [])
+def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with fake_vllm.installed(monkeypatch):
+        yield
 
 
 def swept(folder: Path, settings: dict[str, Any]) -> tuple[Ledger, Any]:
@@ -143,6 +104,7 @@ def test_a_sweep_evaluated_by_another_engine_has_the_same_keys_and_scores(tmp_pa
         assert (first["engine"], second["engine"]) == ("transformers", "vllm")
         assert first["sample_scores"] == second["sample_scores"]
     assert len(FakeLLM.asked) == 4 * 6
+    assert len(FakeLLM.made) == 1, "one engine serves both checkpoints"
     settings = FakeLLM.made[0]
     assert (settings["dtype"], settings["generation_config"], settings["max_num_seqs"]) == ("float32", "vllm", 4)
 

@@ -20,7 +20,7 @@ from lmmcl.inspection.step_details import step_facts
 from lmmcl.ledger import Ledger
 from lmmcl.steps import Evaluate, Finetune, Merge, Pretrained
 from lmmcl.tasks.routing import RouterSkill, choice, routing_questions
-from lmmcl.training.adapter_export import export_adapter
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.checkpoint import export, load_checkpoint, named_tensors
 from lmmcl.weights.expert_routing import routing_of
 
@@ -110,7 +110,7 @@ def test_every_question_is_answered_by_the_expert_that_the_router_names(sweep: S
     pool = routing_of(checkpoint, ledger).pool  # type: ignore[union-attr]
     used = set()
     for step in sweep.trials[0].stages[-1].evaluations:
-        chosen = said(router, processor, routing_questions(step.benchmark, 12, pool), limit=None, batch_size=4)
+        chosen = said(router, processor, routing_questions(step.benchmark, pool), limit=12, batch_size=4)
         each = [answer(model, processor, step.benchmark, limit=12, batch_size=4) for model in experts]
         numbers = [choice(text, 2, example.id)[0] for example, text in chosen]
         recorded = ledger.find(step)

@@ -15,8 +15,9 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation import generate
 from lmmcl.evaluation.encodings import CACHE, windows
 from lmmcl.evaluation.evaluate import score_benchmarks
-from lmmcl.evaluation.generate import answer, answering, greedy, new_tokens
+from lmmcl.evaluation.generate import answer
 from lmmcl.models import get_model
+from lmmcl.models.generation.decoding import answering, greedy, new_tokens
 from lmmcl.models.processing.padding import pad
 from lmmcl.tasks import benchmark_names, get_benchmark, get_skill, skill_names
 from lmmcl.tasks.examples import Example, Message, ask

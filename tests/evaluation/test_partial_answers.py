@@ -9,8 +9,10 @@ import pytest
 
 from lmmcl.config.settings import Evaluation
 from lmmcl.evaluation import generate, partial_answers
+from lmmcl.evaluation.engines.transformers import Transformers
 from lmmcl.evaluation.evaluate import record_scores
-from lmmcl.evaluation.partial_answers import FILE
+from lmmcl.evaluation.judging.local_judge import LocalJudges
+from lmmcl.evaluation.partial_answers import NAME
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.steps import Evaluate, Pretrained
@@ -41,7 +43,9 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Any:
             return window(*arguments)
 
         monkeypatch.setattr(generate, "answer_window", counted)
-        return record_scores(STEP, ledger, model, processor, batch_size=2), asked
+        engine = Transformers(model, processor, 2)
+        with LocalJudges("cpu") as judges:
+            return record_scores(STEP, ledger, engine, judges=judges, on_answer=lambda answered, questions: None), asked
 
     return run
 
@@ -63,7 +67,7 @@ def test_damaged_answers_are_asked_again(tmp_path: Path, ask: Any, caplog: pytes
     ledger = Ledger(str(tmp_path))
     with pytest.raises(Killed):
         ask(ledger, 2)
-    file = tmp_path / "runs" / STEP.key / FILE
+    file = tmp_path / "runs" / STEP.key / f"{NAME}.json"
     content = file.read_bytes()
     file.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
     assert ask(ledger)[1] == 3

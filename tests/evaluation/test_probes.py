@@ -27,7 +27,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.steps import Pretrained, ProbeStep
-from lmmcl.tasks import get_benchmark
+from lmmcl.tasks import get_benchmark, get_skill
 from lmmcl.tasks.examples import ask
 from lmmcl.tasks.probes import PROBES, get_probe
 from lmmcl.tasks.skills import Benchmark
@@ -298,6 +298,9 @@ def test_a_probe_asks_the_questions_that_it_names() -> None:
         "mean",
         "benchmark/shape",
     }
+    taught = [get_skill("birds").benchmark]
+    new = get_probe({"kl_from_base": {"questions": ["birds", "shape"]}}).benchmarks(HELD_OUT, taught=taught)
+    assert [benchmark.name for benchmark in new] == ["birds", "shape"], "a skill that is taught has questions too"
     with pytest.raises(UserError, match=r"questions: unknown benchmark 'shap'; did you mean 'shape'"):
         get_probe({"kl_from_base": {"questions": ["shap"]}}).benchmarks(HELD_OUT)
     with pytest.raises(UserError, match="has questions of its own"):

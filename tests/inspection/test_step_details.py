@@ -186,3 +186,22 @@ def test_a_trial_that_failed_is_told_with_the_end_of_its_log_by_key_or_name(swee
         text = shown(ledger, wanted)
         assert trial.name in text and "Killed [9]" in text and "Traceback (most recent call last)" in text
     assert step_facts(Ledger(str(tmp_path)), trial.stages[1].checkpoint.key)["kind"] == "finetune"
+
+
+def test_a_step_whose_record_is_damaged_is_refused_with_the_remedy(sweep: Sweep, tmp_path: Path) -> None:
+    fill(sweep, tmp_path, questions=5)
+    step = sweep.trials[0].stages[1].evaluations[0]
+    record = tmp_path / step.path / "record.json"
+    record.write_bytes(record.read_bytes()[:-9])
+    with pytest.raises(UserError, match="its record is damaged; `lmmcl ledger check --repair`"):
+        step_facts(Ledger(str(tmp_path)), step.key)
+
+
+def test_a_record_without_a_label_is_shown_all_the_same(sweep: Sweep, tmp_path: Path) -> None:
+    fill(sweep, tmp_path, questions=5)
+    step = sweep.trials[0].stages[1].checkpoint
+    record = tmp_path / step.path / "record.json"
+    fields = json.loads(record.read_text())
+    del fields["label"]
+    record.write_text(json.dumps(fields))
+    assert step.path in shown(Ledger(str(tmp_path)), step.key)

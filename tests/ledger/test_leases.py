@@ -146,6 +146,35 @@ def test_a_claim_is_renewed_as_long_as_the_work_goes_on(store: Store, monkeypatc
             time.sleep(0.1)
 
 
+def test_news_of_the_work_is_written_to_one_claim_and_the_others_are_renewed_when_they_are_due(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that evaluates thirteen benchmarks has news every second."""
+    keys = [f"{number:016x}" for number in range(13)]
+    writes: list[str] = []
+    plain = store.write
+    monkeypatch.setattr(module, "NOTE_SECONDS", 0.05)
+    with of(store, "one", expiry_s=60.0).held(keys) as held:
+        monkeypatch.setattr(store, "write", lambda name, content: writes.append(name) or plain(name, content))
+        for number in range(10):
+            held.note = {"doing": f"question {number}"}
+            time.sleep(0.1)
+        notes = {key: lease.note for key, lease in of(store, "other").active().items()}
+    assert set(writes) == {f"{FOLDER}/{keys[0]}.json"} and len(writes) <= 12
+    assert notes[keys[0]]["doing"] in ("question 8", "question 9") and notes[keys[1]] == {}
+
+
+def test_claims_that_are_due_are_all_renewed_while_there_is_news(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NOTE_SECONDS", 0.02)
+    with of(store, "one", expiry_s=0.6).held(["a", "b"]) as held:
+        monkeypatch.setattr(module, "host_id", lambda: "another machine")
+        waiting = of(store, "other")
+        for number in range(15):
+            held.note = {"doing": f"question {number}"}
+            assert set(waiting.active()) == {"a", "b"}
+            time.sleep(0.1)
+
+
 def test_who_was_robbed_does_not_rob_back(store: Store) -> None:
     with of(store, "one", expiry_s=0.1).held([KEY]):
         mine = elsewhere(store, expiry=60.0, token="the robber's")

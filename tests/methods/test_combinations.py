@@ -17,7 +17,11 @@ from lmmcl.steps import Finetune, Merge
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.merging import merge
 
-SETTINGS: dict[str, dict[str, Any]] = {"replay": {"examples": 2}, "model_tailor": {"samples": 8}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "replay": {"examples": 2},
+    "model_tailor": {"samples": 8},
+    "grpo": {"group": 4, "temperature": 2.0},
+}
 RECIPES: dict[str, Any] = {
     "full": "full",
     "projector": "projector",

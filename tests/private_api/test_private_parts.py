@@ -94,3 +94,22 @@ def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:
     charts = ["compareRunCharts", "compareRunSections", "metricSectionId", "SCATTER"]
     for word in (*tags, *address, *table, *charts):
         assert any(word in script for script in scripts), f"{word} is not in MLflow's page"
+
+
+@pytest.mark.parametrize(
+    ("version", "supported"),
+    [
+        ("3.15.0", True),
+        (".".join(map(str, mlflow_private.NEWEST)) + ".9", True),
+        ("3.14.2", False),
+        ("9.0.0rc1", False),
+        ("", False),
+    ],
+)
+def test_views_are_for_versions_whose_pages_were_looked_at(version: str, supported: bool) -> None:
+    assert mlflow_private.is_view_supported(version) is supported
+
+
+def test_colours_of_runs_differ() -> None:
+    colours = [mlflow_private.run_colour(number) for number in range(100)]
+    assert len(set(colours)) == 100 and all(len(colour) == 7 for colour in colours)

@@ -111,6 +111,10 @@ def test_a_budget_and_a_scheduler_and_a_search_go_together(tmp_path: Path, prete
         ({"grace_stages": 2, "reduction_factor": 2}, 8, (2, 4)),
         ({"reduction_factor": 2.5}, 5, (1, 3)),
         ({"grace_stages": 3}, 3, ()),
+        ({"reduction_factor": 1.7}, 5, (1, 2, 3)),
+        ({"reduction_factor": 1.05}, 5, (1, 2, 3, 4)),
+        ({"reduction_factor": 1.0000001}, 5, (1, 2, 3, 4)),
+        ({"reduction_factor": 1.0000000000000002}, 5, (1, 2, 3, 4)),
     ],
 )
 def test_rungs_are_spaced_by_the_reduction_factor(settings: dict, stages: int, rungs: tuple[int, ...]) -> None:

@@ -3,9 +3,8 @@ from __future__ import annotations
 import base64
 import os
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,8 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    http = HTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
+def server(answering: Callable[[type[BaseHTTPRequestHandler]], str]) -> str:
+    return answering(Answers)
 
 
 def test_the_default_store_lies_beside_the_ledger(tmp_path: Path) -> None:

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from lmmcl.private_api.mlflow_private import NEWEST, is_view_supported, run_colour
-from lmmcl.tracking.first_screen import experiment_note, shared_view, trials_address
-from lmmcl.tracking.server_version import are_views_supported
-
-
-class Version(BaseHTTPRequestHandler):
-    """A server that tells a version, or does not."""
-
-    answer: str | None = "3.15.2"
-
-    def do_GET(self) -> None:
-        self.send_response(200 if self.answer and self.path == "/version" else 404)
-        self.end_headers()
-        self.wfile.write((self.answer or "").encode())
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    http = HTTPServer(("127.0.0.1", 0), Version)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
+from lmmcl.tracking.first_screen import describe, experiment_note, shared_view, trials_address, write_note
 
 
 def test_the_shared_view_has_both_measures_as_columns_and_as_axes_for_old_and_new_pages() -> None:
@@ -68,22 +42,44 @@ def test_a_note_begins_with_its_links_and_compares_as_many_runs_as_it_has_room_f
     assert "compare-runs" not in experiment_note("7", view=True, compared=many)
 
 
-@pytest.mark.parametrize(
-    ("version", "supported"),
-    [("3.15.0", True), (".".join(map(str, NEWEST)) + ".9", True), ("3.14.2", False), ("9.0.0rc1", False), ("", False)],
+EARLIER = (
+    "Each run is a trial. Chart: [held-out forgetting against learning](#/experiments/7/runs?"
+    "compareRunsMode=CHART&viewStateShareKey=lmmcl&workflowType=machine_learning)"
 )
-def test_views_are_for_versions_whose_pages_were_looked_at(version: str, supported: bool) -> None:
-    assert is_view_supported(version) is supported
+SIGNS = ". Signs: `held_out_forgetting`, `target_forgetting` below 0 and `chaudhry_forgetting` above 0 mean that something was forgotten."
 
 
-def test_a_server_says_which_version_its_pages_are_of(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert are_views_supported(server)
-    for answer in ("2.9.0", None):
-        monkeypatch.setattr(Version, "answer", answer)
-        assert not are_views_supported(server)
-    assert are_views_supported("sqlite:///a.db"), "the pages are those of the installed version"
+class Tags:
+    """The tags of an experiment, as a client that sets them has them."""
+
+    def __init__(self, **tags: str) -> None:
+        self.experiment_id, self.tags = "7", {"mlflow.note.content": tags["note"]}
+
+    def set_experiment_tag(self, experiment_id: str, name: str, value: str) -> None:
+        self.tags[name] = value
 
 
-def test_colours_of_runs_differ() -> None:
-    colours = [run_colour(number) for number in range(100)]
-    assert len(set(colours)) == 100 and all(len(colour) == 7 for colour in colours)
+def described(note: str) -> str:
+    """The note of an experiment that had `note`, after a run."""
+    experiment: Any = Tags(note=note)
+    describe(experiment, experiment, view=True)
+    write_note(experiment, experiment, experiment_note("7", view=True, compared=["a", "b"]))
+    return str(experiment.tags["mlflow.note.content"])
+
+
+@pytest.mark.parametrize("note", [EARLIER, EARLIER + SIGNS])
+def test_a_note_of_an_earlier_version_is_replaced(note: str) -> None:
+    assert described(note) == experiment_note("7", view=True, compared=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        f"{EARLIER}\n\nUse seed 3 for the paper.",
+        f"{EARLIER}{SIGNS} Use seed 3 for the paper.",
+        f"See the wiki. {EARLIER}",
+        EARLIER.replace("/7/", "/8/"),
+    ],
+)
+def test_what_a_person_added_to_a_note_of_an_earlier_version_stays(note: str) -> None:
+    assert described(note) == note

@@ -19,6 +19,7 @@ from lmmcl.errors import UserError
 from lmmcl.reports.results import StageResult, TrialResult
 from lmmcl.tracking.mlflow_names import batches, matrix_table, metric_name
 from lmmcl.tracking.mlflow_runs import Runs
+from lmmcl.tracking.sqlite_file import find_experiment
 from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 
@@ -441,6 +442,7 @@ def test_processes_that_make_one_database_at_once_all_get_it(tmp_path: Path) -> 
 import sys, time
 from pathlib import Path
 import mlflow, alembic
+from lmmcl.tracking.sqlite_file import find_experiment
 from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
 folder = Path(sys.argv[1])
@@ -499,6 +501,8 @@ def test_another_sweep_of_the_name_gets_an_experiment_of_its_own(uri: str, sweep
     other = log("/b/sweep.yaml", 5e-6)
     assert other.experiment == f"{sweep}-2" and len(runs(other, "trial")) == 1
     assert log("/b/sweep.yaml", 5e-6).experiment_id == other.experiment_id
+    found_again = find_experiment(Path(uri.removeprefix("sqlite:///")), SweepIdentity(sweep, "/b/sweep.yaml"))
+    assert found_again == (other.experiment_id, other.experiment)
     assert log("/c/sweep.yaml", 7e-6).experiment == f"{sweep}-3"
     assert log("", 8e-6).experiment == sweep, "of an unknown file the name decides"
     assert first.log_report([]) != other.log_report([])

@@ -18,8 +18,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.models import get_model
 from lmmcl.steps import Finetune, Merge
-from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import DELTA, HEADER, CheckpointError, save_delta

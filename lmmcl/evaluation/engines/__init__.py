@@ -8,7 +8,7 @@ answered greedily, and scored by the same code. Kernels round differently, so ne
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,10 +31,13 @@ class Engine(ABC):
     """What resizes its images: `pil`, `torchvision`, or the engine's own way."""
 
     @abstractmethod
-    def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
+    def answers(
+        self, benchmark: Benchmark, limit: int | None, *, answered: Sequence[str] = ()
+    ) -> Iterator[tuple[Example, str]]:
         """The questions that `limit` takes (None: all) with what was said, in the benchmark's order.
 
-        Raises UserError that names benchmark and example for a question that cannot be read.
+        `answered` are the answers to the first of them, where an earlier try has given them. Raises UserError that names benchmark
+        and example for a question that cannot be read.
         """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from transformers import PreTrainedModel, ProcessorMixin
@@ -26,8 +26,10 @@ class Transformers(Engine):
         self.model, self.processor, self.batch_size = model, processor, batch_size
         self.image_backend = image_backend(processor)
 
-    def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
-        return said(self.model, self.processor, benchmark, limit=limit, batch_size=self.batch_size)
+    def answers(
+        self, benchmark: Benchmark, limit: int | None, *, answered: Sequence[str] = ()
+    ) -> Iterator[tuple[Example, str]]:
+        return said(self.model, self.processor, benchmark, limit=limit, batch_size=self.batch_size, answered=answered)
 
 
 @contextmanager

@@ -1,116 +1,30 @@
 """vLLM as an engine, for evaluation at scale: continuous batching and paged attention (`pip install lmmcl[vllm]`, GPUs).
 
-The checkpoint is exported to a folder of its own for the time, as `lmmcl export` would, and vLLM loads that. Prompts go in
-as the tokens that transformers would be given, with one placeholder for each image, which vLLM's processor of the same
-architecture expands; of the checkpoint's sampling settings none is used. Written against vLLM's documented offline interface
-(`LLM`, `SamplingParams`, prompts with `prompt_token_ids` and `multi_modal_data`).
+One engine serves all checkpoints of a base in a process: see `vllm_pool`.
 """
 
 from __future__ import annotations
 
-import gc
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-from transformers import GenerationConfig, ProcessorMixin
-from transformers.utils import GENERATION_CONFIG_NAME
+from contextlib import AbstractContextManager
 
 from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
-from lmmcl.evaluation.encodings import question, read_question
 from lmmcl.evaluation.engines import Engine, EngineKind
-from lmmcl.evaluation.generate import stop_tokens
 from lmmcl.ledger import Ledger
-from lmmcl.models.inputs.shown_images import shown_images
-from lmmcl.models.processing.answers import answer_text
-from lmmcl.models.processing.encode import prompt_ids
 from lmmcl.steps import Checkpoint
 from lmmcl.steps.quantized import check_quantized_engine
-from lmmcl.tasks.examples import Example
-from lmmcl.tasks.skills import Benchmark
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-MOST_IMAGES = 8
-"""Images of one question that room is kept for."""
-WINDOWS = 8
-"""Batches of questions handed over at a time: enough to keep vLLM busy, few enough to hold their images."""
 
 
-class Vllm(Engine):
-    """A checkpoint in a `save_pretrained` folder, loaded by vLLM on `placement.gpus` GPUs (at least one)."""
-
-    name = "vllm"
-    image_backend = "vllm"  # it reads the images' sizes and pixels with a processor of its own
-
-    def __init__(self, folder: Path, processor: ProcessorMixin, placement: EvaluationPlacement, precision: str) -> None:
-        from vllm import LLM
-
-        self.processor, self.batch_size = processor, placement.batch_size
-        shipped = (
-            GenerationConfig.from_pretrained(folder).eos_token_id
-            if (folder / GENERATION_CONFIG_NAME).is_file()
-            else None
-        )
-        self.stops = sorted(stop_tokens(processor) | set(shipped if isinstance(shipped, list) else [shipped]) - {None})
-        self.model: Any = LLM(
-            model=str(folder),
-            dtype=DTYPES[precision],
-            tensor_parallel_size=max(1, int(placement.gpus)),
-            max_num_seqs=placement.batch_size,
-            limit_mm_per_prompt={"image": MOST_IMAGES},
-            generation_config="vllm",  # not the checkpoint's: its temperature or repetition penalty is not greedy
-            seed=0,
-        )
-
-    def answers(self, benchmark: Benchmark, limit: int | None) -> Iterator[tuple[Example, str]]:
-        from vllm import SamplingParams
-
-        settings = SamplingParams(temperature=0.0, max_tokens=benchmark.max_new_tokens, stop_token_ids=self.stops)
-        examples = benchmark.take(limit)
-        count = len(examples)
-        if not count:
-            raise UserError("has no questions", file=f"benchmark {benchmark.name}")
-        size = self.batch_size * WINDOWS
-        for start in range(0, count, size):
-            window = [question(benchmark, examples, row) for row in range(start, min(start + size, count))]
-            yield from self._say(window, benchmark, settings)
-
-    def _say(self, examples: Sequence[Example], benchmark: Benchmark, settings: Any) -> Iterator[tuple[Example, str]]:
-        prompts = [read_question(benchmark, example, lambda: self._prompt(example)) for example in examples]  # noqa: B023
-        outputs = self.model.generate(prompts, settings, use_tqdm=False)
-        for example, output in zip(examples, outputs, strict=True):
-            yield example, answer_text(self.processor, output.outputs[0].token_ids)
-
-    def _prompt(self, example: Example) -> dict[str, Any]:
-        if len(example.images) > MOST_IMAGES:
-            raise UserError(
-                f"shows {len(example.images)} images, but vLLM is configured for at most "
-                f"{MOST_IMAGES} per question; use `engine: transformers`"
-            )
-        prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids(self.processor, example)}
-        images = shown_images(self.processor, example)
-        return {**prompt, "multi_modal_data": {"image": images}} if images else prompt
-
-
-@contextmanager
-def _open(checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement, precision: str) -> Iterator[Vllm]:
-    from lmmcl.weights.checkpoint import export
+def _open(
+    checkpoint: Checkpoint, ledger: Ledger, placement: EvaluationPlacement, precision: str
+) -> AbstractContextManager[Engine]:
+    from lmmcl.evaluation.engines.vllm_pool import engine_of
 
     KIND.check()
     check_quantized_engine(checkpoint.model, KIND.name)
     if checkpoint.model.settings.tiles:
         raise UserError("vLLM reads the tiles that a checkpoint came with; use `engine: transformers` for `tiles`")
-    with tempfile.TemporaryDirectory(prefix="lmmcl-vllm-") as folder:
-        export(checkpoint, ledger, Path(folder) / "model")
-        engine = Vllm(Path(folder) / "model", checkpoint.model.load_processor(), placement, precision)
-        try:
-            yield engine
-        finally:
-            del engine.model  # gives the GPU's memory back: probes may need it next
-            gc.collect()
+    return engine_of(checkpoint, ledger, placement, precision)
 
 
 KIND = EngineKind("vllm", _open, package="vllm", extra="vllm")

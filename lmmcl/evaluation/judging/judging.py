@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lmmcl.errors import UserError, cut
+from lmmcl.evaluation.judging.local_judge import LocalJudges
 from lmmcl.evaluation.judging.server import ask_server
 from lmmcl.evaluation.judging.verdicts import Verdict, Verdicts, read_verdict
 from lmmcl.evaluation.samples import Sample
@@ -19,14 +20,14 @@ Ask = Callable[[Sequence[str], Callable[[str, str], None]], None]
 
 
 def judge_samples(
-    benchmark: str, judge: Judge, samples: Sequence[Sample], ledger: Ledger, device: str = "cpu"
+    benchmark: str, judge: Judge, samples: Sequence[Sample], ledger: Ledger, judges: LocalJudges
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """(samples with their scores and replies, what the record holds of the judging).
+    """(samples with their scores and replies, what the record holds of the judging). `judges` loads one without an address.
 
     A reply without a verdict scores 0 and is counted; raises UserError where there are more of these than the judge's setting
     allows: no score is made of replies that nobody can read.
     """
-    ask, verdicts = _asker(judge, device), Verdicts(judge, ledger)
+    ask, verdicts = _asker(judge, judges), Verdicts(judge, ledger)
     prompts = [judge.fill(sample.question, sample.references, sample.prediction) for sample in samples]
     first, asked = _judged(prompts, ask, verdicts)
     pairs = [(sample, first[prompt]) for sample, prompt in zip(samples, prompts, strict=True)]
@@ -49,12 +50,10 @@ def _agreement(
     return {"asked_twice": len(readable), "agreement": equal / len(readable) if readable else None}
 
 
-def _asker(judge: Judge, device: str) -> Ask:
+def _asker(judge: Judge, judges: LocalJudges) -> Ask:
     if judge.address:
         return lambda prompts, on_reply: ask_server(judge, prompts, on_reply)
-    from lmmcl.evaluation.judging.local_judge import ask_local
-
-    return lambda prompts, on_reply: ask_local(judge, prompts, on_reply, device)
+    return lambda prompts, on_reply: judges.ask(judge, prompts, on_reply)
 
 
 def _judged(

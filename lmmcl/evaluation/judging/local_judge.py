@@ -1,10 +1,10 @@
-"""A judge that is a local model: asked greedily, in this process, loaded once."""
+"""A judge that is a local model: asked greedily, in this process, loaded once for the benchmarks of a checkpoint."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,29 +18,54 @@ from lmmcl.tasks.skills import Benchmark
 BATCH = 8
 
 
-def ask_local(judge: Judge, prompts: Sequence[str], on_reply: Callable[[str, str], None], device: str) -> None:
-    """Ask each prompt; `on_reply` gets prompt and reply as they come."""
-    assert judge.local is not None, "a judge without an address"
-    model, reader = _loaded(judge.local.model, judge.local.precision, device)
-    replies = _of_text if isinstance(judge.local.model, TextModel) else _of_lmm
-    for prompt, reply in zip(prompts, replies(judge, model, reader, prompts), strict=True):
-        on_reply(prompt, reply)
+class LocalJudges:
+    """The judges of a process, one in memory at a time, on `device`; at the end of a `with` block the memory is given back."""
 
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._model_id: str | None = None
+        self._loaded: tuple[Any, Any] | None = None
 
-@lru_cache(maxsize=1)  # a process judges the answers to many benchmarks and checkpoints
-def _loaded(model: Any, precision: str, device: str) -> tuple[Any, Any]:
-    if isinstance(model, TextModel):
-        return model.load(precision=precision, device=device)
-    return model.load_model(precision=precision, device=device), model.load_processor()
+    def __enter__(self) -> LocalJudges:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._release()
+
+    def ask(self, judge: Judge, prompts: Sequence[str], on_reply: Callable[[str, str], None]) -> None:
+        """Ask each prompt; `on_reply` gets prompt and reply as they come."""
+        assert judge.local is not None, "a judge without an address"
+        model, reader = self._load(judge)
+        replies = _of_text if isinstance(judge.local.model, TextModel) else _of_lmm
+        for prompt, reply in zip(prompts, replies(judge, model, reader, prompts), strict=True):
+            on_reply(prompt, reply)
+
+    def _load(self, judge: Judge) -> tuple[Any, Any]:
+        if self._loaded is None or self._model_id != judge.model_id:  # the id stands for content and precision
+            self._release()
+            assert judge.local is not None, "a judge without an address"
+            source, precision = judge.local.model, judge.local.precision
+            if isinstance(source, TextModel):
+                self._loaded = source.load(precision=precision, device=self.device)
+            else:
+                model = source.load_model(precision=precision, device=self.device)
+                self._loaded = (model, source.load_processor())
+            self._model_id = judge.model_id
+        return self._loaded
+
+    def _release(self) -> None:
+        if self._loaded is not None:
+            self._loaded = self._model_id = None
+            gc.collect()
 
 
 def _of_lmm(judge: Judge, model: Any, processor: Any, prompts: Sequence[str]) -> Iterator[str]:
     """As a benchmark without images is asked: chat template, stops and greedy decoding are the same."""
     examples = [ask(str(number), prompt, "yes") for number, prompt in enumerate(prompts)]
-    # Encodings are remembered by the identity of a benchmark: other prompts are another one.
+    # The identity of a benchmark stands for its questions: other prompts are another one.
     digest = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()
     asked = Benchmark(f"judge-{digest}", 1, "exact_match", lambda: examples, max_new_tokens=judge.max_new_tokens)
-    return (reply for _, reply in said(model, processor, asked, limit=None, batch_size=BATCH))
+    return (reply for _, reply in said(model, processor, asked, limit=None, batch_size=BATCH, remember=False))
 
 
 def _of_text(judge: Judge, model: Any, tokenizer: Any, prompts: Sequence[str]) -> Iterator[str]:

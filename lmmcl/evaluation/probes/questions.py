@@ -8,9 +8,10 @@ from transformers import LogitsProcessor, LogitsProcessorList, ProcessorMixin
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation.encodings import Row, windows
-from lmmcl.evaluation.generate import answering, decode, greedy, new_tokens
+from lmmcl.evaluation.generate import decode
 from lmmcl.evaluation.probes.subject import Subject
 from lmmcl.evaluation.probes.token_sets import reference_tokens
+from lmmcl.models.generation.decoding import answering, greedy, new_tokens
 from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.probes import captions
 from lmmcl.tasks.skills import Benchmark

@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lmmcl.evaluation.encodings import Row
-from lmmcl.evaluation.generate import answering, batches, decode, greedy, new_tokens
+from lmmcl.evaluation.generate import batches, decode
 from lmmcl.evaluation.probes.questions import not_about, nothing_left, rows_of
 from lmmcl.evaluation.probes.subject import Findings, Subject, mean
 from lmmcl.evaluation.probes.token_sets import token_set
+from lmmcl.models.generation.decoding import answering, greedy, new_tokens
 from lmmcl.models.processing.padding import pad
 from lmmcl.tasks.probes import TokenBias
 from lmmcl.tasks.skills import Benchmark

@@ -33,7 +33,7 @@ def export_checkpoint(
         write_text(folder / CARD, card)
     yield f"exported {step.path.rsplit('/', 1)[1]} to {folder}"
     if adapter:
-        from lmmcl.training.adapter_export import vllm_command
+        from lmmcl.weights.adapter_export import vllm_command
 
         yield f"serve   {vllm_command(step, folder)}"
     if repository is not None:
@@ -44,7 +44,7 @@ def export_checkpoint(
 
 def _write_weights(step: Checkpoint, ledger: Ledger, folder: Path, *, adapter: bool) -> None:
     if adapter:
-        from lmmcl.training.adapter_export import export_adapter
+        from lmmcl.weights.adapter_export import export_adapter
 
         export_adapter(step, ledger, folder)
     else:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 from lmmcl.errors import UserError
 from lmmcl.ledger.index.segment import FOLDER, SUFFIX, Segment, compact, decode_segment, encode_segment
 from lmmcl.ledger.index.stamps import Stamps, is_packed
 from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.packs.packed_files import Pack, pack_of
-from lmmcl.ledger.reading import recorded_paths
+from lmmcl.ledger.reading import lines, recorded_lines, recorded_paths
 from lmmcl.ledger.record import KINDS, Record
 from lmmcl.ledger.store import Store
 from lmmcl.steps import Step
@@ -29,6 +31,8 @@ WORTH_KEEPING = 64
 """When this many records had to be read one by one, they are written to the index."""
 MOST_SEGMENTS = 8
 """Above this the index is written again as one file."""
+SAMPLE = 64
+"""Records of a segment by which it is judged whether most of them are still as in the store."""
 AT_ONCE = 32
 """Reads that are under way together where the store is elsewhere."""
 
@@ -65,6 +69,14 @@ class RecordView:
             return None
         segment = self._segment(path, stamp)
         return self._individual(path, stamp) if segment is None else segment.record(path)
+
+    def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
+        """As `Ledger.read_lines`; files of one pack that are asked for one after the other are read from the store once."""
+        record, stamp, pack = self.read(path), self._stamps.of(path), pack_of(path)
+        if record is None or stamp is None:
+            return []
+        packed = self._pack(pack, whole=True) if pack and is_packed(stamp) else None
+        return recorded_lines(self._ledger, record, name, packed)
 
     def prefetch(self, steps: Iterable[Step]) -> None:
         """Read what is recorded of `steps` and not in the index, side by side; in a folder they are read when asked for."""
@@ -112,24 +124,32 @@ class RecordView:
 
     def _individual(self, path: str, stamp: str) -> Record | None:
         if path not in self._read:
-            if is_packed(stamp) and (name := pack_of(path)):
-                pack = self._pack(name)
-                record = pack.record(path) if pack else self._ledger.read(path)  # it was unpacked a moment ago
-            else:
-                record = self._ledger.read(path)
-            self._keep(path, stamp, record)
+            name = pack_of(path) if is_packed(stamp) else None
+            self._keep(path, stamp, self._packed_record(name, path) if name else self._ledger.read(path))
         entry = self._read[path]
         return None if entry is None else entry[1]
+
+    def _packed_record(self, name: str, path: str) -> Record | None:
+        pack = self._pack(name)
+        record = pack.record(path) if pack else None
+        if pack and record is None and self._ledger.is_local:
+            # The record may have been a single file when the pack was read, and have been packed since.
+            self._last_pack = None
+            pack = self._pack(name)
+            record = pack.record(path) if pack else None
+        return record if pack else self._ledger.read(path)  # it was unpacked a moment ago
 
     def _segment(self, path: str, stamp: str) -> Segment | None:
         segment = self._newest.get(path)
         return segment if segment is not None and segment.stamps[path] == stamp else None
 
-    def _pack(self, name: str) -> Pack | None:
+    def _pack(self, name: str, *, whole: bool = False) -> Pack | None:
         """The pack that was read last is kept: the records of a checkpoint are asked for one after the other."""
-        if self._last_pack is None or self._last_pack[0] != name:
-            self._last_pack = name, self._ledger.packs.open(name)
-        return self._last_pack[1]
+        last, pack = self._last_pack or ("", None)
+        if last != name or (whole and pack is not None and not pack.whole):
+            pack = self._ledger.packs.open(name, whole=whole)
+            self._last_pack = name, pack
+        return pack
 
     @cached_property
     def _names(self) -> list[str]:
@@ -168,13 +188,11 @@ class RecordView:
         new = [entry for entry in self._read.values() if entry is not None and entry[1].path not in self._written]
         if len(new) < least:
             return
-        old = self._names if len(self._names) >= MOST_SEGMENTS else self._outdated()
-        if old:
-            known = {record.path for _, record in new}
-            read = [self._segments[name] for name in old if name in self._segments]
-            kept = [path for segment in read for path in segment.stamps if self._newest[path] is segment]
-            kept = [path for path in kept if self._newest[path].stamps[path] == self._stamps.of(path)]
-            new += [(self._newest[p].stamps[p], self._newest[p].record(p)) for p in kept if p not in known]
+        outdated = self._outdated()
+        old = self._names if len(self._names) >= MOST_SEGMENTS else outdated
+        known = {record.path for _, record in new}
+        for name in old:
+            new += self._still_right(name, known, check=name in outdated)
         try:
             self._ledger.files.write(f"{FOLDER}/{uuid.uuid4().hex}{SUFFIX}", encode_segment(new))
         except (OSError, UserError) as error:
@@ -185,13 +203,29 @@ class RecordView:
             with suppress(FileNotFoundError, OSError, UserError):
                 self._ledger.files.remove(name)
 
+    def _still_right(self, name: str, known: set[str], *, check: bool) -> Iterator[tuple[str, Record]]:
+        """The records of a segment, with their stamps, that a new one takes over; `check`: only those that are as in the store.
+
+        Checking asks the store about each record, so it is left to segments that are mostly outdated.
+        """
+        segment = self._segments.get(name)
+        for path, stamp in segment.stamps.items() if segment else ():
+            if path in known or self._newest[path] is not segment:
+                continue
+            if not check or self._stamps.of(path) == stamp:
+                yield stamp, segment.record(path)
+
     def _outdated(self) -> list[str]:
-        """Segments less than half of whose records are as in the store: their records were packed, or written again."""
-        right = {
-            name: sum(self._stamps.of(path) == stamp for path, stamp in segment.stamps.items())
-            for name, segment in self._segments.items()
-        }
-        return [name for name, number in right.items() if 2 * number < len(self._segments[name].stamps)]
+        """Segments less than half of whose records are as in the store: their records were packed, or written again.
+
+        Judged by a fixed sample of each: in a folder every record that is asked about costs a round trip over NFS.
+        """
+        return [name for name, segment in self._segments.items() if 2 * self._share_right(segment) < 1]
+
+    def _share_right(self, segment: Segment) -> float:
+        # Drawn, not at even steps: benchmarks follow one another in the same order, checkpoint by checkpoint.
+        sample = random.Random(0).sample(list(segment.stamps), min(SAMPLE, len(segment.stamps)))
+        return sum(self._stamps.of(path) == segment.stamps[path] for path in sample) / max(1, len(sample))
 
 
 def damaged_segments(files: Store) -> Iterator[tuple[str, str]]:
@@ -216,6 +250,9 @@ class SingleReads(RecordView):
 
     def read(self, path: str) -> Record | None:
         return self._ledger.read(path)
+
+    def read_lines(self, path: str, name: str) -> list[dict[str, Any]]:
+        return lines(self._ledger, path, name)
 
     def prefetch(self, steps: Iterable[Step]) -> None:
         """Nothing: what is asked for is not known."""

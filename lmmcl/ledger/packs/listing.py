@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
 
 def local_stamp(file: str) -> str | None:
     """When and how large a file of this machine was written; None where there is none."""
@@ -67,6 +70,22 @@ def tag_of(about: Mapping[str, Any]) -> Any:
     """What an object store says of a file that is other when it was written again."""
     names = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "mtime", "created")
     return next((about[name] for name in names if about.get(name)), None)
+
+
+def stamp_of(about: Mapping[str, Any]) -> str:
+    """The size of a file of an object store, and its tag."""
+    return f"{about.get('size')}-{tag_of(about)}"
+
+
+def file_stamp(system: AbstractFileSystem, path: str) -> str | None:
+    """What is other when a file was written again; None where there is no such file, or the store has no tags."""
+    if isinstance(system, LocalFileSystem):
+        return local_stamp(path)
+    try:
+        about = system.info(path)
+    except FileNotFoundError:
+        return None
+    return None if tag_of(about) is None else stamp_of(about)
 
 
 def name_pattern(pattern: str) -> re.Pattern[str]:

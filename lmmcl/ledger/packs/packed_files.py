@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lmmcl.ledger.packs.listing import local_stamp
 from lmmcl.ledger.packs.pack_file import Member, members
 from lmmcl.ledger.record import ASIDE, KINDS, RECORD, Record, decode_record
 from lmmcl.ledger.store import Store
@@ -21,7 +20,7 @@ BEGINNING = 2**18
 """Bytes that are read of a pack for its records; one with more of them is read whole."""
 _RECORD = f"/{RECORD}"
 MOST_OPEN = 8
-"""Packs of a local store that are kept in memory."""
+"""Packs of a store that are kept in memory."""
 
 
 def pack_of(path: str) -> str | None:
@@ -81,7 +80,8 @@ class PackedFiles:
 
     def __init__(self, files: Store) -> None:
         self._files = files
-        self._open: dict[str, tuple[str | None, Pack]] = {}
+        self._open: dict[str, tuple[str, Pack] | None] = {}
+        """The packs that were read last, with their stamps; None for one that was read without asking for its stamp."""
         self._lock = threading.Lock()
 
     def read(self, name: str) -> bytes:
@@ -117,24 +117,25 @@ class PackedFiles:
     def open(self, pack_name: str, *, whole: bool = False) -> Pack | None:
         """The pack of that name with all its records (`whole`: with all files), or None.
 
-        Those of a folder that were read last are kept, as long as they are not written again.
+        Those that were read last are kept, as long as they are not written again, which their stamps tell. Elsewhere a stamp is a
+        request of its own: it is asked for when a pack is read again, as most steps of a store that is not packed have none.
         """
+        with self._lock:
+            was_read, kept = pack_name in self._open, self._open.get(pack_name)
         stamp = None
-        if self._files.is_local:
-            stamp = local_stamp(f"{self._files.root}/{pack_name}")
-            if stamp is None:
+        if self._files.is_local or was_read:
+            stamp = self._files.stamp(pack_name)
+            if stamp is None and self._files.is_local:
                 return None
-            with self._lock:
-                kept = self._open.get(pack_name)
-            if kept is not None and kept[0] == stamp and (kept[1].whole or not whole):
-                return kept[1]
+        if kept is not None and kept[0] == stamp and (kept[1].whole or not whole):
+            return kept[1]
         pack = self._load(pack_name, whole)
-        if pack is not None and self._files.is_local:
-            with self._lock:
-                self._open.pop(pack_name, None)
-                self._open[pack_name] = stamp, pack
-                while len(self._open) > MOST_OPEN:
-                    self._open.pop(next(iter(self._open)))
+        with self._lock:
+            self._open.pop(pack_name, None)
+            if pack is not None:
+                self._open[pack_name] = None if stamp is None else (stamp, pack)
+            while len(self._open) > MOST_OPEN:
+                self._open.pop(next(iter(self._open)))
         return pack
 
     def _load(self, name: str, whole: bool) -> Pack | None:

@@ -67,6 +67,7 @@ def maintenance(ledger: LedgerAccess) -> Iterator[None]:
 
 
 def _check_idle(ledger: LedgerAccess) -> None:
+    """Raise Busy where a step is leased now. Runs with `claims: {enabled: false}` lease nothing, and are not seen."""
     for lease in Leases(ledger.files, ClaimSettings()).active().values():
         raise Busy(f"{lease} is computing steps; try again when it has finished", file=f"store {ledger.store}")
 
@@ -74,7 +75,8 @@ def _check_idle(ledger: LedgerAccess) -> None:
 def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Packed:
     """Pack what is recorded of these checkpoints (folders below the store; None: of all), with their scores and probes.
 
-    Raises Busy while anything is being computed in the store.
+    Raises Busy where something is being computed when it begins, as leases show; a run that starts later is not held up. Nothing
+    is lost by that: what is written meanwhile stays as single files, which come before packed ones, until the next packing.
     """
     with maintenance(ledger):
         _check_idle(ledger)
@@ -87,7 +89,7 @@ def pack(ledger: LedgerAccess, checkpoints: Iterable[str] | None = None) -> Pack
 
 
 def unpack(ledger: LedgerAccess) -> Packed:
-    """Write single files for all that is packed, and delete the packs. Raises Busy while anything is being computed."""
+    """Write single files for all that is packed, and delete the packs. Raises Busy as `pack` does."""
     with maintenance(ledger):
         _check_idle(ledger)
         done, names = Packed(), ledger.packs.names()

@@ -239,25 +239,17 @@ def _union(name: str) -> Recipe:
     )
 
 
-def _in_name(value: Any) -> Any:
-    """A setting in a recipe's name: of a base without quotes and braces, as `BaseSettings.describe` says it."""
-    if not isinstance(value, Mapping) or "quantize" not in value:
-        return value
-    words = {
-        key: " + ".join(map(str, setting)) if isinstance(setting, list | tuple) else setting
-        for key, setting in value.items()
-    }
-    return " ".join([str(words.pop("quantize")), *(f"{key} {word}" for key, word in words.items())])
-
-
 def _changed(name: str, settings: Any) -> Recipe:
     """A recipe that ships with some settings changed: those of its adapter, learning rates, or what it trains on."""
     recipe = _union(name)
     own = set(type(recipe.adapter).model_fields) - {"kind"} if recipe.adapter else set()
     changed = check_settings(name, settings, {*own, "learning_rates", "partial", "base"})
-    changes = ",".join(f"{key}={_in_name(value)}" for key, value in changed.items())
+    in_name = dict(changed)
     more = {"learning_rates": changed.pop("learning_rates", {}), "partial": changed.pop("partial", False)}
     more["base"] = changed.pop("base", recipe.base)
     adapter = make_adapter({**recipe.adapter.model_dump(), **changed}) if recipe.adapter else None
-    fields = {"name": f"{name}({changes})" if changes else name, "train": recipe.train, "adapter": adapter}
-    return _recipe({**fields, **more}, place=name)
+    built = _recipe({"name": name, "train": recipe.train, "adapter": adapter, **more}, place=name)
+    if built.base and "base" in in_name:
+        in_name["base"] = built.base.describe()
+    changes = ",".join(f"{key}={value}" for key, value in in_name.items())
+    return built.model_copy(update={"name": f"{name}({changes})"}) if changes else built

@@ -27,6 +27,11 @@ def answer_text(processor: Any, ids: Sequence[int]) -> str:
     return without_thought(text, is_open=opened_by_prompt(processor)).strip()
 
 
+def control_tokens(processor: Any) -> frozenset[int]:
+    """The tokens that end, pad or open anything, or stand for an image: by their numbers."""
+    return once(processor, "silent", lambda: _silent(processor))[0]
+
+
 def _silent(processor: Any) -> tuple[frozenset[int], frozenset[int]]:
     """The control tokens, and the other special tokens, by their numbers."""
     special = special_tokens(processor)

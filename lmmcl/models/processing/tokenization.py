@@ -71,7 +71,7 @@ class Tokens:
         if all(run == 1 for run in runs):
             return ids
         pending, images = iter(runs), set(_image_tokens(self.processor).values())
-        return [token for id in ids for token in ([id] * next(pending) if id in images else [id])]
+        return [token for token in ids for _ in range(next(pending) if token in images else 1)]
 
 
 def _image_tokens(processor: Any) -> dict[str, int]:

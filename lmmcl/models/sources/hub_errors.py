@@ -81,9 +81,9 @@ def near_ids(repo: str) -> str:
     known = {model.hub for model in members("lmmcl.models", "MODELS").values() if hasattr(model, "hub")} | set(
         cached_ids()
     )
-    near = difflib.get_close_matches(repo.lower(), {id.lower(): id for id in known}, n=3, cutoff=0.75)
-    by_lower = {id.lower(): id for id in known}
-    return f"; did you mean {' or '.join(by_lower[id] for id in near)}?" if near else ""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(repo.lower(), by_lower, n=3, cutoff=0.75)
+    return f"; did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""
 
 
 def cached_ids() -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextModel:
-    """The causal language model in `directory`, an absolute path; known by its content."""
+    """The causal language model in `directory`, an absolute path; `identity` is its content, and files may be replaced."""
 
     directory: Path
 
@@ -39,6 +40,17 @@ class TextModel:
         digests = DigestCache().digests([state_of(path) for path in files])
         names = [path.relative_to(self.directory).as_posix() for path in files]
         return json_digest(dict(zip(names, digests, strict=True)))
+
+    @cached_property
+    def parameters(self) -> int:
+        """Entries of its tensors, read from the headers of its files."""
+        from safetensors import safe_open
+
+        total = 0
+        for path in weight_files(self.directory, self.config, place=self.place):
+            with safe_open(path, framework="numpy") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # no mapping
+        return total
 
     @property
     def name(self) -> str:

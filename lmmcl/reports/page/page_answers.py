@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lmmcl.errors import UserError
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.reports.flips import AnswerRows, notable_keys
 from lmmcl.reports.page.question_pictures import Questions, encode_picture
 from lmmcl.reports.report_records import rows_of
@@ -54,7 +55,7 @@ def page_answers(context: RunContext, results: SweepResults) -> PageAnswers:
     keys = started if len(results.trials) <= ALL_OF else started & set(notable_keys(results))
     walks = [context.of(trial) for trial in context.sweep.trials if trial.key in keys]
     answers = PageAnswers([walk.trial.key for walk in walks])
-    rows = AnswerRows(partial(rows_of, context.ledger))
+    rows = AnswerRows(partial(rows_of, RecordView(context.ledger)))
     for benchmark in {asked.name: asked for walk in walks for asked in walk.trial.benchmarks}.values():
         block = _Block(benchmark, answers)
         for place, walk in enumerate(walks):

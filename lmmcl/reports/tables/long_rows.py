@@ -7,6 +7,7 @@ from typing import Any
 
 from lmmcl.config.sweep import Sweep
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index.view import RecordView
 from lmmcl.reports.collect import score_matrix
 from lmmcl.reports.report_records import Reading
 from lmmcl.reports.results import StageResult, SweepResults, TrialResult
@@ -83,23 +84,23 @@ def sample_rows(
 
     What the stages of several trials share is read once. Raises DamagedError for a file that is not what was recorded.
     """
-    context, kept = RunContext.resolve(sweep, ledger), dict[str, list[Row]]()
+    context, view, kept = RunContext.resolve(sweep, ledger), RecordView(ledger), dict[str, list[Row]]()
     for trial in context.sweep.trials:
         if trials is not None and trial.key not in trials:
             continue
         for stage in context.of(trial).stages:
             if stages is None or stage.number in stages:
-                yield from _answers(trial, stage, ledger, benchmarks, kept)
+                yield from _answers(trial, stage, view, benchmarks, kept)
 
 
 def _answers(
-    trial: Trial, stage: Stage, ledger: Ledger, benchmarks: Collection[str] | None, kept: dict[str, list[Row]]
+    trial: Trial, stage: Stage, view: RecordView, benchmarks: Collection[str] | None, kept: dict[str, list[Row]]
 ) -> Iterator[Row]:
     for step in (*stage.evaluations, *stage.wordings):
         if benchmarks is not None and step.benchmark.name not in benchmarks:
             continue
         if step.path not in kept:
-            kept[step.path] = ledger.read_lines(step.path, "samples.jsonl")
+            kept[step.path] = view.read_lines(step.path, "samples.jsonl")
         for row in kept[step.path]:
             yield {
                 "trial": trial.name,

@@ -19,6 +19,7 @@ from lmmcl.reports.recommend import BUDGET, recommendation_markdown
 from lmmcl.reports.results import MEASURES, STATES, Interval, SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged, has_seeds, spread
 from lmmcl.reports.tables.bound_table import bounds_markdown
+from lmmcl.reports.tables.generation_budget import generation_markdown
 from lmmcl.reports.tables.moments import moments_markdown
 from lmmcl.reports.tables.order_spread import orders_markdown
 from lmmcl.reports.tables.pairs import pairs_markdown
@@ -115,7 +116,7 @@ def markdown_table(results: SweepResults, budget: float = BUDGET) -> str:
     points = averaged(results) if has_seeds(results) else results
     parts = [table, recommendation_markdown(points, budget), correlation_markdown(results), inside_markdown(results)]
     parts += [moments_markdown(results, budget), wordings_markdown(results), pairs_markdown(results)]
-    parts += [orders_markdown(results), bounds_markdown(results)]
+    parts += [orders_markdown(results), bounds_markdown(results), generation_markdown(results)]
     return "\n".join(part for part in parts if part)
 
 

@@ -19,7 +19,7 @@ from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables import export
 from lmmcl.runner.reporting.report_files import print_table, report_files, write_report
-from lmmcl.runner.reporting.sweep_label import report_folder
+from lmmcl.runner.reporting.sweep_label import find_label
 from lmmcl.runner.trackers import fill_mlflow, fill_tracker
 from lmmcl.search.run_context import RunContext
 from lmmcl.terminal import say, say_json
@@ -50,10 +50,11 @@ def report_sweep(
     is_table = format in ("table", "csv") and to is None and alone
     is_shown = (format == "html" or (format == "table" and to is None)) and alone
     results = collect_results(context, last_only=is_table, shown_only=is_shown)
+    label = find_label(sweep, ledger)
     if mlflow:
-        fill_mlflow(results, mlflow, context, console, lambda: report_files(context, results))
+        fill_mlflow(results, mlflow, context, console, label, lambda: report_files(context, results, label))
     for name in destinations(Cluster(), OFF, tracking).beside:
-        fill_tracker(results, name, context, console)
+        fill_tracker(results, name, label, console)
     if pictures:
         _draw(results, pictures, context, console)
     elif format == "table" and to is None:
@@ -62,7 +63,7 @@ def report_sweep(
         from lmmcl.reports.page.page import write_page
 
         extras = page_extras(context, results)
-        page = to or write_report(results, report_folder(ledger, sweep), extras)[0]
+        page = to or write_report(results, label.folder, extras)[0]
         if to is not None:
             write_page(results, to, extras)
         console.print(str(page), soft_wrap=True)

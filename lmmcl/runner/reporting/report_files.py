@@ -16,24 +16,27 @@ from lmmcl.reports.recommend import BUDGET, recommendation
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.seeds import averaged, has_seeds
 from lmmcl.reports.tables.bound_table import bounds_table
+from lmmcl.reports.tables.generation_budget import generation_table
 from lmmcl.reports.tables.moments import moments_table
 from lmmcl.reports.tables.order_spread import orders_table
 from lmmcl.reports.tables.pairs import pairs_table
 from lmmcl.reports.tables.table import terminal_table
 from lmmcl.reports.tables.wording_spread import wordings_table
-from lmmcl.runner.reporting.sweep_label import keep_beside_page, report_folder
+from lmmcl.runner.reporting.sweep_label import SweepLabel
 from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.extras import write_answers
 
 
 def write_report(results: SweepResults, folder: Path, extras: PageExtras | None = None) -> list[Path]:
-    """The page (with a folder beside it where it is large) and the picture of the trade-off."""
+    """The page (with a folder beside it where it is large), the picture of the trade-off, and that of KL where it was measured."""
     from lmmcl.reports.page.page import write_page
+    from lmmcl.reports.pictures.divergence_plot import FILE, write_divergence
     from lmmcl.reports.plots import write_scatter
 
     files, picture = write_page(results, folder / "index.html", extras), folder / "tradeoff.png"
     write_scatter(results, picture)
-    return [*files, picture]
+    law = write_divergence(results, folder / FILE)
+    return [*files, picture, *([law] if law else [])]
 
 
 def print_table(results: SweepResults, console: Console, budget: float = BUDGET) -> None:
@@ -54,6 +57,7 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         pairs_table(results),
         orders_table(results),
         bounds_table(results),
+        generation_table(results),
     ):
         if table is not None:
             console.print(table, soft_wrap=soft)
@@ -61,17 +65,15 @@ def print_table(results: SweepResults, console: Console, budget: float = BUDGET)
         console.print(Text(f"note: {note}"), soft_wrap=soft)
 
 
-def write_tables(context: RunContext, results: SweepResults) -> list[Path]:
+def write_tables(context: RunContext, results: SweepResults, label: SweepLabel) -> list[Path]:
     """What the report's run in MLflow holds beside the page: the sweep as understood, its file, answers with pictures."""
-    sweep, ledger = context.sweep, context.ledger
-    folder = report_folder(ledger, sweep)
-    keep_beside_page(sweep, ledger)
-    answers = write_answers(context, folder / "answers", front_keys(results))
-    file = Path(sweep.file)
-    return [folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
+    label.keep_beside_page(context.sweep)
+    answers = write_answers(context, label.folder / "answers", front_keys(results))
+    file = Path(context.sweep.file)
+    return [label.folder / "sweep.json", *([file] if file.is_file() else []), *([answers] if answers else [])]
 
 
-def report_files(context: RunContext, results: SweepResults) -> list[Path]:
+def report_files(context: RunContext, results: SweepResults, label: SweepLabel) -> list[Path]:
     """Write page, picture and tables; gives the files that MLflow's run of the report holds."""
-    files = write_report(results, report_folder(context.ledger, context.sweep), page_extras(context, results))
-    return [*files, *write_tables(context, results)]
+    files = write_report(results, label.folder, page_extras(context, results))
+    return [*files, *write_tables(context, results, label)]

@@ -16,6 +16,7 @@ from lmmcl.tasks.files.check_report import BINS, Converted, Noted, Problem, Repo
 from lmmcl.tasks.files.formats import ParsedRow, parse_rows, repeated_id
 from lmmcl.tasks.files.image_check import ImageJudge
 from lmmcl.tasks.files.parse_rows import check_container, default_images
+from lmmcl.tasks.files.row_ids import RowIds
 from lmmcl.tasks.layouts.columns import AS_NAMED, Columns
 from lmmcl.tasks.layouts.placeholders import like_placeholders
 
@@ -56,12 +57,12 @@ def check_file(
     folder = default_images(path) if images is None else images
     if not folder.is_dir():
         raise UserError("no such folder of images", file=str(folder))
-    seen_ids: dict[str, int] = {}
+    ids = RowIds()
     sample = _Sample(MEASURED if count_tokens else 0)
     with ImageJudge() if open_images else nullcontext() as judge:
         for batch in _batches(islice(_rows(path, folder, columns, report), first)):
             for row in batch:
-                _count(row, report, seen_ids)
+                _count(row, report, ids)
                 _read(row, report, check_text)
             _look_at_images(batch, judge, report)
             for row in batch:
@@ -90,7 +91,7 @@ def _batches(rows: Iterable[ParsedRow]) -> Iterator[list[ParsedRow]]:
         yield batch
 
 
-def _count(row: ParsedRow, report: Report, seen_ids: dict[str, int]) -> None:
+def _count(row: ParsedRow, report: Report, ids: RowIds) -> None:
     report.rows += 1
     if (example := row.example) is None:
         return
@@ -100,7 +101,7 @@ def _count(row: ParsedRow, report: Report, seen_ids: dict[str, int]) -> None:
     report.answers[bisect_left(BINS, len(example.target.split()))] += 1
     if row.layout:
         report.layouts[row.layout] += 1
-    if row.has_id and (first := seen_ids.setdefault(example.id, row.number)) != row.number:
+    if (first := ids.first_with(example.id, row.number, is_named=row.has_id)) != row.number:
         row.complain("id", repeated_id(example.id, first) + " (a training file may repeat it, a test file may not)")
 
 

@@ -14,7 +14,7 @@ from lmmcl.models.roles import select
 from lmmcl.steps import Finetune
 from lmmcl.training.stage.trainable import TrainableModel, module_of, stage_seed
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import named_tensors
+from lmmcl.weights.quantized_base import named_tensors
 
 
 class MoEModel(TrainableModel):

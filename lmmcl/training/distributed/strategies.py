@@ -55,9 +55,18 @@ def _divided_layers(model: nn.Module) -> list[str]:
     """The classes of the layers that FSDP gathers one at a time: those that the model's classes name and that it has.
 
     A vision tower without its pooling head names that head's class anyway, and accelerate refuses a name that is not there.
+    Raises UserError where none is left.
     """
-    there = {type(module).__name__ for module in model.modules()}
-    return sorted(there & set(getattr(model, "_no_split_modules", None) or ()))
+    named = set(getattr(model, "_no_split_modules", None) or ())
+    layers = sorted(named & {type(module).__name__ for module in model.modules()})
+    if not layers:
+        listed = f"only {', '.join(sorted(named))}, which it has none of" if named else "nothing"
+        raise UserError(
+            f"fsdp gathers a model layer by layer, and {type(model).__name__} does not say which of its modules are layers "
+            f"(`_no_split_modules` names {listed}); allowed for this model: deepspeed, or ddp",
+            place="training.strategy",
+        )
+    return layers
 
 
 def deepspeed_config(placement: TrainingPlacement) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmmcl.config.cluster import TrainingPlacement
@@ -90,3 +92,18 @@ def _check_devices(training: Training, placement: TrainingPlacement) -> None:
             f"{placement.gpus_per_worker:g} GPUs are requested, but none are visible to this process",
             place="training.gpus_per_worker",
         )
+
+
+def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
+    """Split a fresh optimizer's groups so that the parameters in `rates` have those; `names` are names by `id`.
+
+    The rates are peaks: the schedule scales each group's own. Groups with the trial's rate come first, for the curve shows theirs.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        by_rate: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
+        groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
+    usual = optimizer.defaults["lr"]
+    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)

@@ -116,10 +116,7 @@ class StageData(Dataset):
 
     def encoded(self, row: int) -> Encoded:
         """One row of `examples` as tensors."""
-        key, at = self.cache_key, _origin(self.examples, row)
-        if self.mix_keys and isinstance(self.examples, Mix):
-            source = int(self.examples.which[row])
-            key, at = self.mix_keys[source], _origin(self.examples.sources[source], int(self.examples.rows[row]))
+        key, at = self._cached_as(row)
 
         def make() -> Encoded:
             return encode_row(self.processor, self.skill, self.examples, row, self.max_tokens)
@@ -130,6 +127,28 @@ class StageData(Dataset):
         except UserError as error:
             raise error.at(file=f"skill {self.skill}", place=f"row {self.examples[row].id!r}") from error
         return encoded
+
+    def prompt(self, row: int, change: Callable[[Example], Example] | None = None, change_name: str = "") -> Encoded:
+        """One row without its last answer, for sampling; `change` asks it otherwise, under `change_name` in the cache."""
+        key, at = self._cached_as(row)
+
+        def make() -> Encoded:
+            example = self.examples[row]
+            try:
+                return encode(self.processor, change(example) if change else example, with_answer=False)
+            except UserError as error:
+                raise error.at(file=f"skill {self.skill}", place=f"row {example.id!r}") from error
+
+        encoded = CACHE.get(f"{key} prompt {change_name}", at, make)
+        check_positions(encoded, self.limits)
+        return encoded
+
+    def _cached_as(self, row: int) -> tuple[str, int]:
+        """The data that a row comes from, by its name in the cache, and its place there."""
+        if self.mix_keys and isinstance(self.examples, Mix):
+            source = int(self.examples.which[row])
+            return self.mix_keys[source], _origin(self.examples.sources[source], int(self.examples.rows[row]))
+        return self.cache_key, _origin(self.examples, row)
 
 
 def _origin(examples: Sequence[Example], row: int) -> int:

@@ -6,7 +6,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lmmcl.training.distributed.strategies import (
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
 from lmmcl.training.job import Job
+from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.recovery.start_state import start_state
@@ -39,10 +41,12 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import base_digest, digest_tensors, load, named_tensors
+from lmmcl.weights.checkpoint import Loaded, base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
+from lmmcl.weights.vision_features import KeptFeatures, attach_features, feature_store
 
 CURVE = "curve.jsonl"
 SHARING = ("single", "ddp")
@@ -56,7 +60,18 @@ def _freeze_imports() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _forget_loaded_on_failure() -> Iterator[None]:
+    """Drop what stays loaded when a stage fails, wherever it does: it may have written into the memory of the resident model."""
+    try:
+        yield
+    except BaseException:
+        forget_loaded()
+        raise
+
+
 @deepspeed_forgotten()
+@_forget_loaded_on_failure()
 def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process, one of `workers`; returns the fields of its record.
 
@@ -71,7 +86,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     start_peak()
     shown = shown_by("skill", step.skill, step.training.examples) if workers.rank == 0 else ()
     with images_decoded(list(shown)):
-        trainable_model, before = _loaded(job, workers)
+        trainable_model, before, features = _loaded(job, workers)
     dtypes = _unfreeze(trainable_model.model, trainable_model.trained, uniform=job.placement.strategy == "fsdp")
     trainable_model.mask_gradients()
     job, trainer, context = ready(job, trainable_model.model, trainable_model.trained, runs, workers)
@@ -96,9 +111,9 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     modes, padding = describe_modes(trainable_model.model), trainer.padding_share()
     strategy = _finish(job, trainer)
     train_seconds = time.perf_counter() - begun
+    findings = _findings(job, trainer)
     fields = _write_results(job, workers, trainable_model, before, dtypes, output)
     curve, updates = trainer.curve(), trainer.state.global_step
-    findings = step.mitigation.findings(trainer.mitigation_state) if step.mitigation else {}
     (output / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
     return {
         **fields,
@@ -113,12 +128,23 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         "modes": modes,
         "padding_share": padding,
         **({"mitigation": findings} if findings else {}),
+        **(features.fields() if features else {}),
         "image_backend": image_backend(trainer.data_collator.processor),  # type: ignore[union-attr]
     }
 
 
-def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]:
-    """The parent's model, ready to train, and digests of all its tensors, which one process computes for all."""
+def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
+    """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
+    placement = job.placement
+    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+        return None
+    writers = max(1, placement.workers)
+    store = feature_store(placement.features, placement.features_gb, writers)
+    return attach_features(job.step.model, loaded, store, trainable_model.roles, trainable_model.trained)
+
+
+def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str], KeptFeatures | None]:
+    """The parent's model, ready to train; digests of all its tensors, which one process computes for all; kept features."""
     step, placement = job.step, job.placement
     if placement.gpus_per_worker:
         release("cuda")  # training needs the memory of the GPU for more than a model
@@ -135,7 +161,8 @@ def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str]]
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
-    return trainable_model, before | digest_tensors(added | trainable_model.frozen_slices())
+    before = before | digest_tensors(added | trainable_model.frozen_slices())
+    return trainable_model, before, _features(job, trainable_model, loaded)
 
 
 def _unfreeze(model: PreTrainedModel, trained: Sequence[str], *, uniform: bool) -> dict[str, torch.dtype]:
@@ -172,6 +199,14 @@ def _finish(job: Job, trainer: StageTrainer) -> dict[str, Any]:
     return strategy
 
 
+def _findings(job: Job, trainer: StageTrainer) -> dict[str, Any]:
+    """What the mitigation has for the record."""
+    if not job.step.mitigation:
+        return {}
+    settle_counts(trainer)
+    return job.step.mitigation.findings(trainer.mitigation_state)
+
+
 def _write_results(
     job: Job,
     workers: Workers,
@@ -196,13 +231,9 @@ def _write_results(
     own = dict(model.named_parameters())
     after = workers.agree(lambda: digest_tensors(named_tensors(model) | trainable_model.frozen_slices()))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
-    try:
-        proof = verify_updates(
-            step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
-        )
-    except StageError:  # what changed may be in memory that the resident model shares
-        forget_loaded()
-        raise
+    proof = verify_updates(
+        step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
+    )
     _remember(job, model, after)
     size = save_delta(
         output,

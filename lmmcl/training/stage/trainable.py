@@ -29,15 +29,16 @@ from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained
 from lmmcl.training.stage.condition import best_conditioned
 from lmmcl.training.stage.subspace import Subspaces, layers_of
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import digest_tensors, named_tensors
+from lmmcl.weights.checkpoint import digest_tensors
 from lmmcl.weights.delta import adapter_header
 from lmmcl.weights.lora import FOLDER, LayerAdapter, scale_of, write_adapter
+from lmmcl.weights.quantized_base import named_tensors
 
 
 class TrainableModel:
     """The model of a stage.
 
-    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `stored` the names of the
+    `trained` are the names of the parameters that train, `roles` the role of every parameter, and `saved_names` the names of the
     tensors that may differ when the stage is done.
     """
 
@@ -181,8 +182,9 @@ class Adapted(TrainableModel):
         return adapter_header(scale_of(self.config.to_dict()), digests, self.quantized)
 
     def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stored = {*self.targets, *self._beside_names} if isinstance(self.adapter, LoRA) else set()
-        return super().saved_tensors([name for name in names if name not in stored], tensors)
+        """Without the tensors that LoRA's adapter, which is saved in their place, gives again."""
+        in_adapter = {*self.targets, *self._beside_names} if isinstance(self.adapter, LoRA) else set()
+        return super().saved_tensors([name for name in names if name not in in_adapter], tensors)
 
     def _check_untouched(self, before: Mapping[str, str], own: Mapping[str, Tensor]) -> None:
         """Until the merge nothing but the adapter has moved: raises StageError otherwise."""

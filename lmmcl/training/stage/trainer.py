@@ -32,8 +32,11 @@ from lmmcl.training.efficiency.answer_loss import TokenWeights, answer_columns, 
 from lmmcl.training.efficiency.fused_loss import Kernel, fused_head
 from lmmcl.training.efficiency.packed_rows import LENGTHS, packed_positions
 from lmmcl.training.efficiency.padding_share import PaddingCount
+from lmmcl.training.recovery.moving_state import read_moving, write_moving
+from lmmcl.training.stage.arguments import split_by_rate
 from lmmcl.training.stage.collate import COMPANION, told_by_loader
 from lmmcl.training.stage.first_batch import CheckGradient, check_first_batch, check_first_packed
+from lmmcl.training.stage.rollouts import Rollouts
 from lmmcl.training.stage_errors import StageError
 
 TRAINED = "trained.safetensors"
@@ -87,26 +90,18 @@ class StageTrainer(TrainerWithPrivateParts):
         A batch in which nothing reaches what trains (rows without an image, where only what looks at images does) adds nothing to
         its update; see `CheckGradient`. Raises StageError when the loss is not finite.
         """
-        labels = inputs["labels"]
+        outputs, loss = None, inputs["labels"].new_zeros((), dtype=torch.float32)
         self.padding.add(inputs)
-        columns = answer_columns(labels) if self.packs and self._keeps_few_logits else None
-        num_items_in_batch = num_items_in_batch.clamp(min=1)  # a mitigation may leave no token of an update to teach
-        kernel = None if COMPANION in inputs else self.kernel
-        with self._hidden_states() as hidden, self._fused(kernel, labels, columns):
-            outputs = model(**self.model_inputs(inputs, self._kept(inputs, columns)))
-        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
-        if kernel is None:
-            loss = answer_loss(outputs.logits, labels, num_items_in_batch, columns, self._token_weights())
-        else:
-            loss = outputs.logits.sum() / num_items_in_batch
-        if self.mitigation is not None:
-            total = self.mitigation.token_penalty(self.mitigation_state, self.taught, outputs, shown)
-            loss = loss if total is None else loss + total / num_items_in_batch
+        if not (self.mitigation and self.mitigation.replaces_cross_entropy):
+            outputs, loss = self._answers_loss(model, inputs, num_items_in_batch)
+        if self.mitigation and self.mitigation.uses("sample_loss"):
+            total = self.mitigation.sample_loss(self.mitigation_state, Rollouts(self, model, inputs[ROWS].tolist()))
+            loss = loss if total is None else loss + total / self.step.training.global_batch_size
         loss = loss * self.accelerator.num_processes  # DDP takes the mean of the workers' gradients; the sum is wanted
         if self.mitigation is not None:
             penalty = self.mitigation.penalty(self.mitigation_state, self.taught, outputs, inputs)
             loss = loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
-        if COMPANION in inputs:
+        if COMPANION in inputs and outputs is not None:
             loss = loss + 0.0 * outputs.logits[-1].float().sum()
         elif loss.requires_grad:
             self.has_gradient = True
@@ -121,6 +116,24 @@ class StageTrainer(TrainerWithPrivateParts):
                 self.step, f"loss is {loss.item()} at update {self.state.global_step + 1} of {self.state.max_steps}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _answers_loss(self, model: Any, inputs: dict[str, Any], tokens: Tensor) -> tuple[Any, Tensor]:
+        """The model's outputs, and the cross entropy of the answers with what a mitigation adds for each token."""
+        labels = inputs["labels"]
+        columns = answer_columns(labels) if self.packs and self._keeps_few_logits else None
+        tokens = tokens.clamp(min=1)  # a mitigation may leave no token of an update to teach
+        kernel = None if COMPANION in inputs else self.kernel
+        with self._hidden_states() as hidden, self._fused(kernel, labels, columns):
+            outputs = model(**self.model_inputs(inputs, self._kept(inputs, columns)))
+        shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
+        if kernel is None:
+            loss = answer_loss(outputs.logits, labels, tokens, columns, self._token_weights())
+        else:
+            loss = outputs.logits.sum() / tokens
+        if self.mitigation is not None:
+            total = self.mitigation.token_penalty(self.mitigation_state, self.taught, outputs, shown)
+            loss = loss if total is None else loss + total / tokens
+        return outputs, loss
 
     def _token_weights(self) -> TokenWeights | None:
         """The mitigation's factors of the cross entropy of each answer token, where it has some."""
@@ -218,6 +231,8 @@ class StageTrainer(TrainerWithPrivateParts):
         """
         self.first_update = update_of(checkpoint) if checkpoint else 0
         self._last_log = (self.first_update, time.perf_counter())
+        if checkpoint and self.mitigation:
+            read_moving(self, checkpoint)
         if self.args.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are parallel enough
         try:
@@ -249,6 +264,8 @@ class StageTrainer(TrainerWithPrivateParts):
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             save_file({}, folder / TRAINED)
+        if self.mitigation:
+            write_moving(self, Path(output_dir or str(self.args.output_dir)))
 
     def write_model(self, folder: Path) -> None:
         """Of the model, save the trained parameters alone (the parent has the others), in the precision they train in."""
@@ -261,21 +278,6 @@ class StageTrainer(TrainerWithPrivateParts):
     def read_model(self, folder: Path) -> None:
         """Set the trained parameters to what `write_model` wrote."""
         restore(self.taught, load_file(folder / TRAINED))
-
-
-def split_by_rate(optimizer: torch.optim.Optimizer, names: Mapping[int, str], rates: Mapping[str, float]) -> None:
-    """Split a fresh optimizer's groups so that the parameters in `rates` have those; `names` are names by `id`.
-
-    The rates are peaks: the schedule scales each group's own. Groups with the trial's rate come first, for the curve shows theirs.
-    """
-    groups = []
-    for group in optimizer.param_groups:
-        by_rate: dict[float, list[Tensor]] = {}
-        for parameter in group["params"]:
-            by_rate.setdefault(rates.get(names[id(parameter)], group["lr"]), []).append(parameter)
-        groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
-    usual = optimizer.defaults["lr"]
-    optimizer.param_groups[:] = sorted(groups, key=lambda group: group["lr"] != usual)
 
 
 def restore(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:

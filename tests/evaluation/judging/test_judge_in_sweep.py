@@ -13,7 +13,7 @@ from own_data import write_receipts
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.errors import UserError
-from lmmcl.evaluation.judging.local_judge import ask_local
+from lmmcl.evaluation.judging.local_judge import LocalJudges
 from lmmcl.ledger import Ledger
 from lmmcl.reports.collect import collect
 from lmmcl.runner.inline import inline_scheduler
@@ -135,7 +135,7 @@ def test_the_embedded_model_judges_in_this_process(tmp_path: Path) -> None:
     judge = asked(sweep).benchmark.judge
     assert judge is not None and judge.local is not None
     replies: dict[str, str] = {}
-    ask_local(judge, ["how many ? two two", "how many ? red two"], replies.__setitem__, "cpu")
+    LocalJudges("cpu").ask(judge, ["how many ? two two", "how many ? red two"], replies.__setitem__)
     assert len(replies) == 2 and all(replies.values())
     with pytest.raises(UserError, match="replies of the judge tiny-onevision hold no verdict"):
         inline_scheduler(Ledger(str(tmp_path / "store")), Cluster(), lambda key, note: None).ensure_all([asked(sweep)])
@@ -166,5 +166,6 @@ def test_a_folder_of_a_language_model_without_images_judges(tmp_path: Path) -> N
     first: dict[str, str] = {}
     second: dict[str, str] = {}
     for replies in (first, second):
-        ask_local(judge, ["is it red?", "a longer question, is it?"], replies.__setitem__, "cpu")
+        LocalJudges("cpu").ask(judge, ["is it red?", "a longer question, is it?"], replies.__setitem__)
     assert first == second and len(first) == 2
+    assert judge.local.model.parameters == sum(p.numel() for p in Qwen2ForCausalLM(config).parameters())

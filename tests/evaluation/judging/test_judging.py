@@ -16,12 +16,14 @@ from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 from lmmcl.evaluation.judging import server as judging_server
 from lmmcl.evaluation.judging.judging import REPLY, judge_samples
+from lmmcl.evaluation.judging.local_judge import LocalJudges
 from lmmcl.evaluation.judging.verdicts import read_verdict
 from lmmcl.evaluation.samples import Sample
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.side_files import find_damaged
 from lmmcl.tasks.metrics.judge import PROMPT, Judge
 
+JUDGES = LocalJudges("cpu")
 SAMPLES = [
     Sample(
         str(number), f"what is in picture {number}?", ("a dog", "dog"), "a black dog" if number % 2 else "a cat", 0.0
@@ -47,7 +49,7 @@ def judge(server: Server, **settings: object) -> Judge:
 
 def test_each_answer_is_asked_at_temperature_0_and_scored_by_its_verdict(ledger: Ledger) -> None:
     with serving() as server:
-        samples, facts = judge_samples("open", judge(server, at_once=1), SAMPLES, ledger)
+        samples, facts = judge_samples("open", judge(server, at_once=1), SAMPLES, ledger, JUDGES)
     assert [sample.score for sample in samples] == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     assert samples[1].metadata[REPLY] == "VERDICT: yes"
     assert facts == {
@@ -67,11 +69,11 @@ def test_each_answer_is_asked_at_temperature_0_and_scored_by_its_verdict(ledger:
 
 def test_what_was_judged_is_not_asked_again_and_equal_answers_once(ledger: Ledger) -> None:
     with serving() as server:
-        judge_samples("open", judge(server), [*SAMPLES, *SAMPLES], ledger)
+        judge_samples("open", judge(server), [*SAMPLES, *SAMPLES], ledger, JUDGES)
         assert len(server.requests) == 6
-        samples, facts = judge_samples("other benchmark", judge(server), SAMPLES, ledger)
+        samples, facts = judge_samples("other benchmark", judge(server), SAMPLES, ledger, JUDGES)
         assert len(server.requests) == 6 and facts["recalled"] == 6 and samples[1].score == 1.0
-        judge_samples("open", judge(server, prompt=PROMPT + " Be strict."), SAMPLES, ledger)
+        judge_samples("open", judge(server, prompt=PROMPT + " Be strict."), SAMPLES, ledger, JUDGES)
         assert len(server.requests) == 12, "another prompt is another judge"
 
 
@@ -85,9 +87,9 @@ def test_replies_that_were_paid_for_are_kept_when_another_request_fails(ledger: 
         return 404, {}, "gone"
 
     with serving(slow_to_fail) as server, pytest.raises(UserError, match="answers 404"):
-        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger)
+        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger, JUDGES)
     with serving() as server:
-        _, facts = judge_samples("open", judge(server), SAMPLES, ledger)
+        _, facts = judge_samples("open", judge(server), SAMPLES, ledger, JUDGES)
     assert (facts["recalled"], facts["asked"], len(server.requests)) == (5, 1, 1)
 
 
@@ -99,21 +101,21 @@ def test_after_a_failure_nothing_more_is_asked_and_what_is_under_way_is_kept(led
         return "VERDICT: yes"
 
     with serving(fails_first) as server, pytest.raises(UserError, match="answers 404"):
-        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger)
+        judge_samples("open", judge(server, at_once=2), SAMPLES, ledger, JUDGES)
     paid = len(server.requests) - 1
     assert 1 <= paid <= 2, "those that were sent before the failure was known"
     with serving() as server:
-        _, facts = judge_samples("open", judge(server), SAMPLES, ledger)
+        _, facts = judge_samples("open", judge(server), SAMPLES, ledger, JUDGES)
     assert facts["recalled"] == paid
 
 
 def test_a_damaged_verdict_is_named_and_asked_again(ledger: Ledger) -> None:
     with serving() as server:
-        judge_samples("open", judge(server), SAMPLES, ledger)
+        judge_samples("open", judge(server), SAMPLES, ledger, JUDGES)
         file = sorted(Path(ledger.store).glob("judgements/*/*.json"))[0]
         file.write_text(file.read_text().replace("VERDICT", "verdict"))
         assert [name for name, _ in find_damaged(ledger.files)] == [file.relative_to(ledger.store).as_posix()]
-        judge_samples("open", judge(server), SAMPLES, ledger)
+        judge_samples("open", judge(server), SAMPLES, ledger, JUDGES)
         assert len(server.requests) == 7 and not list(find_damaged(ledger.files))
 
 
@@ -122,9 +124,9 @@ def test_the_agreement_on_a_second_asking_is_told_and_kept(ledger: Ledger) -> No
         return "VERDICT: yes" if number in (1, 2, 3, 4, 5, 6, 7, 8) else "VERDICT: no"
 
     with serving(fickle) as server:
-        _, facts = judge_samples("open", judge(server, ask_twice=4, at_once=1), SAMPLES, ledger)
+        _, facts = judge_samples("open", judge(server, ask_twice=4, at_once=1), SAMPLES, ledger, JUDGES)
         assert (facts["asked_twice"], facts["agreement"]) == (4, 0.5)
-        _, facts = judge_samples("open", judge(server, ask_twice=4), SAMPLES, ledger)
+        _, facts = judge_samples("open", judge(server, ask_twice=4), SAMPLES, ledger, JUDGES)
         assert (facts["agreement"], len(server.requests)) == (0.5, 10)
 
 
@@ -133,12 +135,12 @@ def test_a_few_replies_without_a_verdict_are_counted_and_many_are_refused(ledger
         return "It depends." if "picture 5?" in prompt else "**VERDICT:** yes"
 
     with serving(vague) as server:
-        samples, facts = judge_samples("open", judge(server, most_unreadable=0.2), SAMPLES, ledger)
+        samples, facts = judge_samples("open", judge(server, most_unreadable=0.2), SAMPLES, ledger, JUDGES)
         assert (facts["unreadable"], samples[5].score, samples[5].metadata[REPLY]) == (1, 0.0, "It depends.")
         with pytest.raises(
             UserError, match=r"1 of 6 replies of the judge made-judge hold no verdict.*It depends.*question '5'"
         ):
-            judge_samples("open", judge(server, most_unreadable=0.05), SAMPLES, ledger)
+            judge_samples("open", judge(server, most_unreadable=0.05), SAMPLES, ledger, JUDGES)
 
 
 def test_a_busy_server_is_asked_again_and_as_late_as_it_says(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def test_a_busy_server_is_asked_again_and_as_late_as_it_says(ledger: Ledger, mon
     monkeypatch.setattr(time, "sleep", waits.append)
     busy = {1: (429, {"Retry-After": "7"}, "slow down"), 2: (503, {}, "")}
     with serving(lambda prompt, number: busy.get(number, "VERDICT: yes")) as server:
-        samples, _ = judge_samples("open", judge(server, at_once=1), SAMPLES[:1], ledger)
+        samples, _ = judge_samples("open", judge(server, at_once=1), SAMPLES[:1], ledger, JUDGES)
     assert samples[0].score == 1.0 and len(server.requests) == 3
     assert sum(waits) == pytest.approx(7.02), "seven seconds of the server, then our own pause"
 
@@ -165,7 +167,7 @@ def test_what_a_server_refuses_is_one_message_with_the_place(ledger: Ledger, rep
         serving(lambda prompt, number: reply) as server,
         pytest.raises(UserError, match=f"the judge made-judge at .* {why}"),
     ):
-        judge_samples("open", judge(server), SAMPLES, ledger)
+        judge_samples("open", judge(server), SAMPLES, ledger, JUDGES)
 
 
 def test_a_server_that_is_slow_or_gone_is_one_message(ledger: Ledger) -> None:
@@ -174,9 +176,9 @@ def test_a_server_that_is_slow_or_gone_is_one_message(ledger: Ledger) -> None:
         return "VERDICT: yes"
 
     with serving(slow) as server, pytest.raises(UserError, match="cannot be reached: timed out"):
-        judge_samples("open", judge(server, timeout_s=0.05, at_once=1), SAMPLES[:1], ledger)
+        judge_samples("open", judge(server, timeout_s=0.05, at_once=1), SAMPLES[:1], ledger, JUDGES)
     with pytest.raises(UserError, match=r"cannot be reached: .*refused"):
-        judge_samples("open", judge(server), SAMPLES[:1], ledger)
+        judge_samples("open", judge(server), SAMPLES[:1], ledger, JUDGES)
     with pytest.raises(UserError, match="cannot be reached"):
         judging_server.check_judge(judge(server))
 
@@ -187,7 +189,7 @@ def test_the_key_is_sent_and_stands_nowhere(
     monkeypatch.setenv("MADE_KEY", "sk-hush-hush")
     with serving() as server:
         mine = judge(server, key_variable="MADE_KEY")
-        judge_samples("open", mine, SAMPLES, ledger)
+        judge_samples("open", mine, SAMPLES, ledger, JUDGES)
     assert set(server.keys) == {"Bearer sk-hush-hush"}
     written = "".join(path.read_text() for path in Path(ledger.store).rglob("*.json"))
     assert "hush" not in written + repr(mine) + json.dumps(mine.identity()) + caplog.text

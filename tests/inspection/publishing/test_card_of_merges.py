@@ -18,7 +18,7 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.mitigation import MergeMitigation
 from lmmcl.registry import members
 from lmmcl.reports.collect import collect_results
-from lmmcl.runner.reporting.sweep_label import keep_sweep
+from lmmcl.runner.reporting.sweep_label import find_label
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Evaluate
 from lmmcl.steps.trial import Trial
@@ -74,7 +74,7 @@ def test_a_card_has_all_stages_of_a_merge_and_the_measures_of_the_report(tmp_pat
     )
     report = reported(sweep, ledger)
     unknown = card(sweep.trials[0], ledger)
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     known = card(sweep.trials[0], ledger)
     for facts in (unknown, known):
         assert [stage.skill for stage in facts.stages] == ["counting", "clock", "birds"]
@@ -105,7 +105,7 @@ def test_without_a_sweep_a_stage_whose_merge_is_not_recorded_makes_no_claim(tmp_
 
 def test_a_fine_tune_below_a_merge_has_its_own_stages_and_no_scores(tmp_path: Path) -> None:
     sweep, ledger = merging(tmp_path, "ties")
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     trial = sweep.trials[0]
     tuned = trial.stages[2].tuned
     assert tuned is not None
@@ -120,7 +120,7 @@ def test_a_fine_tune_below_a_merge_has_its_own_stages_and_no_scores(tmp_path: Pa
 def test_a_checkpoint_is_named_by_the_trial_that_ends_with_it(tmp_path: Path) -> None:
     """The fine-tune of a plain trial is also what other trials merge, and the first sweep that needs it is not its name."""
     sweep, ledger = merging(tmp_path, "{wise_ft: {continues_from: tuned}}, none")
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     _, plain = sweep.trials
     assert plain.mitigation is None
     first, last = (card_facts(ledger.checkpoint(plain.stages[number].checkpoint.key), ledger) for number in (1, 3))
@@ -135,7 +135,7 @@ def test_scores_of_another_limit_are_not_mixed_in(tmp_path: Path) -> None:
     assert whole.trials[0].key == sweep.trials[0].key
     fill(whole, Path(ledger.store), questions=60, chance=lambda step: 1 - by_chance(step))
     for known in (sweep, whole):
-        keep_sweep(known, ledger)
+        find_label(known, ledger).keep(known)
         facts = card(known.trials[0], ledger)
         assert claimed(facts) == reported(known, ledger)
         assert set(facts.questions.values()) == {40 if known is sweep else 60}
@@ -143,7 +143,7 @@ def test_scores_of_another_limit_are_not_mixed_in(tmp_path: Path) -> None:
 
 def test_skills_that_are_taught_together_are_all_targets(tmp_path: Path) -> None:
     sweep, ledger = merging(tmp_path, "none", more="bounds: [joint]\n")
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     facts = card(next(trial for trial in sweep.trials if trial.bound), ledger)
     assert [stage.skill for stage in facts.stages] == ["birds + clock + counting"]
     assert "birds: made by lmmcl" in facts.stages[0].data

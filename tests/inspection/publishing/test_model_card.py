@@ -18,7 +18,7 @@ from lmmcl.inspection.publishing.model_card import card_data, card_text, is_as_w
 from lmmcl.ledger import Ledger
 from lmmcl.models import get_model
 from lmmcl.models.local_model import LocalModel
-from lmmcl.runner.reporting.sweep_label import keep_sweep
+from lmmcl.runner.reporting.sweep_label import find_label
 from lmmcl.steps.trial import Trial
 
 MERGING = SWEEP.replace("recipe: [sa_proj, gate_up]", "recipe: [sa_proj], mitigation: [{wise_ft: {alpha: 0.5}}]")
@@ -29,7 +29,7 @@ def recorded(folder: Path, text: str = SWEEP) -> tuple[Trial, Ledger]:
     sweep = load_sweep(write_sweep(folder, text))
     fill(sweep, folder / "store", questions=20)
     ledger = Ledger(str(folder / "store"))
-    keep_sweep(sweep, ledger)
+    find_label(sweep, ledger).keep(sweep)
     return sweep.trials[0], ledger
 
 

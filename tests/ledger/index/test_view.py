@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from fsspec import register_implementation
-from fsspec.implementations.memory import MemoryFileSystem
+from counted_store import Counted, counted_copy
 from made import made_trial, write_sweep
+from packed_ledger import ASKED, OTHER, STEPS, compute
 from synthetic_ledger import fill, finished_sweep
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.inspection.audit import check_store
+from lmmcl.inspection.gc import needed_weights
 from lmmcl.inspection.status import sweep_status
 from lmmcl.ledger import Ledger
+from lmmcl.ledger.index import stamps
 from lmmcl.ledger.index.segment import decode_segment, encode_segment
 from lmmcl.ledger.index.view import MOST_SEGMENTS, RecordView, index_records
+from lmmcl.ledger.packs.packing import pack
 from lmmcl.ledger.record import RECORD, Record
 from lmmcl.planning.plan import make_plan
 from lmmcl.reports.collect import collect
@@ -28,56 +28,11 @@ from lmmcl.reports.tables.export import as_dict
 from lmmcl.steps import Evaluate
 
 
-class Counted(MemoryFileSystem):
-    """An object store in memory that counts requests; a listing is one for each thousand names, as of S3."""
-
-    protocol = "counted"
-    store: ClassVar[dict[str, Any]] = {}
-    pseudo_dirs: ClassVar[list[str]] = [""]
-    requests: ClassVar[list[str]] = []
-    together: ClassVar[list[int]] = [0, 0]
-    lock = threading.Lock()
-    delay = 0.0
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(MemoryFileSystem._strip_protocol(path.removeprefix("counted://")))
-
-    def _count(self, what: str) -> None:
-        with self.lock:
-            self.requests.append(what)
-            self.together[0] += 1
-            self.together[1] = max(self.together)
-        time.sleep(self.delay)
-        with self.lock:
-            self.together[0] -= 1
-
-    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
-        self._count(f"read {path}")
-        return super().cat_file(path, *args, **kwargs)
-
-    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        found = super().find(path, *args, **kwargs)
-        for _ in range(1 + len(found) // 1000):
-            self._count(f"list {path}")
-        return found
-
-
-register_implementation("counted", Counted, clobber=True)
-
-
 @pytest.fixture
 def counted(tmp_path: Path) -> Ledger:
     """A store elsewhere with the small sweep finished."""
-    Counted.store.clear()
-    sweep = finished_sweep(tmp_path)
-    assert sweep.trials
-    for file in (tmp_path / "store").rglob("*"):
-        if file.is_file():
-            Counted().pipe_file(f"/bucket/{file.relative_to(tmp_path / 'store')}", file.read_bytes())
-    Counted.requests.clear()
-    Counted.together[:] = [0, 0]
-    return Ledger("counted:///bucket")
+    assert finished_sweep(tmp_path).trials
+    return counted_copy(tmp_path / "store")
 
 
 def test_a_report_from_the_index_is_that_from_the_records(tmp_path: Path) -> None:
@@ -145,7 +100,12 @@ def test_an_object_store_is_looked_at_in_few_requests_once_there_is_an_index(cou
     finally:
         Counted.delay = 0.0
     index_records(counted, list(sweep.steps.values()))
-    for look in (lambda: make_plan(sweep, counted), lambda: sweep_status(sweep, counted)):
+    looks = (
+        lambda: make_plan(sweep, counted),
+        lambda: sweep_status(sweep, counted),
+        lambda: needed_weights(sweep.steps.values(), counted),
+    )
+    for look in looks:
         Counted.requests.clear()
         look()
         assert len(Counted.requests) <= 10, Counted.requests
@@ -213,3 +173,52 @@ def test_a_larger_sweep_writes_its_index_when_it_is_looked_at(tmp_path: Path) ->
     sweep_status(sweep, Ledger(str(tmp_path / "store")))
     fewer = len(sweep.steps) < 64
     assert (tmp_path / "store" / "index").exists() != fewer
+
+
+def test_a_record_that_was_packed_after_its_pack_was_read_is_there(tmp_path: Path) -> None:
+    ledger, other = Ledger(str(tmp_path)), Ledger(str(tmp_path))
+    for step in STEPS:
+        if step is not OTHER:
+            compute(ledger, step)
+    pack(ledger)
+    compute(ledger, OTHER)
+    view = RecordView(ledger)
+    assert view.has(ASKED), "read from the pack, which the view keeps"
+    assert pack(other).steps == 1
+    assert view.find(OTHER) is not None and view.has(OTHER)
+
+
+def test_one_new_record_is_indexed_without_a_look_at_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a store that is not packed, where each look is a round trip over NFS."""
+    ledger, others = Ledger(str(tmp_path)), 3000
+    compute(ledger, ASKED)
+    entries = []
+    for number in range(others):
+        path = f"scores/m/other-{number:08x}/b-{number:08x}"
+        ledger.files.write(f"{path}/{RECORD}", b"{}")
+        stamp = stamps.local_stamp(str(tmp_path / path / RECORD))
+        entries.append((str(stamp), Record(path, {"key": f"{number:08x}"})))
+    ledger.files.write("index/0.records", encode_segment(entries))
+    looks = []
+    plain = stamps.local_stamp
+    monkeypatch.setattr(stamps, "local_stamp", lambda file: looks.append(file) or plain(file))
+    index_records(ledger, [ASKED])
+    assert len(list((tmp_path / "index").iterdir())) == 2
+    assert len(looks) < others / 10, f"{len(looks)} looks"
+
+
+def test_a_segment_whose_records_were_written_again_is_dropped_with_what_is_outdated_in_it(tmp_path: Path) -> None:
+    ledger, entries = Ledger(str(tmp_path)), []
+    compute(ledger, ASKED)
+    for number in range(400):
+        path = f"scores/m/other-{number:08x}/b-{number:08x}"
+        ledger.files.write(f"{path}/{RECORD}", b"{}")
+        stamp = str(stamps.local_stamp(str(tmp_path / path / RECORD))) if number % 4 == 0 else "another"
+        entries.append((stamp, Record(path, {"key": f"{number:08x}"})))
+    ledger.files.write("index/0.records", encode_segment(entries))
+    index_records(ledger, [ASKED])
+    [file] = (tmp_path / "index").iterdir()
+    right = {record.path for stamp, record in entries if stamp != "another"}
+    assert set(decode_segment(file.read_bytes()).stamps) == {ASKED.path, *right}

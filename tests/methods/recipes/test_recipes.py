@@ -253,3 +253,18 @@ def test_the_name_of_a_recipe_over_4_bits_says_which_setting_of_its_base_is_othe
     assert single.name == "qlora(base=nf4 double_quant False)"
     assert first.name == "qlora(base=nf4 layers llm.blocks.0 + llm.blocks.1)"
     assert first.base is not None and first.base.describe() == "nf4 layers llm.blocks.0 + llm.blocks.1"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ({"quantize": "nf4", "double_quant": True}, "nf4"),
+        ({"quantize": "nf4", "layers": ["llm.blocks"]}, "nf4"),
+        ({"layers": ["llm.blocks.1", "llm.blocks.0"], "quantize": "nf4"}, "nf4 layers llm.blocks.0 + llm.blocks.1"),
+        ({"double_quant": False, "quantize": "nf4"}, "nf4 double_quant False"),
+    ],
+)
+def test_one_base_has_one_name_however_it_is_written(written: dict[str, object], shown: str) -> None:
+    recipe = get_recipe({"qlora": {"base": written, "rank": 4}})
+    assert recipe.name == f"qlora(base={shown},rank=4)"
+    assert recipe.base is not None and recipe.base.describe() == shown

@@ -19,6 +19,7 @@ from lmmcl.cli import app
 from lmmcl.errors import UserError
 from lmmcl.tasks.files.check import check_file
 from lmmcl.tasks.files.check_report import Problem
+from lmmcl.tasks.files.formats import read_examples
 from lmmcl.tasks.files.image_check import PixelBudget
 
 
@@ -268,3 +269,21 @@ def test_columns_and_question_may_be_named_on_the_command_line(tmp_path: Path) -
     told = CliRunner().invoke(app, ["data", "check", str(path)])
     assert (told.exit_code, "`columns: {question: q, answer: a}`" in told.output) == (2, True)
     assert CliRunner().invoke(app, ["data", "check", str(path), "--columns", "question=q,answer=a"]).exit_code == 0
+
+
+@pytest.mark.parametrize("ids", [["2", None], [None, "1"], [None, None, 1], [2, None, None]])
+def test_an_id_that_is_the_number_of_a_row_without_one_is_found_as_a_run_would_find_it(
+    ids: list[str | int | None], tmp_path: Path
+) -> None:
+    rows = [{"question": "which?", "answer": "red"} | ({} if id is None else {"id": id}) for id in ids]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="is the id of row"):
+        read_examples(tmp_path / "rows.json")
+    (problem,) = check_file(tmp_path / "rows.json").problems
+    assert problem.field == "id" and "is the id of row" in problem.message
+
+
+def test_an_id_that_is_the_number_of_a_row_with_another_id_is_no_problem(tmp_path: Path) -> None:
+    rows = [{"question": "which?", "answer": "red", "id": id} for id in ("2", "1", "0", "007", "9" * 5000, "²")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert not check_file(tmp_path / "rows.json").problems

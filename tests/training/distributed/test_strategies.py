@@ -73,6 +73,14 @@ def test_fsdp_divides_by_the_layers_that_the_model_has() -> None:
     assert {"Qwen2DecoderLayer", "SiglipEncoderLayer"} <= set(layers) <= there
 
 
+@pytest.mark.parametrize("named", [None, [], ["LayerOfAnotherModel"]])
+def test_fsdp_is_refused_where_it_would_gather_the_model_as_one_piece(named: list[str] | None) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model._no_split_modules = named  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"training\.strategy: fsdp .*Sequential does not say .* names (nothing|only)"):
+        strategy_arguments(TrainingPlacement(workers=2, gpus_per_worker=1, strategy="fsdp"), model)
+
+
 def test_after_a_stage_models_are_loaded_whole_again() -> None:
     """What transformers keeps of ZeRO 3 for its process would divide the next model that is loaded."""
     from transformers.integrations import deepspeed

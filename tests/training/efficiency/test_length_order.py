@@ -119,6 +119,22 @@ def test_gradients_of_an_update_are_those_of_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_a_killed_stage_of_sorted_batches_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
+    step, placement = mixed_stage(max_steps=4), TrainingPlacement(micro_batch_size=4, save_every=2)
+    whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
+    finetune(step, whole, placement)
+
+    def die(shown: dict[str, Any]) -> None:
+        if shown["update"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(step, killed, placement, progress=die)
+    record = finetune(step, killed, placement)
+    assert difference(weights(step, whole), weights(step, killed)) == 0
+    assert 0 < record["padding_share"] < 0.2, "of what was trained since"
+
+
 def test_one_batch_an_update_is_read_in_the_order_of_training(tmp_path: Path) -> None:
     data: Any = parts(mixed_stage(), tmp_path).trainer.train_dataset
     assert data.order is None, "no padding would be saved, and sums would be made in another order"

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from models import small_families
 from PIL import Image
 from stage_parts import difference, made_skill, parts, stage, weights
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from lmmcl.config.cluster import Cluster, TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods import get_mitigation
 from lmmcl.models import get_model
-from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing.encode import encode, hold
 from lmmcl.models.processing.padding import IGNORED
 from lmmcl.planning.fits import check_stage
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.training.efficiency import packed_rows as packing
 from lmmcl.training.finetune import finetune
+from lmmcl.training.stage.collate import COMPANION, Collator, companion_of
 from lmmcl.training.stage_errors import StageError
 
 NEAR = 0.15
@@ -73,6 +77,21 @@ def test_gradients_of_packed_rows_are_those_of_padded_ones(model: str, tmp_path:
         gradients.append({name: p.grad for name, p in trainer.taught.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_workers_give_a_packed_batch_without_images_a_row_that_teaches_nothing(tmp_path: Path) -> None:
+    trainer = parts(mixed_stage("tiny-qwen", recipe="vision"), tmp_path, packing=True).trainer
+    data: Any = trainer.train_dataset
+    words = [data.encoded(row) for row in (0, 3)]
+    losses = []
+    for companion in (None, companion_of(data)):
+        batch = Collator(data.processor, None, companion, packs=True)(words)
+        assert (COMPANION in batch) == (companion is not None)
+        losses.append(trainer.compute_loss(trainer.taught, batch, num_items_in_batch=torch.tensor(3)))
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
+    losses[1].backward()
+    gradients = [p.grad for p in trainer.taught.parameters() if p.grad is not None]
+    assert gradients and not any(bool(gradient.any()) for gradient in gradients)
 
 
 def encoded(model: str) -> list[dict[str, torch.Tensor]]:
@@ -156,3 +175,29 @@ def test_a_mitigation_that_looks_at_batches_is_refused_by_a_plan_as_by_a_run(mit
         check_stage(step, Cluster(training=PACKED))
     with pytest.raises(UserError, match="looks at batches row by row"):
         finetune(step, Ledger(str(tmp_path)), PACKED)
+
+
+PACKABLE = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "gemma3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PACKABLE)
+def test_families_that_the_docs_name_keep_packed_rows_apart(family: str) -> None:
+    config, processor = getattr(small_families, family)()
+    torch.manual_seed(0)
+    model: Any = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config)).eval()
+    hold(processor, inspect.signature(model.forward).parameters)
+    examples = [
+        ask("one", "What is it?", "red", Image.new("RGB", (40, 40), (9, 9, 200))),
+        ask("two", "What is in it now?", "a red square", Image.new("RGB", (56, 40), (200, 9, 9))),
+    ]
+    rows = [encode(processor, example, with_answer=True) for example in examples]
+
+    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        inputs = {name: value for name, value in batch.items() if name != packing.LENGTHS}
+        if packing.LENGTHS in batch:
+            inputs["position_ids"] = packing.packed_positions(model, batch)
+        with torch.no_grad():
+            return model(**inputs, use_cache=False).logits
+
+    assert packing.check_packing(model, processor, rows, forward, half=False) is None

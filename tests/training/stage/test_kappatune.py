@@ -18,10 +18,10 @@ from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.planning.plan import make_plan
 from lmmcl.steps.count_trained import count_trained
-from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.attaching.attach import attach
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.condition import condition_number
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.chain import tensors_of
 
 KAPPA: dict[str, Any] = {"kappatune": {"rank": 4, "share": 0.3}}

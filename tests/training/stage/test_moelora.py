@@ -25,9 +25,9 @@ from lmmcl.models.roles import summary
 from lmmcl.planning.memory_estimate import grown_by
 from lmmcl.steps import Finetune
 from lmmcl.steps.count_trained import count_trained
-from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
 

@@ -23,9 +23,9 @@ from lmmcl.models.quantized.nf4 import earlier_names, nf4_layers, quantized_stor
 from lmmcl.registry import members
 from lmmcl.steps import Finetune, Merge, Pretrained, Snapshot
 from lmmcl.steps.count_trained import count_trained
-from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage_errors import StageError
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import CheckpointError, ensure_pretrained, export, load_checkpoint, named_tensors
 from lmmcl.weights.delta import QUANTIZED_FORMAT

@@ -20,8 +20,8 @@ from lmmcl.models.quantized.nf4 import nf4_layers, quantized_storage
 from lmmcl.models.tiny.tiny_config import configuration, generation
 from lmmcl.steps import Pretrained
 from lmmcl.steps.quantized import weight_bytes
-from lmmcl.training.adapter_export import export_adapter
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
 
 PLACE = TrainingPlacement()

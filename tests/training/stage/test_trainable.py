@@ -151,6 +151,7 @@ def test_a_weight_that_moves_under_its_adapter_fails_the_stage(ledger: Ledger) -
     with pytest.raises(StageError, match=r"1 tensors changed under their adapters: .*up_proj\.weight"):
         finetune(step, ledger, TrainingPlacement())
     assert ledger.find(step) is None
+    assert finetune(stage(recipe=LORA8), ledger, TrainingPlacement()), "the next stage begins with what was read"
 
 
 def test_each_stage_has_a_fresh_adapter_above_what_was_merged(ledger: Ledger) -> None:

@@ -12,11 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lmmcl.atomic_files import replacing
 from lmmcl.errors import UserError
@@ -28,6 +24,9 @@ from lmmcl.steps import Checkpoint
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import check_exportable, exported_record
 from lmmcl.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FOLDER, LORA_A, LORA_B, PEFT_PREFIX, scale_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("lora", "kappatune")
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -50,6 +49,8 @@ def export_adapter(step: Checkpoint, ledger: Ledger, directory: str | Path) -> P
     Raises UserError when `directory` holds files already, the step has not been computed, or it is more than LoRA adapters on
     the pre-trained model: another recipe's stage, a merge, several stages of DoRA.
     """
+    from safetensors.torch import save_file
+
     directory = Path(directory)
     exported_record(step, ledger, directory)
     stages = _stages(step, ledger)
@@ -117,6 +118,8 @@ def _stages(step: Checkpoint, ledger: Ledger) -> list[_Stage]:
 
 
 def _read(step: Checkpoint, ledger: Ledger) -> _Stage:
+    from safetensors.torch import load_file
+
     with (
         ledger.opened(f"{step.path}/{FOLDER}", ADAPTER_CONFIG) as config,
         ledger.opened(f"{step.path}/{FOLDER}", ADAPTER_WEIGHTS) as file,
@@ -147,6 +150,8 @@ def _check(step: Checkpoint, stages: list[_Stage], ledger: Ledger) -> None:
 
 
 def _joined(stages: list[_Stage]) -> dict[str, Tensor]:
+    import torch
+
     modules = sorted({name.removesuffix(LORA_A) for stage in stages for name in stage.tensors if name.endswith(LORA_A)})
     joined: dict[str, Tensor] = {}
     for module in modules:

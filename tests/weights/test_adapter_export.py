@@ -20,8 +20,8 @@ from lmmcl.models import get_model
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Finetune, Pretrained
-from lmmcl.training.adapter_export import _base, export_adapter, vllm_command
 from lmmcl.training.finetune import finetune
+from lmmcl.weights.adapter_export import _base, export_adapter, vllm_command
 from lmmcl.weights.checkpoint import ensure_pretrained, load_checkpoint
 
 

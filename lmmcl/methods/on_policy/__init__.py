@@ -1,0 +1,1 @@
+"""Mitigations that learn from answers which the model samples itself."""

@@ -1,0 +1,1 @@
+"""How a model answers: greedily, or by drawing each token."""

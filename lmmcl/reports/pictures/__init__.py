@@ -1,0 +1,1 @@
+"""Pictures of a sweep beside that of the trade-off."""
