@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,8 @@ from made import MadeModel, made_examples, write_sweep
 from lmmcl.config.cluster import Cluster, EvaluationPlacement
 from lmmcl.config.settings import Evaluation
 from lmmcl.config.sweep import load_sweep
+from lmmcl.evaluation import engines
+from lmmcl.evaluation.engines import Engine
 from lmmcl.evaluation.judging import local_judge
 from lmmcl.evaluation.judging.local_judge import LocalJudges
 from lmmcl.ledger import Ledger
@@ -115,3 +119,38 @@ def test_the_weights_of_a_judge_are_counted_beside_the_model_that_is_asked() -> 
     other = EvaluationPlacement(gpus=1, engine="vllm")
     alone = asked_memory(judged, other)
     assert alone.weights + alone.judge == weights, "the engine is closed before the judge is loaded"
+
+
+class Answering(Engine):
+    """An engine that always says the same."""
+
+    name = "made"
+    image_backend = None
+
+    def answers(self, benchmark: Benchmark, limit: int | None, *, answered: Sequence[str] = ()) -> Iterator[Any]:
+        return ((example, "yes") for example in benchmark.take(limit))
+
+
+def test_an_engine_is_closed_before_a_local_judge_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    @contextmanager
+    def opened(*arguments: Any) -> Iterator[Engine]:
+        yield Answering()
+        happened.append("closed")
+
+    def ask(self: LocalJudges, judge: Judge, prompts: Sequence[str], on_reply: Callable[[str, str], None]) -> None:
+        happened.append("judged")
+        for prompt in prompts:
+            on_reply(prompt, "VERDICT: yes")
+
+    monkeypatch.setattr(engines, "get_engine", lambda name: SimpleNamespace(open=opened))
+    monkeypatch.setattr(LocalJudges, "ask", ask)
+    step = Evaluate(
+        Pretrained(get_model("tiny-onevision")), Judged("open", 1, "exact_match", made_examples), Evaluation()
+    )
+    ledger, cluster = Ledger(str(tmp_path)), Cluster(evaluation=EvaluationPlacement(engine="vllm"))
+    assert execute._ask_engine("made", [step], ledger, cluster, LocalJudges("cpu"), lambda key, note: None) == []
+    record = ledger.find(step)
+    assert record is not None and (record["score"], record["engine"]) == (100.0, "made")
+    assert happened[:2] == ["closed", "judged"]
