@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from generated.mutations import SIZES, Tally, explore, mutated, seen_values
-from hypothesis import strategies as st
 from PIL import Image
 from tasks.files.test_formats_fuzz import assert_sound
 
