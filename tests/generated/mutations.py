@@ -166,7 +166,7 @@ def mutated(
         elif kind == "drop":
             del parent[last]
         else:
-            parent[last] = draw(wild_values(wild))
+            parent[last] = copy.deepcopy(draw(wild_values(wild)))  # it may be changed next
     return node
 
 
