@@ -100,3 +100,9 @@ def weights(step: Checkpoint, ledger: Ledger) -> dict[str, torch.Tensor]:
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     return max(float((one[name] - other[name]).abs().max().detach()) for name in one)
+
+
+def share_apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, by: float) -> float:
+    """Of all entries, those that differ by more than `by`."""
+    far = torch.cat([((one[name] - other[name]).abs() > by).flatten() for name in one])
+    return float(far.float().mean())

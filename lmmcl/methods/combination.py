@@ -60,6 +60,7 @@ class CombinedTraining(TrainingMitigation[list[Any]]):
 
     @property
     def replaces_cross_entropy(self) -> bool:  # type: ignore[override]
+        """Whether a member puts its own loss in the place of the cross entropy of the answers."""
         return any(member.replaces_cross_entropy for member in self.members)
 
     @property

@@ -203,9 +203,12 @@ class Trial:
         return self.evaluation.looks_inside or any(probe.updates for probe in self.probes)
 
     def _moments(self, tuned: Finetune, last: int | None = None) -> tuple[SnapshotPoint, ...]:
+        updates = self._updates(tuned, last)
+        if not updates:
+            return ()
         moments, end = [], last or tuned.updates
         asked_after = self.evaluation.moments(end)
-        for update in self._updates(tuned, last):
+        for update in updates:
             checkpoint = tuned if update == end else Snapshot(tuned, update)
             probes = [probe for probe in self.probes if update in probe.updates]
             asked = self._evaluations(checkpoint) if update in asked_after else ()

@@ -224,7 +224,7 @@ def test_a_list_inside_the_axis_is_one_trial_and_the_axis_stays_a_list_of_altern
         ([["lwf", "nothing"]], "grids[0].mitigation[0][1]", "unknown mitigation"),
         (["lwf", ["mofo", "spider"]], "grids[0].mitigation[1]", "both rewrite"),
         ([[]], "grids[0].mitigation[0]", "null stands for no mitigation"),
-        ([["lwf", None]], "grids[0].mitigation[0]", "expected, not None"),
+        ([["lwf", None]], "grids[0].mitigation[0]", "remove it from the inner list"),
         ([["lwf", "replay"], ["replay", "lwf"]], "grids[0].mitigation[1]", "is already listed"),
     ],
 )
@@ -248,6 +248,14 @@ def test_merges_of_a_combination_meet_what_earlier_stages_trained() -> None:
         sweep_of([["lwf", "wise_ft"]], recipe=["moe"])
 
 
+def combine_at_all(pair: tuple[str, str]) -> bool:
+    try:
+        get_mitigation(list(pair))
+    except UserError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("strategy", ["ddp", *DIVIDED])
 def test_a_strategy_takes_a_combination_when_it_takes_every_member(strategy: str) -> None:
     def goes(mitigation: Mitigation) -> bool:
@@ -258,8 +266,8 @@ def test_a_strategy_takes_a_combination_when_it_takes_every_member(strategy: str
         return True
 
     training = [name for name in mitigation_names() if isinstance(get_mitigation(name), TrainingMitigation)]
-    pairs = [pair for pair in combinations(training, 2) if set(pair) != {"mofo", "spider"}]
-    assert len(pairs) > 25
+    pairs = [pair for pair in combinations(training, 2) if combine_at_all(pair)]
+    assert len(pairs) > 25 and ("mofo", "spider") not in pairs
     for one, other in pairs:
         assert goes(get_mitigation([one, other])) == (goes(get_mitigation(one)) and goes(get_mitigation(other)))
     held = [pair for pair in pairs if goes(get_mitigation(list(pair)))]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_parts import Parts, difference, parts, shake, stage, weights
+from stage_parts import Parts, parts, shake, share_apart, stage, weights
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -203,7 +203,8 @@ def test_a_stage_is_the_same_however_its_batches_are_cut(name: str, tmp_path: Pa
     step = stage(get_mitigation({name: own}).in_training)
     one = finetune(step, whole, TrainingPlacement())
     two = finetune(step, cut, TrainingPlacement(micro_batch_size=1))
-    assert difference(weights(step, whole), weights(step, cut)) < 1e-4
+    # Adam makes a whole step of a gradient that is rounding alone, so a few entries may go another way.
+    assert share_apart(weights(step, whole), weights(step, cut), by=1e-4) < 1e-3
     assert one["mitigation"] == two["mitigation"]
     answers = 4 * 4 * (4 if name == "grpo" else 1)
     assert one["mitigation"]["samples"] == answers

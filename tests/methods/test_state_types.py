@@ -16,8 +16,16 @@ from lmmcl.registry import members
 def test_every_mitigation_names_the_type_of_its_state() -> None:
     for kind in members("lmmcl.methods", "MITIGATIONS").values():
         assert issubclass(kind, TrainingMitigation | MergeMitigation)
-        text = Path(inspect.getfile(kind)).read_text(encoding="utf-8")
-        assert f"class {kind.__name__}(TrainingMitigation[" in text or f"class {kind.__name__}(MergeMitigation[" in text
+        written = [
+            _line_of(parent) for parent in kind.__mro__ if issubclass(parent, TrainingMitigation | MergeMitigation)
+        ]
+        assert any("(TrainingMitigation[" in line or "(MergeMitigation[" in line for line in written), kind
+
+
+def _line_of(kind: type) -> str:
+    """`class LwF(TrainingMitigation[LwFState]):`"""
+    lines = Path(inspect.getfile(kind)).read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith(f"class {kind.__name__}("))
 
 
 def test_the_type_makes_no_other_class() -> None:

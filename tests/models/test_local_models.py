@@ -189,5 +189,5 @@ def test_a_tiny_model_that_was_saved_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_neither_model_nor_directory_is_answered_with_the_near_ones() -> None:
-    with pytest.raises(UserError, match=r"did you mean 'llava-1.5-7b'.*or the path of a save_pretrained directory"):
+    with pytest.raises(UserError, match=r"did you mean 'llava-1.5-7b'.*the path of a save_pretrained directory"):
         get_model("llava-1.5-8b")

@@ -83,7 +83,7 @@ def test_a_wording_has_a_key_of_its_own_and_changes_none(tmp_path: Path) -> None
         ("{colour: ['{question}', '{question}']}", "benchmarks.wordings.colour[1]", "listed twice"),
         ("{colour: ['<image> {question}']}", "benchmarks.wordings.colour[0]", "images stay where they are"),
         ("{colour: [3]}", "benchmarks.wordings.colour[0]", "not 3"),
-        ("{colour: []}", "benchmarks.wordings.colour", "at least 1"),
+        ("{colour: []}", "benchmarks.wordings.colour", "at least one value"),
     ],
 )
 def test_a_refusal_names_the_wording(tmp_path: Path, wordings: str, place: str, why: str) -> None:

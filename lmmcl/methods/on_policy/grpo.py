@@ -55,6 +55,7 @@ class GRPO(OnPolicy):
 
     @property
     def copies(self) -> int:  # type: ignore[override]
+        """The start model, where a divergence holds to it."""
         return int(self.kl > 0)
 
     def check_trial(self, skills: Sequence[Skill], probes: Sequence[Probe]) -> None:

@@ -192,7 +192,9 @@ def test_every_mitigation_that_acts_during_training_acts_over_it(name: str, ledg
     finetune(first, ledger, PLACE)
     mitigation = get_mitigation({name: EASY.get(name, {})})
     record = finetune(qlora(parent=first, mitigation=mitigation, max_steps=2), ledger, PLACE)
-    assert record["updates"] == 2 and record["proof"]["moved"] == 42 and 0 < record["loss"] < 20
+    assert (
+        record["updates"] == 2 and record["proof"]["moved"] == 42 and abs(record["loss"]) < 20
+    )  # the mean of a group's advantages is 0
 
 
 def test_an_export_is_a_plain_model_of_the_dequantised_weights_with_the_adapters_merged(
