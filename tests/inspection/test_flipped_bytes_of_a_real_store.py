@@ -44,11 +44,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sweep
 
 
-def test_a_flipped_byte_in_any_result_is_found_and_changes_no_number(sweep: Path) -> None:
+@pytest.mark.parametrize("form", ["single files", "packs"])
+def test_a_flipped_byte_in_any_result_is_found_and_changes_no_number(sweep: Path, form: str) -> None:
     store = sweep.parent / "store"
+    if form == "packs":
+        lmmcl("ledger", "pack", "--store", store)
     whole = numbers(told("report", sweep))
     results = [file for file in files(store) if file.relative_to(store).parts[0] not in WRITTEN_AGAIN]
-    assert {file.suffix for file in results} >= {".zip", ".safetensors"}
+    assert {file.suffix for file in results} >= {".zip" if form == "packs" else ".jsonl", ".safetensors"}
     for file in (file for file in results if file.stat().st_size):
         name, content = file.relative_to(store).as_posix(), file.read_bytes()
         file.write_bytes(flipped(content, name))
