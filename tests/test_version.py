@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lmmcl.reports.collect import provenance
+from lmmcl.ledger.provenance import report_provenance
 from lmmcl.version import git, source_commit
 
 PACKAGE = Path(__file__).parents[1] / "lmmcl"
@@ -17,7 +17,7 @@ ASK = "import json; from lmmcl.version import source_commit; print(json.dumps(so
 
 def test_a_checkout_tells_its_commit() -> None:
     assert source_commit() == git("rev-parse", "HEAD")
-    assert str(provenance()["commit"]).startswith(str(source_commit())[:7])
+    assert str(report_provenance()["commit"]).startswith(str(source_commit())[:7])
 
 
 def test_a_package_installed_inside_another_repository_does_not_tell_that_ones_commit(tmp_path: Path) -> None:
@@ -37,8 +37,8 @@ def test_a_package_installed_inside_another_repository_does_not_tell_that_ones_c
 
 def test_the_command_is_told_only_where_lmmcl_was_the_program(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/lmmcl", "run", "x.yaml"])
-    assert provenance()["command"] == "lmmcl run x.yaml"
+    assert report_provenance()["command"] == "lmmcl run x.yaml"
     monkeypatch.setattr(sys, "argv", ["/usr/lib/lmmcl/__main__.py", "run", "x.yaml"])
-    assert provenance()["command"] == "lmmcl run x.yaml"
+    assert report_provenance()["command"] == "lmmcl run x.yaml"
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    assert provenance()["command"] == "Python"
+    assert report_provenance()["command"] == "Python"

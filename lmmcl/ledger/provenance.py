@@ -1,13 +1,19 @@
-"""By what, where and when a step was computed: kept beside its results, and in no key."""
+"""By what, where and when a step was computed or a report was made: kept beside the results, and in no key."""
 
 from __future__ import annotations
 
+import datetime
 import os
+import platform
 import socket
 import sys
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from lmmcl.masking import mask
+from lmmcl.terminal import escape_controls
 
 PACKAGES = ("torch", "transformers", "ray", "tokenizers", "pillow", "torchvision")
 """Whose versions a record holds (None where a package is not installed)."""
@@ -19,6 +25,32 @@ NUMBERS = ("torch", "transformers", "tokenizers", "pillow", "torchvision")
 def provenance(started: float) -> dict[str, Any]:
     """By what, where and when a step was computed: versions, commit, host, times (seconds since 1970)."""
     return {**_versions(), "host": socket.gethostname(), "started": started, "finished": time.time()}
+
+
+def report_provenance() -> dict[str, Any]:
+    """What made the numbers of a report: versions, commit, command, date."""
+    return {
+        "versions": {name: value for name, value in _versions().items() if name != "commit"},
+        "python": platform.python_version(),
+        "commit": _short_commit(),
+        "command": _command(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _short_commit() -> str | None:
+    """The commit of this package's source, shortened, with `+` where tracked files differ from it; None outside its repository."""
+    from lmmcl.version import git, source_commit
+
+    commit = source_commit()
+    return commit and commit[:7] + ("+" if git("status", "--porcelain", "-uno") else "")
+
+
+def _command() -> str:
+    """The command line as it was typed, or that this was another program of Python's: a notebook, a script."""
+    program = Path(sys.argv[0])
+    is_lmmcl = program.name == "lmmcl" or program.parts[-2:] == ("lmmcl", "__main__.py")
+    return escape_controls(mask(" ".join(["lmmcl", *sys.argv[1:]]))) if is_lmmcl else "Python"
 
 
 def this_run() -> str:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,8 +13,7 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation.matrix import MomentScores, ScoreMatrix, resample_together
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.index.view import RecordView, SingleReads
-from lmmcl.ledger.provenance import PACKAGES
-from lmmcl.masking import mask
+from lmmcl.ledger.provenance import report_provenance
 from lmmcl.reports.failures import kept_failures
 from lmmcl.reports.image_text_grid import measure_cells
 from lmmcl.reports.report_records import Reading
@@ -31,8 +25,6 @@ from lmmcl.search.search_state import search_states
 from lmmcl.steps import Finetune, ProbeStep
 from lmmcl.steps.trial import SnapshotPoint, Stage, Trial
 from lmmcl.tasks.wordings import WordedBenchmark
-from lmmcl.terminal import escape_controls
-from lmmcl.version import git, source_commit
 
 T = TypeVar("T")
 AT_ONCE = 8
@@ -84,7 +76,7 @@ def collect_results(
         name=sweep.name,
         trials=trials,
         file=sweep.file,
-        provenance=provenance(),
+        provenance=report_provenance(),
         wanted=len(wanted),
         recorded=recorded,
         searches=search_states(sweep, ledger),
@@ -274,35 +266,3 @@ def _cost(trained: Finetune | None, read: Reading) -> dict[str, float]:
     record = read.find(trained) if trained else None
     costs = {name: record[name] for name in COSTS if record and record.fields.get(name) is not None}
     return costs | (budget_of(record.fields) if record else {})
-
-
-def provenance() -> dict[str, Any]:
-    """What made the numbers: versions, commit, command, machine, date."""
-    return {
-        "versions": {name: _version(name) for name in ("lmmcl", *PACKAGES)},
-        "python": platform.python_version(),
-        "commit": git_commit(),
-        "command": _command(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _command() -> str:
-    """The command line as it was typed, or that this was another program of Python's: a notebook, a script."""
-    program = Path(sys.argv[0])
-    is_lmmcl = program.name == "lmmcl" or program.parts[-2:] == ("lmmcl", "__main__.py")
-    return escape_controls(mask(" ".join(["lmmcl", *sys.argv[1:]]))) if is_lmmcl else "Python"
-
-
-def _version(package: str) -> str | None:
-    """None where the package is not installed: Ray is not needed for runs in one process."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def git_commit() -> str | None:
-    """The commit of this package's source, shortened, with `+` where tracked files differ from it; None outside its repository."""
-    commit = source_commit()
-    return commit and commit[:7] + ("+" if git("status", "--porcelain", "-uno") else "")

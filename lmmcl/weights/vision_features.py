@@ -12,11 +12,8 @@ import hashlib
 import inspect
 import json
 import logging
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +22,7 @@ from lmmcl.models.lmm import LMM
 from lmmcl.steps.frozen_vision import FAMILIES, can_cache, is_vision
 from lmmcl.weights.delta import digest_tensor
 from lmmcl.weights.quantized_base import named_tensors
+from lmmcl.weights.tensor_folder import TensorFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +35,6 @@ METHOD = "get_image_features"
 VERSION = 1
 """Raised when what is kept, or what it depends on, changes."""
 MEMORY_BYTES = 256 * 2**20
-PART = ".part"
 
 
 class FeatureStore:
@@ -45,22 +42,16 @@ class FeatureStore:
     is, what is not there is worked out each time."""
 
     def __init__(self, folder: Path, gigabytes: float, writers: int = 1) -> None:
-        self.folder, self.limit, self.writers = folder, int(gigabytes * 1e9), max(1, writers)
-        self._room: int | None = None
+        self._files = TensorFolder(folder, gigabytes, writers, what="features of images")
         self._recent: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
 
     def read(self, key: str) -> list[Tensor] | None:
         """What was kept as `key`, or None."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         if key in self._recent:
             self._recent.move_to_end(key)
             return self._recent[key]
-        try:
-            tensors = load_file(self._path(key))
-        except (FileNotFoundError, SafetensorError):
+        if (tensors := self._files.read(_name(key))) is None:
             return None
         features = [tensors[str(number)] for number in range(len(tensors))]
         self._remember(key, features)
@@ -68,34 +59,9 @@ class FeatureStore:
 
     def keep(self, key: str, features: Sequence[Tensor]) -> None:
         """Keep `features`, where there is room."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         own = [tensor.detach().to("cpu", copy=True).contiguous() for tensor in features]
         self._remember(key, own)
-        size = sum(tensor.nbytes for tensor in own)
-        if self._room is None:
-            self._room = (self.limit - _size_of(self.folder)) // self.writers
-        if size > self._room:
-            return
-        part: Path | None = None
-        try:
-            self._path(key).parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._path(key).parent, suffix=PART)
-            os.close(handle)
-            part = Path(name)
-            save_file({str(number): tensor for number, tensor in enumerate(own)}, part)
-            part.replace(self._path(key))  # at once: another process may be about to read it
-        except (OSError, SafetensorError) as error:  # a disk that is full, most often: nothing needs this
-            self._room = 0
-            log.warning("features of images are no longer kept in %s: %s", self.folder, error)
-            if part is not None:
-                part.unlink(missing_ok=True)
-            return
-        self._room -= size
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
+        self._files.keep(_name(key), {str(number): tensor for number, tensor in enumerate(own)})
 
     def _remember(self, key: str, features: list[Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in features)
@@ -106,6 +72,10 @@ class FeatureStore:
         while self._bytes > MEMORY_BYTES:
             _, dropped = self._recent.popitem(last=False)
             self._bytes -= sum(tensor.nbytes for tensor in dropped)
+
+
+def _name(key: str) -> str:
+    return f"{key[:2]}/{key}"
 
 
 class KeptFeatures:
@@ -230,14 +200,6 @@ def _digest(model: Any, digests: Mapping[str, str]) -> str:
 def _attention_of_parts(model: Any) -> list[str]:
     configs = [getattr(model.config, name, None) for name in ("vision_config", "text_config")]
     return [str(getattr(config, "_attn_implementation", "")) for config in configs]
-
-
-def _size_of(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed meanwhile
-            size += path.stat().st_size if path.suffix in (".safetensors", PART) else 0
-    return size
 
 
 _STORES: dict[tuple[str, float], FeatureStore] = {}

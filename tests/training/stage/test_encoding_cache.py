@@ -23,8 +23,9 @@ from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage import collate
-from lmmcl.training.stage.encoding_cache import DiskCache, size_of
+from lmmcl.training.stage.encoding_cache import DiskCache
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
+from lmmcl.weights.tensor_folder import size_of
 
 BASE = Pretrained(get_model("tiny-onevision"))
 
@@ -118,7 +119,7 @@ def test_a_full_disk_ends_the_keeping_and_no_stage(
         Path(path).write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("lmmcl.training.stage.encoding_cache.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     cache = DiskCache(tmp_path, 1.0)
     for row in range(3):
         assert float(cache.get("key", row, lambda row=row: {"x": torch.full((1000,), float(row))})["x"][0]) == row
