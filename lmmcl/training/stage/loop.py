@@ -34,6 +34,7 @@ from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
+from lmmcl.training.stage.fixed_parameters import fixed_parameters
 from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready
@@ -44,6 +45,7 @@ from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.checkpoint import Loaded, base_digest, digest_tensors, load
 from lmmcl.weights.delta import save_delta
 from lmmcl.weights.quantized_base import named_tensors
+from lmmcl.weights.repeated_batches import remember_features
 from lmmcl.weights.resident import pretrained_digests, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
 from lmmcl.weights.vision_features import KeptFeatures, attach_features, feature_store
@@ -104,6 +106,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
     with (
         handle_sigterm(trainer),
         checkpoint_what_learns(trainable_model.model, job.placement),
+        fixed_parameters(trainable_model.model, applies=job.placement.strategy_name == "single"),
         resume_point(workers, runs, job.placement, before=stop) as checkpoint,
         trainer.resuming(checkpoint) as resume_from,
     ):
@@ -136,7 +139,10 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
 def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
     """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
     placement = job.placement
-    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+    if placement.strategy_name not in SHARING or placement.compile:
+        return None
+    if placement.features is None:
+        remember_features(job.step.model, loaded, trainable_model.roles, trainable_model.trained)
         return None
     writers = max(1, placement.workers)
     store = feature_store(placement.features, placement.features_gb, writers)
