@@ -33,6 +33,7 @@ from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.weights import checkpoint, resident
 from lmmcl.weights.delta import save_delta
 from lmmcl.weights.merging import merge
+from lmmcl.weights.swapping import forget_loaded
 
 SPARE = 1.5e9
 """Bytes that a stage may take beside the model and what trains."""
@@ -154,6 +155,7 @@ def load(folder: Path, number: int, cold: bool) -> dict[str, float]:
 def train(folder: Path) -> dict[str, float]:
     """Two updates of attention, with the time of the base's digests, of the proof and of the delta."""
     step, ledger = stages(folder)[0], Ledger(str(folder / "store"))
+    forget_loaded()  # a rehearsal runs all steps in one process
     digests, proof, delta, plain = Spent(), Spent(), Spent(), Spent()
     resident.digest_tensors = digests.around(resident.digest_tensors)
     loop.fast_digests, loop.save_delta = proof.around(loop.fast_digests), delta.around(loop.save_delta)
