@@ -77,7 +77,7 @@ def _shown(step: Finetune | Evaluate) -> Shown:
         return Shown((model, precision, canonical_json(asked.identity())), count, count)
     training = step.training
     size = _least(_size(step.skill), training.examples)
-    shown = training.max_steps * training.global_batch_size if training.max_steps else None
+    shown: float | None = training.max_steps * training.global_batch_size if training.max_steps else None
     if shown is None and size is not None:
         shown = training.epochs * size
     return Shown((model, training.precision, canonical_json(step.skill.identity())), shown, _least(size, shown))
