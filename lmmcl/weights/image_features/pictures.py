@@ -40,8 +40,8 @@ def signature_of(owner: Any) -> inspect.Signature:
 
 
 def take_apart(owner: Any, family: str, args: Sequence[Any], more: Mapping[str, Any]) -> list[Picture] | None:
-    """The pictures of a call of `owner`'s method; None for a call that asks for more than features, or has arguments that no
-    picture can be told from."""
+    """The pictures of a call of `owner`'s method; None for a call that asks for more than features, or has arguments that it
+    does not know."""
     import torch
 
     given = _by_name(owner, args, more)
