@@ -44,11 +44,11 @@ def take_apart(owner: Any, family: str, args: Sequence[Any], more: Mapping[str, 
     does not know."""
     import torch
 
-    given = _by_name(owner, args, more)
-    if not given.pop("return_dict", False):
+    named = _by_name(owner, args, more)
+    if not named.pop("return_dict", False):
         return None
-    tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
-    settings = {name: value for name, value in given.items() if name not in tensors}
+    tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    settings = {name: value for name, value in named.items() if name not in tensors}
     if not _are_plain(settings) or settings.get("output_hidden_states") or settings.get("output_attentions"):
         return None
     parts = SPLITS[family](owner, tensors)
@@ -59,14 +59,14 @@ def _by_name(owner: Any, args: Sequence[Any], more: Mapping[str, Any]) -> Argume
     """The arguments by name, without those that say what the model's configuration says: training gives them, and evaluation
     leaves them out."""
     signature = signature_of(owner)
-    given = dict(signature.bind(*args, **more).arguments)
+    named = dict(signature.bind(*args, **more).arguments)
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            given |= given.pop(name, {})
+            named |= named.pop(name, {})
     usual = {name: getattr(owner.config, name, None) for name in FROM_CONFIG}
     return {
         name: value
-        for name, value in given.items()
+        for name, value in named.items()
         if value is not None and not (name in FROM_CONFIG and value == usual[name])
     }
 
