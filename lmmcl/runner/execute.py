@@ -110,8 +110,9 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     progress(first.key, {"doing": LOADING})
     from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import routing_of
+    from lmmcl.weights.image_features.feature_store import features_written
 
-    with LocalJudges(pick_device(cluster.evaluation.gpus)) as judges:
+    with features_written(), LocalJudges(pick_device(cluster.evaluation.gpus)) as judges:
         if routing := routing_of(first.checkpoint, ledger):
             _ask_experts(routing, steps, ledger, cluster, judges, progress)
             return
@@ -236,8 +237,9 @@ def _ask_engine(
 def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
     from lmmcl.weights.checkpoint import load
-    from lmmcl.weights.repeated_batches import remember_features
-    from lmmcl.weights.vision_features import attach_features, feature_store
+    from lmmcl.weights.image_features.feature_store import feature_store
+    from lmmcl.weights.image_features.kept_features import attach_features
+    from lmmcl.weights.image_features.repeated_batches import remember_features
 
     device, placement = pick_device(cluster.evaluation.gpus), cluster.evaluation
 

@@ -9,7 +9,6 @@ cluster file.
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.models.experts import roles_in
 from lmmcl.models.lmm import LMM
 from lmmcl.steps.frozen_vision import can_cache, is_vision
-from lmmcl.weights.delta import digest_tensor
+from lmmcl.weights.fast_digest import fast_digest
+from lmmcl.weights.image_features.pictures import METHOD, signature_of
 from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import SMALL_BYTES
 
 if TYPE_CHECKING:
     from lmmcl.weights.checkpoint import Loaded
 
-METHOD = "get_image_features"
 LIMIT_BYTES = 128 * 2**20
 
 
@@ -70,7 +69,7 @@ class RememberingMethod:
 
     def __init__(self, owner: Any, vision: Sequence[Any], name: str, recent: RecentFeatures = RECENT) -> None:
         self.owner, self.vision, self.name, self.recent = owner, list(vision), name, recent
-        self.__signature__ = inspect.signature(getattr(type(owner), METHOD).__get__(owner))  # `generate` looks at it
+        self.__signature__ = signature_of(owner)  # `generate` looks at it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the model computes its own: whoever copies it may change it."""
@@ -103,7 +102,7 @@ def _key(name: str, args: Sequence[Any], more: Mapping[str, Any]) -> str | None:
     parts = [name, str(modes), str(kernels), torch.get_float32_matmul_precision()]
     for place, value in [*enumerate(args), *sorted(more.items())]:
         if isinstance(value, torch.Tensor):
-            parts.append(f"{place}={digest_tensor(value)}")
+            parts.append(f"{place}={fast_digest(value)}")
         elif value is None or isinstance(value, bool | int | str) or _are_numbers(value):
             parts.append(f"{place}={value!r}")
         else:
@@ -132,6 +131,7 @@ def remember_features(
     buffers = {name for name in named_tensors(model) if name.rpartition(".")[0] in holders}
     if vision & set(learns) or (vision | buffers) & loaded.changed or not (vision | buffers) <= base.digests.keys():
         return False
-    modules = [model.get_submodule(name) for name in sorted(holders)]
+    # The vector that ends a row of patches lies in the model itself, whose mode is that of the language model.
+    modules = [module for name in sorted(holders) if (module := model.get_submodule(name)) is not inner]
     setattr(inner, METHOD, RememberingMethod(inner, modules, f"{base.place} {base.digest}"))
     return True
