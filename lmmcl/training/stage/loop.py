@@ -28,13 +28,13 @@ from lmmcl.training.distributed.strategies import (
 )
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
+from lmmcl.training.efficiency.fixed_parameters import fixed_parameters
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
 from lmmcl.training.recovery.resume import resume_point
 from lmmcl.training.recovery.start_state import start_state
 from lmmcl.training.snapshots import StopAfter, WriteSnapshots, can_write
-from lmmcl.training.stage.fixed_parameters import fixed_parameters
 from lmmcl.training.stage.memory import peak_bytes, start_peak
 from lmmcl.training.stage.module_modes import describe_modes, keep_frozen_in_evaluation
 from lmmcl.training.stage.preparation import ready

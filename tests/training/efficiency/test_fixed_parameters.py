@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lmmcl.training.stage.fixed_parameters import fixed_parameters
+from lmmcl.training.efficiency.fixed_parameters import fixed_parameters
 
 
 def test_parameters_are_those_of_the_model_in_its_order_and_no_module_is_walked(monkeypatch) -> None:
