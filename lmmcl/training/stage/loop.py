@@ -109,7 +109,7 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         handle_sigterm(trainer),
         checkpoint_what_learns(trainable_model.model, job.placement),
         fixed_parameters(trainable_model.model, applies=job.placement.strategy_name == "single"),
-        resume_point(workers, runs, job.placement, before=job.snapshot and job.snapshot.update) as checkpoint,
+        resume_point(workers, runs, job.placement, before=job.snapshot.update if job.snapshot else None) as checkpoint,
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
