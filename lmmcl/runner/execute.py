@@ -26,6 +26,7 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
+from lmmcl.weights.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.judging.local_judge import LocalJudges
@@ -238,6 +239,7 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
     from lmmcl.weights.checkpoint import load
     from lmmcl.weights.image_features.feature_store import feature_store
     from lmmcl.weights.image_features.kept_features import attach_features
+    from lmmcl.weights.image_features.repeated_batches import remember_features
 
     device, placement = pick_device(cluster.evaluation.gpus), cluster.evaluation
 
@@ -246,6 +248,8 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         loaded = load(checkpoint, ledger, precision, device, placement.attention, shared=True)
         if placement.features is not None:
             attach_features(checkpoint.model, loaded, feature_store(placement.features, placement.features_gb))
+        else:
+            remember_features(checkpoint.model, loaded)
         return loaded.model
 
     return load_shared
@@ -264,6 +268,7 @@ def use_threads(cpus: float) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns on standard output when it has to find out
     torch.set_num_threads(max(1, int(cpus)))
+    keep_freed_memory()
 
 
 def pick_device(gpus: float) -> str:

@@ -28,6 +28,7 @@ from lmmcl.training.distributed.strategies import (
 )
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
+from lmmcl.training.efficiency.fixed_parameters import fixed_parameters
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -46,6 +47,7 @@ from lmmcl.weights.delta import save_delta
 from lmmcl.weights.fast_digest import fast_digests
 from lmmcl.weights.image_features.feature_store import feature_store, features_written
 from lmmcl.weights.image_features.kept_features import KeptFeatures, attach_features
+from lmmcl.weights.image_features.repeated_batches import remember_features
 from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import pretrained_proof, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
@@ -103,11 +105,11 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.mitigation_state = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
-    stop = job.snapshot.update if job.snapshot else None
     with (
         handle_sigterm(trainer),
         checkpoint_what_learns(trainable_model.model, job.placement),
-        resume_point(workers, runs, job.placement, before=stop) as checkpoint,
+        fixed_parameters(trainable_model.model, applies=job.placement.strategy_name == "single"),
+        resume_point(workers, runs, job.placement, before=job.snapshot.update if job.snapshot else None) as checkpoint,
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
@@ -139,7 +141,10 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
 def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
     """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
     placement = job.placement
-    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+    if placement.strategy_name not in SHARING or placement.compile:
+        return None
+    if placement.features is None:
+        remember_features(job.step.model, loaded, trainable_model.roles, trainable_model.trained)
         return None
     writers = max(1, placement.workers)
     store = feature_store(placement.features, placement.features_gb, writers)
