@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+
+import pytest
 import torch
 
 from lmmcl.weights.fast_digest import fast_digest, fast_digests
@@ -35,3 +39,12 @@ def test_equal_tensors_have_equal_digests_however_they_lie() -> None:
 def test_the_digest_is_that_of_every_release_of_the_library() -> None:
     """Features of images that another build of the environment kept are found by it."""
     assert fast_digest(torch.arange(5, dtype=torch.int64)) == "torch.int64(5,):8f77a1419c642a047040c80acf53e904"
+
+
+def test_without_the_library_sha256_shows_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.arange(5)
+    with_library = fast_digest(tensor)
+    monkeypatch.setitem(sys.modules, "xxhash", None)
+    digest = fast_digest(tensor)
+    assert digest.endswith(hashlib.sha256(tensor.numpy().tobytes()).hexdigest()) and digest != with_library
+    assert fast_digest(tensor + 1) != digest == fast_digest(tensor.clone())

@@ -41,8 +41,10 @@ class KeptFeatures:
         self.__signature__ = signature_of(owner)  # `generate` looks at it
 
     def fields(self) -> dict[str, dict[str, int]]:
-        """For the record of a stage."""
-        return {"image_features": {"read": self.read, "encoded": self.encoded}}
+        """For the record of a stage or an evaluation: the counts since they were last asked for."""
+        counts = {"read": self.read, "encoded": self.encoded}
+        self.read = self.encoded = 0
+        return {"image_features": counts}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the model works out its own: whoever copies it may change it."""
@@ -141,6 +143,12 @@ def attach_features(
     kept = KeptFeatures(inner, lmm.family, modules, digest, store)
     setattr(inner, METHOD, kept)
     return kept
+
+
+def kept_features_of(model: Any) -> KeptFeatures | None:
+    """What stands in the place of a model's method; None where it works its features out each time."""
+    method = vars(getattr(model, "model", model)).get(METHOD)
+    return method if isinstance(method, KeptFeatures) else None
 
 
 def _digest(model: Any, inner: Any, digests: Mapping[str, str]) -> str:

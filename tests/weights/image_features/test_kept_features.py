@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import load
 from lmmcl.weights.image_features import feature_store, kept_features
 from lmmcl.weights.image_features.feature_store import FeatureStore
-from lmmcl.weights.image_features.kept_features import KeptFeatures, attach_features
+from lmmcl.weights.image_features.kept_features import attach_features
 
 SIZES = [(32, 32), (64, 32), (32, 64), (48, 40)]
 WORDS = ("red", "red circle", "small red circle left of blue square")
@@ -47,28 +47,17 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, int]]:
-    """Pictures that models were shown, by what became of them; and all of them."""
-    attached: list[KeptFeatures] = []
-    shown: list[int] = []
-    attach, take_apart = KeptFeatures.__init__, kept_features.take_apart
-
-    def noted(self: KeptFeatures, *args: Any) -> None:
-        attach(self, *args)
-        attached.append(self)
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of a model was about that may read features."""
+    counts: list[int] = []
+    take_apart = kept_features.take_apart
 
     def seen(*args: Any) -> Any:
         pictures = take_apart(*args)
-        shown.append(len(pictures or ()))
+        counts.append(len(pictures or ()))
         return pictures
 
-    monkeypatch.setattr(KeptFeatures, "__init__", noted)
     monkeypatch.setattr(kept_features, "take_apart", seen)
-
-    def counts() -> dict[str, int]:
-        totals = {name: sum(getattr(one, name) for one in attached) for name in ("read", "encoded")}
-        return {**totals, "shown": sum(shown)}
-
     return counts
 
 
@@ -88,7 +77,7 @@ def computed(model: Any, folder: Path, features: Path | None) -> dict[str, list[
     skill = made_skill(examples=rows(7))
     questions = [*rows(7)[:3], *rows(4, shade=200)]
     benchmark = Benchmark("asked", 1, "contains", load=lambda: questions)
-    results: dict[str, list[Any]] = {"losses": [], "weights": [], "answers": []}
+    results: dict[str, list[Any]] = {"losses": [], "weights": [], "answers": [], "features": []}
     for seed in (0, 1):
         kept = {"features": str(features)} if features else {}
         cluster = Cluster.model_validate(
@@ -102,6 +91,7 @@ def computed(model: Any, folder: Path, features: Path | None) -> dict[str, list[
         assert record is not None and asked is not None
         with ledger.opened(step.path, "curve.jsonl") as file:
             results["losses"] += [json.loads(line)["loss"] for line in file.read_text().splitlines()]
+        results["features"] += [one.fields.get("image_features") for one in (record, asked)]
         results["weights"].append(record.files["delta.safetensors"]["sha256"])
         results["answers"].append((asked.files["samples.jsonl"]["sha256"], asked["sample_scores"]))
     return results
@@ -109,7 +99,7 @@ def computed(model: Any, folder: Path, features: Path | None) -> dict[str, list[
 
 @pytest.mark.parametrize("name", ["tiny-onevision", "tiny-next", "tiny-qwen", "llava"])
 def test_a_picture_is_encoded_once_for_all_epochs_seeds_and_evaluations(
-    name: str, tmp_path: Path, counted: Callable[[], dict[str, int]]
+    name: str, tmp_path: Path, shown: list[int]
 ) -> None:
     if name == "llava":  # of a local folder
         sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -119,9 +109,10 @@ def test_a_picture_is_encoded_once_for_all_epochs_seeds_and_evaluations(
     model = get_model(name)
     plain = computed(model, tmp_path / "plain", None)
     kept = computed(model, tmp_path / "kept", tmp_path / "features")
-    counts = counted()
-    assert counts["encoded"] == 6 + 3, "each distinct picture of the skill, and those that are only asked about"
-    assert counts["read"] == counts["shown"] - counts["encoded"] > 2 * (2 * 7 + 6)
+    assert plain.pop("features") == [None] * 4
+    counts = kept.pop("features")
+    assert [count["encoded"] for count in counts] == [6, 3, 0, 0], "of the skill, and those that are only asked about"
+    assert sum(count["read"] for count in counts) == sum(shown) - 9 > 2 * (2 * 7 + 6)
     assert kept["losses"] == pytest.approx(plain["losses"], rel=1e-5, abs=1e-6) and len(kept["losses"]) > 4
     assert kept["answers"] == plain["answers"]
 
@@ -129,8 +120,8 @@ def test_a_picture_is_encoded_once_for_all_epochs_seeds_and_evaluations(
         return
     feature_store._STORES.clear()  # as another process, which finds the folder
     again = computed(model, tmp_path / "again", tmp_path / "features")
+    assert {count["encoded"] for count in again.pop("features")} == {0}
     assert again == kept, "not a bit depends on what was kept before"
-    assert counted()["encoded"] == counts["encoded"]
 
 
 def test_another_micro_batch_changes_no_feature_and_a_record_says_what_was_read(tmp_path: Path) -> None:
