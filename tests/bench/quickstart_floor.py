@@ -81,7 +81,7 @@ def model_of(trial: Any, *, saved: bool) -> Any:
 
 
 def learn(trial: Any, batches: list[dict[str, Any]], *, saved: bool) -> Iterator[None]:
-    """One pass over `batches` each time that it is asked to go on."""
+    """One pass over `batches` at each step of the iterator."""
     import torch
 
     from lmmcl.models.last_mlp import at_last_positions, last_mlp
