@@ -118,8 +118,9 @@ class ProgressReporter:
         self._display.note(text)
 
     def begin(self) -> None:
-        """What earlier runs left of these trials goes: half-written files, and why they failed then."""
+        """What earlier runs left of these trials goes: half-written files, what finished stages kept, and why they failed then."""
         self._ledger.remove_abandoned()
+        self._ledger.remove_finished_runs(self.steps)
         forget_failures(self._ledger, self._context.sweep.trials)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
