@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cluster_cells import Chain, Life
@@ -75,10 +76,13 @@ class ClusterWorld:
             strikes = sum(len(cell.strikes) for cell in life.cells)
             assert len(ended.of("strike")) == strikes, ([cell.name for cell in life.cells], ended.of("strike"))
         expected = self.world.expected.only(sweep)
+        if not chain.is_exact:
+            expected = replace(expected, weights={})
+        lives = [replace(life) for life in lives]  # what processes of a killed command still did is in the logs by now
         verdict = judge(sweep, Ledger(ledger.store), lives, before, expected, interval=chain.interval)
         return list(_outcomes(chain, lives, before, len(sweep.steps), verdict))
 
-    def _live(self, life: Life, folder: Path, pause: str) -> Ended:
+    def _live(self, life: Life, folder: Path, pause: float) -> Ended:
         strikes = [strike for cell in life.cells for strike in cell.strikes]
         file = f"{life.mode.replace(' ', '-')}.yaml"
         words = ["faults.yaml", "--store", str(folder / "store"), "--cluster", file, "--mlflow", "off"]
@@ -86,8 +90,7 @@ class ClusterWorld:
             words = ["submit", *words, "--address", self.head.address]
         else:
             words = ["run", *words, *(["--inline"] if life.mode == "inline" else [])]
-        more = {"LMMCL_FAULTS_PAUSE": pause} if pause else {}
-        return self.room.live(words, folder, strikes, **more)
+        return self.room.live(words, folder, strikes, pause=pause)
 
 
 def _outcomes(
@@ -96,12 +99,7 @@ def _outcomes(
     """An outcome for each cell; what was made again, in all of the chain, is with the first one."""
     cpu = sum(life.cpu for life in lives)
     for number, life in enumerate(chain.lives):
-        known = set(before[number])
         by_strike = {(strike.point, strike.number): cell for cell in life.cells for strike in cell.strikes}
-        for event in lives[number].events:
-            if event["point"] == "published":
-                known.add(event["key"])
-            elif event["point"] == "strike":
-                cell = by_strike[event["of"], event["number"]]
-                yield Outcome(cell, len(known) / steps, len(lives), cpu, verdict)
-                verdict, cpu = Verdict(), 0.0
+        for event, share in lives[number].shares(before[number], steps):
+            yield Outcome(by_strike[event["of"], event["number"]], share, len(lives), cpu, verdict)
+            verdict, cpu = Verdict(), 0.0

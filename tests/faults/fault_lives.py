@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,28 @@ class Ended:
 
     code: int
     output: str
-    events: Sequence[Mapping[str, Any]]
     cpu: float
+    folder: Path
+
+    @cached_property
+    def events(self) -> Sequence[Mapping[str, Any]]:
+        """What its processes logged, in order."""
+        log = self.folder / "log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def shares(self, before: Collection[str], steps: int) -> Iterator[tuple[Mapping[str, Any], float]]:
+        """Each strike, with the share of `steps` steps that were recorded by then; `before` were when the life began."""
+        known = set(before)
+        for event in self.events:
+            if event["point"] == "published":
+                known.add(event["key"])
+            elif event["point"] == "strike":
+                yield event, len(known) / steps
+
+    def share_at_strike(self, before: Collection[str], steps: int) -> float:
+        """The share at the last strike; at the beginning of a life that none strikes."""
+        shares = [share for _, share in self.shares(before, steps)]
+        return shares[-1] if shares else len(before) / steps
 
     def of(self, *points: str) -> list[Mapping[str, Any]]:
         """The events at these points."""
@@ -124,14 +145,17 @@ class Room:
         link.rename(self.folder / "life")
         yield life
 
-    def live(self, words: Sequence[str], cwd: Path, strikes: Sequence[Strike] = (), **more: str) -> Ended:
+    def live(
+        self, words: Sequence[str], cwd: Path, strikes: Sequence[Strike] = (), *, pause: float = 0.0, **more: str
+    ) -> Ended:
         """One life of `lmmcl` with `words`, to its end; `more` are variables of its environment."""
         with self.life(strikes) as life:
+            (life / "pause").write_text(str(pause))
             environment = {**self.environment, **more, "LMMCL_FAULTS": str(self.folder)}
             code, cpu = self._server.run(
                 words, cwd, life / "output", environment, meanwhile=lambda: self._do_wishes(life)
             )
-            ended = Ended(code, (life / "output").read_text(), events(life), cpu)
+            ended = Ended(code, (life / "output").read_text(), cpu, life)
         self.lives.append(ended)
         return ended
 
@@ -157,9 +181,3 @@ class Room:
             if not done.exists():
                 self.wishes[wish.read_text()]()
                 done.touch()
-
-
-def events(life: Path) -> list[dict[str, Any]]:
-    """What the processes of a life logged, in order."""
-    log = life / "log"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -14,7 +14,7 @@ from typing import Any
 
 from fault_cells import Cell
 from fault_judge import Expected, Verdict, judge, recorded
-from fault_lives import Ended, ForkServer, Room, Strike, events
+from fault_lives import Ended, ForkServer, Room, Strike
 from made import write_sweep
 from wrong_servers import Bucket, Mlflow
 
@@ -112,11 +112,6 @@ class Scene:
         return self.world.sweep
 
     @property
-    def share(self) -> float:
-        """Of the sweep's steps, those that are recorded."""
-        return len(recorded(self.sweep, self.ledger)) / len(self.sweep.steps)
-
-    @property
     def words(self) -> list[str]:
         """The run as a person types it."""
         words = ["run", str(self.world.file), "--store", self.store, "--cluster", str(self.world.folder / "node.yaml")]
@@ -140,7 +135,7 @@ class Scene:
         assert self.other is not None
         process, log = self.other
         assert self.room.wait(process) in (0, *self.cell.codes), log.read_text()
-        self.lives[-1] = replace(self.lives[-1], events=events(self.room.folder / "life"))
+        self.lives[-1] = replace(self.lives[-1])  # which reads the log again
 
     @property
     def node(self) -> Path:
@@ -180,7 +175,7 @@ def play(cell: Cell, world: World, folder: Path) -> Outcome:
         assert struck.code in cell.codes, (struck.code, struck.output)
         assert len(struck.of("strike")) == len(cell.strikes), "each strike must strike"
         assert cell.says in struck.output, struck.output
-        share = scene.share
+        share = struck.share_at_strike(scene.before[-1], len(scene.sweep.steps))
         if cell.then:
             cell.then(scene)
         if cell.then or struck.code:

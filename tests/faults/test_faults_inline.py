@@ -21,7 +21,6 @@ CELLS = [*inline_cells.cells(), *store_cells.cells()]
 SMALL = {
     ("SIGKILL", "a checkpoint was just written"),
     ("SIGTERM", "update 17 of 36"),
-    ("SIGINT", "record 8 released"),
     ("a byte changed", "weights of a stage that is to be asked"),
 }
 

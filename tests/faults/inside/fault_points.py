@@ -31,6 +31,9 @@ class Life:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._strikes = json.loads((folder / "strikes.json").read_text())
+        pause = folder / "pause"
+        self.pause = float(pause.read_text()) if pause.exists() else 0.0
+        """Seconds that each update takes longer."""
 
     def hit(self, point: str, key: str, facts: dict[str, Any]) -> None:
         """Log that a point was reached, and strike where that is wanted now."""
@@ -166,8 +169,7 @@ def _follow_loop(module: Any) -> None:
     def stepped(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if state.is_world_process_zero:
             hit("update", **now, update=state.global_step)
-            if pause := os.environ.get("LMMCL_FAULTS_PAUSE"):
-                time.sleep(float(pause))
+            time.sleep(_NOW[0].pause)
         return step_end(self, args, state, control, **more)
 
     def saved(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
