@@ -48,6 +48,7 @@ class ClusterWorld:
             "PYTHONPATH": paths,
             "LMMCL_FAULTS": str(place),
             "RAY_JOB_STOP_WAIT_TIME_S": "60",
+            "RAY_worker_niceness": "0",
         }
         with token_head(temporary, **shared) as head:
             environment = {**head.environment, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
