@@ -56,7 +56,8 @@ def chains() -> list[Chain]:
     return [
         Chain("a run on Ray that survives", (Life("Ray", _survived("Ray")),)),
         Chain("a run on Ray that is ended", _ended("Ray", KILLED)),
-        Chain("modes mixed in a store", _mixed(), trials=1, interval=GROUP_INTERVAL, pause=0.7, is_exact=False),
+        Chain("one process and Ray in one store", _mixed()),
+        Chain("worker groups and others in one store", _mixed_with_groups(), 1, GROUP_INTERVAL, 0.7, is_exact=False),
         Chain(
             "a worker group that survives", (Life("worker group", _group()),), 1, GROUP_INTERVAL, 0.7, is_exact=False
         ),
@@ -115,24 +116,37 @@ def _ended(mode: str, codes: tuple[int, ...]) -> tuple[Life, ...]:
     )
 
 
-def _mixed() -> tuple[Life, ...]:
-    def life(
-        mode: str, before: str, name: str, phase: str, place: str, point: str, number: int, codes: tuple[int, ...]
-    ) -> Life:
-        strike = (signal_at(name, point, number, COMMAND),)
-        return Life(mode, (Cell(f"{name}, then another mode", phase, "mixed", f"{before}: {place}", strike, codes),))
+def _handed_over(
+    mode: str, to: str, name: str, phase: str, place: str, point: str, number: int, codes: tuple[int, ...] = KILLED
+) -> Life:
+    """A life that ends, after which the store is another mode's."""
+    strike = (signal_at(name, point, number, COMMAND),)
+    return Life(
+        mode, (Cell(f"{name}, then another mode", phase, "mixed", f"{mode}, then {to}: {place}", strike, codes),)
+    )
 
+
+def _mixed() -> tuple[Life, ...]:
+    end = _handed_over
     return (
-        life("inline", "inline, then Ray", "SIGKILL", STAGE, "update 5", "update", 5, KILLED),
-        life("Ray", "Ray, then worker group", "SIGTERM", STAGE, "update 4 of the life", "update", 4, ASKED_TO_END),
-        life(
-            "worker group", "worker group, then inline", "SIGKILL", ASKING, "answer 4 of the life", "answer", 4, KILLED
-        ),
-        life(
-            "inline", "inline, then worker group", "SIGKILL", CLAIM, "claim 2 of the life taken", "claimed", 2, KILLED
-        ),
-        life("worker group", "worker group, then Ray", "SIGKILL", STAGE, "update 7 of the life", "update", 7, KILLED),
-        life("Ray", "Ray, then inline", "SIGKILL", REPORT, "all is recorded, nothing packed", "packs", 1, KILLED),
+        end("inline", "Ray", "SIGKILL", STAGE, "update 5 of the life", "update", 5),
+        end("Ray", "inline", "SIGTERM", STAGE, "update 4 of the life", "update", 4, ASKED_TO_END),
+        end("inline", "Ray", "SIGKILL", CLAIM, "claim 6 of the life taken", "claimed", 6),
+        end("Ray", "inline", "SIGKILL", ASKING, "answer 14 of the life", "answer", 14),
+        end("inline", "Ray", "SIGKILL", REPORT, "all is recorded, nothing packed", "packs", 1),
+        Life("Ray"),
+    )
+
+
+def _mixed_with_groups() -> tuple[Life, ...]:
+    end, group = _handed_over, "worker group"
+    return (
+        end("inline", group, "SIGKILL", STAGE, "update 5 of the life", "update", 5),
+        end(group, "inline", "SIGKILL", ASKING, "answer 4 of the life", "answer", 4),
+        end("inline", group, "SIGKILL", CLAIM, "claim 2 of the life taken", "claimed", 2),
+        end(group, "Ray", "SIGKILL", STAGE, "update 7 of the life", "update", 7),
+        end("Ray", group, "SIGKILL", REPORT, "all is recorded, nothing packed", "packs", 1),
+        Life(group),
     )
 
 
