@@ -34,7 +34,7 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPUTING, LOOKING, WAITING, STARTING = {"s3": 40, "local": 80}, {"s3": 12, "local": 30}, {"s3": 4, "local": 8}, 200
+COMPUTING, LOOKING, WAITING, STARTING = 50, 25, 4, 80
 WINDOW = 4
 """Merges of a sweep: each is in as many sweeps."""
 SWEEP = """
@@ -136,10 +136,10 @@ def run_all(folder: Path, runs: int, kind: str) -> dict[str, object]:
 
 def bound(result: Mapping[str, object]) -> float:
     """The most requests that the runs may make (see the top of this file)."""
-    kind, runs, steps = str(result["store"]), int(str(result["runs"])), int(str(result["steps"]))
+    runs, steps = int(str(result["runs"])), int(str(result["steps"]))
     looks = int(str(result["wanted"])) - steps
     waits = runs * float(str(result["seconds"])) / ClaimSettings().poll_s
-    return COMPUTING[kind] * steps + LOOKING[kind] * looks + WAITING[kind] * waits + STARTING * runs
+    return COMPUTING * steps + LOOKING * looks + WAITING * waits + STARTING * runs
 
 
 def table(result: Mapping[str, object]) -> list[str]:
