@@ -1,4 +1,4 @@
-"""The trials that a sweep lists, where their drivers find them: in parts, of which a driver reads the one that has its trial.
+"""The trials that a sweep lists, where their drivers find them: in parts, so that a driver reads the part with its trial alone.
 
 Thousands of trials, read by each driver as it starts, would cost more than the work of a small trial.
 """
