@@ -8,13 +8,11 @@ alternated. `first` is the first command on a store without an index, which it w
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
-from sides import HERE, Cost, lmmcl, middle, python
+from sides import Cost, arguments_of, fill, folder_of, lmmcl, middle, roots_of
 
 COMMANDS = {
     "plan": ["plan"],
@@ -59,13 +57,11 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
     """Costs by side and command."""
     found: dict[str, dict[str, list[Cost]]] = {side: {"first": []} for side in roots}
     for side, root in roots.items():
-        place = folder / side
-        if not (place / "store").exists():
-            place.mkdir(parents=True, exist_ok=True)
-            python(["-c", FILL, str(trials), str(place)], root, folder=place)
-            if (root / "lmmcl" / "ledger" / "packs").exists():  # as a run leaves it
-                lmmcl(["ledger", "pack", "--store", "store"], root, folder=place)
-        found[side]["first"].append(run("plan", root, place))
+        new = not (folder / side / "store").exists()
+        fill(FILL, trials, {side: root}, folder)
+        if new and (root / "lmmcl" / "ledger" / "packs").exists():  # as a run leaves it
+            lmmcl(["ledger", "pack", "--store", "store"], root, folder=folder / side)
+        found[side]["first"].append(run("plan", root, folder / side))
     for name in COMMANDS:
         for _ in range(repeats):
             for side, root in roots.items():
@@ -74,16 +70,9 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--baseline", type=Path)
-    parser.add_argument("--keep", type=Path, help="folder of the stores, used again where they are there")
-    arguments = parser.parse_args()
-    roots = {"this": HERE} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
-    with tempfile.TemporaryDirectory(prefix="lmmcl-bench-") as temporary:
-        folder = arguments.keep.resolve() if arguments.keep else Path(temporary)
-        found = measure(arguments.trials, arguments.repeats, roots, folder)
+    arguments = arguments_of(__doc__, trials=1000)
+    with folder_of(arguments) as folder:
+        found = measure(arguments.trials, arguments.repeats, roots_of(arguments), folder)
     for name in ["first", *COMMANDS]:
         parts = [f"{side} {of[name].cpu:6.2f} s CPU {of[name].megabytes:5.0f} MB" for side, of in found.items()]
         ratio = f"  {found['this'][name].cpu / found['baseline'][name].cpu:.2f} ×" if "baseline" in found else ""

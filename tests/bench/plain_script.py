@@ -33,14 +33,18 @@ def load(folder: str, name: str) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
+def unfreeze(trial: Trial, model: Any) -> None:
+    """Let what the trial's recipe names be trained, and nothing else."""
+    roles = trial.model.roles_of(name for name, _ in model.named_parameters())
+    chosen = select(roles, get_recipe(trial.recipe.name).train, model=trial.model.name)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
 def train(trial: Trial, stage: int, parent: str, out: Path) -> None:
     settings, lmm = trial.training, trial.model
     model = load(parent, lmm.name).train()
-    chosen = select(
-        lmm.roles_of(name for name, _ in model.named_parameters()), get_recipe(trial.recipe.name).train, model=lmm.name
-    )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
+    unfreeze(trial, model)
     processor, examples = lmm.load_processor(), trial.skills[stage - 1].load()
     count = min(settings.examples or len(examples), len(examples))
     updates = settings.updates(count)

@@ -5,12 +5,15 @@ git worktree add ../earlier COMMIT      # then --baseline ../earlier
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -56,3 +59,34 @@ def middle(costs: Sequence[Cost]) -> Cost:
         median(each.wall for each in costs),
         median(each.megabytes for each in costs),
     )
+
+
+def arguments_of(doc: str | None, trials: int) -> argparse.Namespace:
+    """The command line of a bench that fills a store a side: `trials` is its default."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=trials)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--baseline", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder of the stores, used again where they are there")
+    return parser.parse_args()
+
+
+def roots_of(arguments: argparse.Namespace) -> dict[str, Path]:
+    """`this` build, and the `baseline` where one was named."""
+    return {"this": HERE} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
+
+
+@contextmanager
+def folder_of(arguments: argparse.Namespace) -> Iterator[Path]:
+    """The folder to keep, or a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="lmmcl-bench-") as temporary:
+        yield arguments.keep.resolve() if arguments.keep else Path(temporary)
+
+
+def fill(code: str, trials: int, roots: Mapping[str, Path], folder: Path) -> None:
+    """Have each side fill a store of its own in `folder`, where it is not there: keys of two builds may differ."""
+    for side, root in roots.items():
+        place = folder / side
+        if not (place / "store").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            python(["-c", code, str(trials), str(place)], root, folder=place)

@@ -9,13 +9,11 @@ table and one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
-from sides import HERE, Cost, lmmcl, middle, python
+from sides import Cost, arguments_of, fill, folder_of, lmmcl, middle, roots_of
 
 FILL = """
 import hashlib, json, sys
@@ -69,11 +67,7 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
     """Files and the cost of a check, by side."""
     files: dict[str, int] = {}
     costs: dict[str, list[Cost]] = {}
-    for side, root in roots.items():
-        place = folder / side
-        if not (place / "store").exists():
-            place.mkdir(parents=True, exist_ok=True)
-            python(["-c", FILL, str(trials), str(place)], root, folder=place)
+    fill(FILL, trials, roots, folder)
     this = folder / "this"
     if not (this / "store" / "packs").exists():
         files["single"], costs["single"] = number_of_files(this / "store"), [check("single", roots["this"], this)]
@@ -87,16 +81,9 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=3000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--baseline", type=Path)
-    parser.add_argument("--keep", type=Path, help="folder of the stores, used again where they are there")
-    arguments = parser.parse_args()
-    roots = {"this": HERE} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
-    with tempfile.TemporaryDirectory(prefix="lmmcl-bench-") as temporary:
-        folder = arguments.keep.resolve() if arguments.keep else Path(temporary)
-        found = measure(arguments.trials, arguments.repeats, roots, folder)
+    arguments = arguments_of(__doc__, trials=3000)
+    with folder_of(arguments) as folder:
+        found = measure(arguments.trials, arguments.repeats, roots_of(arguments), folder)
     for side, (files, cost) in found.items():
         ratio = f"  {found['baseline'][1].cpu / cost.cpu:.2f} × faster" if "baseline" in found else ""
         print(

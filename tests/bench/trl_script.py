@@ -15,25 +15,17 @@ import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from datasets import List as ListFeature
-from transformers import AutoModelForImageTextToText, ProcessorMixin
+from plain_script import load, unfreeze
+from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from lmmcl.config.sweep import load_sweep
-from lmmcl.methods.recipes.recipe import get_recipe
-from lmmcl.models import get_model
-from lmmcl.models.roles import select
 from lmmcl.steps.trial import Trial
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
 from lmmcl.tasks.metrics.metric import get_metric
 
 BATCH = 64
 """Questions answered at a time."""
-
-
-def load(folder: str, name: str) -> Any:
-    if folder == "base":
-        return get_model(name).load_model()
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
 def content(message: Message) -> list[dict[str, str]]:
@@ -53,12 +45,8 @@ def row(example: Example) -> dict[str, Any]:
 
 
 def train(trial: Trial, stage: int, model: Any, processor: ProcessorMixin, out: Path) -> None:
-    settings, lmm = trial.training, trial.model
-    chosen = select(
-        lmm.roles_of(name for name, _ in model.named_parameters()), get_recipe(trial.recipe.name).train, model=lmm.name
-    )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
+    settings = trial.training
+    unfreeze(trial, model)
     examples = trial.skills[stage - 1].take(settings.examples)
     updates = settings.updates(len(examples))
     data = Dataset.from_list([row(examples[at]) for at in range(len(examples))])

@@ -6,12 +6,11 @@ Pictures are left in the folder that LMMCL_TEST_ARTEFACTS names, for a person to
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser, browser
+from browser import CHROMIUM, Browser
 from synthetic_results import make_sweep
 from test_page import EVIL, small_sweep
 
@@ -19,25 +18,14 @@ from lmmcl.reports.page.page import write_page
 from lmmcl.reports.page.page_data import page_data
 from lmmcl.reports.results import Cell, SweepResults, TrialResult
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
+    pytest.mark.usefixtures("no_fault"),
+]
 ROWS = "document.querySelectorAll('#trials tbody tr').length"
 CHOSEN = "document.querySelector('#trial').selectedOptions[0].textContent.replace('★ ', '')"
 PICK = "document.querySelector('#advice .pick').textContent"
 WIDER = "document.documentElement.scrollWidth - innerWidth"
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def no_fault(tab: Browser) -> Iterator[None]:
-    tab.faults.clear()
-    yield
-    tab.run("0")
-    assert tab.faults == []
 
 
 def with_cells(trial: TrialResult) -> TrialResult:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from answered_store import answered_sweep
-from browser import CHROMIUM, Browser, browser
+from browser import CHROMIUM, Browser
 from made_page import made_results
 from test_page import EVIL
 from test_page_answers import gathered
@@ -19,7 +18,10 @@ from lmmcl.reports.page.page import write_page
 from lmmcl.reports.page.page_extras import PageExtras
 from lmmcl.reports.results import SweepResults
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path"),
+    pytest.mark.usefixtures("no_fault"),
+]
 QUESTIONS = "document.querySelectorAll('.question').length"
 COUNT = "document.querySelector('#answers-count').textContent"
 DRAWN = "document.documentElement.dataset.drawn === 'yes'"
@@ -34,20 +36,6 @@ def pick(tab: Browser, id: str, value: str) -> None:
 
 def texts(tab: Browser, selector: str) -> list[str]:
     return tab.run(f"[...document.querySelectorAll({selector!r})].map((each) => each.textContent)")
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def no_fault(tab: Browser) -> Iterator[None]:
-    tab.faults.clear()
-    yield
-    tab.run("0")
-    assert tab.faults == []
 
 
 @pytest.fixture(scope="module")

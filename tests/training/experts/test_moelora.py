@@ -1,4 +1,4 @@
-"""LoRA experts with a gate: what they compute, equal to the base before training, one set over all stages, stored and loaded."""
+"""LoRA experts with a gate: what they compute, where they start, their size and settings, what is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from expert_parts import FOUR, FOUR_OF_RANK_2, TINY
 from made import SWEEP, write_sweep
-from stage_parts import BASE, made_skill, shades, stage
+from stage_parts import stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.sweep import load_sweep
@@ -16,55 +17,21 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.methods.recipes.recipe import get_recipe
 from lmmcl.models import get_model
-from lmmcl.models.experts import describe, grow, grown, roles_in
-from lmmcl.models.experts.lora_experts import LoRAExperts, expert_layers
-from lmmcl.models.linears import linear_modules
-from lmmcl.models.processing.encode import encode
-from lmmcl.models.processing.padding import pad
-from lmmcl.models.roles import summary
-from lmmcl.planning.memory_estimate import grown_by
-from lmmcl.steps import Finetune
+from lmmcl.models.experts import grow, roles_in
+from lmmcl.models.experts.lora_experts import LoRAExperts
 from lmmcl.steps.count_trained import count_trained
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.adapter_export import export_adapter
 from lmmcl.weights.chain import tensors_of
-from lmmcl.weights.checkpoint import ensure_pretrained, export, load_checkpoint, named_tensors
+from lmmcl.weights.checkpoint import export
 
-TINY = get_model("tiny-onevision")
 LAYER = "model.language_model.layers.1.mlp.up_proj"
-FOUR = LoRAExperts(experts=4, rank=2, scale=2.0, dropout=0.0, seed=5)
-RECIPE = {"moelora": {"experts": 4, "rank": 8, "alpha": 16}}
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(str(tmp_path / "store"))
-
-
-def logits(model: Any, lmm: Any = TINY) -> torch.Tensor:
-    processor = lmm.load_processor()
-    batch = pad(processor, [encode(processor, example, with_answer=True) for example in shades(3)])
-    batch.pop("labels")
-    with torch.no_grad():
-        return model(**batch).logits
-
-
-def blocks_of(model: Any, lmm: Any = TINY) -> list[str]:
-    """The linear layers of the language model's blocks."""
-    roles = lmm.roles_of(name for name, _ in model.named_parameters())
-    return [name.removesuffix(".weight") for name in linear_modules(model) if roles[name].startswith("llm.blocks.")]
-
-
-@pytest.mark.parametrize("name", ["tiny-onevision", "tiny-next", "tiny-qwen"])
-def test_before_training_the_model_is_the_base_in_training_and_in_evaluation(name: str) -> None:
-    lmm = get_model(name)
-    model = lmm.load_model()
-    expected, layers = logits(model, lmm), blocks_of(model, lmm)
-    grow(model, [FOUR.entry(layer) for layer in layers])
-    assert grown(model) == [FOUR.entry(layer) for layer in layers]
-    assert torch.equal(logits(model, lmm), expected)
-    assert torch.equal(logits(model.train(), lmm), expected)
 
 
 def test_a_layer_adds_every_experts_output_times_the_scale_and_its_share_of_the_token() -> None:
@@ -114,81 +81,17 @@ def test_experts_start_as_the_seed_and_the_layer_say() -> None:
     assert 0.008 < float(start(5, LAYER).std()) < 0.012
 
 
-def test_the_partition_of_roles_stays_total() -> None:
+def test_experts_have_the_role_of_the_layer_that_they_stand_in() -> None:
     model = TINY.load_model()
-    plain = TINY.roles_of(name for name, _ in model.named_parameters())
-    grow(model, [FOUR.entry(layer) for layer in blocks_of(model)])
+    grow(model, [FOUR.entry(LAYER)])
     roles = roles_in(TINY, model)
-    assert set(roles) == {name for name, _ in model.named_parameters()}
-    assert {name: roles[name] for name in plain} == plain
-    parts = {"q", "k", "v", "o", "gate", "up", "down"}
-    new = {f"llm.blocks.*.expert.{part}" for part in parts} | {"llm.blocks.*.router"}
-    assert set(summary(roles[name] for name in roles.keys() - plain.keys())) == new
     assert roles[f"{LAYER}.experts_a"] == roles[f"{LAYER}.experts_b"] == "llm.blocks.1.expert.up"
 
 
-def two_stages(ledger: Ledger, **more: Any) -> tuple[Finetune, Finetune]:
-    first = stage(recipe=RECIPE, learning_rate=3e-3, max_steps=8, **more)
-    again = made_skill("again", shades(green=200))
-    second = stage(recipe=RECIPE, learning_rate=3e-3, max_steps=8, parent=first, skill=again, **more)
-    return first, second
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_set_of_experts_trains_over_all_stages_and_the_weights_stay(precision: str, ledger: Ledger) -> None:
-    first, second = two_stages(ledger, precision=precision)
-    planned = count_trained(get_recipe(RECIPE), TINY)
-    base = named_tensors(TINY.load_model(precision=precision))
-    layers = blocks_of(TINY.load_model())
-    for step in (first, second):
-        record = finetune(step, ledger, TrainingPlacement())
-        assert record["trained_parameters"] == planned.trained == planned.changed == grown_by(step)
-        assert record["proof"]["frozen"] == len(base)
-        assert record["proof"]["moved"] + len(record["proof"]["unmoved"]) == 3 * len(layers)
-    one, two = (load_checkpoint(step, ledger, precision=precision) for step in (first, second))
-    assert grown(one) == grown(two) and set(expert_layers(two)) == set(layers)
-    after_one, after_two = named_tensors(one), named_tensors(two)
-    assert after_one.keys() == after_two.keys()
-    assert all(torch.equal(base[name], tensors[name]) for tensors in (after_one, after_two) for name in base)
-    moved = {name for name in after_one if not torch.equal(after_one[name], after_two[name])}
-    assert {name.rpartition(".")[2] for name in moved} == {"experts_a", "experts_b", "weight"}
-    assert all(".router." in name or ".experts_" in name for name in moved)
-    assert not torch.equal(logits(two), logits(one))
-
-
-def test_a_checkpoint_that_is_read_back_has_its_experts(ledger: Ledger) -> None:
-    first, second = two_stages(ledger)
-    for step in (first, second):
-        finetune(step, ledger, TrainingPlacement())
-    ensure_pretrained(BASE, ledger)
-    model = load_checkpoint(ledger.checkpoint(second.key), ledger, precision="fp32")
-    assert torch.equal(logits(model), logits(load_checkpoint(second, ledger, precision="fp32")))
-    with tensors_of(second, ledger) as chain:
-        assert describe(chain.experts) == "4 LoRA experts in 21 layers"
-
-
-def test_the_same_stage_gives_the_same_experts_after_a_kill(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(shown: dict[str, Any]) -> None:
-        if shown["update"] == 3:
-            raise Killed
-
-    whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
-    step, placement = stage(recipe=RECIPE), TrainingPlacement(save_every=2)
-    finetune(step, whole, placement)
-    with pytest.raises(Killed):
-        finetune(step, killed, placement, progress=die)
-    finetune(step, killed, placement)
-    one, other = (named_tensors(load_checkpoint(step, ledger, precision="fp32")) for ledger in (whole, killed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
 def test_later_stages_may_train_experts_of_more_layers_but_not_other_experts(ledger: Ledger) -> None:
-    few = {"moelora": {**RECIPE["moelora"], "targets": ["llm.blocks.last-1.mlp"]}}
+    few = {"moelora": {**FOUR_OF_RANK_2["moelora"], "targets": ["llm.blocks.last-1.mlp"]}}
     first = stage(recipe=few)
-    second = stage(recipe=RECIPE, parent=first)
+    second = stage(recipe=FOUR_OF_RANK_2, parent=first)
     for step in (first, second):
         finetune(step, ledger, TrainingPlacement())
     with tensors_of(second, ledger) as chain:
@@ -199,7 +102,7 @@ def test_later_stages_may_train_experts_of_more_layers_but_not_other_experts(led
 
 
 def test_neither_a_folder_nor_an_adapter_can_be_exported(ledger: Ledger, tmp_path: Path) -> None:
-    step = stage(recipe=RECIPE)
+    step = stage(recipe=FOUR_OF_RANK_2)
     finetune(step, ledger, TrainingPlacement())
     for write in (export, export_adapter):
         with pytest.raises(
