@@ -62,7 +62,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         if kind == "override":
             words += (
                 ["--set", draw(st.sampled_from(OVERRIDES))]
-                if words[0] in ("plan", "status", "report", "compare")
+                if words and words[0] in ("plan", "status", "report", "compare")
                 else ["--store", "lmmcl-store"]
             )
         elif kind == "value" and words:
