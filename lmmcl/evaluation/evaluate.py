@@ -82,7 +82,7 @@ def ask_benchmark(step: Evaluate, ledger: Ledger, engine: Engine, on_answer: OnA
     answers = partial.keep(engine.answers(step.benchmark, limit, answered=partial.read()))
     counted = reported(answers, on_answer, len(step.benchmark.take(limit)))
     pairs = [(dataclasses.replace(example, images=()), text) for example, text in counted]
-    return Answers(step, pairs, engine.name, engine.image_backend, started, partial.seconds)
+    return Answers(step, pairs, engine.name, engine.image_backend, started, partial.seconds, engine.facts())
 
 
 def reported(

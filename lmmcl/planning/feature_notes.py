@@ -1,15 +1,26 @@
-"""What kept features of images save a sweep: stages and evaluations that need no vision tower, because another one made them."""
+"""What kept features of images save a sweep: pictures that are shown again to a frozen tower, and not encoded again."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.models.lmm import LMM
+from lmmcl.planning.flops import known_size
+from lmmcl.reports import formatting
 from lmmcl.steps import Evaluate, Finetune
 from lmmcl.steps.frozen_vision import FAMILIES, can_cache, sees_as_base, trains_vision
 from lmmcl.steps.keys import canonical_json
+
+
+class Shown(NamedTuple):
+    """What a step shows to a tower: `pictures` names tower, precision and data; rows that it shows, and how many of them differ
+    (None where the size of the data is not known)."""
+
+    pictures: Hashable
+    rows: float | None
+    distinct: float | None
 
 
 def feature_notes(missing: Iterable[Any], cluster: Cluster) -> tuple[str, ...]:
@@ -23,14 +34,31 @@ def feature_notes(missing: Iterable[Any], cluster: Cluster) -> tuple[str, ...]:
 
 
 def _note(word: str, steps: list[Any]) -> str:
-    frozen = [step for step in steps if _is_frozen(step)]
-    firsts = len({_calls(step) for step in frozen})
-    text = f"image features: {len(frozen) - firsts} of {len(steps)} {word} read those that {firsts} others make"
+    frozen = [_shown(step) for step in steps if _is_frozen(step)]
+    data = len({shown.pictures for shown in frozen})
+    text = (
+        f"image features: {len(frozen)} of {len(steps)} {word} show the pictures of {formatting.plural(data, 'data set')} to a "
+        f"frozen tower; each picture is encoded once on a node{_saving(frozen)}"
+    )
     if rest := len(steps) - len(frozen):
         families = sorted({_lmm(step).family for step in steps if not can_cache(_lmm(step))})
         unknown = f" or their family ({', '.join(families)}) is not one of {', '.join(FAMILIES)}" if families else ""
-        text += f"; {rest} make their own: their tower or projector is trained{unknown}"
+        text += f"; {rest} encode theirs each time: their tower or projector is trained{unknown}"
     return text
+
+
+def _saving(frozen: list[Shown]) -> str:
+    """`: those of 2,000 rows instead of 36,000`, as far as sizes are known."""
+    rows, distinct = 0.0, dict[Hashable, float]()
+    for shown in frozen:
+        if shown.rows is not None and shown.distinct is not None:
+            rows += shown.rows
+            distinct[shown.pictures] = max(distinct.get(shown.pictures, 0), shown.distinct)
+    unknown = len({shown.pictures for shown in frozen} - distinct.keys())
+    if not distinct:
+        return ""
+    more = f", besides {formatting.plural(unknown, 'data set')} of unknown size" if unknown else ""
+    return f": those of {sum(distinct.values()):,.0f} rows instead of {rows:,.0f}{more}"
 
 
 def _is_frozen(step: Finetune | Evaluate) -> bool:
@@ -41,14 +69,28 @@ def _is_frozen(step: Finetune | Evaluate) -> bool:
     return sees_as_base(step.parent) and not trains_vision(step)
 
 
-def _calls(step: Finetune | Evaluate) -> Hashable:
-    """Equal for steps that show the same batches of pictures to the same tower."""
+def _shown(step: Finetune | Evaluate) -> Shown:
     model = canonical_json(_lmm(step).identity())
     if isinstance(step, Evaluate):
-        return model, canonical_json(step.fields())
+        asked, precision, limit = step.benchmark, step.evaluation.precision, step.evaluation.limit
+        count = _least(_size(asked), limit)
+        return Shown((model, precision, canonical_json(asked.identity())), count, count)
     training = step.training
-    batches = (training.global_batch_size, training.examples, training.epochs, training.max_steps, training.precision)
-    return model, canonical_json(step.skill.identity()), step.seed, batches
+    size = _least(_size(step.skill), training.examples)
+    shown: float | None = training.max_steps * training.global_batch_size if training.max_steps else None
+    if shown is None and size is not None:
+        shown = training.epochs * size
+    return Shown((model, training.precision, canonical_json(step.skill.identity())), shown, _least(size, shown))
+
+
+def _size(data: Any) -> int | None:
+    rows: int | None = data.known_rows()
+    return known_size(data) if rows is None else rows
+
+
+def _least(size: float | None, limit: float | None) -> float | None:
+    """The rows that are taken of data; None where their size is not known."""
+    return None if size is None else min(size, size if limit is None else limit)
 
 
 def _lmm(step: Finetune | Evaluate) -> LMM:

@@ -5,6 +5,7 @@ And of its processors: how many tokens they make of an image of some size.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ class TrainerWithPrivateParts(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.read_model(Path(resume_from_checkpoint))
+
+
+def remember_missing_packages() -> None:
+    """Let accelerate look for the package lomo_optim once in a process: its optimizer does so twice an update, on disk."""
+    from accelerate import optimizer
+
+    if not hasattr(optimizer.is_lomo_available, "cache_info"):
+        optimizer.is_lomo_available = cache(optimizer.is_lomo_available)
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:

@@ -26,6 +26,7 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
+from lmmcl.weights.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.judging.local_judge import LocalJudges
@@ -109,8 +110,9 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     progress(first.key, {"doing": LOADING})
     from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import routing_of
+    from lmmcl.weights.image_features.feature_store import features_written
 
-    with LocalJudges(pick_device(cluster.evaluation.gpus)) as judges:
+    with features_written(), LocalJudges(pick_device(cluster.evaluation.gpus)) as judges:
         if routing := routing_of(first.checkpoint, ledger):
             _ask_experts(routing, steps, ledger, cluster, judges, progress)
             return
@@ -235,7 +237,9 @@ def _ask_engine(
 def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[Checkpoint], Any]:
     """Loads checkpoints as `first` wants them: its precision, the cluster's device and attention."""
     from lmmcl.weights.checkpoint import load
-    from lmmcl.weights.vision_features import attach_features, feature_store
+    from lmmcl.weights.image_features.feature_store import feature_store
+    from lmmcl.weights.image_features.kept_features import attach_features
+    from lmmcl.weights.image_features.repeated_batches import remember_features
 
     device, placement = pick_device(cluster.evaluation.gpus), cluster.evaluation
 
@@ -244,6 +248,8 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         loaded = load(checkpoint, ledger, precision, device, placement.attention, shared=True)
         if placement.features is not None:
             attach_features(checkpoint.model, loaded, feature_store(placement.features, placement.features_gb))
+        else:
+            remember_features(checkpoint.model, loaded)
         return loaded.model
 
     return load_shared
@@ -262,6 +268,7 @@ def use_threads(cpus: float) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns on standard output when it has to find out
     torch.set_num_threads(max(1, int(cpus)))
+    keep_freed_memory()
 
 
 def pick_device(gpus: float) -> str:

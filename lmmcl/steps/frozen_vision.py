@@ -8,8 +8,9 @@ from lmmcl.steps.checkpoints import Checkpoint, Finetune, Pretrained
 
 VISION = ("vision", "projector")
 """Parts (first words of roles) that make features of an image."""
-FAMILIES = ("llava", "llava_onevision", "qwen2_5_vl")
-"""Whose features of all images are worked out in one call and then put in the place of the image tokens."""
+FAMILIES = ("llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
+"""Whose features of all images are worked out in one call and then put in the place of the image tokens, one picture's after
+another's (see `lmmcl.weights.image_features.pictures`)."""
 
 
 def is_vision(role: str) -> bool:

@@ -20,8 +20,9 @@ from lmmcl.ledger.provenance import provenance
 from lmmcl.models.experts import grown
 from lmmcl.steps import Finetune, Snapshot
 from lmmcl.training.stage.trainable import TrainableModel
-from lmmcl.weights.checkpoint import base_digest, digest_tensors
+from lmmcl.weights.checkpoint import base_digest
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.fast_digest import fast_digests
 
 
 def can_write(step: Finetune, trainable_model: TrainableModel, placement: TrainingPlacement) -> bool:
@@ -34,7 +35,7 @@ def can_write(step: Finetune, trainable_model: TrainableModel, placement: Traini
 class WriteSnapshots(TrainerCallback):
     """Records the snapshots that `step` names, where the ledger lacks them, after their updates.
 
-    `before` are digests of all tensors at the stage's start, `dtypes` those that trained parameters had then: a snapshot holds
+    `before` are fast digests of all tensors at the stage's start, `dtypes` those that trained parameters had then: a snapshot holds
     what differs, as the stage's own checkpoint does.
     """
 
@@ -62,7 +63,7 @@ class WriteSnapshots(TrainerCallback):
         values = {
             name: own[name].detach().to(self._dtypes.get(name, own[name].dtype)) for name in self._pupil.saved_names
         }
-        digests = digest_tensors(values)
+        digests = fast_digests(values)
         moved = {name: value for name, value in values.items() if digests[name] != self._before[name]}
         with self._ledger.writing(snapshot) as draft:
             size = save_delta(

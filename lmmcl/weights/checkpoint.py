@@ -27,8 +27,9 @@ from lmmcl.models.quantized.nf4 import (
 from lmmcl.steps import Checkpoint, Pretrained
 from lmmcl.weights.chain import Chain, tensors_of
 from lmmcl.weights.delta import ADAPTED, CheckpointError, Delta, tensor_of
+from lmmcl.weights.fast_digest import fast_digests
 from lmmcl.weights.quantized_base import dequantize_model, describe_quantized, named_tensors
-from lmmcl.weights.resident import Agree, Resident, alone, digest_tensors, known_digest, resident_base
+from lmmcl.weights.resident import Agree, Resident, alone, known_digest, resident_base
 from lmmcl.weights.swapping import Difference, keep, nearest
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class Loaded:
     base: Resident
     changed: frozenset[str]
     known: Mapping[str, str]
-    """Digests of some that changed."""
+    """Fast digests of some that changed."""
 
-    def digests(self) -> dict[str, str]:
-        """Those of all tensors; the base's were computed when it was read."""
+    def proof(self) -> dict[str, str]:
+        """Fast digests of all tensors, against which a stage proves itself; the base's were computed when it was read."""
         own = named_tensors(self.model)
         new = {name: own[name] for name in self.changed if name not in self.known}
-        unchanged = {name: digest for name, digest in self.base.digests.items() if name in own}
-        return {**unchanged, **self.known, **digest_tensors(new)}
+        unchanged = {name: digest for name, digest in self.base.proof.items() if name in own}
+        return {**unchanged, **self.known, **fast_digests(new)}
 
 
 def load_checkpoint(

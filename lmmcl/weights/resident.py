@@ -23,6 +23,7 @@ from lmmcl.errors import UserError
 from lmmcl.models.lmm import LMM
 from lmmcl.steps.keys import canonical_json
 from lmmcl.weights.delta import digest_tensor
+from lmmcl.weights.fast_digest import fast_digests
 from lmmcl.weights.quantized_base import named_tensors, quantize_base, quantized_names
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ class Place(NamedTuple):
 
 
 class Resident:
-    """A pre-trained model that nobody changes, with the digest of each of its tensors."""
+    """A pre-trained model that nobody changes. `digests` (SHA-256) of its tensors say which model it is, `proof` (fast ones) shows
+    at the end of a stage that nobody wrote into them."""
 
-    def __init__(self, place: Place, model: PreTrainedModel, digests: Mapping[str, str]) -> None:
-        self.place, self.model, self.digests = place, model, digests
+    def __init__(
+        self, place: Place, model: PreTrainedModel, digests: Mapping[str, str], proof: Mapping[str, str]
+    ) -> None:
+        self.place, self.model, self.digests, self.proof = place, model, digests, proof
         self.size = sum(tensor.nbytes for tensor in named_tensors(model).values())
         self.digest = base_digest_of(model, place.precision, digests)
 
@@ -80,6 +84,11 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """SHA-256 of each tensor's dtype, shape and bytes, in hex."""
     with ThreadPoolExecutor(4) as pool:  # hashing releases the interpreter lock
         return dict(zip(tensors, pool.map(digest_tensor, tensors.values()), strict=True))
+
+
+def _digest_both(tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+    """Both as the model is now: what is hashed later may have been written into."""
+    return digest_tensors(tensors), fast_digests(tensors)
 
 
 def base_digest_of(model: PreTrainedModel, precision: str, digests: Mapping[str, str]) -> str:
@@ -111,11 +120,11 @@ def resident_base(lmm: LMM, precision: str, device: str, attention: str, agree: 
     place = Place(canonical_json(lmm.identity()), precision, device, attention)
     if (kept := _KEPT.get(place)) is not None:
         _KEPT.move_to_end(place)
-        agree(lambda: kept.digests)
+        agree(lambda: (kept.digests, kept.proof))
         return kept
     _make_room(sum(lmm.role_counts().values()) * BYTES[precision], device)
     model = _read(lmm, place)
-    resident = Resident(place, model, agree(lambda: digest_tensors(named_tensors(model))))
+    resident = Resident(place, model, *agree(lambda: _digest_both(named_tensors(model))))
     _DIGESTS[place.identity, precision] = resident.digest
     if stays(resident.size, device):
         _KEPT[place] = resident
@@ -127,10 +136,10 @@ def known_digest(lmm: LMM, precision: str) -> str | None:
     return _DIGESTS.get((canonical_json(lmm.identity()), precision))
 
 
-def pretrained_digests(lmm: LMM, precision: str, attention: str) -> Mapping[str, str] | None:
-    """The digests of a pre-trained model that stays loaded on the CPU."""
+def pretrained_proof(lmm: LMM, precision: str, attention: str) -> Mapping[str, str] | None:
+    """The fast digests of a pre-trained model that stays loaded on the CPU."""
     kept = _KEPT.get(Place(canonical_json(lmm.identity()), precision, "cpu", attention))
-    return kept.digests if kept else None
+    return kept.proof if kept else None
 
 
 def _read(lmm: LMM, place: Place) -> PreTrainedModel:

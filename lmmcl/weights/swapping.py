@@ -32,7 +32,7 @@ Signature = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Difference:
-    """The tensors in which a checkpoint differs from its base in one precision, on the CPU; `digests` where they are known."""
+    """The tensors in which a checkpoint differs from its base in one precision, on the CPU; fast `digests` where they are known."""
 
     tensors: Mapping[str, Tensor]
     experts: tuple[str, ...]

@@ -17,12 +17,13 @@ from lmmcl.models.inventory import meta_model
 def test_a_rehearsal_measures_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(big_weights.REHEARSAL, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(weight_steps.loop, "digest_tensors", weight_steps.loop.digest_tensors)  # put back afterwards
-    monkeypatch.setattr(weight_steps.loop, "save_delta", weight_steps.loop.save_delta)
+    for module, name in (("resident", "digest_tensors"), ("loop", "fast_digests"), ("loop", "save_delta")):
+        of = getattr(weight_steps, module)
+        monkeypatch.setattr(of, name, getattr(of, name))  # put back afterwards
     found = big_weights.measure(tmp_path, random_qwen.Size(real=False))
     beside_plain = [name for name, row in found.items() if "plain_seconds" in row]
     assert len(beside_plain) == 7 and all(found[name]["bytes"] > 0 for name in beside_plain)
-    assert found["of it: digests"]["bytes"] == found["stage"]["digest_bytes"]
+    assert found["of it: digest"]["bytes"] == found["of it: proof"]["bytes"] == found["stage"]["digest_bytes"]
     assert found["of it: delta"]["bytes"] == found["stage"]["delta_bytes"]
     told = big_weights.table(found)
     assert all(f"| {name} |" in told for name in found) and "`plan` tells" in told

@@ -6,8 +6,8 @@
 
 Both builds do the same stages of the same model in processes of their own, one after the other, and again in the other order;
 the arithmetic of updates and answers is taken off. What is left is reading, laying deltas over a model, digests and writing. The
-floor is what no build can leave out: reading every byte of the model once to prove that frozen tensors did not change, and
-writing the delta.
+floor is what no build can leave out: reading every byte of the model once, by the fast digest, to prove that frozen tensors did
+not change, and writing the delta.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def measure(folder: Path) -> dict[str, Any]:
             scores = Evaluate(step, step.skill.benchmark, Evaluation(precision="bf16"))
             compute([scores], ledger, cluster, lambda *_: None)
             size = (ledger.find(step) or {})["checkpoint_bytes"]
-        floor = floor_of(step, ledger, size)
+        floor = floor_of(step, ledger, size, folder)
     seconds, cpu = (statistics.median(turn[part] for turn in clock.turns) for part in (0, 1))
     return {"seconds": seconds, "cpu": cpu, "floor_seconds": floor[0], "floor_cpu": floor[1], "turns": len(clock.turns)}
 
@@ -164,20 +164,28 @@ def stages(folder: Path) -> list[Any]:
     return chain
 
 
-def floor_of(step: Any, ledger: Any, size: int) -> tuple[float, float]:
-    """Seconds and CPU seconds of one pass of SHA-256 over a model that is in memory, and of writing a delta's bytes."""
+def floor_of(step: Any, ledger: Any, size: int, folder: Path) -> tuple[float, float]:
+    """Seconds and CPU seconds of one pass of the proof over a model that is in memory, and of writing a delta's bytes; the least
+    of a few."""
     import torch
     from safetensors.torch import save_file
 
-    from lmmcl.weights.checkpoint import digest_tensors, load_checkpoint, named_tensors
+    from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 
+    try:
+        from lmmcl.weights.fast_digest import fast_digests
+    except ImportError:  # an earlier build
+        from lmmcl.weights.checkpoint import digest_tensors as fast_digests
     tensors = named_tensors(load_checkpoint(step, ledger, precision="bf16"))
-    digest_tensors(tensors)  # what is mapped is read now
-    clock, cpu = time.perf_counter(), time.process_time()
-    digest_tensors(tensors)
-    with tempfile.TemporaryDirectory() as folder:
-        save_file({"delta": torch.zeros(size, dtype=torch.uint8)}, Path(folder) / "delta.safetensors")
-    return time.perf_counter() - clock, time.process_time() - cpu
+    fast_digests(tensors)  # what is mapped is read now
+    delta, passes = {"delta": torch.zeros(size, dtype=torch.uint8)}, []
+    for _ in range(STAGES):
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            clock, cpu = time.perf_counter(), time.process_time()
+            fast_digests(tensors)
+            save_file(delta, Path(name) / "delta.safetensors")
+            passes.append((time.perf_counter() - clock, time.process_time() - cpu))
+    return min(seconds for seconds, _ in passes), min(cpu for _, cpu in passes)
 
 
 def table(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -191,7 +199,7 @@ def table(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         lines.append(f"| {name} | {row['seconds']:.2f} | {row['cpu']:.2f} |")
     this, *others = best.values()
     lines.append(
-        f"| floor: one pass of SHA-256, and the delta | {this['floor_seconds']:.2f} | {this['floor_cpu']:.2f} |"
+        f"| floor: one pass of the proof, and the delta | {this['floor_seconds']:.2f} | {this['floor_cpu']:.2f} |"
     )
     for other in others:
         clock, cpu = other["seconds"] / this["seconds"], other["cpu"] / this["cpu"]

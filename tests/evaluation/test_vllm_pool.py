@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lmmcl.errors import UserError
 from lmmcl.evaluation.engines import vllm_pool
 from lmmcl.evaluation.engines.vllm_worker import merged_tensors
 from lmmcl.ledger import Ledger
+from lmmcl.runner.execute import compute
 from lmmcl.runner.run import run_sweep
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Pretrained
@@ -35,6 +37,7 @@ training: {max_steps: 2, global_batch_size: 2, learning_rate: 3.0e-3, precision:
 evaluation: {precision: fp32, limit: 4}
 grids:
   - {model: [tiny-onevision], recipe: [sa_proj, {lora_all: {rank: 4, alpha: 16}}], seed: [0]}
+  - {model: [tiny-onevision], recipe: [sa_proj], mitigation: [{wise_ft: {alpha: 0.5}}], seed: [0]}
 """
 SWAPPED = ["swap_weights", "reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache"]
 
@@ -55,6 +58,18 @@ def swept(folder: Path, **evaluation: Any) -> tuple[Ledger, Any]:
     return ledger, sweep
 
 
+def with_checkpoints(folder: Path, ours: tuple[Ledger, Any]) -> Ledger:
+    """A store with the checkpoints of another, and no scores."""
+    shutil.copytree(Path(ours[0].store) / "checkpoints", folder / "store" / "checkpoints")
+    return Ledger(str(folder / "store"))
+
+
+def asked_again(folder: Path, ours: tuple[Ledger, Any], **evaluation: Any) -> tuple[Ledger, Any]:
+    """The same sweep by another engine, on the checkpoints that there are."""
+    with_checkpoints(folder, ours)
+    return swept(folder, **evaluation)
+
+
 def scores(ledger: Ledger, sweep: Any) -> dict[str, Any]:
     asked = [step for step in sweep.steps.values() if step.kind == "evaluate"]
     return {step.path: ledger.find(step)["sample_scores"] for step in asked}  # type: ignore[index]
@@ -66,22 +81,22 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ledger, Any]:
 
 
 @pytest.mark.parametrize("rank", [0, 8])
-def test_a_sweep_of_one_base_starts_one_engine_and_scores_what_transformers_scores(
+def test_one_engine_answers_as_trained_merged_and_adapted_checkpoints_of_a_base_what_transformers_answers(
     rank: int, ours: tuple[Ledger, Any], tmp_path: Path, vllm: None
 ) -> None:
-    theirs = swept(tmp_path, engine="vllm", lora_rank=rank)
+    theirs = asked_again(tmp_path, ours, engine="vllm", lora_rank=rank)
     assert scores(*theirs) == scores(*ours)
     assert len(FakeLLM.made) == 1
     assert FakeLLM.made[0].get("max_lora_rank") == (rank or None)
     adapters = [request for request in FakeLLM.adapters if request]
     assert len({request.lora_int_id for request in adapters}) == (2 if rank else 0)  # after each of two stages
-    assert FakeLLM.calls[:4] == SWAPPED and FakeLLM.calls.count("swap_weights") == (3 if rank else 4)
+    assert FakeLLM.calls[:4] == SWAPPED and FakeLLM.calls.count("swap_weights") == (5 if rank else 6)
 
 
 def test_an_adapter_of_a_higher_rank_is_merged_into_the_weights(
     tmp_path: Path, vllm: None, ours: tuple[Ledger, Any]
 ) -> None:
-    theirs = swept(tmp_path, engine="vllm", lora_rank=4)  # the sum over two stages is 8
+    theirs = asked_again(tmp_path, ours, engine="vllm", lora_rank=4)  # the sum over two stages is 8
     assert scores(*theirs) == scores(*ours)
     assert len({request.lora_int_id for request in FakeLLM.adapters if request}) == 1
     assert len(FakeLLM.made) == 1
@@ -100,10 +115,14 @@ def test_a_checkpoint_that_does_not_fit_gets_an_engine_of_its_own_and_the_log_sa
         "shapes_in",
         lambda folder: {n: (*s, 1) if folder.name == "changed" else s for n, s in shapes(folder).items()},
     )
+    ledger = with_checkpoints(tmp_path, ours)
+    step = next(
+        step for step in ours[1].steps.values() if step.kind == "evaluate" and step.checkpoint.kind == "finetune"
+    )
     with caplog.at_level(logging.WARNING):
-        theirs = swept(tmp_path, engine="vllm")
-    assert scores(*theirs) == scores(*ours)
-    assert "swap_weights" not in FakeLLM.calls and len(FakeLLM.made) > 4
+        compute([step], ledger, Cluster.model_validate({"evaluation": {"engine": "vllm"}}), lambda *_: None)
+    assert ledger.find(step)["sample_scores"] == ours[0].find(step)["sample_scores"]  # type: ignore[index]
+    assert "swap_weights" not in FakeLLM.calls and len(FakeLLM.made) == 2
     assert "of its tensors have other names or shapes than the base's" in caplog.text
 
 

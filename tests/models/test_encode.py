@@ -122,3 +122,12 @@ def test_placeholders_and_images_must_be_equally_many(onevision, picture):
 def test_nothing_cannot_be_padded(onevision):
     with pytest.raises(ValueError, match="nothing to pad"):
         pad(onevision[2], [])
+
+
+def test_an_image_processor_is_looked_over_once_whatever_the_number_of_examples(tiny, picture, monkeypatch):
+    calls = []
+    monkeypatch.setattr("lmmcl.models.processing.encode.pin_resizing", calls.append)
+    processor = tiny[0].load_processor()
+    for number in range(3):
+        encode(processor, ask(str(number), "What is this?", "ring", picture()), with_answer=True)
+    assert calls == [processor.image_processor]

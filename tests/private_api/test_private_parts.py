@@ -9,6 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
+from accelerate import optimizer as accelerate_optimizer
+from accelerate.optimizer import AcceleratedOptimizer
 from ray._private.runtime_env import packaging
 from ray.train import ControllerError
 from transformers import Trainer, TrainingArguments
@@ -82,6 +86,18 @@ def test_one_worker_takes_one_of_several_gpus(tmp_path: Path) -> None:
     arguments._n_gpu = 4
     trainer_private.use_one_gpu(arguments)
     assert arguments.n_gpu == 1
+
+
+def test_the_optimizer_looks_for_a_package_that_is_missing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(accelerate_optimizer, "is_lomo_available", lambda: bool(looks.append(1)))
+    trainer_private.remember_missing_packages()
+    trainer_private.remember_missing_packages()
+    Accelerator(cpu=True)  # which optimizers ask for where they run
+    optimizer = AcceleratedOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
+    optimizer.step()
+    optimizer.step()
+    assert looks == [1]
 
 
 def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:

@@ -21,7 +21,7 @@ from lmmcl.models.quantized.base_settings import BaseSettings
 from lmmcl.steps import Finetune, Pretrained
 from lmmcl.training.finetune import finetune
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights import resident, swapping
+from lmmcl.weights import fast_digest, resident, swapping
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
 from lmmcl.weights.delta import save_delta
 from lmmcl.weights.resident import share_parameters
@@ -127,11 +127,11 @@ def test_stages_that_start_from_memory_give_the_weights_that_stages_from_files_g
     assert digests[0] == digests[1]
 
 
-def test_a_stage_after_another_reads_no_delta_and_digests_each_tensor_once(
+def test_a_stage_after_another_reads_no_delta_and_proves_each_tensor_once_without_sha256(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digested: Counter[int] = Counter()
-    digest = resident.digest_tensor
+    digest = fast_digest.fast_digest
 
     def counted(tensor: torch.Tensor) -> str:
         digested[0] += tensor.nbytes
@@ -140,7 +140,8 @@ def test_a_stage_after_another_reads_no_delta_and_digests_each_tensor_once(
     first, second, third = chain("sa_proj", BASE, "fp32", 3)
     finetune(first, ledger, PLACE)
     size = sum(tensor.nbytes for tensor in named_tensors(load_checkpoint(first, ledger, precision="fp32")).values())
-    monkeypatch.setattr(resident, "digest_tensor", counted)
+    monkeypatch.setattr(fast_digest, "fast_digest", counted)
+    monkeypatch.setattr(resident, "digest_tensor", lambda _: pytest.fail("SHA-256 of weights"))
     monkeypatch.setattr("lmmcl.weights.delta.Delta.tensor", lambda *_: pytest.fail("a delta is read"))
     for step in (second, third):
         digested.clear()
@@ -149,15 +150,32 @@ def test_a_stage_after_another_reads_no_delta_and_digests_each_tensor_once(
 
 
 class Meddling(TrainingMitigation[None]):
-    """Writes into a weight that is frozen, in place."""
+    """Flips the lowest bit of the last entry of a weight that is frozen, in place."""
 
     name, version = "meddling", 1
 
     def end(self, state: None, model: Any) -> None:
-        dict(model.named_parameters())[FROZEN].view(-1)[0] += 1
+        dict(model.named_parameters())[FROZEN].detach().view(torch.int32).view(-1)[-1] ^= 1
 
 
-def test_a_frozen_weight_written_in_place_fails_the_stage_and_does_not_stay(
+class Replacing(TrainingMitigation[None]):
+    """Puts another tensor in the place of a frozen weight, and writes into a buffer."""
+
+    name, version = "replacing", 1
+
+    def end(self, state: None, model: Any) -> None:
+        weight = dict(model.named_parameters())[FROZEN]
+        weight.data = weight.data.clone()
+        weight.data[0, 0] = -weight.data[0, 0]
+        next(buffer for buffer in model.buffers() if buffer.is_floating_point()).view(-1)[0] += 1
+
+
+def test_frozen_weights_that_are_replaced_and_buffers_that_are_written_fail_the_stage(ledger: Ledger) -> None:
+    with pytest.raises(StageError, match="2 frozen tensors changed"):
+        finetune(stage(Replacing(), max_steps=1), ledger, PLACE)
+
+
+def test_one_flipped_bit_of_a_frozen_weight_fails_the_stage_and_does_not_stay(
     ledger: Ledger, reads: Counter[str]
 ) -> None:
     with pytest.raises(StageError, match=f"1 frozen tensors changed: {FROZEN}"):

@@ -8,11 +8,11 @@ answered greedily, and scored by the same code. Kernels round differently, so ne
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lmmcl.config.cluster import EvaluationPlacement
 from lmmcl.errors import UserError
@@ -39,6 +39,10 @@ class Engine(ABC):
         `answered` are the answers to the first of them, where an earlier try has given them. Raises UserError that names benchmark
         and example for a question that cannot be read.
         """
+
+    def facts(self) -> Mapping[str, Any]:
+        """Further fields for the record of the benchmark that was answered last."""
+        return {}
 
 
 class Opens(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -15,6 +16,7 @@ from lmmcl.models.processing.resizing import image_backend
 from lmmcl.steps import Checkpoint
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Benchmark
+from lmmcl.weights.image_features.kept_features import kept_features_of
 
 
 class Transformers(Engine):
@@ -30,6 +32,10 @@ class Transformers(Engine):
         self, benchmark: Benchmark, limit: int | None, *, answered: Sequence[str] = ()
     ) -> Iterator[tuple[Example, str]]:
         return said(self.model, self.processor, benchmark, limit=limit, batch_size=self.batch_size, answered=answered)
+
+    def facts(self) -> Mapping[str, Any]:
+        features = kept_features_of(self.model)
+        return features.fields() if features else {}
 
 
 @contextmanager

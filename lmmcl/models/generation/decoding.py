@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.models.last_mlp import at_last_positions, last_mlp
 from lmmcl.models.processing.encode import end_of_turn
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ def greedy(
         for name, tensor in batch.items()
     }
     generate: Any = model.generate  # typed as a Tensor or Module by torch's __getattr__
-    with torch.inference_mode():
+    whole = more.get("output_hidden_states") or more.get("output_attentions")
+    last = at_last_positions(
+        last_mlp(model), None if whole else 1
+    )  # the first pass reads the prompt, and only its end answers
+    with torch.inference_mode(), last:
         return generate(**placed, max_new_tokens=max_new_tokens, return_dict_in_generate=True, **more)
 
 

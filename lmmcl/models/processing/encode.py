@@ -86,6 +86,8 @@ def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Te
     dialogue = dialogue_of(processor, example, with_answer=with_answer)
     pieces = list(dialogue.pieces())
     text = "".join(dialogue.mark if taught else piece for piece, taught in (pieces[:-1] if with_answer else pieces))
+    if example.images:  # of the processor itself: what is lent is another one for each example
+        once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     lent, spliced = lend(processor, dialogue, _beginning(processor), with_answer=with_answer)
     read = _read(lent, text, example)
     encoded = {
@@ -104,8 +106,6 @@ def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
     images = shown_images(processor, example) or None
-    if images:
-        once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     output = processor(text=[text], images=images, return_tensors="pt", **wants)
     dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}

@@ -18,6 +18,7 @@ import ray
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend.start_errors import check_address, start_error
+from lmmcl.weights.freed_memory import HUGE_PAGES
 
 DRIVER = "lmmcl_driver"
 """A resource of clusters started here, for drivers alone."""
@@ -119,6 +120,7 @@ def _quiet_environment() -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        **HUGE_PAGES,
     }.items():
         os.environ.setdefault(name, value)
     # We report a trial's failure ourselves, in one line; Tune would print its traceback through four processes.

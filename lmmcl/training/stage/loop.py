@@ -28,6 +28,7 @@ from lmmcl.training.distributed.strategies import (
 )
 from lmmcl.training.distributed.workers import Workers
 from lmmcl.training.efficiency.checkpointing import checkpoint_what_learns
+from lmmcl.training.efficiency.fixed_parameters import fixed_parameters
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.moving_state import settle_counts
 from lmmcl.training.recovery.preemption import handle_sigterm
@@ -41,12 +42,15 @@ from lmmcl.training.stage.proof import verify_updates
 from lmmcl.training.stage.trainable import TrainableModel
 from lmmcl.training.stage.trainer import StageTrainer
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import Loaded, base_digest, digest_tensors, load
+from lmmcl.weights.checkpoint import Loaded, base_digest, load
 from lmmcl.weights.delta import save_delta
+from lmmcl.weights.fast_digest import fast_digests
+from lmmcl.weights.image_features.feature_store import feature_store, features_written
+from lmmcl.weights.image_features.kept_features import KeptFeatures, attach_features
+from lmmcl.weights.image_features.repeated_batches import remember_features
 from lmmcl.weights.quantized_base import named_tensors
-from lmmcl.weights.resident import pretrained_digests, release
+from lmmcl.weights.resident import pretrained_proof, release
 from lmmcl.weights.swapping import Difference, forget_loaded, stage_ended
-from lmmcl.weights.vision_features import KeptFeatures, attach_features, feature_store
 
 CURVE = "curve.jsonl"
 SHARING = ("single", "ddp")
@@ -72,6 +76,7 @@ def _forget_loaded_on_failure() -> Iterator[None]:
 
 @deepspeed_forgotten()
 @_forget_loaded_on_failure()
+@features_written()
 def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[str, Any]:
     """Train one stage in this process, one of `workers`; returns the fields of its record.
 
@@ -100,11 +105,11 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
         trainer.mitigation_state = start_state(step.mitigation, context, runs, alone=workers.saves_by_time)
 
     begun = time.perf_counter()
-    stop = job.snapshot.update if job.snapshot else None
     with (
         handle_sigterm(trainer),
         checkpoint_what_learns(trainable_model.model, job.placement),
-        resume_point(workers, runs, job.placement, before=stop) as checkpoint,
+        fixed_parameters(trainable_model.model, applies=job.placement.strategy_name == "single"),
+        resume_point(workers, runs, job.placement, before=job.snapshot.update if job.snapshot else None) as checkpoint,
         trainer.resuming(checkpoint) as resume_from,
     ):
         trainer.train(resume_from_checkpoint=resume_from)
@@ -136,7 +141,10 @@ def train_stage(job: Job, workers: Workers, output: Path, runs: Path) -> dict[st
 def _features(job: Job, trainable_model: TrainableModel, loaded: Loaded) -> KeptFeatures | None:
     """The image features that other stages made, where the cluster file keeps some and this stage can use them."""
     placement = job.placement
-    if placement.features is None or placement.strategy_name not in SHARING or placement.compile:
+    if placement.strategy_name not in SHARING or placement.compile:
+        return None
+    if placement.features is None:
+        remember_features(job.step.model, loaded, trainable_model.roles, trainable_model.trained)
         return None
     writers = max(1, placement.workers)
     store = feature_store(placement.features, placement.features_gb, writers)
@@ -157,11 +165,11 @@ def _loaded(job: Job, workers: Workers) -> tuple[TrainableModel, dict[str, str],
         shared=placement.strategy_name in SHARING,
         agree=workers.agree,
     )
-    model, before = loaded.model, workers.agree(loaded.digests)
+    model, before = loaded.model, workers.agree(loaded.proof)
     trainable_model = attach(step, model)
     own = named_tensors(model)
     added = {name: own[name] for name in trainable_model.added_names}
-    before = before | digest_tensors(added | trainable_model.frozen_slices())
+    before = before | fast_digests(added | trainable_model.frozen_slices())
     return trainable_model, before, _features(job, trainable_model, loaded)
 
 
@@ -229,7 +237,7 @@ def _write_results(
     }
     fields |= trainable_model.merge_adapters(before, output)
     own = dict(model.named_parameters())
-    after = workers.agree(lambda: digest_tensors(named_tensors(model) | trainable_model.frozen_slices()))
+    after = workers.agree(lambda: fast_digests(named_tensors(model) | trainable_model.frozen_slices()))
     # The first update of a warm-up has no learning rate: a snapshot of it may be all that the stage started from.
     proof = verify_updates(
         step, trainable_model.roles, trainable_model.saved_names, before, after, must_move=not job.snapshot
@@ -241,7 +249,7 @@ def _write_results(
         parent_key=step.parent.key,
         base_digest=base_digest(step.model, precision),
         experts=grown(model),
-        adapter=trainable_model.adapter_header(after),
+        adapter=workers.agree(trainable_model.adapter_header),
     )
     size += fields.get("adapter", {}).get("bytes", 0)
     return {**fields, "total_parameters": count_parameters(model), "checkpoint_bytes": size, "proof": proof.fields()}
@@ -252,7 +260,7 @@ def _remember(job: Job, model: PreTrainedModel, after: Mapping[str, str]) -> Non
     if job.placement.strategy_name not in SHARING:
         return
     lmm, precision = job.step.model, job.step.training.precision
-    if (pretrained := pretrained_digests(lmm, precision, job.placement.attention)) is None:
+    if (pretrained := pretrained_proof(lmm, precision, job.placement.attention)) is None:
         return
     names = {name for name in named_tensors(model) if after[name] != pretrained.get(name)}
     stage_ended(job.key, precision, Difference.of(model, names, after))

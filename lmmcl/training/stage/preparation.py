@@ -14,6 +14,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS, StageContext
+from lmmcl.models.last_mlp import last_mlp
 from lmmcl.models.processing.position_limit import position_limits
 from lmmcl.models.processing.resizing import RESIZING
 from lmmcl.steps import Finetune, examples_of, skills_of
@@ -76,6 +77,8 @@ def prepare(
     )
     if job.placement.liger is True:
         apply_liger(model)
+    if job.placement.strategy_name == "single" and not (job.placement.compile or job.placement.gradient_checkpointing):
+        trainer.last_mlp = last_mlp(model)
     trainer.packs = job.placement.packing
     trainer.kernel, trainer.kernel_note = choose_kernel(job.placement, mitigation, model)
     changes = mitigation is not None and mitigation.uses("batch")

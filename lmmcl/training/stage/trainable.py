@@ -29,10 +29,11 @@ from lmmcl.training.stage.adapter_names import ADAPTER_NAME, saved_name, trained
 from lmmcl.training.stage.condition import best_conditioned
 from lmmcl.training.stage.subspace import Subspaces, layers_of
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import digest_tensors
 from lmmcl.weights.delta import adapter_header
+from lmmcl.weights.fast_digest import fast_digests
 from lmmcl.weights.lora import FOLDER, LayerAdapter, scale_of, write_adapter
 from lmmcl.weights.quantized_base import named_tensors
+from lmmcl.weights.resident import digest_tensors
 
 
 class TrainableModel:
@@ -92,12 +93,12 @@ class TrainableModel:
     def merge_adapters(self, before: Mapping[str, str], output: Path) -> dict[str, Any]:
         """Bring what was trained into the model's own tensors; returns fields for the record.
 
-        `before` are digests of all tensors at the stage's start. Files that belong to the step go to `output`.
+        `before` are fast digests of all tensors at the stage's start. Files that belong to the step go to `output`.
         """
         return {}
 
-    def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
-        """What the delta says of the adapter that is stored in the place of merged tensors, whose digests are in `after`."""
+    def adapter_header(self) -> dict[str, Any] | None:
+        """What the delta says of the adapter that is stored in the place of tensors into which it is merged by now."""
         return None
 
 
@@ -175,10 +176,11 @@ class Adapted(TrainableModel):
             fields |= self._merge_osf()
         return {"adapter": fields}
 
-    def adapter_header(self, after: Mapping[str, str]) -> dict[str, Any] | None:
+    def adapter_header(self) -> dict[str, Any] | None:
         if not isinstance(self.adapter, LoRA):
             return None
-        digests = {name: after[name] for name in self._merged_names}
+        own = dict(self.model.named_parameters())
+        digests = digest_tensors({name: own[name] for name in self._merged_names})
         return adapter_header(scale_of(self.config.to_dict()), digests, self.quantized)
 
     def saved_tensors(self, names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -191,7 +193,7 @@ class Adapted(TrainableModel):
         frozen = {_own_name(name): tensor for name, tensor in own.items() if name not in self.trained}
         # Weights that are adapted, and their scales; whatever else is frozen is looked at after the merge.
         adapted = {name for name in frozen if {name, name.rpartition(".")[0]} & self.targets.keys()}
-        digests = digest_tensors({name: frozen[name] for name in sorted(adapted & before.keys())})
+        digests = fast_digests({name: frozen[name] for name in sorted(adapted & before.keys())})
         wrong = sorted(name for name, digest in digests.items() if digest != before[name])
         if wrong:
             raise StageError.of(self.step, f"{len(wrong)} tensors changed under their adapters: {', '.join(wrong[:3])}")

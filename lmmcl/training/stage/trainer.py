@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerControl, Train
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
 from lmmcl.models.head import head_inputs
+from lmmcl.models.last_mlp import at_last_positions
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts
@@ -64,6 +65,7 @@ class StageTrainer(TrainerWithPrivateParts):
         self.kernel: Kernel | None = None
         """What computes head and loss in one, if anything does; else `kernel_note` says why not, where it was asked for."""
         self.kernel_note: str | None = None
+        self.last_mlp: torch.nn.Module | None = None
         self.padding = PaddingCount()
         self.progress = progress
         self.first_update = 0
@@ -123,8 +125,10 @@ class StageTrainer(TrainerWithPrivateParts):
         columns = answer_columns(labels) if self.packs and self._keeps_few_logits else None
         tokens = tokens.clamp(min=1)  # a mitigation may leave no token of an update to teach
         kernel = None if COMPANION in inputs else self.kernel
-        with self._hidden_states() as hidden, self._fused(kernel, labels, columns):
-            outputs = model(**self.model_inputs(inputs, self._kept(inputs, columns)))
+        keep = self._kept(inputs, columns)
+        last = at_last_positions(self.last_mlp, keep if isinstance(keep, int) else None)
+        with self._hidden_states() as hidden, self._fused(kernel, labels, columns), last:
+            outputs = model(**self.model_inputs(inputs, keep))
         shown = {**inputs, HIDDEN: hidden[-1]} if hidden else inputs
         if kernel is None:
             loss = answer_loss(outputs.logits, labels, tokens, columns, self._token_weights())

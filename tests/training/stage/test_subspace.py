@@ -19,7 +19,8 @@ from lmmcl.training.finetune import finetune
 from lmmcl.training.stage.subspace import Subspaces
 from lmmcl.training.stage.trainable import Adapted
 from lmmcl.training.stage_errors import StageError
-from lmmcl.weights.checkpoint import digest_tensors, named_tensors
+from lmmcl.weights.checkpoint import named_tensors
+from lmmcl.weights.fast_digest import fast_digests
 
 
 def osf_stage(monkeypatch: pytest.MonkeyPatch, *, projects: bool) -> Adapted:
@@ -74,7 +75,7 @@ def test_without_projection_adamw_leaks_and_the_stage_is_refused(
     layers = [made.model.get_submodule(name.rpartition(".")[0]) for name in made.targets]
     assert max(map(preserved_share, layers)) > 0.05
     with pytest.raises(StageError, match="changed in directions that osf preserves"):
-        made.merge_adapters(digest_tensors(named_tensors(BASE.model.load_model())), tmp_path)
+        made.merge_adapters(fast_digests(named_tensors(BASE.model.load_model())), tmp_path)
 
 
 def test_a_fresh_osf_layer_computes_what_the_layer_did(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_merged_weights_compute_what_the_adapters_did(model: str, recipe: Any, t
 
 
 def _digests(model: Any) -> dict[str, str]:
-    from lmmcl.weights.checkpoint import digest_tensors
+    from lmmcl.weights.fast_digest import fast_digests
 
-    return digest_tensors(named_tensors(model))
+    return fast_digests(named_tensors(model))
 
 
 def test_the_settings_reach_the_layers() -> None:

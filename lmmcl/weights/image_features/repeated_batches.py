@@ -1,0 +1,137 @@
+"""Image features of batches that come again: a process that runs many trials of a small model sees the same pictures in each.
+
+Trials of a sweep learn from the same rows in the same order and are asked the same questions in the same batches. Where vision
+tower and projector are the base's, such a batch has the same features to the bit, so the process remembers them: in memory alone,
+on a CPU, for models that stay loaded in any case (`SMALL_BYTES`). Those of large models are kept on disk by `features` of the
+cluster file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmmcl.models.experts import roles_in
+from lmmcl.models.lmm import LMM
+from lmmcl.steps.frozen_vision import can_cache, is_vision
+from lmmcl.weights.fast_digest import fast_digest
+from lmmcl.weights.image_features.pictures import METHOD, signature_of
+from lmmcl.weights.quantized_base import named_tensors
+from lmmcl.weights.resident import SMALL_BYTES
+
+if TYPE_CHECKING:
+    from lmmcl.weights.checkpoint import Loaded
+
+LIMIT_BYTES = 128 * 2**20
+
+
+class RecentFeatures:
+    """Results by key, the least recently used dropped first when together they exceed `limit` bytes."""
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.limit, self.size = limit, 0
+        self._held: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
+
+    def get(self, key: str) -> tuple[Any, ...] | None:
+        """What was put under `key`, or None."""
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def put(self, key: str, features: tuple[Any, ...]) -> None:
+        """Remember `features` (tensors that nobody writes into) in the place of those that were used longest ago."""
+        size = _size(features)
+        if size > self.limit or key in self._held:
+            return
+        self._held[key] = features
+        self.size += size
+        while self.size > self.limit:
+            self.size -= _size(self._held.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self.size = 0
+
+
+def _size(features: tuple[Any, ...]) -> int:
+    return sum(tensor.nbytes for tensor in features)
+
+
+RECENT = RecentFeatures()
+"""This process's memory."""
+
+
+class RememberingMethod:
+    """Stands in the place of a model's method that makes features."""
+
+    def __init__(self, owner: Any, vision: Sequence[Any], name: str, recent: RecentFeatures = RECENT) -> None:
+        self.owner, self.vision, self.name, self.recent = owner, list(vision), name, recent
+        self.__signature__ = signature_of(owner)  # `generate` looks at it
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the model computes its own: whoever copies it may change it."""
+        owner = memo[id(self.owner)]
+        return getattr(type(owner), METHOD).__get__(owner)
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        key = None if any(module.training for module in self.vision) else _key(self.name, args, more)
+        if key is not None and (kept := self.recent.get(key)) is not None:
+            features: Any = kept
+            return BaseModelOutputWithPooling(pooler_output=features)
+        result = getattr(type(self.owner), METHOD)(self.owner, *args, **more)
+        features = result.pooler_output
+        if key is not None and isinstance(features, list | tuple) and not any(one.requires_grad for one in features):
+            self.recent.put(key, tuple(tensor.detach().clone() for tensor in features))
+        return result
+
+
+def _key(name: str, args: Sequence[Any], more: Mapping[str, Any]) -> str | None:
+    """The name of a call's result; None for a call that gives more than features, or whose arguments have no such name."""
+    import torch
+
+    if not more.get("return_dict") or more.get("output_hidden_states") or more.get("output_attentions"):
+        return None
+    # What inference mode made cannot be used where gradients are kept.
+    modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
+    kernels = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.mkldnn.enabled)
+    parts = [name, str(modes), str(kernels), torch.get_float32_matmul_precision()]
+    for place, value in [*enumerate(args), *sorted(more.items())]:
+        if isinstance(value, torch.Tensor):
+            parts.append(f"{place}={fast_digest(value)}")
+        elif value is None or isinstance(value, bool | int | str) or _are_numbers(value):
+            parts.append(f"{place}={value!r}")
+        else:
+            return None
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, int) for one in value)
+
+
+def remember_features(
+    lmm: LMM, loaded: Loaded, roles: Mapping[str, str] | None = None, learns: Sequence[str] = ()
+) -> bool:
+    """Let a loaded checkpoint remember features of whole batches; whether it does.
+
+    It does for a small model on a CPU whose family computes them in one call, if vision tower and projector are the base's and are
+    not among what `learns`. `roles` are those of its parameters, where adapters have changed their names.
+    """
+    model, base = loaded.model, loaded.base
+    inner: Any = getattr(model, "model", None)
+    if base.place.device != "cpu" or base.size > SMALL_BYTES or not can_cache(lmm) or not hasattr(type(inner), METHOD):
+        return False
+    vision = {name for name, role in (roles or roles_in(lmm, model)).items() if is_vision(role)}
+    holders = {name.rpartition(".")[0] for name in vision}
+    buffers = {name for name in named_tensors(model) if name.rpartition(".")[0] in holders}
+    if vision & set(learns) or (vision | buffers) & loaded.changed or not (vision | buffers) <= base.digests.keys():
+        return False
+    # The vector that ends a row of patches lies in the model itself, whose mode is that of the language model.
+    modules = [module for name in sorted(holders) if (module := model.get_submodule(name)) is not inner]
+    setattr(inner, METHOD, RememberingMethod(inner, modules, f"{base.place} {base.digest}"))
+    return True
