@@ -77,7 +77,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             words.insert(at, draw(st.sampled_from(OPTIONS)))
         elif kind == "text":
             words[at : at + 1] = [
-                draw(st.sampled_from(HARMLESS) | st.text(st.characters(exclude_characters="/."), max_size=5))
+                draw(st.sampled_from(HARMLESS) | st.text(st.characters(exclude_characters="/.\0"), max_size=5))
             ]
         elif words:
             words[at] = words[at][: draw(st.integers(0, len(words[at])))]
