@@ -46,7 +46,7 @@ LINES = (
     "--version",
 )
 OPTIONS = sorted({word for line in LINES for word in line.split() if word.startswith("--")})
-HARMLESS = [text for text in TEXTS if "/" not in text and ".." not in text]
+HARMLESS = [text for text in TEXTS if "/" not in text and ".." not in text and "\0" not in text]
 WORDS = sorted({word for line in LINES for word in line.split()})
 
 
