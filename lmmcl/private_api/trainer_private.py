@@ -5,6 +5,8 @@ And of its processors: how many tokens they make of an image of some size.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,25 @@ def remember_missing_packages() -> None:
 
     if not hasattr(optimizer.is_lomo_available, "cache_info"):
         optimizer.is_lomo_available = cache(optimizer.is_lomo_available)
+
+
+def leave_deepspeed_unloaded() -> None:
+    """Let accelerate not import DeepSpeed, which takes a second, to ask whether a model is one of its engines.
+
+    None is while nobody has imported it, as the Trainer does where the cluster file asks for DeepSpeed.
+    """
+    from accelerate.utils import other
+
+    if not isinstance(other.is_deepspeed_available, _WhereLoaded):
+        other.is_deepspeed_available = _WhereLoaded(other.is_deepspeed_available)
+
+
+class _WhereLoaded:
+    def __init__(self, available: Callable[[], bool]) -> None:
+        self._available = available
+
+    def __call__(self) -> bool:
+        return "deepspeed" in sys.modules and self._available()
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:

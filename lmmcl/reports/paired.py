@@ -94,10 +94,47 @@ def sign_flip_p(differences: NDArray[np.float64]) -> float:
     return (hits + 1) / (FLIPS + 1)
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def holm(values: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """p-values corrected for their number (Holm 1979): below α, at most a share α of families has a false finding."""
-    worst, adjusted = 0.0, [0.0] * len(values)
-    for rank, place in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
-        worst = max(worst, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = worst
-    return adjusted
+    raw, count = np.asarray(values, dtype=np.float64), len(values)
+    order = np.argsort(raw, kind="stable")
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(count, 0, -1) * raw[order]))
+    return adjusted.tolist()
+
+
+NEARLY_EQUAL = 1e-6
+"""Share of the variances of two trials below which that of their difference may be lost in rounding."""
+NEAR_BOUND = 1e-6
+"""Relative distance from ALPHA at which a corrected p-value is computed pair by pair."""
+
+
+class CentredDraws:
+    """Bootstrap `draws` of many trials ((samples,) each) less their means: variances of all differences are products of these."""
+
+    def __init__(self, values: Sequence[float], draws: Sequence[NDArray[np.float64]]) -> None:
+        self._values, self._centred = np.asarray(values, dtype=np.float64), np.stack(list(draws))
+        self._centred -= self._centred.mean(axis=1, keepdims=True)
+        self._variances = np.einsum("ij,ij->i", self._centred, self._centred) / (self._centred.shape[1] - 1)
+
+    def p_values(self, one: int) -> NDArray[np.float64]:
+        """Those of `estimate` for the differences of all trials from that at place `one`; NaN where only rounding would be left."""
+        from scipy.special import ndtr
+
+        sums = self._variances + self._variances[one]
+        variances = sums - 2 * (self._centred @ self._centred[one]) / (self._centred.shape[1] - 1)
+        variances[variances <= NEARLY_EQUAL * sums] = np.nan
+        return np.asarray(2 * ndtr(-np.abs(self._values - self._values[one]) / np.sqrt(variances)))
+
+
+def within_noise(p_values: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """Which of the rivals (rows) differ significantly in no measure (columns) after Holm's correction over all of these tests.
+
+    None where rounding of the p-values could turn a decision.
+    """
+    if np.isnan(p_values).any():
+        return None
+    corrected = np.asarray(holm(p_values.ravel())).reshape(p_values.shape)
+    if (np.abs(corrected - ALPHA) < NEAR_BOUND * ALPHA).any():
+        return None
+    return np.asarray(corrected.min(axis=1) >= ALPHA)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmmcl.reports.results import SweepResults, TrialResult
 
@@ -27,15 +28,16 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
     return front[::-1]
 
 
-def beaten_by(results: SweepResults) -> dict[str, list[str]]:
-    """Keys of the trials that dominate each comparable one: it is on the front of any selection that shows none of them."""
-    beaten = {}
+def beaten_by(results: SweepResults, places: Mapping[str, int]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Of each comparable trial which others dominate it, at their `places` by key: it is on the front of any selection that shows
+    none of them."""
     for group in _comparable_groups(results):
         points = np.array([_point(trial) for trial in group])
+        columns = np.array([places[trial.key] for trial in group])
         for trial, own in zip(group, points, strict=True):
-            rivals = np.flatnonzero((points >= own).all(axis=1) & (points != own).any(axis=1))
-            beaten[trial.key] = [group[rival].key for rival in rivals]
-    return beaten
+            beats = np.zeros(len(places), dtype=bool)
+            beats[columns] = (points >= own).all(axis=1) & (points != own).any(axis=1)
+            yield trial.key, beats
 
 
 def fronts(results: SweepResults) -> list[list[TrialResult]]:

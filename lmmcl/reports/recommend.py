@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
-from lmmcl.reports.paired import ALPHA, Estimate, estimate, estimates, holm
+from lmmcl.reports.paired import ALPHA, CentredDraws, Estimate, estimate, estimates, holm, within_noise
 from lmmcl.reports.pareto import comparable, fronts, has_learned, place
 from lmmcl.reports.results import PAIRED, SweepResults, TrialResult
 
@@ -84,23 +84,56 @@ def _recommend(results: SweepResults) -> list[Recommendation]:
     for front in fronts(results):
         group = groups[comparable(front[0])]
         least = max(filter(has_learned, group), key=lambda trial: _value(trial, "held_out_forgetting"))
-        choices = [_choice(trial, group) for trial in front]
+        screen = _Screen(group)
+        choices = [_choice(trial, group, screen) for trial in front]
         advice.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
     return advice
 
 
-def _choice(chosen: TrialResult, group: Sequence[TrialResult]) -> Candidate:
+def _choice(chosen: TrialResult, group: Sequence[TrialResult], screen: _Screen) -> Candidate:
     """Every rival is tested in both measures; Holm's correction is over all of these tests."""
-    tested, rivals = [], [rival for rival in group if rival is not chosen]
+    near = screen.near(chosen)
+    if near is None:
+        tested = _tested(chosen, [rival for rival in group if rival is not chosen])
+        corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
+        pairs = zip(corrected[::2], corrected[1::2], strict=True)
+        ties, rivals = [tie for tie, pair in zip(tested, pairs, strict=True) if min(pair) >= ALPHA], len(tested)
+    else:
+        ties, rivals = _tested(chosen, near), len(group) - 1
+    return Candidate(chosen, sorted(ties, key=lambda tie: -_value(tie.trial, "learning")), rivals)
+
+
+def _tested(chosen: TrialResult, rivals: Sequence[TrialResult]) -> list[Indistinguishable]:
+    """The differences of those rivals for which both measures can be tested."""
+    tested = []
     by_name = {name: _differences(chosen, rivals, name) for name in TESTED}
     for number, rival in enumerate(rivals):
         known = {name: estimate for name in TESTED if (estimate := by_name[name][number]) is not None}
         if len(known) == len(TESTED):
             tested.append(Indistinguishable(rival, known))
-    corrected = holm([tie.differences[name].p for tie in tested for name in TESTED])
-    pairs = zip(corrected[::2], corrected[1::2], strict=True)
-    ties = [tie for tie, pair in zip(tested, pairs, strict=True) if min(pair) >= ALPHA]
-    return Candidate(chosen, sorted(ties, key=lambda tie: -_value(tie.trial, "learning")), len(tested))
+    return tested
+
+
+class _Screen:
+    """Of a group of one seed each, what is within noise of a trial: for all pairs at once, since a large sweep has millions."""
+
+    def __init__(self, group: Sequence[TrialResult]) -> None:
+        self._group, self._draws = group, list[CentredDraws]()
+        known = all(trial.measure(name) is not None and name in trial.draws for trial in group for name in TESTED)
+        if known and len(group) > 1 and not any(trial.seeds for trial in group):
+            for name in TESTED:
+                values = [_value(trial, name) for trial in group]
+                self._draws.append(CentredDraws(values, [trial.draws[name] for trial in group]))
+
+    def near(self, chosen: TrialResult) -> list[TrialResult] | None:
+        """The rivals that `_tested` and Holm's correction would leave, in their order; None where each must be tested."""
+        if not self._draws:
+            return None
+        place = next(place for place, trial in enumerate(self._group) if trial is chosen)
+        p_values = np.stack([draws.p_values(place) for draws in self._draws], axis=1)
+        near = within_noise(np.delete(p_values, place, axis=0))
+        rivals = [trial for trial in self._group if trial is not chosen]
+        return None if near is None else [rivals[number] for number in np.flatnonzero(near)]
 
 
 def difference(one: TrialResult, other: TrialResult, name: str) -> Estimate | None:

@@ -1,10 +1,11 @@
 """The quickstart from an empty store to its page, by this build and by an earlier one: CPU seconds of all processes, wall seconds, scores.
 
     git worktree add --detach ../earlier 1396259
-    python tests/bench/quickstart_whole.py --baseline ../earlier [--repeats 2] [--rates N] [--recipes N]
+    python tests/bench/quickstart_whole.py --baseline ../earlier [--repeats 2] [--rates N] [--recipes N] [--floor]
 
 Builds take turns (ABAB). Each run has a store and caches of its own. The scores of both must be the same, question by question;
 where they are not, the bench ends with exit code 1. Without --baseline this build alone is measured, and where its seconds go.
+--floor adds what the whole sweep's arithmetic and Ray's start take by themselves (see `quickstart_floor.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from statistics import median
 
 import yaml
 from processes import PYTHON, CpuWatch, Spent, python_of
+from quickstart_floor import measure as floors
 from sides import HERE
 
 SCORES = """
@@ -75,6 +77,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--rates", type=int, help="the first N learning rates of each grid alone")
+    parser.add_argument(
+        "--floor", action="store_true", help="print what the arithmetic and Ray's start alone take, too"
+    )
     parser.add_argument("--recipes", type=int, help="the first N recipes of each grid alone")
     arguments = parser.parse_args()
     roots = {"ours": HERE, **({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})}
@@ -98,6 +103,8 @@ def main() -> None:
         for name, spent in costs.items()
     }
     differ = 0
+    if arguments.floor:
+        found["floor"] = floors(arguments.sweep.resolve(), updates=60)
     if "baseline" in costs:
         ours, theirs = costs["ours"], costs["baseline"]
         found["cpu_ratio"] = round(median(s.cpu for s in ours) / median(s.cpu for s in theirs), 3)

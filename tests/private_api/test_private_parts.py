@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate import optimizer as accelerate_optimizer
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import other as accelerate_other
 from ray._private.runtime_env import packaging
 from ray.train import ControllerError
 from transformers import Trainer, TrainingArguments
@@ -98,6 +102,29 @@ def test_the_optimizer_looks_for_a_package_that_is_missing_once(monkeypatch: pyt
     optimizer.step()
     optimizer.step()
     assert looks == [1]
+
+
+STAGE = """
+import sys, tempfile
+from stage_parts import stage
+from lmmcl.config.cluster import TrainingPlacement
+from lmmcl.ledger import Ledger
+from lmmcl.training.finetune import finetune
+finetune(stage(max_steps=1), Ledger(tempfile.mkdtemp()), TrainingPlacement())
+print("deepspeed" in sys.modules)
+"""
+
+
+def test_a_stage_without_deepspeed_does_not_import_it() -> None:
+    tests = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-c", STAGE], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, check=True
+    )
+    assert run.stdout.decode().split()[-1] == "False"
+    assert "is_deepspeed_available()" in inspect.getsource(accelerate_other.extract_model_from_parallel)
+    trainer_private.leave_deepspeed_unloaded()
+    assert accelerate_other.is_deepspeed_available() == ("deepspeed" in sys.modules)
 
 
 def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:

@@ -48,7 +48,8 @@ def test_a_trial_that_learned_nothing_is_on_no_front_and_beats_nobody() -> None:
     lucky, none = with_interval("lucky", 5.0, -1.0, 0.0), at("none", 0.0, 0.0)
     results = SweepResults("s", [idle, little, lucky, none])
     assert on_front(results) == {"little"}
-    assert set(beaten_by(results)) == {"little"}
+    places = {trial.key: place for place, trial in enumerate(results.trials)}
+    assert [(key, beats.any()) for key, beats in beaten_by(results, places)] == [("little", False)]
 
 
 @pytest.mark.parametrize("state", ["partial", "failed"])

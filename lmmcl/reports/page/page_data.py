@@ -8,9 +8,10 @@ from typing import Any
 from lmmcl.reports import formatting, plot_style
 from lmmcl.reports.correlation import probe_correlations
 from lmmcl.reports.page.distributions import distributions
+from lmmcl.reports.page.page_front import advice, beaten_bits
 from lmmcl.reports.page.score_intervals import is_share, score_interval
-from lmmcl.reports.pareto import beaten_by, comparable, on_front
-from lmmcl.reports.recommend import BUDGET, caution, choice_lines, recommend, risk_line, short_name
+from lmmcl.reports.pareto import comparable, on_front
+from lmmcl.reports.recommend import short_name
 from lmmcl.reports.results import MEASURES, STATES, Cell, StageResult, SweepResults, TrialResult, finite, identity
 from lmmcl.reports.seeds import grid_points
 from lmmcl.reports.tables.moments import front_of
@@ -34,7 +35,7 @@ def page_data(results: SweepResults, encode: Callable[[dict[str, Any]], Any] = d
     applied to each trial as it is made: as text, those of a large sweep take a fifth of the memory.
     """
     points = grid_points(results)
-    data = _view(points, encode) | {"facts": _facts(results), "advice": _advice(points), "single": None}
+    data = _view(points, encode) | {"facts": _facts(results), "advice": advice(points), "single": None}
     data |= {"costTable": cost_table(points), "spread": distributions(results), "file": results.file}
     return data if points is results else data | {"single": _view(results, encode)}
 
@@ -47,7 +48,7 @@ def _view(results: SweepResults, encode: Callable[[dict[str, Any]], Any]) -> dic
     for trial in trials:
         groups.setdefault(comparable(trial), len(groups))
     places = {axis: [identity(value) for value in results.values(axis)] for axis in results.axes()}
-    front, beaten = on_front(results), _beaten_bits(results, trials)
+    front, beaten = on_front(results), beaten_bits(results, trials)
     shares = _shares(trials, benchmarks)
     others = [(place, name) for place, name in enumerate(benchmarks) if not shares[place]]
     stages = sum(len(trial.stages) for trial in trials)
@@ -94,36 +95,6 @@ def _shares(trials: Sequence[TrialResult], benchmarks: Sequence[str]) -> list[bo
         if len(trial.seeds) > 1 or not is_share(stage, name)
     }
     return [name not in mixed for name in benchmarks]
-
-
-def _beaten_bits(results: SweepResults, trials: Sequence[TrialResult]) -> dict[str, str]:
-    """For each finished trial, the places of those that beat it as bits: hexadecimal, the lowest four places first."""
-    places = {trial.key: place for place, trial in enumerate(trials)}
-    return {key: f"{sum(1 << places[rival] for rival in rivals):x}"[::-1] for key, rivals in beaten_by(results).items()}
-
-
-def _advice(results: SweepResults) -> dict[str, Any]:
-    """The choices of each front in words; the page picks among them by the reader's budget, as `Recommendation.under` does."""
-    places = {trial.key: place for place, trial in enumerate(ranked(results.trials))}
-    groups = []
-    for advice in recommend(results):
-        least = advice.least_lost
-        choices = [
-            {
-                "trial": places[choice.trial.key],
-                "key": choice.trial.seeds[0].key if choice.trial.seeds else choice.trial.key,
-                "name": short_name(results, choice.trial),
-                "leastBudget": choice.least_budget,
-                "sureBudget": choice.sure_budget,
-                "risk": None if choice.sure_budget is None else risk_line(choice.sure_budget),
-                "lines": choice_lines(results, choice),
-                "ties": [places[tie.trial.key] for tie in choice.ties],
-            }
-            for choice in advice.choices
-        ]
-        lost = formatting.points_range(least.measure("held_out_forgetting"), least.interval("held_out_forgetting"))
-        groups.append({"model": advice.model, "choices": choices, "least": f"{short_name(results, least)}: {lost}"})
-    return {"budget": BUDGET, "groups": groups, "caution": caution(results)}
 
 
 def _axis(results: SweepResults, axis: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.config.settings import Training
 from lmmcl.errors import UserError
-from lmmcl.private_api.trainer_private import remember_missing_packages, use_one_gpu
+from lmmcl.private_api.trainer_private import leave_deepspeed_unloaded, remember_missing_packages, use_one_gpu
 from lmmcl.steps import Finetune
 from lmmcl.steps.optimizers import TRAINER_NAMES, check_optimizer_package, check_placed_optimizer
 from lmmcl.training.distributed.batches import Batches
@@ -77,6 +77,7 @@ def training_arguments(
     )
     use_one_gpu(arguments)
     remember_missing_packages()
+    leave_deepspeed_unloaded()
     return arguments
 
 

@@ -6,11 +6,13 @@ import json
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from page_script import NODE, evaluate
 from synthetic_results import make_sweep
 
 from lmmcl.reports.page.page_data import page_data
+from lmmcl.reports.page.page_front import beaten_bits
 from lmmcl.reports.pareto import beaten_by, fronts
 from lmmcl.reports.results import SweepResults
 from lmmcl.reports.tables.table import ranked
@@ -23,12 +25,23 @@ def many() -> SweepResults:
 
 
 def test_a_trial_is_on_the_front_of_a_selection_where_none_of_it_beats_it(many: SweepResults) -> None:
-    beaten, chosen = beaten_by(many), random.Random(0)
+    places, chosen = {trial.key: place for place, trial in enumerate(many.trials)}, random.Random(0)
+    beaten = {
+        key: {many.trials[place].key for place in np.flatnonzero(beats)} for key, beats in beaten_by(many, places)
+    }
     for _ in range(20):
         some = [trial for trial in many.trials if chosen.random() < 0.5]
         keys = {trial.key for trial in some}
         expected = {trial.key for front in fronts(replace(many, trials=some)) for trial in front}
-        assert {key for key in keys if not keys & set(beaten[key])} == expected
+        assert {key for key in keys if not keys & beaten[key]} == expected
+
+
+def test_who_beats_a_trial_is_told_as_one_number_with_a_bit_for_each(many: SweepResults) -> None:
+    trials = ranked(many.trials)
+    places = {trial.key: place for place, trial in enumerate(trials)}
+    numbers = {key: sum(1 << int(place) for place in np.flatnonzero(beats)) for key, beats in beaten_by(many, places)}
+    assert beaten_bits(many, trials) == {key: f"{number:x}"[::-1] for key, number in numbers.items()}
+    assert 0 in numbers.values() and len(set(numbers.values())) > 3
 
 
 @pytest.mark.skipif(NODE is None, reason="no node on the path")

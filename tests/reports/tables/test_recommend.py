@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from synthetic_results import make_trial
 
+from lmmcl.reports import recommend as recommend_module
+from lmmcl.reports.paired import ALPHA, CentredDraws, estimate, within_noise
 from lmmcl.reports.recommend import difference, recommend, recommendation, recommendation_markdown, short_name
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged
@@ -118,3 +120,29 @@ def test_what_learned_nothing_is_not_recommended_however_little_it_loses() -> No
     assert recommendation(SweepResults("s", [at("lora", 0.4, 0.0)])) == [
         "No finished trial has learned anything (the interval of its learning reaches 0), so none is recommended."
     ]
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["all apart", "two with the same answers"])
+def test_all_pairs_at_once_are_decided_as_pair_by_pair(twin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    trials = []
+    for number in range(60):
+        trial = at("mlp", 30 - number / 8 + rng.normal() / 4, -number / 20 + rng.normal() / 4, number=number)
+        trials.append(replace(trial, key=f"trial {number}"))
+    trials += [replace(trials[0], key="twin")] if twin else []
+    together = recommend(SweepResults("s", trials))
+    monkeypatch.setattr(recommend_module._Screen, "near", lambda self, chosen: None)
+    by_pairs = recommend(SweepResults("s", trials))
+    assert together == by_pairs
+    ties = [len(choice.ties) for choice in together[0].choices]
+    assert min(ties) > 0 and max(ties) < len(trials) - 1
+
+
+def test_a_decision_that_rounding_could_turn_is_not_taken_from_products() -> None:
+    assert within_noise(np.array([[0.9, 0.9], [1e-30, 1.0]])).tolist() == [True, False]
+    assert within_noise(np.array([[0.9, 0.9], [np.nan, 1.0]])) is None
+    assert within_noise(np.array([[ALPHA / 4 * (1 + 1e-9), 0.9], [0.8, 1.0]])) is None
+    draws = np.random.default_rng(0).standard_normal((3, 200))
+    p_values = CentredDraws([0.0, 0.0, 0.2], [draws[0], draws[0] + 1, draws[2]]).p_values(0)
+    assert np.isnan(p_values[:2]).all()
+    assert p_values[2] == pytest.approx(estimate([0.2], [draws[2] - draws[0]]).p)
