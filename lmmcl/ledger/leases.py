@@ -116,6 +116,17 @@ class Leases:
             return None
         return claim
 
+    def clear(self, key: str) -> None:
+        """Delete the claim to `key` if it has become void while it was watched here.
+
+        The process that is to compute the step has not watched it, and would take it for a claim that is renewed.
+        """
+        if key not in self._seen:
+            return
+        claim = self._read(key)
+        if claim is not None and not (self.run and claim.run == self.run) and self._is_expired(key, claim):
+            self._remove(key, claim)
+
     def active(self) -> dict[str, Lease]:
         """Who else computes what now, by key."""
         keys = [

@@ -21,7 +21,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +36,7 @@ from lmmcl.ledger.pending_record import PendingRecord, private_folder, private_f
 from lmmcl.ledger.reading import lines, opened, recorded_paths
 from lmmcl.ledger.record import ASIDE, RECORD, WEIGHTS, Record, decode_record, encode_record
 from lmmcl.ledger.side_files import encode
-from lmmcl.ledger.stale_files import tidy, tidy_node
+from lmmcl.ledger.stale_files import remove_finished_runs, tidy, tidy_node
 from lmmcl.ledger.store import Store, full, local_path, met_no_room
 from lmmcl.models import get_model
 from lmmcl.steps import Recorded, Step
@@ -281,3 +281,7 @@ class Ledger:
     def remove_abandoned(self) -> None:
         """Delete what killed processes left (see `lmmcl.ledger.stale_files`)."""
         tidy(self)
+
+    def remove_finished_runs(self, steps: Mapping[str, Step]) -> None:
+        """Delete what those of `steps` (by key) that are recorded had kept for being resumed."""
+        remove_finished_runs(self, steps)

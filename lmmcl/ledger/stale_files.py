@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from lmmcl.ledger.interface import LedgerAccess
 from lmmcl.ledger.leases import Leases, forgotten
 from lmmcl.ledger.owners import is_stale, is_written, key_of
 from lmmcl.ledger.pending_record import private_folders
+from lmmcl.steps import Step
+
+RUNS = "runs"
 
 
 def stale_files(ledger: LedgerAccess) -> list[Path]:
@@ -38,6 +41,26 @@ def tidy(ledger: LedgerAccess) -> None:
     for name in forgotten(ledger.files):
         with suppress(FileNotFoundError):
             ledger.files.remove(name)
+
+
+def remove_finished_runs(ledger: LedgerAccess, steps: Mapping[str, Step]) -> None:
+    """Delete what recorded steps (by key) had kept for being resumed: a process that ended between the two left it.
+
+    What is claimed stays: weights that `lmmcl gc` dropped may be trained again just now.
+    """
+    claims = Leases(ledger.files, ClaimSettings())
+    for key in sorted(_kept_runs(ledger) & steps.keys()):
+        if ledger.has_usable(steps[key]) and claims.owner(key) is None:
+            ledger.files.remove_folder(f"{RUNS}/{key}")
+            if not ledger.is_local:
+                remove([ledger.node.folder / RUNS / key])
+
+
+def _kept_runs(ledger: LedgerAccess) -> set[str]:
+    """Keys of the steps that kept something for being resumed, in the store or on this node."""
+    folder = (ledger.files.at("") if ledger.is_local else ledger.node.folder) / RUNS
+    here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return here if ledger.is_local else here | {name.split("/")[0] for name in ledger.files.sizes(RUNS)}
 
 
 def tidy_node(ledger: LedgerAccess) -> None:

@@ -118,9 +118,18 @@ class ProgressReporter:
         self._display.note(text)
 
     def begin(self) -> None:
-        """What earlier runs left of these trials goes: half-written files, and why they failed then."""
+        """What earlier runs left of these trials goes: half-written files, what finished stages kept, and why they failed then."""
         self._ledger.remove_abandoned()
+        self._ledger.remove_finished_runs(self.steps)
         forget_failures(self._ledger, self._context.sweep.trials)
+
+    def end(self) -> None:
+        """What runs that were killed beside this one left goes, too: the next command may find nothing else to do."""
+        try:
+            self._ledger.remove_abandoned()
+            self._ledger.remove_finished_runs(self.steps)
+        except (UserError, OSError) as error:
+            log.info("what killed runs left in %s stays until the next run: %s", self._ledger.store, error)
 
     def running(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """What is running now: notes by step key."""
@@ -176,6 +185,7 @@ def run_sweep(
             view = RecordView(ledger) if pack_finished(context, view) else view
     results = collect_results(context, following.failures, view=view)
     view.keep(least=1)
+    following.end()
     return Outcome(results, following.failures, len(following.before), *following.counts())
 
 

@@ -65,6 +65,7 @@ class OtherRuns:
         for step in steps:
             owner = self._claims.owner(step.key)
             if owner is None:
+                self._claims.clear(step.key)
                 free.append(step)
             elif step.key not in self._logged:
                 self._logged.add(step.key)

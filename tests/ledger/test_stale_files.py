@@ -108,3 +108,25 @@ def test_whoever_begins_a_step_on_a_node_sweeps_it(remote: Ledger) -> None:
     folder = made(remote.node.folder / "runs" / "0a1b", days=8)
     with remote.writing(STEP):
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("where", ["local", "remote"])
+def test_what_a_recorded_stage_kept_for_being_resumed_goes_when_a_run_begins(
+    where: str, tmp_path: Path, remote: Ledger
+) -> None:
+    """A process may end between the record of a stage and the removal of the Trainer's checkpoints."""
+    ledger = Ledger(str(tmp_path / "store")) if where == "local" else remote
+    kept = (Path(ledger.store) if ledger.is_local else ledger.node.folder) / "runs"
+    unfinished = made_trial().stages[2].checkpoint
+    steps = {step.key: step for step in (STEP, unfinished)}
+    with ledger.writing(STEP) as draft:
+        draft.commit({})
+    for key in (STEP.key, unfinished.key, "another sweep"):
+        made(kept / key)
+    ledger.files.write(f"runs/{STEP.key}/snapshot.json", b"of a worker group")
+    with Leases(ledger.files, ClaimSettings(), "trains it again").held([STEP.key]):
+        ledger.remove_finished_runs(steps)
+        assert (kept / STEP.key).exists()
+    ledger.remove_finished_runs(steps)
+    assert {path.name for path in kept.iterdir()} == {unfinished.key, "another sweep"}
+    assert not any(name.startswith(STEP.key) for name in ledger.sizes("runs"))

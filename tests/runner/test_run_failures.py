@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from pretended import SEARCH, Pretence, lmmcl, pretence, run, told  # noqa: F401
 
 from lmmcl.config.sweep import load_sweep
 from lmmcl.errors import UserError
+from lmmcl.ledger.owners import private_name
+from lmmcl.ledger.pending_record import PARTIAL
 from lmmcl.steps import Checkpoint
 
 WHY = "the worker died\nthe end of its log:\n  step 41\n\nKilled"
@@ -51,3 +54,23 @@ def test_a_trial_that_fails_is_told_with_the_end_of_its_log_everywhere_and_no_mo
     assert run(path).exit_code == 0
     assert {trial["state"] for trial in told("report", path)["trials"]} == {"done"}
     assert not list((tmp_path / "store" / "failures").iterdir())
+
+
+def test_what_a_run_that_was_killed_beside_this_one_left_goes_with_the_end(
+    tmp_path: Path,
+    pretence: Pretence,  # noqa: F811
+) -> None:
+    path, store = write_sweep(tmp_path, SEARCH), tmp_path / "store"
+    first = load_sweep(path).trials[0]
+    trained, last = (first.stages[number].checkpoint for number in (1, 2))
+    gone = private_name(last.key).replace(str(os.getpid()), "999999999")
+
+    def dies_beside(step: Checkpoint) -> None:
+        if step.key == last.key:
+            (store / PARTIAL / f"{gone}x").mkdir(parents=True)
+            (store / "runs" / trained.key / "checkpoint-10").mkdir(parents=True)
+
+    pretence.breaks = dies_beside
+    result = run(path)
+    assert result.exit_code == 0, result.output
+    assert not [*(store / PARTIAL).iterdir(), *(store / "runs").iterdir()]

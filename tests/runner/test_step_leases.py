@@ -65,6 +65,27 @@ def test_who_waits_computes_when_the_other_never_comes_to_an_end(
     assert ledger.has_usable(step)
 
 
+def test_a_step_of_a_machine_that_was_lost_is_computed_once_its_claim_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that waits watches the claim; the process that computes has not, and its own look at it finds nothing old."""
+    ledger, short = Ledger(str(tmp_path)), ClaimSettings(expiry_s=0.5, poll_s=0.001)
+    step = made_trial().stages[0].checkpoint
+    with monkeypatch.context() as far:
+        far.setattr("lmmcl.ledger.leases.host_id", lambda: "another machine")
+        far.setattr(time, "time", lambda now=time.time: now() + 60)  # its clock is ahead of ours
+        with Leases(ledger.files, short, "another cluster").held([step.key]) as held:
+            held.keep()
+
+    def compute(steps: Sequence[Step]) -> None:
+        with leased(steps, ledger, Cluster(claims=short)) as mine:
+            for step in mine.steps:
+                commit(step, ledger)
+
+    asyncio.run(StepScheduler(ledger, Cluster(claims=short), compute).ensure([step]))
+    assert ledger.has_usable(step)
+
+
 def test_who_lost_a_race_goes_on_with_the_record_of_the_other(tmp_path: Path) -> None:
     ledger, (first, second) = Ledger(str(tmp_path)), (stage.checkpoint for stage in made_trial().stages[:2])
 
