@@ -39,8 +39,8 @@ BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 """Pydantic's types of problems with a number outside its limits."""
 TRUTH = "(YAML reads an unquoted yes or on as true, no or off as false)"
 """Where true or false came from, when neither was typed."""
-TRUTH_TYPE = "truth"
-"""The type of our own error for it, whose `index` is that of an item in a list."""
+ITEM_TYPE = "item"
+"""The type of our own errors about a value, whose `index` is that of an item in a list (None: no list)."""
 
 
 class UserError(Exception):
@@ -147,7 +147,7 @@ def bad_setting(what: str, error: ValidationError, kind: type[BaseModel]) -> Use
 def sentence(problem: Any) -> str:
     """One of pydantic's problems as a person reads it: what is expected, and what was given."""
     message, value = problem["msg"].removeprefix("Value error, "), problem["input"]
-    if problem["type"] in ("missing", "value_error", TRUTH_TYPE):
+    if problem["type"] in ("missing", "value_error", ITEM_TYPE):
         return FORMS.get(problem["type"], message)
     if problem["type"] == "too_short":
         least = problem["ctx"]["min_length"]

@@ -77,6 +77,7 @@ def passed(trainer: StageTrainer) -> tuple[Counter[str], Counter[str], dict[str,
     data: Any = trainer.train_dataset
     batch = trainer.prepare_batch(trainer.data_collator([data[position] for position in range(4)]))
     model = trainer.taught
+    trainer.last_mlp = None  # as in a stage with checkpointing
     with counted(model) as (kept, runs):
         loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(11))
         before = Counter(kept)

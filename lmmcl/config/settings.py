@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from lmmcl.errors import TRUTH, TRUTH_TYPE, shown, unknown_key
+from lmmcl.errors import ITEM_TYPE, TRUTH, shown, unknown_key
 
 Precision = Literal["fp32", "bf16", "fp16"]
 ADAMW: Literal["adamw"] = "adamw"
@@ -23,6 +23,10 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 WEIGHT_DECAY = 2
 """Version of what weight decay is for; in the keys of stages that have one."""
+
+
+LARGEST = 2**63 - 1
+"""Of whole numbers: what is computed with them, such as bytes, must still be a number."""
 
 
 class Settings(BaseModel):
@@ -41,27 +45,39 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _refuse_too_large(cls, entered: Any) -> Any:
+        for place, value in _items(entered):
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise _item_error(f"is too large; allowed: whole numbers up to {LARGEST:,}", place)
+        return entered
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _refuse_truth(cls, entered: Any, info: ValidationInfo) -> Any:
         """Pydantic would read `true` as the number 1; where no number is allowed, it refuses by itself."""
         kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        items = list(enumerate(entered)) if isinstance(entered, list) else [(None, entered)]
-        truths = [(place, value) for place, value in items if isinstance(value, bool)]
+        truths = [(place, value) for place, value in _items(entered) if isinstance(value, bool)]
         if truths and bool not in kinds:
             place, truth = truths[0]
             value = f"{str(truth).lower()} {TRUTH}"
             numbers = sorted(kind for kind in kinds if isinstance(kind, int))
             if float in kinds or int in kinds:
-                raise _truth_error(f"a {'' if float in kinds else 'whole '}number is expected, not {value}", place)
+                raise _item_error(f"a {'' if float in kinds else 'whole '}number is expected, not {value}", place)
             if numbers:
-                raise _truth_error(f"one of {', '.join(map(str, numbers))} is expected, not {value}", place)
+                raise _item_error(f"one of {', '.join(map(str, numbers))} is expected, not {value}", place)
             if Any in kinds:
-                raise _truth_error(f"not an allowed value: {value}", place)
+                raise _item_error(f"not an allowed value: {value}", place)
         return entered
 
 
-def _truth_error(message: str, place: int | None) -> PydanticCustomError:
+def _items(entered: Any) -> list[tuple[int | None, Any]]:
+    """What was entered, or what the list holds that was entered, each with its index."""
+    return list(enumerate(entered)) if isinstance(entered, list) else [(None, entered)]
+
+
+def _item_error(message: str, place: int | None) -> PydanticCustomError:
     """An error about an item of a list where `place` is its index; it becomes a part of the error's place."""
-    return PydanticCustomError(TRUTH_TYPE, "{why}", {"why": message, "index": place})
+    return PydanticCustomError(ITEM_TYPE, "{why}", {"why": message, "index": place})
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

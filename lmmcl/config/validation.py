@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lmmcl import synonyms
-from lmmcl.errors import TRUTH_TYPE, UserError, cut, no_such_file, sentence, shown
+from lmmcl.errors import ITEM_TYPE, UserError, cut, no_such_file, sentence, shown
 from lmmcl.yaml_text import parse_yaml
 
 MOST_PROBLEMS = 20
@@ -59,7 +59,7 @@ def refusal(error: ValidationError, *, file: str, place: str = "") -> UserError:
 
 def _parts(problem: Any) -> tuple[str | int, ...]:
     """Pydantic's place of a problem, with the item of a list that is meant."""
-    index = problem["ctx"]["index"] if problem["type"] == TRUTH_TYPE else None
+    index = problem["ctx"]["index"] if problem["type"] == ITEM_TYPE else None
     return problem["loc"] if index is None else (*problem["loc"], index)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,18 @@ class Sample:
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """One JSON object a line, in order. Metadata that JSON has no word for (a path, a date) is written as text."""
+    # ASCII: some readers also break lines at the separators that Unicode adds
+    encoder, names = json.JSONEncoder(ensure_ascii=True, default=_plain), [field.name for field in fields(Sample)]
     with path.open("w", encoding="utf-8") as file:
         for sample in samples:
-            # ASCII: some readers also break lines at the separators that Unicode adds
-            file.write(json.dumps(asdict(sample), ensure_ascii=True, default=str) + "\n")
+            file.write(encoder.encode({name: getattr(sample, name) for name in names}) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What stands in JSON for a value that it has no word for."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 DIGEST = 64
+CHECKPOINT = re.compile(r"checkpoints/[^/]+/([0-9]{1,9})-.+-[^-/]+")
+"""The folder of a checkpoint, with how many stages led to it."""
+STAGES_ON = {"pretrained": -1, "finetune": -1, "merge": 1}
+"""How many stages more than a step of this kind its parents may have behind them; else none. A router, which a merge has as a
+parent, is a fine-tune of another merge of the same stage."""
 
 
 def _is_text(value: Any) -> bool:
@@ -74,4 +80,12 @@ def find_wrong_field(fields: Mapping[str, Any]) -> str | None:
     for name, value in fields.items():
         if (form := FORM.get(name)) is not None and not form[0](value):
             return f"{name} must be {form[1]}"
-    return None
+    return None if _leads_to_a_base(fields) else "parents must be folders of checkpoints, of earlier stages"
+
+
+def _leads_to_a_base(fields: Mapping[str, Any]) -> bool:
+    """Whether all parents are checkpoints and none comes later: whoever follows them gets to an end."""
+    folders = [CHECKPOINT.fullmatch(parent) for parent in fields["parents"]]
+    depth = fields.get("depth")
+    most = math.inf if depth is None else depth + STAGES_ON.get(fields["kind"], 0)
+    return all(folder is not None and int(folder[1]) <= most for folder in folders)

@@ -16,11 +16,12 @@ from lmmcl.steps.keys import canonical_json
 
 class Shown(NamedTuple):
     """What a step shows to a tower: `pictures` names tower, precision and data; rows that it shows, and how many of them differ
-    (None where the size of the data is not known)."""
+    (None where nothing tells). They are the most that there can be unless the size of the data is known."""
 
     pictures: Hashable
     rows: float | None
     distinct: float | None
+    is_known: bool
 
 
 def feature_notes(missing: Iterable[Any], cluster: Cluster) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def _note(word: str, steps: list[Any]) -> str:
 
 
 def _saving(frozen: list[Shown]) -> str:
-    """`: those of 2,000 rows instead of 36,000`, as far as sizes are known."""
+    """`: those of 2,000 rows instead of 36,000`, as far as sizes or limits are known."""
     rows, distinct = 0.0, dict[Hashable, float]()
     for shown in frozen:
         if shown.rows is not None and shown.distinct is not None:
@@ -58,7 +59,8 @@ def _saving(frozen: list[Shown]) -> str:
     if not distinct:
         return ""
     more = f", besides {formatting.plural(unknown, 'data set')} of unknown size" if unknown else ""
-    return f": those of {sum(distinct.values()):,.0f} rows instead of {rows:,.0f}{more}"
+    most = "" if all(shown.is_known for shown in frozen if shown.pictures in distinct) else "at most "
+    return f": those of {most}{sum(distinct.values()):,.0f} rows instead of {rows:,.0f}{more}"
 
 
 def _is_frozen(step: Finetune | Evaluate) -> bool:
@@ -74,13 +76,15 @@ def _shown(step: Finetune | Evaluate) -> Shown:
     if isinstance(step, Evaluate):
         asked, precision, limit = step.benchmark, step.evaluation.precision, step.evaluation.limit
         count = _least(_size(asked), limit)
-        return Shown((model, precision, canonical_json(asked.identity())), count, count)
+        pictures = model, precision, canonical_json(asked.identity())
+        return Shown(pictures, count, count, is_known=_size(asked) is not None)
     training = step.training
     size = _least(_size(step.skill), training.examples)
     shown: float | None = training.max_steps * training.global_batch_size if training.max_steps else None
     if shown is None and size is not None:
         shown = training.epochs * size
-    return Shown((model, training.precision, canonical_json(step.skill.identity())), shown, _least(size, shown))
+    pictures = model, training.precision, canonical_json(step.skill.identity())
+    return Shown(pictures, shown, _least(size, shown), is_known=_size(step.skill) is not None)
 
 
 def _size(data: Any) -> int | None:
@@ -88,9 +92,9 @@ def _size(data: Any) -> int | None:
     return known_size(data) if rows is None else rows
 
 
-def _least(size: float | None, limit: float | None) -> float | None:
-    """The rows that are taken of data; None where their size is not known."""
-    return None if size is None else min(size, size if limit is None else limit)
+def _least(*counts: float | None) -> float | None:
+    """The least of those that are known."""
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _lmm(step: Finetune | Evaluate) -> LMM:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
@@ -84,7 +85,7 @@ def _recommend(results: SweepResults) -> list[Recommendation]:
     for front in fronts(results):
         group = groups[comparable(front[0])]
         least = max(filter(has_learned, group), key=lambda trial: _value(trial, "held_out_forgetting"))
-        screen = _Screen(group)
+        screen = _Screen(group, front)
         choices = [_choice(trial, group, screen) for trial in front]
         advice.append(Recommendation(str(front[0].axes.get("model")), choices, least, len(group)))
     return advice
@@ -115,23 +116,26 @@ def _tested(chosen: TrialResult, rivals: Sequence[TrialResult]) -> list[Indistin
 
 
 class _Screen:
-    """Of a group of one seed each, what is within noise of a trial: for all pairs at once, since a large sweep has millions."""
+    """Of a group of one seed each, what is within noise of some trials: for all pairs at once, since large sweeps have millions."""
 
-    def __init__(self, group: Sequence[TrialResult]) -> None:
-        self._group, self._draws = group, list[CentredDraws]()
+    def __init__(self, group: Sequence[TrialResult], trials: Sequence[TrialResult]) -> None:
+        self._group, self._p_values = group, dict[str, list[NDArray[np.float64]]]()
         known = all(trial.measure(name) is not None and name in trial.draws for trial in group for name in TESTED)
-        if known and len(group) > 1 and not any(trial.seeds for trial in group):
-            for name in TESTED:
-                values = [_value(trial, name) for trial in group]
-                self._draws.append(CentredDraws(values, [trial.draws[name] for trial in group]))
+        if not known or len(group) == 1 or any(trial.seeds for trial in group):
+            return
+        places = {trial.key: place for place, trial in enumerate(group)}
+        for name in TESTED:  # one after another: draws of a thousand trials are 8 MB
+            values = [_value(trial, name) for trial in group]
+            draws = CentredDraws(values, [trial.draws[name] for trial in group])
+            for trial in trials:
+                at = places[trial.key]
+                self._p_values.setdefault(trial.key, []).append(np.delete(draws.p_values(at), at))
 
     def near(self, chosen: TrialResult) -> list[TrialResult] | None:
         """The rivals that `_tested` and Holm's correction would leave, in their order; None where each must be tested."""
-        if not self._draws:
+        if chosen.key not in self._p_values:
             return None
-        place = next(place for place, trial in enumerate(self._group) if trial is chosen)
-        p_values = np.stack([draws.p_values(place) for draws in self._draws], axis=1)
-        near = within_noise(np.delete(p_values, place, axis=0))
+        near = within_noise(np.stack(self._p_values[chosen.key], axis=1))
         rivals = [trial for trial in self._group if trial is not chosen]
         return None if near is None else [rivals[number] for number in np.flatnonzero(near)]
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -101,7 +101,8 @@ class BackgroundTracker:
         self._tracker: LogsTrials | None = None
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, TrialResult] = OrderedDict()
-        self._newest: dict[str, TrialResult] = {}
+        self._unfinished: dict[str, TrialResult] = {}
+        self._keys: set[str] = set()
         self._refused: dict[str, str] = {}
         self._in_hand: str | None = None
         self._reason: str | None = None
@@ -110,34 +111,51 @@ class BackgroundTracker:
         self._note = ""
         self._where = ("", "")
         self._closing = False
+        self._taken = 0
         self._thread = threading.Thread(target=self._work, name="lmmcl-mlflow", daemon=True)
         self._thread.start()
 
     def put(self, trial: TrialResult) -> None:
-        """Have the trial logged as it stands now; a result of the same trial that still waits is replaced."""
+        """Have the trial logged as it stands now; a result of the same trial that still waits is replaced.
+
+        Finished trials are not kept once they are logged, nor draws, which nobody logs: a sweep may have thousands.
+        """
+        trial = replace(trial, draws={})
         with self._changed:
-            self._newest[trial.key] = self._waiting[trial.key] = trial
+            self._waiting[trial.key] = trial
+            self._keys.add(trial.key)
+            if trial.state == "partial":
+                self._unfinished[trial.key] = trial
+            else:
+                self._unfinished.pop(trial.key, None)
             self._refused.pop(trial.key, None)
             self._changed.notify()
 
     def close(self, timeout: float = 60.0, report: Sequence[Path] = (), note: str = "") -> Delivery:
-        """Wait at most `timeout` seconds for what is left, log the report's files, and say what did not arrive.
+        """Wait for what is left, log the report's files, and say what did not arrive.
 
-        A trial that did not end by now is shown as KILLED. After the first failed attempt nothing more is tried.
+        A tracker that has taken nothing for `timeout` seconds is not waited for: a large sweep may need minutes, a server that
+        hangs would need forever. A trial that did not end by now is shown as KILLED. After the first failed attempt nothing more
+        is tried.
         """
         with self._changed:
-            for key, trial in self._newest.items():
-                if trial.state == "partial":
-                    self._waiting.setdefault(key, trial)
+            for key, trial in self._unfinished.items():
+                self._waiting.setdefault(key, trial)
             self._report, self._note = list(report), note
             self._closing = True
             self._changed.notify()
-        self._thread.join(timeout)
+        self._wait_for_thread(timeout)
         with self._changed:
             left = {*self._waiting, *self._refused, *([self._in_hand] if self._in_hand else [])}
             reason = next(iter(self._refused.values()), self._reason)
             arrived = not report or self._reported
-            return Delivery(self.uri, len(self._newest), len(left), reason, arrived, self.tracker, *self._where)
+            return Delivery(self.uri, len(self._keys), len(left), reason, arrived, self.tracker, *self._where)
+
+    def _wait_for_thread(self, timeout: float) -> None:
+        taken = -1
+        while self._thread.is_alive() and taken != self._taken:
+            taken = self._taken
+            self._thread.join(timeout)
 
     def _work(self) -> None:
         failures = 0
@@ -145,6 +163,7 @@ class BackgroundTracker:
             while (trial := self._next()) is not None:
                 if self._attempt(partial(self._log, trial), trial):
                     failures = 0
+                    self._taken += 1
                 elif self._closing:
                     return
                 else:

@@ -48,6 +48,7 @@ class Answers:
 
     def __init__(self, context: RunContext) -> None:
         self._context, self._ledger = context, context.ledger
+        self._trials: dict[str, Trial] = {}
         self._base: dict[str, list[dict[str, Any]]] = {}
 
     def extras(self, result: TrialResult) -> tuple[dict[str, str], dict[str, str]]:
@@ -74,7 +75,9 @@ class Answers:
         return {name: text for name, text in tags.items() if text}
 
     def _trial(self, key: str) -> Trial | None:
-        return next((trial for trial in self._context.sweep.trials if trial.key == key), None)
+        if key not in self._trials:  # searched for once, not for each trial of thousands; searches propose more
+            self._trials = {trial.key: trial for trial in self._context.sweep.trials}
+        return self._trials.get(key)
 
     def rows(self, trial: Trial, benchmark: Benchmark, last: int = -1) -> list[list[Any]]:
         """The first questions and some of those answered wrongly: what was said before the first stage and after the `last`."""

@@ -1,18 +1,20 @@
 """Looking at a large sweep: plan, status, report, JSON and HTML of made-up records, by this build and an earlier one.
 
-    python tests/bench/large_sweep.py [--trials 1000] [--repeats 3] [--baseline WORKTREE] [--keep FOLDER]
+    python tests/bench/large_sweep.py [--trials 1000] [--repeats 3] [--baseline WORKTREE] [--keep FOLDER] [--up-to 2500 5000]
 
 Each build fills (and packs) a store of its own (5 stages, 13 benchmarks of 200 questions), since their keys may differ; commands are
-alternated. `first` is the first command on a store without an index, which it writes. Prints a table and one JSON object.
+alternated. `first` is the first command on a store without an index, which it writes. Prints a table and one JSON object;
+with `--up-to` also the power of the number of trials with which CPU seconds grow.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
-from sides import Cost, arguments_of, fill, folder_of, lmmcl, middle, roots_of
+from sides import Cost, fill, folder_of, lmmcl, middle, parser_of, roots_of
 
 COMMANDS = {
     "plan": ["plan"],
@@ -69,10 +71,40 @@ def measure(trials: int, repeats: int, roots: dict[str, Path], folder: Path) -> 
     return {side: {name: middle(costs) for name, costs in of.items()} for side, of in found.items()}
 
 
+def growth(sizes: list[int], measured: list[dict[str, Cost]]) -> dict[str, list[float]]:
+    """By command, the power of the number of trials with which CPU time grows from each size to the next, then from first to last."""
+    found = {}
+    for name in COMMANDS:
+        pairs = [*zip(range(len(sizes)), range(1, len(sizes)), strict=False), *([(0, -1)] if len(sizes) > 2 else [])]
+        found[name] = [
+            round(
+                math.log(measured[end][name].cpu / measured[start][name].cpu) / math.log(sizes[end] / sizes[start]), 3
+            )
+            for start, end in pairs
+        ]
+    return found
+
+
 def main() -> None:
-    arguments = arguments_of(__doc__, trials=1000)
+    parser = parser_of(__doc__, trials=1000)
+    parser.add_argument("--up-to", type=int, nargs="*", default=[], help="larger numbers of trials, measured too")
+    arguments = parser.parse_args()
+    sizes, measured = [arguments.trials, *arguments.up_to], []
     with folder_of(arguments) as folder:
-        found = measure(arguments.trials, arguments.repeats, roots_of(arguments), folder)
+        for trials in sizes:
+            place = folder if trials == arguments.trials else folder / f"of-{trials}"
+            measured.append(measure(trials, arguments.repeats, roots_of(arguments), place))
+    for trials, found in zip(sizes, measured, strict=True):
+        print(f"{trials} trials")
+        show(found)
+    if len(sizes) > 1:
+        exponents = growth(sizes, [found["this"] for found in measured])
+        for name, powers in exponents.items():
+            print(f"{name:8} grows with the number of trials to the power of {', '.join(map(str, powers))}")
+        print(json.dumps({"sizes": sizes, "exponents": exponents}))
+
+
+def show(found: dict[str, dict[str, Cost]]) -> None:
     for name in ["first", *COMMANDS]:
         parts = [f"{side} {of[name].cpu:6.2f} s CPU {of[name].megabytes:5.0f} MB" for side, of in found.items()]
         ratio = f"  {found['this'][name].cpu / found['baseline'][name].cpu:.2f} ×" if "baseline" in found else ""

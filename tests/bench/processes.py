@@ -47,7 +47,7 @@ class CpuWatch(threading.Thread):
                 at = process.pid, process.create_time()
                 name = self._seen[at][0] if at in self._seen else ""
                 if not name.startswith("ray::") or name == "ray::IDLE":  # it may come to do something else
-                    name = _name(process)
+                    name = process_name(process)
                 self._seen[at] = name, used.user + used.system
 
     def end(self) -> float:
@@ -64,7 +64,8 @@ class CpuWatch(threading.Thread):
         return dict(found.most_common())
 
 
-def _name(process: psutil.Process) -> str:
+def process_name(process: psutil.Process) -> str:
+    """What a process calls itself: its program, its script, or what Ray has it do now."""
     words = process.cmdline() or [process.name()]
     if words[0].startswith("ray::"):
         return words[0].split("(")[0].strip()

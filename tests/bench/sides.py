@@ -63,12 +63,17 @@ def middle(costs: Sequence[Cost]) -> Cost:
 
 def arguments_of(doc: str | None, trials: int) -> argparse.Namespace:
     """The command line of a bench that fills a store a side: `trials` is its default."""
+    return parser_of(doc, trials).parse_args()
+
+
+def parser_of(doc: str | None, trials: int) -> argparse.ArgumentParser:
+    """What reads it, for a bench that asks for more."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=trials)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--baseline", type=Path)
     parser.add_argument("--keep", type=Path, help="folder of the stores, used again where they are there")
-    return parser.parse_args()
+    return parser
 
 
 def roots_of(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from made import write_sweep
 
+from lmmcl.config.cluster import load_cluster
 from lmmcl.config.sweep import load_sweep
 from lmmcl.config.sweep_file import LONGEST_NAME
 from lmmcl.config.validation import MOST_PROBLEMS
@@ -104,3 +105,25 @@ def test_names_that_no_folder_can_have_are_refused(line: str, tmp_path: Path) ->
     kept = [each for each in SWEEP.replace(", AXES", "").split("\n") if not each.startswith(line.split(":")[0])]
     told = refused(tmp_path, "\n".join([*kept, line.format("n" * (LONGEST_NAME + 1))]))
     assert f"at most {LONGEST_NAME} characters" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("training: {workers: HUGE}", "training.workers"),
+        ("evaluation: {batch_size: HUGE}", "evaluation.batch_size"),
+        ("evaluation: {features_gb: HUGE}", "evaluation.features_gb"),
+    ],
+)
+def test_numbers_too_large_to_compute_with_are_refused_in_cluster_files(tmp_path: Path, text: str, place: str) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text.replace("HUGE", str(10**400)))
+    with pytest.raises(
+        UserError, match=f"{place}: is too large; allowed: whole numbers up to 9,223,372,036,854,775,807"
+    ):
+        load_cluster(file)
+
+
+def test_numbers_too_large_to_compute_with_are_refused_in_sweeps_also_in_lists(tmp_path: Path) -> None:
+    inside = SWEEP.replace("AXES", "seed: [0]") + f"evaluation: {{updates: [1, {10**400}]}}\n"
+    assert "evaluation.updates[1]: is too large" in refused(tmp_path, inside)

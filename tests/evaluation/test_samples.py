@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,17 @@ def test_a_line_that_is_no_sample_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(UserError, match=r"samples\.jsonl: line 3: is not a valid sample"):
         read_samples(path)
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: int
+    inner: tuple[int, ...] = (1, 2)
+
+
+def test_a_line_is_what_the_dataclass_says_of_itself(tmp_path: Path) -> None:
+    metadata = {"at": date(2026, 1, 2), "box": _Box(3), "nested": {"boxes": [_Box(4)], "share": 0.1}, "none": None}
+    samples = [Sample("a", "what?", ("é", "x"), "x\u2028", 1.0, metadata), Sample("b", "", (), "", 0.5)]
+    write_samples(tmp_path / "s.jsonl", samples)
+    lines = (tmp_path / "s.jsonl").read_text().splitlines()
+    assert lines == [json.dumps(asdict(sample), default=str) for sample in samples]

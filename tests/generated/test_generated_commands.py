@@ -46,7 +46,7 @@ LINES = (
     "--version",
 )
 OPTIONS = sorted({word for line in LINES for word in line.split() if word.startswith("--")})
-HARMLESS = [text for text in TEXTS if "/" not in text and ".." not in text]
+HARMLESS = [text for text in TEXTS if "/" not in text and ".." not in text and "\0" not in text]
 WORDS = sorted({word for line in LINES for word in line.split()})
 
 
@@ -62,7 +62,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         if kind == "override":
             words += (
                 ["--set", draw(st.sampled_from(OVERRIDES))]
-                if words[0] in ("plan", "status", "report", "compare")
+                if words and words[0] in ("plan", "status", "report", "compare")
                 else ["--store", "lmmcl-store"]
             )
         elif kind == "value" and words:
@@ -77,7 +77,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             words.insert(at, draw(st.sampled_from(OPTIONS)))
         elif kind == "text":
             words[at : at + 1] = [
-                draw(st.sampled_from(HARMLESS) | st.text(st.characters(exclude_characters="/."), max_size=5))
+                draw(st.sampled_from(HARMLESS) | st.text(st.characters(exclude_characters="/.\0"), max_size=5))
             ]
         elif words:
             words[at] = words[at][: draw(st.integers(0, len(words[at])))]

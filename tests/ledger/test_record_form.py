@@ -28,6 +28,7 @@ SOUND: dict[str, Any] = {"key": "0", "kind": "evaluate", "parents": ["checkpoint
         ("updates", 1.5, "updates must be a whole number"),
         ("depth", -1, "depth must be a whole number"),
         ("parents", "checkpoints/m/0-base-1", "parents must be a list of texts"),
+        ("parents", ["642a45a5ee057774"], "parents must be folders of checkpoints, of earlier stages"),
         ("values", {"bias": "high"}, "values must be a mapping of names to numbers"),
         ("files", {"step.json": {"bytes": 3}}, "files must be a mapping of file names to bytes and sha256"),
         ("provenance", "there", "provenance must be a mapping"),
@@ -38,6 +39,30 @@ SOUND: dict[str, Any] = {"key": "0", "kind": "evaluate", "parents": ["checkpoint
 def test_a_field_that_no_reader_could_use_makes_a_record_none(field: str, value: Any, why: str) -> None:
     with pytest.raises(ValueError, match=f"is not a valid record: {why}"):
         decode_record(encode_record({**SOUND, field: value}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "depth", "parent", "sound"),
+    [
+        ("pretrained", 0, "0-base-1", False),
+        ("finetune", 1, "0-base-1", True),
+        ("finetune", 1, "1-birds-llm-1", False),
+        ("merge", 1, "1-birds-llm-1", True),
+        ("merge", 2, "3-router-1", True),
+        ("merge", 2, "4-birds-llm-1", False),
+        ("snapshot", 2, "2-birds-llm-1", True),
+        ("snapshot", 2, "3-birds-llm-1", False),
+    ],
+)
+def test_parents_lead_to_earlier_stages_so_that_whoever_follows_them_gets_to_an_end(
+    kind: str, depth: int, parent: str, sound: bool
+) -> None:
+    fields = {**SOUND, "kind": kind, "depth": depth, "parents": [f"checkpoints/m/{parent}"]}
+    if sound:
+        assert decode_record(encode_record(fields)) == fields
+    else:
+        with pytest.raises(ValueError, match="parents must be folders of checkpoints, of earlier stages"):
+            decode_record(encode_record(fields))
 
 
 def test_fields_that_a_later_version_adds_are_left_as_they_are() -> None:

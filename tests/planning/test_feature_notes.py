@@ -69,6 +69,8 @@ def test_evaluations_count_the_questions_of_each_benchmark_and_precision_once() 
         "4 of 4" not in notes([*steps, *other])[0]
         and "those of 400 rows instead of 1,000" in notes([*steps, *other])[0]
     )
+    limited = Evaluate(checkpoints[0], made_skill().benchmark, Evaluation(precision="fp32", limit=10))
+    assert "those of at most 10 rows instead of 10" in notes([limited])[0]
     unknown = Evaluate(checkpoints[0], made_skill().benchmark, Evaluation(precision="fp32"))
     assert notes([*steps, unknown])[0].endswith("instead of 800, besides 1 data set of unknown size")
     assert notes([unknown])[0].endswith("each picture is encoded once on a node")

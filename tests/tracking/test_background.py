@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 from synthetic_results import make_trial
 
 from lmmcl.back_off import BackOff
 from lmmcl.reports.results import TrialResult
-from lmmcl.tracking.background import BackgroundTracker
+from lmmcl.tracking.background import BackgroundTracker, mlflow_errors
 
 GONE = ConnectionError("connection refused")
 
@@ -133,6 +134,37 @@ def test_closing_waits_no_longer_than_it_is_told() -> None:
     assert time.monotonic() - before < 2.0
     assert end.undelivered == 1 and "no time left" in end.message("x.yaml")
     recorder.gate.set()
+
+
+def test_a_tracker_that_keeps_taking_results_is_waited_for_however_long_it_takes() -> None:
+    mlflow_errors()  # imports MLflow, which takes longer than a result here
+    recorder = Recorder()
+    logged = recorder.log_trial
+
+    def slowly(trial: TrialResult, *, running: bool = True) -> str:
+        time.sleep(0.1)
+        return logged(trial, running=running)
+
+    recorder.log_trial = slowly  # type: ignore[method-assign]
+    tracker = start(recorder)
+    for number in range(8):
+        tracker.put(make_trial(key=str(number), stages=0, updates=0))
+    assert tracker.close(0.3).undelivered == 0
+
+
+def test_finished_trials_are_not_kept_nor_draws_of_any() -> None:
+    recorder = Recorder()
+    tracker = start(recorder)
+    draws = {"learning": np.zeros(1000)}
+    for number in range(5):
+        tracker.put(replace(make_trial(key=str(number), stages=1, updates=0), draws=draws))
+    tracker.put(replace(make_trial(key="open", stages=1, updates=0), state="partial", draws=draws))
+    wait_until(lambda: len(recorder.logged) == 6)
+    held = [thing for thing in vars(tracker).values() if isinstance(thing, dict)]
+    assert [trial.key for results in held for trial in results.values()] == ["open"]
+    assert all(not trial.draws for results in held for trial in results.values())
+    end = tracker.close(20)
+    assert (end.trials, end.undelivered, recorder.logged[-1]) == (6, 0, ("open", 2, False))
 
 
 def test_a_trial_that_did_not_end_is_logged_as_stopped_and_the_report_follows(tmp_path: Path) -> None:

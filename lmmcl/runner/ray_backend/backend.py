@@ -19,7 +19,8 @@ from lmmcl.ledger import Ledger
 from lmmcl.reports.formatting import first_line
 from lmmcl.runner.execute import load_libraries
 from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
-from lmmcl.runner.ray_backend.start import ray_address, ray_cluster, tune_storage
+from lmmcl.runner.ray_backend.ray_folders import tune_storage
+from lmmcl.runner.ray_backend.start import ray_address, ray_cluster
 from lmmcl.runner.ray_backend.steps_actor import start_steps_actor
 from lmmcl.runner.trial_driver import RunListener
 from lmmcl.search.proposer import Searching
@@ -45,7 +46,7 @@ def run_on_ray(
 
     A trial that fails is reported to `watcher`, and the others continue. Raises UserError for `rows` that cannot be read or passed.
     """
-    with ray_cluster(cluster), tune_storage(ledger, cluster) as storage:
+    with ray_cluster(cluster), tune_storage(ledger, here=ray_address(cluster) == "local") as storage:
         actor = start_steps_actor(ledger, cluster)
         if rows:
             watcher.phase("loading libraries and checking the data")

@@ -15,6 +15,9 @@ from lmmcl.search.asha import AshaScheduler
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 
+REPORT = "report"
+"""The one value that drivers report to Tune: what a stage reports, as JSON."""
+
 
 class ProposalSearcher(Searcher):
     """Listed trials first, then those of each search in turn, as many at once as `room` tells.
@@ -77,12 +80,12 @@ class ProposalSearcher(Searcher):
         """Nothing, as `save`."""
 
 
-def trial_of(config: Mapping[str, Any], trials: Mapping[str, Trial], spaces: Sequence[Space]) -> Trial:
-    """The trial of a Tune configuration: one of those that were listed when the run began, or a proposed point."""
-    if config["trial"] in trials:
-        return trials[config["trial"]]
-    proposed: Trial = spaces[config["space"]].trial(json.loads(config["point"]))
-    return proposed
+def proposed_trial(config: Mapping[str, Any], spaces: Sequence[Space]) -> Trial | None:
+    """The trial of a Tune configuration that a search proposed; None for one of those that were listed when the run began."""
+    if "space" not in config:
+        return None
+    trial: Trial = spaces[config["space"]].trial(json.loads(config["point"]))
+    return trial
 
 
 class AshaOnTune(FIFOScheduler):
@@ -98,10 +101,10 @@ class AshaOnTune(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called with each report of a driver, before anything else sees it."""
-        if "stage" not in result:
+        report = json.loads(result[REPORT]) if REPORT in result else {}
+        if "stage" not in report:
             return TrialScheduler.CONTINUE
         ours = self._trials[trial.config["trial"]]
-        report = {**result, **({"stopped": True} if any(name.startswith("stopped") for name in result) else {})}
         stopped = self._halving.decide(ours, report)
         if stopped is None:
             return TrialScheduler.CONTINUE

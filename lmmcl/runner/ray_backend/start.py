@@ -6,17 +6,17 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.ledger import Ledger
+from lmmcl.runner.ray_backend.ray_folders import own_session
 from lmmcl.runner.ray_backend.start_errors import check_address, start_error
 from lmmcl.weights.freed_memory import HUGE_PAGES
 
@@ -24,17 +24,6 @@ DRIVER = "lmmcl_driver"
 """A resource of clusters started here, for drivers alone."""
 ANSWER_SECONDS = 10
 """How long a cluster that is to be joined may take to answer."""
-
-
-@contextmanager
-def tune_storage(ledger: Ledger, cluster: Cluster) -> Iterator[str]:
-    """Where Tune keeps its own state. Nobody reads it afterwards, for the ledger says what is done: on this machine it is
-    removed again; several nodes need a place that all of them see."""
-    if ray_address(cluster) != "local":
-        yield f"{ledger.store}/.ray"
-        return
-    with tempfile.TemporaryDirectory(prefix="lmmcl-tune-") as folder:
-        yield folder
 
 
 def ray_address(cluster: Cluster) -> str:
@@ -51,6 +40,10 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
         return
     address = ray_address(cluster)
     here = address == "local"
+    if (
+        here and not cluster.ray.dashboard
+    ):  # else Ray would keep an account of every task, which the dashboard alone shows
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     started: dict[str, Any] = (
         {
             "num_cpus": cluster.ray.cpus or os.cpu_count(),
@@ -73,13 +66,15 @@ def _join(address: str, started: dict[str, Any]) -> None:
     check_address(address)
     try:
         _wait_for(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+        context: Any = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # Ray may exit the process (SystemExit) where a cluster does not answer
         if (explained := start_error(error, address)) is None:
             raise
         raise explained from error
+    if address == "local":
+        own_session(Path(context.address_info["session_dir"]))
 
 
 def _wait_for(address: str) -> None:
@@ -117,6 +112,7 @@ def _quiet_environment() -> None:
         "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_WARN_THRESHOLD_S": "60",
+        "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # its snapshots hold all trials, and nobody reads them: the store says what is done
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",

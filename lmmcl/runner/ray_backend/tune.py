@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,7 +20,9 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.config.grid_point import Space
 from lmmcl.errors import explain
 from lmmcl.runner.ray_backend.concurrency import ConcurrencyLimit, driver_resources
-from lmmcl.runner.ray_backend.searcher import AshaOnTune, ProposalSearcher, trial_of
+from lmmcl.runner.ray_backend.listed_trials import ListedTrials
+from lmmcl.runner.ray_backend.ray_folders import leave_working_folder, remove_empty
+from lmmcl.runner.ray_backend.searcher import REPORT, AshaOnTune, ProposalSearcher, proposed_trial
 from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps
 from lmmcl.runner.trial_driver import RunListener, run_trial
 from lmmcl.search.proposer import Searching
@@ -26,6 +31,8 @@ from lmmcl.steps.trial import Trial
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
+NEEDED = ("training_iteration", "pid")
+"""Numbers of a result that Tune itself reads after its callbacks."""
 SAVE_SECONDS = 20.0
 """How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""
 
@@ -38,7 +45,7 @@ def tune_trials(
     spaces = [proposer.space for proposer in searching.proposers]
     ahead = searching.halving is None
     driver = tune.with_resources(
-        tune.with_parameters(_drive, trials=dict(by_key), spaces=spaces, actor=actor, ahead=ahead),
+        tune.with_parameters(_drive, listed=ListedTrials(trials), spaces=spaces, actor=actor, ahead=ahead),
         driver_resources(cluster),
     )
     scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
@@ -81,14 +88,29 @@ def _save_stages(actor: Any) -> None:
         ray.get(actor.save.remote(SAVE_SECONDS), timeout=SAVE_SECONDS + 5)
 
 
-def _drive(
-    config: dict[str, Any], trials: Mapping[str, Trial], spaces: Sequence[Space], actor: Any, ahead: bool
-) -> None:
+def _drive(config: dict[str, Any], listed: ListedTrials, spaces: Sequence[Space], actor: Any, ahead: bool) -> None:
     """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
+    leave_working_folder()
     try:
-        run_trial(trial_of(config, trials, spaces), RemoteSteps(actor), tune.report, ahead=ahead)
+        trial = proposed_trial(config, spaces) or listed.get(config["trial"])
+        run_trial(trial, RemoteSteps(actor), _report, ahead=ahead)
     except Exception as error:  # noqa: BLE001 - every reason why a trial ends is reported
-        tune.report({"failed": explain(error), "details": traceback.format_exc()})
+        _report({"failed": explain(error), "details": traceback.format_exc()})
+
+
+def _report(report: Mapping[str, Any]) -> None:
+    """Report as text: of each number Tune would keep a history, tens of KB for every trial of the sweep."""
+    tune.report({REPORT: json.dumps(report)})
+
+
+def _forget(result: dict[str, Any]) -> None:
+    """Take out of a result what Tune would keep of every trial of the sweep: its text, and numbers, of each a history.
+
+    An empty text stays: of a trial without any value Tune would print a line at its end.
+    """
+    result[REPORT] = ""
+    for name in [name for name, value in result.items() if isinstance(value, Number) and name not in NEEDED]:
+        del result[name]
 
 
 class ReporterCallback(tune.Callback):
@@ -108,11 +130,17 @@ class ReporterCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         ours = self._trials[trial.config["trial"]]
-        if "failed" in result:
-            self._watcher.trial_failed(ours, result["failed"], result["details"])
+        report = json.loads(result[REPORT])
+        _forget(result)
+        if "failed" in report:
+            self._watcher.trial_failed(ours, report["failed"], report["details"])
         else:
             ended = self._scheduler.ended.get(ours.key) if self._scheduler else None
-            self._watcher.stage_done(ours, {**result, "stopped": ended.to_dict()} if ended else result)
+            self._watcher.stage_done(ours, {**report, "stopped": ended.to_dict()} if ended else report)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Remove the trial's folder on this machine: Tune makes one for each, and nothing is written into it."""
+        remove_empty(Path(trial.local_path))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's own loop turns ten times a second; the notes are asked for less often, and without waiting for them."""

@@ -27,6 +27,10 @@ FORMS = ("messages", "conversations", "question", "caption", "label", "answer", 
 """Those that settle how a row is read, in the order in which they do."""
 
 
+ANSWERS_VERSION = 2
+"""Of how a column that is named as `answers` is read; since 2 a text may be a JSON list, as in one that calls itself so."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """`names` are (ours, theirs); an image may be in several columns. `question` is for rows that hold none."""
@@ -39,7 +43,9 @@ class Columns:
 
     def identity(self) -> dict[str, Any]:
         """What enters a key; empty where rows are read as they name themselves."""
-        named = {"columns": {ours: list(theirs) for ours, theirs in self.names}} if self.names else {}
+        named: dict[str, Any] = {"columns": {ours: list(theirs) for ours, theirs in self.names}} if self.names else {}
+        if any(ours == "answers" for ours, _ in self.names):
+            named["answers_version"] = ANSWERS_VERSION
         return {**named, **({"question": self.question} if self.question is not None else {})}
 
     def form(self) -> str | None:

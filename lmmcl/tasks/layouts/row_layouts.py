@@ -241,15 +241,13 @@ class _Reading:
             return self.refuse(own, f"is {value}, the number of a class; expected is its name, as a text")
         if column == "completion" and isinstance(value, list) and any(isinstance(turn, dict) for turn in value):
             return self.join(value, own)
-        accepted = accepted_answers(value, own, self.complain)
+        accepted = accepted_answers(value, own, self.complain, cell=column == "answers")
         if accepted is None:
             return False
         self.add("assistant", most_common(accepted) if column == "answers" else accepted[0], own)
-        if len(columns) > 1 and "answers" in columns[1:] and self.row["answers"] not in (None, []):
-            own, accepted = (
-                self.own("answers"),
-                accepted_answers(self.row["answers"], self.own("answers"), self.complain),
-            )
+        if len(columns) > 1 and "answers" in columns[1:] and several(self.row["answers"]):
+            own = self.own("answers")
+            accepted = accepted_answers(self.row["answers"], own, self.complain, cell=True)
             if accepted is None:
                 return False
             self.answers = accepted

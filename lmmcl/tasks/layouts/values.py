@@ -33,16 +33,21 @@ def several(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def accepted_answers(value: Any, place: str, complain: Callable[[str, str], Any]) -> list[str] | None:
-    """All answers that a value holds: a text, a list of texts, or VQAv2's list of {"answer": …}; None after a complaint."""
+def accepted_answers(
+    value: Any, place: str, complain: Callable[[str, str], Any], *, cell: bool = False
+) -> list[str] | None:
+    """All answers that a value holds: a text, a list of texts, or VQAv2's list of {"answer": …}; None after a complaint.
+
+    A text in a `cell` of a table may be a JSON list of them.
+    """
     if not isinstance(value, list):
-        items = several(value) if place == "answers" and isinstance(value, str) else [value]
+        items = several(value) if cell and isinstance(value, str) else [value]
     else:
         items = [
             element["answer"] if isinstance(element, dict) and "answer" in element else element for element in value
         ]
-        if not items:
-            return complain(place, "is empty")
+    if not items:
+        return complain(place, "is empty")
     answers = []
     for number, item in enumerate(items):
         where = f"{place}[{number}]" if isinstance(value, list) else place

@@ -159,6 +159,8 @@ ODD: list[tuple[Any, str, str]] = [
     ({**VQA, "answer": "  "}, "answer", "is empty"),
     ({**VQA, "answer": ["a", ""]}, "answer[1]", "is empty"),
     ({"image": "1.png", "question": "?", "answers": []}, "answers", "is empty"),
+    ({"image": "1.png", "question": "?", "answers": ""}, "answers", "is empty"),
+    ({"image": "1.png", "question": "?", "answers": "[]"}, "answers", "is empty"),
     ({"image": "1.png", "question": "?", "answers": "a, b", "id": [1]}, "id", "is a list"),
     ({**VQA, "question": None}, "question", "is null where a text is expected"),
     ({**VQA, "question": "<image> or <image>?"}, "messages", "2 <image>, 1 in the row"),
@@ -250,6 +252,21 @@ def test_what_is_wrong_is_told_of_the_column_that_the_mapping_names() -> None:
     assert (place, message) == ("row", "has no column 'q' (question); its columns: photo, question, a")
     mapped = columns_of({"conversations": "chat"})
     assert read({"chat": [OK[0], {"from": "gpt", "value": ""}]}, mapped)[1].problems == [("chat[1].value", "is empty")]
+
+
+@pytest.mark.parametrize("empty", [None, "", [], "[]"])
+def test_an_empty_list_of_accepted_answers_beside_an_answer_is_as_none(empty: Any) -> None:
+    example, _ = read({"image": "1.png", "question": "?", "answer": "a", "answers": empty}, columns_of({}))
+    assert example is not None
+    assert example.references == ("a",)
+
+
+@pytest.mark.parametrize("name", ["answers", "ok"])
+def test_a_cell_that_lists_accepted_answers_is_read_whatever_its_column_is_called(name: str) -> None:
+    columns = columns_of({} if name == "answers" else {"answers": name})
+    example, _ = read({"image": "1.png", "question": "?", name: '["a", "b", "b"]'}, columns)
+    assert example is not None
+    assert (example.target, tuple(example.answers)) == ("b", ("a", "b", "b"))
 
 
 def test_images_in_several_columns_are_shown_in_the_order_of_the_mapping() -> None:

@@ -74,9 +74,9 @@ def computed(model: Any, folder: Path, features: Path | None) -> dict[str, list[
     """Two seeds of two epochs each in other micro-batches, and an evaluation of each on the rows of the skill and others: losses,
     weights and answers."""
     ledger = Ledger(str(folder))
-    skill = made_skill(examples=rows(7))
+    skill = made_skill("pictures of several sizes", rows(7))  # a process remembers encodings by the names of skills
     questions = [*rows(7)[:3], *rows(4, shade=200)]
-    benchmark = Benchmark("asked", 1, "contains", load=lambda: questions)
+    benchmark = Benchmark("pictures that are asked about", 1, "contains", load=lambda: questions)
     results: dict[str, list[Any]] = {"losses": [], "weights": [], "answers": [], "features": []}
     for seed in (0, 1):
         kept = {"features": str(features)} if features else {}
