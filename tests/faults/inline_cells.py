@@ -44,7 +44,7 @@ PLACES: dict[str, tuple[str, int, str]] = {
     "record 17 (a stage) in its place": (CLAIM, 17, "published"),
     "claim 18 taken": (CLAIM, 18, "claimed"),
     "record 20, the last, in its place": (CLAIM, 20, "published"),
-    "benchmark 2 to be asked": (ASKING, 2, "asks"),
+    "before benchmark 2": (ASKING, 2, "asks"),
     "answer 14 of 150": (ASKING, 14, "answer"),
     "answer 44 of 150": (ASKING, 44, "answer"),
     "answer 71 of 150": (ASKING, 71, "answer"),
@@ -173,7 +173,7 @@ def _bytes() -> Iterator[Cell]:
         STAGE, "state of the only checkpoint", "update", 23, do.flip_newest(f"{newest}trainer_state.json"), intervals=2
     )
     weights = do.flip_of(lambda scene: do.stage(scene, 0, 2), "delta.safetensors")
-    yield killed(CLAIM, "weights of a stage that is to be asked", "published", 9, weights)
+    yield killed(CLAIM, "weights that are evaluated next", "published", 9, weights)
     yield killed(CLAIM, "a claim, cut", "claimed", 9, do.cut("claims/*.json"))
     scored = do.flip_of(lambda scene: do.evaluation(scene, 0, 1, 0), "record.json")
     yield killed(ASKING, "record of an evaluation", "answer", 52, scored)
