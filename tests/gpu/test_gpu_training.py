@@ -187,3 +187,14 @@ def test_answers_are_those_of_the_cpu(tmp_path: Path) -> None:
         told.append([text for _, text in said(model, processor, get_benchmark("colour"), limit=32, batch_size=8)])
     same = sum(one == other for one, other in zip(*told, strict=True))
     assert same >= 31, "a tie between two tokens may fall the other way"
+
+
+@pytest.mark.usefixtures("in_fp32")
+def test_kept_image_features_teach_what_fresh_ones_teach_and_are_encoded_once(tmp_path: Path) -> None:
+    step, kept = small(), {"features": str(tmp_path / "features")}
+    _, fresh = learnt(step, tmp_path / "fresh", here())
+    first, encoded = learnt(step, tmp_path / "encoded", here(**kept))
+    again, read = learnt(step, tmp_path / "read", here(micro_batch_size=2, **kept))
+    assert (first["image_features"]["encoded"], again["image_features"]["encoded"]) == (12, 0)
+    assert losses(step, encoded) == pytest.approx(losses(step, fresh), rel=1e-3)
+    assert apart(step, fresh, encoded) < NEAR and apart(step, encoded, read) < NEAR
