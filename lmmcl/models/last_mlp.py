@@ -42,14 +42,15 @@ def last_mlp(model: Any) -> Module | None:
     layers = getattr(language, "layers", None)
     if not layers or not hasattr(language, "norm") or type(layers[-1]).__name__ not in BLOCKS:
         return None
-    mlp: Module = layers[-1].mlp
+    mlp = layers[-1].mlp
     parts = [getattr(mlp, name, None) for name in LINEARS]
     plain = all(type(part) is nn.Linear and part.bias is None for part in parts) and hasattr(mlp, "act_fn")
     children = len(list(mlp.children()))
     if not plain or children != len(LINEARS) + isinstance(mlp.act_fn, nn.Module):
         return None
     on_cpu = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in mlp.parameters())
-    return mlp if on_cpu and rows_round_alike(*mlp.gate_proj.weight.shape, torch.get_num_threads()) else None
+    inner, width = mlp.gate_proj.weight.shape
+    return mlp if on_cpu and rows_round_alike(inner, width, torch.get_num_threads()) else None
 
 
 @cache
