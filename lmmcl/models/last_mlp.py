@@ -55,7 +55,7 @@ def last_mlp(model: Any) -> Module | None:
 
 @cache
 def rows_round_alike(inner: int, width: int, threads: int) -> bool:
-    """Whether some rows of products of an MLP's sizes have the bits that they have among more rows, here and with so many
+    """Whether some rows of products of an MLP's sizes have the bits that they have among more rows, here and with this number of
     threads: libraries choose a kernel by the number of rows, and several threads divide them otherwise."""
     import torch
 
