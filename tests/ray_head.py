@@ -45,11 +45,15 @@ class Begun:
 
 @dataclass(frozen=True)
 class Head:
-    """The address of a head's dashboard, the environment of those who may talk to it, and a folder for what they say."""
+    """The address of a head's dashboard, the environment of those who may talk to it, a folder for what they say.
+
+    `gcs` is the address of its control store, which drivers outside a job join.
+    """
 
     address: str
     environment: dict[str, str]
     folder: Path
+    gcs: str
 
     def begin(self, *words: str | Path, cwd: Path, **variables: str) -> Begun:
         """A command of somebody who may talk to this head; `variables` change their environment."""
@@ -86,7 +90,7 @@ def token_head(folder: Path, **variables: str) -> Iterator[Head]:
     """A head with two CPUs that wants a token; `variables` are more of its environment."""
     port, dashboard, agent = free_ports(3)
     mark = secrets.token_hex(16)
-    head = Head(f"http://127.0.0.1:{dashboard}", environment(mark, **variables), folder)
+    head = Head(f"http://127.0.0.1:{dashboard}", environment(mark, **variables), folder, f"127.0.0.1:{port}")
     words = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     words += ["--num-cpus=2", '--resources={"head": 1}', f"--temp-dir={folder}", "--include-dashboard=true", "--block"]
     with ended(mark), (folder / "head.log").open("w") as log:

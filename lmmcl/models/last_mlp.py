@@ -1,16 +1,17 @@
 """The MLP of a language model's last block, computed at the positions alone whose logits are needed.
 
 What follows it (residual, norm, head) treats each position by itself, so what it gives elsewhere reaches no logit, and no gradient
-comes back from there. On a CPU in fp32 a row of a matrix product has the same bits however many rows there are. A sum over
-positions has not, so gradients of weights are summed over all positions, with the zeros that stand for the others: what is
-answered and learnt is the same to the bit. Of three blocks it saves a fifth of the arithmetic, of thirty a fiftieth.
+comes back from there. On most CPUs, with one thread and in fp32, a row of a matrix product has the same bits whether it is one of
+eight or of hundreds; where a trial shows otherwise, all is computed. A sum over positions has not, so gradients of weights are
+summed over all positions, with the zeros that stand for the others: what is answered and learnt is the same to the bit. Of three
+blocks it saves a fifth of the arithmetic, of thirty a fiftieth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ BLOCKS = (
     "Qwen3DecoderLayer",
 )
 """Classes of blocks that end with the residual of an MLP, after which come the norm and the head."""
+FEW_ROWS = 8
+"""Products of fewer rows are left to other kernels."""
+MANY_ROWS = 640
+"""Of an update or a batch of questions."""
 LINEARS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -37,22 +42,39 @@ def last_mlp(model: Any) -> Module | None:
     layers = getattr(language, "layers", None)
     if not layers or not hasattr(language, "norm") or type(layers[-1]).__name__ not in BLOCKS:
         return None
-    mlp: Module = layers[-1].mlp
+    mlp = layers[-1].mlp
     parts = [getattr(mlp, name, None) for name in LINEARS]
     plain = all(type(part) is nn.Linear and part.bias is None for part in parts) and hasattr(mlp, "act_fn")
     children = len(list(mlp.children()))
     if not plain or children != len(LINEARS) + isinstance(mlp.act_fn, nn.Module):
         return None
     on_cpu = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in mlp.parameters())
-    return mlp if on_cpu else None
+    inner, width = mlp.gate_proj.weight.shape
+    return mlp if on_cpu and rows_round_alike(inner, width, torch.get_num_threads()) else None
+
+
+@cache
+def rows_round_alike(inner: int, width: int, threads: int) -> bool:
+    """Whether some rows of products of an MLP's sizes have the bits that they have among more rows, here and with this number of
+    threads: libraries choose a kernel by the number of rows, and several threads divide them otherwise."""
+    import torch
+
+    if threads > 1:
+        return False
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(inner, width, generator=draw)
+    for matrix in (weight, weight.T):  # forwards, and back to what came in
+        rows = torch.randn(MANY_ROWS, matrix.shape[0], generator=draw)
+        whole = rows @ matrix
+        if not all(torch.equal(rows[-few:] @ matrix, whole[-few:]) for few in (FEW_ROWS, 9, 12, 17, 64, 200)):
+            return False
+    return True
 
 
 @contextmanager
 def at_last_positions(mlp: Module | None, count: int | None) -> Iterator[None]:
     """Inside the `with`, the MLP gives zeros before the last `count` positions; all of it (None) where somebody watches it."""
-    import torch
-
-    if mlp is None or count is None or _is_watched(mlp) or torch.is_autocast_enabled("cpu"):
+    if mlp is None or count is None or _is_watched(mlp):
         yield
         return
     mlp.forward = partial(_forward, mlp, mlp.forward, count)
@@ -76,7 +98,9 @@ def _forward(mlp: Any, whole: Any, count: int, hidden: Tensor) -> Tensor:
     from torch.nn.functional import pad
 
     before = hidden.shape[1] - count
-    if before <= 0:
+    # The Trainer begins autocast inside the model's forward, so it is looked for here.
+    halves = hidden.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    if before <= 0 or hidden.shape[0] * count < FEW_ROWS or halves:
         return whole(hidden)
     rows = hidden[:, before:].contiguous()
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in mlp.parameters()):

@@ -109,22 +109,35 @@ NEAR_BOUND = 1e-6
 """Relative distance from ALPHA at which a corrected p-value is computed pair by pair."""
 
 
-class CentredDraws:
-    """Bootstrap `draws` of many trials ((samples,) each) less their means: variances of all differences are products of these."""
+AT_ONCE = 32
+"""Trials whose draws are in memory at a time: 256 KB, which a processor's cache holds."""
 
-    def __init__(self, values: Sequence[float], draws: Sequence[NDArray[np.float64]]) -> None:
-        self._values, self._centred = np.asarray(values, dtype=np.float64), np.stack(list(draws))
-        self._centred -= self._centred.mean(axis=1, keepdims=True)
-        self._variances = np.einsum("ij,ij->i", self._centred, self._centred) / (self._centred.shape[1] - 1)
 
-    def p_values(self, one: int) -> NDArray[np.float64]:
-        """Those of `estimate` for the differences of all trials from that at place `one`; NaN where only rounding would be left."""
-        from scipy.special import ndtr
+def p_values_of(
+    values: Sequence[float], draws: Sequence[NDArray[np.float64]], ones: Sequence[int]
+) -> NDArray[np.float64]:
+    """Those of `estimate` for the differences of all trials from each at the places `ones`, (ones, trials), of one seed each.
 
-        sums = self._variances + self._variances[one]
-        variances = sums - 2 * (self._centred @ self._centred[one]) / (self._centred.shape[1] - 1)
+    The variance of a difference follows from products of `draws` ((samples,) each). NaN where only rounding would be left of it.
+    """
+    from scipy.special import ndtr
+
+    chosen, freedom = _centred([draws[place] for place in ones]), len(draws[0]) - 1
+    own, means = np.einsum("ij,ij->i", chosen, chosen) / freedom, np.asarray(values, dtype=np.float64)
+    p_values = np.empty((len(ones), len(draws)))
+    for start in range(0, len(draws), AT_ONCE):
+        chunk, columns = _centred(draws[start : start + AT_ONCE]), slice(start, start + AT_ONCE)
+        sums = own[:, None] + np.einsum("ij,ij->i", chunk, chunk) / freedom
+        variances = sums - 2 * (chosen @ chunk.T) / freedom
         variances[variances <= NEARLY_EQUAL * sums] = np.nan
-        return np.asarray(2 * ndtr(-np.abs(self._values - self._values[one]) / np.sqrt(variances)))
+        differences = np.abs(means[columns] - means[list(ones)][:, None])
+        p_values[:, columns] = 2 * ndtr(-differences / np.sqrt(variances))
+    return p_values
+
+
+def _centred(draws: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    stacked = np.stack(list(draws))
+    return stacked - stacked.mean(axis=1, keepdims=True)
 
 
 def within_noise(p_values: NDArray[np.float64]) -> NDArray[np.bool_] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmmcl.config.trial_names import SEPARATOR, name_part
 from lmmcl.reports import formatting
-from lmmcl.reports.paired import ALPHA, CentredDraws, Estimate, estimate, estimates, holm, within_noise
+from lmmcl.reports.paired import ALPHA, AT_ONCE, Estimate, estimate, estimates, holm, p_values_of, within_noise
 from lmmcl.reports.pareto import comparable, fronts, has_learned, place
 from lmmcl.reports.results import PAIRED, SweepResults, TrialResult
 
@@ -124,12 +124,12 @@ class _Screen:
         if not known or len(group) == 1 or any(trial.seeds for trial in group):
             return
         places = {trial.key: place for place, trial in enumerate(group)}
-        for name in TESTED:  # one after another: draws of a thousand trials are 8 MB
+        ones = [places[trial.key] for trial in trials]
+        for name in TESTED:
             values = [_value(trial, name) for trial in group]
-            draws = CentredDraws(values, [trial.draws[name] for trial in group])
-            for trial in trials:
-                at = places[trial.key]
-                self._p_values.setdefault(trial.key, []).append(np.delete(draws.p_values(at), at))
+            rows = p_values_of(values, [trial.draws[name] for trial in group], ones)
+            for trial, one, row in zip(trials, ones, rows, strict=True):
+                self._p_values.setdefault(trial.key, []).append(np.delete(row, one))
 
     def near(self, chosen: TrialResult) -> list[TrialResult] | None:
         """The rivals that `_tested` and Holm's correction would leave, in their order; None where each must be tested."""
@@ -170,10 +170,6 @@ def _differences(one: TrialResult, others: Sequence[TrialResult], name: str) -> 
         by_number[number] if number in by_number else difference(one, other, name)
         for number, other in enumerate(others)
     ]
-
-
-AT_ONCE = 32
-"""Differences of draws in memory at a time: 256 KB, which a processor's cache holds."""
 
 
 def _seed_pairs(one: TrialResult, other: TrialResult) -> list[tuple[TrialResult, TrialResult]]:

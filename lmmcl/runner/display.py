@@ -19,6 +19,8 @@ from lmmcl.runner.heartbeat import Heartbeat
 from lmmcl.steps.trial import Trial
 from lmmcl.terminal import escape_controls
 
+SHOWN = ("stage", "learning", "held_out_forgetting", "stopped")
+"""What is kept of the last report of each trial."""
 TOLD = 3
 """Workers that one line of a log tells of."""
 
@@ -94,7 +96,7 @@ class Display:
 
     def stage_done(self, trial: Trial, report: Mapping[str, Any], *, computed: bool = True) -> None:
         """A stage of `trial` has all its scores; one that was recorded before this run says nothing of how long others take."""
-        self._reports[trial.key] = dict(report)
+        self._reports[trial.key] = {name: report[name] for name in SHOWN if name in report}
         if report["stage"] and computed:
             self._pace.completed(self._clock())
         else:

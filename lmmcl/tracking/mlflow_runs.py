@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,8 +72,8 @@ class Runs:
         changed: list[RunTag] = [RunTag(name, value) for name, value in tags.items() if run.tags.get(name, "") != value]
         for some_points, some_params, some_tags in batches(points, fresh, changed):
             self._client.log_batch(run.id, metrics=some_points, params=some_params, tags=some_tags)
-        run.params |= {param.key: param.value for param in fresh}
-        run.tags |= {tag.key: tag.value for tag in changed}
+        run.params |= _shared({param.key: param.value for param in fresh})
+        run.tags |= _shared({tag.key: tag.value for tag in changed})
 
     def rename(self, run: Run, name: str) -> None:
         """Give a run another name."""
@@ -101,4 +102,10 @@ class Runs:
 
 def _remember(run: MlflowRun) -> Run:
     info, data = run.info, run.data
-    return Run(info.run_id, info.start_time, info.status, info.run_name or "", dict(data.params), dict(data.tags))
+    name = info.run_name or ""
+    return Run(info.run_id, info.start_time, info.status, name, _shared(data.params), _shared(data.tags))
+
+
+def _shared(texts: Mapping[str, str]) -> dict[str, str]:
+    """The same texts, each once in memory: thousands of runs have the same names, and mostly the same values."""
+    return {sys.intern(name): sys.intern(value) for name, value in texts.items()}

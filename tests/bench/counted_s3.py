@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import urllib.request
 from collections import Counter
@@ -67,6 +68,7 @@ def counted_s3(prefix: str) -> Iterator[tuple[str, dict[str, str], Counting]]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     counting = Counting(DomainDispatcherApplication(create_backend_app), prefix)
     server = make_server("127.0.0.1", 0, counting, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

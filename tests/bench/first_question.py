@@ -22,7 +22,7 @@ from sides import HERE
 
 FLOOR = """
 import os, ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 
 @ray.remote
 def load():

@@ -36,6 +36,8 @@ from lmmcl.ledger import Ledger
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0
 """Seconds that a life may take to begin another step."""
+OUTLIVE = 240.0
+"""Seconds that Ray's processes may take to notice, on a busy machine, that the run is gone."""
 SESSIONS = 7
 """Of Ray's sessions: five of ended runs stay, one more is of a run killed before it could mark its own, and the last one's."""
 AT_ONCE = {"inline": 1, "ray": 6}
@@ -78,8 +80,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert not alive, f"{[one.name() for one in alive]} outlive the run by a minute"
+    end = time.monotonic() + OUTLIVE
+    while alive := [one for one in family if _is_alive(one)]:
+        assert time.monotonic() < end, f"{[one.name() for one in alive]} outlive the run"
+        time.sleep(0.2)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def live(folder: Path, steps: int, lives: int, ray_every: int, chance: random.Random) -> dict[str, Any]:

@@ -95,6 +95,28 @@ def test_files_are_found_where_their_record_says(ledger: Ledger) -> None:
     assert check_store(ledger).damages == []
 
 
+def test_a_file_of_an_object_store_is_read_or_missed_in_one_request(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s3fs import S3FileSystem
+
+    ledger, asked, ask = Ledger(f"{bucket}/{tmp_path.name}"), [], S3FileSystem._call_s3
+    finish(ledger)
+    ledger.files.write("empty", b"")
+
+    async def counted(self: Any, method: str, *arguments: Any, **more: Any) -> Any:
+        asked.append(method)
+        return await ask(self, method, *arguments, **more)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    assert b'"value"' in ledger.files.read(f"{STEP.path}/{RECORD}")
+    assert ledger.files.read(f"{STEP.path}/{RECORD}", size=1) == b"{"
+    with pytest.raises(FileNotFoundError):
+        ledger.files.read(f"{STEP.path}/never.json")
+    assert asked == ["get_object"] * 3
+    assert ledger.files.read("empty") == b""
+
+
 def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

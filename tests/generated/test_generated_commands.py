@@ -56,9 +56,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     words = draw(st.sampled_from(LINES)).split()
     for _ in range(draw(st.sampled_from([0, 1, 1, 2]))):
         at = draw(st.integers(min(1, len(words) - 1), max(0, len(words) - 1))) if words else 0
-        kind = draw(
-            st.sampled_from(["override", "override", "value", "swap", "drop", "double", "option", "text", "edit"])
-        )
+        kind = draw(st.sampled_from([*["override"] * 4, "value", "swap", "drop", "double", "option", "text", "edit"]))
         if kind == "override":
             words += (
                 ["--set", draw(st.sampled_from(OVERRIDES))]

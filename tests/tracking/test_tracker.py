@@ -183,6 +183,16 @@ def test_what_is_logged_already_costs_no_write(make: Any, monkeypatch: pytest.Mo
     tracker.log_trial(trial)
 
 
+def test_what_is_remembered_of_many_runs_is_in_memory_once(make: Any) -> None:
+    tracker = make()
+    for seed in range(2):
+        tracker.log_trial(make_trial(seed=seed, updates=0))
+    one, other = tracker._runs._known.values()
+    for texts, same in ((one.params, other.params), (one.tags, other.tags)):
+        assert {id(name) for name in texts} == {id(name) for name in same}
+    assert one.params["recipe"] is other.params["recipe"]
+
+
 def test_a_trial_logged_stage_by_stage_over_a_restart_ends_like_one_logged_at_once(make: Any) -> None:
     trial = make_trial(updates=3)
     tracker = make()

@@ -55,9 +55,11 @@ def sync(path: Path) -> None:
 
 
 def fetch(system: Any, path: str, size: int | None) -> Any:
-    """A file of another file system, or at most its first `size` bytes."""
-    if size is None:
-        return system.cat_file(path)
+    """A file of another file system, or at most its first `size` bytes, in one request.
+
+    A beginning is named for a whole file, too: the client of S3 would else ask for its size before, and look for a folder of that
+    name where there is no such file.
+    """
     try:
         return system.cat_file(path, start=0, end=size)
     except OSError as error:

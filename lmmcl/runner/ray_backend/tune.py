@@ -31,7 +31,7 @@ from lmmcl.steps.trial import Trial
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
-NEEDED = ("training_iteration", "done", "pid")
+NEEDED = ("training_iteration", "pid")
 """Numbers of a result that Tune itself reads after its callbacks."""
 SAVE_SECONDS = 20.0
 """How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""

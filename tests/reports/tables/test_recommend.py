@@ -7,7 +7,7 @@ import pytest
 from synthetic_results import make_trial
 
 from lmmcl.reports import recommend as recommend_module
-from lmmcl.reports.paired import ALPHA, CentredDraws, estimate, within_noise
+from lmmcl.reports.paired import ALPHA, estimate, p_values_of, within_noise
 from lmmcl.reports.recommend import difference, recommend, recommendation, recommendation_markdown, short_name
 from lmmcl.reports.results import SweepResults, TrialResult
 from lmmcl.reports.seeds import averaged
@@ -143,6 +143,6 @@ def test_a_decision_that_rounding_could_turn_is_not_taken_from_products() -> Non
     assert within_noise(np.array([[0.9, 0.9], [np.nan, 1.0]])) is None
     assert within_noise(np.array([[ALPHA / 4 * (1 + 1e-9), 0.9], [0.8, 1.0]])) is None
     draws = np.random.default_rng(0).standard_normal((3, 200))
-    p_values = CentredDraws([0.0, 0.0, 0.2], [draws[0], draws[0] + 1, draws[2]]).p_values(0)
+    (p_values,) = p_values_of([0.0, 0.0, 0.2], [draws[0], draws[0] + 1, draws[2]], [0])
     assert np.isnan(p_values[:2]).all()
     assert p_values[2] == pytest.approx(estimate([0.2], [draws[2] - draws[0]]).p)

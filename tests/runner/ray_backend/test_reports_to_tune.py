@@ -17,7 +17,7 @@ from lmmcl.runner.ray_backend.searcher import REPORT, AshaOnTune
 from lmmcl.runner.ray_backend.tune import ReporterCallback
 
 TRIAL = made_trial()
-NEEDED = {"training_iteration": 2, "done": True}
+NEEDED = {"training_iteration": 2, "pid": 7}
 REPORTED = {"stage": 1, "learning": 12.5, "stopped": {"stage": 1}}
 
 
@@ -45,7 +45,10 @@ def tunes(**more: Any) -> SimpleNamespace:
 
 
 def test_a_report_reaches_the_watcher_whole_and_tune_keeps_nothing_of_it() -> None:
-    heard, result = Heard(), {REPORT: json.dumps(REPORTED), "time_total_s": 1.5, "node_ip": "10.0.0.1", **NEEDED}
+    heard, result = (
+        Heard(),
+        {REPORT: json.dumps(REPORTED), "time_total_s": 1.5, "done": False, "node_ip": "10.0.0.1", **NEEDED},
+    )
     callback(heard).on_trial_result(1, [], tunes(), result)
     assert heard.stages == [REPORTED]
     assert result == {REPORT: "", "node_ip": "10.0.0.1", **NEEDED}
