@@ -74,9 +74,7 @@ def rows_round_alike(inner: int, width: int, threads: int) -> bool:
 @contextmanager
 def at_last_positions(mlp: Module | None, count: int | None) -> Iterator[None]:
     """Inside the `with`, the MLP gives zeros before the last `count` positions; all of it (None) where somebody watches it."""
-    import torch
-
-    if mlp is None or count is None or _is_watched(mlp) or torch.is_autocast_enabled("cpu"):
+    if mlp is None or count is None or _is_watched(mlp):
         yield
         return
     mlp.forward = partial(_forward, mlp, mlp.forward, count)
@@ -100,7 +98,9 @@ def _forward(mlp: Any, whole: Any, count: int, hidden: Tensor) -> Tensor:
     from torch.nn.functional import pad
 
     before = hidden.shape[1] - count
-    if before <= 0 or hidden.shape[0] * count < FEW_ROWS:
+    # The Trainer begins autocast inside the model's forward, so it is looked for here.
+    halves = hidden.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    if before <= 0 or hidden.shape[0] * count < FEW_ROWS or halves:
         return whole(hidden)
     rows = hidden[:, before:].contiguous()
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in mlp.parameters()):
