@@ -34,7 +34,7 @@ from lmmcl.config.sweep import Sweep, load_sweep
 from lmmcl.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPUTING, LOOKING, WAITING, STARTING = 50, 25, 4, 80
+COMPUTING, LOOKING, WAITING, STARTING = 50, 35, 4, 80
 WINDOW = 4
 """Merges of a sweep: each is in as many sweeps."""
 SWEEP = """

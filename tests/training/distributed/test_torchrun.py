@@ -31,7 +31,8 @@ from lmmcl.methods.losses.lwf import LwF
 from lmmcl.training.finetune import finetune
 
 record = finetune(stage(), Ledger(sys.argv[1]), TrainingPlacement(**{placement}))
-print("workers", record["strategy"]["workers"], [name for name in ("ray",) if name in sys.modules])
+ray = [name for name in ("ray",) if name in sys.modules]
+sys.stdout.write(f"workers {record['strategy']['workers']} {ray}\\n")  # at once: two processes share the pipe
 """
 
 
