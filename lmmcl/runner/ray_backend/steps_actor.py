@@ -26,6 +26,7 @@ from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute, upload_checkpoint
 from lmmcl.runner.in_flight import ConcurrentScheduler
+from lmmcl.runner.ray_backend.gpu_tasks import gpu_task
 from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
 from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
@@ -120,7 +121,8 @@ class RayExecutor:
             await self._compute_checkpoint(steps[0])
         else:
             place = self._cluster.evaluation
-            await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
+            task = gpu_task(_compute_scores, place.gpus)
+            await self._try(task, _options(place.cpus, place.gpus, place.resources), list(steps))
 
     async def _compute_checkpoint(self, step: Any) -> None:
         place = self._cluster.training
@@ -135,7 +137,7 @@ class RayExecutor:
         if trains_here:
             self._saveable.add(step.key)
         try:
-            await self._try(_compute_checkpoint, options, [step])
+            await self._try(gpu_task(_compute_checkpoint, options["num_gpus"]), options, [step])
         finally:
             self._saveable.discard(step.key)
 
@@ -193,7 +195,6 @@ def _new_process() -> dict[str, Any]:
     return {"runtime_env": {"env_vars": {"LMMCL_TRY": uuid.uuid4().hex}}}
 
 
-@ray.remote
 def _compute_checkpoint(steps: Sequence[Checkpoint], ledger: Ledger, cluster: Cluster, actor: Any) -> str | None:
     """Returns the node on which the step waits for its upload, if it does."""
     (step,) = steps
@@ -207,7 +208,6 @@ def _upload(step: Any, ledger: Ledger, cluster: Cluster) -> None:
     upload_checkpoint(step, ledger, cluster)
 
 
-@ray.remote
 def _compute_scores(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, actor: Any) -> None:
     actor.started.remote(steps[0].key, this_process())
     compute(steps, ledger, cluster, _Notes(actor))

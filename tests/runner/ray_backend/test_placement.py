@@ -33,7 +33,9 @@ def placed(tmp_path: Path, step: Checkpoint | None, **settings: Any) -> dict[str
         asked.append(options)
 
     executor._try = take  # type: ignore[method-assign]
-    asyncio.run(executor([step] if step else made_trial().stages[0].asked))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lmmcl.runner.ray_backend.gpu_tasks.ray.nodes", list)
+        asyncio.run(executor([step] if step else made_trial().stages[0].asked))
     [options] = asked
     return {name: options[name] for name in ("num_cpus", "num_gpus", "resources")}
 
