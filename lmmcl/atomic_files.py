@@ -15,9 +15,12 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or a folder to; renamed to `path` at the end of the `with`, removed on an error.
 
-    The folder above is made where it is missing. The permissions of a file that is replaced stay.
+    The folder above is made where it is missing. The permissions of a file that is replaced stay. Raises IsADirectoryError where a
+    file would replace a folder.
     """
     path = path.resolve() if path.is_symlink() else path
+    if not path.name:  # such as `.`
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: some writers choose the format by it.
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial{path.suffix}")
@@ -26,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         if not partial.exists():  # nothing was written after all
             return
         if partial.is_file():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             _flush(partial)
             if path.is_file():
                 shutil.copymode(path, partial)

@@ -67,3 +67,14 @@ def test_where_nothing_was_written_nothing_changes(tmp_path: Path) -> None:
 def test_names_that_are_no_utf8_are_written_as_escapes(tmp_path: Path) -> None:
     write_text(tmp_path / "page", "\udcff é")
     assert (tmp_path / "page").read_text(encoding="utf-8") == "\\udcff é"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "folder"])
+def test_a_folder_is_not_replaced_by_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("old")
+    with pytest.raises(IsADirectoryError) as error:
+        write_text(Path(name), "new")
+    assert error.value.filename == str(Path(name))
+    assert names(tmp_path) == ["folder"] and (tmp_path / "folder" / "file").read_text() == "old"

@@ -132,6 +132,8 @@ def init(
     from lmmcl.planning.plan import make_plan, plan_table
 
     to = to or Path(f"{name or data.stem}.yaml")
+    if to.is_dir():
+        raise UserError("is a folder; name a file in it, such as sweep.yaml", file=str(to))
     if to.exists() and not force:
         raise UserError("exists already; name another with --to, or replace it with --force", file=str(to))
     wishes = Wishes(model, data, to, test, images, columns, question, metric, name, recipe or (), held_out or ())

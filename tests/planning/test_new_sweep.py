@@ -156,3 +156,11 @@ def test_a_file_that_exists_is_replaced_only_by_force(write: Write) -> None:
     assert Path("rows.yaml").read_text() == "mine"
     assert init(*words, "--force").exit_code == 0
     assert Path("rows.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize("to", ["", ".", "pictures"])
+def test_a_folder_is_no_place_for_the_file(to: str, write: Write) -> None:
+    write(["1", "2"] * 5)
+    Path("pictures").mkdir(exist_ok=True)
+    done = init("tiny-onevision", "rows.jsonl", "--to", to, "--force")
+    assert done.exit_code != 0 and "is a folder; name a file in it" in str(done.exception)

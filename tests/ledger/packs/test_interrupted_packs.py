@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.s3 import s3_server
 from packed_ledger import (
     ASKED,
     BASE,
@@ -22,6 +21,7 @@ from packed_ledger import (
     flip,
     read_all,
 )
+from s3 import s3_server
 
 from lmmcl.cli.completion import checkpoints
 from lmmcl.inspection.audit import check_store
