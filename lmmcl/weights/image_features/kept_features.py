@@ -13,13 +13,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.experts import roles_in
 from lmmcl.models.lmm import LMM
-from lmmcl.steps.frozen_vision import FAMILIES, can_cache, is_vision
+from lmmcl.steps.frozen_vision import FAMILIES
 from lmmcl.weights.fast_digest import fast_digest
 from lmmcl.weights.image_features.feature_store import FeatureStore
+from lmmcl.weights.image_features.frozen_tower import frozen_tower, makes_features
 from lmmcl.weights.image_features.pictures import METHOD, Picture, signature_of, take_apart
-from lmmcl.weights.quantized_base import named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lmmcl")
 
-VERSION = 2
+VERSION = 3
 """Raised when what is kept, or what it depends on, changes."""
 
 
@@ -125,23 +124,14 @@ def attach_features(
     It can where its family works them out in one call, and its vision tower and projector are the base's, with nothing added, and
     are not among what `learns`. `roles` are those of its parameters, where adapters have changed their names.
     """
-    model: Any = loaded.model
-    inner = getattr(model, "model", None)
-    if not can_cache(lmm) or inner is None or not hasattr(type(inner), METHOD):
+    if not makes_features(lmm, loaded):
         log.info("features of images are not kept for %s: its family is not one of %s", lmm.name, ", ".join(FAMILIES))
         return None
-    vision = {name for name, role in (roles or roles_in(lmm, model)).items() if is_vision(role)}
-    tensors = named_tensors(model)
-    holders = {name.rpartition(".")[0] for name in vision}
-    buffers = {name for name in tensors if name not in vision and name.rpartition(".")[0] in holders}
-    names = sorted(vision | buffers)
-    if vision & {*learns, *loaded.changed} or any(name not in loaded.base.digests for name in names):
+    if (tower := frozen_tower(lmm, loaded, roles, learns)) is None:
         return None
-    digest = _digest(model, inner, {name: loaded.base.digests[name] for name in names})
-    # The vector that ends a row of patches lies in the model itself, whose mode is that of the language model.
-    modules = [module for name in sorted(holders) if (module := model.get_submodule(name)) is not inner]
-    kept = KeptFeatures(inner, lmm.family, modules, digest, store)
-    setattr(inner, METHOD, kept)
+    digest = _digest(loaded.model, tower.owner, {name: loaded.base.digests[name] for name in tower.tensors})
+    kept = KeptFeatures(tower.owner, lmm.family, tower.modules, digest, store)
+    setattr(tower.owner, METHOD, kept)
     return kept
 
 

@@ -13,12 +13,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.experts import roles_in
 from lmmcl.models.lmm import LMM
-from lmmcl.steps.frozen_vision import can_cache, is_vision
 from lmmcl.weights.fast_digest import fast_digest
+from lmmcl.weights.image_features.frozen_tower import frozen_tower
 from lmmcl.weights.image_features.pictures import METHOD, signature_of
-from lmmcl.weights.quantized_base import named_tensors
 from lmmcl.weights.resident import SMALL_BYTES
 
 if TYPE_CHECKING:
@@ -122,16 +120,10 @@ def remember_features(
     It does for a small model on a CPU whose family computes them in one call, if vision tower and projector are the base's and are
     not among what `learns`. `roles` are those of its parameters, where adapters have changed their names.
     """
-    model, base = loaded.model, loaded.base
-    inner: Any = getattr(model, "model", None)
-    if base.place.device != "cpu" or base.size > SMALL_BYTES or not can_cache(lmm) or not hasattr(type(inner), METHOD):
+    base = loaded.base
+    if base.place.device != "cpu" or base.size > SMALL_BYTES:
         return False
-    vision = {name for name, role in (roles or roles_in(lmm, model)).items() if is_vision(role)}
-    holders = {name.rpartition(".")[0] for name in vision}
-    buffers = {name for name in named_tensors(model) if name.rpartition(".")[0] in holders}
-    if vision & set(learns) or (vision | buffers) & loaded.changed or not (vision | buffers) <= base.digests.keys():
+    if (tower := frozen_tower(lmm, loaded, roles, learns)) is None:
         return False
-    # The vector that ends a row of patches lies in the model itself, whose mode is that of the language model.
-    modules = [module for name in sorted(holders) if (module := model.get_submodule(name)) is not inner]
-    setattr(inner, METHOD, RememberingMethod(inner, modules, f"{base.place} {base.digest}"))
+    setattr(tower.owner, METHOD, RememberingMethod(tower.owner, tower.modules, f"{base.place} {base.digest}"))
     return True

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from expert_parts import FOUR, FOUR_OF_RANK_2, MLPS, TINY, blocks_of, logits, two_stages
-from stage_parts import BASE, stage
+from stage_parts import BASE, finetune_killed_once, stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
@@ -125,18 +125,9 @@ def test_a_checkpoint_that_is_read_back_has_its_experts(kind: Kind, ledger: Ledg
 
 
 def test_the_same_stage_gives_the_same_experts_after_a_kill(kind: Kind, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(shown: dict[str, Any]) -> None:
-        if shown["update"] == 3:
-            raise Killed
-
     whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
     step, placement = stage(recipe=kind.recipe), TrainingPlacement(save_every=2)
     finetune(step, whole, placement)
-    with pytest.raises(Killed):
-        finetune(step, killed, placement, progress=die)
-    finetune(step, killed, placement)
+    finetune_killed_once(step, killed, placement)
     one, other = (named_tensors(load_checkpoint(step, ledger, precision="fp32")) for ledger in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stage_parts import BASE, stage, weights
+from stage_parts import BASE, finetune_killed_once, stage, weights
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
@@ -77,19 +77,9 @@ def test_a_part_with_a_low_rate_moves_less(tmp_path: Path) -> None:
 
 
 def test_a_killed_stage_with_several_rates_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(shown: dict[str, Any]) -> None:
-        if shown["update"] == 3:
-            raise Killed
-
     whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
     step, placement = stage(recipe=RECIPE), TrainingPlacement(save_every=2)
     finetune(step, whole, placement)
-    try:
-        finetune(step, killed, placement, progress=die)
-    except Killed:
-        finetune(step, killed, placement)
+    finetune_killed_once(step, killed, placement)
     one, other = weights(step, whole), weights(step, killed)
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_parts import BASE, difference, made_skill, shades, stage, weights
+from stage_parts import BASE, difference, finetune_killed_once, made_skill, shades, stage, weights
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
@@ -206,19 +206,10 @@ def test_an_adapter_learns_at_its_targets_rate() -> None:
 
 
 def test_a_killed_stage_of_lora_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(shown: dict[str, Any]) -> None:
-        if shown["update"] == 3:
-            raise Killed
-
     whole, killed = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "killed"))
     step, placement = stage(recipe=LORA8), TrainingPlacement(save_every=2)
     finetune(step, whole, placement)
-    with pytest.raises(Killed):
-        finetune(step, killed, placement, progress=die)
-    finetune(step, killed, placement)
+    finetune_killed_once(step, killed, placement)
     assert difference(weights(step, whole), weights(step, killed)) == 0
 
 

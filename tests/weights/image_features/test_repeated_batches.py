@@ -19,7 +19,7 @@ from lmmcl.models.processing.padding import pad
 from lmmcl.steps import Pretrained
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import load
-from lmmcl.weights.image_features import repeated_batches
+from lmmcl.weights.image_features import frozen_tower, repeated_batches
 from lmmcl.weights.image_features.repeated_batches import RECENT, RecentFeatures, remember_features
 
 
@@ -77,9 +77,9 @@ def test_a_tower_that_is_not_the_bases_is_not_trusted(monkeypatch: pytest.Monkey
     object.__setattr__(changed, "changed", frozenset([tower]))
     assert not remember_features(lmm, changed)
     assert remember_features(lmm, loaded)
-    for name, value in (("SMALL_BYTES", 1000), ("can_cache", lambda lmm: False)):
+    for place, name, value in ((repeated_batches, "SMALL_BYTES", 1000), (frozen_tower, "can_cache", lambda lmm: False)):
         with monkeypatch.context() as alone:
-            alone.setattr(repeated_batches, name, value)
+            alone.setattr(place, name, value)
             assert not remember_features(lmm, loaded)
 
 
