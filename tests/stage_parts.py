@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from PIL import Image
 
@@ -23,7 +22,6 @@ from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.distributed.batches import cut_batches
 from lmmcl.training.distributed.workers import Workers
-from lmmcl.training.finetune import finetune
 from lmmcl.training.job import Job
 from lmmcl.training.stage.loop import _unfreeze
 from lmmcl.training.stage.preparation import prepare
@@ -108,19 +106,3 @@ def share_apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *,
     """Of all entries, those that differ by more than `by`."""
     far = torch.cat([((one[name] - other[name]).abs() > by).flatten() for name in one])
     return float(far.float().mean())
-
-
-class Killed(BaseException):
-    """As a process that is killed: nothing catches it."""
-
-
-def finetune_killed_once(step: Finetune, ledger: Ledger, placement: TrainingPlacement, *, killed_at: int = 3) -> None:
-    """Train a stage that is killed after an update, and then let it be resumed."""
-
-    def die(shown: dict[str, Any]) -> None:
-        if shown["update"] == killed_at:
-            raise Killed
-
-    with pytest.raises(Killed):
-        finetune(step, ledger, placement, progress=die)
-    finetune(step, ledger, placement)

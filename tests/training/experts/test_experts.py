@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from expert_parts import FOUR, FOUR_OF_RANK_2, MLPS, TINY, blocks_of, logits, two_stages
-from stage_parts import BASE, finetune_killed_once, stage
+from killed_stage import finetune_killed_once
+from stage_parts import BASE, stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stage_parts import BASE, finetune_killed_once, stage, weights
+from killed_stage import finetune_killed_once
+from stage_parts import BASE, stage, weights
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stage_parts import BASE, difference, finetune_killed_once, made_skill, shades, stage, weights
+from killed_stage import finetune_killed_once
+from stage_parts import BASE, difference, made_skill, shades, stage, weights
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
