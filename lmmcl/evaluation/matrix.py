@@ -84,8 +84,8 @@ class ScoreMatrix:
             self._samples[stage, name] = array
             self._means[stage, name] = 100.0 * mean
             self._counts.setdefault(name, len(array))
-        for made in (self._resampled, self._summaries, self._runs):
-            made.clear()
+        for computed in (self._resampled, self._summaries, self._runs):
+            computed.clear()
 
     def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> float:
         """The mean of what can be entered."""

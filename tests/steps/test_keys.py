@@ -49,8 +49,7 @@ def test_a_key_that_is_put_together_from_texts_is_that_of_the_identity() -> None
 
 def test_settings_that_stand_where_others_stood_in_memory_have_a_text_of_their_own() -> None:
     texts = IdentityTexts()
-    made = {texts.text_of(Evaluation(limit=limit)) for limit in range(1, 100)}
-    assert len(made) == 99
+    assert len({texts.text_of(Evaluation(limit=limit)) for limit in range(1, 100)}) == 99
 
 
 def test_a_field_cannot_pass_for_the_place_of_another() -> None:
