@@ -15,7 +15,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
@@ -56,6 +56,13 @@ def start_steps_actor(ledger: Ledger, cluster: Cluster) -> Any:
     return ray.remote(StepsActor).options(**options, max_restarts=-1, max_task_retries=-1).remote(ledger, cluster)
 
 
+class Load(NamedTuple):
+    """How many drivers wait for records, and how many computations run or have room to be found for them."""
+
+    waiting: int
+    computing: int
+
+
 class StepsActor:
     """Holds the scheduler, and the latest note on each step that is running."""
 
@@ -63,10 +70,19 @@ class StepsActor:
         self._executor = RayExecutor(ledger, cluster)
         self._scheduler = ConcurrentScheduler(ledger, cluster, self._executor)
         self._notes: dict[str, dict[str, Any]] = {}
+        self._waiting = 0
 
     async def records(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `ConcurrentScheduler.records`."""
-        return await self._scheduler.records(steps)
+        self._waiting += 1
+        try:
+            return await self._scheduler.records(steps)
+        finally:
+            self._waiting -= 1
+
+    async def load(self) -> Load:
+        """How much there is to do now."""
+        return Load(self._waiting, self._executor.computing)
 
     async def prefetch(self, step: Checkpoint) -> None:
         """See `ConcurrentScheduler.prefetch`."""
@@ -102,6 +118,7 @@ class RayExecutor:
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
         self.where: dict[str, ProcessLocation] = {}
+        self.computing = 0
         self._saveable: set[str] = set()
         self._ending = False
 
@@ -117,12 +134,16 @@ class RayExecutor:
 
     async def __call__(self, steps: Sequence[Any]) -> None:
         """Compute one checkpoint, or several scores of one: see `Compute` in `lmmcl.runner.scheduler`."""
-        if isinstance(steps[0], CheckpointStep):
-            await self._compute_checkpoint(steps[0])
-        else:
-            place = self._cluster.evaluation
-            task = gpu_task(_compute_scores, place.gpus)
-            await self._try(task, _options(place.cpus, place.gpus, place.resources), list(steps))
+        self.computing += 1
+        try:
+            if isinstance(steps[0], CheckpointStep):
+                await self._compute_checkpoint(steps[0])
+            else:
+                place = self._cluster.evaluation
+                task = gpu_task(_compute_scores, place.gpus)
+                await self._try(task, _options(place.cpus, place.gpus, place.resources), list(steps))
+        finally:
+            self.computing -= 1
 
     async def _compute_checkpoint(self, step: Any) -> None:
         place = self._cluster.training

@@ -80,3 +80,25 @@ def test_notes_go_with_their_steps(tmp_path: Path) -> None:
         assert actor._notes == {}
 
     asyncio.run(live())
+
+
+def test_the_actor_tells_how_many_drivers_wait_and_how_much_is_computed(tmp_path: Path) -> None:
+    actor = StepsActor(Ledger(str(tmp_path)), CLUSTER)
+    go = asyncio.Event()
+
+    async def compute(step: Any) -> None:
+        await go.wait()
+
+    actor._executor._compute_checkpoint = compute  # type: ignore[method-assign]
+
+    async def live() -> None:
+        computing = asyncio.ensure_future(actor._executor([STEP]))
+        asking = asyncio.ensure_future(actor.records([]))
+        actor._scheduler.records = lambda steps: go.wait()  # type: ignore[assignment,method-assign]
+        await asyncio.sleep(0)
+        assert await actor.load() == (1, 1)
+        go.set()
+        await asyncio.gather(computing, asking)
+        assert await actor.load() == (0, 0)
+
+    asyncio.run(live())
