@@ -88,10 +88,9 @@ def judge(
     repeated = set(_repeated(lives, before)) - set(damaged)
     assert not repeated, f"finished, and begun again: {[sweep.steps[key].label for key in repeated]}"
     verdict = Verdict(steps=_begun_again(lives))
-    for key, again, handed_over in _made_again(sweep, lives):
+    for key, again in _made_again(sweep, lives):
         if key not in damaged:
-            label, most = sweep.steps[key].label, sweep.steps[key].training.max_steps if handed_over else interval
-            assert 0 <= again <= most, f"{again} updates of {label} were made again"
+            assert 0 <= again <= interval, f"{again} updates of {sweep.steps[key].label} were made again"
             verdict.updates += again
     return verdict
 
@@ -122,20 +121,15 @@ def _begun_again(lives: Sequence[Ended]) -> int:
     return len(begun) - len(set(begun))
 
 
-def _made_again(sweep: Sweep, lives: Sequence[Ended]) -> Iterator[tuple[str, int, bool]]:
-    """For each try that resumed a stage: its key, how many updates it made that had been made before, and whether it took over.
-
-    It took over where a worker group continues what one process began, or the other way round: neither reads what the other saves.
-    """
+def _made_again(sweep: Sweep, lives: Sequence[Ended]) -> Iterator[tuple[str, int]]:
+    """For each try that resumed a stage: its key, and how many updates it made that had been made before."""
     reached: dict[str, int] = {}
     tries: set[str] = set()
-    trainers: dict[str, str] = {}
     for event in (event for life in lives for event in life.of("update")):
-        key, update, trainer = event["key"], event["update"], event["trainer"]
+        key, update = event["key"], event["update"]
         if key in reached and event["attempt"] not in tries:
-            yield key, reached[key] + 1 - update, trainer != trainers[key]
+            yield key, reached[key] + 1 - update
         tries.add(event["attempt"])
-        trainers[key] = trainer
         reached[key] = max(update, reached.get(key, 0))
     stages = {key: step.training.max_steps for key, step in sweep.steps.items() if isinstance(step, Finetune)}
     assert reached == stages, "every update of every stage was made"

@@ -80,17 +80,13 @@ def test_the_judge_sees_a_recorded_step_that_begins_again(tmp_path: Path) -> Non
 def test_the_judge_counts_updates_that_are_made_again(tmp_path: Path, world: World) -> None:
     stages = [key for key, step in world.sweep.steps.items() if step.kind == "finetune"]
 
-    def updates(attempt: str, key: str, *numbers: int, trainer: str = "Workers") -> list[dict[str, object]]:
-        about = {"point": "update", "key": key, "attempt": attempt, "trainer": trainer}
-        return [{**about, "update": number} for number in numbers]
+    def updates(attempt: str, key: str, *numbers: int) -> list[dict[str, object]]:
+        return [{"point": "update", "key": key, "attempt": attempt, "update": number} for number in numbers]
 
     others = [event for key in stages[1:] for event in updates("whole", key, *range(1, UPDATES + 1))]
     first = life(tmp_path / "first", *updates("one", stages[0], 1, 2, 3, 4, 5))
     resumed = life(tmp_path / "resumed", *updates("two", stages[0], 4, 5, 6, 7, 8, 9), *others)
-    assert list(_made_again(world.sweep, [first, resumed])) == [(stages[0], 2, False)]
-    whole = updates("three", stages[0], *range(1, UPDATES + 1), trainer="RayWorkers")
-    taken_over = life(tmp_path / "taken over", *whole, *others)
-    assert list(_made_again(world.sweep, [first, taken_over])) == [(stages[0], 5, True)]
+    assert list(_made_again(world.sweep, [first, resumed])) == [(stages[0], 2)]
     short = life(tmp_path / "short", *updates("two", stages[0], 6, 7), *others)
     with pytest.raises(AssertionError, match="every update"):
         list(_made_again(world.sweep, [first, short]))
