@@ -71,7 +71,7 @@ def small_chain() -> Chain:
     strike = (signal_at("SIGKILL", "stage published", 1, COMMAND),)
     ended = Cell("SIGKILL of the command", CLAIM, "worker group", "a stage in its place, still claimed", strike, KILLED)
     return Chain(
-        "a worker group, then a job", (Life("worker group", (group, ended)), Life("job", (job,))), 1, GROUP_INTERVAL, 0.7, is_exact=False
+        "a worker group and then a job", (Life("worker group", (group, ended)), Life("job", (job,))), 1, GROUP_INTERVAL, 0.7, is_exact=False
     )  # fmt: skip
 
 
