@@ -150,7 +150,9 @@ def test_every_family_trains_in_bf16_with_frozen_and_trained_parts_mixed(
 
 
 def test_only_the_sampled_examples_are_read(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collate, "CACHE", collate.EncodingCache())  # rows that another test had encoded would not be read
+    monkeypatch.setattr(
+        collate, "CACHE", collate.EncodingCache()
+    )  # rows that another test had encoded would not be read
     read: set[int] = set()
 
     class Counting(list):
