@@ -187,17 +187,13 @@ def test_a_call_that_is_cancelled_while_it_waits_leaves_no_request_behind(node: 
     assert (node.requests, node.killed, node.free) == (2, 1, 1)
 
 
-def _where(seconds: float) -> tuple[int, str]:
-    time.sleep(seconds)
-    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
-
-
 @pytest.mark.slow
 def test_on_ray_no_process_is_given_a_second_gpu_and_processes_stay() -> None:
     ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 
     def where(seconds: float) -> tuple[int, str]:  # local, so that Ray sends its code
-        return _where(seconds)
+        time.sleep(seconds)
+        return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
     async def scene() -> tuple[list[Any], tuple[int, str]]:
         workers = GpuWorkers()
@@ -207,7 +203,7 @@ def test_on_ray_no_process_is_given_a_second_gpu_and_processes_stay() -> None:
         return seen, await workers.call(TWO, where, 0)
 
     try:
-        ray.get(ray.remote(num_cpus=1)(os.getpid).remote())  # a process that was there before
+        ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote())  # a process that was there before
         seen, both = asyncio.run(asyncio.wait_for(scene(), 120))
         processes: dict[int, set[str]] = {}
         for process, gpus in seen:
