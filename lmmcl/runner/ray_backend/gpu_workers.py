@@ -72,7 +72,7 @@ class _Starting:
 
 @dataclass
 class _Line:
-    """Who waits for a worker with one share, and the workers that are being placed for them."""
+    """Calls that wait for a worker with one share, and the workers that are being placed for them."""
 
     waiting: deque[asyncio.Future[_Worker]] = field(default_factory=deque)
     starting: list[_Starting] = field(default_factory=list)
@@ -142,7 +142,7 @@ class GpuWorkers:
             raise
 
     async def _placed(self, share: Share, starting: _Starting) -> None:
-        """Wait until Ray has placed a worker, and give it to who waits longest; or the error that Ray has in its place."""
+        """Wait until Ray has placed a worker, and give it to the call that waits longest; or the error that Ray has in its place."""
         line = self._lines[share]
         try:
             await starting.handle.ready.remote()

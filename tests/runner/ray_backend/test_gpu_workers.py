@@ -159,7 +159,7 @@ def test_a_worker_on_which_a_call_failed_is_not_used_again(node: Node) -> None:
     assert (node.killed, node.free) == (1, 1)
 
 
-def test_what_ray_says_of_a_worker_that_it_cannot_place_reaches_who_waits(node: Node) -> None:
+def test_what_ray_says_of_a_worker_that_it_cannot_place_reaches_the_call_that_waits(node: Node) -> None:
     async def scene() -> int:
         workers = GpuWorkers(node.start)
         node.lost = ActorDiedError()
