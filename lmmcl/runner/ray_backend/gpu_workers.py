@@ -142,7 +142,7 @@ class GpuWorkers:
             raise
 
     async def _placed(self, share: Share, starting: _Starting) -> None:
-        """Wait until Ray has placed a worker, and give it to the call that waits longest; or the error that Ray has in its place."""
+        """Wait until Ray has placed a worker, and give it to the longest waiting call; or the error in its place."""
         line = self._lines[share]
         try:
             await starting.handle.ready.remote()
