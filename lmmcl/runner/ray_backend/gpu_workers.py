@@ -121,7 +121,7 @@ class GpuWorkers:
     async def _take(self, share: Share, near: Collection[str]) -> _Worker:
         own = [worker for worker in self._idle if worker.share == share]
         if own:
-            worker = next((each for each in own if each.loaded in near), own[-1])
+            worker = next((idle for idle in own if idle.loaded in near), own[-1])
             self._idle.remove(worker)
             if worker.ending:
                 worker.ending.cancel()
