@@ -17,8 +17,10 @@ from accelerate import Accelerator
 from accelerate import optimizer as accelerate_optimizer
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import other as accelerate_other
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from ray._private.runtime_env import packaging
 from ray.train import ControllerError
+from ray.tune.experiment import Trial
 from transformers import Trainer, TrainingArguments
 
 import lmmcl
@@ -70,6 +72,14 @@ def test_ray_still_has_the_limits_and_errors_that_are_relied_on() -> None:
         assert issubclass(kind, Exception)
     assert "controller_failure" in inspect.signature(ControllerError).parameters
     assert ray_private.reports_file().endswith(".json")
+
+
+def test_tune_and_mlflow_still_keep_what_is_let_go_of() -> None:
+    trial = Trial("driver", stub=True)
+    assert trial._default_result_or_future is None and "_default_result_or_future = " in inspect.getsource(
+        Trial.set_ray_actor
+    )
+    assert "utils._artifact_repos_cache[resource_id] = " in inspect.getsource(TrackingServiceClient._get_artifact_repo)
 
 
 def test_the_trainer_still_calls_what_is_overridden() -> None:
