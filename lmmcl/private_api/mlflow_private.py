@@ -1,4 +1,7 @@
-"""Private parts of MLflow's page: shared views, addresses, colours, notes, and tables among the artifacts."""
+"""Private parts of MLflow's page: shared views, addresses, colours, notes, and tables among the artifacts.
+
+And of its client: what it keeps of runs to which files were logged.
+"""
 
 from __future__ import annotations
 
@@ -102,6 +105,14 @@ def run_colour(index: int) -> str:
     lightness, saturation = ((0.42, 0.65), (0.58, 0.75), (0.32, 0.55))[index // 8 % 3]
     parts = colorsys.hls_to_rgb(index * GOLDEN_ANGLE % 1, lightness, saturation)
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def forget_artifacts(run_id: str) -> None:
+    """Let go of what MLflow's client keeps of a run to which files were logged: for each of the last 1,024 a client of the place
+    where its files are, with threads and queues of its own."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.pop(run_id, None)
 
 
 def tables_value(names: Sequence[str]) -> str:

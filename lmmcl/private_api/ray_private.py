@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 NEWEST = (2, 60)
 """The newest minor version whose private parts were looked at."""
@@ -63,3 +64,8 @@ def reports_file() -> str:
     from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
     return CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+
+def forget_ended(trial: Any) -> None:
+    """Let go of what a Tune trial that has ended asked its actor when it began: each answer is an object in Ray's memory."""
+    trial._default_result_or_future = None

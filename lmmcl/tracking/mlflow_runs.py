@@ -62,6 +62,10 @@ class Runs:
         """Move a run, after those nested in it, to MLflow's trash, from which a person may restore it."""
         for one in [*self.nested(run), run]:
             self._client.delete_run(one.id)
+        self.forget(run)
+
+    def forget(self, run: Run) -> None:
+        """Remember nothing of a run; should it be asked for again, it is found by its tag."""
         self._known = {key: known for key, known in self._known.items() if known.id != run.id}
 
     def log(self, run: Run, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:

@@ -16,7 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmmcl.private_api.mlflow_private import COLOUR_TAG, NOTE_TAG, TABLES_TAG, run_colour, tables_value
+from lmmcl.private_api.mlflow_private import (
+    COLOUR_TAG,
+    NOTE_TAG,
+    TABLES_TAG,
+    forget_artifacts,
+    run_colour,
+    tables_value,
+)
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
 from lmmcl.tracking.experiments import REPORT_TAGS, REPORTS, find_or_make, sweep_experiment
@@ -68,6 +75,7 @@ class Tracker:
         self.experiment_id, self.experiment = str(experiment.experiment_id), str(experiment.name)
         self._runs = Runs(self._client, self.experiment_id, self.experiment)
         self._places = {key: place for place, key in enumerate(self.sweep.trials)}
+        self._ended: dict[str, tuple[bytes, str]] = {}
 
     @property
     def address(self) -> str:
@@ -78,10 +86,24 @@ class Tracker:
         """Log what is not there yet of a trial and return its run id.
 
         A trial that is neither done nor failed is shown as RUNNING, or as KILLED when it is `running` no longer.
+        Of one that has ended a digest and the run id are remembered, not the texts of its run: a sweep may have thousands.
         """
+        digests = {str(stage.number): _digest(stage) for stage in trial.stages}
+        content = _content(trial, digests)
+        if trial.key in self._ended and self._ended[trial.key][0] == content:
+            return self._ended[trial.key][1]
+        run = self._log_news(trial, digests)
+        self._runs.set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
+        if trial.state in _STATUS:
+            self._ended[trial.key] = content, run.id
+            self._runs.forget(run)
+            forget_artifacts(run.id)
+        return run.id
+
+    def _log_news(self, trial: TrialResult, digests: Mapping[str, str]) -> Run:
+        """Log all of a trial that its run does not show yet but for how it stands; `digests` are of its stages, by number."""
         run = self._trial_run(trial)
         logged = _tag(run, STAGES_LOGGED)
-        digests = {str(stage.number): _digest(stage) for stage in trial.stages}
         news = [stage for stage in trial.stages if logged.get(str(stage.number)) != digests[str(stage.number)]]
         points = [point for stage in news for point in self._points(run, stage, again=str(stage.number) in logged)]
         curves, updates = _curves(trial, news, run)
@@ -98,8 +120,7 @@ class Tracker:
             tags[STAGES_LOGGED] = json.dumps({**logged, **digests})
             tags[TABLES_TAG] = _tables([MATRIX, *tables])
         self._runs.log(run, [], {}, {**tags, UPDATES_LOGGED: json.dumps(updates)})
-        self._runs.set_status(run, _STATUS.get(trial.state, "RUNNING" if running else "KILLED"))
-        return run.id
+        return run
 
     def log_report(self, files: Sequence[Path], note: str = "") -> str:
         """Store the sweep's report (page, figures, folders of tables) in its own run; files of the same name are replaced."""
@@ -243,6 +264,13 @@ def _digest(stage: StageResult) -> str:
     curve += [[dict(row) for row in stage.score_curve]] if stage.score_curve else []
     content = [stage_metrics(stage), updates, *curve]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _content(trial: TrialResult, digests: Mapping[str, str]) -> bytes:
+    """A digest of all that a run shows of a trial; `digests` are of its stages."""
+    stopped = trial.stopped.to_dict() if trial.stopped else None
+    content = [trial.name, trial.state, trial.error, stopped, trial_params(trial), digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()[:16]
 
 
 def _metrics(values: Mapping[str, float], step: int, start: int) -> list[Metric]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking._tracking_service import utils as mlflow_utils
 from synthetic_results import SKILLS, make_sweep, make_trial
 
 from lmmcl.config.search_settings import Stopped
@@ -186,11 +187,27 @@ def test_what_is_logged_already_costs_no_write(make: Any, monkeypatch: pytest.Mo
 def test_what_is_remembered_of_many_runs_is_in_memory_once(make: Any) -> None:
     tracker = make()
     for seed in range(2):
-        tracker.log_trial(make_trial(seed=seed, updates=0))
+        tracker.log_trial(make_trial(seed=seed, updates=0, state="partial"))
     one, other = tracker._runs._known.values()
     for texts, same in ((one.params, other.params), (one.tags, other.tags)):
         assert {id(name) for name in texts} == {id(name) for name in same}
     assert one.params["recipe"] is other.params["recipe"]
+
+
+def test_of_a_trial_that_has_ended_nothing_large_is_remembered(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = make()
+    trials = [make_trial(seed=seed, updates=0) for seed in range(3)]
+    trials[1] = replace(trials[1], stages=trials[1].stages[:2], state="failed", error="no room")
+    ids = [tracker.log_trial(trial) for trial in trials]
+    assert not tracker._runs._known and not {*ids} & {*mlflow_utils._artifact_repos_cache}
+    with monkeypatch.context() as patch:
+        for name in ("search_runs", "create_run", "log_batch", "log_text", "set_terminated", "update_run"):
+            patch.setattr(tracker._client, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
+        assert [tracker.log_trial(trial) for trial in trials] == ids, "they are shown as they are"
+    wider = replace(trials[1], stages=make_trial(seed=1, updates=0).stages, state="done", error=None)
+    assert tracker.log_trial(wider) == ids[1], "what has come since is added to the same run"
+    assert runs(tracker, "trial")[1].info.status == "FINISHED" and len(runs(tracker, "trial")) == 3
+    assert [step for step, _ in points(tracker, ids[1], "overall")] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_trial_logged_stage_by_stage_over_a_restart_ends_like_one_logged_at_once(make: Any) -> None:

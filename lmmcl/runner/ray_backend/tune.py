@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from numbers import Number
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.grid_point import Space
 from lmmcl.errors import explain
+from lmmcl.private_api.ray_private import forget_ended
 from lmmcl.runner.ray_backend.concurrency import ConcurrencyLimit, driver_resources
 from lmmcl.runner.ray_backend.listed_trials import ListedTrials
 from lmmcl.runner.ray_backend.ray_folders import leave_working_folder, remove_empty
 from lmmcl.runner.ray_backend.searcher import REPORT, AshaOnTune, ProposalSearcher, proposed_trial
-from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps
+from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, Load, RemoteSteps
 from lmmcl.runner.trial_driver import RunListener, run_trial
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
@@ -31,8 +32,8 @@ from lmmcl.steps.trial import Trial
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
-NEEDED = ("training_iteration", "pid")
-"""Numbers of a result that Tune itself reads after its callbacks."""
+LOAD_SECONDS = 1.0
+"""How long Tune's loop waits at most to hear how much there is to do."""
 SAVE_SECONDS = 20.0
 """How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""
 
@@ -46,11 +47,11 @@ def tune_trials(
     ahead = searching.halving is None
     driver = tune.with_resources(
         tune.with_parameters(_drive, listed=ListedTrials(trials), spaces=spaces, actor=actor, ahead=ahead),
-        driver_resources(cluster),
+        _request_for(driver_resources(cluster)),
     )
     scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
     follow = ReporterCallback(by_key, actor, watcher, scheduler)
-    grid, config = _tune_search(by_key, cluster, watcher, searching)
+    grid, config = _tune_search(by_key, cluster, watcher, searching, actor)
     tuner = tune.Tuner(
         driver,
         param_space=grid,
@@ -71,15 +72,41 @@ def tune_trials(
         raise
 
 
+def _request_for(resources: Mapping[str, float]) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """What tells Tune the resources of a trial. A plain value would travel with the driver, which Tune unpickles for each trial,
+    and each would keep its copy."""
+    return partial(_shared_request, tuple(resources.items()))
+
+
+def _shared_request(resources: tuple[tuple[str, float], ...], config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return _request(resources)
+
+
+@cache
+def _request(resources: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([dict(resources)])
+
+
 def _tune_search(
-    by_key: dict[str, Trial], cluster: Cluster, watcher: RunListener, searching: Searching
+    by_key: dict[str, Trial], cluster: Cluster, watcher: RunListener, searching: Searching, actor: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tune's parameter space and the settings of its search: the grid, or a searcher that hands out proposed trials too."""
     total = len(by_key) + searching.remaining
+    # Where scores may end a trial, nothing is computed ahead of them: one computation a trial.
+    ahead = searching.halving is None and not any(trial.stop for trial in by_key.values())
+    limit = ConcurrencyLimit(cluster, total, partial(_load, actor) if ahead else None)
     if not searching.proposers:
-        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(cluster, total)}
-    suggestions = ProposalSearcher(by_key, searching, ConcurrencyLimit(cluster, total), watcher.trial_opened)
+        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(limit)}
+    suggestions = ProposalSearcher(by_key, searching, limit, watcher.trial_opened)
     return {}, {"search_alg": suggestions, "num_samples": total}
+
+
+def _load(actor: Any) -> Load:
+    try:
+        load: Load = ray.get(actor.load.remote(), timeout=LOAD_SECONDS)
+    except (RayActorError, GetTimeoutError):  # it is being started again: nobody is known to wait
+        return Load(waiting=0, computing=0)
+    return load
 
 
 def _save_stages(actor: Any) -> None:
@@ -104,13 +131,12 @@ def _report(report: Mapping[str, Any]) -> None:
 
 
 def _forget(result: dict[str, Any]) -> None:
-    """Take out of a result what Tune would keep of every trial of the sweep: its text, and numbers, of each a history.
+    """Empty a result that has been passed on: Tune would keep it of every trial of the sweep, and of each number a history.
 
     An empty text stays: of a trial without any value Tune would print a line at its end.
     """
+    result.clear()
     result[REPORT] = ""
-    for name in [name for name, value in result.items() if isinstance(value, Number) and name not in NEEDED]:
-        del result[name]
 
 
 class ReporterCallback(tune.Callback):
@@ -139,8 +165,9 @@ class ReporterCallback(tune.Callback):
             self._watcher.stage_done(ours, {**report, "stopped": ended.to_dict()} if ended else report)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Remove the trial's folder on this machine: Tune makes one for each, and nothing is written into it."""
+        """Let go of what Tune keeps of an ended trial: its folder on this machine, which is empty, and what its actor answered."""
         remove_empty(Path(trial.local_path))
+        forget_ended(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's own loop turns ten times a second; the notes are asked for less often, and without waiting for them."""
@@ -166,8 +193,8 @@ class ReporterCallback(tune.Callback):
 class _Grid(BasicVariantGenerator):
     """The grid in its order; how many of its trials are open at once follows the cluster."""
 
-    def __init__(self, cluster: Cluster, trials: int) -> None:
-        self._room = ConcurrencyLimit(cluster, trials)
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self._room = limit
         super().__init__()
 
     @property

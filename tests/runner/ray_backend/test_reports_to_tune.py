@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from made import made_trial
+from ray import cloudpickle, tune
+from ray.tune.trainable import wrap_function
 
 from lmmcl.runner.ray_backend import listed_trials
 from lmmcl.runner.ray_backend import tune as module
@@ -17,7 +19,6 @@ from lmmcl.runner.ray_backend.searcher import REPORT, AshaOnTune
 from lmmcl.runner.ray_backend.tune import ReporterCallback
 
 TRIAL = made_trial()
-NEEDED = {"training_iteration": 2, "pid": 7}
 REPORTED = {"stage": 1, "learning": 12.5, "stopped": {"stage": 1}}
 
 
@@ -45,13 +46,11 @@ def tunes(**more: Any) -> SimpleNamespace:
 
 
 def test_a_report_reaches_the_watcher_whole_and_tune_keeps_nothing_of_it() -> None:
-    heard, result = (
-        Heard(),
-        {REPORT: json.dumps(REPORTED), "time_total_s": 1.5, "done": False, "node_ip": "10.0.0.1", **NEEDED},
-    )
+    heard, by_tune = Heard(), {"time_total_s": 1.5, "done": False, "node_ip": "10.0.0.1", "pid": 7}
+    result = {REPORT: json.dumps(REPORTED), **by_tune}
     callback(heard).on_trial_result(1, [], tunes(), result)
     assert heard.stages == [REPORTED]
-    assert result == {REPORT: "", "node_ip": "10.0.0.1", **NEEDED}
+    assert result == {REPORT: ""}
 
 
 def test_what_ended_a_trial_reaches_the_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +101,21 @@ def test_the_scheduler_reads_the_same_report() -> None:
     for result in ({REPORT: json.dumps(REPORTED)}, {REPORT: json.dumps({"failed": "no"})}, {"done": True}):
         assert scheduler.on_trial_result(None, tunes(), result) == "CONTINUE"
     assert seen == [REPORTED]
+
+
+def test_all_trials_share_one_request_for_resources() -> None:
+    registered = wrap_function(
+        tune.with_resources(lambda config: None, module._request_for({"CPU": 0.0, "place": 2.0}))
+    )
+    copies = [cloudpickle.loads(cloudpickle.dumps(registered)) for _ in range(2)]  # as Tune reads it for each trial
+    one, other = (copy.default_resource_request({"trial": "a"}) for copy in copies)
+    assert one is other and one == tune.PlacementGroupFactory([{"CPU": 0.0, "place": 2.0}])
+
+
+def test_tune_keeps_no_answer_of_an_actor_for_an_ended_trial(tmp_path: Path) -> None:
+    trial = tunes(local_path=str(tmp_path / "never"), _default_result_or_future=object())
+    callback(Heard()).on_trial_complete(1, [], trial)
+    assert trial._default_result_or_future is None
 
 
 def test_the_folder_of_an_ended_trial_goes(tmp_path: Path) -> None:
