@@ -27,7 +27,7 @@ class TextTable(Table):
             yield from super().__rich_console__(console, options)
 
     def _widths_of_text(self) -> list[int]:
-        """The characters that each column takes; none where a text is no plain line, or has no room."""
+        """The characters that each column takes; empty where a text has more than one plain line, or too little room."""
         widths = []
         for column in self.columns:
             texts = [*column.header.plain.split("\n"), *_texts(column.cells)]  # type: ignore[union-attr]
