@@ -1,5 +1,19 @@
-"""`python -m lmmcl` is `lmmcl`."""
+"""`lmmcl`, and `python -m lmmcl`: the command line, and what it says where it is interrupted before it has begun."""
 
-from lmmcl.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Entry point. Imports take a part of a second, in which Ctrl-C would show a traceback of Python's own."""
+    try:
+        from lmmcl.cli import main as command
+    except KeyboardInterrupt:
+        print("interrupted; nothing was begun", file=sys.stderr)
+        sys.exit(130)
+    command()
+
+
+if __name__ == "__main__":
+    main()

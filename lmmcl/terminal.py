@@ -34,12 +34,18 @@ _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _NOT_ASCII = re.compile("[^\n\t\x20-\x7e]")
 
 
 def escape_controls(text: str) -> str:
     """`text` with its control characters as `\\x1b`; tabs and newlines stay."""
     return _CONTROLS.sub(lambda match: _escaped(ord(match[0])), text)
+
+
+def strip_colours(text: str) -> str:
+    """`text` without the codes that only colour it; others stay."""
+    return _COLOURS.sub("", text)
 
 
 def plain_streams(*streams: IO[str]) -> None:

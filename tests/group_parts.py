@@ -78,6 +78,23 @@ class DieOnce(TrainingMitigation):
             os._exit(1)
 
 
+class FailOnce(TrainingMitigation):
+    """Raises an error that is not tried again after the first five updates that were made; `diary` gets a line for each update."""
+
+    name = "fail_once"
+    version = 1
+    diary: str
+
+    def optimizer(self, memory: Any, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.register_step_post_hook(lambda *_: self.live())
+
+    def live(self) -> None:
+        with Path(self.diary).open("a") as diary:
+            diary.write("update\n")
+        if updates(self.diary) == 5:
+            raise ArithmeticError("this time only")
+
+
 class DieOnceDivided(TrainingMitigation):
     """The same where the optimizer is divided, which no mitigation may look at: counts batches, one an update and one ahead."""
 

@@ -41,6 +41,24 @@ def test_bad_input_is_one_message_on_standard_error_and_exit_code_2(tmp_path: Pa
     assert not (tmp_path / "store").exists(), "nothing may be written for a sweep that cannot run"
 
 
+INTERRUPTED = """
+import runpy, sys
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmmcl.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+runpy.run_module("lmmcl", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_ctrl_c_during_the_first_imports_shows_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "run"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; nothing was begun\n")
+
+
 def test_an_mlflow_server_that_cannot_be_reached_is_told_before_anything_runs(tmp_path: Path) -> None:
     done = ask("run", write_sweep(tmp_path), "--store", tmp_path / "store", "--mlflow", "http://127.0.0.1:9")
     assert done.returncode == 2

@@ -23,6 +23,7 @@ from lmmcl.ledger.named_store import STORE_VARIABLE
 from lmmcl.masking import has_secrets, mask
 from lmmcl.planning.fits import find_infeasible, refuse
 from lmmcl.private_api.ray_private import quiet_submission
+from lmmcl.terminal import strip_colours
 from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
 from lmmcl.tracking.destinations import destinations
 
@@ -221,4 +222,4 @@ def _ended(info: Any, submission: Submission, goes_on: str, tell: Callable[[str]
 
 async def _follow(client: Any, job: str, tell: Callable[[str], None]) -> None:
     async for lines in client.tail_job_logs(job):
-        tell(lines.removesuffix("\n"))
+        tell(strip_colours(lines.removesuffix("\n")))  # Ray colours what it says there

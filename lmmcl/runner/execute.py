@@ -58,8 +58,11 @@ def compute(
                     ledger.upload(step)
             case Finetune() | Snapshot():
                 progress(step.key, {"doing": LOADING})
-                from lmmcl.training.distributed.torchrun import announced
-                from lmmcl.training.finetune import finetune
+                from lmmcl.private_api.trainer_imports import libraries_unloaded
+
+                with libraries_unloaded():
+                    from lmmcl.training.distributed.torchrun import announced
+                    from lmmcl.training.finetune import finetune
 
                 with announced(step, ledger, cluster.training):
                     finetune(step, ledger, cluster.training, progress=partial(progress, step.key))

@@ -26,6 +26,7 @@ from lmmcl.runner.engines import check_engine
 from lmmcl.runner.heartbeat import saying
 from lmmcl.runner.preflight import RowsToCheck, rows_to_check
 from lmmcl.runner.reporting.pack_finished import pack_finished, packs
+from lmmcl.runner.reporting.report_ahead import start_report_ahead
 from lmmcl.search.proposer import Searching, is_finished, make_searching
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
@@ -57,8 +58,12 @@ class Outcome:
 class ProgressReporter:
     """Shows and tracks what happens: to the terminal at once, to MLflow in the background."""
 
-    def __init__(self, context: RunContext, display: Display, tracker: BackgroundTrackers | None) -> None:
+    def __init__(
+        self, context: RunContext, display: Display, tracker: BackgroundTrackers | None, *, beside: bool = False
+    ) -> None:
+        """`beside`: steps are computed by other processes, so that this one may get the report ready."""
         self._context, self._display, self._tracker, self._ledger = context, display, tracker, context.ledger
+        self._may_get_ready = beside
         self._view: RecordView | None = RecordView(self._ledger)
         self.failures: dict[str, str] = {}
         self.steps: dict[str, Step] = {}
@@ -97,6 +102,9 @@ class ProgressReporter:
         computed = any(step.key not in self.before for step in stage_steps(trial.stages[report["stage"]]))
         self._display.stage_done(trial, report, computed=computed)
         self._track(trial)
+        if self._may_get_ready and report["stage"]:  # by then all that leads to the first steps is there
+            self._may_get_ready = False
+            start_report_ahead(self._context.sweep)
 
     def trial_failed(self, trial: Trial, why: str, details: str) -> None:
         """`trial` ended before its last stage; the traceback is kept in the store."""
@@ -167,7 +175,7 @@ def run_sweep(
     with saying(console, "checking the data, and what this machine can hold"):
         unfinished, searching, rows = _prepare(context, cluster, inline=inline)
     with Display(unfinished, console, searching.coming_stages) as display:
-        following = ProgressReporter(context, display, tracker)
+        following = ProgressReporter(context, display, tracker, beside=not inline)
         if unfinished or searching.proposers:
             if inline:
                 following.phase("loading libraries")

@@ -19,7 +19,7 @@ from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger, PendingRecord, Record
 from lmmcl.ledger.provenance import provenance
 from lmmcl.steps import Finetune, Snapshot
-from lmmcl.training.distributed.strategies import checkpoint_layout
+from lmmcl.training.distributed.strategies import WHOLE, checkpoint_layout
 from lmmcl.training.distributed.workers import Workers, get_workers, is_under_torchrun, placed_on
 from lmmcl.training.job import Job
 from lmmcl.training.recovery.run_folder import remove_run, runs_folder
@@ -88,7 +88,7 @@ def _resumable(job: Job, workers: Workers) -> Iterator[Path]:
     """A folder for the Trainer's checkpoints, deleted at the end unless the stage can be resumed from it."""
     root = runs_folder(job.ledger, job.wanted)
     layout = checkpoint_layout(job.placement)
-    runs = root if layout == "whole" else root / layout.replace(", ", "-").replace(" ", "-")
+    runs = root if layout == WHOLE else root / layout.replace(", ", "-").replace(" ", "-")
     try:
         yield runs
     except BaseException as error:

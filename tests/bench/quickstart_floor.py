@@ -1,11 +1,15 @@
 """What the quickstart cannot do without: forward, backward and AdamW on its batches, greedy answers to its questions, Ray's start.
 
-    python tests/bench/quickstart_floor.py [--updates 60]
+    python tests/bench/quickstart_floor.py [--updates 60] [--cpus 2]
 
-Batches are encoded and padded beforehand; there is no Trainer, no proof, no store, no second process. `plain` computes everything at
+Batches are padded beforehand; there is no Trainer, no proof, no store, no second process. `plain` computes everything at
 each batch, as a script does; `saved` leaves out what lmmcl leaves out for the same bits (the last block's MLP where no logits are
-needed, features of pictures that were seen before) and keeps freed memory. CPU seconds of one thread, times the sweep's stages.
-`quickstart_whole.py --floor` prints them beside what a run took.
+needed, features of pictures that were seen before) and keeps freed memory. Each recipe is measured on the batches of each skill: the
+longest questions take twice the time of the shortest. `encoding` is to draw and encode every example and question once. CPU seconds
+of one thread, times the sweep's stages.
+
+The floor of wall time is Ray's start, then the best that any order of steps allows: all arithmetic divided by the number of CPUs, or
+the longest trial, whose stages follow one another. `quickstart_whole.py --floor` prints both beside what a run took.
 """
 
 from __future__ import annotations
@@ -125,8 +129,24 @@ def second_pass(work: Iterator[None]) -> float:
     return time.process_time() - begun
 
 
-def arithmetic(sweep: Any, updates: int, *, saved: bool) -> dict[str, float]:
-    """CPU seconds of a sweep's updates and answers, and of one update of each recipe and the answers of one stage."""
+def encoding(trial: Any) -> float:
+    """CPU seconds until every example and every question of a trial was drawn and encoded once."""
+    from lmmcl.models.processing.encode import encode
+
+    processor, settings, begun = trial.model.load_processor(), trial.training, time.process_time()
+    for skill in trial.skills:
+        examples = skill.load()
+        for row in range(min(settings.examples or len(examples), len(examples))):
+            encode(processor, examples[row], with_answer=True)
+    for benchmark in trial.benchmarks:
+        questions = benchmark.take(trial.evaluation.limit)
+        for row in range(len(questions)):
+            encode(processor, questions[row], with_answer=False)
+    return time.process_time() - begun
+
+
+def arithmetic(sweep: Any, updates: int, cpus: int, *, saved: bool) -> dict[str, float]:
+    """CPU seconds of a sweep's updates and answers, of one update of each recipe and skill, and the shortest time on `cpus`."""
     import torch
 
     from lmmcl.weights.freed_memory import keep_freed_memory
@@ -135,39 +155,64 @@ def arithmetic(sweep: Any, updates: int, *, saved: bool) -> dict[str, float]:
     if saved:
         keep_freed_memory()
     trials = list(sweep.trials)
-    batches = batches_of(trials[0], 1, updates)
-    update: dict[str, float] = {}
+    encoded = encoding(trials[0])
+    batches = [batches_of(trials[0], stage, updates) for stage in range(1, 1 + len(trials[0].skills))]
+    update: dict[tuple[str, int], float] = {}
     for trial in trials:
-        if trial.recipe.name not in update:
-            update[trial.recipe.name] = second_pass(learn(trial, batches, saved=saved)) / updates
+        for stage, shown in enumerate(batches):
+            if (trial.recipe.name, stage) not in update:
+                seconds = second_pass(learn(trial, shown, saved=saved))
+                update[trial.recipe.name, stage] = seconds / updates
     answers = second_pass(answer(trials[0], questions_of(trials[0]), saved=saved))
-    rows = min(trials[0].training.examples or 10**9, len(trials[0].skills[0].load()))
-    stages = [(trial, stage) for trial in trials for stage in range(len(trial.skills))]
-    learning = sum(trial.training.updates(rows) * update[trial.recipe.name] for trial, _ in stages)
+    counts = [
+        trials[0].training.updates(min(trials[0].training.examples or 10**9, len(skill.load())))
+        for skill in trials[0].skills
+    ]
+    chains = [sum(count * update[trial.recipe.name, stage] for stage, count in enumerate(counts)) for trial in trials]
+    answering = (1 + len(trials) * len(counts)) * answers
+    total = sum(chains) + answering + encoded
+    names = [skill.name for skill in trials[0].skills]
     return {
-        **{f"update {name}": round(1000 * seconds, 1) for name, seconds in update.items()},
-        "learning": round(learning, 1),
-        "answering": round((len(stages) + 1) * answers, 1),
-        "all": round(learning + (len(stages) + 1) * answers, 1),
+        **{f"update {recipe}, {names[stage]}": round(1000 * spent, 1) for (recipe, stage), spent in update.items()},
+        "learning": round(sum(chains), 1),
+        "answering": round(answering, 1),
+        "encoding": round(encoded, 1),
+        "all": round(total, 1),
+        "wall": round(max(total / cpus, max(chains) + answers), 1),
     }
 
 
-def measure(sweep: Path, updates: int) -> dict[str, Any]:
+def measure(sweep: Path, updates: int, cpus: int = 2) -> dict[str, Any]:
     """The floors of a sweep, each in a process of its own, and Ray's start."""
     found: dict[str, Any] = {}
     for side in ("plain", "saved"):
         environment = {**os.environ, **python_of(HERE), "OMP_NUM_THREADS": "1"}
         if side == "saved":
             environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # as lmmcl starts Ray
-        command = [PYTHON, __file__, "--sweep", str(sweep), "--updates", str(updates), "--side", side]
+        command = [
+            PYTHON,
+            __file__,
+            "--sweep",
+            str(sweep),
+            "--updates",
+            str(updates),
+            "--cpus",
+            str(cpus),
+            "--side",
+            side,
+        ]
         found[side] = json.loads(subprocess.check_output(command, env=environment, text=True).splitlines()[-1])
     with tempfile.TemporaryDirectory(prefix="lmmcl-floor-") as temporary:
         weights = Path(temporary, "tiny")
         code = f"from lmmcl.models import get_model; get_model('tiny-onevision').load_model().save_pretrained({str(weights)!r})"
         subprocess.run([PYTHON, "-c", code], check=True, env={**os.environ, **python_of(HERE)})
-        found["ray"] = round(ray_floor(Path(temporary), weights).cpu, 1)
+        ray = ray_floor(Path(temporary), weights)
+    found["ray"] = {"cpu": round(ray.cpu, 1), "wall": round(ray.wall, 1)}
     for side in ("plain", "saved"):
-        found[f"floor, {side}"] = round(found[side]["all"] + found["ray"], 1)
+        found[f"floor, {side}"] = {
+            "cpu": round(found[side]["all"] + ray.cpu, 1),
+            "wall": round(found[side]["wall"] + ray.wall, 1),
+        }
     return found
 
 
@@ -175,13 +220,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", type=Path, default=HERE / "sweeps" / "quickstart.yaml")
     parser.add_argument("--updates", type=int, default=60, help="updates of each recipe that are measured")
+    parser.add_argument("--cpus", type=int, default=2, help="on how many the shortest wall time is computed")
     parser.add_argument("--side", choices=["plain", "saved"], help="measure this one alone, in this process")
     arguments = parser.parse_args()
-    work: Callable[[], dict[str, Any]] = lambda: measure(arguments.sweep, arguments.updates)  # noqa: E731
+    work: Callable[[], dict[str, Any]] = lambda: measure(arguments.sweep, arguments.updates, arguments.cpus)  # noqa: E731
     if arguments.side:
         from lmmcl.config.sweep import load_sweep
 
-        work = lambda: arithmetic(load_sweep(arguments.sweep), arguments.updates, saved=arguments.side == "saved")  # noqa: E731
+        sweep, is_saved = load_sweep(arguments.sweep), arguments.side == "saved"
+        work = lambda: arithmetic(sweep, arguments.updates, arguments.cpus, saved=is_saved)  # noqa: E731
     json.dump(work(), sys.stdout)
     print()
 

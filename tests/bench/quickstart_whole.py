@@ -98,13 +98,14 @@ def main() -> None:
                 costs[name].append(spent)
                 parts = ", ".join(f"{part} {used:.1f}" for part, used in spent.by_name.items() if used >= 0.5)
                 print(f"{name:9} {spent.cpu:7.1f} s CPU {spent.wall:7.1f} s wall: {parts}", flush=True)
+        floor = floors(sweep, updates=60, cpus=arguments.cpus) if arguments.floor else None
     found: dict[str, object] = {
         name: {"cpu": round(median(s.cpu for s in spent), 1), "wall": round(median(s.wall for s in spent), 1)}
         for name, spent in costs.items()
     }
     differ = 0
-    if arguments.floor:
-        found["floor"] = floors(arguments.sweep.resolve(), updates=60)
+    if floor:
+        found["floor"] = floor
     if "baseline" in costs:
         ours, theirs = costs["ours"], costs["baseline"]
         found["cpu_ratio"] = round(median(s.cpu for s in ours) / median(s.cpu for s in theirs), 3)

@@ -61,13 +61,13 @@ class ClusterWorld:
 
     def play(self, chain: Chain) -> list[Outcome]:
         """Play all lives of a chain, and judge what came of them."""
-        folder = self.folder / chain.name.replace(" ", "-")
-        folder.mkdir()
+        folder = self.folder / chain.name.replace(" ", "-") / "project"  # what goes with a job; the store does not
+        folder.mkdir(parents=True)
         trials = "[sa_proj, gate_up]" if chain.trials == 2 else "[sa_proj]"
         sweep = load_sweep(write_sweep(folder, SWEEP.replace("[sa_proj, gate_up]", trials), "faults.yaml"))
         for mode, text in NODES.items():
             (folder / f"{mode.replace(' ', '-')}.yaml").write_text(text)
-        ledger, lives, before = Ledger(str(folder / "store")), list[Ended](), list[set[str]]()
+        ledger, lives, before = Ledger(str(folder.parent / "store")), list[Ended](), list[set[str]]()
         last = chain.lives[-1]
         for life in [*chain.lives, *([Life(last.mode)] if 0 not in last.codes else [])]:
             before.append(recorded(sweep, ledger))
@@ -86,7 +86,7 @@ class ClusterWorld:
     def _live(self, life: Life, folder: Path, pause: float) -> Ended:
         strikes = [strike for cell in life.cells for strike in cell.strikes]
         file = f"{life.mode.replace(' ', '-')}.yaml"
-        words = ["faults.yaml", "--store", str(folder / "store"), "--cluster", file, "--mlflow", "off"]
+        words = ["faults.yaml", "--store", str(folder.parent / "store"), "--cluster", file, "--mlflow", "off"]
         if life.mode == "job":
             words = ["submit", *words, "--address", self.head.address]
         else:

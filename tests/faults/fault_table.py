@@ -36,7 +36,8 @@ def made(rows: Sequence[Row], cells: Sequence[Cell], day: datetime.date) -> str:
     text = (
         f"Played on {day}: {len(rows)} cells, {kills} of them with SIGKILL. Each ended with the same score of every question, no "
         f"recorded step begun again and a store that passes `lmmcl ledger check`. {begun} unfinished steps were begun again, and "
-        f"{again} updates were made again, at most {max(row['updates'] for row in rows)} in one cell.\n"
+        f"{again} updates were made again, at most {max(row['updates'] for row in rows)} in one store. A cell in one process has a store of its "
+        "own; others share one, and the sum of its updates stands beside the first of them that struck.\n"
     )
     left = ["", NOT_PLAYED, "", *(f"- {cell.name}" for cell in missing)] if missing else []
     tables = [*_matrix(rows), *(line for mode in MODES for line in _cells(rows, mode))]

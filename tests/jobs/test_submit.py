@@ -149,6 +149,22 @@ def test_how_a_job_ended_is_told_and_is_the_exit_code(
     assert "a line\n" in lines and told in lines[-1] and "a long log" not in lines[-1]
 
 
+def test_the_log_of_a_job_is_shown_without_the_codes_of_its_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        async def tail_job_logs(self, job: str):  # type: ignore[no-untyped-def]
+            yield "\x1b[33m(raylet)\x1b[0m a worker died\n\x1b[1;31mred\x1b[m \x1b[2J\n"
+
+        def get_job_info(self, job: str) -> SimpleNamespace:
+            return SimpleNamespace(submission_id=job, status=SimpleNamespace(value="SUCCEEDED"), driver_exit_code=0)
+
+    monkeypatch.setattr("lmmcl.jobs.submit._send", lambda submission, address: (Client(), "one"))
+    lines: list[str] = []
+    assert submit(made(tmp_path), "http://host:8265", follow=True, tell=lines.append) == 0
+    assert "(raylet) a worker died\nred \x1b[2J" in lines  # what moves the cursor stays, to be shown as text
+
+
 def test_a_connection_that_breaks_says_how_to_see_the_job_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from lmmcl.errors import UserError
-from lmmcl.models.processing.encode import encode
+from lmmcl.models.processing import control_tokens
+from lmmcl.models.processing.control_tokens import forget
+from lmmcl.models.processing.encode import dialogue_of, encode
 from lmmcl.models.processing.padding import IGNORED, pad
+from lmmcl.models.processing.rendering import Renderer
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message, ask
 
 
@@ -131,3 +134,57 @@ def test_an_image_processor_is_looked_over_once_whatever_the_number_of_examples(
     for number in range(3):
         encode(processor, ask(str(number), "What is this?", "ring", picture()), with_answer=True)
     assert calls == [processor.image_processor]
+
+
+def test_examples_of_one_text_are_rendered_and_read_once_each_with_its_own_picture(tiny, picture, monkeypatch):
+    _, _, processor = tiny
+    forget(processor)
+    examples = [ask(str(number), "What colour is the circle?", "red", picture()) for number in range(3)]
+    plain = []
+    for example in examples:
+        plain.append(encode(processor, example, with_answer=True))
+        forget(processor)
+    rendered = []
+    monkeypatch.setattr(Renderer, "dialogue", counted(Renderer.dialogue, rendered))
+    encoded = [encode(processor, example, with_answer=True) for example in examples]
+    assert len(rendered) == 1
+    assert not torch.equal(encoded[0]["pixel_values"], encoded[1]["pixel_values"])
+    for ours, alone in zip(encoded, plain, strict=True):
+        assert ours.keys() == alone.keys()
+        assert all(torch.equal(ours[name], alone[name]) for name in ours)
+
+
+def test_what_changes_a_dialogues_text_makes_it_another_one(onevision, picture, monkeypatch):
+    _, _, processor = onevision
+    example = ask("a", "What colour is the circle?", "red", picture())
+    texts = {dialogue_of(processor, example, with_answer=flag).text for flag in (False, True)}
+    monkeypatch.setattr(processor, "thinking", True, raising=False)
+    rendered = []
+    monkeypatch.setattr(Renderer, "dialogue", counted(Renderer.dialogue, rendered))
+    dialogue_of(processor, example, with_answer=True)
+    assert len(texts) == 2
+    assert len(rendered) == 1, "thinking was turned on"
+
+
+def test_long_texts_and_more_than_a_thousand_are_not_remembered(onevision, monkeypatch):
+    _, _, processor = onevision
+    forget(processor)
+    monkeypatch.setattr(control_tokens, "RECENT", 3)
+    for number in range(5):
+        encode(processor, ask("a", f"What is {number}?", "red"), with_answer=True)
+    known = control_tokens._KNOWN[processor]
+    assert len(known["dialogues"]) == len(known["tokens"]) == 3
+    encode(processor, ask("a", "red " * 600, "blue"), with_answer=True)
+    assert len(known["dialogues"]) == 3
+    assert max(len(text) for text in known["tokens"]) < 100
+    forget(processor)
+
+
+def counted(function, calls):
+    """The function, which notes its calls."""
+
+    def call(*arguments, **more):
+        calls.append(arguments)
+        return function(*arguments, **more)
+
+    return call

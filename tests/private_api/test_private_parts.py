@@ -123,6 +123,32 @@ from lmmcl.training.finetune import finetune
 finetune(stage(max_steps=1), Ledger(tempfile.mkdtemp()), TrainingPlacement())
 print("deepspeed" in sys.modules)
 """
+COMPUTE = """
+import sys, tempfile
+from lmmcl.config.cluster import Cluster
+from lmmcl.config.settings import Training
+from lmmcl.ledger import Ledger
+from lmmcl.methods import get_recipe
+from lmmcl.models import get_model
+from lmmcl.runner.execute import compute
+from lmmcl.steps import Finetune, Pretrained
+from lmmcl.tasks import get_skill
+settings = Training(learning_rate=1e-3, global_batch_size=4, max_steps=1, precision="fp32")
+step = Finetune(Pretrained(get_model("tiny-onevision")), get_recipe("sa_proj"), None, get_skill("birds"), settings, 0)
+ledger = Ledger(tempfile.mkdtemp())
+for each in (step.parent, step):
+    compute([each], ledger, Cluster(), lambda key, note: None)
+print(*("unloaded" if name not in sys.modules else name for name in ("datasets", "peft")))
+import transformers
+from transformers import trainer, trainer_utils
+print(trainer.is_datasets_available(), trainer_utils._is_peft_model(None), transformers.utils.is_peft_available())
+import datasets, peft
+model = peft.get_peft_model(step.model.load_model(), peft.LoraConfig(target_modules=["q_proj"]))
+print(trainer.is_datasets_available(), trainer.datasets is datasets, trainer_utils._is_peft_model(model))
+print(trainer_utils.unwrap_peft_model(model) is model.get_base_model(), trainer.is_peft_available(), trainer.PeftModel is peft.PeftModel)
+stand_ins = {name for name, module in sys.modules.items() for value in list(vars(module).values()) if type(value).__name__ == "_OnceLoaded"}
+print(*sorted(stand_ins))
+"""
 
 
 def test_a_stage_without_deepspeed_does_not_import_it() -> None:
@@ -135,6 +161,20 @@ def test_a_stage_without_deepspeed_does_not_import_it() -> None:
     assert "is_deepspeed_available()" in inspect.getsource(accelerate_other.extract_model_from_parallel)
     trainer_private.leave_deepspeed_unloaded()
     assert accelerate_other.is_deepspeed_available() == ("deepspeed" in sys.modules)
+
+
+def test_a_stage_leaves_libraries_that_the_trainer_only_recognises_unloaded_until_they_are_used() -> None:
+    tests = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-c", COMPUTE], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, check=True
+    )
+    *_, after, before, loaded, peft, stand_ins = run.stdout.decode().splitlines()
+    assert after == "unloaded unloaded"
+    assert before == "False False True", "installed, but not loaded"
+    assert loaded == "True True True"
+    assert peft == "True True True"
+    assert stand_ins == "transformers.trainer transformers.trainer_utils", "others look for themselves"
 
 
 def test_mlflows_page_still_knows_the_words_of_a_shared_view() -> None:

@@ -23,6 +23,7 @@ from lmmcl.steps import Checkpoint, Finetune, Pretrained
 from lmmcl.tasks.examples import Example, ask
 from lmmcl.tasks.skills import Benchmark, Skill
 from lmmcl.training.finetune import finetune
+from lmmcl.training.stage import collate
 from lmmcl.training.stage_errors import StageError
 from lmmcl.weights.chain import tensors_of
 from lmmcl.weights.checkpoint import load_checkpoint, named_tensors
@@ -148,7 +149,10 @@ def test_every_family_trains_in_bf16_with_frozen_and_trained_parts_mixed(
         assert {tensor.dtype for tensor in chain.values()} == {torch.bfloat16}
 
 
-def test_only_the_sampled_examples_are_read(ledger: Ledger) -> None:
+def test_only_the_sampled_examples_are_read(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        collate, "CACHE", collate.EncodingCache()
+    )  # rows that another test had encoded would not be read
     read: set[int] = set()
 
     class Counting(list):

@@ -27,6 +27,10 @@ ALIAS = ("\U0010fffd", "\U0010fffc")
 _NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _MEDIA = re.compile(r"pad|eo[mst]|image|img|video|audio|reserved|unused", re.IGNORECASE)
 _MEDIA_ATTRIBUTES = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
+RECENT = 1024
+"""Results of each kind that are remembered of a processor."""
+SHORT = 2000
+"""Characters of a text that may come again: longer ones hardly do, and would fill memory."""
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see once
 
 
@@ -36,6 +40,19 @@ def once(processor: Any, what: str, find: Callable[[], Any]) -> Any:
     if what not in known:
         known[what] = find()
     return known[what]
+
+
+def lately(processor: Any, what: str, key: Any, find: Callable[[], Any]) -> Any:
+    """As `once`, for what follows from `key` (texts, mostly): examples of one skill share their questions, and often their answers.
+
+    The last RECENT results stay. Nobody may write into them.
+    """
+    known: dict[Any, Any] = once(processor, what, dict)
+    if key not in known:
+        known[key] = find()
+        if len(known) > RECENT:
+            known.pop(next(iter(known)), None)  # another thread may have been faster
+    return known[key]
 
 
 def forget(processor: Any) -> None:

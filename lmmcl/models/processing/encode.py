@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.errors import UserError
-from lmmcl.models.inputs.shown_images import shown_images
-from lmmcl.models.processing.control_tokens import once
+from lmmcl.models.inputs.shown_images import settings_of, shown_images
+from lmmcl.models.processing.control_tokens import SHORT, lately, once
 from lmmcl.models.processing.padding import IGNORED, PER_TOKEN
-from lmmcl.models.processing.rendering import Dialogue, Renderer
+from lmmcl.models.processing.rendering import Dialogue, Renderer, thinking
 from lmmcl.models.processing.resizing import pin_resizing
 from lmmcl.models.processing.splicing import SplicingTokenizer, is_begun, lend
 from lmmcl.models.processing.tokenization import Tokens
@@ -131,11 +131,22 @@ def _labels(spliced: SplicingTokenizer, ids: list[int], example: Example) -> lis
 
 
 def dialogue_of(processor: Any, example: Example, *, with_answer: bool) -> Dialogue:
-    """The text of an example; raises UserError that names it where the chat template or the tokenizer cannot write it."""
-    try:
+    """The text of an example; raises UserError that names it where the chat template or the tokenizer cannot write it.
+
+    Short dialogues are remembered: rendering one takes longer than processing a small picture.
+    """
+
+    def write() -> Dialogue:
         return Renderer(processor, example.messages).dialogue(with_answer=with_answer)
+
+    try:
+        if sum(len(message.content) for message in example.messages) > SHORT:
+            return write()
+        settings = (thinking(processor), settings_of(processor).system, str(processor.chat_template))
+        dialogue: Dialogue = lately(processor, "dialogues", (tuple(example.messages), with_answer, settings), write)
     except UserError as error:
         raise error.at(place=f"example {example.id!r}") from error
+    return dialogue
 
 
 def prompt_ids(processor: Any, example: Example) -> list[int]:

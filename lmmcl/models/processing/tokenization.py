@@ -7,10 +7,10 @@ itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmmcl.models.processing.control_tokens import once, plain_reader
+from lmmcl.models.processing.control_tokens import SHORT, lately, once, plain_reader
 
 _ANCHORS = ("a", ".", "\n")
 """What a text may begin with so that the rest of it is tokenised as inside a text."""
@@ -67,11 +67,20 @@ class Tokens:
             runs.append(len(match[0]) // len(match[1]))
             return match[1]
 
-        ids = self.tokenizer(repeated.sub(shorten, text), add_special_tokens=False)["input_ids"]
+        ids = self._read(repeated.sub(shorten, text))
         if all(run == 1 for run in runs):
-            return ids
+            return list(ids)
         pending, images = iter(runs), set(_image_tokens(self.processor).values())
         return [token for token in ids for _ in range(next(pending) if token in images else 1)]
+
+    def _read(self, text: str) -> Sequence[int]:
+        """The tokenizer's tokens of a text; those of a short one are remembered."""
+
+        def read() -> tuple[int, ...]:
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        tokens: tuple[int, ...] = lately(self.processor, "tokens", text, read) if len(text) <= SHORT else read()
+        return tokens
 
 
 def _image_tokens(processor: Any) -> dict[str, int]:

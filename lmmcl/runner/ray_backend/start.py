@@ -40,10 +40,10 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
         return
     address = ray_address(cluster)
     here = address == "local"
-    if (
-        here and not cluster.ray.dashboard
-    ):  # else Ray would keep an account of every task, which the dashboard alone shows
+    if here and not cluster.ray.dashboard:
+        # An account of every task, and measurements of every process: the dashboard alone shows them.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
     started: dict[str, Any] = (
         {
             "num_cpus": cluster.ray.cpus or os.cpu_count(),

@@ -2,7 +2,7 @@
 
 A fine-tune with workers is a task that holds next to nothing and waits for the worker group that Ray Train places; one
 without (`workers: 0`) trains in the task's own process. Ray keeps the processes of finished tasks, so on a laptop the
-imports are paid once per core, not once per stage.
+imports are paid once per core, not once per stage; what takes GPUs has workers that keep them (see `gpu_workers`).
 
 The actor may be lost: Ray starts it again, what it had started ends with it, the drivers' questions are asked again, and
 the ledger says what is left to do.
@@ -14,8 +14,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
@@ -26,7 +27,7 @@ from lmmcl.errors import UserError, explain
 from lmmcl.ledger import Ledger, Record
 from lmmcl.runner.execute import compute, upload_checkpoint
 from lmmcl.runner.in_flight import ConcurrentScheduler
-from lmmcl.runner.ray_backend.gpu_tasks import gpu_task
+from lmmcl.runner.ray_backend.gpu_workers import GpuWorkers, Share
 from lmmcl.runner.ray_backend.processes import ProcessLocation, log_end, terminate, this_process
 from lmmcl.steps import Checkpoint, CheckpointStep, Finetune, Merge, ScoringStep, Snapshot, Step
 from lmmcl.training.ray_train.retry_policy import (
@@ -56,6 +57,13 @@ def start_steps_actor(ledger: Ledger, cluster: Cluster) -> Any:
     return ray.remote(StepsActor).options(**options, max_restarts=-1, max_task_retries=-1).remote(ledger, cluster)
 
 
+class Load(NamedTuple):
+    """How many drivers wait for records, and how many computations run or have room to be found for them."""
+
+    waiting: int
+    computing: int
+
+
 class StepsActor:
     """Holds the scheduler, and the latest note on each step that is running."""
 
@@ -63,10 +71,19 @@ class StepsActor:
         self._executor = RayExecutor(ledger, cluster)
         self._scheduler = ConcurrentScheduler(ledger, cluster, self._executor)
         self._notes: dict[str, dict[str, Any]] = {}
+        self._waiting = 0
 
     async def records(self, steps: Sequence[ScoringStep]) -> list[Record]:
         """See `ConcurrentScheduler.records`."""
-        return await self._scheduler.records(steps)
+        self._waiting += 1
+        try:
+            return await self._scheduler.records(steps)
+        finally:
+            self._waiting -= 1
+
+    async def load(self) -> Load:
+        """How much there is to do now."""
+        return Load(self._waiting, self._executor.computing)
 
     async def prefetch(self, step: Checkpoint) -> None:
         """See `ConcurrentScheduler.prefetch`."""
@@ -80,6 +97,8 @@ class StepsActor:
         """Keep what is to be shown of a running step; a note that comes after its end is dropped."""
         if key in self._scheduler.keys:
             self._notes[key] = shown
+        if "update" in shown:
+            self._executor.unplaced.discard(key)
 
     async def started(self, key: str, where: ProcessLocation) -> None:
         """Keep which process computes a step."""
@@ -102,6 +121,10 @@ class RayExecutor:
     def __init__(self, ledger: Ledger, cluster: Cluster) -> None:
         self._ledger, self._cluster = ledger, cluster
         self.where: dict[str, ProcessLocation] = {}
+        self.computing = 0
+        self.unplaced: set[str] = set()
+        """Stages whose worker groups may still wait for GPUs."""
+        self._gpu_workers = GpuWorkers(wanted=lambda: bool(self.unplaced))
         self._saveable: set[str] = set()
         self._ending = False
 
@@ -117,12 +140,15 @@ class RayExecutor:
 
     async def __call__(self, steps: Sequence[Any]) -> None:
         """Compute one checkpoint, or several scores of one: see `Compute` in `lmmcl.runner.scheduler`."""
-        if isinstance(steps[0], CheckpointStep):
-            await self._compute_checkpoint(steps[0])
-        else:
-            place = self._cluster.evaluation
-            task = gpu_task(_compute_scores, place.gpus)
-            await self._try(task, _options(place.cpus, place.gpus, place.resources), list(steps))
+        self.computing += 1
+        try:
+            if isinstance(steps[0], CheckpointStep):
+                await self._compute_checkpoint(steps[0])
+            else:
+                place = self._cluster.evaluation
+                await self._try(_compute_scores, _options(place.cpus, place.gpus, place.resources), list(steps))
+        finally:
+            self.computing -= 1
 
     async def _compute_checkpoint(self, step: Any) -> None:
         place = self._cluster.training
@@ -136,17 +162,20 @@ class RayExecutor:
             options = _options(self._cluster.evaluation.cpus, 0, self._cluster.evaluation.resources)
         if trains_here:
             self._saveable.add(step.key)
+        elif trains and place.gpus_per_worker:
+            self.unplaced.add(step.key)
+            self._gpu_workers.end_idle()
         try:
-            await self._try(gpu_task(_compute_checkpoint, options["num_gpus"]), options, [step])
+            await self._try(_compute_checkpoint, options, [step])
         finally:
             self._saveable.discard(step.key)
+            self.unplaced.discard(step.key)
 
-    async def _try(self, function: Any, options: dict[str, Any], steps: Sequence[Step]) -> None:
-        """Run `function` until it succeeds, or its failure is one that another try will not change.
+    async def _try(self, body: Callable[..., Any], options: dict[str, Any], steps: Sequence[Step]) -> None:
+        """Run `body` until it succeeds, or its failure is one that another try will not change.
 
         Each try leases the steps, and so leaves out those that were recorded meanwhile.
         """
-        actor = ray.get_runtime_context().current_actor
         broken = 0
         node: str | None = None
         while True:
@@ -154,8 +183,7 @@ class RayExecutor:
                 raise PreemptedError("the run is ending")
             try:
                 if node is None:
-                    task = function.options(**options, **(_new_process() if broken else {}))
-                    node = await task.remote(steps, self._ledger, self._cluster, actor)
+                    node = await self._call(body, options, steps, new_process=broken > 0)
                     self.where.pop(steps[0].key, None)
                 if node:
                     # Its weights wait there for their upload; the GPU is free for other work.
@@ -174,6 +202,31 @@ class RayExecutor:
                     node = None
                 await asyncio.sleep(PAUSES.pause(broken))
 
+    async def _call(
+        self, body: Callable[..., Any], options: dict[str, Any], steps: Sequence[Step], *, new_process: bool
+    ) -> Any:
+        """What `body` returns of `steps`, on a worker with GPUs where `options` asks for some, else in a Ray task."""
+        arguments = (steps, self._ledger, self._cluster, ray.get_runtime_context().current_actor)
+        if not options["num_gpus"]:
+            task = _task(body).options(**options, **(_new_process() if new_process else {}))
+            return await task.remote(*arguments)
+        first = steps[0]
+        leaves = first.checkpoint.key if isinstance(first, ScoringStep) else first.key
+        parents = {parent.key for parent in first.parents}
+        return await self._gpu_workers.call(self._share(options), body, *arguments, near=parents, leaves=leaves)
+
+    def _share(self, options: dict[str, Any]) -> Share:
+        """What a worker holds: CPUs for stages and evaluations, where they take as many GPUs, so that one follows another on it."""
+        train, evaluate = self._cluster.training, self._cluster.evaluation
+        cpus, gpus, resources = options["num_cpus"], options["num_gpus"], options["resources"]
+        if (
+            train.workers == 0
+            and train.gpus_per_worker == evaluate.gpus
+            and train.resources_per_worker == evaluate.resources
+        ):
+            cpus = max(train.cpus_per_worker, evaluate.cpus)
+        return Share(cpus, gpus, tuple(sorted(resources.items())))
+
     async def _reason(self, error: Exception, step: Step, tries: int, where: ProcessLocation | None) -> Exception:
         """What to tell of a failure for good: an error of our code as it is, a process that died with the end of its log."""
         root = root_of(error)
@@ -188,6 +241,11 @@ class RayExecutor:
 
 def _options(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, Any]:
     return {"num_cpus": cpus, "num_gpus": gpus, "resources": resources, "max_retries": 0}
+
+
+@cache  # Ray would keep another copy of the function for each
+def _task(body: Callable[..., Any]) -> Any:
+    return ray.remote(body)
 
 
 def _new_process() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from lmmcl.config.cluster import Cluster
@@ -24,7 +24,7 @@ from lmmcl.runner.ray_backend.concurrency import ConcurrencyLimit, driver_resour
 from lmmcl.runner.ray_backend.listed_trials import ListedTrials
 from lmmcl.runner.ray_backend.ray_folders import leave_working_folder, remove_empty
 from lmmcl.runner.ray_backend.searcher import REPORT, AshaOnTune, ProposalSearcher, proposed_trial
-from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, RemoteSteps
+from lmmcl.runner.ray_backend.steps_actor import NOTE_SECONDS, Load, RemoteSteps
 from lmmcl.runner.trial_driver import RunListener, run_trial
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
@@ -32,6 +32,8 @@ from lmmcl.steps.trial import Trial
 LOST_DRIVERS = 10
 """How often the driver of a trial is started again after its process or node was lost."""
 
+LOAD_SECONDS = 1.0
+"""How long Tune's loop waits at most to hear how much there is to do."""
 SAVE_SECONDS = 20.0
 """How long a run that was asked to end waits for stages in training to save; Kubernetes kills after 30."""
 
@@ -49,7 +51,7 @@ def tune_trials(
     )
     scheduler = AshaOnTune(searching.halving, by_key) if searching.halving else None
     follow = ReporterCallback(by_key, actor, watcher, scheduler)
-    grid, config = _tune_search(by_key, cluster, watcher, searching)
+    grid, config = _tune_search(by_key, cluster, watcher, searching, actor)
     tuner = tune.Tuner(
         driver,
         param_space=grid,
@@ -86,14 +88,25 @@ def _request(resources: tuple[tuple[str, float], ...]) -> tune.PlacementGroupFac
 
 
 def _tune_search(
-    by_key: dict[str, Trial], cluster: Cluster, watcher: RunListener, searching: Searching
+    by_key: dict[str, Trial], cluster: Cluster, watcher: RunListener, searching: Searching, actor: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tune's parameter space and the settings of its search: the grid, or a searcher that hands out proposed trials too."""
     total = len(by_key) + searching.remaining
+    # Where scores may end a trial, nothing is computed ahead of them: one computation a trial.
+    ahead = searching.halving is None and not any(trial.stop for trial in by_key.values())
+    limit = ConcurrencyLimit(cluster, total, partial(_load, actor) if ahead else None)
     if not searching.proposers:
-        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(cluster, total)}
-    suggestions = ProposalSearcher(by_key, searching, ConcurrencyLimit(cluster, total), watcher.trial_opened)
+        return {"trial": tune.grid_search(list(by_key))}, {"search_alg": _Grid(limit)}
+    suggestions = ProposalSearcher(by_key, searching, limit, watcher.trial_opened)
     return {}, {"search_alg": suggestions, "num_samples": total}
+
+
+def _load(actor: Any) -> Load:
+    try:
+        load: Load = ray.get(actor.load.remote(), timeout=LOAD_SECONDS)
+    except (RayActorError, GetTimeoutError):  # it is being started again: nobody is known to wait
+        return Load(waiting=0, computing=0)
+    return load
 
 
 def _save_stages(actor: Any) -> None:
@@ -180,8 +193,8 @@ class ReporterCallback(tune.Callback):
 class _Grid(BasicVariantGenerator):
     """The grid in its order; how many of its trials are open at once follows the cluster."""
 
-    def __init__(self, cluster: Cluster, trials: int) -> None:
-        self._room = ConcurrencyLimit(cluster, trials)
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self._room = limit
         super().__init__()
 
     @property

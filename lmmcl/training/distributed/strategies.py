@@ -23,6 +23,9 @@ from lmmcl.steps.optimizers import check_placed_optimizer
 from lmmcl.steps.strategy_fit import check_packed, check_strategy_fit
 from lmmcl.training.stage_errors import StageError
 
+WHOLE = "whole"
+"""The layout of a model that is not divided: see `checkpoint_layout`."""
+
 
 def checkpoint_layout(placement: TrainingPlacement) -> str:
     """How checkpoints inside a stage are written: what was written in one layout cannot be resumed from in another.
@@ -31,7 +34,7 @@ def checkpoint_layout(placement: TrainingPlacement) -> str:
     """
     name = placement.strategy_name
     if name in ("single", "ddp"):
-        return "whole"
+        return WHOLE
     return f"{name} by {placement.workers}, offload {placement.offload}"
 
 

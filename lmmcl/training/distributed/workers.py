@@ -5,21 +5,28 @@ No Ray here: a worker of a group of Ray Train sees its group through `lmmcl.trai
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, TRAINER_STATE_NAME
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,49 @@ class Workers:
         return []
 
     def saved_checkpoints(self, runs: Path, placement: TrainingPlacement) -> Iterable[SavedCheckpoint]:
-        """Checkpoints that fit how the model is divided now, the newest first; `runs` is the Trainer's own folder."""
-        names = self.broadcast(
-            sorted((folder.name for folder in runs.glob("checkpoint-*")), key=update_of, reverse=True)
-        )
-        return [SavedCheckpoint(update_of(name), name, lambda name=name: nullcontext(runs / name)) for name in names]  # type: ignore[misc]
+        """Checkpoints that fit how the model is divided now, the newest first; `runs` is the Trainer's own folder.
+
+        What a group of Ray Train reported lies beside what a process of its own saved, and is resumed from by either.
+        """
+        return newest_first(runs, self.agree(lambda: [*list_alone(runs), *_list_group(runs)]))
+
+
+def list_alone(runs: Path) -> list[tuple[int, str]]:
+    """Update and name of each checkpoint that a process of its own, or torchrun's processes, saved in this folder."""
+    return [(update_of(folder), folder.name) for folder in runs.glob("checkpoint-*")]
+
+
+def _list_group(runs: Path) -> list[tuple[int, str]]:
+    """The same of those under Ray Train's names that hold a whole model and its optimizer, not parts of a divided one."""
+    listed = []
+    for folder in runs.glob("checkpoint_*"):
+        if (folder / OPTIMIZER_NAME).is_file():
+            try:
+                state = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+                listed.append((int(state["global_step"]), folder.name))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("%s is skipped: its %s cannot be read: %s", folder, TRAINER_STATE_NAME, error)
+    return listed
+
+
+def newest_first(runs: Path, listed: Iterable[tuple[int, str]]) -> list[SavedCheckpoint]:
+    """Checkpoints of a folder by update and name."""
+    return [
+        SavedCheckpoint(update, name, partial(_opened, runs / name, update))
+        for update, name in sorted(listed, reverse=True)
+    ]
+
+
+@contextmanager
+def _opened(folder: Path, update: int) -> Iterator[Path]:
+    """The folder, under a name that ends in its update, as the Trainer wants it."""
+    if folder.name.endswith(f"-{update}"):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="lmmcl-from-") as links:
+        link = Path(links, f"checkpoint-{update}")
+        link.symlink_to(folder.resolve())
+        yield link
 
 
 class TorchrunWorkers(Workers):

@@ -17,11 +17,12 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.environment import neutral_environment
-from lmmcl.training.distributed.strategies import checkpoint_layout
-from lmmcl.training.distributed.workers import SavedCheckpoint, Workers
+from lmmcl.training.distributed.strategies import WHOLE, checkpoint_layout
+from lmmcl.training.distributed.workers import SavedCheckpoint, Workers, list_alone, newest_first
 from lmmcl.training.job import Job
 from lmmcl.training.ray_train.node_output import output_folder
 from lmmcl.training.recovery.checksums import write_checksums
+from lmmcl.training.recovery.run_folder import runs_folder
 from lmmcl.training.stage.loop import train_stage
 
 UPDATE, LAYOUT = "update", "layout"
@@ -36,7 +37,7 @@ def train_loop(config: dict[str, Job]) -> None:
     """Run by Ray Train in each worker; rank 0 reports a folder with the delta and the curve, and the record's fields."""
     job = config["job"]
     torch.set_num_threads(max(1, int(job.placement.cpus_per_worker)))
-    workers = RayWorkers()
+    workers = RayWorkers(runs_folder(job.ledger, job.wanted) if job.ledger.is_local else None)
     first = workers.rank == 0
     with (
         neutral_environment(launched=True),  # Ray Train says in torchrun's variables which worker this is
@@ -56,7 +57,9 @@ class RayWorkers(Workers):
 
     ends_when_preempted = False
 
-    def __init__(self) -> None:
+    def __init__(self, alone: Path | None = None) -> None:
+        """`alone` is where a process of its own may have saved the stage before, at a place that all workers can read."""
+        self._alone = alone
         context = ray.train.get_context()
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
 
@@ -72,12 +75,21 @@ class RayWorkers(Workers):
         """See `Workers.callbacks`."""
         return [ReportCheckpoint(placement)]
 
-    def saved_checkpoints(self, runs: Path, placement: TrainingPlacement) -> Iterator[SavedCheckpoint]:
-        """Those that were reported with the layout of now; not what a group handed over at its end."""
+    def saved_checkpoints(self, runs: Path, placement: TrainingPlacement) -> list[SavedCheckpoint]:
+        """Those that were reported with the layout of now, and what a process of its own saved of a model that is not divided.
+
+        Not what a group handed over at its end.
+        """
+        layout = checkpoint_layout(placement)
+        saved = []
         for reported in reversed(ray.train.get_all_reported_checkpoints(timeout_s=REPORTS_TIMEOUT)):
-            if reported.metrics.get(LAYOUT) == checkpoint_layout(placement):
+            if reported.metrics.get(LAYOUT) == layout:
                 update, checkpoint = reported.metrics[UPDATE], reported.checkpoint
-                yield SavedCheckpoint(update, checkpoint.path, partial(_opened, checkpoint, runs / f"from-{update}"))
+                opened = partial(_opened, checkpoint, runs / f"from-{update}")
+                saved.append(SavedCheckpoint(update, checkpoint.path, opened))
+        if (alone := self._alone) and layout == WHOLE:
+            saved += newest_first(alone, self.agree(lambda: list_alone(alone)))
+        return sorted(saved, key=lambda checkpoint: checkpoint.update, reverse=True)
 
 
 @contextmanager

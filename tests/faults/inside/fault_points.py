@@ -138,6 +138,15 @@ def _follow_ledger(module: Any) -> None:
 
 def _follow_pending(module: Any) -> None:
     around(module, "publish", "unpublished", "published", lambda ledger, step, folder: step.key)
+    published = module.publish
+
+    def publish(ledger: Any, step: Any, folder: Any) -> Any:
+        result = published(ledger, step, folder)
+        if step.kind == "finetune":
+            hit("stage published", step.key)
+        return result
+
+    _replace(module, "publish", published, publish)
 
 
 def _follow_store(module: Any) -> None:
@@ -168,7 +177,7 @@ def _follow_loop(module: Any) -> None:
 
     def stepped(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if state.is_world_process_zero:
-            hit("update", **now, update=state.global_step)
+            hit("update", **now, update=state.global_step, trainer=type(self._workers).__name__)
             time.sleep(_NOW[0].pause)
         return step_end(self, args, state, control, **more)
 

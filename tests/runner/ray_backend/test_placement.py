@@ -16,7 +16,8 @@ from lmmcl.config.cluster import Cluster, load_cluster
 from lmmcl.ledger import Ledger
 from lmmcl.runner.ray_backend import concurrency, steps_actor
 from lmmcl.runner.ray_backend.concurrency import DRIVER, WAITING_CPUS, driver_resources
-from lmmcl.runner.ray_backend.steps_actor import RayExecutor, start_steps_actor
+from lmmcl.runner.ray_backend.gpu_workers import Share
+from lmmcl.runner.ray_backend.steps_actor import RayExecutor, StepsActor, start_steps_actor
 from lmmcl.steps import Checkpoint
 
 CLUSTERS = Path(__file__).parents[3] / "cluster"
@@ -33,9 +34,7 @@ def placed(tmp_path: Path, step: Checkpoint | None, **settings: Any) -> dict[str
         asked.append(options)
 
     executor._try = take  # type: ignore[method-assign]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmmcl.runner.ray_backend.gpu_tasks.ray.nodes", list)
-        asyncio.run(executor([step] if step else made_trial().stages[0].asked))
+    asyncio.run(executor([step] if step else made_trial().stages[0].asked))
     [options] = asked
     return {name: options[name] for name in ("num_cpus", "num_gpus", "resources")}
 
@@ -83,6 +82,54 @@ def test_a_stage_takes_its_gpus_itself_or_waits_beside_the_drivers_for_a_group_t
 
 def test_two_evaluations_may_share_a_gpu(tmp_path: Path) -> None:
     assert placed(tmp_path, None, **GPUS) == {"num_cpus": 2, "num_gpus": 0.5, "resources": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "evaluation"),
+    [
+        ({}, Share(6, 1), Share(6, 1)),
+        ({"evaluation": {"gpus": 0.5, "cpus": 2}}, Share(6, 1), Share(2, 0.5)),
+        ({"evaluation": {"gpus": 1, "cpus": 2, "resources": {"a100": 1}}}, Share(6, 1), Share(2, 1, (("a100", 1),))),
+    ],
+)
+def test_a_stage_and_its_evaluation_follow_each_other_on_one_worker_where_they_take_the_same_gpus(
+    changes: dict[str, Any], stage: Share, evaluation: Share, tmp_path: Path
+) -> None:
+    settings = {**GPUS, "evaluation": {"gpus": 1, "cpus": 2}, **changes}
+    executor = RayExecutor(Ledger(str(tmp_path)), Cluster.model_validate(settings))
+    asked: list[tuple[Share, set[str], str]] = []
+
+    async def call(share: Share, *_: Any, near: set[str], leaves: str) -> None:
+        asked.append((share, near, leaves))
+
+    executor._gpu_workers = SimpleNamespace(call=call)  # type: ignore[assignment]
+    first, second = made_trial().stages[1:3]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
+        asyncio.run(executor([second.checkpoint]))
+        asyncio.run(executor(first.evaluations))
+    (trains, parents, trained), (asks, of, loaded) = asked
+    assert (trains, asks) == (stage, evaluation)
+    assert parents == {first.checkpoint.key} == of
+    assert (trained, loaded) == (second.checkpoint.key, first.checkpoint.key)
+
+
+def test_a_stage_of_a_worker_group_has_the_gpus_of_idle_workers_until_its_first_update(tmp_path: Path) -> None:
+    group = {**GPUS, "training": {**GPUS["training"], "workers": 4}}
+    actor = StepsActor(Ledger(str(tmp_path)), Cluster.model_validate(group))
+    executor, stage = actor._executor, made_trial().stages[1].checkpoint
+    ended: list[int] = []
+    executor._gpu_workers.end_idle = lambda: ended.append(1)  # type: ignore[method-assign]
+    waits: list[bool] = []
+
+    async def take(*_: Any) -> None:
+        for shown in ({"doing": "loading the model"}, {"update": 1}):
+            await actor.note(stage.key, shown)
+            waits.append(executor._gpu_workers._wanted())
+
+    executor._try = take  # type: ignore[method-assign]
+    asyncio.run(executor([stage]))
+    assert (ended, waits, executor.unplaced) == ([1], [True, False], set())
 
 
 def test_what_reads_and_writes_weights_alone_takes_no_gpu_and_not_the_head(tmp_path: Path) -> None:

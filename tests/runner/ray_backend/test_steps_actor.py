@@ -23,17 +23,14 @@ STEP = made_trial().stages[1].checkpoint
 CLUSTER = Cluster.model_validate({"training": {"max_failures": 1}})
 
 
-class Task:
-    """A Ray task that says where it is and then fails with each of `errors`, or ends well where that is None."""
+class Call:
+    """A call that says where it is computed and then fails with each of `errors`, or ends well where that is None."""
 
     def __init__(self, executor: RayExecutor, *errors: Exception | None) -> None:
         self._executor, self._errors = executor, list(errors)
         self.known: list[bool] = []
 
-    def options(self, **_: Any) -> Task:
-        return self
-
-    async def remote(self, steps: Any, *_: Any) -> None:
+    async def __call__(self, *_: Any, **__: Any) -> None:
         self.known.append(STEP.key in self._executor.where)
         self._executor.where[STEP.key] = ProcessLocation("node", 4711, "")
         if (error := self._errors.pop(0)) is not None:
@@ -42,15 +39,14 @@ class Task:
 
 @pytest.fixture
 def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
-    monkeypatch.setattr(steps_actor.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
     monkeypatch.setattr(steps_actor, "PAUSES", BackOff(0.0))
     return RayExecutor(Ledger(str(tmp_path)), CLUSTER)
 
 
 def test_a_process_is_forgotten_when_its_try_ends_well_or_not(executor: RayExecutor) -> None:
-    task = Task(executor, WorkerCrashedError(), None)
-    asyncio.run(executor._try(task, {}, [STEP]))
-    assert task.known == [False, False], "the first try's process is no longer known in the second"
+    executor._call = call = Call(executor, WorkerCrashedError(), None)  # type: ignore[method-assign]
+    asyncio.run(executor._try(print, {}, [STEP]))
+    assert call.known == [False, False], "the first try's process is no longer known in the second"
     assert executor.where == {}
 
 
@@ -61,8 +57,9 @@ def test_a_process_is_forgotten_when_its_try_ends_well_or_not(executor: RayExecu
 def test_a_process_is_forgotten_when_its_step_is_given_up(
     errors: list[Exception], told: type[Exception], executor: RayExecutor
 ) -> None:
+    executor._call = Call(executor, *errors)  # type: ignore[method-assign]
     with pytest.raises(told):
-        asyncio.run(executor._try(Task(executor, *errors), {}, [STEP]))
+        asyncio.run(executor._try(print, {}, [STEP]))
     assert executor.where == {}
 
 
@@ -78,5 +75,27 @@ def test_notes_go_with_their_steps(tmp_path: Path) -> None:
         await actor.running()
         await actor.note("one", {"update": 2})
         assert actor._notes == {}
+
+    asyncio.run(live())
+
+
+def test_the_actor_tells_how_many_drivers_wait_and_how_much_is_computed(tmp_path: Path) -> None:
+    actor = StepsActor(Ledger(str(tmp_path)), CLUSTER)
+    go = asyncio.Event()
+
+    async def compute(step: Any) -> None:
+        await go.wait()
+
+    actor._executor._compute_checkpoint = compute  # type: ignore[method-assign]
+
+    async def live() -> None:
+        computing = asyncio.ensure_future(actor._executor([STEP]))
+        asking = asyncio.ensure_future(actor.records([]))
+        actor._scheduler.records = lambda steps: go.wait()  # type: ignore[assignment,method-assign]
+        await asyncio.sleep(0)
+        assert await actor.load() == (1, 1)
+        go.set()
+        await asyncio.gather(computing, asking)
+        assert await actor.load() == (0, 0)
 
     asyncio.run(live())

@@ -97,6 +97,40 @@ def test_a_snapshot_goes_on_from_before_its_update(known: Any, tmp_path: Path) -
     assert goes_on_from(tmp_path, DDP, before=6) == 3
 
 
+def alone(folder: Path, *updates: int) -> Path:
+    """Where a process of its own saved after these updates."""
+    for update in updates:
+        checkpoint = folder / f"checkpoint-{update}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / TRAINER_STATE_NAME).write_text("alone")
+        write_checksums(checkpoint)
+    return folder
+
+
+def test_a_group_resumes_what_a_process_of_its_own_saved_after_it(known: Any, tmp_path: Path) -> None:
+    known(at(3))
+    earlier = alone(tmp_path / "alone", 2, 5)
+    with resume_point(RayWorkers(earlier), tmp_path, DDP) as point:
+        assert point is not None and (update_of(point), (point / TRAINER_STATE_NAME).read_text()) == (5, "alone")
+    (earlier / "checkpoint-5" / f"{CHECKSUMS}0.json").unlink()
+    with resume_point(RayWorkers(earlier), tmp_path, DDP) as point:
+        assert point is not None and (point / TRAINER_STATE_NAME).read_text() == str(at(3)), "then the group's own"
+    with resume_point(RayWorkers(earlier), tmp_path, zero3(2)) as point:
+        assert point is None, "a divided model cannot be resumed from either"
+
+
+def test_all_workers_list_what_the_first_of_them_sees(
+    known: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(at(3))
+    earlier = alone(tmp_path / "alone", 5)
+    told = iter([[(5, "checkpoint-5")], None])
+    alone(earlier, 8)  # written since the first looked
+    worker(monkeypatch, 1, lambda said: next(told))
+    with resume_point(RayWorkers(earlier), tmp_path, DDP) as point:
+        assert point is not None and update_of(point) == 5
+
+
 def test_a_run_that_has_reported_no_checkpoint_starts_at_its_beginning(known: Any, tmp_path: Path) -> None:
     known(ENDED)
     assert goes_on_from(tmp_path, DDP) is None

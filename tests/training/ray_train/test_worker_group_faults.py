@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from group_parts import TOLERANCE, DieOnce, difference, losses, stage, two_cpus, updates
+from group_parts import TOLERANCE, DieOnce, FailOnce, difference, losses, stage, two_cpus, updates
 
 from lmmcl.back_off import BackOff
 from lmmcl.config.cluster import TrainingPlacement
@@ -63,6 +63,26 @@ def test_a_group_that_loses_its_worker_goes_on_from_the_last_checkpoint(tmp_path
     assert record["updates"] == 8
     finetune(step, whole, TrainingPlacement())
     assert difference(step, whole, torn) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [({"workers": 0}, {"workers": 1}), ({"workers": 1}, {"workers": 0})], ids=["into", "out of"]
+)
+def test_a_stage_that_moves_between_one_process_and_a_group_is_resumed(
+    first: dict[str, int], then: dict[str, int], tmp_path: Path
+) -> None:
+    whole, moved = Ledger(str(tmp_path / "whole")), Ledger(str(tmp_path / "moved"))
+    diary = tmp_path / "diary"
+    step = stage(mitigation=FailOnce(diary=str(diary)), max_steps=8)
+    with pytest.raises(Exception, match="this time only"):
+        finetune(step, moved, TrainingPlacement(**first, save_every=3))
+    assert updates(diary) == 5
+    record = finetune(step, moved, TrainingPlacement(**then, save_every=3))
+    assert updates(diary) == 5 + 5, "updates 1 to 5, then 4 to 8"
+    assert record["updates"] == 8
+    assert moved.sizes("runs") == {}
+    finetune(step, whole, TrainingPlacement())
+    assert difference(step, whole, moved) < TOLERANCE
 
 
 def test_every_worker_goes_on_with_its_own_random_numbers(tmp_path: Path) -> None:

@@ -72,3 +72,39 @@ def test_the_parts_of_a_groups_workers_are_held_each_to_its_own_checksums(
     assert "rng_state_1.pth" in json.loads((two[1] / "seal-1.json").read_text())
     (two[1] / "rng_state_1.pth").write_text("number")
     assert newest(tmp_path) == two[0]
+
+
+def group_checkpoint(runs: Path, name: str, update: int, *files: str) -> Path:
+    """What Ray Train kept of a worker group."""
+    folder = runs / f"checkpoint_2026-11-30_{name}"
+    folder.mkdir()
+    for file in files:
+        (folder / file).write_text(file)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": update}))
+    write_checksums(folder)
+    return folder
+
+
+def test_a_process_of_its_own_resumes_what_a_worker_group_saved_after_it(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    group = group_checkpoint(tmp_path, "12", 12, "optimizer.pt", "trained.safetensors")
+    group_checkpoint(
+        tmp_path, "15", 15, "trained.safetensors"
+    )  # parts of a divided model, whose optimizer is elsewhere
+    ended = tmp_path / "checkpoint_2026-11-30_18"  # what a group handed over at its end
+    ended.mkdir()
+    with resume_point(Workers(), tmp_path, TrainingPlacement()) as folder:
+        assert folder is not None and folder.name == "checkpoint-12" and folder.resolve() == group.resolve()
+    (group / "optimizer.pt").write_text("other")
+    assert newest(tmp_path) == two[1]
+
+
+@pytest.mark.parametrize("state", ["", "{}", "[]", '{"global_step": null}'])
+def test_a_checkpoint_of_a_worker_group_whose_update_cannot_be_read_is_passed_over(
+    state: str, two: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = group_checkpoint(tmp_path, "12", 12, "optimizer.pt", "trained.safetensors")
+    (group / "trainer_state.json").write_text(state)
+    assert newest(tmp_path) == two[1]
+    assert "its trainer_state.json cannot be read" in caplog.text
