@@ -14,7 +14,7 @@ transfer, which looks at the stage before it was taught for the first time.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -38,6 +38,8 @@ class Run:
     order: tuple[str | tuple[str, ...], ...]
     held_out: tuple[str, ...]
     scores: Mapping[tuple[int, str], Value]
+    _known: dict[tuple[str, int, str], Value] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Parts of measures that later ones, or the same after later stages, are made of too: as resamples each takes a while."""
 
     def at(self, stage: int, benchmark: str) -> Value:
         """R[stage, benchmark]; raises Undefined when it was not measured."""
@@ -45,6 +47,17 @@ class Run:
             return self.scores[stage, benchmark]
         except KeyError:
             raise Undefined(f"no score of {benchmark} at stage {stage}") from None
+
+    def gain(self, stage: int, benchmark: str) -> Value:
+        """R[stage, benchmark] − R[0, benchmark]."""
+        return self.once("gain", stage, lambda: self.at(stage, benchmark) - self.at(0, benchmark), benchmark)
+
+    def once(self, what: str, stage: int, make: Callable[[], Value], benchmark: str = "") -> Value:
+        """What `make` gives, which is made once."""
+        part = what, stage, benchmark
+        if part not in self._known:
+            self._known[part] = make()
+        return self._known[part]
 
     def own_stages(self, t: int) -> dict[str, int]:
         """The skills learnt up to stage t, each with the latest stage that taught it."""
@@ -74,7 +87,7 @@ def _mean(values: Iterable[Value]) -> Value:
 
 def learning(run: Run, t: int) -> Value:
     """Gain right after being taught: mean over learnt skills of R[own stage, i] − R[0, i] (LMM-CL, arXiv 2510.08564)."""
-    return _mean(run.at(own, name) - run.at(0, name) for name, own in run.own_stages(t).items())
+    return _mean(run.gain(own, name) for name, own in run.own_stages(t).items())
 
 
 def target_forgetting(run: Run, t: int) -> Value:
@@ -84,12 +97,12 @@ def target_forgetting(run: Run, t: int) -> Value:
 
 def overall(run: Run, t: int) -> Value:
     """What is left of the gain: mean over learnt skills of R[t, i] − R[0, i] (LMM-CL)."""
-    return _mean(run.at(t, name) - run.at(0, name) for name in run.own_stages(t))
+    return _mean(run.gain(t, name) for name in run.own_stages(t))
 
 
 def held_out_forgetting(run: Run, t: int) -> Value:
     """Mean over held-out benchmarks of R[t, h] − R[0, h] (LMM-CL); below 0: forgot."""
-    return _mean(run.at(t, name) - run.at(0, name) for name in run.held_out)
+    return _mean(run.gain(t, name) for name in run.held_out)
 
 
 def bwt(run: Run, t: int) -> Value:
@@ -104,7 +117,7 @@ def fwt(run: Run, t: int) -> Value:
     """Forward transfer: mean over skills first taught at stage 2 … t of R[i−1, i] − R[0, i] (Lopez-Paz & Ranzato, eq. 4)."""
     stages = reversed(list(enumerate(run.order[:t], start=1)))
     first = {name: stage for stage, taught in stages for name in together(taught)}
-    return _mean(run.at(stage - 1, name) - run.at(0, name) for name, stage in first.items() if stage > 1)
+    return _mean(run.gain(stage - 1, name) for name, stage in first.items() if stage > 1)
 
 
 def chaudhry_forgetting(run: Run, t: int) -> Value:
@@ -116,10 +129,10 @@ def chaudhry_forgetting(run: Run, t: int) -> Value:
 
 
 def _best(run: Run, name: str, t: int) -> Value:
-    best = run.at(1, name)
-    for stage in range(2, t):
-        best = np.maximum(best, run.at(stage, name))
-    return best
+    """The highest score before stage t, from stage 1 on."""
+    if t <= 2:
+        return run.at(1, name)
+    return run.once("best", t, lambda: np.maximum(_best(run, name, t - 1), run.at(t - 1, name)), name)
 
 
 def mft(run: Run, t: int) -> Value:
@@ -129,7 +142,7 @@ def mft(run: Run, t: int) -> Value:
 
 def mfn(run: Run, t: int) -> Value:
     """Mean final accuracy: mean over learnt skills of R[t, i] (MCITlib)."""
-    return _mean(run.at(t, name) for name in run.own_stages(t))
+    return run.once("mfn", t, lambda: _mean(run.at(t, name) for name in run.own_stages(t)))
 
 
 def maa(run: Run, t: int) -> Value:

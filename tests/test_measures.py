@@ -38,6 +38,16 @@ def test_the_sign_of_forgetting_is_the_one_that_its_definition_states() -> None:
             assert better(name) == ("min" if name in ABOVE_0_FORGOT else "max")
 
 
+def test_what_was_measured_before_changes_no_measure() -> None:
+    rng, order, held_out = np.random.default_rng(0), ("a", "b", "a", ("c", "d")), ("h", "i")
+    scores = {(stage, name): rng.random(5) for stage in range(5) for name in (*"abcd", *held_out)}
+    run = Run(order, held_out, scores)
+    for stage in (4, 2, 3, 1, 4):
+        alone, again = all_measures(Run(order, held_out, scores), stage), all_measures(run, stage)
+        assert alone.keys() == again.keys()
+        assert all(np.array_equal(alone[name], again[name]) for name in alone)
+
+
 def test_measures_with_two_names_are_equal_and_mlflow_gets_one_of_them() -> None:
     measured = {name: float(value) for name, value in all_measures(FORGOT, 2).items()}
     assert all(measured[second] == measured[first] for second, first in EQUAL_TO.items())

@@ -51,6 +51,7 @@ class Points:
     bounds: frozenset[str] = field(default=frozenset(), kw_only=True)
     stop: Mapping[str, Limit]
     overrides: StageOverrides = field(default_factory=StageOverrides)
+    _trainings: dict[str, Training] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def trial(self, point: Mapping[str, Any], place: str, listed: Mapping[str, Sequence[Any]] | None = None) -> Trial:
         """The trial at `point` (model, recipe, mitigation, order, seed, settings); raises UserError that names `place`.
@@ -58,10 +59,7 @@ class Points:
         `listed` are the lists of the grid: where a value stands in its list is part of the place.
         """
         varied = {name: value for name, value in point.items() if name in Training.model_fields}
-        try:
-            training = Training.model_validate({**self.training.model_dump(), **varied})
-        except ValidationError as error:
-            raise refusal(error, file=self.file, place=place) from error
+        training = self._training(varied, place)
         varied = {name: getattr(training, name) for name in varied}  # as it is trained, not as YAML wrote it
         mitigation = point["mitigation"]
         axes = {
@@ -100,6 +98,16 @@ class Points:
         )
         self._check(trial, place, listed or {})
         return trial
+
+    def _training(self, varied: Mapping[str, Any], place: str) -> Training:
+        """The settings with those that a grid varies; of equal ones, which most trials of a large grid have, the same object."""
+        known = repr(varied)  # not the values: True equals 1
+        if known not in self._trainings:
+            try:
+                self._trainings[known] = Training.model_validate({**self.training.model_dump(), **varied})
+            except ValidationError as error:
+                raise refusal(error, file=self.file, place=place) from error
+        return self._trainings[known]
 
     def _on_base(self, point: Mapping[str, Any], place: str, listed: Mapping[str, Sequence[Any]]) -> LMM:
         try:

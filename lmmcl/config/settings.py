@@ -55,9 +55,8 @@ class Settings(BaseModel):
     @classmethod
     def _refuse_truth(cls, entered: Any, info: ValidationInfo) -> Any:
         """Pydantic would read `true` as the number 1; where no number is allowed, it refuses by itself."""
-        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
         truths = [(place, value) for place, value in _items(entered) if isinstance(value, bool)]
-        if truths and bool not in kinds:
+        if truths and bool not in (kinds := set(_kinds(cls.model_fields[str(info.field_name)].annotation))):
             place, truth = truths[0]
             value = f"{str(truth).lower()} {TRUTH}"
             numbers = sorted(kind for kind in kinds if isinstance(kind, int))

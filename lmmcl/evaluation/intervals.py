@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -29,6 +29,18 @@ def percentiles(draws: Mapping[Label, NDArray[np.float64]], level: float) -> dic
     distinct, ends = list({id(values): values for values in draws.values()}.values()), dict[int, tuple[float, float]]()
     for start in range(0, len(distinct), AT_ONCE):
         chunk = distinct[start : start + AT_ONCE]
-        quantiles = np.quantile(np.stack(chunk), [(1 - level) / 2, (1 + level) / 2], axis=1)
-        ends |= {id(values): (float(low), float(high)) for values, low, high in zip(chunk, *quantiles, strict=True)}
+        low, high = quantiles(np.array(chunk), ((1 - level) / 2, (1 + level) / 2))
+        ends |= dict(zip(map(id, chunk), zip(low.tolist(), high.tolist(), strict=True), strict=True))
     return {name: ends[id(values)] for name, values in draws.items()}
+
+
+def quantiles(rows: NDArray[np.float64], shares: Sequence[float]) -> list[NDArray[np.float64]]:
+    """What `np.quantile` gives of each of some rows of finite numbers; sorting them whole takes a fifth of its time."""
+    ordered, last = np.sort(rows, axis=1), rows.shape[1] - 1
+    ends = []
+    for share in shares:
+        place, rest = divmod(last * share, 1)
+        below, above = ordered[:, int(place)], ordered[:, min(int(place) + 1, last)]
+        step = above - below
+        ends.append(below + step * rest if rest < 0.5 else above - step * (1 - rest))
+    return ends

@@ -53,6 +53,7 @@ class ScoreMatrix:
         self._counts: dict[str, int] = {}
         self._resampled: dict[tuple[int, int], Resamples] = {}
         self._summaries: dict[int, dict[str, float]] = {}
+        self._runs: dict[tuple[int, int] | None, Run] = {}
 
     @cached_property
     def benchmarks(self) -> tuple[str, ...]:
@@ -83,8 +84,8 @@ class ScoreMatrix:
             self._samples[stage, name] = array
             self._means[stage, name] = 100.0 * mean
             self._counts.setdefault(name, len(array))
-        self._resampled.clear()
-        self._summaries.clear()
+        for computed in (self._resampled, self._summaries, self._runs):
+            computed.clear()
 
     def _check(self, stage: int, name: str, array: NDArray[np.float64]) -> float:
         """The mean of what can be entered."""
@@ -140,7 +141,7 @@ class ScoreMatrix:
         """
         row = self._stage(stage)
         if row not in self._summaries:
-            measures = all_measures(self._run(self._means), row)
+            measures = all_measures(self._runs.setdefault(None, self._run(self._means)), row)
             self._summaries[row] = {name: float(value) for name, value in measures.items()}
         return dict(self._summaries[row])
 
@@ -183,7 +184,9 @@ class ScoreMatrix:
         seed and the benchmark's name and size alone: two matrices over the same benchmarks are paired too, and the difference of
         their draws is that of the paired bootstrap.
         """
-        measures = all_measures(self._run(self._resample(samples, seed)), self._stage(stage), names)
+        if (samples, seed) not in self._runs:
+            self._runs[samples, seed] = self._run(self._resample(samples, seed))
+        measures = all_measures(self._runs[samples, seed], self._stage(stage), names)
         return {name: np.asarray(value, dtype=np.float64) for name, value in measures.items()}
 
     def score_draws(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +18,7 @@ from lmmcl.config.trial_names import SEPARATOR, shared_parts, short_names
 from lmmcl.inspection.remaining_time import clock
 from lmmcl.masking import mask
 from lmmcl.reports import formatting
+from lmmcl.reports.tables.text_table import TextTable
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Stage, Trial
 from lmmcl.terminal import escape_controls
@@ -26,6 +27,7 @@ DOTS = 12
 """Stages that are drawn as dots; more are numbers."""
 NAME_WIDTH = 16
 """Characters that a name gets before it is folded for the sake of other columns."""
+_LOOK: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "bold"}
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,11 @@ def _trial_table(trials: Sequence[TrialLine], short: Mapping[str, str]) -> Table
     rows = [[trial.bar, formatted(trial.learning), formatted(trial.held_out), trial.state] for trial in trials]
     heads = ["stages", "learning", "held-out", "state"]
     kept = [place for place in range(len(heads)) if place == 0 or any(row[place] for row in rows)]
-    table = _table()
-    table.add_column("trial", overflow="fold", min_width=NAME_WIDTH)
+    table = TextTable(**_LOOK)
+    table.add_column(Text("trial"), overflow="fold", min_width=NAME_WIDTH)
     for place in kept:
-        table.add_column(
-            heads[place], justify="right" if place in (1, 2) else "left", no_wrap=place < 3, overflow="fold"
-        )
+        justify: JustifyMethod = "right" if place in (1, 2) else "left"
+        table.add_column(Text(heads[place]), justify=justify, no_wrap=place < 3, overflow="fold")
     for trial, row in zip(trials, rows, strict=True):
         name = Text(short[escape_controls(mask(trial.name))], overflow="fold")
         cells = [Text(escape_controls(mask(row[place])), overflow="fold") for place in kept]
@@ -113,7 +114,7 @@ def _below(trials: Sequence[TrialLine], shown: Sequence[TrialLine], names: Seque
 
 def _work_table(works: Sequence[Work], short: Mapping[str, str]) -> Table:
     hosts = {work.host for work in works}
-    table = _table()
+    table = Table(**_LOOK)
     table.add_column("working now", overflow="fold", ratio=3)
     table.add_column("for", justify="right", no_wrap=True)
     table.add_column("trial", overflow="fold", ratio=2)
@@ -130,10 +131,6 @@ def _whose(work: Work, short: Mapping[str, str]) -> str:
     if len(work.trials) > 1:
         return formatting.plural(len(work.trials), "trial")
     return "".join(short.get(escape_controls(mask(name)), name) for name in work.trials)
-
-
-def _table() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
 
 
 def formatted(value: float | None) -> str:

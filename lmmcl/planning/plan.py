@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.config.overlaps import Overlap, find_overlaps, refuse_overlaps
@@ -28,6 +29,7 @@ from lmmcl.planning.throughput import Pace, estimate_pace
 from lmmcl.planning.trial_notes import trial_notes
 from lmmcl.reports import formatting
 from lmmcl.reports.tables.name_cells import name_cells
+from lmmcl.reports.tables.text_table import TextTable
 from lmmcl.search.progress import TrialProgress
 from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Finetune, Merge, Snapshot, Step
@@ -247,15 +249,16 @@ def plan_table(plan: Plan) -> Group:
     of_a_node = any(trial.node for trial in plan.trials)
     more += [f"on a node of {NODE_GPUS} × {NODE_GB:g} GB (est.)"] if of_a_node else []
     heading, names = name_cells([trial.name for trial in plan.trials])
-    trials = Table(box=SIMPLE_HEAD)
+    trials = TextTable(box=SIMPLE_HEAD)
     trials.add_column(heading)
     for column in ("steps recorded", "parameters trained", "size on disk", *more):
-        trials.add_column(column)
+        trials.add_column(Text(column))
     for trial, name in zip(plan.trials, names, strict=True):
         recorded = f"{trial.recorded}/{trial.wanted}" + (" (stopped)" if trial.stopped else "")
         size = [formatting.size(memory["total"]) for memory in (trial.gpu_bytes, trial.asked_bytes) if memory]
         size += [str(trial.node or "more than 8 GPUs")] if of_a_node else []
-        trials.add_row(name, recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size)
+        cells = [recorded, f"{trial.trained_parameters:,}", formatting.size(trial.bytes_per_stage), *size]
+        trials.add_row(name, *map(Text, cells))
     shared = plan.asked_by_trials - sum(plan.wanted.values())
     last = f"{shared} of {plan.asked_by_trials} steps are shared between trials; checkpoints to write: "
     lines = [last + formatting.size(plan.bytes_to_write), *map(str, plan.searches), *plan.notes]

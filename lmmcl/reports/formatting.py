@@ -117,5 +117,8 @@ def escape_markdown(text: str) -> str:
 
 def short_number(number: float) -> float:
     """A number with few digits for a file, but as many as it takes to be rounded to a tenth as the number itself is."""
-    tenth = round(number, 1)
-    return next((few for digits in (5, 8) if round(few := float(f"{number:.{digits}g}"), 1) == tenth), number)
+    tenth, few = round(number, 1), float(f"{number:.5g}")  # a page has hundreds of thousands
+    if round(few, 1) == tenth:
+        return few
+    few = float(f"{number:.8g}")
+    return few if round(few, 1) == tenth else number

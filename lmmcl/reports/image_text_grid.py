@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from lmmcl.evaluation.intervals import quantiles
 from lmmcl.evaluation.matrix import ScoreMatrix
 from lmmcl.reports.results import Cell, Interval, StageResult, TrialResult
 from lmmcl.steps.trial import Trial
@@ -72,6 +73,8 @@ def _intervals(groups: Sequence[Sequence[str]], number: int, matrix: ScoreMatrix
     """Of the mean change of each group, over questions, paired with those at stage 0."""
     names = [name for asked in groups for name in asked]
     now, base = matrix.score_draws(number, names=names), matrix.score_draws(0, names=names)
-    changes = [np.mean([now[name] - base[name] for name in asked], axis=0) for asked in groups]
-    ends = np.quantile(np.stack(changes), (0.025, 0.975), axis=1) if changes else ((), ())
-    return ((float(low), float(high)) for low, high in zip(*ends, strict=True))
+    if not groups:
+        return iter(())
+    changes = [sum(now[name] - base[name] for name in asked) / len(asked) for asked in groups]
+    low, high = quantiles(np.array(changes), (0.025, 0.975))
+    return zip(low.tolist(), high.tolist(), strict=True)

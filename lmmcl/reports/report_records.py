@@ -38,7 +38,7 @@ class JudgeCounts:
     def add(self, record: Record) -> None:
         """Count one more record; nothing of one that no judge scored."""
         facts = record.fields.get("judge")
-        if not isinstance(facts, Mapping):
+        if facts is None or not isinstance(facts, Mapping):
             return
         count = self._counts.setdefault((record["label"], str(facts["model"])), _Count())
         count.twice += facts["asked_twice"]
@@ -76,23 +76,23 @@ class Reading:
 
     def find(self, step: Step) -> Record | None:
         """The record of `step`, or None when it has not been computed."""
-        path = step.path
-        if path in self._kept:
-            self._kept.move_to_end(path)
-            return self._kept[path]
+        key = step.key
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
         record = self._view.find(step)
-        self._kept[path] = record
+        self._kept[key] = record
         if len(self._kept) > MOST_RECORDS:
             self._kept.popitem(last=False)
-        if record is not None and path not in self._seen:
-            self._seen.add(path)
+        if record is not None and key not in self._seen:
+            self._seen.add(key)
             self._versions.add(record)
             self._judged.add(record)
         return record
 
     def recorded(self, steps: Iterable[Step]) -> tuple[int, list[str]]:
         """How many of `steps` are recorded, and notes on these and on what was read before: versions that differ, and judges."""
-        number = sum(step.path in self._seen or self.find(step) is not None for step in steps)
+        number = sum(step.key in self._seen or self.find(step) is not None for step in steps)
         self._view.keep()
         return number, [*self._versions.differing(), *self._judged.notes()]
 

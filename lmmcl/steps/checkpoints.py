@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from lmmcl.config.settings import Training
 from lmmcl.methods.mitigation import MergeMitigation, TrainingMitigation
 from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models.lmm import LMM
-from lmmcl.steps.keys import key_of
+from lmmcl.steps.keys import IdentityTexts, key_of, key_with
 from lmmcl.tasks.examples import Example
 from lmmcl.tasks.skills import Skill
+
+_SETTINGS = IdentityTexts()
 
 
 class StepBase:
     """What all steps share: a key from an identity, a readable label, a place in the ledger."""
 
-    kind: str
+    __slots__ = ()
+    kind: ClassVar[str]
 
     @property
     def parents(self) -> tuple[Checkpoint, ...]:
@@ -129,15 +132,23 @@ class Finetune(CheckpointStep):
         return None if self.examples is None else self.training.updates(self.examples)
 
     def fields(self) -> dict[str, Any]:
+        return {"recipe": self.recipe.identity(), "training": self.training.identity(), **self._other_fields}
+
+    @property
+    def _other_fields(self) -> dict[str, Any]:
         return {
-            "recipe": self.recipe.identity(),
             "mitigation": self.mitigation.identity() if self.mitigation else None,
             "skill": self.skill.identity(),
-            "training": self.training.identity(),
             "seed": self.seed,
             **({"frozen": "evaluation"} if self._freezes_dropout else {}),
             **self.skill.sampling(self.training.examples),
         }
+
+    @cached_property
+    def key(self) -> str:
+        """That of `identity`; recipe and settings are the same in many stages, and made a text once."""
+        shared = {"recipe": _SETTINGS.text_of(self.recipe), "training": _SETTINGS.text_of(self.training)}
+        return key_with({"kind": self.kind, **self._other_fields, "parents": [self.parent.key]}, shared)
 
     @property
     def _freezes_dropout(self) -> bool:

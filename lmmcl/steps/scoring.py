@@ -7,12 +7,12 @@ from typing import Any
 
 from lmmcl.config.settings import Evaluation
 from lmmcl.steps.checkpoints import Checkpoint, Pretrained, StepBase
-from lmmcl.steps.keys import ChildKeys
+from lmmcl.steps.keys import MOST_SHARED, ChildKeys
 from lmmcl.tasks.probes import Probe
 from lmmcl.tasks.skills import Benchmark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a large sweep has 100,000
 class Evaluate(StepBase):
     """Ask `benchmark` of `checkpoint`."""
 
@@ -20,7 +20,6 @@ class Evaluate(StepBase):
     benchmark: Benchmark
     evaluation: Evaluation
     _key: str = field(default_factory=str, init=False, repr=False, compare=False)
-    _path: str = field(default_factory=str, init=False, repr=False, compare=False)
     kind = "evaluate"
 
     @property
@@ -31,7 +30,7 @@ class Evaluate(StepBase):
         return _asked(self.benchmark, self.evaluation)
 
     @property
-    def key(self) -> str:  # a large sweep has 100,000: what is cached in a field takes a third of the memory
+    def key(self) -> str:  # what is cached in a field takes a third of the memory
         if not self._key:
             key = _child_keys(self.benchmark, self.evaluation).of(self.checkpoint.key)
             object.__setattr__(self, "_key", key)
@@ -43,11 +42,9 @@ class Evaluate(StepBase):
 
     @property
     def path(self) -> str:
-        if not self._path:
-            under = self.checkpoint.path.removeprefix("checkpoints/")
-            name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
-            object.__setattr__(self, "_path", f"scores/{under}/{name}-{self.key}")
-        return self._path
+        under = self.checkpoint.path.removeprefix("checkpoints/")
+        name = self.label.replace("/", ".")  # `lmms_eval/<task>` is one folder
+        return f"scores/{under}/{name}-{self.key}"
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,13 @@ def _asked(benchmark: Benchmark, evaluation: Evaluation) -> dict[str, Any]:
 
 
 _CHILD_KEYS: dict[tuple[int, int], tuple[Benchmark, Evaluation, ChildKeys]] = {}
-_MOST_KEYS = 4096
 
 
 def _child_keys(benchmark: Benchmark, evaluation: Evaluation) -> ChildKeys:
     """What asks a benchmark of some checkpoint: every checkpoint of a sweep is asked the same."""
     place = (id(benchmark), id(evaluation))
     if place not in _CHILD_KEYS:
-        if len(_CHILD_KEYS) >= _MOST_KEYS:
+        if len(_CHILD_KEYS) >= MOST_SHARED:
             _CHILD_KEYS.clear()
         keys = ChildKeys(Evaluate.kind, _asked(benchmark, evaluation))
         _CHILD_KEYS[place] = benchmark, evaluation, keys  # kept, so that the ids stay theirs

@@ -254,10 +254,12 @@ class Trial:
         by_key: dict[str, Step] = {}
 
         def add(step: Step) -> None:
-            if step.key not in by_key:
+            key = step.key
+            if key not in by_key:
                 for parent in step.parents:
-                    add(parent)
-                by_key[step.key] = step
+                    if parent.key not in by_key:  # most are there: a call for each would take as long as the rest
+                        add(parent)
+                by_key[key] = step
 
         for stage in self.stages if stages is None else stages:
             add(stage.checkpoint)

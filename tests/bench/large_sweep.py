@@ -4,7 +4,7 @@
 
 Each build fills (and packs) a store of its own (5 stages, 13 benchmarks of 200 questions), since their keys may differ; commands are
 alternated. `first` is the first command on a store without an index, which it writes. Prints a table and one JSON object;
-with `--up-to` also the power of the number of trials with which CPU seconds grow.
+with `--up-to` also the power of the number of trials with which CPU seconds of this build grow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import sys
 from pathlib import Path
 
-from sides import Cost, fill, folder_of, lmmcl, middle, parser_of, roots_of
+from sides import HERE, Cost, fill, folder_of, lmmcl, middle, parser_of, roots_of
 
 COMMANDS = {
     "plan": ["plan"],
@@ -87,13 +87,16 @@ def growth(sizes: list[int], measured: list[dict[str, Cost]]) -> dict[str, list[
 
 def main() -> None:
     parser = parser_of(__doc__, trials=1000)
-    parser.add_argument("--up-to", type=int, nargs="*", default=[], help="larger numbers of trials, measured too")
+    parser.add_argument(
+        "--up-to", type=int, nargs="*", default=[], help="larger numbers of trials, measured of this build"
+    )
     arguments = parser.parse_args()
     sizes, measured = [arguments.trials, *arguments.up_to], []
     with folder_of(arguments) as folder:
         for trials in sizes:
-            place = folder if trials == arguments.trials else folder / f"of-{trials}"
-            measured.append(measure(trials, arguments.repeats, roots_of(arguments), place))
+            first = trials == arguments.trials
+            roots, place = (roots_of(arguments), folder) if first else ({"this": HERE}, folder / f"of-{trials}")
+            measured.append(measure(trials, arguments.repeats, roots, place))
     for trials, found in zip(sizes, measured, strict=True):
         print(f"{trials} trials")
         show(found)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from sides import with_bytecode
 
 LOOK_SECONDS = 0.1
 
@@ -97,7 +98,7 @@ def until_mark(command: Sequence[str], folder: Path, environment: Mapping[str, s
             process = subprocess.Popen(
                 list(command),
                 cwd=folder,
-                env={**os.environ, **environment, "BENCH_MARK": str(mark)},
+                env={**with_bytecode(), **environment, "BENCH_MARK": str(mark)},
                 stdout=written,
                 stderr=subprocess.STDOUT,
             )

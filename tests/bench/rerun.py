@@ -17,14 +17,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from sides import HERE, lmmcl, middle
+from sides import HERE, lmmcl, middle, with_bytecode
 
 
 def follow(arguments: list[str]) -> tuple[float, float]:
     """Seconds until the first line of a run, and the longest silence after it."""
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "lmmcl", *arguments], stdout=subprocess.PIPE, text=True, cwd=HERE
+        [sys.executable, "-u", "-m", "lmmcl", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        env=with_bytecode(),
     )
     times = [started]
     assert process.stdout is not None

@@ -38,7 +38,7 @@ def lmmcl(arguments: Sequence[str], root: Path = HERE, *, folder: Path) -> Cost:
 def python(arguments: Sequence[str], root: Path = HERE, *, folder: Path) -> Cost:
     """Run Python with the package of `root`."""
     paths = os.pathsep.join([str(root), str(root / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment = {**with_bytecode(), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     # Memory is the largest of all children so far, so each command is measured below a process of its own.
     code = (
@@ -50,6 +50,12 @@ def python(arguments: Sequence[str], root: Path = HERE, *, folder: Path) -> Cost
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(cpu, wall, int(told.split()[-1]) / 1000)
+
+
+def with_bytecode() -> dict[str, str]:
+    """The environment, in which Python keeps what it compiles, as it is kept of an installed package: else each command compiles
+    every file again."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def middle(costs: Sequence[Cost]) -> Cost:

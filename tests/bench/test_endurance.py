@@ -27,7 +27,7 @@ def test_a_ray_run_holds_no_more_after_sixty_trials_than_after_six_and_reruns_ch
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(4800)  # it takes 5 minutes; the program itself waits up to 300 s for a life, 240 s for Ray's end
 def test_a_run_killed_eight_times_computes_no_finished_step_again_and_leaves_nothing_behind() -> None:
     printed = passes("many_lives.py", "--lives", "8", "--ray-every", "4", "--merges", "6")
     assert "| lives that were killed | 8 |" in printed

@@ -14,7 +14,7 @@ from lmmcl.methods.recipes.recipe import Recipe
 from lmmcl.models import get_model
 from lmmcl.models.architecture import dropout_parts
 from lmmcl.steps import Evaluate
-from lmmcl.steps.keys import canonical_json, key_of
+from lmmcl.steps.keys import IdentityTexts, canonical_json, key_of, key_with
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "keys.json"
 
@@ -33,6 +33,29 @@ def test_keys_do_not_change_by_accident() -> None:
         "Keys changed: results on people's disks would no longer be found. If a step now computes something else, raise "
         "its version (or KEY_VERSION) and write the new keys to tests/golden/keys.json; otherwise find what leaked into the identity."
     )
+
+
+def test_a_key_that_is_put_together_from_texts_is_that_of_the_identity() -> None:
+    trials = [
+        made_trial(),
+        made_trial("sa_proj", {"lwf": {"weight": 1.0, "temperature": 2.0}}),
+        made_trial("gate_up+projector", {"wise_ft": {"alpha": 0.5}}, seed=3, learning_rate=1e-3, weight_decay=0.1),
+    ]
+    steps = [step for trial in trials for step in trial.steps().values()]
+    assert {step.kind for step in steps} == {"pretrained", "finetune", "merge", "evaluate"}
+    for step in steps:
+        assert step.key == key_of(step.identity())
+
+
+def test_settings_that_stand_where_others_stood_in_memory_have_a_text_of_their_own() -> None:
+    texts = IdentityTexts()
+    assert len({texts.text_of(Evaluation(limit=limit)) for limit in range(1, 100)}) == 99
+
+
+def test_a_field_cannot_pass_for_the_place_of_another() -> None:
+    assert key_with({"a": 1}, {"b": '{"c":2}'}) == key_of({"a": 1, "b": {"c": 2}})
+    with pytest.raises(ValueError, match="a field has it too"):
+        key_with({"a": "\ue000 b"}, {"b": "1"})
 
 
 def test_the_order_in_which_fields_are_written_does_not_matter() -> None:

@@ -31,18 +31,28 @@ SCORES = "sample_scores"
 class Segment:
     """A segment in memory; records are decoded when they are asked for."""
 
-    stamps: Mapping[str, str]
     places: Mapping[str, int]
+    stamped: Sequence[str]
     blocks: Sequence[bytes | memoryview]
     _open: dict[int, tuple[list[list[int]], memoryview]] = field(default_factory=dict)
     """The blocks that were asked last, decompressed."""
+
+    @property
+    def stamps(self) -> dict[str, str]:
+        """The stamp of each record, by path: put together when it is asked for, since a large store has many."""
+        return dict(zip(self.places, self.stamped, strict=True))
+
+    def has(self, path: str, stamp: str) -> bool:
+        """Whether the segment has a record of that path and stamp."""
+        place = self.places.get(path)
+        return place is not None and self.stamped[place] == stamp
 
     def record(self, path: str) -> Record:
         """The record of a path that the segment has."""
         place = self.places[path]
         spans, content = self._block(place // BLOCK)
         start, text, width = spans[place % BLOCK]
-        fields = json.loads(bytes(content[start : start + text]))
+        fields = json.loads(str(content[start : start + text], "utf-8"))  # of bytes json would guess the encoding first
         if width:
             fields[SCORES] = _scores(content[start + text : start + text + width], fields[SCORES])
         return Record(path, fields)
@@ -120,9 +130,11 @@ def decode_segment(content: bytes) -> Segment:
     header = json.loads(content[start:at])
     if header.get("format") != FORMAT:
         raise ValueError(f"is not an index of a supported version ({header.get('format')}, not {FORMAT})")
-    blocks = []
+    blocks, body = [], memoryview(bytes(view[at:]))  # without the header, which may be larger
+    at = 0
     for length in header["blocks"]:
-        blocks.append(view[at : at + length])
+        blocks.append(body[at : at + length])
         at += length
-    stamps: dict[str, str] = header["stamps"]
-    return Segment(stamps, {path: place for place, path in enumerate(stamps)}, blocks)
+    known: dict[str, str] = {}  # the steps of a pack have one stamp
+    stamped = [known.setdefault(stamp, stamp) for stamp in header["stamps"].values()]
+    return Segment({path: place for place, path in enumerate(header["stamps"])}, stamped, blocks)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 
 from lmmcl.ledger.interface import LedgerAccess
-from lmmcl.ledger.packs.listing import local_stamp
+from lmmcl.ledger.packs.listing import local_stamp, names_in
 from lmmcl.ledger.packs.packed_files import FOLDER, SUFFIX, pack_of
 from lmmcl.ledger.record import ASIDE, KINDS, RECORD
 
@@ -29,18 +28,25 @@ class Stamps:
         self._ledger, self._root = ledger, ledger.files.root
         self._known: dict[str, str | None] = {}
         self._packs: dict[str, str | None] = {}
-        self._folders: dict[str, bool] = {}
+        self._folders: dict[str, set[str]] = {}
+        self._only_packed: dict[str, str] = {}
+        """The stamps of packs by the folder of scores or probes whose records are all in them: no such folder is there."""
 
     def of(self, path: str) -> str | None:
         """The stamp of the record that would be read from the folder `path`, or of its pack; None where there is neither."""
+        folder = path.rpartition("/")[0]
+        if folder in self._only_packed:
+            return self._only_packed[folder]
         if path not in self._known:
             self._known[path] = self._local(path) if self._ledger.is_local else self._elsewhere(path)
         return self._known[path]
 
     def _local(self, path: str) -> str | None:
-        pack = pack_of(path)
+        folder, pack = path.rpartition("/")[0], pack_of(path)
         packed = self._pack_stamp(pack) if pack else None
-        if packed and not self._is_folder(path.rpartition("/")[0]):
+        if packed and not self._is_folder(folder):
+            if folder.count("/") == 2:  # of one checkpoint
+                self._only_packed[folder] = packed
             return packed  # the usual case of a large store: no folder of scores is left to look into
         single = local_stamp(f"{self._root}/{path}/{RECORD}")
         if single is None and packed is None and pack:  # perhaps it was packed after the pack was looked for
@@ -57,9 +63,10 @@ class Stamps:
         return self._packs[pack]
 
     def _is_folder(self, name: str) -> bool:
-        if name not in self._folders:
-            self._folders[name] = Path(self._root, name).is_dir()
-        return self._folders[name]
+        above, _, last = name.rpartition("/")
+        if above not in self._folders:  # listed once: to ask for each of a thousand checkpoints takes longer
+            self._folders[above] = set(names_in(f"{self._root}/{above}"))
+        return last in self._folders[above]
 
     def _elsewhere(self, path: str) -> str | None:
         single = self._listed.get(f"{path}/{RECORD}")

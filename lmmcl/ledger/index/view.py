@@ -140,8 +140,10 @@ class RecordView:
         return record if pack else self._ledger.read(path)  # it was unpacked a moment ago
 
     def _segment(self, path: str, stamp: str) -> Segment | None:
-        segment = self._newest.get(path)
-        return segment if segment is not None and segment.stamps[path] == stamp else None
+        for segment in self._segments.values():
+            if segment.has(path, stamp):
+                return segment
+        return None
 
     def _pack(self, name: str, *, whole: bool = False) -> Pack | None:
         """The pack that was read last is kept: the records of a checkpoint are asked for one after the other."""
@@ -160,16 +162,6 @@ class RecordView:
         with ThreadPoolExecutor(MOST_SEGMENTS) as pool:
             loaded = zip(self._names, pool.map(self._load, self._names), strict=True)
             return {name: segment for name, segment in loaded if segment is not None}
-
-    @cached_property
-    def _newest(self) -> dict[str, Segment]:
-        """The segment that speaks of a path; of several the one whose stamp is right."""
-        newest: dict[str, Segment] = {}
-        for segment in self._segments.values():
-            for path, stamp in segment.stamps.items():
-                if path not in newest or self._stamps.of(path) == stamp:
-                    newest[path] = segment
-        return newest
 
     def _load(self, name: str) -> Segment | None:
         try:
@@ -192,7 +184,9 @@ class RecordView:
         old = self._names if len(self._names) >= MOST_SEGMENTS else outdated
         known = {record.path for _, record in new}
         for name in old:
-            new += self._still_right(name, known, check=name in outdated)
+            taken_over = list(self._still_right(name, known, check=name in outdated))
+            known |= {record.path for _, record in taken_over}
+            new += taken_over
         try:
             self._ledger.files.write(f"{FOLDER}/{uuid.uuid4().hex}{SUFFIX}", encode_segment(new))
         except (OSError, UserError) as error:
@@ -208,9 +202,11 @@ class RecordView:
 
         Checking asks the store about each record, so it is left to segments that are mostly outdated.
         """
-        segment = self._segments.get(name)
-        for path, stamp in segment.stamps.items() if segment else ():
-            if path in known or self._newest[path] is not segment:
+        if (segment := self._segments.get(name)) is None:
+            return
+        for path, stamp in segment.stamps.items():
+            in_others = any(path in other.places for other in self._segments.values() if other is not segment)
+            if path in known or (in_others and self._stamps.of(path) != stamp):
                 continue
             if not check or self._stamps.of(path) == stamp:
                 yield stamp, segment.record(path)
@@ -224,8 +220,8 @@ class RecordView:
 
     def _share_right(self, segment: Segment) -> float:
         # Drawn, not at even steps: benchmarks follow one another in the same order, checkpoint by checkpoint.
-        sample = random.Random(0).sample(list(segment.stamps), min(SAMPLE, len(segment.stamps)))
-        return sum(self._stamps.of(path) == segment.stamps[path] for path in sample) / max(1, len(sample))
+        sample = random.Random(0).sample(list(segment.stamps.items()), min(SAMPLE, len(segment.places)))
+        return sum(self._stamps.of(path) == stamp for path, stamp in sample) / max(1, len(sample))
 
 
 def damaged_segments(files: Store) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,14 @@ def walk_files(folder: str, *, depth: int | None = None) -> Iterator[os.DirEntry
             yield from walk_files(entry.path, depth=None if depth is None else depth - 1)
 
 
+def names_in(folder: str) -> list[str]:
+    """What is in a folder of this machine; nothing where there is no such folder."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are wanted, and a folder of a large store has thousands
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def local_sizes(root: str) -> dict[str, int]:
     """Bytes of the files below a folder of this machine, by their names in it."""
     sizes = {}

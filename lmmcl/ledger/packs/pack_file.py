@@ -82,8 +82,9 @@ def _walk(content: bytes, whole: bool) -> Iterator[tuple[str, Member]]:
         if signature == _CENTRAL:
             return
         if signature == _LOCAL and start <= len(content):
-            name = content[name_at : name_at + name_bytes].decode("utf-8" if flags & _UTF8 else "cp437", "replace")
-            yield name, Member(start, packed, checksum, method == zipfile.ZIP_DEFLATED)
+            name = content[name_at : name_at + name_bytes]
+            encoding = "utf-8" if flags & _UTF8 or name.isascii() else "cp437"  # ASCII is both; this is quicker
+            yield name.decode(encoding, "replace"), Member(start, packed, checksum, method == zipfile.ZIP_DEFLATED)
             after = start + packed
             if content[after : after + 2] == b"PK" or (after >= len(content) and not whole):
                 at = after

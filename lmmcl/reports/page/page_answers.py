@@ -55,7 +55,9 @@ def page_answers(context: RunContext, results: SweepResults) -> PageAnswers:
     keys = started if len(results.trials) <= ALL_OF else started & set(notable_keys(results))
     walks = [context.of(trial) for trial in context.sweep.trials if trial.key in keys]
     answers = PageAnswers([walk.trial.key for walk in walks])
-    rows = AnswerRows(partial(rows_of, RecordView(context.ledger)))
+    # Of a large sweep a few records are looked at: in a folder an index of all would take longer to read.
+    ledger = context.ledger if context.ledger.is_local else RecordView(context.ledger)
+    rows = AnswerRows(partial(rows_of, ledger))
     for benchmark in {asked.name: asked for walk in walks for asked in walk.trial.benchmarks}.values():
         block = _Block(benchmark, answers)
         for place, walk in enumerate(walks):

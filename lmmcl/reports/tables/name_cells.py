@@ -25,6 +25,11 @@ class NameCell:
     short: str
     room: int
 
+    @property
+    def plain(self) -> str:
+        """What is drawn where there is room."""
+        return self.whole
+
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(min(max(LEAST, _longest_word(self.short)), len(self.whole)), max(len(self.whole), 1))
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lmmcl.measures import BELOW_0_FORGOT
 from lmmcl.reports import formatting
@@ -23,6 +24,7 @@ from lmmcl.reports.tables.generation_budget import generation_markdown
 from lmmcl.reports.tables.moments import moments_markdown
 from lmmcl.reports.tables.order_spread import orders_markdown
 from lmmcl.reports.tables.pairs import pairs_markdown
+from lmmcl.reports.tables.text_table import TextTable
 from lmmcl.reports.tables.wording_spread import wordings_markdown
 
 STAR = "★"
@@ -79,11 +81,11 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
     """
     sheet = _fit(make_sheet(results, formatting.points_half, HALF), width)
     caption = escape("\n".join(sheet.caption))
-    table = Table(title=escape(sheet.title), caption=caption, title_justify="left", caption_justify="left")
+    table = TextTable(title=escape(sheet.title), caption=caption, title_justify="left", caption_justify="left")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
     for place, (column, room) in enumerate(zip(sheet.columns, _widths(sheet, width), strict=True)):
         justify: JustifyMethod = "right" if column.numeric else "left"
-        heading = column.heading.replace(" ", "\n")
+        heading = Text(column.heading.replace(" ", "\n"))
         table.add_column(
             heading,
             justify=justify,
@@ -94,7 +96,7 @@ def terminal_table(results: SweepResults, width: int | None = None) -> Table:
         )
     for row in sheet.rows:
         style = {"failed": "red", "partial": "dim", "stopped": "dim"}.get(row.state, "bold" if row.on_front else "")
-        table.add_row(*map(escape, _drawn(sheet, row)), style=style)
+        table.add_row(*map(Text, _drawn(sheet, row)), style=style)
     return table
 
 
