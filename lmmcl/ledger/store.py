@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
-from lmmcl.ledger.packs.listing import fetch, file_stamp, local_sizes, name_pattern, stamp_of, sync, walk_files
+from lmmcl.ledger.packs import listing
 from lmmcl.masking import mask
 
 PATIENCE = BackOff(longest=32.0, retries=6)
@@ -100,7 +100,7 @@ class Store:
         if self.is_local:
             with open(f"{self.root}/{name}", "rb") as file:  # noqa: PTH123 - thousands are read, and a Path takes as long
                 return file.read(-1 if size is None else size)
-        content: bytes = self._patiently(fetch, self.fs, f"{self.root}/{name}", size)
+        content: bytes = self._patiently(listing.fetch, self.fs, f"{self.root}/{name}", size)
         return content
 
     def write(self, name: str, content: bytes, *, synced: bool = False) -> None:
@@ -113,10 +113,10 @@ class Store:
             return
         partial = self._written(name, content)
         if synced:
-            sync(partial)
+            listing.sync(partial)
         partial.replace(self.at(name))
         if synced:
-            sync(self.at(name).parent)
+            listing.sync(self.at(name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; of several processes that try at once, one gets True.
@@ -196,8 +196,8 @@ class Store:
         """Bytes of all files below `folder`, by their names in it; empty where there is no such folder."""
         root = f"{self.root}/{folder}".rstrip("/")
         if self.is_local:
-            return local_sizes(root)
-        files = self._patiently(lambda: self.fs.find(root, detail=True))
+            return listing.local_sizes(root)
+        files = self._patiently(lambda: listing.list_files(self.fs, self.root, folder, detail=True))
         return {name.removeprefix(f"{root}/"): about["size"] or 0 for name, about in files.items()}
 
     def stamps(self, folder: str, ending: str | tuple[str, ...]) -> dict[str, str]:
@@ -205,13 +205,13 @@ class Store:
 
         Of a store that is elsewhere: one listing. A file that is written again has another stamp.
         """
-        files = self._patiently(lambda: self.fs.find(f"{self.root}/{folder}", detail=True))
-        stamped = {str(name).removeprefix(f"{self.root}/"): stamp_of(about) for name, about in files.items()}
+        files = self._patiently(lambda: listing.list_files(self.fs, self.root, folder, detail=True))
+        stamped = {str(name).removeprefix(f"{self.root}/"): listing.stamp_of(about) for name, about in files.items()}
         return {name: stamp for name, stamp in stamped.items() if name.endswith(ending)}
 
     def stamp(self, name: str) -> str | None:
         """Size and tag (or time of change) of a file; None where there is none, or the store has neither tags nor times."""
-        stamp: str | None = self._patiently(file_stamp, self.fs, f"{self.root}/{name}")
+        stamp: str | None = self._patiently(listing.file_stamp, self.fs, f"{self.root}/{name}")
         return stamp
 
     def changed(self, name: str) -> float:
@@ -226,14 +226,14 @@ class Store:
         parts = pattern.split("/")
         fixed = next(place for place, part in enumerate(parts) if "*" in part or place == len(parts) - 1)
         depth = None if "**" in parts else len(parts) - fixed
-        folder = "/".join([self.root, *parts[:fixed]])
+        folder = "/".join(parts[:fixed])
         paths = (
-            [entry.path for entry in walk_files(folder, depth=depth)]
+            [entry.path for entry in listing.walk_files(f"{self.root}/{folder}".rstrip("/"), depth=depth)]
             if self.is_local
-            else self._patiently(lambda: self.fs.find(folder, maxdepth=depth))
+            else self._patiently(lambda: listing.list_files(self.fs, self.root, folder, depth=depth))
         )
         names = (str(path).removeprefix(f"{self.root}/") for path in paths)
-        return sorted(filter(name_pattern(pattern).fullmatch, names))
+        return sorted(filter(listing.name_pattern(pattern).fullmatch, names))
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call; an object store that is away is waited for, then StoreError is raised."""

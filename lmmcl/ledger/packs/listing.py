@@ -62,6 +62,20 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def list_files(
+    system: AbstractFileSystem, root: str, folder: str, *, depth: int | None = None, detail: bool = False
+) -> Any:
+    """The files below `folder` of a store at `root` on another file system; none where there is no such folder.
+
+    At least those down to `depth` folders, where it is given.
+    """
+    if (
+        folder and "s3" in system.protocol
+    ):  # in one request: the client would look twice more for a folder that is not there
+        return system.find(root, prefix=f"{folder}/", detail=detail)
+    return system.find(f"{root}/{folder}".rstrip("/"), maxdepth=depth, detail=detail)
+
+
 def fetch(system: Any, path: str, size: int | None) -> Any:
     """A file of another file system, or at most its first `size` bytes, in one request.
 
