@@ -117,6 +117,37 @@ def test_a_file_of_an_object_store_is_read_or_missed_in_one_request(
     assert ledger.files.read("empty") == b""
 
 
+def test_a_folder_of_an_object_store_is_listed_in_one_look_whether_it_is_there_or_not(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s3fs import S3FileSystem
+
+    ledger, looks = Ledger(f"{bucket}/{tmp_path.name}"), []
+    for name in ("notes/a/one.txt", "notes/a/two.json", "notes.txt", "notes-more/one.txt"):
+        ledger.files.write(name, name.encode())
+
+    def counted(name: str) -> Callable[..., Any]:
+        plain = getattr(S3FileSystem, name)
+
+        async def look(*arguments: Any, **more: Any) -> Any:
+            looks.append(name)
+            return await plain(*arguments, **more)
+
+        return look
+
+    for method in ("_lsdir", "_info", "_exists"):
+        monkeypatch.setattr(S3FileSystem, method, counted(method))
+    assert ledger.files.matches("notes/*/*.txt") == ["notes/a/one.txt"]
+    assert ledger.files.sizes("notes") == {"a/one.txt": 15, "a/two.json": 16}
+    assert list(ledger.files.stamps("notes", ".json")) == ["notes/a/two.json"]
+    assert (ledger.files.matches("never/*.txt"), ledger.files.sizes("never"), ledger.files.stamps("never", "")) == (
+        [],
+        {},
+        {},
+    )
+    assert looks == ["_lsdir"] * 6
+
+
 def test_what_was_uploaded_before_a_kill_is_no_record_and_is_written_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
