@@ -2,7 +2,8 @@
 
     python tests/bench/quickstart_floor.py [--updates 60] [--cpus 2]
 
-Batches are padded beforehand; there is no Trainer, no proof, no store, no second process. `plain` computes everything at
+Batches are padded beforehand; there is no Trainer, no proof, no store. As many processes as the run has compute at once, each for itself,
+since they share caches and memory (and virtual CPUs perhaps a core): a figure is their mean. `plain` computes everything at
 each batch, as a script does; `saved` leaves out what lmmcl leaves out for the same bits (the last block's MLP where no logits are
 needed, features of pictures that were seen before) and keeps freed memory. Each recipe is measured on the batches of each skill: the
 longest questions take twice the time of the shortest. `encoding` is to draw and encode every example and question once. CPU seconds
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from first_question import floor as ray_floor
@@ -182,6 +184,16 @@ def arithmetic(sweep: Any, updates: int, cpus: int, *, saved: bool) -> dict[str,
     }
 
 
+def at_once(command: list[str], environment: dict[str, str], count: int) -> dict[str, float]:
+    """The means of the figures that `count` processes print which run side by side."""
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    printed = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise SystemExit("a side of the floor failed; its error stands above")
+    figures = [json.loads(lines.splitlines()[-1]) for lines in printed]
+    return {name: round(fmean(each[name] for each in figures), 1) for name in figures[0]}
+
+
 def measure(sweep: Path, updates: int, cpus: int = 2) -> dict[str, Any]:
     """The floors of a sweep, each in a process of its own, and Ray's start."""
     found: dict[str, Any] = {}
@@ -201,7 +213,7 @@ def measure(sweep: Path, updates: int, cpus: int = 2) -> dict[str, Any]:
             "--side",
             side,
         ]
-        found[side] = json.loads(subprocess.check_output(command, env=environment, text=True).splitlines()[-1])
+        found[side] = at_once(command, environment, cpus)
     with tempfile.TemporaryDirectory(prefix="lmmcl-floor-") as temporary:
         weights = Path(temporary, "tiny")
         code = f"from lmmcl.models import get_model; get_model('tiny-onevision').load_model().save_pretrained({str(weights)!r})"
