@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lmmcl.cli import catalog_commands, data_commands, result_commands, store_commands, sweep_commands, weight_commands
+from lmmcl.cli.interrupts import keep_interrupts
 from lmmcl.errors import UserError, cut
 from lmmcl.terminal import masking_handler, plain_streams, safe_console
 from lmmcl.version import __version__
@@ -48,6 +49,7 @@ def options(
 def main() -> None:
     """Entry point: every bad input becomes one message and exit code 2."""
     plain_streams()
+    keep_interrupts()
     logging.lastResort = masking_handler()  # for what no handler was set up for: all warnings of ours
     try:
         app(prog_name="lmmcl")
