@@ -53,6 +53,7 @@ def libraries_unloaded() -> Iterator[None]:
         yield
     finally:
         for question, stand_in in stand_ins.items():
-            for module in [module for name, module in sys.modules.items() if name.startswith("transformers")]:
+            loaded = sys.modules.copy()  # other threads import meanwhile
+            for module in [module for name, module in loaded.items() if name.startswith("transformers")]:
                 if vars(module).get(question) is stand_in and module.__name__ not in RECOGNISED[stand_in.library]:
                     setattr(module, question, stand_in.available)  # others import what they need when they need it

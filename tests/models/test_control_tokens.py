@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from models.word_pieces import KINDS, REAL, real_folder, word_pieces
 
 from lmmcl.errors import UserError
 from lmmcl.models import get_model
+from lmmcl.models.processing import control_tokens
 from lmmcl.models.processing.check_text import TextReader
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import IGNORED
@@ -148,3 +152,35 @@ def test_a_check_of_a_file_names_row_and_field_of_what_a_tokenizer_cannot_read(t
 @pytest.fixture
 def tiny_qwen() -> Any:
     return get_model("tiny-qwen").load_processor()
+
+
+def test_threads_share_what_is_remembered_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_tokens, "RECENT", 3)
+    processor, turns = Processor(), sys.getswitchinterval()
+
+    def remember(first: int) -> list[tuple[int, int]]:
+        keys = [Text((first + number) % 7) for number in range(15000)]
+        return [(key, control_tokens.lately(processor, "doubles", key, lambda key=key: 2 * key)) for key in keys]
+
+    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = [pair for pairs in pool.map(remember, range(4)) for pair in pairs]
+    finally:
+        sys.setswitchinterval(turns)
+    assert all(double == 2 * key for key, double in found)
+    assert len(control_tokens.once(processor, "doubles", dict)) == 3
+
+
+class Text(int):
+    """A key that takes turns with other threads whenever it is compared."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        time.sleep(0)
+        return int(self) == other
+
+
+class Processor:
+    """Something that results can be remembered of."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +33,7 @@ RECENT = 1024
 """Results of each kind that are remembered of a processor."""
 SHORT = 2000
 """Characters of a text that may come again: longer ones hardly do, and would fill memory."""
+_CHANGING = threading.Lock()
 _KNOWN: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # of each processor, see once
 
 
@@ -48,11 +51,14 @@ def lately(processor: Any, what: str, key: Any, find: Callable[[], Any]) -> Any:
     The last RECENT results stay. Nobody may write into them.
     """
     known: dict[Any, Any] = once(processor, what, dict)
-    if key not in known:
-        known[key] = find()
+    with suppress(KeyError):
+        return known[key]
+    result = find()
+    with _CHANGING:  # threads that decode ahead encode too
+        known[key] = result
         if len(known) > RECENT:
-            known.pop(next(iter(known)), None)  # another thread may have been faster
-    return known[key]
+            del known[next(iter(known))]
+    return result
 
 
 def forget(processor: Any) -> None:
