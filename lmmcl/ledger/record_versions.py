@@ -43,7 +43,7 @@ def differing_versions(records: Iterable[Record]) -> list[str]:
 def _makers(record: Record) -> Iterator[tuple[str, str]]:
     """By what a record was made, as far as it can change its numbers; nothing of a record that does not say."""
     provenance = record.fields.get("provenance")
-    if provenance is None or not isinstance(provenance, Mapping):
+    if not isinstance(provenance, Mapping):
         return
     backend = record.fields.get("image_backend")
     for name in NUMBERS:

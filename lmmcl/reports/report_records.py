@@ -38,7 +38,7 @@ class JudgeCounts:
     def add(self, record: Record) -> None:
         """Count one more record; nothing of one that no judge scored."""
         facts = record.fields.get("judge")
-        if facts is None or not isinstance(facts, Mapping):
+        if not isinstance(facts, Mapping):
             return
         count = self._counts.setdefault((record["label"], str(facts["model"])), _Count())
         count.twice += facts["asked_twice"]

@@ -75,12 +75,13 @@ class IdentityTexts:
 
     def text_of(self, thing: Settled) -> str:
         """The text of the identity of `thing`."""
-        if id(thing) not in self._texts:
-            if len(self._texts) >= MOST_SHARED:
-                self._texts.clear()
-            # With the thing, so that its id stays its own.
-            self._texts[id(thing)] = thing, canonical_json(thing.identity())
-        return self._texts[id(thing)][1]
+        if known := self._texts.get(id(thing)):
+            return known[1]
+        text = canonical_json(thing.identity())
+        if len(self._texts) >= MOST_SHARED:
+            self._texts.clear()
+        self._texts[id(thing)] = thing, text  # with the thing, so that its id stays its own
+        return text
 
 
 class ChildKeys:

@@ -99,12 +99,13 @@ _CHILD_KEYS: dict[tuple[int, int], tuple[Benchmark, Evaluation, ChildKeys]] = {}
 def _child_keys(benchmark: Benchmark, evaluation: Evaluation) -> ChildKeys:
     """What asks a benchmark of some checkpoint: every checkpoint of a sweep is asked the same."""
     place = (id(benchmark), id(evaluation))
-    if place not in _CHILD_KEYS:
-        if len(_CHILD_KEYS) >= MOST_SHARED:
-            _CHILD_KEYS.clear()
-        keys = ChildKeys(Evaluate.kind, _asked(benchmark, evaluation))
-        _CHILD_KEYS[place] = benchmark, evaluation, keys  # kept, so that the ids stay theirs
-    return _CHILD_KEYS[place][2]
+    if known := _CHILD_KEYS.get(place):
+        return known[2]
+    keys = ChildKeys(Evaluate.kind, _asked(benchmark, evaluation))
+    if len(_CHILD_KEYS) >= MOST_SHARED:
+        _CHILD_KEYS.clear()
+    _CHILD_KEYS[place] = benchmark, evaluation, keys  # kept, so that the ids stay theirs
+    return keys
 
 
 ScoringStep = Evaluate | ProbeStep

@@ -67,11 +67,10 @@ def list_files(
 ) -> Any:
     """The files below `folder` of a store at `root` on another file system; none where there is no such folder.
 
-    At least those down to `depth` folders, where it is given.
+    At least those down to `depth` folders, where it is given. In S3 that takes one request: for a folder as the path itself, the
+    client would look twice more where it is not there.
     """
-    if (
-        folder and "s3" in system.protocol
-    ):  # in one request: the client would look twice more for a folder that is not there
+    if folder and "s3" in system.protocol:
         return system.find(root, prefix=f"{folder}/", detail=detail)
     return system.find(f"{root}/{folder}".rstrip("/"), maxdepth=depth, detail=detail)
 

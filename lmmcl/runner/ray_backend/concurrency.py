@@ -27,7 +27,7 @@ LoadOf = Callable[[], Load]
 class ConcurrencyLimit:
     """How many of a sweep's trials may be open now; it follows the cluster as that grows and shrinks.
 
-    On CPUs alone the process of a driver takes two seconds of a CPU to start, of those that steps need. A sweep of `few` trials
+    On CPUs alone the process of a driver takes two seconds of a CPU to start, of those that steps need. A sweep of few trials
     opens as many as fine-tunes fit, which keeps these CPUs busy, as each trial is evaluated and trained at once; and one more
     whenever all wait and a CPU is idle, as where another run computes what they wait for.
     """

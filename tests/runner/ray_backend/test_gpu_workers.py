@@ -200,6 +200,8 @@ def test_on_ray_no_process_is_given_a_second_gpu_and_processes_stay() -> None:
         seen = [
             each for _ in range(3) for each in await asyncio.gather(*(workers.call(ONE, where, 0.3) for _ in range(4)))
         ]
+        with pytest.raises(ActorDiedError):
+            await workers.call(ONE, lambda: os._exit(1))  # as where the memory of a GPU node runs out
         return seen, await workers.call(TWO, where, 0)
 
     try:
