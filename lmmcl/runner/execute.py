@@ -13,6 +13,7 @@ from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Held
+from lmmcl.models.kernels.onednn_linear import onednn_linears
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -38,6 +39,7 @@ Progress = Callable[[str, dict[str, Any]], None]
 asked, benchmarks, answered, questions."""
 
 
+@onednn_linears()
 def compute(
     steps: Sequence[Checkpoint] | Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
 ) -> bool:
