@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
@@ -13,7 +14,6 @@ from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Held
-from lmmcl.runner.libraries import collection_paused, load_libraries
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -27,7 +27,7 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
-from lmmcl.weights.freed_memory import keep_freed_memory
+from lmmcl.weights.freed_memory import collection_paused, keep_freed_memory
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.judging.local_judge import LocalJudges
@@ -263,6 +263,16 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
         return loaded.model
 
     return load_shared
+
+
+@cache
+def load_libraries() -> None:
+    """Import what asking questions needs, so that a process that is to ask has it by then; collections pass over it from now on."""
+    with collection_paused():
+        from lmmcl.evaluation import evaluate, probes  # noqa: F401
+        from lmmcl.weights import checkpoint  # noqa: F401
+
+        gc.freeze()
 
 
 def use_threads(cpus: float) -> None:

@@ -17,7 +17,7 @@ from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.reports.formatting import first_line
-from lmmcl.runner.libraries import load_libraries
+from lmmcl.runner.execute import load_libraries
 from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
 from lmmcl.runner.ray_backend.ray_folders import tune_storage
 from lmmcl.runner.ray_backend.start import ray_address, ray_cluster

@@ -6,7 +6,8 @@ import gc
 
 import pytest
 
-from lmmcl.runner.libraries import collection_paused, load_libraries
+from lmmcl.runner.execute import load_libraries
+from lmmcl.weights.freed_memory import collection_paused
 
 
 def test_nothing_is_collected_while_libraries_are_imported():
