@@ -16,7 +16,7 @@ def test_nothing_is_collected_while_libraries_are_imported():
         assert not gc.isenabled()
         with collection_paused():
             pass
-        assert not gc.isenabled(), "the outer one goes on"
+        assert not gc.isenabled(), "the outer one still holds"
     assert gc.isenabled()
 
 
