@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
@@ -27,7 +28,7 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
-from lmmcl.weights.freed_memory import keep_freed_memory
+from lmmcl.weights.freed_memory import collection_paused, keep_freed_memory
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.judging.local_judge import LocalJudges
@@ -53,16 +54,20 @@ def compute(
             return False
         step, progress = lease.steps[0], _noted(progress, lease.held)
         waits = not ledger.is_local and ledger.deferred_key == step.key
-        use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
+        with collection_paused():  # it imports torch
+            use_threads(
+                cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus
+            )
         match step:
             case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):
                 if not waits:  # a try before this computed it, and its upload failed
                     ledger.upload(step)
             case Finetune() | Snapshot():
                 progress(step.key, {"doing": LOADING})
+                load_libraries()
                 from lmmcl.private_api.trainer_imports import libraries_unloaded
 
-                with libraries_unloaded():
+                with libraries_unloaded(), collection_paused():
                     from lmmcl.training.distributed.torchrun import announced
                     from lmmcl.training.finetune import finetune
 
@@ -70,6 +75,7 @@ def compute(
                     finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
             case Pretrained():
                 progress(step.key, {"doing": "reading the model's files"})
+                load_libraries()
                 from lmmcl.weights.checkpoint import ensure_pretrained
 
                 ensure_pretrained(step, ledger)
@@ -113,6 +119,7 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     first, name = steps[0], cluster.evaluation.engine
     progress(first.key, {"doing": LOADING})
+    load_libraries()
     from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import routing_of
     from lmmcl.weights.image_features.feature_store import features_written
@@ -260,10 +267,14 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
     return load_shared
 
 
+@cache
 def load_libraries() -> None:
-    """Import what asking questions needs, so that a process that is to ask has it by then."""
-    from lmmcl.evaluation import evaluate, probes  # noqa: F401
-    from lmmcl.weights import checkpoint  # noqa: F401
+    """Import what asking questions needs, so that a process that is to ask has it by then; collections pass over it from now on."""
+    with collection_paused():
+        from lmmcl.evaluation import evaluate, probes  # noqa: F401
+        from lmmcl.weights import checkpoint  # noqa: F401
+
+        gc.freeze()
 
 
 def use_threads(cpus: float) -> None:
