@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Held
+from lmmcl.ledger.provenance import this_run
+from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -51,7 +53,10 @@ def compute(
             return False
         step, progress = lease.steps[0], _noted(progress, lease.held)
         waits = not ledger.is_local and ledger.deferred_key == step.key
-        use_threads(cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus)
+        with _importing("torch"):
+            use_threads(
+                cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus
+            )
         match step:
             case Pretrained() | Finetune() | Snapshot() | Merge() if ledger.is_staged(step):
                 if not waits:  # a try before this computed it, and its upload failed
@@ -60,7 +65,7 @@ def compute(
                 progress(step.key, {"doing": LOADING})
                 from lmmcl.private_api.trainer_imports import libraries_unloaded
 
-                with libraries_unloaded():
+                with _importing("lmmcl.training.finetune"), libraries_unloaded():
                     from lmmcl.training.distributed.torchrun import announced
                     from lmmcl.training.finetune import finetune
 
@@ -111,6 +116,7 @@ def _ask(steps: Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progres
     """Ask several benchmarks and probes of one checkpoint, loading its model once; each is recorded as it is done."""
     first, name = steps[0], cluster.evaluation.engine
     progress(first.key, {"doing": LOADING})
+    load_libraries()
     from lmmcl.evaluation.judging.local_judge import LocalJudges
     from lmmcl.weights.expert_routing import routing_of
     from lmmcl.weights.image_features.feature_store import features_written
@@ -260,8 +266,14 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
 
 def load_libraries() -> None:
     """Import what asking questions needs, so that a process that is to ask has it by then."""
-    from lmmcl.evaluation import evaluate, probes  # noqa: F401
-    from lmmcl.weights import checkpoint  # noqa: F401
+    with _importing("lmmcl.evaluation.evaluate"):
+        from lmmcl.evaluation import evaluate, probes  # noqa: F401
+        from lmmcl.weights import checkpoint  # noqa: F401
+
+
+def _importing(module: str) -> AbstractContextManager[None]:
+    """For the first import of `module`. A process of Ray's begins with its imports, so what is there at their end stays there."""
+    return quick_imports(module, keep=bool(this_run()))
 
 
 def use_threads(cpus: float) -> None:

@@ -24,6 +24,7 @@ from lmmcl.private_api.mlflow_private import (
     run_colour,
     tables_value,
 )
+from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
 from lmmcl.tracking.experiments import REPORT_TAGS, REPORTS, find_or_make, sweep_experiment
@@ -212,7 +213,8 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)  # what the user has set stays
-    from mlflow import MlflowClient
+    with quick_imports("mlflow"):
+        from mlflow import MlflowClient
 
     # MLflow reads the level when it is imported, and another library may have done that before us.
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])

@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
+from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.reports.formatting import first_line
 from lmmcl.runner.execute import load_libraries
 from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
@@ -56,9 +57,11 @@ def run_on_ray(
             actor.prefetch_scores.remote(trials[0].stages[0].asked)
             if ray_address(cluster) == "local" and ray.cluster_resources().get("CPU", 0) <= FEW_CPUS:
                 _wait_for_question(actor, watcher)
-        watcher.phase("starting the trials")
-        from lmmcl.runner.ray_backend.tune import tune_trials
+        watcher.phase("loading Ray Tune")
+        with quick_imports("ray.tune", keep=True):
+            from lmmcl.runner.ray_backend.tune import tune_trials
 
+        watcher.phase("starting the trials")
         tune_trials(trials, actor, cluster, watcher, searching, storage)
 
 

@@ -11,6 +11,7 @@ import threading
 
 from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, explain
+from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.draw import Examples
 
@@ -29,8 +30,9 @@ def start_report_ahead(sweep: Sweep) -> threading.Thread:
 
 def get_ready(sweep: Sweep) -> None:
     """Import what draws the page, and draw the questions of benchmarks that draw themselves: they keep what they have drawn."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    with quick_imports("matplotlib"):
+        for name in LIBRARIES:
+            importlib.import_module(name)
     steps = [step for trial in sweep.trials for step in trial.stages[0].evaluations]
     for name, step in {step.benchmark.name: step for step in steps}.items():
         try:
