@@ -2,6 +2,4 @@
 
 Each may break with a new minor version. `tests/private_api/` fails when one comes that nobody has looked at: read there what the
 file relies on, hold it against the new version, then raise `NEWEST` in the file.
-
-How libraries are imported is here as well: `trainer_imports`, `quick_imports`.
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.config.cluster import Cluster
@@ -13,8 +14,7 @@ from lmmcl.environment import is_torchrun_worker, neutral_environment
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
 from lmmcl.ledger.leases import Held
-from lmmcl.ledger.provenance import this_run
-from lmmcl.private_api.quick_imports import quick_imports
+from lmmcl.models.kernels.onednn_linear import onednn_linears
 from lmmcl.runner.step_leases import leased
 from lmmcl.steps import (
     Checkpoint,
@@ -28,7 +28,7 @@ from lmmcl.steps import (
     Snapshot,
 )
 from lmmcl.tasks.files.decode_ahead import Shown, images_decoded, shown_by
-from lmmcl.weights.freed_memory import keep_freed_memory
+from lmmcl.weights.freed_memory import collection_paused, keep_freed_memory
 
 if TYPE_CHECKING:
     from lmmcl.evaluation.judging.local_judge import LocalJudges
@@ -40,6 +40,7 @@ Progress = Callable[[str, dict[str, Any]], None]
 asked, benchmarks, answered, questions."""
 
 
+@onednn_linears()
 def compute(
     steps: Sequence[Checkpoint] | Sequence[ScoringStep], ledger: Ledger, cluster: Cluster, progress: Progress
 ) -> bool:
@@ -53,7 +54,7 @@ def compute(
             return False
         step, progress = lease.steps[0], _noted(progress, lease.held)
         waits = not ledger.is_local and ledger.deferred_key == step.key
-        with _importing("torch"):
+        with collection_paused():  # it imports torch
             use_threads(
                 cluster.training.cpus_per_worker if isinstance(step, CheckpointStep) else cluster.evaluation.cpus
             )
@@ -63,9 +64,10 @@ def compute(
                     ledger.upload(step)
             case Finetune() | Snapshot():
                 progress(step.key, {"doing": LOADING})
+                load_libraries()
                 from lmmcl.private_api.trainer_imports import libraries_unloaded
 
-                with _importing("lmmcl.training.finetune"), libraries_unloaded():
+                with libraries_unloaded(), collection_paused():
                     from lmmcl.training.distributed.torchrun import announced
                     from lmmcl.training.finetune import finetune
 
@@ -73,6 +75,7 @@ def compute(
                     finetune(step, ledger, cluster.training, progress=partial(progress, step.key))
             case Pretrained():
                 progress(step.key, {"doing": "reading the model's files"})
+                load_libraries()
                 from lmmcl.weights.checkpoint import ensure_pretrained
 
                 ensure_pretrained(step, ledger)
@@ -264,16 +267,14 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
     return load_shared
 
 
+@cache
 def load_libraries() -> None:
-    """Import what asking questions needs, so that a process that is to ask has it by then."""
-    with _importing("lmmcl.evaluation.evaluate"):
+    """Import what asking questions needs, so that a process that is to ask has it by then; collections pass over it from now on."""
+    with collection_paused():
         from lmmcl.evaluation import evaluate, probes  # noqa: F401
         from lmmcl.weights import checkpoint  # noqa: F401
 
-
-def _importing(module: str) -> AbstractContextManager[None]:
-    """For the first import of `module`. A process of Ray's begins with its imports, so what is there at their end stays there."""
-    return quick_imports(module, keep=bool(this_run()))
+        gc.freeze()
 
 
 def use_threads(cpus: float) -> None:

@@ -21,11 +21,11 @@ from typing import Any, Protocol, runtime_checkable
 from lmmcl.back_off import BackOff
 from lmmcl.errors import UserError
 from lmmcl.masking import mask
-from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.reports import formatting
 from lmmcl.reports.results import TrialResult
 from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
+from lmmcl.weights.freed_memory import collection_paused
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ def mlflow_errors() -> tuple[type[Exception], ...]:
     Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now, import errors where
     the driver of a database is not installed.
     """
-    with quick_imports("mlflow"):
+    with collection_paused():
         from alembic.util import CommandError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError

@@ -24,7 +24,6 @@ from lmmcl.private_api.mlflow_private import (
     run_colour,
     tables_value,
 )
-from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.reports.results import StageResult, TrialResult, finite
 from lmmcl.tracking.database import alone, sqlite_file, with_credentials_apart
 from lmmcl.tracking.experiments import REPORT_TAGS, REPORTS, find_or_make, sweep_experiment
@@ -35,6 +34,7 @@ from lmmcl.tracking.run_documents import stage_updates
 from lmmcl.tracking.server_version import are_views_supported
 from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
 from lmmcl.tracking.sweep_identity import SweepIdentity
+from lmmcl.weights.freed_memory import collection_paused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -213,7 +213,7 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)  # what the user has set stays
-    with quick_imports("mlflow"):
+    with collection_paused():
         from mlflow import MlflowClient
 
     # MLflow reads the level when it is imported, and another library may have done that before us.

@@ -90,7 +90,7 @@ def learn(trial: Any, batches: list[dict[str, Any]], *, saved: bool) -> Iterator
     """One pass over `batches` at each step of the iterator."""
     import torch
 
-    from lmmcl.models.last_mlp import at_last_positions, last_mlp
+    from lmmcl.models.kernels.last_mlp import at_last_positions, last_mlp
     from lmmcl.training.efficiency.answer_loss import answer_loss, answer_span
 
     model = model_of(trial, saved=saved).train()

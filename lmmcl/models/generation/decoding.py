@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lmmcl.models.last_mlp import at_last_positions, last_mlp
+from lmmcl.models.kernels.last_mlp import at_last_positions, last_mlp
 from lmmcl.models.processing.encode import end_of_turn
 
 if TYPE_CHECKING:

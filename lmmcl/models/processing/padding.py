@@ -78,6 +78,8 @@ def _equal(parts: list[Tensor], first: int) -> list[Tensor]:
     """The tensors filled up with zeros, at the end of every dimension from `first` on, to the largest."""
     from torch.nn.functional import pad as fill
 
+    if len({part.shape[first:] for part in parts}) == 1:
+        return parts
     most = [max(sizes) for sizes in zip(*(part.shape[first:] for part in parts), strict=True)]
     ends = [[want - have for want, have in zip(most, part.shape[first:], strict=True)] for part in parts]
     return [

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lmmcl.models.processing.control_tokens import once
 from lmmcl.models.processing.rendering import Dialogue
 from lmmcl.models.processing.tokenization import Tokens
+from lmmcl.private_api.processor_settings import remember_merged_settings
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding
@@ -127,10 +129,15 @@ def lend(
     """
     lent = copy.copy(processor)
     lent.tokenizer = SplicingTokenizer(processor, dialogue, begins, with_answer=with_answer)
-    for name in type(processor).get_attributes():
-        if "tokenizer" in name and name != "tokenizer":
-            setattr(lent, name, UnmarkedTokenizer(getattr(processor, name), dialogue))
+    remember_merged_settings(lent, once(processor, "settings", dict))
+    for name in once(processor, "tokenizers", lambda: _second_tokenizers(processor)):
+        setattr(lent, name, UnmarkedTokenizer(getattr(processor, name), dialogue))
     return lent, lent.tokenizer
+
+
+def _second_tokenizers(processor: Any) -> list[str]:
+    names = type(processor).get_attributes()
+    return [name for name in names if "tokenizer" in name and name != "tokenizer"]
 
 
 def is_begun(tokenizer: Any, text: str) -> bool:

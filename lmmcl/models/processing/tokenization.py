@@ -70,7 +70,10 @@ class Tokens:
         ids = self._read(repeated.sub(shorten, text))
         if all(run == 1 for run in runs):
             return list(ids)
-        pending, images = iter(runs), set(_image_tokens(self.processor).values())
+        images: frozenset[int] = once(
+            self.processor, "image tokens", lambda: frozenset(_image_tokens(self.processor).values())
+        )
+        pending = iter(runs)
         return [token for token in ids for _ in range(next(pending) if token in images else 1)]
 
     def _read(self, text: str) -> Sequence[int]:

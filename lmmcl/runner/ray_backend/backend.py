@@ -16,7 +16,6 @@ from ray.exceptions import RayError, RayTaskError
 from lmmcl.config.cluster import Cluster
 from lmmcl.errors import UserError
 from lmmcl.ledger import Ledger
-from lmmcl.private_api.quick_imports import quick_imports
 from lmmcl.reports.formatting import first_line
 from lmmcl.runner.execute import load_libraries
 from lmmcl.runner.preflight import RowsToCheck, examine_rows, report_rows
@@ -27,6 +26,7 @@ from lmmcl.runner.trial_driver import RunListener
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 from lmmcl.training.ray_train.retry_policy import root_of
+from lmmcl.weights.freed_memory import collection_paused
 
 FEW_CPUS = 2
 """A machine on which one process that loads libraries, Ray's own and the command leave no CPU idle."""
@@ -58,9 +58,8 @@ def run_on_ray(
             if ray_address(cluster) == "local" and ray.cluster_resources().get("CPU", 0) <= FEW_CPUS:
                 _wait_for_question(actor, watcher)
         watcher.phase("loading Ray Tune")
-        with quick_imports("ray.tune", keep=True):
+        with collection_paused():
             from lmmcl.runner.ray_backend.tune import tune_trials
-
         watcher.phase("starting the trials")
         tune_trials(trials, actor, cluster, watcher, searching, storage)
 

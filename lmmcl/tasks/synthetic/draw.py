@@ -80,6 +80,11 @@ class Scene:
 
 def canvas(colour: tuple[int, int, int]) -> Pixels:
     """An empty picture of one colour."""
+    return _ground(colour).copy()
+
+
+@cache
+def _ground(colour: tuple[int, int, int]) -> Pixels:
     pixels = np.empty((SIZE, SIZE, 3), np.uint8)
     pixels[:] = colour
     return pixels

@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.environment import neutral_environment
+from lmmcl.models.kernels.onednn_linear import onednn_linears
 from lmmcl.training.distributed.strategies import WHOLE, checkpoint_layout
 from lmmcl.training.distributed.workers import SavedCheckpoint, Workers, list_alone, newest_first
 from lmmcl.training.job import Job
@@ -41,6 +42,7 @@ def train_loop(config: dict[str, Job]) -> None:
     first = workers.rank == 0
     with (
         neutral_environment(launched=True),  # Ray Train says in torchrun's variables which worker this is
+        onednn_linears(),
         output_folder(job.ledger, job.key, first=first) as (output, reported),
         tempfile.TemporaryDirectory(prefix="lmmcl-run-") as runs,
     ):

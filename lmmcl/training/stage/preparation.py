@@ -14,7 +14,7 @@ from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.errors import UserError
 from lmmcl.methods.data.mixing import Mix
 from lmmcl.methods.mitigation import ROWS, StageContext
-from lmmcl.models.last_mlp import last_mlp
+from lmmcl.models.kernels.last_mlp import last_mlp
 from lmmcl.models.processing.position_limit import position_limits
 from lmmcl.models.processing.resizing import RESIZING
 from lmmcl.steps import Finetune, examples_of, skills_of

@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerControl, Train
 from lmmcl.errors import UserError
 from lmmcl.methods.mitigation import HIDDEN, LABELS, ROWS, TrainingMitigation
 from lmmcl.models.head import head_inputs
-from lmmcl.models.last_mlp import at_last_positions
+from lmmcl.models.kernels.last_mlp import at_last_positions
 from lmmcl.models.partition.fused import Slice
 from lmmcl.models.partition.modules import decayed_names
 from lmmcl.private_api.trainer_private import TrainerWithPrivateParts

@@ -11,9 +11,10 @@ from stage_parts import made_skill, stage
 
 from lmmcl.config.cluster import TrainingPlacement
 from lmmcl.ledger import Ledger
-from lmmcl.models import get_model, last_mlp
+from lmmcl.models import get_model
 from lmmcl.models.generation.decoding import answering, greedy
-from lmmcl.models.last_mlp import at_last_positions
+from lmmcl.models.kernels import last_mlp
+from lmmcl.models.kernels.last_mlp import at_last_positions
 from lmmcl.models.processing.encode import encode
 from lmmcl.models.processing.padding import pad
 from lmmcl.models.roles import select

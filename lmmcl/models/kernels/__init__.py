@@ -1,0 +1,1 @@
+"""Products of matrices that cost less and have the same bits."""
