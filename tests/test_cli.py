@@ -59,6 +59,27 @@ def test_ctrl_c_during_the_first_imports_shows_no_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; nothing was begun\n")
 
 
+ENDING = """
+import atexit, gc, sys
+import lmmcl.cli
+from lmmcl.__main__ import main
+
+atexit.register(lambda: print("tidied up", gc.get_freeze_count() > 0))
+
+def command():
+    print("done", gc.get_freeze_count())
+    sys.exit(3)
+
+lmmcl.cli.main = command
+main()
+"""
+
+
+def test_a_command_ends_without_a_search_for_what_could_be_freed_and_with_its_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done 0\ntidied up True\n", "")
+
+
 def test_an_mlflow_server_that_cannot_be_reached_is_told_before_anything_runs(tmp_path: Path) -> None:
     done = ask("run", write_sweep(tmp_path), "--store", tmp_path / "store", "--mlflow", "http://127.0.0.1:9")
     assert done.returncode == 2

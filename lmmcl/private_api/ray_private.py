@@ -1,4 +1,4 @@
-"""Private parts of Ray: what an upload of a folder holds, how a worker group fails to start, and which loggers are too loud."""
+"""Private parts of Ray: what an upload of a folder holds, how a worker group fails to start, what is too loud or slow to end."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ def reports_file() -> str:
     from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
     return CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+
+def end_monitor() -> None:
+    """End the autoscaler's monitor of a cluster that this process has started, before the rest of it. It keeps nothing; once Ray's
+    store has ended it does not hear that it should end, and `ray.shutdown` would wait a second for it."""
+    from ray._private import worker
+
+    if (node := worker._global_node) is not None:
+        node.kill_monitor(check_alive=False)
 
 
 def forget_ended(trial: Any) -> None:

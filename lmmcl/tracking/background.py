@@ -25,6 +25,7 @@ from lmmcl.reports import formatting
 from lmmcl.reports.results import TrialResult
 from lmmcl.tracking.sweep_identity import SweepIdentity
 from lmmcl.tracking.tracker import Tracker
+from lmmcl.weights.freed_memory import collection_paused
 
 log = logging.getLogger(__name__)
 
@@ -264,9 +265,10 @@ def mlflow_errors() -> tuple[type[Exception], ...]:
     Requests' errors are OSErrors; Alembic's come where a run on another machine makes the tables just now, import errors where
     the driver of a database is not installed.
     """
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    with collection_paused():
+        from alembic.util import CommandError
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, CommandError, OSError, UserError, ImportError
 

@@ -34,6 +34,7 @@ from lmmcl.tracking.run_documents import stage_updates
 from lmmcl.tracking.server_version import are_views_supported
 from lmmcl.tracking.sqlite_file import no_stray_folder, prepare_database
 from lmmcl.tracking.sweep_identity import SweepIdentity
+from lmmcl.weights.freed_memory import collection_paused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -212,7 +213,8 @@ def quiet_client(uri: str, artifact_location: str | None = None) -> MlflowClient
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)  # what the user has set stays
-    from mlflow import MlflowClient
+    with collection_paused():
+        from mlflow import MlflowClient
 
     # MLflow reads the level when it is imported, and another library may have done that before us.
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])

@@ -26,6 +26,7 @@ from lmmcl.runner.trial_driver import RunListener
 from lmmcl.search.proposer import Searching
 from lmmcl.steps.trial import Trial
 from lmmcl.training.ray_train.retry_policy import root_of
+from lmmcl.weights.freed_memory import collection_paused
 
 FEW_CPUS = 2
 """A machine on which one process that loads libraries, Ray's own and the command leave no CPU idle."""
@@ -56,9 +57,10 @@ def run_on_ray(
             actor.prefetch_scores.remote(trials[0].stages[0].asked)
             if ray_address(cluster) == "local" and ray.cluster_resources().get("CPU", 0) <= FEW_CPUS:
                 _wait_for_question(actor, watcher)
+        watcher.phase("loading Ray Tune")
+        with collection_paused():
+            from lmmcl.runner.ray_backend.tune import tune_trials
         watcher.phase("starting the trials")
-        from lmmcl.runner.ray_backend.tune import tune_trials
-
         tune_trials(trials, actor, cluster, watcher, searching, storage)
 
 

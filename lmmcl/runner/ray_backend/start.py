@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from lmmcl.config.cluster import Cluster
+from lmmcl.private_api.ray_private import end_monitor
 from lmmcl.runner.ray_backend.ray_folders import own_session
 from lmmcl.runner.ray_backend.start_errors import check_address, start_error
 from lmmcl.weights.freed_memory import HUGE_PAGES
@@ -58,6 +59,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     finally:
+        end_monitor()
         ray.shutdown()
 
 

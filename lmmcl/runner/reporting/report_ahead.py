@@ -13,6 +13,7 @@ from lmmcl.config.sweep import Sweep
 from lmmcl.errors import UserError, explain
 from lmmcl.tasks.skills import Benchmark
 from lmmcl.tasks.synthetic.draw import Examples
+from lmmcl.weights.freed_memory import collection_paused
 
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special", "lmmcl.reports.page.page")
 """What the page and its figures import when they are drawn."""
@@ -29,8 +30,9 @@ def start_report_ahead(sweep: Sweep) -> threading.Thread:
 
 def get_ready(sweep: Sweep) -> None:
     """Import what draws the page, and draw the questions of benchmarks that draw themselves: they keep what they have drawn."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    with collection_paused():
+        for name in LIBRARIES:
+            importlib.import_module(name)
     steps = [step for trial in sweep.trials for step in trial.stages[0].evaluations]
     for name, step in {step.benchmark.name: step for step in steps}.items():
         try:

@@ -1,9 +1,11 @@
-"""Where Ray does not answer, or does not get up, a message says so soon."""
+"""Where Ray does not answer, or does not get up, a message says so soon; what was started ends soon."""
 
 from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -65,3 +67,37 @@ def test_a_machine_too_busy_for_ray_is_told_so_and_other_errors_are_not_hidden(m
         failing(monkeypatch, error)
         with pytest.raises(type(error)):
             start("local")
+
+
+ENDED = """
+import ray
+from lmmcl.config.cluster import Cluster
+from lmmcl.runner.ray_backend.start import ray_cluster
+from ray._private import worker
+
+def living():
+    return {kind: process for kind, process in worker._global_node.live_processes()}
+
+def watched():
+    print(*sorted(living()))
+    shutdown()
+    print(*(kind for kind, process in started.items() if process.poll() is None))
+
+shutdown, ray.shutdown = ray.shutdown, watched
+try:
+    with ray_cluster(Cluster.model_validate({"ray": {"cpus": 1}})):
+        started = living()
+        print(*sorted(started))
+        raise KeyError("a run that fails")
+except KeyError:
+    print("failed")
+"""
+
+
+def test_the_monitor_ends_before_the_store_that_it_waits_for_and_nothing_is_left() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    started, ending, left, failed = done.stdout.split("\n")[:4]
+    assert "monitor" in started.split() and "gcs_server" in started.split()
+    assert set(started.split()) - set(ending.split()) == {"monitor"}
+    assert (left, failed) == ("", "failed")
