@@ -4,6 +4,10 @@ Trials of a sweep learn from the same rows in the same order and are asked the s
 tower and projector are the base's, such a batch has the same features to the bit, so the process remembers them: in memory alone,
 on a CPU, for models that stay loaded in any case (`SMALL_BYTES`). Those of large models are kept on disk by `features` of the
 cluster file.
+
+A second epoch shows the same pictures in other batches. On most CPUs a picture has the same features to the bit in any batch of
+one size; whether it has here is seen from the first `TRIALS` batches of which every picture is known: they are computed, and
+compared. If one bit differs, only whole batches are remembered.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from lmmcl.models.lmm import LMM
 from lmmcl.weights.fast_digest import fast_digest
@@ -23,6 +30,35 @@ if TYPE_CHECKING:
     from lmmcl.weights.checkpoint import Loaded
 
 LIMIT_BYTES = 128 * 2**20
+TRIALS = 8
+"""Batches of known pictures that are computed all the same before the features of such are put together."""
+
+
+@dataclass
+class Call:
+    """What a call's result follows from: tensors, and what it has in common with calls for other pictures."""
+
+    kind: str
+    tensors: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Its name."""
+        return _name(self.kind, self.tensors)
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        """The names of its pictures; empty where the tensors have not one row for each."""
+        rows = {len(tensor) if tensor.dim() else 0 for tensor in self.tensors.values()}
+        if len(rows) != 1:
+            return []
+        alone = [{place: tensor[row] for place, tensor in self.tensors.items()} for row in range(rows.pop())]
+        return [_name(self.kind, one) for one in alone]
+
+
+def _name(kind: str, tensors: Mapping[str, Any]) -> str:
+    parts = [kind, *(f"{place}={fast_digest(tensor)}" for place, tensor in tensors.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class RecentFeatures:
@@ -31,6 +67,8 @@ class RecentFeatures:
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
         self.limit, self.size = limit, 0
         self._held: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
+        self._pictures: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._trials: dict[str, list[bool]] = {}
 
     def get(self, key: str) -> tuple[Any, ...] | None:
         """What was put under `key`, or None."""
@@ -48,9 +86,33 @@ class RecentFeatures:
         while self.size > self.limit:
             self.size -= _size(self._held.popitem(last=False)[1])
 
+    def of(self, call: Call) -> tuple[Any, ...] | None:
+        """The features of a call: of one like it, or of the same pictures in other calls; None where they are not known."""
+        if (whole := self.get(call.key)) is not None:
+            return whole
+        trials = self._trials.get(call.kind, [])
+        return self._joined(call.pictures) if len(trials) == TRIALS and all(trials) else None
+
+    def keep(self, call: Call, features: tuple[Any, ...]) -> None:
+        """`put` the features of a call, and know its pictures as long as these are held."""
+        self.put(call.key, features)
+        pictures = call.pictures
+        if len(pictures) != len(features):
+            return
+        trials = self._trials.setdefault(call.kind, [])
+        if (joined := self._joined(pictures)) is not None and len(trials) < TRIALS:
+            trials.append(all(one.equal(other) for one, other in zip(joined, features, strict=True)))
+        self._pictures.update(zip(pictures, features, strict=True))
+
+    def _joined(self, pictures: Sequence[str]) -> tuple[Any, ...] | None:
+        features = tuple(self._pictures.get(picture) for picture in pictures)
+        return None if not features or any(one is None for one in features) else features
+
     def clear(self) -> None:
         """Forget everything."""
         self._held.clear()
+        self._pictures.clear()
+        self._trials.clear()
         self.size = 0
 
 
@@ -77,19 +139,19 @@ class RememberingMethod:
     def __call__(self, *args: Any, **more: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        key = None if any(module.training for module in self.vision) else _key(self.name, args, more)
-        if key is not None and (kept := self.recent.get(key)) is not None:
+        call = None if any(module.training for module in self.vision) else _call(self.name, args, more)
+        if call is not None and (kept := self.recent.of(call)) is not None:
             features: Any = kept
             return BaseModelOutputWithPooling(pooler_output=features)
         result = getattr(type(self.owner), METHOD)(self.owner, *args, **more)
         features = result.pooler_output
-        if key is not None and isinstance(features, list | tuple) and not any(one.requires_grad for one in features):
-            self.recent.put(key, tuple(tensor.detach().clone() for tensor in features))
+        if call is not None and isinstance(features, list | tuple) and not any(one.requires_grad for one in features):
+            self.recent.keep(call, tuple(tensor.detach().clone() for tensor in features))
         return result
 
 
-def _key(name: str, args: Sequence[Any], more: Mapping[str, Any]) -> str | None:
-    """The name of a call's result; None for a call that gives more than features, or whose arguments have no such name."""
+def _call(name: str, args: Sequence[Any], more: Mapping[str, Any]) -> Call | None:
+    """What names a call's result; None for a call that gives more than features, or whose arguments have no such name."""
     import torch
 
     if not more.get("return_dict") or more.get("output_hidden_states") or more.get("output_attentions"):
@@ -98,14 +160,16 @@ def _key(name: str, args: Sequence[Any], more: Mapping[str, Any]) -> str | None:
     modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
     kernels = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.mkldnn.enabled)
     parts = [name, str(modes), str(kernels), torch.get_float32_matmul_precision()]
+    tensors: dict[str, Any] = {}
     for place, value in [*enumerate(args), *sorted(more.items())]:
         if isinstance(value, torch.Tensor):
-            parts.append(f"{place}={fast_digest(value)}")
+            tensors[str(place)] = value
+            parts.append(f"{place}: {tuple(value.shape)}")  # batches of another size may round otherwise
         elif value is None or isinstance(value, bool | int | str) or _are_numbers(value):
             parts.append(f"{place}={value!r}")
         else:
             return None
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return Call("\n".join(parts), tensors)
 
 
 def _are_numbers(value: Any) -> bool:

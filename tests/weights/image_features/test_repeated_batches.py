@@ -20,7 +20,7 @@ from lmmcl.steps import Pretrained
 from lmmcl.training.finetune import finetune
 from lmmcl.weights.checkpoint import load
 from lmmcl.weights.image_features import frozen_tower, repeated_batches
-from lmmcl.weights.image_features.repeated_batches import RECENT, RecentFeatures, remember_features
+from lmmcl.weights.image_features.repeated_batches import RECENT, Call, RecentFeatures, remember_features
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,80 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert recent.size == 80
     recent.put("large", (torch.zeros(26),))
     assert recent.get("large") is None and recent.size == 80
+
+
+def pictures_of(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+    return {name: value[rows] for name, value in batch.items()}
+
+
+def test_known_pictures_are_not_seen_again_in_other_batches_once_trials_have_shown_that_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repeated_batches, "TRIALS", 2)
+    loaded, batch, calls = opened()
+    orders = ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1], [0, 2, 1, 3], [1, 1, 3, 3])
+    own = [logits(loaded.model, pictures_of(batch, order)) for order in orders]
+    remember_features(get_model("tiny-onevision"), loaded)
+    calls.clear()
+    seen = []
+    for order, expected in zip(orders, own, strict=True):
+        assert torch.equal(logits(loaded.model, pictures_of(batch, order)), expected)
+        seen.append(len(calls))
+    assert seen == [1, 2, 3, 3, 3, 3], "the first, and two trials"
+    assert torch.equal(logits(loaded.model, pictures_of(batch, [0, 1])), own[0][:2]) and len(calls) == 4, "another size"
+    batch["pixel_values"][0, 0, 0, 0] += 1
+    logits(loaded.model, batch)
+    assert len(calls) == 5, "a picture that is not known"
+
+
+def test_pictures_whose_features_change_with_the_batch_are_seen_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated_batches, "TRIALS", 1)
+    recent = RecentFeatures()
+    for shift, order in enumerate(([0, 1], [1, 0], [1, 1], [0, 0])):
+        call = Call("of this kind", {"pixels": torch.tensor([[row] for row in order])})
+        assert recent.of(call) is None
+        recent.keep(call, tuple(torch.tensor([float(row + shift)]) for row in order))
+        assert recent.of(call) is not None, "the whole batch stays known"
+
+
+def test_pictures_are_forgotten_with_the_batches_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated_batches, "TRIALS", 1)
+    recent = RecentFeatures(limit=24)  # three batches of two
+
+    def call(*rows: int) -> Call:
+        return Call("of this kind", {"pixels": torch.tensor([[row] for row in rows])})
+
+    def keep(*rows: int) -> None:
+        recent.keep(call(*rows), tuple(torch.tensor([float(row)]) for row in rows))
+
+    keep(0, 1)
+    keep(1, 0)
+    keep(2, 3)
+    assert torch.cat(recent.of(call(0, 3)) or ()).tolist() == [0, 3]
+    keep(4, 5)
+    keep(6, 7)
+    assert recent.of(call(0, 3)) is None and recent.of(call(3, 2)) is not None
+
+
+def test_a_call_whose_tensors_have_not_one_row_a_picture_is_known_as_a_whole() -> None:
+    assert Call("", {"patches": torch.zeros(8, 2), "grid": torch.zeros(2, 3)}).pictures == []
+    assert Call("", {"pixels": torch.zeros(2, 2), "scale": torch.tensor(1.0)}).pictures == []
+    assert len(set(Call("", {"pixels": torch.arange(4).reshape(2, 2), "sizes": torch.zeros(2, 2)}).pictures)) == 2
+
+
+def test_a_second_epoch_teaches_the_same_whether_pictures_are_remembered_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeated_batches, "TRIALS", 1)
+    checksums = []
+    for number, limit in enumerate((RECENT.limit, 0)):
+        RECENT.clear()
+        monkeypatch.setattr(RECENT, "limit", limit)
+        record = finetune(stage(max_steps=15), Ledger(str(tmp_path / str(number))), TrainingPlacement())
+        checksums.append((record.files["delta.safetensors"]["sha256"], record["loss"]))
+        passes = 3 * 4 * 17 * 96 * 4  # updates of a pass, pictures, tokens, width; five passes in all
+        assert RECENT.size <= 2 * passes, "what is put together of known pictures is not held beside these"
+    assert checksums[0] == checksums[1]
 
 
 def test_trials_learn_the_same_whether_batches_are_remembered_or_not(
