@@ -68,10 +68,15 @@ class Speaker:
         return answer_text(self.processor, self._ids(reference)[:max_new_tokens])
 
 
-def attainable(model: str, processor: Any, benchmark: Benchmark, limit: int | None) -> Attainable:
-    """What a perfect answer scores on the questions that `limit` takes; raises UserError for a reference that cannot be read."""
+def attainable(
+    model: str, processor: Any, benchmark: Benchmark, limit: int | None, examples: Sequence[Example] | None = None
+) -> Attainable:
+    """What a perfect answer scores on the questions that `limit` takes; raises UserError for a reference that cannot be read.
+
+    `examples` are these questions (no images are needed), where they are known.
+    """
     metric, speaker = benchmark.scoring(), Speaker(processor)
-    examples = benchmark.take(limit)
+    examples = benchmark.take(limit) if examples is None else examples
     result = Attainable(benchmark.name, model, len(examples))
     try:
         shortfalls = (

@@ -112,7 +112,7 @@ def windows(
     Only one list is held at a time, beside what the cache keeps. Raises UserError that names benchmark and example for a
     question that cannot be read, and for a benchmark without questions.
     """
-    key = json.dumps([processor_token(processor), benchmark.identity(), limit, with_answer], sort_keys=True)
+    key = _key(processor, benchmark, limit, with_answer)
     known = cache.get(key)
     if known is None and disk is not None and (known := disk.get(key)) is not None:
         cache.put(key, known, _size(known))
@@ -124,6 +124,24 @@ def windows(
             encoded = _remembered(encoded, key, cache, disk)
     while window := list(islice(encoded, size)):
         yield window
+
+
+def known_questions(
+    processor: ProcessorMixin,
+    benchmark: Benchmark,
+    limit: int | None,
+    cache: EncodingCache = CACHE,
+    disk: QuestionCache | None = None,
+) -> list[Example] | None:
+    """The questions that `limit` takes, without images, where they are encoded already: they need not be made again to be read."""
+    key = _key(processor, benchmark, limit, with_answer=False)
+    if (known := cache.get(key)) is not None:
+        return [example for example, _ in known]
+    return disk.examples(key) if disk is not None else None
+
+
+def _key(processor: ProcessorMixin, benchmark: Benchmark, limit: int | None, with_answer: bool) -> str:
+    return json.dumps([processor_token(processor), benchmark.identity(), limit, with_answer], sort_keys=True)
 
 
 def _encode(

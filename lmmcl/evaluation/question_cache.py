@@ -58,6 +58,15 @@ class QuestionCache:
 
     def get(self, key: str) -> list[Row] | None:
         """The rows put under `key`; None where they are not there, or the file is damaged (it is removed then)."""
+        payload = self._read(key)
+        return None if payload is None else _unpacked(payload)
+
+    def examples(self, key: str) -> list[Example] | None:
+        """The examples of these rows alone, without their tensors."""
+        payload = self._read(key)
+        return None if payload is None else _unpacked_examples(payload)
+
+    def _read(self, key: str) -> bytes | None:
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -69,7 +78,7 @@ class QuestionCache:
             return None
         with suppress(OSError):
             os.utime(path)  # read just now: others go first
-        return _unpacked(bytes(payload))
+        return bytes(payload)
 
     def put(self, key: str, rows: list[Row], size: int) -> None:
         """Keep `rows`, which take about `size` bytes, where they are not too large and can be written down exactly."""
@@ -127,8 +136,7 @@ def _packed(rows: list[Row]) -> bytes | None:
 def _unpacked(payload: bytes) -> list[Row] | None:
     try:
         tensors = load(payload)
-        length = int.from_bytes(payload[:8], "little")
-        header = json.loads(payload[8 : 8 + length])["__metadata__"]
+        header = _header(payload)
         examples, names = json.loads(header["examples"]), json.loads(header["names"])
     except (SafetensorError, ValueError, KeyError):
         return None
@@ -136,6 +144,20 @@ def _unpacked(payload: bytes) -> list[Row] | None:
         (_example(plain), {name: tensors[f"{number}/{name}"] for name in names[number]})
         for number, plain in enumerate(examples)
     ]
+
+
+def _unpacked_examples(payload: bytes) -> list[Example] | None:
+    try:
+        return [_example(plain) for plain in json.loads(_header(payload)["examples"])]
+    except (ValueError, KeyError):
+        return None
+
+
+def _header(payload: bytes) -> dict[str, str]:
+    """The texts that safetensors keeps before the tensors; raises ValueError or KeyError where there are none."""
+    length = int.from_bytes(payload[:8], "little")
+    texts: dict[str, str] = json.loads(payload[8 : 8 + length])["__metadata__"]
+    return texts
 
 
 def _plain(example: Example) -> dict[str, Any]:

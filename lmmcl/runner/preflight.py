@@ -44,7 +44,9 @@ def report_rows(notes: Sequence[str], refused: Sequence[UserError], say: Callabl
 def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError]]:
     """What is to be said of these rows, and what keeps them from being taught or asked. Loads processors, and so the libraries."""
     from lmmcl.evaluation.attainable import attainable
+    from lmmcl.evaluation.encodings import known_questions
     from lmmcl.evaluation.judging.server import check_judge
+    from lmmcl.evaluation.question_cache import question_cache
 
     notes: list[str] = []
     refused: list[UserError] = []
@@ -54,9 +56,11 @@ def examine_rows(rows: Iterable[RowsToCheck]) -> tuple[list[str], list[UserError
             refused += unreadable
             continue
         for step in todo.asked.values():
+            benchmark, limit = step.benchmark, step.evaluation.limit
             try:
-                check_judge(step.benchmark.judge)
-                result = attainable(todo.model.name, processor, step.benchmark, step.evaluation.limit)
+                check_judge(benchmark.judge)
+                questions = known_questions(processor, benchmark, limit, disk=question_cache())
+                result = attainable(todo.model.name, processor, benchmark, limit, questions)
                 result.check()
             except UserError as error:
                 refused.append(error)

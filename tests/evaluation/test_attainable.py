@@ -121,3 +121,9 @@ def test_what_ends_or_pads_an_answer_is_no_word_of_it(qwen: Any, tiny: Any) -> N
 )
 def test_a_thought_is_no_part_of_an_answer(text: str, is_open: bool, answer: str) -> None:
     assert without_thought(text, is_open=is_open).strip() == answer
+
+
+def test_questions_that_are_known_are_not_made_again(tiny: Any) -> None:
+    benchmark = Benchmark("asked", 1, "exact_match", load=lambda: pytest.fail("loaded"), max_new_tokens=3)
+    known = [ask("q0", "What?", "red"), ask("q1", "What?", "b l u e")]
+    assert attainable("m", tiny, benchmark, None, known).lost == 1

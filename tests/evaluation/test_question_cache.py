@@ -12,7 +12,7 @@ from PIL import Image
 
 from lmmcl.errors import UserError
 from lmmcl.evaluation import question_cache as module
-from lmmcl.evaluation.encodings import EncodingCache, windows
+from lmmcl.evaluation.encodings import EncodingCache, known_questions, windows
 from lmmcl.evaluation.question_cache import QuestionCache, question_cache
 from lmmcl.models import get_model
 from lmmcl.tasks.examples import Example, ask
@@ -49,6 +49,30 @@ def assert_same(one: list, other: list) -> None:
         assert list(first) == list(second), "in the same order, too"
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert all(first[name].dtype == second[name].dtype for name in first)
+
+
+def known(counted: Counted, disk: QuestionCache | None, cache: EncodingCache | None = None, limit: int | None = None):
+    return known_questions(PROCESSOR, counted.benchmark, limit, cache or EncodingCache(MB), disk)
+
+
+def test_questions_that_are_encoded_are_known_without_loading_them(tmp_path: Path) -> None:
+    counted, disk = Counted(kind="colour"), QuestionCache(tmp_path, 10 * MB)
+    assert known(counted, disk) is None and known(counted, None) is None and counted.loads == 0
+    asked = [example for example, _ in rows(counted, disk)]
+    assert known(counted, disk) == asked and asked[1].references == ("red",) and counted.loads == 1
+    assert known(counted, disk, limit=3) is None, "other questions"
+    here = EncodingCache(MB)
+    list(windows(PROCESSOR, counted.benchmark, None, 2, here))
+    assert known(counted, None, here) == asked, "in this process's memory"
+
+
+def test_questions_of_a_damaged_file_are_not_known(tmp_path: Path) -> None:
+    counted, disk = Counted(), QuestionCache(tmp_path, 10 * MB)
+    rows(counted, disk)
+    (path,) = tmp_path.glob("*.questions")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert known(counted, disk) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_process_reads_what_the_first_has_encoded(tmp_path: Path) -> None:

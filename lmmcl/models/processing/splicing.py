@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lmmcl.models.processing.control_tokens import once
 from lmmcl.models.processing.rendering import Dialogue
 from lmmcl.models.processing.tokenization import Tokens
-from lmmcl.private_api.processor_settings import remember_merged_settings
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding
@@ -129,7 +128,6 @@ def lend(
     """
     lent = copy.copy(processor)
     lent.tokenizer = SplicingTokenizer(processor, dialogue, begins, with_answer=with_answer)
-    remember_merged_settings(lent, once(processor, "settings", dict))
     for name in once(processor, "tokenizers", lambda: _second_tokenizers(processor)):
         setattr(lent, name, UnmarkedTokenizer(getattr(processor, name), dialogue))
     return lent, lent.tokenizer

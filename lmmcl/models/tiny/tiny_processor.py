@@ -10,6 +10,7 @@ module must import without transformers: `from lmmcl.models.tiny.tiny_processor 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,26 +152,30 @@ def _onevision_class() -> type:
             return self.image_token * (self.num_image_tokens + 1)
 
         def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
-            if kwargs == {"return_tensors": "pt"} and _pixel_by_pixel(images, self.image_processor):
-                levels = once(self.image_processor, "levels", lambda: _levels(self.image_processor))
-                processed: Any = {"pixel_values": _looked_up(levels, images)}
-                replacements = [self.replace_image_token(processed, at) for at in range(len(images))]
-            else:
-                processed, replacements = super()._process_images(images, **kwargs)
+            processed, replacements = super()._process_images(images, **kwargs)
             processed["image_sizes"] = _sizes(processed["pixel_values"])
             return processed, replacements
+
+        def images_alone(self, images: Sequence[Any]) -> dict[str, Any] | None:
+            """What it makes of drawn pictures, whatever text is around them (see `encode`); None for other images."""
+            if not _pixel_by_pixel(images, self.image_processor):
+                return None
+            levels = once(self.image_processor, "levels", lambda: _levels(self.image_processor))
+            pixel_values = _looked_up(levels, images)
+            return {"pixel_values": pixel_values, "image_sizes": _sizes(pixel_values)}
 
     return _as_module_member(TinyOnevisionProcessor)
 
 
-def _pixel_by_pixel(images: Any, image_processor: Any) -> bool:
+def _pixel_by_pixel(images: Sequence[Any], image_processor: Any) -> bool:
     """Whether each value follows from one pixel: RGB images of PIL, of the size that they are shown in, as drawn ones are."""
     from PIL.Image import Image
 
     side = image_processor.size
     keeps_size = (side.height, side.width) == (IMAGE_SIZE, IMAGE_SIZE)
     return (
-        keeps_size
+        bool(images)
+        and keeps_size
         and not (image_processor.do_center_crop or image_processor.do_pad)
         and all(isinstance(image, Image) and image.mode == "RGB" for image in images)
         and all(image.size == (IMAGE_SIZE, IMAGE_SIZE) for image in images)
@@ -186,7 +191,7 @@ def _levels(image_processor: Any) -> Any:
     return shown.reshape(3, -1)[:, :256].copy()
 
 
-def _looked_up(levels: Any, images: Any) -> Any:
+def _looked_up(levels: Any, images: Sequence[Any]) -> Any:
     """The pixel values (images, 3, height, width): processing a small picture takes ten times as long as looking them up."""
     import numpy as np
     import torch
