@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 import traceback
@@ -117,6 +118,7 @@ def _save_stages(actor: Any) -> None:
 
 def _drive(config: dict[str, Any], listed: ListedTrials, spaces: Sequence[Space], actor: Any, ahead: bool) -> None:
     """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
+    gc.freeze()  # it has nothing large that is to be freed, and would look for that for half a second at its end
     leave_working_folder()
     try:
         trial = proposed_trial(config, spaces) or listed.get(config["trial"])
