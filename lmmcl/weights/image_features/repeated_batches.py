@@ -6,7 +6,7 @@ on a CPU, for models that stay loaded in any case (`SMALL_BYTES`). Those of larg
 cluster file.
 
 A second epoch shows the same pictures in other batches. On most CPUs a picture has the same features to the bit in any batch of
-one size; whether it has here is seen from the first `TRIALS` batches of which every picture is known: they are computed, and
+one size; whether it has here is seen from the first `TRIALS` batches whose pictures are all known: they are computed, and
 compared. If one bit differs, only whole batches are remembered.
 """
 
