@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 128 * 2**20
 TRIALS = 8
-"""Batches of known pictures that are computed all the same before the features of such are put together."""
+"""Batches of known pictures that are computed nevertheless, before the features of others are put together."""
 
 
 @dataclass
