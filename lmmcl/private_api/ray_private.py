@@ -66,13 +66,22 @@ def reports_file() -> str:
     return CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 
-def end_monitor() -> None:
-    """End the autoscaler's monitor of a cluster that this process has started, before the rest of it. It keeps nothing; once Ray's
-    store has ended it does not hear that it should end, and `ray.shutdown` would wait a second for it."""
+def end_autoscaler_monitor() -> None:
+    """End the process of a cluster started here that watches for more nodes. It keeps nothing; once Ray's store has ended it does
+    not hear that it should end, and `ray.shutdown` would wait a second for it."""
     from ray._private import worker
 
     if (node := worker._global_node) is not None:
         node.kill_monitor(check_alive=False)
+
+
+def end_log_monitor() -> None:
+    """End the process of a cluster started here that sends what workers print to drivers and the dashboard: it looks for that ten
+    times a second, and where nobody asks for it that is for nothing. The files of the logs stay, and are written by the workers."""
+    from ray._private import worker
+
+    if (node := worker._global_node) is not None:
+        node.kill_log_monitor(check_alive=False)
 
 
 def forget_ended(trial: Any) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
-OFTEN, SELDOM = 4.0, 25.0
+OFTEN, SELDOM = 3.5, 25.0
 """Seconds of silence after which a line is due: at first, and at most (a log gets one at least every 30 s)."""
 SHARE = 0.01
 """Of the time that a run has taken so far: a line is due after that much silence, between these two."""

@@ -13,12 +13,12 @@ from lmmcl.runner.display import Display
 from lmmcl.runner.heartbeat import Heartbeat, WorkLine
 
 
-def test_a_line_is_due_after_four_seconds_at_first_and_after_half_a_minute_later() -> None:
+def test_a_line_is_due_after_three_and_a_half_seconds_at_first_and_after_half_a_minute_later() -> None:
     now = [0.0]
     beat = Heartbeat(lambda: None, clock=lambda: now[0])
-    now[0] = 3.9
+    now[0] = 3.4
     assert not beat.is_due()
-    now[0] = 4.1
+    now[0] = 3.6
     assert beat.is_due()
     beat.postpone()
     assert not beat.is_due()

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from lmmcl.config.cluster import Cluster
-from lmmcl.private_api.ray_private import end_monitor
+from lmmcl.private_api.ray_private import end_autoscaler_monitor, end_log_monitor
 from lmmcl.runner.ray_backend.ray_folders import own_session
 from lmmcl.runner.ray_backend.start_errors import check_address, start_error
 from lmmcl.weights.freed_memory import HUGE_PAGES
@@ -41,10 +41,12 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
         return
     address = ray_address(cluster)
     here = address == "local"
-    if here and not cluster.ray.dashboard:
+    unwatched = here and not cluster.ray.dashboard
+    if unwatched:
         # An account of every task, and measurements of every process: the dashboard alone shows them.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "3600000")
     started: dict[str, Any] = (
         {
             "num_cpus": cluster.ray.cpus or os.cpu_count(),
@@ -57,9 +59,11 @@ def ray_cluster(cluster: Cluster) -> Iterator[None]:
     _join(address, started)
     _end_on_sigterm()
     try:
+        if unwatched:
+            end_log_monitor()
         yield
     finally:
-        end_monitor()
+        end_autoscaler_monitor()
         ray.shutdown()
 
 

@@ -94,10 +94,28 @@ except KeyError:
 """
 
 
-def test_the_monitor_ends_before_the_store_that_it_waits_for_and_nothing_is_left() -> None:
+def test_nothing_collects_prints_and_the_monitor_ends_before_the_store_that_it_waits_for_and_nothing_is_left() -> None:
     done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     started, ending, left, failed = done.stdout.split("\n")[:4]
-    assert "monitor" in started.split() and "gcs_server" in started.split()
+    assert {"monitor", "gcs_server"} <= set(started.split())
+    assert "log_monitor" not in started.split(), "nobody reads what it would send"
     assert set(started.split()) - set(ending.split()) == {"monitor"}
     assert (left, failed) == ("", "failed")
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_what_serves_a_dashboard_runs_where_there_is_one(monkeypatch: pytest.MonkeyPatch, dashboard: bool) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(module, "_join", lambda *_: ended.append("joined"))
+    monkeypatch.setattr(module, "_end_on_sigterm", lambda: None)
+    monkeypatch.setattr(module, "end_log_monitor", lambda: ended.append("log monitor"))
+    monkeypatch.setattr(module, "end_autoscaler_monitor", lambda: ended.append("monitor"))
+    monkeypatch.setattr(module.ray, "shutdown", lambda: ended.append("ray"))
+    for name in ("REPORTER_UPDATE_INTERVAL_MS", "RAY_enable_metrics_collection", "RAY_task_events_report_interval_ms"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with ray_cluster(Cluster.model_validate({"ray": {"dashboard": dashboard}})):
+        ended.append("run")
+    assert ended == ["joined", *([] if dashboard else ["log monitor"]), "run", "monitor", "ray"]
+    assert ("REPORTER_UPDATE_INTERVAL_MS" in module.os.environ) is not dashboard
