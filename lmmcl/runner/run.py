@@ -130,8 +130,6 @@ class ProgressReporter:
         self._ledger.remove_abandoned()
         self._ledger.remove_finished_runs(self.steps)
         forget_failures(self._ledger, self._context.sweep.trials)
-        if self._tracker and self._may_get_ready:  # while the libraries are loaded that compute
-            self._tracker.get_ready()
 
     def end(self) -> None:
         """What runs that were killed beside this one left goes, too: the next command may find nothing else to do."""

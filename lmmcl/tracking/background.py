@@ -110,18 +110,11 @@ class BackgroundTracker:
         self._report: list[Path] = []
         self._reported = False
         self._note = ""
-        self._getting_ready = False
         self._where = ("", "")
         self._closing = False
         self._taken = 0
         self._thread = threading.Thread(target=self._work, name="lmmcl-mlflow", daemon=True)
         self._thread.start()
-
-    def get_ready(self) -> None:
-        """Connect now, while little else is computed: the first result would wait for that otherwise."""
-        with self._changed:
-            self._getting_ready = True
-            self._changed.notify()
 
     def put(self, trial: TrialResult) -> None:
         """Have the trial logged as it stands now; a result of the same trial that still waits is replaced.
@@ -168,8 +161,6 @@ class BackgroundTracker:
     def _work(self) -> None:
         failures = 0
         try:
-            if self._is_to_get_ready() and not self._attempt(lambda _: None) and self._closing:
-                return
             while (trial := self._next()) is not None:
                 if self._attempt(partial(self._log, trial), trial):
                     failures = 0
@@ -189,13 +180,6 @@ class BackgroundTracker:
             )
         finally:
             self._release()
-
-    def _is_to_get_ready(self) -> bool:
-        """Wait until there is something to do; whether that is to connect, before there is a result."""
-        with self._changed:
-            while not (self._getting_ready or self._waiting or self._closing):
-                self._changed.wait()
-            return self._getting_ready and not self._waiting
 
     def _release(self) -> None:
         """Let go of the tracker; one that is a process of its own ends."""
@@ -264,11 +248,6 @@ class BackgroundTrackers:
     def __init__(self, trackers: Sequence[BackgroundTracker]) -> None:
         self._trackers = trackers
         self.with_mlflow = any(not tracker.tracker for tracker in trackers)
-
-    def get_ready(self) -> None:
-        """Connect each now: see `BackgroundTracker.get_ready`."""
-        for tracker in self._trackers:
-            tracker.get_ready()
 
     def put(self, trial: TrialResult) -> None:
         """Have the trial logged as it stands now, everywhere."""

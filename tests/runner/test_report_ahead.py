@@ -62,24 +62,6 @@ def test_it_begins_with_the_first_stage_that_was_trained_where_other_processes_c
         assert begun == ["sweep"] * wanted
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_trackers_connect_when_steps_begin_where_other_processes_compute(
-    monkeypatch: pytest.MonkeyPatch, beside: bool
-) -> None:
-    events: list[str] = []
-    monkeypatch.setattr(run, "forget_failures", lambda *_: None)
-    reporter = object.__new__(run.ProgressReporter)
-    reporter.steps, reporter._may_get_ready = {}, beside
-    reporter._context = SimpleNamespace(sweep=SimpleNamespace(trials=[]))  # type: ignore[assignment]
-    reporter._ledger = SimpleNamespace(  # type: ignore[assignment]
-        remove_abandoned=lambda: events.append("checked"), remove_finished_runs=lambda _: None
-    )
-    for tracker in (None, SimpleNamespace(get_ready=lambda: events.append("ready"))):
-        reporter._tracker = tracker  # type: ignore[assignment]
-        reporter.begin()
-    assert events == (["checked", "checked", "ready"] if beside else ["checked", "checked"])
-
-
 def test_what_the_page_imports_when_it_is_drawn_is_what_is_imported_ahead(tmp_path: Path) -> None:
     code = (
         "import sys; from lmmcl.runner import run; from lmmcl.runner.reporting.report_ahead import LIBRARIES; "

@@ -76,53 +76,6 @@ def test_only_the_newest_result_of_a_trial_is_logged() -> None:
     assert len(recorder.logged) == 2
 
 
-class Connecting(Recorder):
-    """Counts its connections; the first of them fail with `refusals`."""
-
-    def __init__(self, *refusals: Exception) -> None:
-        super().__init__()
-        self.refusals, self.connections = list(refusals), 0
-        self.tried = threading.Event()
-
-    def __call__(self, *_: Any) -> Recorder:
-        self.connections += 1
-        self.tried.set()
-        if self.refusals:
-            raise self.refusals.pop(0)
-        return self
-
-
-def test_it_connects_before_there_is_a_result_where_there_is_time_for_it_and_only_once() -> None:
-    recorder = Connecting()
-    tracker = start(recorder)
-    tracker.get_ready()
-    assert recorder.tried.wait(20)
-    assert not recorder.logged
-    tracker.put(make_trial(key="a", updates=0))
-    assert tracker.close(20).undelivered == 0
-    assert recorder.connections == 1
-
-
-def test_a_run_without_a_result_connects_to_nothing_unless_it_got_ready() -> None:
-    recorder = Connecting()
-    assert start(recorder).close(20).message("x.yaml") is None
-    assert recorder.connections == 0
-
-
-def test_a_server_that_refused_the_first_connection_gets_the_results_that_come_later(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    recorder = Connecting(GONE)
-    tracker = start(recorder)
-    tracker.get_ready()
-    assert recorder.tried.wait(20)
-    while tracker._reason is None:
-        time.sleep(0.01)
-    tracker.put(make_trial(key="a", updates=0))
-    assert tracker.close(20).undelivered == 0
-    assert len(caplog.records) == 1, "its first failure is reported once"
-
-
 def test_a_dead_server_never_blocks_and_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     tracker = start(Recorder(forever=GONE))
     before = time.monotonic()

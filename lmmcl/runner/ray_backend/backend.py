@@ -1,16 +1,13 @@
 """A sweep on Ray from its start to its end: what leads to the first question is begun first, and Tune's trials join it.
 
 The pre-trained model is asked in any case, so its scores are wanted before there is a trial: the process that checks the rows has
-the libraries by then, and asks. Meanwhile this process loads Tune. On a machine of two CPUs nothing else is loaded beside these.
+the libraries by then, and asks. On a machine of two CPUs nothing else is loaded beside it, as Ray's own processes need the other.
 """
 
 from __future__ import annotations
 
-import importlib
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -36,8 +33,6 @@ FEW_CPUS = 2
 FIRST_SECONDS = 30.0
 """How long the trials wait at most for the first question; what is slower than that leaves room for them."""
 POLL_SECONDS = 0.1
-TUNE = ("lmmcl.runner.ray_backend.tune", "ray.air.integrations.mlflow")
-"""What has Tune with it, and what Tune imports when it begins: MLflow, where it is installed."""
 
 
 def run_on_ray(
@@ -54,46 +49,19 @@ def run_on_ray(
     """
     with ray_cluster(cluster), tune_storage(ledger, here=ray_address(cluster) == "local") as storage:
         actor = start_steps_actor(ledger, cluster)
-        here = ray_address(cluster) == "local"
-        with _tune_loaded_ahead(actor, watcher) if here else nullcontext():
-            if rows:
-                watcher.phase("loading libraries and checking the data")
-                report_rows(*_examine(rows, cluster), watcher.note)
-            watcher.begin()
-            if trials:
-                actor.prefetch_scores.remote(trials[0].stages[0].asked)
-                if here and ray.cluster_resources().get("CPU", 0) <= FEW_CPUS:
-                    _wait_for_question(actor, watcher)
-        from lmmcl.runner.ray_backend.tune import tune_trials
-
+        if rows:
+            watcher.phase("loading libraries and checking the data")
+            report_rows(*_examine(rows, cluster), watcher.note)
+        watcher.begin()
+        if trials:
+            actor.prefetch_scores.remote(trials[0].stages[0].asked)
+            if ray_address(cluster) == "local" and ray.cluster_resources().get("CPU", 0) <= FEW_CPUS:
+                _wait_for_question(actor, watcher)
+        watcher.phase("loading Ray Tune")
+        with collection_paused():
+            from lmmcl.runner.ray_backend.tune import tune_trials
         watcher.phase("starting the trials")
         tune_trials(trials, actor, cluster, watcher, searching, storage)
-
-
-@contextmanager
-def _tune_loaded_ahead(actor: Any, watcher: RunListener) -> Iterator[None]:
-    """Import Tune on a thread, once the process of `actor` has started: until then Ray's own need the CPUs.
-
-    It is there when the `with` ends, and the thread has ended, whatever happens inside.
-    """
-    loading = threading.Thread(target=_load_tune, args=(actor.load.remote(),), name="lmmcl-load-tune", daemon=True)
-    loading.start()
-    try:
-        yield
-        if loading.is_alive():
-            watcher.phase("loading Ray Tune")
-    finally:
-        loading.join()
-
-
-def _load_tune(started: Any) -> None:
-    with suppress(
-        RayError, ImportError
-    ):  # this process imports Tune, and asks the actor, again: it reports what is wrong
-        ray.get(started)
-        with collection_paused():
-            for name in TUNE:
-                importlib.import_module(name)
 
 
 def _examine(rows: Sequence[RowsToCheck], cluster: Cluster) -> tuple[list[str], list[Any]]:
