@@ -270,6 +270,7 @@ def _loader(first: ScoringStep, ledger: Ledger, cluster: Cluster) -> Callable[[C
 @cache
 def load_libraries() -> None:
     """Import what asking questions needs, so that a process that is to ask has it by then; collections pass over it from now on."""
+    gc.collect()  # what is garbage before would be passed over as well
     with collection_paused():
         from lmmcl.evaluation import evaluate, probes  # noqa: F401
         from lmmcl.weights import checkpoint  # noqa: F401

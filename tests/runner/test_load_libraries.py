@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
@@ -45,5 +46,21 @@ def test_later_collections_pass_over_what_was_imported():
         frozen = gc.get_freeze_count()
         load_libraries()
         assert gc.get_freeze_count() == frozen, "what a computation makes later may be garbage one day"
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_from_before_is_not_kept_for_ever():
+    class Circle:
+        pass
+
+    circle = Circle()
+    circle.itself = circle
+    gone = weakref.ref(circle)
+    del circle
+    load_libraries.cache_clear()
+    try:
+        load_libraries()
+        assert gone() is None
     finally:
         gc.unfreeze()
