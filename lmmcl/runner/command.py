@@ -33,6 +33,7 @@ from lmmcl.runner.up_to_date import note_shown, page_of
 from lmmcl.search.run_context import RunContext
 from lmmcl.tracking.database import MLFLOW_VARIABLE, default_tracking_uri
 from lmmcl.tracking.destinations import OFF, Destinations, destinations
+from lmmcl.weights.freed_memory import collection_paused
 
 
 def run_and_report(
@@ -66,7 +67,7 @@ def run_and_report(
     logged: list[Path] = []
     try:
         outcome = run_sweep(context, cluster, console=console, inline=inline, tracker=trackers)
-        with saying(console, "writing the report"):
+        with saying(console, "writing the report"), collection_paused():
             files, logged, unwritten = _write(context, outcome, label, tables=trackers.with_mlflow)
         for trial in outcome.results.trials:
             trackers.put(trial)

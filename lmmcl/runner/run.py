@@ -32,6 +32,7 @@ from lmmcl.search.run_context import RunContext
 from lmmcl.steps import Step
 from lmmcl.steps.trial import Trial
 from lmmcl.tracking.background import BackgroundTrackers
+from lmmcl.weights.freed_memory import collection_paused
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,15 @@ def run_sweep(
             run_trials(unfinished, ledger, cluster, following, searching, rows)
         else:
             following.begin()
+    with (
+        collection_paused()
+    ):  # the libraries of a run are many objects, and nobody waits for the memory of a few results
+        return _outcome(context, cluster, following, console)
+
+
+def _outcome(context: RunContext, cluster: Cluster, following: ProgressReporter, console: Console) -> Outcome:
+    """What came of the run, once nothing more is computed."""
+    ledger = context.ledger
     context.refresh()  # other runs may have proposed trials of the same search
     view = RecordView(ledger)
     if packs(cluster, context):

@@ -1,9 +1,9 @@
-"""A run that finds nothing to do against `report`, and the first signs of life of a run: CPU and wall seconds.
+"""A run that finds nothing to do against `report`, the first and the last signs of life of a run: CPU and wall seconds.
 
     python tests/bench/rerun.py [--sweep sweeps/quickstart.yaml] [--store STORE] [--inline] [--repeats 3]
 
 STORE is one in which the sweep is finished; without it the sweep is run first, into a new one, and the time of each line of that
-run is printed: when the first came, and the longest silence.
+run is printed: when the first came, the longest silence, and how long after its last stage the run ended.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from sides import HERE, lmmcl, middle, with_bytecode
 
 
-def follow(arguments: list[str]) -> tuple[float, float]:
-    """Seconds until the first line of a run, and the longest silence after it."""
+def follow(arguments: list[str]) -> dict[str, float]:
+    """Seconds until the first line of a run, the longest silence after it, and from the last stage's line to the end."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "lmmcl", *arguments],
@@ -30,15 +30,21 @@ def follow(arguments: list[str]) -> tuple[float, float]:
         cwd=HERE,
         env=with_bytecode(),
     )
-    times = [started]
+    times, last_stage = [started], started
     assert process.stdout is not None
     for line in process.stdout:
         times.append(time.monotonic())
+        last_stage = times[-1] if " · stage " in line else last_stage
         print(f"{times[-1] - started:7.1f} {line.rstrip()}")
     if process.wait():
         raise SystemExit(f"the run ended with {process.returncode}")
+    times.append(time.monotonic())
     gaps = [after - before for before, after in itertools.pairwise(times[1:])]
-    return times[1] - started, max(gaps, default=0.0)
+    return {
+        "first_line": times[1] - started,
+        "longest_silence": max(gaps, default=0.0),
+        "after_last_stage": times[-1] - last_stage,
+    }
 
 
 def main() -> None:
@@ -53,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lmmcl-bench-") as temporary:
         store = str(arguments.store.resolve() if arguments.store else Path(temporary, "store"))
         if not arguments.store:
-            found["first_line"], found["longest_silence"] = follow(["run", sweep, "--store", store, *more])
+            found |= follow(["run", sweep, "--store", store, *more])
         costs: dict[str, list] = {"report": [], "rerun": []}
         for _ in range(arguments.repeats):
             costs["report"].append(lmmcl(["report", sweep, "--store", store], folder=HERE))
