@@ -12,6 +12,7 @@ import pytest
 from made import made_trial
 
 from lmmcl.errors import UserError
+from lmmcl.reports.page import question_pictures
 from lmmcl.runner import run
 from lmmcl.runner.reporting.report_ahead import get_ready
 from lmmcl.tasks import get_benchmark
@@ -35,6 +36,17 @@ def test_questions_are_drawn_once_as_many_as_are_asked(monkeypatch: pytest.Monke
     assert drawn == list(range(LIMIT))
     [example.images for example in colour.take(LIMIT)]
     assert len(drawn) == LIMIT, "the page finds them drawn"
+
+
+def test_pictures_are_encoded_by_then_for_the_page_and_for_the_table_of_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    colour = get_benchmark("colour")
+    monkeypatch.setattr(question_pictures, "_remembered", {})
+    get_ready(sweep_of(colour))
+    monkeypatch.setattr(question_pictures, "_encode", None)
+    for example in colour.take(LIMIT):
+        assert question_pictures.encode_picture(example.open_images()[0]) == question_pictures.thumbnail(example)
 
 
 def test_questions_that_cannot_be_read_are_left_to_whoever_asks_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,9 @@ THUMBNAIL = 96
 """Longest side of a small picture, in pixels."""
 LARGE, LOSSLESS = 1024, 128
 """Longest side of a picture that is looked at, and the side up to which it is kept exactly."""
+REMEMBERED = 5_000
+"""Small pictures whose bytes are remembered: page and tables show the same ones, and a run makes them while others compute."""
+_remembered: dict[tuple[str, tuple[int, int], bytes], bytes] = {}
 
 
 class Pictures:
@@ -84,6 +88,18 @@ def encode_picture(picture: Image, longest: int = LARGE, lossless: int = LOSSLES
     """(bytes, `png` or `jpeg`): exact where no side is above `lossless`, else no larger than `longest`."""
     kind = "png" if max(picture.size) <= lossless else "jpeg"
     picture.thumbnail((longest, longest))
+    if (
+        kind == "jpeg" or picture.info or picture.mode not in ("RGB", "L")
+    ):  # bytes that do not follow from pixels alone, or many
+        return _encode(picture, kind), kind
+    key = picture.mode, picture.size, hashlib.sha256(picture.tobytes()).digest()
+    content = _remembered.get(key) or _encode(picture, kind)
+    if len(_remembered) < REMEMBERED:
+        _remembered[key] = content
+    return content, kind
+
+
+def _encode(picture: Image, kind: str) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, optimize=True)
-    return file.getvalue(), kind
+    return file.getvalue()

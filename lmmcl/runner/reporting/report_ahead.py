@@ -29,7 +29,7 @@ def start_report_ahead(sweep: Sweep) -> threading.Thread:
 
 
 def get_ready(sweep: Sweep) -> None:
-    """Import what draws the page, and draw the questions of benchmarks that draw themselves: they keep what they have drawn."""
+    """Import what draws the page, and draw and encode the questions of benchmarks that draw themselves: both are remembered."""
     with collection_paused():
         for name in LIBRARIES:
             importlib.import_module(name)
@@ -42,6 +42,9 @@ def get_ready(sweep: Sweep) -> None:
 
 
 def _draw(benchmark: Benchmark, limit: int | None) -> None:
+    from lmmcl.reports.page.question_pictures import encode_picture
+
     if isinstance(benchmark.load(), Examples):
-        for _ in benchmark.take(limit):
-            pass
+        for example in benchmark.take(limit):
+            for picture in example.open_images():
+                encode_picture(picture)
