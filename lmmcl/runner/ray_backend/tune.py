@@ -118,13 +118,20 @@ def _save_stages(actor: Any) -> None:
 
 def _drive(config: dict[str, Any], listed: ListedTrials, spaces: Sequence[Space], actor: Any, ahead: bool) -> None:
     """One Tune trial. Its own errors end it and are reported; what Tune starts again are lost drivers alone."""
-    gc.freeze()  # it has nothing large that is to be freed, and would look for that for half a second at its end
+    _keep_libraries()
     leave_working_folder()
     try:
         trial = proposed_trial(config, spaces) or listed.get(config["trial"])
         run_trial(trial, RemoteSteps(actor), _report, ahead=ahead)
     except Exception as error:  # noqa: BLE001 - every reason why a trial ends is reported
         _report({"failed": explain(error), "details": traceback.format_exc()})
+
+
+@cache  # once: what is garbage at that moment stays for ever, and a driver walks many trials
+def _keep_libraries() -> None:
+    """Let no collection look at what is imported; at the driver's end that would take half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _report(report: Mapping[str, Any]) -> None:
