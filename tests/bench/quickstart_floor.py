@@ -5,7 +5,7 @@
 Batches are padded beforehand; there is no Trainer, no proof, no store. As many processes as the run has compute at once, each for itself,
 since they share caches and memory (and virtual CPUs perhaps a core): a figure is their mean. `plain` computes everything at
 each batch, as a script does; `saved` leaves out what lmmcl leaves out for the same bits (the last block's MLP where no logits are
-needed, features of pictures that were seen before) and keeps freed memory. Each recipe is measured on the batches of each skill: the
+needed, features of pictures that were seen before), keeps freed memory, and multiplies with oneDNN where that has MKL's bits. Each recipe is measured on the batches of each skill: the
 longest questions take twice the time of the shortest. `encoding` is to draw and encode every example and question once. CPU seconds
 of one thread, times the sweep's stages.
 
@@ -151,12 +151,18 @@ def arithmetic(sweep: Any, updates: int, cpus: int, *, saved: bool) -> dict[str,
     """CPU seconds of a sweep's updates and answers, of one update of each recipe and skill, and the shortest time on `cpus`."""
     import torch
 
+    from lmmcl.models.kernels.onednn_linear import onednn_linears
     from lmmcl.weights.freed_memory import keep_freed_memory
 
     torch.set_num_threads(1)
-    if saved:
-        keep_freed_memory()
-    trials = list(sweep.trials)
+    if not saved:
+        return _measured(list(sweep.trials), updates, cpus, saved=saved)
+    keep_freed_memory()
+    with onednn_linears():
+        return _measured(list(sweep.trials), updates, cpus, saved=saved)
+
+
+def _measured(trials: list[Any], updates: int, cpus: int, *, saved: bool) -> dict[str, float]:
     encoded = encoding(trials[0])
     batches = [batches_of(trials[0], stage, updates) for stage in range(1, 1 + len(trials[0].skills))]
     update: dict[tuple[str, int], float] = {}

@@ -24,6 +24,7 @@ from lmmcl.models.processing.tokenization import Tokens
 from lmmcl.tasks.examples import IMAGE_PLACEHOLDER, Example, Message
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 # Processors are typed Any: which tokens and image tensors one has is known by its family alone.
@@ -82,13 +83,14 @@ def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Te
     if marks != len(example.images):
         raise UserError(f"example {example.id!r} has {marks} {IMAGE_PLACEHOLDER} for {len(example.images)} images")
     dialogue = dialogue_of(processor, example, with_answer=with_answer)
+    images = shown_images(processor, example)
     images_alone = getattr(processor, "images_alone", None)
-    shown = images_alone(shown_images(processor, example)) if images_alone else None
+    shown = images_alone(images) if images_alone else None
     if shown is None or len(dialogue.text) > SHORT:
-        return _encode_dialogue(processor, dialogue, example, with_answer)
+        return _encode_dialogue(processor, dialogue, example, images, with_answer)
 
     def encode_text() -> dict[str, Tensor | None]:
-        encoded = _encode_dialogue(processor, dialogue, example, with_answer)
+        encoded = _encode_dialogue(processor, dialogue, example, images, with_answer)
         return {name: None if name in shown else value for name, value in encoded.items()}
 
     # Pictures of one size have the same text around them, and small ones take a tenth of the time that the text takes.
@@ -96,7 +98,9 @@ def _encode(processor: Any, example: Example, with_answer: bool) -> dict[str, Te
     return {**lately(processor, "texts", (text, inputs_of(processor)), encode_text), **shown}
 
 
-def _encode_dialogue(processor: Any, dialogue: Dialogue, example: Example, with_answer: bool) -> dict[str, Tensor]:
+def _encode_dialogue(
+    processor: Any, dialogue: Dialogue, example: Example, images: list[Image], with_answer: bool
+) -> dict[str, Tensor]:
     """The tokens of a dialogue and its images, as the processor reads them."""
     import torch
 
@@ -105,7 +109,7 @@ def _encode_dialogue(processor: Any, dialogue: Dialogue, example: Example, with_
     if example.images:  # of the processor itself: what is lent is another one for each example
         once(processor, "resizing", lambda: pin_resizing(processor.image_processor))
     lent, spliced = lend(processor, dialogue, _beginning(processor), with_answer=with_answer)
-    read = _read(lent, text, example)
+    read = _read(lent, text, images)
     encoded = {
         name: value[0] if PER_TOKEN.fullmatch(name) or name.startswith("qformer_") else value
         for name, value in read.items()
@@ -115,14 +119,13 @@ def _encode_dialogue(processor: Any, dialogue: Dialogue, example: Example, with_
     return encoded
 
 
-def _read(processor: Any, text: str, example: Example) -> dict[str, Tensor]:
+def _read(processor: Any, text: str, images: list[Image]) -> dict[str, Tensor]:
     """What the processor makes of a text and its images, as tensors with a first dimension of one row."""
     import torch
 
     takes = inputs_of(processor)
     wants = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in (takes or ()) else {}
-    images = shown_images(processor, example) or None
-    output = processor(text=[text], images=images, return_tensors="pt", **wants)
+    output = processor(text=[text], images=images or None, return_tensors="pt", **wants)
     dropped = {"labels", *getattr(processor, "input_names_dropped", ())}
     read = {name: value for name, value in output.items() if name not in dropped and (takes is None or name in takes)}
     if images and (missing := [name for name in takes or () if _FROM_TOKENS.fullmatch(name) and name not in read]):
