@@ -1,11 +1,20 @@
-"""oneDNN's product of two matrices in fp32, which PyTorch offers to its compiler alone."""
+"""Private parts of PyTorch: its own linear layer, and the product of matrices of oneDNN that it offers to its compiler alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def own_linear() -> Callable[..., Tensor]:
+    """What `torch.nn.functional.linear` is where nobody has replaced it."""
+    import torch
+
+    linear: Callable[..., Tensor] = torch._C._nn.linear
+    return linear
 
 
 def has_onednn_linear() -> bool:

@@ -24,17 +24,15 @@ class _OnceLoaded:
     """
 
     def __init__(self, library: str, available: Callable[[], bool]) -> None:
-        self.library, self.available = library, available
+        self.name, self.available = library, available
 
     def __call__(self) -> bool:
-        library = sys.modules.get(self.library)
-        wanted = [name for names in RECOGNISED[self.library].values() for name in names]
+        library = sys.modules.get(self.name)
+        wanted = [name for names in RECOGNISED[self.name].values() for name in names]
         if library is None or not all(hasattr(library, name) for name in wanted) or not self.available():
             return False
-        for module, names in RECOGNISED[self.library].items():
-            vars(sys.modules[module]).update(
-                {name: getattr(library, name) for name in names} or {self.library: library}
-            )
+        for module, names in RECOGNISED[self.name].items():
+            vars(sys.modules[module]).update({name: getattr(library, name) for name in names} or {self.name: library})
         return True
 
 
@@ -55,5 +53,5 @@ def libraries_unloaded() -> Iterator[None]:
         for question, stand_in in stand_ins.items():
             loaded = sys.modules.copy()  # other threads import meanwhile
             for module in [module for name, module in loaded.items() if name.startswith("transformers")]:
-                if vars(module).get(question) is stand_in and module.__name__ not in RECOGNISED[stand_in.library]:
+                if vars(module).get(question) is stand_in and module.__name__ not in RECOGNISED[stand_in.name]:
                     setattr(module, question, stand_in.available)  # others import what they need when they need it

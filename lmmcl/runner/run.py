@@ -187,9 +187,7 @@ def run_sweep(
             run_trials(unfinished, ledger, cluster, following, searching, rows)
         else:
             following.begin()
-    with (
-        collection_paused()
-    ):  # the libraries of a run are many objects, and nobody waits for the memory of a few results
+    with collection_paused():  # a run's libraries are many objects, and results leave little garbage
         return _outcome(context, cluster, following, console)
 
 

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from lmmcl.models.kernels.sum_order import has_mkl_order, row_products, weight_gradient
+from lmmcl.private_api.torch_private import has_onednn_linear, own_linear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,6 @@ _shapes: set[tuple[int, int, int]] = set()
 def is_worthwhile() -> bool:
     """Whether PyTorch multiplies with MKL here, on a CPU for which MKL has no programs with the widest vectors, and has oneDNN."""
     import torch
-
-    from lmmcl.private_api.torch_private import has_onednn_linear
 
     widest = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return torch.backends.mkl.is_available() and widest and not is_intel(Path("/proc/cpuinfo")) and has_onednn_linear()
@@ -74,39 +73,44 @@ def onednn_linears() -> Iterator[None]:
         return
     from torch.nn import functional
 
-    ours, plain = _replacement()
+    plain, ours = own_linear(), _replacement()
     with _lock:
         _inside += 1
-        if _inside == 1 and functional.linear is plain:
+        if _inside == 1 and functional.linear is plain:  # somebody's own is left
             functional.linear = ours
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
-            if _inside == 0 and functional.linear is ours:  # somebody may have replaced it meanwhile
+            if _inside == 0 and functional.linear is ours:
                 functional.linear = plain
 
 
 @cache
-def _replacement() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """(what computes a linear layer inside `onednn_linears`, PyTorch's own)."""
+def _replacement() -> Callable[..., Tensor]:
+    """What computes a linear layer inside `onednn_linears`."""
     import torch
-    from torch.nn import Parameter, functional
+    from torch.nn import Parameter
+    from torch.overrides import has_torch_function
 
-    plain, function = functional.linear, _autograd_function()
+    plain, function = own_linear(), _autograd_function()
     product: Callable[..., Tensor] = function.forward
     kinds = (torch.Tensor, Parameter)
 
     def takes(rows: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-        """Tensors of other classes (sharded, quantised) have linear layers of their own."""
+        """Tensors of other classes (sharded, quantised) have linear layers of their own, and a mode may watch PyTorch's."""
         parts = (rows, weight) if bias is None else (rows, weight, bias)
-        if any(type(part) not in kinds or part.dtype != torch.float32 or part.device.type != "cpu" for part in parts):
+        if has_torch_function(parts) or any(
+            type(part) not in kinds or part.dtype != torch.float32 or part.device.type != "cpu" for part in parts
+        ):
             return False
         # Of rows that do not follow one another PyTorch makes products of a few rows each, which other programs compute.
         if not rows.is_contiguous() or rows.dim() < 2 or weight.dim() != 2 or not weight.is_contiguous():
             return False
         outputs, inputs = weight.shape
+        if rows.shape[-1] != inputs or (bias is not None and bias.shape != (outputs,)):
+            return False
         count = rows.numel() // inputs if inputs else 0
         if count < FEW_ROWS or count * outputs * inputs < LEAST_PRODUCTS or torch.is_autocast_enabled("cpu"):
             return False
@@ -121,7 +125,7 @@ def _replacement() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         result: Tensor = function.apply(input, weight, bias)
         return result
 
-    return linear, plain
+    return linear
 
 
 def _is_kept(count: int, outputs: int, inputs: int) -> bool:

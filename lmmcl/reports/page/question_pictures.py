@@ -88,9 +88,7 @@ def encode_picture(picture: Image, longest: int = LARGE, lossless: int = LOSSLES
     """(bytes, `png` or `jpeg`): exact where no side is above `lossless`, else no larger than `longest`."""
     kind = "png" if max(picture.size) <= lossless else "jpeg"
     picture.thumbnail((longest, longest))
-    if (
-        kind == "jpeg" or picture.info or picture.mode not in ("RGB", "L")
-    ):  # bytes that do not follow from pixels alone, or many
+    if kind == "jpeg" or picture.info or picture.mode not in ("RGB", "L"):  # many bytes, or not of the pixels alone
         return _encode(picture, kind), kind
     key = picture.mode, picture.size, hashlib.sha256(picture.tobytes()).digest()
     content = _remembered.get(key) or _encode(picture, kind)

@@ -11,6 +11,7 @@ import torch
 from stage_parts import stage
 from torch import Tensor
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from lmmcl.config.cluster import Cluster
 from lmmcl.ledger import Ledger
@@ -88,8 +89,18 @@ def test_results_and_gradients_have_the_same_bits(
         lambda rows, weight: functional.linear(rows.view(16, 30, 96)[:, :20], weight),
         lambda rows, weight: functional.linear(rows, weight.t().contiguous().t()),
         lambda rows, weight: functional.linear(rows[0], weight),
+        lambda rows, weight: functional.linear(rows, weight, weight[0, :1]),
     ],
-    ids=["few rows", "little work", "doubles", "halves", "rows apart", "a transposed weight", "a vector"],
+    ids=[
+        "few rows",
+        "little work",
+        "doubles",
+        "halves",
+        "rows apart",
+        "a transposed weight",
+        "a vector",
+        "a bias for all",
+    ],
 )
 @pytest.mark.usefixtures("worthwhile")
 def test_what_it_does_not_take_is_left_to_pytorch(
@@ -155,6 +166,47 @@ def test_a_function_that_somebody_else_put_there_stays(monkeypatch: pytest.Monke
     with onednn_linears():
         assert functional.linear is theirs
     assert functional.linear is theirs
+
+
+@pytest.mark.usefixtures("worthwhile")
+def test_a_function_that_was_there_before_the_first_step_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    onednn_linear._replacement.cache_clear()
+    calls = []
+
+    def theirs(*arguments: Any) -> Tensor:
+        calls.append(arguments)
+        return PLAIN(*arguments)
+
+    monkeypatch.setattr(functional, "linear", theirs)
+    with onednn_linears():
+        functional.linear(torch.randn(480, 96), torch.randn(384, 96))
+    assert len(calls) == 1
+    monkeypatch.undo()
+    with onednn_linears():
+        assert functional.linear is not PLAIN
+    assert functional.linear is PLAIN
+
+
+@pytest.mark.usefixtures("worthwhile")
+def test_a_mode_that_watches_pytorchs_functions_sees_linear_layers(products: list[tuple[int, ...]]) -> None:
+    seen = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    rows, weight = torch.randn(480, 96), torch.randn(384, 96)
+    with onednn_linears(), Watching():
+        functional.linear(rows, weight)
+    assert PLAIN in seen and not products
+
+
+@pytest.mark.parametrize(("inputs", "bias"), [(192, 384), (384, 384), (96, 96)])
+@pytest.mark.usefixtures("worthwhile")
+def test_sizes_that_do_not_fit_are_pytorchs_error(inputs: int, bias: int) -> None:
+    with onednn_linears(), pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|must match"):
+        functional.linear(torch.randn(480, inputs), torch.randn(384, 96), torch.randn(bias))
 
 
 @pytest.mark.usefixtures("worthwhile")
